@@ -1,0 +1,40 @@
+# make demo   the demo extraction, end to end        make ui    Dagster's UI on 127.0.0.1:3000
+# make test   all tests                              make lint  lint, format, imports and types
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test ui lint install clean-venv
+
+demo: $(INSTALLED)
+	$(BIN)/extraction-assets run demo
+	@echo "The UI with the history of these runs: make ui, then http://127.0.0.1:3000"
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2
+
+ui: $(INSTALLED)
+	$(BIN)/extraction-assets ui --workspace workspace.yaml
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed; '$(PYTHON)' is missing or older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "Python's venv module is missing; on Debian or Ubuntu: apt install python3-venv"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing packages into $(VENV) (a few minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ui,dev]' || { \
+	  echo "Installing failed: pip's message above says which package. A network or a package mirror is needed once."; exit 1; }
+	@touch $@
+
+clean-venv:
+	rm -rf $(VENV)

@@ -1,0 +1,28 @@
+"""Find the text that makes each feature of a sparse autoencoder fire most, as Dagster assets."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from extraction_assets.component import FeatureExtraction
+
+__all__ = ["FeatureExtraction", "default_resources"]
+
+
+def default_resources() -> dict[str, Any]:
+    """The resources that extractions use, by key, with their defaults: bind them once in a Dagster project."""
+    from extraction_assets.resources import ChunkStoreResource, GpuResource, ResultsResource
+
+    return {"gpu": GpuResource(), "chunk_store": ChunkStoreResource(), "results": ResultsResource()}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on first use, so that `import extraction_assets.engine` needs no Dagster.
+    if name == "FeatureExtraction":
+        from extraction_assets.component import FeatureExtraction
+
+        return FeatureExtraction
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""Asset factories: each reads, calls the engine, writes and returns metadata."""

@@ -1,0 +1,136 @@
+"""The corpus: text -> tokenized samples, once for an extraction."""
+
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import dagster as dg
+
+from extraction_assets.assets.keys import SETTINGS_METADATA, corpus_key, failure
+from extraction_assets.assets.progress import progress
+from extraction_assets.engine.corpus import (
+    CorpusError,
+    Document,
+    standard_library_documents,
+    text_documents,
+    tokenize_corpus,
+)
+from extraction_assets.engine.language_model import HookError, resolve_checkpoint
+from extraction_assets.engine.preflight import check_combination
+from extraction_assets.engine.sae_formats import CheckpointError
+from extraction_assets.plan import corpus_recipe, tokenizer_fingerprint
+from extraction_assets.resources import ChunkStoreResource, GpuResource
+from extraction_assets.settings import STANDARD_LIBRARY, ExtractionSettings
+from extraction_assets.stores.chunk_store import ChunkStore
+from extraction_assets.stores.corpus_files import StoredCorpus, write_corpus
+from extraction_assets.stores.fingerprints import fingerprint
+from extraction_assets.stores.sealed import DamagedFileError
+
+PACKING = "documents"
+
+
+def build_corpus(settings: ExtractionSettings) -> dg.AssetsDefinition:
+    """The corpus asset of an extraction."""
+
+    @dg.asset(
+        key=corpus_key(settings),
+        group_name=settings.name,
+        kinds={"numpy"},
+        metadata={SETTINGS_METADATA: dg.MetadataValue.json(settings.model_dump(mode="json"))},
+    )
+    def corpus(
+        context: dg.AssetExecutionContext, gpu: GpuResource, chunk_store: ChunkStoreResource
+    ) -> dg.MaterializeResult:
+        """Tokenized samples with masks and document ids, in memory-mappable files."""
+        store = chunk_store.open()
+        try:
+            check_settings(settings)
+            stored, reused = materialize_corpus(settings, store, gpu.num_workers, context.log)
+        except (CorpusError, HookError, CheckpointError, FileNotFoundError) as error:
+            raise failure(error) from error
+        arrays = stored.arrays
+        return dg.MaterializeResult(
+            metadata={
+                "samples": len(stored),
+                "tokens": int(arrays.attention_mask.sum()),
+                "documents": len(set(arrays.document_numbers.tolist())),
+                "max_length": settings.corpus.max_length,
+                "reused": reused,
+                "path": dg.MetadataValue.path(str(stored.folder)),
+            },
+            data_version=dg.DataVersion(stored.manifest.fingerprint),
+        )
+
+    return corpus
+
+
+def check_settings(settings: ExtractionSettings) -> None:
+    """Everything about model, hooks and SAEs that can be known to be wrong before work starts."""
+    saes = {
+        name: (resolve_checkpoint(sae.path, revision=sae.revision), sae.hook) for name, sae in settings.saes.items()
+    }
+    model = settings.language_model
+    check_combination(str(resolve_checkpoint(model.path, revision=model.revision)), saes)
+
+
+def materialize_corpus(
+    settings: ExtractionSettings, store: ChunkStore, num_workers: int, logger: logging.Logger
+) -> tuple[StoredCorpus, bool]:
+    """The stored corpus, and whether an earlier one of the same text and settings was reused."""
+    recipe, documents = corpus_recipe(settings), list(read_documents(settings.corpus.source))
+    source = fingerprint("documents", documents=documents)
+    try:
+        current = store.current_corpus(settings.name)
+    except DamagedFileError as error:
+        logger.warning("tokenizing again: %s", error)
+        current = None
+    if current is not None and current[1:] == (recipe, source):
+        return current[0], True
+    stored = _tokenize(settings, store, documents, num_workers, logger)
+    store.write_current_corpus(settings.name, stored.manifest.fingerprint, recipe, source)
+    return stored, False
+
+
+def read_documents(source: str) -> Iterable[Document]:
+    """The documents of a corpus source."""
+    return standard_library_documents() if source == STANDARD_LIBRARY else text_documents(source)
+
+
+def _tokenize(
+    settings: ExtractionSettings,
+    store: ChunkStore,
+    documents: list[Document],
+    num_workers: int,
+    logger: logging.Logger,
+) -> StoredCorpus:
+    # Read by the tokenizer's thread pool when it is first used.
+    os.environ.setdefault("RAYON_NUM_THREADS", str(num_workers))
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    from transformers import AutoTokenizer
+
+    folder = resolve_checkpoint(settings.language_model.path, revision=settings.language_model.revision)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    with progress("corpus", settings.evaluation_samples, "samples", logger) as update:
+        tokenized = tokenize_corpus(
+            documents,
+            tokenizer,
+            settings.corpus.max_length,
+            settings.evaluation_samples,
+            start_sample=settings.start_sample,
+            prepend_bos=settings.corpus.prepend_bos,
+            on_samples=update,
+        )
+    return write_corpus(
+        store.corpora,
+        tokenized,
+        source=_portable(settings.corpus.source),
+        tokenizer=tokenizer_fingerprint(settings),
+        packing=PACKING,
+        start_sample=settings.start_sample,
+    )
+
+
+def _portable(source: str) -> str:
+    """A source as results name it: a path's last part, so that the same text elsewhere is the same corpus."""
+    return source if source == STANDARD_LIBRARY else Path(source).name

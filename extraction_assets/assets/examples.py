@@ -1,0 +1,208 @@
+"""Merged feature examples: all chunk tables of one SAE into the results database, in one transaction."""
+
+import logging
+import time
+from collections import Counter
+from typing import Any, NamedTuple
+
+import dagster as dg
+import numpy as np
+
+from extraction_assets.assets.chunk_run import CHUNK_CHECKS
+from extraction_assets.assets.example_checks import MATCH_TABLES, NONE_MISSING, compare_with_tables
+from extraction_assets.assets.keys import failure, sae_key
+from extraction_assets.assets.preview import preview
+from extraction_assets.assets.progress import progress
+from extraction_assets.database.connect import write_transaction
+from extraction_assets.database.load import CorpusSamples, ExtractionRow, replace_results
+from extraction_assets.engine.corpus import CorpusError, display_tokens
+from extraction_assets.engine.heap import DeferredTopKHeap
+from extraction_assets.engine.language_model import resolve_checkpoint
+from extraction_assets.engine.shapes import FeatureStatistics, TopKTable
+from extraction_assets.engine.statistics import merge_statistics
+from extraction_assets.plan import ExtractionPlan
+from extraction_assets.resources import ChunkStoreResource, ResultsResource
+from extraction_assets.settings import ExtractionSettings
+from extraction_assets.stores.chunk_files import read_record, read_table
+from extraction_assets.stores.sealed import DamagedFileError
+
+
+class MergeRefused(ValueError):
+    """Chunks that cannot be merged; the message names them and says why."""
+
+
+class Merged(NamedTuple):
+    """All chunk tables of an SAE as one."""
+
+    table: TopKTable
+    statistics: FeatureStatistics
+    numerics: list[dict[str, Any]]
+    """The different numerics records of the chunks; more than one means that last bits may differ between chunks."""
+
+
+def build_feature_examples(settings: ExtractionSettings, sae: str) -> dg.AssetsDefinition:
+    """The merged examples of one SAE."""
+    key = sae_key(settings, sae, "feature_examples")
+    table = sae_key(settings, sae, "top_k_table")
+
+    @dg.asset(
+        key=key,
+        group_name=settings.name,
+        deps=[dg.AssetDep(table, partition_mapping=dg.AllPartitionMapping())],
+        check_specs=[
+            dg.AssetCheckSpec(
+                NONE_MISSING, asset=key, description="Every chunk of the corpus is in the merged examples."
+            ),
+            dg.AssetCheckSpec(
+                MATCH_TABLES,
+                asset=key,
+                description="A seeded part of the stored rows, worked out again from the chunk tables.",
+            ),
+        ],
+        kinds={"sqlalchemy"},
+    )
+    def feature_examples(
+        context: dg.AssetExecutionContext, chunk_store: ChunkStoreResource, results: ResultsResource
+    ) -> dg.MaterializeResult:
+        """The strongest examples of every feature over the whole corpus, with statistics, in the results database."""
+        try:
+            plan = ExtractionPlan(settings, chunk_store.open())
+            return _merge_into_database(plan, sae, results, context.log)
+        except (CorpusError, MergeRefused, DamagedFileError) as error:
+            raise failure(error) from error
+
+    return feature_examples
+
+
+def _merge_into_database(
+    plan: ExtractionPlan, sae: str, results: ResultsResource, logger: logging.Logger
+) -> dg.MaterializeResult:
+    started = time.perf_counter()
+    merged = merge_chunks(plan, sae, logger)
+    extraction = _extraction_row(plan, sae, len(merged.statistics.sample_count))
+    display = display_tokens(_tokenizer(plan.settings))
+    corpus = _corpus_samples(plan)
+    engine = results.open()
+    with write_transaction(engine) as connection:
+        extraction_id = replace_results(connection, extraction, corpus, merged.table, merged.statistics, display)
+        match = compare_with_tables(connection, extraction_id, plan, sae)
+        if not match.passed:
+            raise MergeRefused(
+                f"the loaded rows differ from the chunk tables, nothing was changed: {match.description}"
+            )
+        shown = preview(connection, extraction_id, plan.settings.top_positions)
+    seconds = time.perf_counter() - started
+    statistics = merged.statistics
+    complete = dg.AssetCheckResult(
+        check_name=NONE_MISSING,
+        passed=statistics.samples_seen == plan.settings.evaluation_samples,
+        metadata={"samples": statistics.samples_seen, "chunks": len(plan.settings.chunk_keys)},
+    )
+    return dg.MaterializeResult(
+        metadata={
+            "preview": dg.MetadataValue.md(shown),
+            "features": len(statistics.sample_count),
+            "features_firing": int((statistics.sample_count > 0).sum()),
+            "examples": len(merged.table.neuron_index),
+            "samples": statistics.samples_seen,
+            "tokens_counted": statistics.tokens_seen,
+            "seconds": seconds,
+            "samples_per_second": statistics.samples_seen / seconds,
+            "examples_per_second": len(merged.table.neuron_index) / seconds,
+            "numerics_records": len(merged.numerics),
+            "numerics": dg.MetadataValue.json(merged.numerics),
+            "database": engine.url.render_as_string(hide_password=True),
+        },
+        check_results=[complete, match],
+        data_version=dg.DataVersion(extraction.fingerprint),
+    )
+
+
+def merge_chunks(plan: ExtractionPlan, sae: str, logger: logging.Logger) -> Merged:
+    """Merges all chunk tables of an SAE, one after the other, in memory that does not grow with their number.
+
+    Raises MergeRefused that names every chunk that is missing, made from other inputs, or not checked.
+    """
+    _refuse_unfit_chunks(plan, sae)
+    settings = plan.settings
+    heap: DeferredTopKHeap | None = None
+    statistics: FeatureStatistics | None = None
+    numerics: list[dict[str, Any]] = []
+    with progress("merge", len(settings.chunk_keys), "chunks", logger) as update:
+        for key in settings.chunk_keys:
+            chunk = read_table(plan.chunk_path("top_k_table", key, sae), plan.table_fingerprint(key, sae))
+            heap = heap or DeferredTopKHeap(
+                len(chunk.statistics.sample_count), settings.top_k_examples, settings.min_activation
+            )
+            heap.add_batch(chunk.table)
+            parts = [chunk.statistics] if statistics is None else [statistics, chunk.statistics]
+            statistics = merge_statistics(parts)
+            if chunk.record["numerics"] not in numerics:
+                numerics.append(chunk.record["numerics"])
+            update(1)
+    assert heap is not None, "an extraction has at least one chunk"
+    assert statistics is not None
+    if len(numerics) > 1:
+        logger.warning(
+            "%d different numerics records: last bits may differ between chunks: %s", len(numerics), numerics
+        )
+    return Merged(heap.build_heaps(), statistics, numerics)
+
+
+def _refuse_unfit_chunks(plan: ExtractionPlan, sae: str) -> None:
+    problems = {key: problem for key in plan.settings.chunk_keys if (problem := _problem(plan, sae, key))}
+    if problems:
+        kinds = ", ".join(f"{count} {problem}" for problem, count in Counter(problems.values()).items())
+        named = "; ".join(f"{key}: {problem}" for key, problem in list(problems.items())[:20])
+        raise MergeRefused(
+            f"{len(problems)} of {len(plan.settings.chunk_keys)} chunks of {plan.settings.name}/{sae} cannot be merged "
+            f"({kinds}). {named}. Materialize these chunks of {plan.settings.name}/{sae}/top_k_table first"
+        )
+
+
+def _problem(plan: ExtractionPlan, sae: str, key: str) -> str | None:
+    """Why a chunk cannot be merged."""
+    state = plan.chunk_state("top_k_table", key, sae)
+    if state != "done":
+        return "missing" if state == "missing" else "made from other inputs or settings"
+    checks = read_record(plan.chunk_path("top_k_table", key, sae)).get("checks", {})
+    failed = [name for name in CHUNK_CHECKS if not checks.get(name)]
+    return f"check {failed[0]} {'failed' if failed[0] in checks else 'is absent'}" if failed else None
+
+
+def _extraction_row(plan: ExtractionPlan, sae: str, latent_dim: int) -> ExtractionRow:
+    settings = plan.settings
+    return ExtractionRow(
+        name=settings.name,
+        sae=sae,
+        model=settings.language_model.path,
+        hook=settings.saes[sae].hook,
+        latent_dim=latent_dim,
+        max_length=settings.corpus.max_length,
+        top_k_examples=settings.top_k_examples,
+        settings=settings.model_dump(mode="json"),
+        fingerprint=plan.merge_fingerprint(sae),
+    )
+
+
+def _corpus_samples(plan: ExtractionPlan) -> CorpusSamples:
+    arrays, manifest = plan.corpus.arrays, plan.corpus.manifest
+    return CorpusSamples(
+        token_ids=np.asarray(arrays.token_ids),
+        attention_mask=np.asarray(arrays.attention_mask),
+        document_ids=arrays.document_ids,
+        document_numbers=np.asarray(arrays.document_numbers),
+        first_tokens=np.asarray(arrays.first_tokens),
+        start_sample=manifest.start_sample,
+        source=manifest.source,
+        tokenizer=manifest.tokenizer,
+        packing=manifest.packing,
+        content_fingerprint=lambda count: plan.corpus.content_fingerprint(slice(0, count)),
+    )
+
+
+def _tokenizer(settings: ExtractionSettings) -> Any:
+    from transformers import AutoTokenizer
+
+    model = settings.language_model
+    return AutoTokenizer.from_pretrained(resolve_checkpoint(model.path, revision=model.revision))

@@ -1,0 +1,1 @@
+"""The results database: tables, bulk load, queries, migrations."""

@@ -1,0 +1,243 @@
+"""Bulk load of merged results, inside the caller's one transaction."""
+
+import datetime as dt
+import json
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import sqlalchemy as sa
+
+from extraction_assets.database.tables import corpora, extractions, feature_activations, features, samples
+from extraction_assets.engine.heap import ranks
+from extraction_assets.engine.shapes import FeatureStatistics, TopKTable
+from extraction_assets.engine.statistics import mean_activation
+
+_BATCH_ROWS = 20_000
+
+
+class CorpusSamples(NamedTuple):
+    """The corpus of a merge, as far as the database wants to know it."""
+
+    token_ids: np.ndarray
+    """[N, T]"""
+    attention_mask: np.ndarray
+    """bool [N, T]"""
+    document_ids: list[str]
+    document_numbers: np.ndarray
+    """[N]"""
+    first_tokens: np.ndarray
+    """[N]"""
+    start_sample: int
+    """Absolute ``sample_index`` of row 0."""
+    source: str
+    tokenizer: str
+    packing: str
+    content_fingerprint: Callable[[int], str]
+    """Hash of the first n rows."""
+
+
+class ExtractionRow(NamedTuple):
+    """One (extraction, SAE) as the ``extractions`` table describes it."""
+
+    name: str
+    sae: str
+    model: str
+    hook: str
+    latent_dim: int
+    max_length: int
+    top_k_examples: int
+    settings: dict[str, Any]
+    fingerprint: str
+
+
+def replace_results(
+    connection: sa.Connection,
+    extraction: ExtractionRow,
+    corpus: CorpusSamples,
+    table: TopKTable,
+    statistics: FeatureStatistics,
+    display_tokens: Callable[[list[int]], list[str]],
+) -> int:
+    """Replace the rows of one (extraction, SAE); returns its id.
+
+    ``table`` and ``statistics`` are on the CPU. ``samples`` is shared: what is new is inserted, what no example of
+    any extraction names any more is deleted. Call it inside ``write_transaction``.
+    """
+    corpus_id = _corpus_id(connection, corpus)
+    extraction_id = _upsert_extraction(connection, extraction, corpus_id, statistics)
+    for rows in (features, feature_activations):
+        connection.execute(sa.delete(rows).where(rows.c.extraction_id == extraction_id))
+    _insert(connection, features, _feature_columns(extraction_id, statistics))
+    _insert(
+        connection,
+        feature_activations,
+        _example_columns(extraction_id, corpus, table, statistics, display_tokens),
+    )
+    _add_samples(connection, corpus_id, corpus, np.unique(table.sample_index.numpy()), display_tokens)
+    _delete_unnamed(connection)
+    return extraction_id
+
+
+def _corpus_id(connection: sa.Connection, corpus: CorpusSamples) -> int:
+    """The id of a corpus that is in the database already, be it shorter (it has grown), else of a new row."""
+    count = len(corpus.token_ids)
+    described = {name: getattr(corpus, name) for name in ("source", "tokenizer", "packing", "start_sample")}
+    same = [corpora.c[name] == value for name, value in described.items()]
+    query = sa.select(corpora).where(*same, corpora.c.sample_count <= count).order_by(corpora.c.sample_count.desc())
+    for row in connection.execute(query).all():
+        if corpus.content_fingerprint(row.sample_count) == row.fingerprint:
+            grown = {"sample_count": count, "fingerprint": corpus.content_fingerprint(count)}
+            connection.execute(sa.update(corpora).where(corpora.c.id == row.id).values(grown))
+            return int(row.id)
+    new = {**described, "sample_count": count, "fingerprint": corpus.content_fingerprint(count)}
+    return _inserted_id(connection.execute(sa.insert(corpora).values(new)))
+
+
+def _upsert_extraction(
+    connection: sa.Connection, extraction: ExtractionRow, corpus_id: int, statistics: FeatureStatistics
+) -> int:
+    now = dt.datetime.now(dt.UTC)
+    values = {
+        **extraction._asdict(),
+        "corpus_id": corpus_id,
+        "sample_count": statistics.samples_seen,
+        "token_count": statistics.tokens_seen,
+        "finished_at": now,
+    }
+    own = (extractions.c.name == extraction.name) & (extractions.c.sae == extraction.sae)
+    known = connection.scalar(sa.select(extractions.c.id).where(own))
+    if known is None:
+        return _inserted_id(connection.execute(sa.insert(extractions).values({**values, "created_at": now})))
+    connection.execute(sa.update(extractions).where(own).values(values))
+    return int(known)
+
+
+def _inserted_id(result: sa.CursorResult[Any]) -> int:
+    key = result.inserted_primary_key
+    assert key is not None, "a single-row insert returns its key"
+    return int(key[0])
+
+
+def _feature_columns(extraction_id: int, statistics: FeatureStatistics) -> dict[str, Any]:
+    """One row for every feature; a dead one has zero counts and no maximum."""
+    sample_count, token_count = statistics.sample_count.numpy(), statistics.token_count.numpy()
+    dead = sample_count == 0
+    histogram = statistics.histogram.numpy()
+    return {
+        "extraction_id": _constant(extraction_id, len(dead)),
+        "neuron_index": pa.array(np.arange(len(dead))),
+        "activation_count": pa.array(sample_count),
+        "activation_frequency": pa.array(sample_count / max(1, statistics.samples_seen)),
+        "token_count": pa.array(token_count),
+        "token_frequency": pa.array(token_count / max(1, statistics.tokens_seen)),
+        "max_activation": pa.array(statistics.max_activation.numpy().astype(np.float64), mask=dead),
+        "mean_activation": pa.array(mean_activation(statistics), mask=dead),
+        "histogram": _lists(np.full(len(dead), histogram.shape[1]), pa.array(histogram.reshape(-1))),
+    }
+
+
+def _example_columns(
+    extraction_id: int,
+    corpus: CorpusSamples,
+    table: TopKTable,
+    statistics: FeatureStatistics,
+    display_tokens: Callable[[list[int]], list[str]],
+) -> dict[str, Any]:
+    sample_index, offsets = table.sample_index.numpy(), table.firing_offsets.numpy()
+    strongest = table.positions.numpy()[offsets[:-1]]  # [E]: every example has a firing
+    max_tokens = display_tokens(corpus.token_ids[sample_index - corpus.start_sample, strongest].tolist())
+    lengths = np.diff(offsets)
+    return {
+        "extraction_id": _constant(extraction_id, len(sample_index)),
+        "neuron_index": pa.array(table.neuron_index.numpy()),
+        "rank": pa.array(ranks(table, len(statistics.sample_count)).numpy()),
+        "sample_index": pa.array(sample_index),
+        "max_activation": pa.array(table.max_activation.numpy().astype(np.float64)),
+        "max_token": pa.array(max_tokens, pa.string()),
+        "positions": _lists(lengths, pa.array(table.positions.numpy())),
+        "activations": _lists(lengths, pa.array(table.activations.numpy().astype(np.float64))),
+    }
+
+
+def _add_samples(
+    connection: sa.Connection,
+    corpus_id: int,
+    corpus: CorpusSamples,
+    named: np.ndarray,
+    display_tokens: Callable[[list[int]], list[str]],
+) -> None:
+    """Insert the named samples (absolute indices, ascending) that are not there yet."""
+    present = connection.scalars(sa.select(samples.c.sample_index).where(samples.c.corpus_id == corpus_id)).all()
+    new = np.setdiff1d(named, np.asarray(present, dtype=np.int64))
+    rows = new - corpus.start_sample
+    token_ids = [corpus.token_ids[row][corpus.attention_mask[row]].tolist() for row in rows]
+    columns = {
+        "corpus_id": _constant(corpus_id, len(new)),
+        "sample_index": pa.array(new),
+        "document_id": pa.array([corpus.document_ids[corpus.document_numbers[row]] for row in rows], pa.string()),
+        "first_token": pa.array(corpus.first_tokens[rows]),
+        "token_ids": pa.array(token_ids, pa.list_(pa.int64())),
+        "tokens": pa.array([display_tokens(ids) for ids in token_ids], pa.list_(pa.string())),
+    }
+    _insert(connection, samples, columns)
+
+
+def _delete_unnamed(connection: sa.Connection) -> None:
+    """Delete samples that no example names and corpora that no extraction uses."""
+    for corpus_id in connection.scalars(sa.select(corpora.c.id)).all():
+        # Not correlated, so that it is worked out once and not for every sample.
+        named = sa.select(feature_activations.c.sample_index).where(
+            feature_activations.c.extraction_id.in_(
+                sa.select(extractions.c.id).where(extractions.c.corpus_id == corpus_id)
+            )
+        )
+        own = samples.c.corpus_id == corpus_id
+        connection.execute(sa.delete(samples).where(own, samples.c.sample_index.not_in(named)))
+    used = sa.exists().where(extractions.c.corpus_id == corpora.c.id)
+    connection.execute(sa.delete(corpora).where(~used))
+
+
+def _constant(value: int, count: int) -> pa.Array:
+    return pa.array(np.full(count, value))
+
+
+def _lists(lengths: np.ndarray, values: pa.Array) -> pa.Array:
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    return pa.LargeListArray.from_arrays(pa.array(offsets), values)
+
+
+def _insert(connection: sa.Connection, table: sa.Table, columns: dict[str, Any]) -> None:
+    """Insert columns (Arrow arrays) as rows, by the fastest way that stays inside the transaction."""
+    rows = pa.table(columns)
+    if not rows.num_rows:
+        return
+    if connection.dialect.name == "sqlite":
+        _insert_sqlite(connection, table, rows)
+        return
+    for batch in rows.to_batches(max_chunksize=_BATCH_ROWS):
+        connection.execute(sa.insert(table), batch.to_pylist())
+
+
+def _insert_sqlite(connection: sa.Connection, table: sa.Table, rows: pa.Table) -> None:
+    """``executemany`` on the driver's own connection: no per-row work of SQLAlchemy, lists made into JSON by Arrow."""
+    names = rows.column_names
+    statement = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join('?' for _ in names)})"
+    driver = connection.connection.driver_connection
+    assert driver is not None, "the transaction is open"
+    for batch in rows.to_batches(max_chunksize=_BATCH_ROWS):
+        driver.executemany(statement, zip(*(_sqlite_values(column) for column in batch.columns), strict=True))
+
+
+def _sqlite_values(column: pa.Array) -> Iterable[Any]:
+    if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
+        values: list[Any] = column.to_pylist()
+        return values
+    if pa.types.is_string(column.type.value_type):
+        return [json.dumps(texts, ensure_ascii=False) for texts in column.to_pylist()]
+    # Numbers as text are JSON already; a double's shortest text reads back as the same double.
+    texts = pc.binary_join(column.cast(pa.large_list(pa.string())), ",")
+    joined: list[Any] = pc.binary_join_element_wise("[", texts, "]", "").to_pylist()
+    return joined

@@ -1,0 +1,126 @@
+"""What people and pages ask the results database. Results are pandas frames or plain named tuples."""
+
+from typing import Any, NamedTuple
+
+import pandas as pd
+import sqlalchemy as sa
+
+from extraction_assets.database.tables import extractions, feature_activations, features, samples
+
+
+class Example(NamedTuple):
+    """One example of a feature with the sample it stands in."""
+
+    rank: int
+    sample_index: int
+    max_activation: float
+    max_token: str
+    document_id: str
+    first_token: int
+    tokens: list[str]
+    """One display string for each token of the sample."""
+    positions: list[int]
+    """Positions of the firings, strongest first."""
+    activations: list[float]
+
+
+class UnknownResultError(LookupError):
+    """No such extraction, SAE or feature in the database; the message says which there are."""
+
+
+def list_extractions(connection: sa.Connection) -> pd.DataFrame:
+    """One row for each merged (extraction, SAE)."""
+    columns = [extractions.c[name] for name in _LISTED]
+    return _frame(connection, sa.select(*columns).order_by(extractions.c.name, extractions.c.sae))
+
+
+_LISTED = (
+    "id",
+    "name",
+    "sae",
+    "hook",
+    "latent_dim",
+    "sample_count",
+    "token_count",
+    "top_k_examples",
+    "finished_at",
+)
+
+
+def find_extraction(connection: sa.Connection, name: str, sae: str | None = None) -> sa.Row[Any]:
+    """The row of an (extraction, SAE); ``sae`` may be left out where there is one. Raises UnknownResultError."""
+    rows = connection.execute(sa.select(extractions).where(extractions.c.name == name)).all()
+    if not rows:
+        raise UnknownResultError(f"no merged results of extraction {name!r}: run it first")
+    chosen = [row for row in rows if sae in (None, row.sae)]
+    if len(chosen) != 1:
+        names = ", ".join(sorted(row.sae for row in rows))
+        raise UnknownResultError(f"choose one SAE of extraction {name!r}: {names}" + (f" (not {sae!r})" if sae else ""))
+    return chosen[0]
+
+
+def feature_table(connection: sa.Connection, extraction_id: int) -> pd.DataFrame:
+    """Statistics of every feature, by ``neuron_index``; the histogram left out."""
+    columns = [column for column in features.c if column.name not in ("extraction_id", "histogram")]
+    query = sa.select(*columns).where(features.c.extraction_id == extraction_id).order_by(features.c.neuron_index)
+    return _frame(connection, query).set_index("neuron_index")
+
+
+def find_feature(connection: sa.Connection, extraction_id: int, neuron_index: int) -> sa.Row[Any]:
+    """Statistics of one feature. Raises UnknownResultError."""
+    own = (features.c.extraction_id == extraction_id) & (features.c.neuron_index == neuron_index)
+    row = connection.execute(sa.select(features).where(own)).one_or_none()
+    if row is None:
+        query = sa.select(extractions.c.latent_dim).where(extractions.c.id == extraction_id)
+        last = (connection.scalar(query) or 0) - 1
+        raise UnknownResultError(f"no feature {neuron_index}: features are numbered from 0 to {last}")
+    return row
+
+
+def examples_of(connection: sa.Connection, extraction_id: int, neuron_index: int, limit: int = 10) -> list[Example]:
+    """The strongest examples of a feature, with their samples."""
+    fa, names = feature_activations.c, Example._fields
+    source = feature_activations.join(extractions, extractions.c.id == fa.extraction_id).join(
+        samples,
+        (samples.c.corpus_id == extractions.c.corpus_id) & (samples.c.sample_index == fa.sample_index),
+    )
+    columns = [samples.c[n] if n in ("document_id", "first_token", "tokens") else fa[n] for n in names]
+    query = (
+        sa.select(*columns)
+        .select_from(source)
+        .where(fa.extraction_id == extraction_id, fa.neuron_index == neuron_index)
+        .order_by(fa.rank)
+        .limit(limit)
+    )
+    return [Example(*row) for row in connection.execute(query)]
+
+
+def readable_features(connection: sa.Connection, extraction_id: int, count: int = 5) -> list[int]:
+    """Features to begin reading with: those whose 20 strongest examples agree most on one word.
+
+    Features that fire in more than a fifth of the samples come last; of features that agree equally the one that
+    fires more strongly comes first; no word is shown twice.
+    """
+    fa = feature_activations.c
+    query = (
+        sa.select(fa.neuron_index, fa.max_token, sa.func.count().label("agreeing"))
+        .where(fa.extraction_id == extraction_id, fa.rank < 20)
+        .group_by(fa.neuron_index, fa.max_token)
+    )
+    words = _frame(connection, query)
+    words["word"] = words["max_token"].astype(str).str.strip()
+    words = words[words["word"].str.len().ge(4) & words["word"].str.isalpha()]
+    table = feature_table(connection, extraction_id)
+    table["dense"] = table["activation_frequency"] > 0.2
+    ordered = words.join(table, on="neuron_index").sort_values(
+        ["dense", "agreeing", "max_activation", "neuron_index"], ascending=[True, False, False, True]
+    )
+    distinct = ordered.drop_duplicates("word").drop_duplicates("neuron_index")
+    chosen = [int(index) for index in distinct["neuron_index"]]
+    firing = table[table["activation_count"] > 0].sort_values("max_activation", ascending=False, kind="stable")
+    return [*chosen, *(int(index) for index in firing.index if index not in set(chosen))][:count]
+
+
+def _frame(connection: sa.Connection, query: sa.Select[Any]) -> pd.DataFrame:
+    result = connection.execute(query)
+    return pd.DataFrame(result.all(), columns=list(result.keys()))

@@ -1,0 +1,1 @@
+"""How the demo model and its sparse autoencoder are trained and measured."""

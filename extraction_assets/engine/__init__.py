@@ -1,0 +1,1 @@
+"""The engine: pure PyTorch and NumPy; knows nothing of Dagster or storage."""

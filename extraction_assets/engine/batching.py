@@ -1,0 +1,119 @@
+"""How many samples to reduce at once: from the memory that is free, halved when it runs out."""
+
+import gc
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, TypeVar
+
+import psutil
+import torch
+
+GIB = 2**30
+MAX_BATCH = 256
+CPU_SHARE = 0.25
+"""Share of a host's available RAM that ``auto`` plans with: other programs run there too."""
+
+Result = TypeVar("Result")
+BatchSize = int | Literal["auto"]
+
+
+def parse_batch_size(value: Any) -> BatchSize:
+    """``auto`` or a positive whole number, as 128 or "128". Raises ValueError that says what is allowed."""
+    text = str(value).strip()
+    if text == "auto":
+        return "auto"
+    if isinstance(value, (int, str)) and not isinstance(value, bool) and text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise ValueError(f"vectorization_batch_size must be 'auto' or a whole number of at least 1, got {value!r}")
+
+
+def calculate_optimal_vectorization_batch(
+    available_vram_gb: float, latent_dim: int, seq_len: int, safety_margin: float = 0.3
+) -> int:
+    """Samples that fit into the memory at once, between 1 and 256.
+
+    A sample takes seq_len * latent_dim * 4 bytes * 3 (encoded features, a mask and temporaries), in GiB of
+    ``available_vram_gb``, of which ``safety_margin`` (a fraction) stays free.
+    """
+    if not 0 <= safety_margin < 1:
+        raise ValueError(f"safety_margin is a fraction from 0 to below 1, got {safety_margin}")
+    if latent_dim < 1 or seq_len < 1:
+        raise ValueError(f"latent_dim and seq_len must be at least 1, got {latent_dim} and {seq_len}")
+    per_sample_gb = seq_len * latent_dim * 4 * 3 / GIB
+    usable_gb = available_vram_gb * (1 - safety_margin)
+    return max(1, min(MAX_BATCH, int(usable_gb / per_sample_gb)))
+
+
+def available_memory_gb(device: torch.device, budget_gb: float | None = None) -> float:
+    """GiB that may be used now on ``device``, at most ``budget_gb``.
+
+    On a GPU: what the driver says is free plus what torch has reserved but does not use, within the process's
+    memory fraction. On a CPU: a quarter of the RAM that is available.
+    """
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        fraction = torch.cuda.get_per_process_memory_fraction(device)
+        within_fraction = total * fraction - torch.cuda.memory_allocated(device)
+        available = min(free + idle, within_fraction) / GIB
+    else:
+        available = psutil.virtual_memory().available * CPU_SHARE / GIB
+    return max(0.0, available if budget_gb is None else min(available, budget_gb))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that device or host memory ran out (torch has no single type for both)."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        text in str(error) for text in ("DefaultCPUAllocator: can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    )
+
+
+class AdaptiveBatch:
+    """Runs work over a range in batches, and halves the batch when memory runs out.
+
+    ``size`` is the batch size in use, ``halvings`` the sizes that did not fit. A batch counts only once its work
+    returned, so nothing done is lost and nothing is counted twice. The size stays halved for later ranges.
+    """
+
+    def __init__(self, size: int, logger: logging.Logger | None = None) -> None:
+        self.size = size
+        self.halvings: list[int] = []
+        self._logger = logger or logging.getLogger(__name__)
+
+    def map(self, total: int, work: Callable[[int, int], Result]) -> Iterator[Result]:
+        """Yields ``work(start, stop)`` for consecutive batches of ``range(total)``.
+
+        ``work`` must leave no trace unless it returns: it is called again on half of its range.
+        """
+        start = 0
+        while start < total:
+            stop = min(start + self.size, total)
+            result = self._attempt(start, stop, work)
+            if result is not None:
+                yield result[0]
+                start = stop
+
+    def _attempt(self, start: int, stop: int, work: Callable[[int, int], Result]) -> tuple[Result] | None:
+        """The work's result, or None after a halving."""
+        try:
+            return (work(start, stop),)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if stop - start == 1:
+                raise MemoryError(
+                    "out of memory with a vectorization batch of one sample: use a device with more memory, "
+                    f"shorter samples or an SAE with fewer features ({error})"
+                ) from error
+        self._halve(stop - start)  # outside the handler, where the traceback still holds the failed tensors
+        return None
+
+    def _halve(self, failed: int) -> None:
+        self.halvings.append(failed)
+        self.size = max(1, failed // 2)
+        self._logger.warning("out of memory with %d samples at once, going on with %d", failed, self.size)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

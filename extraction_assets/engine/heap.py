@@ -1,0 +1,132 @@
+"""Merging top-k tables, and the deferred heap that keeps K examples of every feature in bounded memory."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from extraction_assets.engine.ordering import (
+    VALUE_BITS,
+    bits_for,
+    descending_bits,
+    gather_segments,
+    offsets_of,
+    order_by,
+    rank_within,
+)
+from extraction_assets.engine.shapes import TopKTable
+
+Firings = list[tuple[int, float]]
+
+
+def empty_table(device: torch.device | str = "cpu") -> TopKTable:
+    """A table without examples: the neutral element of ``merge_top_k_tables``."""
+    none = torch.zeros(0, dtype=torch.int64, device=device)
+    values = torch.zeros(0, dtype=torch.float32, device=device)
+    return TopKTable(none, none, values, torch.zeros(1, dtype=torch.int64, device=device), none, values)
+
+
+def merge_top_k_tables(tables: Sequence[TopKTable], top_k: int, num_features: int) -> TopKTable:
+    """The top-k table of all samples from tables of disjoint samples, in any order.
+
+    merge(a, merge(b, c)) = merge(merge(c, a), b): associative and commutative, bit for bit.
+    Raises ValueError where two tables hold the same example (a chunk merged twice).
+    Peak extra memory: 40 bytes an example and 24 a firing of the input. Three synchronisations.
+    """
+    if not tables:
+        return empty_table()
+    neurons = torch.cat([table.neuron_index for table in tables])
+    samples = torch.cat([table.sample_index for table in tables])
+    strongest = torch.cat([table.max_activation for table in tables])
+    sample_bits = bits_for(int(samples.max()) + 1) if len(samples) else 1
+    order = order_by(
+        (neurons, bits_for(num_features)), (descending_bits(strongest), VALUE_BITS), (samples, sample_bits)
+    )
+    _refuse_duplicates(neurons[order], samples[order])
+    order = order[rank_within(neurons[order], num_features) < top_k]
+    lengths = torch.cat([table.firing_offsets.diff() for table in tables])
+    rows, offsets = gather_segments(offsets_of(lengths), order)
+    positions = torch.cat([table.positions for table in tables])[rows]
+    activations = torch.cat([table.activations for table in tables])[rows]
+    return TopKTable(neurons[order], samples[order], strongest[order], offsets, positions, activations)
+
+
+def _refuse_duplicates(neurons: Tensor, samples: Tensor) -> None:
+    """The same example twice has the same maximum, so its two rows are neighbours."""
+    same = (neurons[1:] == neurons[:-1]) & (samples[1:] == samples[:-1])
+    if bool(same.any()):
+        row = int(same.nonzero()[0])
+        raise ValueError(
+            f"feature {int(neurons[row])} has two examples of sample {int(samples[row])}: the tables to merge overlap"
+        )
+
+
+def ranks(table: TopKTable, num_features: int) -> Tensor:
+    """Rank from 0 of each example of a table within its feature: int64 [E]."""
+    return rank_within(table.neuron_index, num_features)
+
+
+def as_dict(table: TopKTable) -> dict[int, list[tuple[float, int, Firings]]]:
+    """A table as plain Python: feature -> its examples (max_activation, sample_index, [(position, activation)]),
+    strongest first. For people and tests; at F * K examples the arrays are the form to work with."""
+    offsets = table.firing_offsets.tolist()
+    firings = list(zip(table.positions.tolist(), table.activations.tolist(), strict=True))
+    columns = zip(table.neuron_index.tolist(), table.max_activation.tolist(), table.sample_index.tolist(), strict=True)
+    heaps: dict[int, list[tuple[float, int, Firings]]] = {}
+    for example, (neuron, strongest, sample) in enumerate(columns):
+        own = firings[offsets[example] : offsets[example + 1]]
+        heaps.setdefault(neuron, []).append((strongest, sample, own))
+    return heaps
+
+
+class DeferredTopKHeap:
+    """Keeps the ``top_k`` strongest examples of each of ``num_features`` features.
+
+    Selection is deferred: ``add_batch`` only appends arrays, and once the appended examples outnumber
+    ``buffer_examples`` and what is kept, one merge compacts them. Memory is O(F * K + buffer) whatever the
+    number of examples seen; each example takes part in an amortised constant number of sorts.
+    """
+
+    def __init__(
+        self, num_features: int, top_k: int = 100, min_activation: float = 0.0, buffer_examples: int = 1 << 18
+    ) -> None:
+        if top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {top_k}")
+        self.num_features = num_features
+        self.top_k = top_k
+        self.min_activation = min_activation
+        self._buffer_examples = buffer_examples
+        self._tables: list[TopKTable] = []
+        self._compacted_examples = 0
+        self._floor: Tensor | None = None
+
+    def add_batch(self, table: TopKTable) -> None:
+        """Add the examples of samples that were not added before (any order, any device, one device)."""
+        self._tables.append(table)
+        pending = sum(len(t.neuron_index) for t in self._tables) - self._compacted_examples
+        if pending > max(self._buffer_examples, self._compacted_examples):
+            self._compact()
+
+    def floor(self, device: torch.device | str) -> Tensor:
+        """Float32 [F]: the maximum that a newcomer from a *later* sample must exceed to enter.
+
+        ``min_activation`` until a feature's table is full, then the maximum of its K-th example as of the last
+        compaction: exact to drop by, since an equal maximum loses to the lower sample index.
+        """
+        if self._floor is None:
+            self._floor = torch.full((self.num_features,), self.min_activation, device=device)
+        return self._floor
+
+    def build_heaps(self) -> TopKTable:
+        """The top-k table of everything added so far; more batches may follow."""
+        self._compact()
+        return self._tables[0]
+
+    def _compact(self) -> None:
+        table = merge_top_k_tables(self._tables, self.top_k, self.num_features)
+        self._tables = [table]
+        self._compacted_examples = len(table.neuron_index)
+        last = ranks(table, self.num_features) == self.top_k - 1
+        floor = torch.full((self.num_features,), self.min_activation, device=table.neuron_index.device)
+        floor[table.neuron_index[last]] = table.max_activation[last]
+        self._floor = floor

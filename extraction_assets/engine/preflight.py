@@ -1,0 +1,29 @@
+"""What can be known to be wrong before any work starts."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from extraction_assets.engine.language_model import HookError, probe_hooks
+from extraction_assets.engine.sae_formats import CheckpointError, SAEWeights, read_checkpoint
+
+
+def check_combination(
+    model_path: str, saes: Mapping[str, tuple[Path, str]], *, revision: str | None = None
+) -> dict[str, SAEWeights]:
+    """The SAEs' weights by name, after checking that every hook exists and gives what its SAE reads.
+
+    ``saes`` is {name: (checkpoint folder, hook)}. Reads the SAEs' weights and the model's configuration, not its
+    weights. Raises CheckpointError or HookError.
+    """
+    weights = {name: read_checkpoint(path) for name, (path, _) in saes.items()}
+    widths = probe_hooks(model_path, [hook for _, hook in saes.values()], revision=revision)
+    for name, (path, hook) in saes.items():
+        if weights[name].d_in != widths[hook]:
+            raise CheckpointError(
+                f"SAE {name!r} ({path}) reads activations of width d_in = {weights[name].d_in}, but hook {hook!r} of "
+                f"{model_path} gives {widths[hook]}: they do not belong together"
+            )
+    return weights
+
+
+__all__ = ["CheckpointError", "HookError", "check_combination"]

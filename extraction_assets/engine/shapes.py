@@ -1,0 +1,78 @@
+"""The named tuples that pass between the engine's steps, and the shape letters used everywhere.
+
+B  samples in a batch          T  positions of a sample (``max_length``)
+D  width of the model (d_in)   F  features of the SAE (``latent_dim``, d_sae)
+K  ``top_k_examples``          P  ``top_positions``
+n  samples of a chunk          N  samples in all
+Z  positive activations (non-zeros of the encoded features)
+E  examples (feature, sample)  M  firings of those examples, in all
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Samples(NamedTuple):
+    """Consecutive samples of a corpus, padded on the right to T positions."""
+
+    token_ids: Tensor
+    """int64 [n, T]; what stands at padding does not matter."""
+    attention_mask: Tensor
+    """bool [n, T]: True where there is a token, False at padding."""
+    counted: Tensor
+    """bool [n, T]: positions whose activations count: no padding, no excluded special token or position."""
+    first_sample: int
+    """Absolute ``sample_index`` of row 0."""
+
+
+class SparseFeatures(NamedTuple):
+    """The positive activations of some samples, ordered by (token, feature)."""
+
+    tokens: Tensor
+    """int64 [Z], ascending: sample * T + position, the sample counted from the first one here."""
+    features: Tensor
+    """int64 [Z], ascending within a token."""
+    values: Tensor
+    """float32 [Z], all > 0."""
+    num_samples: int
+    num_positions: int
+    """T"""
+    num_features: int
+    """F"""
+
+
+class TopKTable(NamedTuple):
+    """Examples ordered by (neuron_index, rank); rank 0 is the strongest, ties go to the lower sample_index."""
+
+    neuron_index: Tensor
+    """int64 [E]"""
+    sample_index: Tensor
+    """int64 [E], absolute."""
+    max_activation: Tensor
+    """float32 [E]"""
+    firing_offsets: Tensor
+    """int64 [E + 1]: the firings of example e are ``firing_offsets[e]:firing_offsets[e + 1]``."""
+    positions: Tensor
+    """int64 [M]: positions of the counted firings, strongest first, ties to the lower position."""
+    activations: Tensor
+    """float32 [M], descending within an example; the first equals ``max_activation``."""
+
+
+class FeatureStatistics(NamedTuple):
+    """Counts over a whole corpus, not just the kept examples. Integers, so merging is exact in any order."""
+
+    sample_count: Tensor
+    """int64 [F]: samples in which the feature fires at a counted position."""
+    token_count: Tensor
+    """int64 [F]: counted positions at which it fires."""
+    max_activation: Tensor
+    """float32 [F]; 0 for a feature that never fires."""
+    activation_limbs: Tensor
+    """int64 [F, 32]: the exact sum of the firing activations (see ``statistics.activation_sum``)."""
+    histogram: Tensor
+    """int64 [F, 40]: firings by power of two (see ``statistics.HISTOGRAM_EDGES``)."""
+    samples_seen: int
+    """Samples looked at."""
+    tokens_seen: int
+    """Counted positions looked at."""

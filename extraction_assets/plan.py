@@ -1,0 +1,166 @@
+"""What an extraction has to compute now: its corpus, and the fingerprint of every chunk of every asset."""
+
+from functools import cached_property
+from pathlib import Path
+
+from extraction_assets.engine.corpus import CorpusError
+from extraction_assets.engine.language_model import checkpoint_files, resolve_checkpoint
+from extraction_assets.engine.shapes import Samples
+from extraction_assets.settings import ExtractionSettings
+from extraction_assets.stores.chunk_store import ChunkAsset, ChunkState, ChunkStore
+from extraction_assets.stores.corpus_files import StoredCorpus
+from extraction_assets.stores.fingerprints import bytes_fingerprint, files_fingerprint, fingerprint
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+)
+
+
+class CorpusNotReady(CorpusError):
+    """The corpus was never materialized, or was made from other settings."""
+
+
+def tokenizer_fingerprint(settings: ExtractionSettings) -> str:
+    """Hash of the tokenizer's files."""
+    folder = resolve_checkpoint(settings.language_model.path, revision=settings.language_model.revision)
+    files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no tokenizer (none of {', '.join(TOKENIZER_FILES)})")
+    return files_fingerprint(files)
+
+
+def corpus_recipe(settings: ExtractionSettings) -> str:
+    """Fingerprint of the settings that decide what the corpus holds, its source text aside."""
+    corpus = settings.corpus
+    return fingerprint(
+        "corpus",
+        tokenizer=tokenizer_fingerprint(settings),
+        source=corpus.source,
+        max_length=corpus.max_length,
+        prepend_bos=corpus.prepend_bos,
+        start_sample=settings.start_sample,
+        evaluation_samples=settings.evaluation_samples,
+    )
+
+
+def sae_files(settings: ExtractionSettings, sae: str) -> list[Path]:
+    """The files that decide what an SAE computes."""
+    chosen = settings.saes[sae]
+    folder = resolve_checkpoint(chosen.path, revision=chosen.revision)
+    return sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors"))
+
+
+class ExtractionPlan:
+    """An extraction over its materialized corpus, and what of it is done.
+
+    Raises CorpusNotReady where the corpus has to be materialized first.
+    """
+
+    def __init__(self, settings: ExtractionSettings, store: ChunkStore) -> None:
+        self.settings, self.store = settings, store
+        self.corpus = self._current_corpus()
+        self._samples_fingerprints: dict[str, str] = {}
+
+    def samples(self, key: str) -> Samples:
+        """The samples of chunk ``key``."""
+        corpus = self.settings.corpus
+        return self.corpus.samples(
+            self.settings.chunk_rows(key),
+            count_special_tokens=corpus.count_special_tokens,
+            exclude_first_positions=corpus.exclude_first_positions,
+        )
+
+    def activations_fingerprint(self, key: str) -> str:
+        """Fingerprint of a chunk's model activations at all hooks of the extraction."""
+        by_hook = {hook: self._hook_fingerprint(key, hook) for hook in self.settings.hooks}
+        return fingerprint("model_activations", hooks=by_hook)
+
+    def features_fingerprint(self, key: str, sae: str) -> str:
+        """Fingerprint of a chunk's SAE features; other hooks of the extraction have no part in it."""
+        hook = self._hook_fingerprint(key, self.settings.saes[sae].hook)
+        return fingerprint("sae_features", activations=hook, sae=self._sae_fingerprints[sae])
+
+    def table_fingerprint(self, key: str, sae: str) -> str:
+        """Fingerprint of a chunk's top-k table."""
+        return fingerprint(
+            "top_k_table",
+            features=self.features_fingerprint(key, sae),
+            first_sample=int(key),
+            counted=bytes_fingerprint(self.samples(key).counted.numpy().tobytes()),
+            top_k_examples=self.settings.top_k_examples,
+            min_activation=self.settings.min_activation,
+        )
+
+    def chunk_fingerprint(self, asset: ChunkAsset, key: str, sae: str | None) -> str:
+        """Fingerprint of any chunk asset."""
+        if asset == "model_activations":
+            return self.activations_fingerprint(key)
+        assert sae is not None, f"{asset} belongs to an SAE"
+        return self.features_fingerprint(key, sae) if asset == "sae_features" else self.table_fingerprint(key, sae)
+
+    def chunk_path(self, asset: ChunkAsset, key: str, sae: str | None = None) -> Path:
+        """Where a chunk's file of its current fingerprint lies."""
+        fingerprint = self.chunk_fingerprint(asset, key, sae)
+        return self.store.chunk_path(self.settings.name, asset, sae, key, fingerprint)
+
+    def chunk_state(self, asset: ChunkAsset, key: str, sae: str | None = None) -> ChunkState:
+        fingerprint = self.chunk_fingerprint(asset, key, sae)
+        return self.store.chunk_state(self.settings.name, asset, sae, key, fingerprint)
+
+    def missing_chunks(self) -> list[str]:
+        """Keys of the chunks that lack a durable top-k table of the current fingerprint, of any SAE."""
+        return [
+            key
+            for key in self.settings.chunk_keys
+            if any(self.chunk_state("top_k_table", key, sae) != "done" for sae in self.settings.saes)
+        ]
+
+    def merge_fingerprint(self, sae: str) -> str:
+        """Fingerprint of the merged examples of an SAE: that of all its tables."""
+        tables = [self.table_fingerprint(key, sae) for key in self.settings.chunk_keys]
+        return fingerprint("feature_examples", tables=tables)
+
+    @cached_property
+    def model_fingerprint(self) -> str:
+        model = self.settings.language_model
+        return files_fingerprint(checkpoint_files(model.path, revision=model.revision))
+
+    @cached_property
+    def _sae_fingerprints(self) -> dict[str, str]:
+        return {name: files_fingerprint(sae_files(self.settings, name)) for name in self.settings.saes}
+
+    def _hook_fingerprint(self, key: str, hook: str) -> str:
+        """Fingerprint of one hook's output on a chunk."""
+        return fingerprint(
+            "hook_output",
+            model=self.model_fingerprint,
+            dtype=self.settings.language_model.dtype,
+            hook=hook,
+            samples=self._samples_fingerprint(key),
+        )
+
+    def _samples_fingerprint(self, key: str) -> str:
+        """Hash of a chunk's own tokens and mask: neither the corpus's length nor other chunks have a part in it."""
+        if key not in self._samples_fingerprints:
+            arrays, rows = self.corpus.arrays, self.settings.chunk_rows(key)
+            own = (arrays.token_ids[rows], arrays.attention_mask[rows])
+            self._samples_fingerprints[key] = bytes_fingerprint(str(own[0].shape).encode(), *(a.tobytes() for a in own))
+        return self._samples_fingerprints[key]
+
+    def _current_corpus(self) -> StoredCorpus:
+        name = self.settings.name
+        current = self.store.current_corpus(name)
+        if current is None:
+            raise CorpusNotReady(f"the corpus of {name} is not there yet: materialize {name}/corpus first")
+        corpus, recipe, _ = current
+        if recipe != corpus_recipe(self.settings):
+            raise CorpusNotReady(
+                f"the corpus of {name} was made from other settings (corpus, tokenizer, start_sample or "
+                f"evaluation_samples have changed): materialize {name}/corpus again"
+            )
+        return corpus

@@ -1,0 +1,151 @@
+"""The device that a run computes on, and how it uses it."""
+
+import contextlib
+import fcntl
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Annotated, Any, Literal
+
+import dagster as dg
+import torch
+from pydantic import BeforeValidator, Field, field_validator
+
+from extraction_assets.engine.batching import (
+    AdaptiveBatch,
+    available_memory_gb,
+    calculate_optimal_vectorization_batch,
+    parse_batch_size,
+)
+
+_LEASE_POLL_SECONDS = 1.0
+
+
+def vectorized_by_default() -> bool:
+    """``USE_VECTORIZED_EXTRACTION``: 1, true, yes, on (the default) or 0, false, no, off."""
+    text = os.environ.get("USE_VECTORIZED_EXTRACTION", "").strip().lower()
+    if text in ("", "1", "true", "yes", "on"):
+        return True
+    if text in ("0", "false", "no", "off"):
+        return False
+    raise ValueError(f"USE_VECTORIZED_EXTRACTION is {text!r}; use true or false")
+
+
+class GpuResource(dg.ConfigurableResource):
+    """The GPU (or CPU) of a run. Missing fields mean the defaults."""
+
+    device: str = Field(
+        default="auto",
+        description="`auto` leases a free GPU of this host, waiting while all are busy, and is the CPU where there is "
+        "none; or a torch device such as `cuda:1` or `cpu`.",
+    )
+    batch_size: int = Field(default=128, ge=1, description="Samples of one forward pass of the model.")
+    vectorization_batch_size: Annotated[Any, BeforeValidator(parse_batch_size)] = Field(
+        default="auto",
+        description="Samples reduced at once: `auto` (from the memory that is free) or a positive whole number. "
+        "Changes memory and speed, never a result.",
+    )
+    vectorized: bool = Field(
+        default_factory=vectorized_by_default,
+        description="Use the vectorized engine; false is the sequential legacy loop, far slower, with the same "
+        "result. The default comes from the environment variable `USE_VECTORIZED_EXTRACTION`.",
+    )
+    num_workers: int = Field(default=8, ge=1, description="Threads that tokenize the corpus.")
+    matmul_precision: Literal["highest", "high", "medium"] = Field(
+        default="high",
+        description="torch's float32 matmul precision while the SAE encodes (`high` is TF32 on a GPU).",
+    )
+    memory_budget_gb: float | None = Field(
+        default=None, gt=0, description="Upper bound in GiB on the device memory that `auto` plans with."
+    )
+
+    @field_validator("device")
+    @classmethod
+    def _device_is_known(cls, device: str) -> str:
+        if device != "auto":
+            try:
+                torch.device(device)
+            except RuntimeError as error:
+                raise ValueError(
+                    f"device must be 'auto' or a torch device such as 'cuda:0' or 'cpu', got {device!r}"
+                ) from error
+        return device
+
+    @contextlib.contextmanager
+    def use_device(self, logger: logging.Logger) -> Iterator[torch.device]:
+        """The device to compute on; a leased GPU is held until the block ends, or the process however it ends."""
+        with choose_device(self.device, logger) as device:
+            yield device
+
+    def vectorization_batch(
+        self, device: torch.device, latent_dim: int, seq_len: int, logger: logging.Logger
+    ) -> AdaptiveBatch:
+        """The batch to reduce at once, for SAEs of at most ``latent_dim`` features; ask once the model is loaded."""
+        size = self.vectorization_batch_size
+        if size == "auto":
+            available = available_memory_gb(device, self.memory_budget_gb)
+            size = calculate_optimal_vectorization_batch(available, latent_dim, seq_len)
+        return AdaptiveBatch(size, logger)
+
+
+@contextlib.contextmanager
+def choose_device(wanted: str, logger: logging.Logger) -> Iterator[torch.device]:
+    """The device for ``wanted``; with ``auto``, a GPU that no other run of this host holds."""
+    if wanted != "auto":
+        device = torch.device(wanted)
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise ValueError(f"device {wanted!r} is configured, but torch sees no GPU; use 'auto' or 'cpu'")
+        yield device
+        return
+    count = torch.cuda.device_count()
+    if count == 0:
+        yield torch.device("cpu")
+        return
+    uuids = [str(torch.cuda.get_device_properties(index).uuid) for index in range(count)]
+    with lease(uuids, logger) as index:
+        device = torch.device("cuda", index)
+        torch.cuda.set_device(device)
+        yield device
+
+
+@contextlib.contextmanager
+def lease(
+    names: list[str],
+    logger: logging.Logger,
+    folder: Path | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[int]:
+    """Index of a name that nobody else on this host holds, waiting while all are held.
+
+    One locked file a name: the kernel frees the lock if the process dies, however it dies.
+    """
+    folder = folder or Path(tempfile.gettempdir()) / "extraction-assets-gpus"
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o777)  # every user of the host leases from the same files
+    waited = False
+    while True:
+        for index, name in enumerate(names):
+            held = _try_lock(folder / f"{name}.lock")
+            if held is not None:
+                with held:
+                    logger.info("using GPU %d (%s)", index, name)
+                    yield index
+                return
+        if not waited:
+            logger.info("all %d GPUs of this host are in use: waiting for one", len(names))
+            waited = True
+        sleep(_LEASE_POLL_SECONDS)
+
+
+def _try_lock(path: Path) -> IO[str] | None:
+    handle = open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+")  # noqa: SIM115 - the caller closes it
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        return None
+    return handle

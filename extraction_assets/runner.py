@@ -1,0 +1,126 @@
+"""Runs the parts of an extraction as Dagster runs of this process, on the persistent instance."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import dagster as dg
+
+from extraction_assets.assets.keys import activations_key, corpus_key, sae_key
+from extraction_assets.plan import ExtractionPlan
+from extraction_assets.settings import ExtractionSettings
+
+GPU_OPTIONS = ("device", "batch_size", "vectorization_batch_size", "vectorized")
+
+
+class RunFailed(ValueError):
+    """A run failed; the message is its error."""
+
+
+class Runner:
+    """Materializes assets of one extraction; a context manager, which closes the instance."""
+
+    def __init__(
+        self,
+        definitions: dg.Definitions,
+        settings: ExtractionSettings,
+        options: dict[str, Any],
+        *,
+        verbose: bool = False,
+    ) -> None:
+        self._settings = settings
+        self._job = definitions.resolve_implicit_global_asset_job_def()
+        self._resources = definitions.resources or {}
+        gpu = {name: options[name] for name in GPU_OPTIONS if options.get(name) is not None}
+        level = "INFO" if verbose else "CRITICAL"
+        self._config: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": level}}}}
+        self._gpu_config = {"resources": {"gpu": {"config": gpu}}} if gpu else {}
+        self._instance = dg.DagsterInstance.get()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self._instance.dispose()
+
+    def materialize_corpus(self) -> None:
+        self._execute([corpus_key(self._settings)], self._gpu_config)
+
+    def materialize_chunks(self, first: str, last: str) -> None:
+        """The chunk assets of the keys from ``first`` to ``last``, in one run."""
+        keys = [activations_key(self._settings)]
+        keys += [
+            sae_key(self._settings, sae, a) for sae in self._settings.saes for a in ("sae_features", "top_k_table")
+        ]
+        tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+        self._execute(keys, self._gpu_config, tags)
+
+    def merge(self, sae: str) -> None:
+        """The merged examples of an SAE, and their report."""
+        self._execute([sae_key(self._settings, sae, asset) for asset in ("feature_examples", "feature_report")])
+
+    @property
+    def store_root(self) -> Path:
+        """Where the files are."""
+        root: Path = self._resources["chunk_store"].open().root
+        return root
+
+    def missing_chunks(self) -> list[str]:
+        """Keys of chunks without durable top-k tables of the current settings."""
+        return ExtractionPlan(self._settings, self._resources["chunk_store"].open()).missing_chunks()
+
+    def ranges(self, keys: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Contiguous ranges of partition keys, at most ``partitions_per_run`` long, as (first, last)."""
+        order = {key: index for index, key in enumerate(self._settings.chunk_keys)}
+        most = self._settings.partitions_per_run or len(order)
+        current: list[str] = []
+        for key in keys:
+            if current and (order[key] != order[current[-1]] + 1 or len(current) == most):
+                yield current[0], current[-1]
+                current = []
+            current.append(key)
+        if current:
+            yield current[0], current[-1]
+
+    def _execute(
+        self,
+        keys: list[dg.AssetKey],
+        config: dict[str, Any] | None = None,
+        tags: dict[str, str] | None = None,
+    ) -> None:
+        result = self._job.execute_in_process(
+            run_config={**self._config, **(config or {})},
+            instance=self._instance,
+            asset_selection=keys,
+            tags=tags,
+            raise_on_error=False,
+        )
+        if not result.success:
+            raise RunFailed(_first_error(result))
+
+
+def _first_error(result: dg.ExecuteInProcessResult) -> str:
+    """The message of a failed run: a failure's own description, or the error with its type."""
+    for event in result.all_events:
+        if event.is_step_failure:
+            failure = event.step_failure_data
+            if failure.user_failure_data and failure.user_failure_data.description:
+                return str(failure.user_failure_data.description)
+            if failure.error:
+                return _deepest(failure.error)
+    for event in result.all_events:
+        if event.is_run_failure and event.job_failure_data.error:
+            return _deepest(event.job_failure_data.error)
+    return f"run {result.run_id} failed; see the UI"
+
+
+def _deepest(error: Any) -> str:
+    while error.cause is not None:
+        error = error.cause
+    return str(error.message).strip()

@@ -1,0 +1,168 @@
+"""What an extraction is made of, validated. The docstrings under the fields are what the UI and the README show."""
+
+import math
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+
+STANDARD_LIBRARY = "standard-library"
+
+_NAME = re.compile(r"[A-Za-z0-9_]+")
+
+
+def check_name(name: str, what: str) -> str:
+    """``name`` if it can be part of an asset key and of a path; ValueError otherwise."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"{what} {name!r} may hold letters, digits and underscores only: it becomes part of asset keys"
+        )
+    return name
+
+
+class Settings(BaseModel):
+    """A group of settings: unknown fields are refused, values do not change after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def _at_least(least: int, *fields: str) -> Any:
+    """A validator of a lower bound. Bounds in the annotations would be lost on Dagster, which refuses them there."""
+
+    def check(_cls: type, value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None and not (math.isfinite(value) and value >= least):
+            raise ValueError(f"{info.field_name} must be at least {least}, got {value}")
+        return value
+
+    return field_validator(*fields)(classmethod(check))
+
+
+class LanguageModelSettings(Settings):
+    """The language model whose activations are read."""
+
+    path: str
+    """Folder of a Hugging Face model (relative to the YAML file), or its id on the hub."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of the forward pass; auto is the checkpoint's on a GPU and float32 on a CPU."""
+
+
+class CorpusSettings(Settings):
+    """The text that runs through the model, and how it is cut into samples."""
+
+    source: str
+    """`standard-library` (the running Python's own sources), or a text file, a folder of text files or a glob
+    (relative to the YAML file); one file is one document."""
+    max_length: int = 128
+    """Positions of a sample, the BOS token included. A longer document is cut into several samples, tails kept."""
+    prepend_bos: bool | None = None
+    """Begin every sample with the tokenizer's BOS token; by default wherever it has one."""
+    count_special_tokens: bool = False
+    """Let special tokens (BOS and the like) count in examples and statistics."""
+    exclude_first_positions: int = 0
+    """Positions at the start of every sample that do not count; they stay in the model's input."""
+
+    _sample_has_a_position = _at_least(1, "max_length")
+    _no_negative_count = _at_least(0, "exclude_first_positions")
+
+
+class SaeSettings(Settings):
+    """One sparse autoencoder and the place whose activations it reads."""
+
+    path: str
+    """Folder of the SAE checkpoint (relative to the YAML file), or its id on the hub."""
+    hook: str
+    """Dotted path of the module of the model whose output the SAE reads, such as `model.layers.12`."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub SAE."""
+    minimum_variance_explained: float = 0.5
+    """A chunk fails where the SAE explains a smaller fraction of the variance of the activations: a wrong layer,
+    hook or normalization."""
+
+
+class ExtractionSettings(Settings):
+    """One named job: a model, a corpus, one or more SAEs, and the settings."""
+
+    name: str = ""
+    """Name of the extraction and of its asset group; by default the name of the folder that holds the YAML file."""
+    language_model: LanguageModelSettings
+    """The language model."""
+    corpus: CorpusSettings
+    """The corpus."""
+    saes: dict[str, SaeSettings]
+    """The SAEs by short name; all share one forward pass."""
+    evaluation_samples: int = 10_000
+    """Samples to run."""
+    start_sample: int = 0
+    """First sample of the corpus to run."""
+    chunk_size: int = 5_000
+    """Samples of a chunk: one partition, one set of files."""
+    top_k_examples: int = 100
+    """Examples kept for every feature (K)."""
+    top_positions: int = 5
+    """Positions of an example that previews name as its strongest (P); all firings are stored."""
+    min_activation: float = 0.0
+    """An example's maximum must be above this."""
+    partitions_per_run: int | None = None
+    """Chunks of one run when chunks are backfilled; by default all, so that the model is loaded once."""
+
+    _counts_are_positive = _at_least(
+        1, "evaluation_samples", "chunk_size", "top_k_examples", "top_positions", "partitions_per_run"
+    )
+    _no_negative_bound = _at_least(0, "start_sample", "min_activation")
+
+    @field_validator("name")
+    @classmethod
+    def _name_fits_asset_keys(cls, name: str) -> str:
+        return check_name(name, "extraction name") if name else name
+
+    @field_validator("saes")
+    @classmethod
+    def _sae_names_fit_asset_keys(cls, saes: dict[str, SaeSettings]) -> dict[str, SaeSettings]:
+        if not saes:
+            raise ValueError("an extraction needs at least one SAE")
+        reserved = {"corpus", "model_activations"} & set(saes)
+        if reserved:
+            raise ValueError(f"an SAE cannot be called {reserved.pop()!r}: that is an asset of every extraction")
+        return {check_name(name, "SAE name"): sae for name, sae in saes.items()}
+
+    @property
+    def hooks(self) -> list[str]:
+        """Hooks of all SAEs, each once, in the order of the SAEs."""
+        return list(dict.fromkeys(sae.hook for sae in self.saes.values()))
+
+    @property
+    def chunk_keys(self) -> list[str]:
+        """Partition keys: the first sample of each chunk in 12 digits, so that more samples rename nothing."""
+        stop = self.start_sample + self.evaluation_samples
+        return [f"{first:012d}" for first in range(self.start_sample, stop, self.chunk_size)]
+
+    def chunk_rows(self, key: str) -> slice:
+        """Rows of the corpus files (which begin at ``start_sample``) that chunk ``key`` holds."""
+        first = int(key) - self.start_sample
+        return slice(first, min(first + self.chunk_size, self.evaluation_samples))
+
+    def with_paths_from(self, folder: Path) -> "ExtractionSettings":
+        """The same settings with the paths that exist relative to ``folder`` made absolute."""
+        saes = {name: sae.model_copy(update={"path": _locate(sae.path, folder)}) for name, sae in self.saes.items()}
+        model = self.language_model
+        source = self.corpus.source
+        if source != STANDARD_LIBRARY:
+            source = str((folder / Path(source).expanduser()).absolute())
+        return self.model_copy(
+            update={
+                "saes": saes,
+                "language_model": model.model_copy(update={"path": _locate(model.path, folder)}),
+                "corpus": self.corpus.model_copy(update={"source": source}),
+            }
+        )
+
+
+def _locate(path: str, folder: Path) -> str:
+    """A checkpoint path relative to ``folder`` made absolute; a hub id as it is."""
+    candidate = folder / Path(path).expanduser()
+    if path.startswith((".", "/", "~")) or candidate.exists():
+        return str(candidate.resolve())
+    return path

@@ -1,0 +1,177 @@
+"""The files of one chunk: model activations, SAE features, top-k table with its statistics.
+
+Every file carries a record (JSON) with its fingerprint and, as ``numerics``, what can change its last bits.
+"""
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from extraction_assets.engine.heap import ranks
+from extraction_assets.engine.shapes import FeatureStatistics, SparseFeatures, TopKTable
+from extraction_assets.engine.sparse import from_rows, row_pointers
+from extraction_assets.stores.sealed import PLACEHOLDER, DamagedFileError, verify, write_sealed
+
+_RECORD = "extraction_assets"
+_STATISTICS_TENSORS = ("sample_count", "token_count", "max_activation", "activation_limbs", "histogram")
+
+Record = dict[str, Any]
+
+
+class TableFile(NamedTuple):
+    """A chunk's stored table with its statistics and its record."""
+
+    table: TopKTable
+    statistics: FeatureStatistics
+    record: Record
+
+
+def write_activations(path: Path, activations: dict[str, Tensor], record: Record) -> None:
+    """Hook outputs {hook: [n, T, D]} in the model's dtype, as safetensors."""
+    _write_safetensors(path, activations, record)
+
+
+def read_activations(path: Path, fingerprint: str) -> dict[str, Tensor]:
+    """{hook: [n, T, D]}, memory-mapped, after checking the file."""
+    return _read_safetensors(path, fingerprint)[0]
+
+
+def write_features(path: Path, features: SparseFeatures, record: Record) -> None:
+    """Features at all non-padding positions in compressed rows, as safetensors: ``row_pointers`` int64 [n * T + 1],
+    ``feature_ids`` int32 [Z], ``values`` float32 [Z]."""
+    tensors = {
+        "row_pointers": row_pointers(features),
+        "feature_ids": features.features.to(torch.int32),
+        "values": features.values,
+    }
+    shape = [features.num_samples, features.num_positions, features.num_features]
+    _write_safetensors(path, tensors, {**record, "shape": shape})
+
+
+def read_features(path: Path, fingerprint: str) -> tuple[SparseFeatures, Record]:
+    """The stored features and their record, after checking the file."""
+    tensors, record = _read_safetensors(path, fingerprint)
+    features = from_rows(tensors["row_pointers"], tensors["feature_ids"], tensors["values"], tuple(record["shape"]))
+    return features, record
+
+
+def write_table(path: Path, table: TopKTable, statistics: FeatureStatistics, record: Record) -> None:
+    """A top-k table as Parquet, its statistics beside it; the table comes last, so where it is, all is.
+
+    The statistics' file name holds their checksum, so that two runs on one chunk cannot mix their files.
+    """
+    counts = {"samples_seen": statistics.samples_seen, "tokens_seen": statistics.tokens_seen}
+    num_features = len(statistics.sample_count)
+    tensors = {name: getattr(statistics, name) for name in _STATISTICS_TENSORS}
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    checksum = _write_safetensors(draft, tensors, {**record, **counts})
+    draft.rename(_statistics_path(path, checksum))
+    full = {**record, **counts, "statistics": checksum, "num_features": num_features}
+    write_sealed(path, lambda temporary: _write_parquet(temporary, _table_to_arrow(table, num_features), full))
+
+
+def read_table(path: Path, fingerprint: str) -> TableFile:
+    """The stored table of a chunk, its statistics and its record, after checking both files."""
+    verify(path)
+    arrow = pq.read_table(path)
+    record: Record = json.loads((arrow.schema.metadata or {})[_RECORD.encode()])
+    _expect_fingerprint(path, record, fingerprint)
+    statistics_path = _statistics_path(path, record["statistics"])
+    if not statistics_path.is_file():
+        raise DamagedFileError(f"{path} lacks its statistics {statistics_path.name}: materialize its chunk again")
+    tensors, _ = _read_safetensors(statistics_path, fingerprint)
+    statistics = FeatureStatistics(**tensors, samples_seen=record["samples_seen"], tokens_seen=record["tokens_seen"])
+    return TableFile(_table_from_arrow(arrow), statistics, record)
+
+
+def read_record(path: Path) -> Record:
+    """The record of a chunk file, without reading or checking the rest."""
+    if path.suffix == ".parquet":
+        return dict(json.loads((pq.read_schema(path).metadata or {})[_RECORD.encode()]))
+    with safe_open(path, framework="pt") as file:
+        return dict(json.loads(file.metadata()[_RECORD]))
+
+
+def _statistics_path(table: Path, checksum: str) -> Path:
+    return table.with_suffix(f".{checksum[:12]}.statistics.safetensors")
+
+
+def _write_parquet(path: Path, arrow: pa.Table, record: Record) -> None:
+    with pq.ParquetWriter(path, arrow.schema, store_schema=False, compression="zstd") as writer:
+        writer.write_table(arrow)
+        writer.add_key_value_metadata({_RECORD: _record_json(record)})
+
+
+def _table_to_arrow(table: TopKTable, num_features: int) -> pa.Table:
+    offsets = pa.array(table.firing_offsets.numpy().astype(np.int32))
+    return pa.table(
+        {
+            "neuron_index": table.neuron_index.numpy(),
+            "rank": ranks(table, num_features).numpy().astype(np.int32),
+            "sample_index": table.sample_index.numpy(),
+            "max_activation": table.max_activation.numpy(),
+            "positions": pa.ListArray.from_arrays(offsets, table.positions.numpy().astype(np.int32)),
+            "activations": pa.ListArray.from_arrays(offsets, table.activations.numpy()),
+        }
+    )
+
+
+def _table_from_arrow(arrow: pa.Table) -> TopKTable:
+    arrow = arrow.combine_chunks()
+
+    def column(name: str) -> np.ndarray:
+        return np.array(arrow[name].to_numpy())
+
+    lengths = arrow["positions"].combine_chunks().value_lengths().to_numpy(zero_copy_only=False)
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    return TopKTable(
+        torch.from_numpy(column("neuron_index")),
+        torch.from_numpy(column("sample_index")),
+        torch.from_numpy(column("max_activation")),
+        torch.from_numpy(offsets),
+        torch.from_numpy(_flat(arrow["positions"]).astype(np.int64)),
+        torch.from_numpy(_flat(arrow["activations"])),
+    )
+
+
+def _flat(column: pa.ChunkedArray) -> np.ndarray:
+    return np.array(column.combine_chunks().flatten().to_numpy(zero_copy_only=False))
+
+
+def _record_json(record: Record) -> str:
+    return json.dumps({**record, "checksum": PLACEHOLDER}, sort_keys=True)
+
+
+def _write_safetensors(path: Path, tensors: dict[str, Tensor], record: Record) -> str:
+    """One metadata entry alone: safetensors writes several in no fixed order."""
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    metadata = {_RECORD: _record_json(record)}
+    return write_sealed(path, lambda temporary: save_file(contiguous, temporary, metadata=metadata))
+
+
+def _read_safetensors(path: Path, fingerprint: str) -> tuple[dict[str, Tensor], Record]:
+    verify(path)
+    try:
+        record = read_record(path)
+        tensors = load_file(path)
+    except (SafetensorError, KeyError) as error:
+        raise DamagedFileError(f"{path} cannot be read ({error}): materialize its chunk again") from error
+    _expect_fingerprint(path, record, fingerprint)
+    return tensors, record
+
+
+def _expect_fingerprint(path: Path, record: Record, fingerprint: str) -> None:
+    if record.get("fingerprint") != fingerprint:
+        raise DamagedFileError(
+            f"{path} was made from other inputs: it carries fingerprint {record.get('fingerprint')}, "
+            f"expected {fingerprint}. Delete it and materialize its chunk again"
+        )

@@ -1,0 +1,69 @@
+"""Where the files of extractions lie, and which of them are done."""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from extraction_assets.stores.corpus_files import StoredCorpus, open_corpus, write_json
+from extraction_assets.stores.sealed import DamagedFileError
+
+ChunkAsset = Literal["model_activations", "sae_features", "top_k_table"]
+ChunkState = Literal["done", "stale", "missing"]
+
+SUFFIXES: dict[ChunkAsset, str] = {
+    "model_activations": ".safetensors",
+    "sae_features": ".safetensors",
+    "top_k_table": ".parquet",
+}
+
+
+class ChunkStore:
+    """Files under one root folder: ``corpora/<fingerprint>/``, and for each extraction a folder that mirrors its
+    asset keys, ``<extraction>[/<sae>]/<asset>/<chunk key>-<fingerprint>.<suffix>``."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def corpora(self) -> Path:
+        return self.root / "corpora"
+
+    def asset_folder(self, extraction: str, asset: str, sae: str | None = None) -> Path:
+        return self.root / extraction / sae / asset if sae else self.root / extraction / asset
+
+    def chunk_path(self, extraction: str, asset: ChunkAsset, sae: str | None, key: str, fingerprint: str) -> Path:
+        """Path of a chunk's file; the fingerprint in it lets an older result stand until the new one is there."""
+        return self.asset_folder(extraction, asset, sae) / f"{key}-{fingerprint}{SUFFIXES[asset]}"
+
+    def chunk_state(
+        self, extraction: str, asset: ChunkAsset, sae: str | None, key: str, fingerprint: str
+    ) -> ChunkState:
+        """``done``: there is a durable file of this fingerprint; ``stale``: only of others; ``missing``: of none.
+
+        The one function that schedules, retries, ``--missing`` and ``status`` ask.
+        """
+        path = self.chunk_path(extraction, asset, sae, key, fingerprint)
+        if path.is_file():
+            return "done"
+        return "stale" if any(path.parent.glob(f"{key}-*{path.suffix}")) else "missing"
+
+    def write_current_corpus(self, extraction: str, fingerprint: str, recipe: str, source: str) -> None:
+        """Note which corpus an extraction uses, and what it was made from."""
+        pointer = {"corpus": fingerprint, "recipe": recipe, "source": source}
+        write_json(self.root / extraction / "corpus.json", pointer)
+
+    def current_corpus(self, extraction: str) -> tuple[StoredCorpus, str, str] | None:
+        """(corpus, recipe fingerprint, source fingerprint) of the last materialized corpus; None before the first.
+
+        Raises DamagedFileError where its files are cut, altered or gone.
+        """
+        path = self.root / extraction / "corpus.json"
+        if not path.is_file():
+            return None
+        try:
+            pointer = json.loads(path.read_text("utf-8"))
+            return open_corpus(self.corpora, pointer["corpus"]), pointer["recipe"], pointer["source"]
+        except FileNotFoundError as error:
+            raise DamagedFileError(f"{error.filename} is gone: materialize the corpus of {extraction} again") from error
+        except (json.JSONDecodeError, KeyError) as error:
+            raise DamagedFileError(f"{path} is damaged ({error}): materialize the corpus again") from error

@@ -1,0 +1,115 @@
+"""Files that arrive whole and carry their own checksum.
+
+A file is written under a name of its own, fsynced and renamed, so that a reader sees all of it or nothing. A text
+field inside it (safetensors header, Parquet key-value metadata) holds the SHA-256 of the whole file, computed with
+that field's digits as zeros; a cut or altered file is found on reading.
+"""
+
+import contextlib
+import hashlib
+import mmap
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+_PREFIX = b"extraction-assets-sha256:"
+_DIGITS = 64
+PLACEHOLDER = (_PREFIX + b"0" * _DIGITS).decode()
+"""To be written once in a file's metadata; ``write_sealed`` puts the checksum in its place."""
+
+_SEAL = re.compile(re.escape(_PREFIX) + rb"[0-9a-f]{64}")
+_METADATA_BYTES = 1 << 20  # the field lies in the first or last MiB, where headers and footers are
+
+
+class DamagedFileError(ValueError):
+    """A stored file that is cut, altered or not what it claims to be; the message names it."""
+
+
+def write_sealed(path: Path, write: Callable[[Path], None]) -> str:
+    """Write a file with ``write(temporary path)``, seal it, make it durable and rename it to ``path``.
+
+    Returns the checksum. On an error nothing is left behind and an older file at ``path`` stays.
+    """
+    with durable_path(path) as temporary:
+        write(temporary)
+        return _seal(temporary)
+
+
+@contextlib.contextmanager
+def durable_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path``; what is written there is fsynced and renamed to ``path`` at the end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Flush a file or folder to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def verify(path: Path) -> str:
+    """The checksum of a sealed file; DamagedFileError where the file does not match it.
+
+    FileNotFoundError where there is no file. Reads the whole file once.
+    """
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            raise DamagedFileError(f"{path} is empty: delete it and materialize its chunk again")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            at = _find_digits(data)
+            if at is None:
+                raise DamagedFileError(_damaged(path, "its checksum is missing; it is cut short or altered"))
+            stored = bytes(data[at : at + _DIGITS]).decode()
+            if _checksum(data, at) != stored:
+                raise DamagedFileError(_damaged(path, "its bytes do not match its checksum; it is altered"))
+            return stored
+
+
+def _damaged(path: Path, what: str) -> str:
+    return f"{path} is damaged: {what}. Delete it and materialize its chunk again"
+
+
+def _seal(path: Path) -> str:
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as data:
+        at = _find_digits(data)
+        if at is None:
+            raise ValueError(f"{path} has no place for a checksum in its metadata")
+        checksum = _checksum(data, at)
+        data[at : at + _DIGITS] = checksum.encode()
+        data.flush()
+        return checksum
+
+
+def _find_digits(data: mmap.mmap) -> int | None:
+    """Where the 64 digits stand."""
+    size = len(data)
+    for start, stop in ((0, _METADATA_BYTES), (max(0, size - _METADATA_BYTES), size)):
+        found = _SEAL.search(data[start:stop])
+        if found:
+            return start + found.start() + len(_PREFIX)
+    return None
+
+
+def _checksum(data: mmap.mmap, digits_at: int) -> str:
+    digest = hashlib.sha256()
+    view = memoryview(data)
+    try:
+        digest.update(view[:digits_at])
+        digest.update(b"0" * _DIGITS)
+        digest.update(view[digits_at + _DIGITS :])
+    finally:
+        view.release()
+    return digest.hexdigest()
