@@ -16,11 +16,23 @@ import click
 from extraction_assets.home import database_url, prepare_dagster_home
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     import dagster as dg
+    import sqlalchemy as sa
 
     from extraction_assets.settings import ExtractionSettings
 
 _CHUNK_ASSETS = ("model_activations", "sae_features", "top_k_table")
+
+
+def _batch_size(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | str | None:
+    from extraction_assets.engine.batching import parse_batch_size
+
+    try:
+        return None if value is None else parse_batch_size(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 class _Group(click.Group):
@@ -78,7 +90,7 @@ def list_command(module: str) -> None:
 @click.option("--missing", is_flag=True, help="Only chunks without durable files of the current settings.")
 @click.option("--device", help="auto, cpu, cuda:0, …; as in the GPU resource, like the options below.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Samples of one forward pass.")
-@click.option("--vectorization-batch-size", metavar="auto|N", help="Samples reduced at once.")
+@click.option("--vectorization-batch-size", metavar="auto|N", callback=_batch_size, help="Samples reduced at once.")
 @click.option("--vectorized/--legacy", default=None, help="The fast engine, or the sequential loop it replaces.")
 @click.pass_context
 def run(ctx: click.Context, name: str, chunks: str | None, missing: bool, **options: Any) -> None:
@@ -131,18 +143,15 @@ def _say_what_is_there(settings: "ExtractionSettings", store: Path) -> None:
 def show(name: str, feature: int | None, sae: str | None, limit: int, width: int) -> None:
     """Show examples of FEATURE in context; without FEATURE, of five features that are easy to read."""
     from extraction_assets.database import queries
-    from extraction_assets.database.connect import open_database
     from extraction_assets.terminal import feature_lines
 
-    engine = open_database(database_url())
-    with engine.connect() as connection:
+    with _database() as engine, engine.connect() as connection:
         extraction = queries.find_extraction(connection, name, sae)
         chosen = [feature] if feature is not None else queries.readable_features(connection, extraction.id)
         for index in chosen:
             statistics = queries.find_feature(connection, extraction.id, index)
             examples = queries.examples_of(connection, extraction.id, index, limit)
             click.echo("\n".join(feature_lines(statistics, examples, width)) + "\n")
-    engine.dispose()
 
 
 @main.command()
@@ -259,18 +268,21 @@ def _merge_state(plan: Any, sae: str) -> str:
     """Whether the database holds the merge of the current chunks."""
     import sqlalchemy as sa
 
-    from extraction_assets.database.connect import open_database
     from extraction_assets.database.tables import extractions
 
-    engine = open_database(database_url())
-    with engine.connect() as connection:
+    with _database() as engine, engine.connect() as connection:
         own = (extractions.c.name == plan.settings.name) & (extractions.c.sae == sae)
         row = connection.execute(sa.select(extractions).where(own)).one_or_none()
-    engine.dispose()
     if row is None:
         return "not merged yet"
     current = row.fingerprint == plan.merge_fingerprint(sae)
     return f"merged {row.finished_at:%Y-%m-%d %H:%M} UTC" + ("" if current else ", stale: made from other settings")
+
+
+def _database() -> "AbstractContextManager[sa.Engine]":
+    from extraction_assets.resources import ResultsResource
+
+    return ResultsResource().open()
 
 
 def _safe_database() -> str:

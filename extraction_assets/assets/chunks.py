@@ -1,5 +1,6 @@
 """The three chunk assets: one GPU pass gives model activations, SAE features and top-k tables."""
 
+import warnings
 from collections.abc import Iterator
 
 import dagster as dg
@@ -89,14 +90,17 @@ def _specs(settings: ExtractionSettings) -> list[dg.AssetSpec]:
 
 
 def _check_specs(settings: ExtractionSettings, partitions: dg.PartitionsDefinition) -> list[dg.AssetCheckSpec]:
-    return [
-        dg.AssetCheckSpec(
-            name,
-            asset=sae_key(settings, sae, "top_k_table"),
-            description=description,
-            blocking=True,
-            partitions_def=partitions,
-        )
-        for sae in settings.saes
-        for name, description in CHUNK_CHECKS.items()
-    ]
+    with warnings.catch_warnings():
+        # Dagster calls partitions of checks a preview. Without them the last chunk's result hides a failed one.
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        return [
+            dg.AssetCheckSpec(
+                name,
+                asset=sae_key(settings, sae, "top_k_table"),
+                description=description,
+                blocking=True,
+                partitions_def=partitions,
+            )
+            for sae in settings.saes
+            for name, description in CHUNK_CHECKS.items()
+        ]

@@ -82,8 +82,7 @@ def _merge_into_database(
     extraction = _extraction_row(plan, sae, len(merged.statistics.sample_count))
     display = display_tokens(_tokenizer(plan.settings))
     corpus = _corpus_samples(plan)
-    engine = results.open()
-    with write_transaction(engine) as connection:
+    with results.open() as engine, write_transaction(engine) as connection:
         extraction_id = replace_results(connection, extraction, corpus, merged.table, merged.statistics, display)
         match = compare_with_tables(connection, extraction_id, plan, sae)
         if not match.passed:

@@ -56,7 +56,7 @@ def build_feature_report(settings: ExtractionSettings, sae: str) -> dg.AssetsDef
         """An HTML page: how often features fire, and fifty of them with their strongest samples shaded."""
         path = chunk_store.open().asset_folder(settings.name, "feature_report", sae) / "report.html"
         try:
-            with results.open().connect() as connection:
+            with results.open() as engine, engine.connect() as connection:
                 extraction = find_extraction(connection, settings.name, sae)
                 page = render_report(connection, extraction)
         except UnknownResultError as error:

@@ -1,1 +1,41 @@
-"""The engine: pure PyTorch and NumPy; knows nothing of Dagster or storage."""
+"""The engine: pure PyTorch and NumPy; knows nothing of Dagster or storage.
+
+The names here are loaded on first use, so that importing one module of the engine loads no other.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from extraction_assets.engine.batching import batch_process_features, calculate_optimal_vectorization_batch
+    from extraction_assets.engine.heap import DeferredTopKHeap
+    from extraction_assets.engine.sae import load_sae
+    from extraction_assets.engine.select import vectorized_max_activations, vectorized_top_k_positions
+
+__all__ = [
+    "DeferredTopKHeap",
+    "batch_process_features",
+    "calculate_optimal_vectorization_batch",
+    "load_sae",
+    "vectorized_max_activations",
+    "vectorized_top_k_positions",
+]
+
+_MODULES = {
+    "DeferredTopKHeap": "heap",
+    "batch_process_features": "batching",
+    "calculate_optimal_vectorization_batch": "batching",
+    "load_sae": "sae",
+    "vectorized_max_activations": "select",
+    "vectorized_top_k_positions": "select",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -7,6 +7,12 @@ from typing import Any, Literal, TypeVar
 
 import psutil
 import torch
+from torch import Tensor
+
+from extraction_assets.engine.heap import DeferredTopKHeap
+from extraction_assets.engine.select import sample_maxima, select_top_k
+from extraction_assets.engine.shapes import TopKTable
+from extraction_assets.engine.sparse import dense_to_sparse, keep_counted
 
 GIB = 2**30
 MAX_BATCH = 256
@@ -117,3 +123,55 @@ class AdaptiveBatch:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def batch_process_features(
+    sae_features: Tensor,
+    counted: Tensor | None = None,
+    *,
+    first_sample: int = 0,
+    top_k: int = 100,
+    min_activation: float = 0.0,
+    vectorization_batch_size: Any = "auto",
+) -> TopKTable:
+    """The top-k table of dense encoded features: for each feature its ``top_k`` strongest samples.
+
+    ``sae_features`` [B, T, F] on any device, of any float dtype, taken as float32; ``counted`` bool [B, T], True at
+    positions that count (default all): what stands elsewhere, NaN too, is ignored. Row 0 is sample ``first_sample``.
+    The samples are reduced in groups of ``vectorization_batch_size`` (``auto`` or a positive whole number), halved
+    when memory runs out; the table, on the device of the features, does not depend on it.
+    Peak extra memory: 8 bytes per dense entry of one group, 60 bytes per positive one, and O(F * K). Never a copy of the whole input.
+    Raises ValueError where shapes or sizes are wrong, or a counted position holds a NaN or an infinity; MemoryError
+    where one sample does not fit.
+    """
+    if sae_features.dim() != 3:
+        raise ValueError(f"sae_features must be [samples, positions, features], got shape {tuple(sae_features.shape)}")
+    num_samples, num_positions, num_features = sae_features.shape
+    device = sae_features.device
+    if counted is None:
+        counted = torch.ones(num_samples, num_positions, dtype=torch.bool, device=device)
+    if counted.shape != sae_features.shape[:2] or counted.dtype != torch.bool:
+        raise ValueError(
+            f"counted must be bool [{num_samples}, {num_positions}], got {counted.dtype} {tuple(counted.shape)}"
+        )
+    size = parse_batch_size(vectorization_batch_size)
+    if size == "auto":
+        size = calculate_optimal_vectorization_batch(available_memory_gb(device), num_features, num_positions)
+    heap = DeferredTopKHeap(num_features, top_k, min_activation)
+
+    def reduce(start: int, stop: int) -> TopKTable:
+        group, own = sae_features[start:stop].float(), counted[start:stop].to(device)  # [b, T, F], [b, T]
+        _refuse_non_finite(group, own, first_sample + start)
+        features = keep_counted(dense_to_sparse(group), own)
+        return select_top_k(features, sample_maxima(features), first_sample + start, top_k, heap.floor(device))
+
+    for table in AdaptiveBatch(size).map(num_samples, reduce):
+        heap.add_batch(table)
+    return heap.build_heaps()
+
+
+def _refuse_non_finite(group: Tensor, counted: Tensor, first_sample: int) -> None:
+    wrong = counted & ~torch.isfinite(group).all(dim=-1)  # [b, T]
+    if bool(wrong.any()):
+        row, position = wrong.nonzero()[0].tolist()
+        raise ValueError(f"sae_features holds a NaN or an infinity in sample {first_sample + row}, position {position}")

@@ -50,11 +50,12 @@ def vectorized_top_k_positions(sae_features: Tensor, k: int = 5, mask: Tensor | 
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
     num_positions = sae_features.shape[-2]
+    sae_features = sae_features.float()  # before the comparison: a float64 may round to zero
     fires = sae_features > 0  # [..., T, F]
     if mask is not None:
         fires &= mask.unsqueeze(-1)
     reversed_position = torch.arange(num_positions - 1, -1, -1, device=sae_features.device).unsqueeze(-1)
-    bits = ascending_bits(sae_features.float())
+    bits = ascending_bits(sae_features)
     keys = torch.where(fires, (bits << 32) | reversed_position, -1)  # [..., T, F]
     best = keys.topk(min(k, num_positions), dim=-2).values.transpose(-1, -2)  # [..., F, min(k, T)]
     best = torch.nn.functional.pad(best, (0, max(0, k - num_positions)), value=-1)  # [..., F, k]

@@ -8,18 +8,18 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal
+from typing import IO, Literal
 
 import dagster as dg
 import torch
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import Field, field_validator
 
 from extraction_assets.engine.batching import (
     AdaptiveBatch,
     available_memory_gb,
     calculate_optimal_vectorization_batch,
-    parse_batch_size,
 )
+from extraction_assets.resources.batch_size_field import VectorizationBatchSize
 
 _LEASE_POLL_SECONDS = 1.0
 
@@ -43,7 +43,7 @@ class GpuResource(dg.ConfigurableResource):
         "none; or a torch device such as `cuda:1` or `cpu`.",
     )
     batch_size: int = Field(default=128, ge=1, description="Samples of one forward pass of the model.")
-    vectorization_batch_size: Annotated[Any, BeforeValidator(parse_batch_size)] = Field(
+    vectorization_batch_size: VectorizationBatchSize = Field(
         default="auto",
         description="Samples reduced at once: `auto` (from the memory that is free) or a positive whole number. "
         "Changes memory and speed, never a result.",

@@ -1,5 +1,8 @@
 """The results database as a Dagster resource."""
 
+import contextlib
+from collections.abc import Iterator
+
 import dagster as dg
 import sqlalchemy as sa
 from pydantic import Field
@@ -16,6 +19,11 @@ class ResultsResource(dg.ConfigurableResource):
         description="SQLAlchemy URL; by default `EXTRACTION_DATABASE_URL`, or `results.sqlite` in `EXTRACTION_HOME`.",
     )
 
-    def open(self) -> sa.Engine:
-        """An engine, the schema brought up to date."""
-        return open_database(self.url or database_url())
+    @contextlib.contextmanager
+    def open(self) -> Iterator[sa.Engine]:
+        """An engine, the schema brought up to date; its connections are closed at the end of the block."""
+        engine = open_database(self.url or database_url())
+        try:
+            yield engine
+        finally:
+            engine.dispose()

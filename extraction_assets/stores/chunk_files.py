@@ -94,11 +94,14 @@ def read_table(path: Path, fingerprint: str) -> TableFile:
 
 
 def read_record(path: Path) -> Record:
-    """The record of a chunk file, without reading or checking the rest."""
-    if path.suffix == ".parquet":
-        return dict(json.loads((pq.read_schema(path).metadata or {})[_RECORD.encode()]))
-    with safe_open(path, framework="pt") as file:
-        return dict(json.loads(file.metadata()[_RECORD]))
+    """The record of a chunk file, without reading or checking the rest. DamagedFileError where there is none."""
+    try:
+        if path.suffix == ".parquet":
+            return dict(json.loads((pq.read_schema(path).metadata or {})[_RECORD.encode()]))
+        with safe_open(path, framework="pt") as file:
+            return dict(json.loads(file.metadata()[_RECORD]))
+    except (pa.ArrowInvalid, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise DamagedFileError(f"{path} is damaged ({error}). Delete it and materialize its chunk again") from error
 
 
 def _statistics_path(table: Path, checksum: str) -> Path:
@@ -160,13 +163,9 @@ def _write_safetensors(path: Path, tensors: dict[str, Tensor], record: Record) -
 
 def _read_safetensors(path: Path, fingerprint: str) -> tuple[dict[str, Tensor], Record]:
     verify(path)
-    try:
-        record = read_record(path)
-        tensors = load_file(path)
-    except (SafetensorError, KeyError) as error:
-        raise DamagedFileError(f"{path} cannot be read ({error}): materialize its chunk again") from error
+    record = read_record(path)
     _expect_fingerprint(path, record, fingerprint)
-    return tensors, record
+    return load_file(path), record
 
 
 def _expect_fingerprint(path: Path, record: Record, fingerprint: str) -> None:

@@ -58,6 +58,8 @@ class SAEWeights:
 
     def validate(self, path: Path) -> None:
         """Shapes agree and every number is finite, or CheckpointError names the parameter."""
+        if self.w_enc.dim() != 2:
+            raise CheckpointError(f"SAE {path}: W_enc has shape {tuple(self.w_enc.shape)}, expected (d_in, d_sae)")
         d_in, latent_dim = self.w_enc.shape
         expected = {"W_enc": (d_in, latent_dim), "W_dec": (latent_dim, d_in), "b_dec": (d_in,)}
         for name, tensor in self.tensors().items():

@@ -1,0 +1,208 @@
+"""Chunk assets: subsets, reuse of what is stored, events, checks, byte identity."""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import torch
+
+from extraction_assets.assets import chunk_run
+from extraction_assets.assets.keys import activations_key, sae_key
+from extraction_assets.engine import gpu_pass
+from extraction_assets.engine.language_model import LanguageModel
+from extraction_assets.engine.sae import SAE
+from extraction_assets.stores.chunk_files import read_table
+from extraction_assets_tests.project import Project
+from extraction_assets_tests.tiny import make_settings
+
+
+@pytest.fixture
+def project(tiny_folder: Path, home: Path) -> Project:
+    project = Project(make_settings(tiny_folder), home)
+    project.corpus()
+    return project
+
+
+def _forbid(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
+    def called(*_args: Any, **_options: Any) -> None:
+        raise AssertionError(f"{owner.__name__}.{name} was called")
+
+    monkeypatch.setattr(owner, name, called)
+
+
+def test_each_chunk_has_one_event_of_each_asset(project: Project) -> None:
+    project.chunks()
+    for key in project.chunk_assets:
+        assert project.instance.get_materialized_partitions(key) == set(project.settings.chunk_keys)
+        assert project.instance.fetch_materializations(key, limit=100).records.__len__() == 3
+
+
+def test_a_selected_table_alone_writes_no_other_file(project: Project) -> None:
+    project.chunks(assets=[sae_key(project.settings, "relu", "top_k_table")])
+    folders = {Path(name).parent.as_posix() for name in project.files("tiny/**/*")}
+    assert folders == {"tiny", "tiny/relu/top_k_table"}
+
+
+def test_selected_activations_alone_run_no_sae(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    _forbid(monkeypatch, SAE, "encode_sparse")
+    project.chunks(assets=[activations_key(project.settings)])
+    assert {Path(name).parent.as_posix() for name in project.files("tiny/**/*")} == {"tiny", "tiny/model_activations"}
+
+
+def test_a_new_k_costs_no_forward_pass_and_no_encode(
+    project: Project, tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.chunks()
+    fewer = Project(make_settings(tiny_folder, top_k_examples=2), home)
+    _forbid(monkeypatch, SAE, "encode_sparse")
+    _forbid(monkeypatch, LanguageModel, "activations")
+    monkeypatch.setattr(chunk_run, "check_combination", _check_without_forward_pass)
+    fewer.chunks(assets=[sae_key(fewer.settings, "relu", "top_k_table")])
+    assert fewer.plan.chunk_state("top_k_table", "000000000008", "relu") == "done"
+
+
+def _check_without_forward_pass(_model: str, saes: dict[str, tuple[Path, str]]) -> dict[str, Any]:
+    from extraction_assets.engine.sae_formats import read_checkpoint
+
+    return {name: read_checkpoint(path) for name, (path, _) in saes.items()}
+
+
+def test_a_new_sae_on_known_activations_costs_no_forward_pass(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.chunks(assets=[activations_key(project.settings)])
+    monkeypatch.setattr(chunk_run, "load_language_model", lambda *_a, **_o: pytest.fail("the model was loaded"))
+    project.chunks(assets=[sae_key(project.settings, "topk", "top_k_table")])
+    assert project.plan.chunk_state("top_k_table", "000000000016", "topk") == "done"
+
+
+def test_tables_from_stored_files_equal_computed_ones(project: Project, tiny_folder: Path, tmp_path: Path) -> None:
+    project.chunks()
+    again = Project(project.settings, tmp_path / "other")
+    again.corpus()
+    again.chunks(assets=[activations_key(again.settings)])
+    again.chunks(assets=[sae_key(again.settings, "relu", "sae_features")])
+    again.chunks(assets=[sae_key(again.settings, "relu", "top_k_table")])
+    for key in project.settings.chunk_keys:
+        ours, theirs = (_table(p, key, "relu") for p in (project, again))
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def _table(project: Project, key: str, sae: str) -> Any:
+    path = project.plan.chunk_path("top_k_table", key, sae)
+    return read_table(path, project.plan.table_fingerprint(key, sae)).table
+
+
+def test_a_crash_keeps_the_chunks_before_it(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def crash_at_third(*args: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise RuntimeError("power cut")
+        return gpu_pass.run_chunk(*args, **options)
+
+    monkeypatch.setattr(chunk_run, "run_chunk", crash_at_third)
+    with pytest.raises(RuntimeError, match="power cut"):
+        project.chunks()
+    assert project.plan.missing_chunks() == ["000000000016"]
+    monkeypatch.undo()
+    project.chunks(2, 2)
+    assert Project.everything(project).plan.missing_chunks() == []
+
+
+def test_a_retry_records_done_chunks_again_without_computing_them(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.chunks()
+    _forbid(monkeypatch, chunk_run.ChunkRun, "_compute")
+    run = chunk_run.ChunkRun(project.plan, _gpu(), torch.device("cpu"), _logger())
+    events = list(run.events(project.settings.chunk_keys, set(project.chunk_assets), reuse=True))
+    materialized = [event for event in events if isinstance(event, dg.AssetMaterialization)]
+    assert len(materialized) == 15
+    assert len(events) - len(materialized) == 12  # two checks for each of two SAEs and three chunks
+
+
+def _gpu() -> Any:
+    from extraction_assets.resources import GpuResource
+
+    return GpuResource(device="cpu")
+
+
+def _logger() -> Any:
+    import logging
+
+    return logging.getLogger("test")
+
+
+def test_checks_are_recorded_for_each_chunk(project: Project) -> None:
+    result = project.chunks()
+    evaluations = result.get_asset_check_evaluations()
+    assert {(e.partition, e.asset_key.path[1], e.check_name) for e in evaluations} == {
+        (key, sae, name)
+        for key in project.settings.chunk_keys
+        for sae in project.settings.saes
+        for name in ("vectorized_matches_legacy", "sae_reconstructs_activations")
+    }
+    assert all(e.passed for e in evaluations)
+    assert all(e.metadata["pairs_compared"].value > 0 for e in evaluations if "legacy" in e.check_name)
+
+
+def test_an_sae_that_explains_too_little_fails_the_chunk_and_stores_nothing(tiny_folder: Path, home: Path) -> None:
+    values = make_settings(tiny_folder).model_dump()
+    values["saes"]["topk"]["minimum_variance_explained"] = 0.9
+    project = Project(make_settings(tiny_folder, saes=values["saes"]), home)
+    project.corpus()
+    with pytest.raises(dg.Failure, match=r"sae_reconstructs_activations failed for chunk 000000000000 of tiny/topk"):
+        project.chunks()
+    assert list(project.files("tiny/**/*")) == ["tiny/corpus.json"]
+
+
+def test_a_wrong_selection_fails_the_legacy_check(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = gpu_pass.select_top_k
+
+    def too_strong(*args: Any) -> Any:
+        table = right(*args)
+        return table._replace(max_activation=table.max_activation * 2)
+
+    monkeypatch.setattr(gpu_pass, "select_top_k", too_strong)
+    with pytest.raises(dg.Failure, match="vectorized_matches_legacy failed"):
+        project.chunks()
+
+
+@pytest.mark.parametrize(
+    "gpu",
+    [
+        {"vectorization_batch_size": 1},
+        {"vectorization_batch_size": "32"},
+        {"vectorization_batch_size": 64},
+        {"vectorization_batch_size": 128},
+        {"vectorization_batch_size": 256},
+        {"vectorized": False},
+    ],
+    ids=str,
+)
+def test_files_are_byte_identical_whatever_the_engine_and_its_batch(
+    project: Project, tmp_path: Path, gpu: dict[str, Any]
+) -> None:
+    project.chunks()
+    other = Project(project.settings, tmp_path / "other", **gpu)
+    other.corpus()
+    other.chunks()
+    assert other.files() == project.files()
+
+
+def test_metadata_holds_numbers_as_numbers(project: Project) -> None:
+    project.chunks()
+    key = sae_key(project.settings, "relu", "top_k_table")
+    event = project.instance.get_latest_materialization_event(key)
+    assert event is not None
+    materialization = event.asset_materialization
+    assert materialization is not None
+    metadata = materialization.metadata
+    assert metadata["samples"].value == 7
+    assert isinstance(metadata["samples_per_second"].value, float)
+    assert metadata["vectorization_batch_size"].value >= 1
+    assert metadata["numerics"].value["batch_size"] == 128
+    assert materialization.tags["dagster/data_version"] == project.plan.table_fingerprint("000000000016", "relu")

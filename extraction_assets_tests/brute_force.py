@@ -1,0 +1,59 @@
+"""Merged results worked out densely with NumPy, from the stored SAE features alone. Imports nothing of the engine."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+
+class StoredFeatures:
+    """All chunks' stored features, from which one feature at a time is densified."""
+
+    def __init__(self, folder: Path, counted: np.ndarray) -> None:
+        self.counted = counted
+        """bool [N, T]"""
+        tokens, features, values, first_token = [], [], [], 0
+        for path in sorted(folder.glob("*.safetensors")):
+            with safe_open(path, framework="np") as file:
+                n, positions, self.num_features = json.loads(file.metadata()["extraction_assets"])["shape"]
+            chunk = load_file(path)
+            tokens.append(np.repeat(np.arange(n * positions), np.diff(chunk["row_pointers"])) + first_token)
+            features.append(chunk["feature_ids"])
+            values.append(chunk["values"])
+            first_token += n * positions
+        by_feature = np.argsort(np.concatenate(features), kind="stable")
+        self._tokens = np.concatenate(tokens)[by_feature]
+        self._values = np.concatenate(values)[by_feature]
+        counts = np.bincount(np.concatenate(features), minlength=self.num_features)
+        self._ends = np.cumsum(counts)
+        self._starts = self._ends - counts
+
+    def dense(self, feature: int) -> np.ndarray:
+        """Activations of one feature at counted positions: float32 [N, T], zero elsewhere."""
+        column = np.zeros(self.counted.size, dtype=np.float32)
+        own = slice(self._starts[feature], self._ends[feature])
+        column[self._tokens[own]] = self._values[own]
+        return np.where(self.counted, column.reshape(self.counted.shape), 0)
+
+
+def top_examples(dense: np.ndarray, top_k: int) -> list[tuple[Any, ...]]:
+    """A feature's examples (max_activation, sample_index, positions, activations), strongest first."""
+    maxima = dense.max(axis=1)  # [N]
+    order = np.lexsort((np.arange(len(maxima)), -maxima))[:top_k]  # by (max descending, sample ascending)
+    examples = []
+    for sample in order[maxima[order] > 0]:
+        row = dense[sample]
+        positions = np.argsort(-row, kind="stable")
+        positions = positions[row[positions] > 0]
+        examples.append((float(maxima[sample]), int(sample), positions.tolist(), row[positions].tolist()))
+    return examples
+
+
+def feature_counts(dense: np.ndarray) -> tuple[int, int, float | None]:
+    """(activation_count, token_count, max_activation) of a feature."""
+    fires = dense > 0
+    tokens = int(fires.sum())
+    return int(fires.any(axis=1).sum()), tokens, float(dense.max()) if tokens else None

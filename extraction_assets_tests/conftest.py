@@ -1,0 +1,33 @@
+"""Fixtures: every test has a home of its own; the tiny model, SAEs and texts are made once."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+from extraction_assets_tests import tiny
+
+settings.register_profile("suite", deadline=None, derandomize=True, print_blob=False)
+settings.load_profile("suite")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+torch.set_num_threads(1)  # pytest-xdist runs one worker a core
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home for files, results and Dagster's history that no other test sees."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("EXTRACTION_HOME", str(folder))
+    for name in ("EXTRACTION_DATABASE_URL", "DAGSTER_HOME", "USE_VECTORIZED_EXTRACTION", "EXTRACTION_PROGRESS"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with ``model``, ``texts``, and the SAEs ``relu`` and ``topk``. Not to be changed."""
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny.make_settings(folder)
+    return folder

@@ -1,0 +1,141 @@
+"""The results database: migrations, exact values, transactions that readers never see half of."""
+
+import threading
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from extraction_assets.database import queries
+from extraction_assets.database.connect import NewerDatabaseError, connect, open_database, write_transaction
+from extraction_assets.database.tables import corpora, metadata
+from extraction_assets_tests.project import Project
+from extraction_assets_tests.tiny import make_settings
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'folder' / 'results.sqlite'}"
+
+
+CORPUS = {
+    "fingerprint": "f",
+    "sample_count": 2**40,
+    "start_sample": 0,
+    "source": "s",
+    "tokenizer": "t",
+    "packing": "documents",
+}
+
+
+def test_migrations_make_the_tables_that_the_code_declares(url: str) -> None:
+    engine = open_database(url)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()
+
+
+def test_opening_twice_changes_nothing(url: str) -> None:
+    for _ in range(2):
+        engine = open_database(url)
+        with write_transaction(engine) as connection:
+            connection.execute(sa.insert(corpora).values(CORPUS))
+        engine.dispose()
+    engine = open_database(url)
+    with engine.connect() as connection:
+        assert connection.scalar(sa.select(sa.func.count()).select_from(corpora)) == 2
+        assert connection.scalar(sa.select(corpora.c.sample_count)) == 2**40
+    engine.dispose()
+
+
+def test_a_newer_database_is_refused(url: str) -> None:
+    open_database(url).dispose()
+    engine = connect(url)
+    with write_transaction(engine) as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    engine.dispose()
+    with pytest.raises(NewerDatabaseError, match=r"9999.*upgrade the package"):
+        open_database(url)
+
+
+def test_an_error_rolls_everything_back(url: str) -> None:
+    engine = open_database(url)
+    with pytest.raises(RuntimeError), write_transaction(engine) as connection:
+        connection.execute(sa.insert(corpora).values(CORPUS))
+        raise RuntimeError
+    with engine.connect() as connection:
+        assert connection.execute(sa.select(corpora)).all() == []
+    engine.dispose()
+
+
+def test_a_reader_sees_the_old_rows_until_the_writer_commits(url: str) -> None:
+    engine = open_database(url)
+    with write_transaction(engine) as writer:
+        writer.execute(sa.insert(corpora).values(CORPUS))
+        with engine.connect() as reader:
+            assert reader.execute(sa.select(corpora)).all() == []
+    with engine.connect() as reader:
+        assert len(reader.execute(sa.select(corpora)).all()) == 1
+    engine.dispose()
+
+
+def test_a_second_writer_waits_for_the_first(url: str) -> None:
+    engine = open_database(url)
+    order: list[str] = []
+    entered = threading.Event()
+
+    def second() -> None:
+        entered.set()
+        with write_transaction(engine) as connection:
+            order.append("second")
+            connection.execute(sa.insert(corpora).values(CORPUS))
+
+    with write_transaction(engine) as connection:
+        thread = threading.Thread(target=second)
+        thread.start()
+        entered.wait()
+        connection.execute(sa.insert(corpora).values(CORPUS))
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+    engine.dispose()
+
+
+def test_two_merges_at_once_keep_all_their_rows(tiny_folder: Path, home: Path) -> None:
+    project = Project(make_settings(tiny_folder), home)
+    project.corpus()
+    project.chunks()
+    others = [Project(project.settings, home) for _ in range(2)]
+    pairs = zip(others, ("relu", "topk"), strict=True)
+    threads = [threading.Thread(target=other.merge, args=(sae,)) for other, sae in pairs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert project.rows("SELECT sae FROM extractions ORDER BY 1") == [("relu",), ("topk",)]
+    named = "SELECT DISTINCT sample_index FROM feature_activations ORDER BY 1"
+    assert project.rows("SELECT sample_index FROM samples ORDER BY 1") == project.rows(named)
+
+
+def test_queries_give_people_what_they_ask_for(tiny_folder: Path, home: Path) -> None:
+    project = Project(make_settings(tiny_folder), home).everything()
+    engine = open_database(project.url)
+    with engine.connect() as connection:
+        extraction = queries.find_extraction(connection, "tiny", "topk")
+        assert list(queries.list_extractions(connection)["sae"]) == ["relu", "topk"]
+        table = queries.feature_table(connection, extraction.id)
+        strongest = int(table["max_activation"].idxmax())
+        examples = queries.examples_of(connection, extraction.id, strongest, limit=3)
+        assert [example.rank for example in examples] == [0, 1, 2]
+        assert examples[0].tokens[examples[0].positions[0]] == examples[0].max_token
+        assert examples[0].activations[0] == examples[0].max_activation == table["max_activation"].max()
+        assert len(queries.readable_features(connection, extraction.id, 4)) == 4
+        with pytest.raises(queries.UnknownResultError, match="choose one SAE of extraction 'tiny': relu, topk"):
+            queries.find_extraction(connection, "tiny")
+        with pytest.raises(queries.UnknownResultError, match="numbered from 0 to 47"):
+            queries.find_feature(connection, extraction.id, 48)
+        with pytest.raises(queries.UnknownResultError, match="no merged results of extraction 'none'"):
+            queries.find_extraction(connection, "none")
+    engine.dispose()

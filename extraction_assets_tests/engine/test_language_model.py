@@ -1,0 +1,266 @@
+"""The model up to the deepest hook: the right tensors, nothing computed beyond, no neighbour that matters."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, LlamaForCausalLM
+
+from extraction_assets.engine.gpu_pass import forward_pass
+from extraction_assets.engine.language_model import (
+    HookError,
+    LanguageModel,
+    checkpoint_files,
+    load_language_model,
+    probe_hooks,
+    resolve_checkpoint,
+)
+from extraction_assets.engine.shapes import Samples
+from extraction_assets_tests import tiny
+
+T = 12
+HOOKS = {"llama": "layers.1", "gpt2": "h.1", "gpt_neox": "layers.0", "bert": "encoder.layer.1"}
+
+
+@pytest.fixture(params=HOOKS)
+def any_model(request: pytest.FixtureRequest, llama: str, other_models: dict[str, str]) -> LanguageModel:
+    """A tiny model of each architecture with one hook."""
+    return load_language_model({"llama": llama, **other_models}[request.param], [HOOKS[request.param]])
+
+
+def make_samples(lengths: list[int], seed: int = 0) -> Samples:
+    """Samples of random tokens with these lengths; what stands at padding differs between seeds."""
+    ids = torch.randint(0, 50, (len(lengths), T), generator=torch.Generator().manual_seed(seed))
+    mask = torch.arange(T) < torch.tensor(lengths)[:, None]
+    return Samples(ids, mask, mask, 0)
+
+
+def run(model: LanguageModel, samples: Samples) -> dict[str, Tensor]:
+    return model.activations(samples.token_ids, samples.attention_mask)
+
+
+# Which tensor
+
+
+def test_a_hook_may_carry_the_wrappers_prefix(llama: str) -> None:
+    short, long = "layers.1", "model.layers.1"
+    samples = make_samples([T, 5])
+    one, other = (run(load_language_model(llama, [hook]), samples)[hook] for hook in (short, long))
+    assert torch.equal(one, other)
+
+
+def test_a_model_with_its_head_takes_hooks_with_and_without_prefix(llama: str) -> None:
+    samples, whole = make_samples([T]), LlamaForCausalLM.from_pretrained(llama, dtype=torch.float32)
+    outputs = run(LanguageModel(whole, ["layers.0", "model.layers.0"]), samples)
+    assert torch.equal(outputs["layers.0"], outputs["model.layers.0"])
+    assert torch.equal(outputs["layers.0"], run(load_language_model(llama, ["layers.0"]), samples)["layers.0"])
+
+
+@pytest.mark.parametrize(
+    ("name", "hooks"),
+    [
+        ("llama", ["layers.0", "layers.1"]),
+        ("gpt2", ["h.0"]),
+        ("gpt_neox", ["layers.0"]),
+        ("bert", ["encoder.layer.0", "encoder.layer.1"]),
+    ],
+)
+def test_hooks_give_the_full_models_hidden_states(
+    name: str, hooks: list[str], llama: str, other_models: dict[str, str]
+) -> None:
+    path, samples = {"llama": llama, **other_models}[name], make_samples([T, T])
+    full = AutoModel.from_pretrained(path, dtype=torch.float32).eval()
+    with torch.inference_mode():
+        states = full(input_ids=samples.token_ids, output_hidden_states=True).hidden_states
+    outputs = run(load_language_model(path, hooks), samples)
+    for layer, hook in enumerate(hooks, 1):
+        torch.testing.assert_close(outputs[hook], states[layer], rtol=1e-6, atol=1e-6)
+
+
+def test_hooks_come_in_any_order_and_each_once(llama: str) -> None:
+    model = load_language_model(llama, ["layers.1", "layers.0.mlp", "layers.1"])
+    outputs = run(model, make_samples([T]))
+    assert model.hooks == ("layers.1", "layers.0.mlp")
+    assert set(outputs) == set(model.hooks)
+
+
+def test_calls_do_not_see_each_others_outputs(llama: str) -> None:
+    model = load_language_model(llama, ["layers.0"])
+    first = run(model, make_samples([T], seed=1))["layers.0"]
+    kept = first.clone()
+    second = run(model, make_samples([T], seed=2))["layers.0"]
+    assert torch.equal(first, kept)
+    assert not torch.equal(first, second)
+
+
+# What is never computed
+
+
+def test_nothing_after_the_deepest_hook_runs(llama: str) -> None:
+    whole = LlamaForCausalLM.from_pretrained(llama, dtype=torch.float32)
+    ran: list[str] = []
+    later = {"layer 1": whole.model.layers[1], "layer 2": whole.model.layers[2], "norm": whole.model.norm}
+    for name, module in {**later, "head": whole.lm_head, "layer 0": whole.model.layers[0]}.items():
+        module.register_forward_pre_hook(lambda *_, name=name: ran.append(name))
+    run(LanguageModel(whole, ["model.layers.0", "model.layers.0.self_attn"]), make_samples([T]))
+    assert ran == ["layer 0"]
+
+
+def test_loading_leaves_out_the_head(llama: str) -> None:
+    model = load_language_model(llama, ["layers.0"])
+    assert not [name for name, _ in model.module.named_modules() if "lm_head" in name]
+    assert (model.dtype, model.device, model.module.training) == (torch.float32, torch.device("cpu"), False)
+
+
+def test_no_gradient_is_recorded(llama: str) -> None:
+    assert not run(load_language_model(llama, ["layers.0"]), make_samples([T]))["layers.0"].requires_grad
+
+
+def test_a_dtype_may_be_asked_for(llama: str) -> None:
+    model = load_language_model(llama, ["layers.0"], dtype="bfloat16")
+    assert run(model, make_samples([T]))["layers.0"].dtype == torch.bfloat16
+
+
+# Padding, slots and neighbours
+
+
+def test_padding_on_the_right_does_not_change_real_tokens(any_model: LanguageModel) -> None:
+    [hook], lengths = any_model.hooks, [3, 12, 7, 1]
+    one = run(any_model, make_samples(lengths))[hook]
+    samples = make_samples(lengths)
+    samples.token_ids[~samples.attention_mask] = 17
+    other = run(any_model, samples)[hook]
+    assert torch.equal(one[samples.attention_mask], other[samples.attention_mask])
+
+
+def test_a_padded_sample_is_what_it_is_alone_without_padding(any_model: LanguageModel) -> None:
+    [hook], samples = any_model.hooks, make_samples([5, T])
+    alone = any_model.activations(samples.token_ids[:1, :5], samples.attention_mask[:1, :5])[hook]
+    torch.testing.assert_close(run(any_model, samples)[hook][0, :5], alone[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("lengths", [[T] * 7, [T, 3, T, 1, 6, T, 2]])
+def test_a_sample_is_the_same_in_every_slot_and_company(any_model: LanguageModel, lengths: list[int]) -> None:
+    [hook], samples = any_model.hooks, make_samples(lengths)
+    expected = forward_pass(any_model, samples, 4)(0, 7)[hook]
+    for order in ([6, 5, 4, 3, 2, 1, 0], [3], [0, 2, 5, 3, 1], [4, 4, 4, 4, 6]):
+        shuffled = samples._replace(token_ids=samples.token_ids[order], attention_mask=samples.attention_mask[order])
+        found = forward_pass(any_model, shuffled, 4)(0, len(order))[hook]
+        mask = shuffled.attention_mask
+        assert torch.equal(found[mask], expected[order][mask]), order
+
+
+def test_a_forward_pass_over_a_part_is_that_part(any_model: LanguageModel) -> None:
+    [hook], samples = any_model.hooks, make_samples([T, 3, T, 1, 6])
+    read = forward_pass(any_model, samples, 2)
+    whole, mask = read(0, 5)[hook], samples.attention_mask
+    for start, stop in [(0, 1), (1, 4), (3, 5), (4, 5)]:
+        assert torch.equal(read(start, stop)[hook][mask[start:stop]], whole[start:stop][mask[start:stop]])
+
+
+def test_causal_models_are_told_from_others(llama: str, other_models: dict[str, str]) -> None:
+    causal = {
+        name: load_language_model(path, [HOOKS[name]]).is_causal
+        for name, path in {"llama": llama, **other_models}.items()
+    }
+    assert causal == {"llama": True, "gpt2": True, "gpt_neox": True, "bert": False}
+
+
+# Widths before work
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gpt_neox"])
+def test_widths_are_known_without_weights(name: str, llama: str, other_models: dict[str, str], tmp_path: Path) -> None:
+    shutil.copy(Path({"llama": llama, **other_models}[name], "config.json"), tmp_path)
+    assert probe_hooks(str(tmp_path), [HOOKS[name]]) == {HOOKS[name]: 16}
+
+
+def test_a_model_that_looks_at_its_mask_is_loaded_to_learn_widths(other_models: dict[str, str]) -> None:
+    assert probe_hooks(other_models["bert"], ["encoder.layer.1"]) == {"encoder.layer.1": 16}
+
+
+def test_widths_of_inner_modules_are_their_own(llama: str) -> None:
+    hooks = ["layers.0", "model.layers.2.mlp.gate_proj"]
+    expected = {"layers.0": tiny.D_MODEL, "model.layers.2.mlp.gate_proj": 32}
+    assert probe_hooks(llama, hooks) == load_language_model(llama, hooks).hook_widths() == expected
+
+
+# Hooks that cannot be read
+
+
+class Toy(nn.Module):
+    """A model with modules that an SAE cannot read."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.unused = nn.Linear(1, 1)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
+        return self.inner(input_ids)
+
+
+class Wrap(nn.Module):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, ids: Tensor) -> Any:
+        return {"dict": {"hidden": ids}, "flat": ids.float(), "tuple": (ids.float()[..., None], None)}[self.kind]
+
+
+def test_an_unknown_hook_lists_near_names(llama: str) -> None:
+    with pytest.raises(HookError, match=r"no module 'layers\.9'; near names: .*layers\.\d"):
+        load_language_model(llama, ["layers.9"])
+    with pytest.raises(HookError, match=r"near names: model\.layers\.\d"):
+        probe_hooks(llama, ["model.layers.9"])
+
+
+def test_an_unknown_hook_like_nothing_still_lists_names(llama: str) -> None:
+    with pytest.raises(HookError, match=r"no module '%%'; near names: embed_tokens, "):
+        load_language_model(llama, ["%%"])
+
+
+def test_the_model_itself_is_no_hook(llama: str) -> None:
+    with pytest.raises(HookError, match="no module ''"):
+        load_language_model(llama, [""])
+
+
+def test_a_hook_that_gives_no_tensor_is_an_error() -> None:
+    with pytest.raises(HookError, match="hook 'inner' gives a dict, not a tensor"):
+        run(LanguageModel(Toy(Wrap("dict")), ["inner"]), make_samples([T]))
+
+
+def test_a_hook_whose_output_has_no_width_is_an_error() -> None:
+    with pytest.raises(HookError, match=r"shape \(1, 12\), expected \[samples, positions, width\] = \[1, 12, …\]"):
+        run(LanguageModel(Toy(Wrap("flat")), ["inner"]), make_samples([T]))
+
+
+def test_a_hook_that_never_runs_is_an_error() -> None:
+    with pytest.raises(HookError, match="hook 'unused' is part of the model but did not run"):
+        run(LanguageModel(Toy(Wrap("tuple")), ["inner", "unused"]), make_samples([T]))
+
+
+def test_the_first_tensor_of_a_tuple_is_the_output() -> None:
+    assert run(LanguageModel(Toy(Wrap("tuple")), ["inner"]), make_samples([T]))["inner"].shape == (1, T, 1)
+
+
+# Checkpoint files
+
+
+def test_checkpoint_files_are_the_configuration_and_weights(llama: str) -> None:
+    assert [file.name for file in checkpoint_files(llama)] == ["config.json", "model.safetensors"]
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"is not a language model: it lacks config.json or \*.safetensors"):
+        checkpoint_files(str(tmp_path))
+
+
+@pytest.mark.parametrize("path", ["./nothing", "/nothing/at/all"])
+def test_a_path_that_is_no_folder_is_refused_without_asking_the_hub(path: str) -> None:
+    with pytest.raises(FileNotFoundError, match="the folder does not exist"):
+        resolve_checkpoint(path)

@@ -1,0 +1,125 @@
+"""A checkpoint that cannot be used is refused by name, with what is wrong about it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from extraction_assets.engine.sae import load_sae
+from extraction_assets.engine.sae_formats import CheckpointError, read_checkpoint
+from extraction_assets_tests import tiny
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A checkpoint to spoil."""
+    return tiny.make_sae(tmp_path / "sae")
+
+
+def set_config(folder: Path, **changes: object) -> None:
+    file = folder / "cfg.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def set_tensor(folder: Path, name: str, change: Callable[[Tensor], Tensor]) -> None:
+    file = folder / "sae_weights.safetensors"
+    tensors = {key: tensor.clone() for key, tensor in load_file(file).items()}
+    save_file({**tensors, name: change(tensors[name]).contiguous()}, file)
+
+
+def refused(folder: Path, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_sae(folder)
+    assert str(folder) in str(caught.value)
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    refused(tmp_path / "nothing", "no SAE checkpoint at .*: the folder does not exist")
+
+
+def test_a_folder_of_no_known_format_names_the_known_ones(tmp_path: Path) -> None:
+    refused(tmp_path, "not an SAE checkpoint of a known format .*cfg.json and sae_weights.safetensors")
+
+
+@pytest.mark.parametrize("name", ["cfg.json", "sae_weights.safetensors"])
+def test_a_missing_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    refused(folder, f"{name} is missing")
+
+
+def test_an_unknown_architecture_is_named_with_the_known_ones(folder: Path) -> None:
+    set_config(folder, architecture="transcoder")
+    refused(folder, "architecture 'transcoder' is not supported .known: standard, jumprelu, topk, gated.")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("normalize_activations", "expected_average_only_in"),
+        ("reshape_activations", "hook_z"),
+        ("activation_fn", "identity"),
+        ("activation_fn_str", "tanh-relu"),
+    ],
+)
+def test_a_setting_that_changes_the_encoder_is_named(folder: Path, key: str, value: str) -> None:
+    set_config(folder, **{key: value})
+    refused(folder, f"{key} = '{value}' is not supported")
+
+
+def test_a_standard_architecture_with_topk_activation_is_refused(folder: Path) -> None:
+    set_config(folder, activation_fn_str="topk")
+    refused(folder, "standard architecture with a topk activation function")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["W_enc", "W_dec", "b_enc", "b_dec"])
+def test_weights_that_are_not_finite_are_counted_and_named(folder: Path, name: str, value: float) -> None:
+    set_tensor(folder, name, lambda tensor: tensor.flatten().index_fill(0, torch.tensor([2]), value).view_as(tensor))
+    refused(folder, f"{name} holds 1 NaN or infinite value")
+
+
+@pytest.mark.parametrize("name", ["W_dec", "b_enc", "b_dec"])
+def test_a_wrong_shape_is_named_with_the_right_one(folder: Path, name: str) -> None:
+    set_tensor(folder, name, lambda tensor: tensor[:-1])
+    refused(folder, rf"{name} has shape \(.*\), expected \(")
+
+
+def test_an_encoder_that_is_no_matrix_is_named(folder: Path) -> None:
+    set_tensor(folder, "W_enc", lambda tensor: tensor.flatten())
+    refused(folder, r"W_enc has shape \(768,\), expected \(d_in, d_sae\)")
+
+
+def test_a_missing_tensor_is_named_with_those_present(folder: Path) -> None:
+    set_config(folder, architecture="jumprelu")
+    refused(folder, "lacks threshold, which a jumprelu SAE needs; it holds W_dec, W_enc, b_dec, b_enc")
+
+
+def test_a_cut_file_is_recognised(folder: Path) -> None:
+    file = folder / "sae_weights.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    refused(folder, "sae_weights.safetensors cannot be read .*is it cut short")
+
+
+@pytest.mark.parametrize("text", ["{", "\x80", "[1, 2]"])
+def test_a_configuration_that_is_no_json_object_is_refused(folder: Path, text: str) -> None:
+    (folder / "cfg.json").write_bytes(text.encode("latin-1"))
+    refused(folder, "cfg.json is not ")
+
+
+@pytest.mark.parametrize("k", [0, -1, tiny.NUM_FEATURES + 1])
+def test_k_out_of_range_is_refused(tmp_path: Path, k: int) -> None:
+    refused(tiny.make_sae(tmp_path / "topk", "topk", k=k), f"k is {k}, it must be between 1 and 48 features")
+
+
+def test_half_precision_weights_are_widened(folder: Path) -> None:
+    set_tensor(folder, "W_enc", lambda tensor: tensor.bfloat16())
+    assert {tensor.dtype for tensor in read_checkpoint(folder).tensors().values()} == {torch.float32}
+
+
+def test_widths_come_from_the_encoder(folder: Path) -> None:
+    weights = read_checkpoint(folder)
+    assert (weights.d_in, weights.latent_dim) == (tiny.D_MODEL, tiny.NUM_FEATURES)

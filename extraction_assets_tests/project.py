@@ -1,0 +1,90 @@
+"""An extraction in a Dagster project of its own, run on an instance in memory."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import sqlalchemy as sa
+
+from extraction_assets.assets.keys import activations_key, corpus_key, sae_key
+from extraction_assets.component import build_definitions
+from extraction_assets.database.connect import open_database
+from extraction_assets.plan import ExtractionPlan
+from extraction_assets.resources import ChunkStoreResource, GpuResource, ResultsResource
+from extraction_assets.settings import ExtractionSettings
+from extraction_assets.stores.chunk_store import ChunkStore
+
+
+class Project:
+    """Materializes the assets of one extraction under ``home``."""
+
+    def __init__(self, settings: ExtractionSettings, home: Path, **gpu: Any) -> None:
+        self.settings, self.home = settings, home
+        (home / "dagster").mkdir(parents=True, exist_ok=True)
+        self.instance = dg.DagsterInstance.ephemeral(tempdir=str(home / "dagster"))
+        self.url = f"sqlite:///{home / 'results.sqlite'}"
+        resources = {
+            "gpu": GpuResource(device="cpu", **gpu),
+            "chunk_store": ChunkStoreResource(root=str(home)),
+            "results": ResultsResource(url=self.url),
+        }
+        defs = dg.Definitions.merge(build_definitions(settings), dg.Definitions(resources=resources))
+        self._job = defs.resolve_implicit_global_asset_job_def()
+
+    @property
+    def plan(self) -> ExtractionPlan:
+        return ExtractionPlan(self.settings, ChunkStore(self.home))
+
+    @property
+    def chunk_assets(self) -> list[dg.AssetKey]:
+        saes = self.settings.saes
+        own = [sae_key(self.settings, sae, asset) for sae in saes for asset in ("sae_features", "top_k_table")]
+        return [activations_key(self.settings), *own]
+
+    def corpus(self) -> dg.ExecuteInProcessResult:
+        return self.execute([corpus_key(self.settings)])
+
+    def chunks(
+        self, first: int = 0, last: int = -1, assets: Sequence[dg.AssetKey] | None = None
+    ) -> dg.ExecuteInProcessResult:
+        """Chunks number ``first`` to ``last``, both included."""
+        keys = self.settings.chunk_keys
+        tags = {"dagster/asset_partition_range_start": keys[first], "dagster/asset_partition_range_end": keys[last]}
+        return self.execute(list(assets or self.chunk_assets), tags)
+
+    def merge(self, sae: str) -> dg.ExecuteInProcessResult:
+        return self.execute([sae_key(self.settings, sae, "feature_examples")])
+
+    def everything(self) -> "Project":
+        self.corpus()
+        self.chunks()
+        for sae in self.settings.saes:
+            self.merge(sae)
+        return self
+
+    def execute(
+        self, keys: list[dg.AssetKey], tags: dict[str, str] | None = None, config: dict[str, Any] | None = None
+    ) -> dg.ExecuteInProcessResult:
+        return self._job.execute_in_process(
+            asset_selection=keys,
+            tags=tags,
+            instance=self.instance,
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}, **(config or {})},
+        )
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        engine = open_database(self.url)
+        try:
+            with engine.connect() as connection:
+                return [tuple(row) for row in connection.execute(sa.text(query))]
+        finally:
+            engine.dispose()
+
+    def files(self, pattern: str = "**/*") -> dict[str, bytes]:
+        """Contents of the chunk and corpus files, by relative path."""
+        found = {}
+        for path in sorted(self.home.glob(pattern)):
+            if path.is_file() and not path.name.startswith("results.sqlite") and "dagster" not in path.parts:
+                found[path.relative_to(self.home).as_posix()] = path.read_bytes()
+        return found

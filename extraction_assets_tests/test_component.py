@@ -1,0 +1,120 @@
+"""The component in a project of somebody else: two extractions beside assets of their own."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from textwrap import dedent
+
+import dagster as dg
+import pytest
+
+from extraction_assets_tests.tiny import make_settings
+
+DEFINITIONS = """
+from pathlib import Path
+
+import dagster as dg
+from extraction_assets import default_resources
+
+
+@dg.asset
+def labels():
+    return 1
+
+
+@dg.definitions
+def defs():
+    loaded = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
+    own = dg.Definitions(assets=[labels], resources=default_resources(), executor=dg.in_process_executor)
+    return dg.Definitions.merge(loaded, own)
+"""
+
+YAML = """
+type: extraction_assets.FeatureExtraction
+attributes:
+  language_model:
+    path: ../../models/model
+  corpus:
+    source: ../../models/texts
+    max_length: 16
+  saes:
+    {sae}:
+      path: ../../models/{sae}
+      hook: model.layers.1
+      minimum_variance_explained: -1000000000
+  evaluation_samples: 23
+  chunk_size: 8
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A Dagster project called ``lab`` that declares two extractions by relative paths."""
+    package = tmp_path / "project" / "lab"
+    for name, sae in (("first", "relu"), ("second", "topk")):
+        folder = package / "defs" / name
+        folder.mkdir(parents=True)
+        (folder / "defs.yaml").write_text(YAML.format(sae=sae))
+    make_settings(package / "models")
+    (package / "__init__.py").write_text("")
+    (package / "definitions.py").write_text(dedent(DEFINITIONS))
+    (package.parent / "pyproject.toml").write_text(
+        '[project]\nname = "lab"\nversion = "0"\n\n[tool.dg]\ndirectory_type = "project"\n\n'
+        '[tool.dg.project]\nroot_module = "lab"\ncode_location_target_module = "lab.definitions"\n'
+    )
+    monkeypatch.syspath_prepend(str(package.parent))
+    yield package.parent
+    for name in [name for name in sys.modules if name.split(".")[0] == "lab"]:
+        del sys.modules[name]
+
+
+def _load() -> dg.Definitions:
+    from importlib import import_module
+
+    loaded = import_module("lab.definitions")
+    definitions: dg.Definitions = loaded.defs()
+    return definitions
+
+
+def test_each_extraction_is_a_group_beside_the_projects_own_assets(project: Path) -> None:
+    specs = _load().resolve_all_asset_specs()
+    by_group: dict[str | None, set[str]] = {}
+    for spec in specs:
+        by_group.setdefault(spec.group_name, set()).add(spec.key.to_user_string())
+    assert by_group["first"] == {
+        "first/corpus",
+        "first/model_activations",
+        "first/relu/sae_features",
+        "first/relu/top_k_table",
+        "first/relu/feature_examples",
+        "first/relu/feature_report",
+    }
+    assert "second/topk/feature_examples" in by_group["second"]
+    assert by_group["default"] == {"labels"}
+
+
+def test_an_error_in_the_yaml_names_the_field(project: Path) -> None:
+    yaml = project / "lab" / "defs" / "first" / "defs.yaml"
+    yaml.write_text(yaml.read_text().replace("chunk_size: 8", "chunk_size: 8\n  top_k_exampels: 5"))
+    with pytest.raises(Exception, match="first") as caught:
+        _load()
+    chain, error = "", caught.value
+    while error is not None:
+        chain, error = chain + str(error), error.__cause__ or error.__context__
+    assert "top_k_exampels" in chain
+
+
+@pytest.mark.slow
+def test_both_run_from_the_command_line_and_share_their_corpus(project: Path, home: Path) -> None:
+    for name in ("first", "second"):
+        done = _command(project, "run", name)
+        assert done.returncode == 0, done.stderr
+        assert "Five features of" in done.stdout
+    assert "done" in _command(project, "status", "first").stdout
+    assert len(list((home / "corpora").iterdir())) == 1
+
+
+def _command(project: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "extraction_assets.cli", "--module", "lab.definitions", *arguments]
+    return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=300)

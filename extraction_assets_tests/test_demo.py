@@ -1,0 +1,115 @@
+"""The demo extraction as it ships: rows against a brute-force computation, identical files, the card's figures."""
+
+import contextlib
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import extraction_assets.demo
+from extraction_assets_tests.brute_force import StoredFeatures, feature_counts, top_examples
+
+DEMO = Path(extraction_assets.demo.__file__).parent
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]
+
+
+@pytest.fixture(scope="session")
+def demo_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which ``extraction-assets run demo`` has run."""
+    folder = tmp_path_factory.mktemp("demo")
+    done = _command(folder, "run", "demo")
+    assert done.returncode == 0, done.stderr
+    (folder / "output.txt").write_text(done.stdout)
+    return folder
+
+
+def _command(home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "EXTRACTION_HOME": str(home), "DAGSTER_HOME": ""}
+    command = [sys.executable, "-m", "extraction_assets.cli", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+
+
+def test_every_row_equals_a_brute_force_computation(demo_home: Path) -> None:
+    (corpus,) = (demo_home / "corpora").iterdir()
+    counted = np.load(corpus / "attention_mask.npy") & ~np.load(corpus / "special_tokens_mask.npy")
+    features = StoredFeatures(demo_home / "demo" / "layer1" / "sae_features", counted)
+    with contextlib.closing(sqlite3.connect(demo_home / "results.sqlite")) as connection:
+        counts = _stored_counts(connection)
+        assert len(counts) == features.num_features
+        for neuron in range(features.num_features):
+            dense = features.dense(neuron)
+            assert _stored_examples(connection, neuron) == top_examples(dense, top_k=100)
+            assert counts[neuron] == feature_counts(dense)
+
+
+def _stored_examples(connection: sqlite3.Connection, neuron: int) -> list[tuple[float, int, list[int], list[float]]]:
+    rows = connection.execute(
+        "SELECT max_activation, sample_index, positions, activations FROM feature_activations "
+        "WHERE extraction_id = 1 AND neuron_index = ? ORDER BY rank",
+        (neuron,),
+    )
+    return [(m, s, json.loads(p), json.loads(a)) for m, s, p, a in rows]
+
+
+def _stored_counts(connection: sqlite3.Connection) -> list[tuple[int, int, float | None]]:
+    return connection.execute(
+        "SELECT activation_count, token_count, max_activation FROM features ORDER BY neuron_index"
+    ).fetchall()
+
+
+def test_the_output_ends_with_five_features_and_where_things_are(demo_home: Path) -> None:
+    output = (demo_home / "output.txt").read_text()
+    assert output.count("\nfeature ") == 5
+    assert "results.sqlite" in output
+    assert "extraction-assets ui" in output
+
+
+def test_a_chunk_run_again_gives_identical_bytes(demo_home: Path) -> None:
+    pattern = "demo/**/*000000003500-*"
+    before = {path: path.read_bytes() for path in demo_home.glob(pattern)}
+    assert len(before) == 4  # activations, features, table, statistics
+    done = _command(demo_home, "run", "demo", "--chunks", "7:8", "--vectorization-batch-size", "64")
+    assert done.returncode == 0, done.stderr
+    assert {path: path.read_bytes() for path in demo_home.glob(pattern)} == before
+
+
+def test_the_demo_ships_small_and_unpickled() -> None:
+    shipped = [path for folder in ("language_model", "sae") for path in (DEMO / folder).iterdir()]
+    assert {path.suffix for path in shipped} <= {".json", ".safetensors"}
+    assert sum(path.stat().st_size for path in shipped) <= 12 * 2**20
+
+
+def test_the_card_names_the_figures_that_were_asked_for() -> None:
+    card = json.loads((DEMO / "card.json").read_text())
+    model, sae = card["language_model"], card["sae"]
+    assert model["bits_per_byte"] < 0.7 * model["bits_per_byte_bigram"] < model["bits_per_byte_unigram"]
+    assert sae["variance_explained"] >= 0.87
+    assert 8 <= sae["mean_l0"] <= 64
+    assert sae["dead_fraction"] <= 0.15
+    text = (DEMO / "CARD.md").read_text()
+    for figure in (f"{model['bits_per_byte']:.3f}", f"{sae['variance_explained']:.3f}"):
+        assert figure in text
+
+
+def test_the_shipped_sae_reconstructs_the_shipped_models_activations(demo_home: Path) -> None:
+    from extraction_assets.engine.language_model import load_language_model
+    from extraction_assets.engine.sae import load_sae, variance_explained
+    from extraction_assets.engine.sparse import dense_to_sparse
+
+    (corpus,) = (demo_home / "corpora").iterdir()
+    rows = slice(0, 4000, 80)
+    ids = torch.from_numpy(np.load(corpus / "token_ids.npy")[rows].astype(np.int64))
+    attention = torch.from_numpy(np.load(corpus / "attention_mask.npy")[rows])
+    counted = attention & ~torch.from_numpy(np.load(corpus / "special_tokens_mask.npy")[rows])
+    model, sae = load_language_model(str(DEMO / "language_model"), ["model.layers.1"]), load_sae(DEMO / "sae")
+    activations = model.activations(ids, attention)["model.layers.1"]
+    features = sae.encode(activations.reshape(-1, sae.d_in)).view(*ids.shape, sae.latent_dim)
+    assert variance_explained(activations, sae.decode(dense_to_sparse(features)), counted) > 0.87
+    assert 8 <= float((features > 0).sum(-1)[counted].float().mean()) <= 64
