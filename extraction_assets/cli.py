@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -200,7 +201,8 @@ def ui(module: str, port: int, workspace: str | None) -> None:
 
 
 def _run_together(commands: list[list[str]]) -> None:
-    """Run commands until one of them ends or Ctrl-C, then end them all."""
+    """Run commands until one of them ends, or this process is asked to, then end them all."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     processes = [subprocess.Popen(command) for command in commands]
     try:
         while all(process.poll() is None for process in processes):

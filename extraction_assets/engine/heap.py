@@ -119,6 +119,8 @@ class DeferredTopKHeap:
 
     def build_heaps(self) -> TopKTable:
         """The top-k table of everything added so far; more batches may follow."""
+        if not self._tables:
+            return empty_table()
         self._compact()
         return self._tables[0]
 

@@ -147,5 +147,5 @@ def _agrees(
     if not firings or firings[0][1] <= min_activation:
         return not own
     if own:
-        return own == [(firings[0][1], sample, firings)]
+        return own == [(firings[0][1], sample, firings)] and len(kept) <= top_k
     return len(kept) == top_k and (-kept[-1][0], kept[-1][1]) < (-firings[0][1], sample)

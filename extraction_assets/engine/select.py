@@ -44,8 +44,8 @@ def vectorized_top_k_positions(sae_features: Tensor, k: int = 5, mask: Tensor | 
     Positions where a feature fires (> 0), by (activation descending, position ascending); never a
     zero-activation filler: an unused slot is value 0, position -1. ``k`` may exceed T. ``mask``, bool [T] or
     [B, T], is True at positions that count; what stands elsewhere (NaN too) is ignored.
-    Peak extra memory: 8 bytes per entry of the input, for int64 keys that carry value and position, so that
-    ties are decided by the key and not by ``topk``.
+    Peak extra memory: about 32 bytes per entry of the input, for int64 keys that carry value and position, so
+    that ties are decided by the key and not by ``topk``.
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")

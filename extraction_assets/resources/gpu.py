@@ -96,8 +96,9 @@ def choose_device(wanted: str, logger: logging.Logger) -> Iterator[torch.device]
     """The device for ``wanted``; with ``auto``, a GPU that no other run of this host holds."""
     if wanted != "auto":
         device = torch.device(wanted)
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"device {wanted!r} is configured, but torch sees no GPU; use 'auto' or 'cpu'")
+        count = torch.cuda.device_count()
+        if device.type == "cuda" and (device.index or 0) >= count:
+            raise ValueError(f"device {wanted!r} is configured, but torch sees {count} GPU(s); use 'auto' or 'cpu'")
         yield device
         return
     count = torch.cuda.device_count()
@@ -142,7 +143,8 @@ def lease(
 
 
 def _try_lock(path: Path) -> IO[str] | None:
-    handle = open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+")  # noqa: SIM115 - the caller closes it
+    # Read-only is enough to lock, and works on a file that another user made.
+    handle = open(os.open(path, os.O_RDONLY | os.O_CREAT, 0o666))  # noqa: SIM115 - the caller closes it
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

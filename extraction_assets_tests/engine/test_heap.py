@@ -172,6 +172,12 @@ def test_a_heap_gives_its_table_at_any_time() -> None:
     assert_same(heap.build_heaps(), heap.build_heaps())
 
 
+def test_the_floor_of_a_heap_asked_too_early_is_min_activation() -> None:
+    heap = DeferredTopKHeap(3, top_k=1, min_activation=0.5)
+    heap.build_heaps()
+    assert heap.floor("cpu").tolist() == [0.5, 0.5, 0.5]
+
+
 def test_a_heap_refuses_the_same_sample_twice() -> None:
     heap = DeferredTopKHeap(4, top_k=2)
     heap.add_batch(example_table(2, 5, 1.0))

@@ -116,6 +116,11 @@ def test_an_extra_example_is_found(drawn: Drawn) -> None:
     assert [text.split(":")[0] for text in found.mismatches] == [f"feature {f}, sample 505" for f in range(4)]
 
 
+def test_an_example_beyond_k_is_found(drawn: Drawn) -> None:
+    too_long = select(drawn, K + 1, first_sample=FIRST)
+    assert compare(too_long, drawn, list(range(12))).mismatches
+
+
 def test_an_example_up_to_min_activation_is_found() -> None:
     drawn = Drawn(np.full((1, 1, 1), 0.5, dtype=np.float32), np.ones((1, 1), dtype=bool))
     table = select(drawn, K, first_sample=FIRST)

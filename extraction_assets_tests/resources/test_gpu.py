@@ -49,7 +49,7 @@ def test_an_unknown_device_is_refused() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="speaks of a machine without a GPU")
 def test_a_gpu_that_is_not_there_says_what_to_do() -> None:
-    with pytest.raises(ValueError, match="torch sees no GPU"), GpuResource(device="cuda:0").use_device(LOGGER):
+    with pytest.raises(ValueError, match=r"torch sees 0 GPU\(s\)"), GpuResource(device="cuda:0").use_device(LOGGER):
         pass
 
 
