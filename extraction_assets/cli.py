@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from extraction_assets.home import database_url, prepare_dagster_home
+from extraction_assets.home import prepare_dagster_home
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -22,9 +22,23 @@ if TYPE_CHECKING:
     import dagster as dg
     import sqlalchemy as sa
 
+    from extraction_assets.plan import ExtractionPlan
     from extraction_assets.settings import ExtractionSettings
 
 _CHUNK_ASSETS = ("model_activations", "sae_features", "top_k_table")
+
+
+def _sentence(error: BaseException) -> str:
+    """What went wrong, without the traceback: the first cause, and the YAML file where it lies in one."""
+    causes = [error]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    first = causes[-1]
+    plain = isinstance(first, (ValueError, LookupError, FileNotFoundError))
+    message = str(first).strip() if plain else f"{type(first).__name__}: {str(first).strip()}"
+    component = [str(cause) for cause in causes if type(cause).__name__ == "ComponentTreeException"]
+    where = component[-1].splitlines()[0] + "\n" if component else ""
+    return f"{where}{message}"
 
 
 def _batch_size(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | str | None:
@@ -42,10 +56,12 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (ValueError, LookupError, FileNotFoundError) as error:
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
             if ctx.params.get("debug"):
                 raise
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(_sentence(error)) from error
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -88,7 +104,7 @@ def list_command(module: str) -> None:
     metavar="A:B",
     help="Only chunks A to B-1, counted from 0, as in a Python slice. Merges only once no other chunk is missing.",
 )
-@click.option("--missing", is_flag=True, help="Only chunks without durable files of the current settings.")
+@click.option("--missing", is_flag=True, help="Only chunks without a durable top-k table of the current settings.")
 @click.option("--device", help="auto, cpu, cuda:0, …; as in the GPU resource, like the options below.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Samples of one forward pass.")
 @click.option("--vectorization-batch-size", metavar="auto|N", callback=_batch_size, help="Samples reduced at once.")
@@ -120,16 +136,17 @@ def run(ctx: click.Context, name: str, chunks: str | None, missing: bool, **opti
             click.echo(f"merge of {sae}", err=True)
             runner.merge(sae)
     seconds = time.perf_counter() - started
-    _say_what_is_there(settings, store=runner.store_root)
+    _say_what_is_there(definitions, settings, runner.store_root)
     click.echo(f"\n{len(keys)} chunks, {len(settings.saes)} merge(s): {seconds:.1f} s")
 
 
-def _say_what_is_there(settings: "ExtractionSettings", store: Path) -> None:
+def _say_what_is_there(definitions: "dg.Definitions", settings: "ExtractionSettings", store: Path) -> None:
     """The end of a complete run: five features, and where things are."""
     first = next(iter(settings.saes))
     click.echo(f"\nFive features of {settings.name}/{first}, [strongest token] in context:\n")
-    click.get_current_context().invoke(show, name=settings.name, feature=None, sae=first, limit=3, width=8)
-    click.echo(f"database   {_safe_database()}")
+    with _database(definitions) as engine:
+        _show_features(engine, settings.name, None, first, limit=3, width=8)
+        click.echo(f"database   {engine.url.render_as_string(hide_password=True)}")
     click.echo(f"files      {store}")
     click.echo(f"more       extraction-assets show {settings.name} FEATURE --sae {first}")
     click.echo("UI         extraction-assets ui")
@@ -141,12 +158,20 @@ def _say_what_is_there(settings: "ExtractionSettings", store: Path) -> None:
 @click.option("--sae", help="Short name of the SAE, where the extraction has several.")
 @click.option("--limit", default=5, show_default=True, type=click.IntRange(min=1), help="Examples of a feature.")
 @click.option("--context", "width", default=12, show_default=True, type=click.IntRange(min=0), help="Tokens each side.")
-def show(name: str, feature: int | None, sae: str | None, limit: int, width: int) -> None:
+@click.pass_obj
+def show(module: str, name: str, feature: int | None, sae: str | None, limit: int, width: int) -> None:
     """Show examples of FEATURE in context; without FEATURE, of five features that are easy to read."""
+    with _database(_definitions(module)) as engine:
+        _show_features(engine, name, feature, sae, limit, width)
+
+
+def _show_features(
+    engine: "sa.Engine", name: str, feature: int | None, sae: str | None, limit: int, width: int
+) -> None:
     from extraction_assets.database import queries
     from extraction_assets.terminal import feature_lines
 
-    with _database() as engine, engine.connect() as connection:
+    with engine.connect() as connection:
         extraction = queries.find_extraction(connection, name, sae)
         chosen = [feature] if feature is not None else queries.readable_features(connection, extraction.id)
         for index in chosen:
@@ -177,8 +202,9 @@ def status(module: str, name: str) -> None:
             states = [plan.chunk_state(asset, key, sae) for key in settings.chunk_keys]  # type: ignore[arg-type]
             counts = "{:6} {:6} {:8}".format(*(states.count(s) for s in ("done", "stale", "missing")))
             click.echo(f"{(sae + '/' if sae else '') + asset:28} {counts}")
-    for sae in settings.saes:
-        click.echo(f"{sae + '/feature_examples':28} {_merge_state(plan, sae)}")
+    with _database(definitions) as engine:
+        for sae in settings.saes:
+            click.echo(f"{sae + '/feature_examples':28} {_merge_state(engine, plan, sae)}")
 
 
 @main.command()
@@ -266,14 +292,14 @@ def _chosen_chunks(settings: "ExtractionSettings", keys: Sequence[str], chunks: 
     return [key for key in keys if key in inside]
 
 
-def _merge_state(plan: Any, sae: str) -> str:
+def _merge_state(engine: "sa.Engine", plan: "ExtractionPlan", sae: str) -> str:
     """Whether the database holds the merge of the current chunks."""
     import sqlalchemy as sa
 
     from extraction_assets.database.tables import extractions
 
-    with _database() as engine, engine.connect() as connection:
-        own = (extractions.c.name == plan.settings.name) & (extractions.c.sae == sae)
+    own = (extractions.c.name == plan.settings.name) & (extractions.c.sae == sae)
+    with engine.connect() as connection:
         row = connection.execute(sa.select(extractions).where(own)).one_or_none()
     if row is None:
         return "not merged yet"
@@ -281,16 +307,10 @@ def _merge_state(plan: Any, sae: str) -> str:
     return f"merged {row.finished_at:%Y-%m-%d %H:%M} UTC" + ("" if current else ", stale: made from other settings")
 
 
-def _database() -> "AbstractContextManager[sa.Engine]":
-    from extraction_assets.resources import ResultsResource
-
-    return ResultsResource().open()
-
-
-def _safe_database() -> str:
-    import sqlalchemy as sa
-
-    return sa.make_url(database_url()).render_as_string(hide_password=True)
+def _database(definitions: "dg.Definitions") -> "AbstractContextManager[sa.Engine]":
+    """The results database that the definitions' own resource names."""
+    opened: AbstractContextManager[sa.Engine] = (definitions.resources or {})["results"].open()
+    return opened
 
 
 def _quieten() -> None:

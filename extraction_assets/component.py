@@ -1,4 +1,4 @@
-"""FeatureExtraction: a YAML block -> assets, checks and jobs."""
+"""FeatureExtraction: a YAML block -> assets and checks."""
 
 import dagster as dg
 

@@ -12,11 +12,15 @@ from extraction_assets.stores.corpus_files import StoredCorpus
 from extraction_assets.stores.fingerprints import bytes_fingerprint, files_fingerprint, fingerprint
 
 TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "vocab.json",
+    "added_tokens.json",
     "merges.txt",
+    "sentencepiece.bpe.model",
+    "special_tokens_map.json",
+    "spiece.model",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
     "vocab.txt",
 )
 

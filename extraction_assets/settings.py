@@ -3,9 +3,9 @@
 import math
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 
 STANDARD_LIBRARY = "standard-library"
 
@@ -67,6 +67,14 @@ class CorpusSettings(Settings):
     _sample_has_a_position = _at_least(1, "max_length")
     _no_negative_count = _at_least(0, "exclude_first_positions")
 
+    @model_validator(mode="after")
+    def _some_position_counts(self) -> Self:
+        if self.exclude_first_positions >= self.max_length:
+            raise ValueError(
+                f"exclude_first_positions {self.exclude_first_positions} leaves none of max_length {self.max_length}"
+            )
+        return self
+
 
 class SaeSettings(Settings):
     """One sparse autoencoder and the place whose activations it reads."""
@@ -116,6 +124,8 @@ class ExtractionSettings(Settings):
     @field_validator("name")
     @classmethod
     def _name_fits_asset_keys(cls, name: str) -> str:
+        if name in ("corpora", "dagster"):
+            raise ValueError(f"an extraction cannot be called {name!r}: a folder beside the extractions has that name")
         return check_name(name, "extraction name") if name else name
 
     @field_validator("saes")

@@ -10,7 +10,8 @@ from extraction_assets.database.queries import Example
 def feature_lines(feature: Any, examples: list[Example], width: int) -> list[str]:
     """A heading with the feature's statistics, then one line for each example: its strongest token in context."""
     if not examples:
-        return [click.style(f"feature {feature.neuron_index}", bold=True) + "  never fires"]
+        why = "fires, but never above min_activation" if feature.activation_count else "never fires"
+        return [click.style(f"feature {feature.neuron_index}", bold=True) + f"  {why}"]
     heading = (
         f"fires in {feature.activation_frequency:.2%} of samples, on {feature.token_frequency:.3%} of tokens; "
         f"maximum {feature.max_activation:.2f}, mean {feature.mean_activation:.2f}"

@@ -46,12 +46,16 @@ class Project:
         return self.execute([corpus_key(self.settings)])
 
     def chunks(
-        self, first: int = 0, last: int = -1, assets: Sequence[dg.AssetKey] | None = None
+        self,
+        first: int = 0,
+        last: int = -1,
+        assets: Sequence[dg.AssetKey] | None = None,
+        tags: dict[str, str] | None = None,
     ) -> dg.ExecuteInProcessResult:
         """Chunks number ``first`` to ``last``, both included."""
         keys = self.settings.chunk_keys
-        tags = {"dagster/asset_partition_range_start": keys[first], "dagster/asset_partition_range_end": keys[last]}
-        return self.execute(list(assets or self.chunk_assets), tags)
+        span = {"dagster/asset_partition_range_start": keys[first], "dagster/asset_partition_range_end": keys[last]}
+        return self.execute(list(assets or self.chunk_assets), {**span, **(tags or {})})
 
     def merge(self, sae: str) -> dg.ExecuteInProcessResult:
         return self.execute([sae_key(self.settings, sae, "feature_examples")])

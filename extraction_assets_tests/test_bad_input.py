@@ -59,6 +59,13 @@ def test_a_corpus_too_small_names_both_numbers(tiny_folder: Path, home: Path) ->
     assert "5000 are asked for" in message
 
 
+def test_samples_longer_than_the_models_context_name_both_numbers(tiny_folder: Path, home: Path) -> None:
+    corpus = {"source": str(tiny_folder / "texts"), "max_length": 100}
+    message = _corpus_error(make_settings(tiny_folder, corpus=corpus, evaluation_samples=2), home)
+    assert "max_length is 100" in message
+    assert "at most 64 positions" in message
+
+
 def test_a_corpus_source_without_files_is_named(tiny_folder: Path, home: Path) -> None:
     corpus = {"source": str(tiny_folder / "*.nothing"), "max_length": 16}
     assert "matches no file" in _corpus_error(make_settings(tiny_folder, corpus=corpus), home)
@@ -91,6 +98,8 @@ def test_a_wrong_batch_size_is_refused_before_a_run_is_made(tiny_folder: Path, h
         ({"chunk_size": -5}, "chunk_size must be at least 1"),
         ({"min_activation": float("nan")}, "min_activation must be at least 0"),
         ({"saes": {}}, "at least one SAE"),
+        ({"corpus": {"source": "x", "max_length": 8, "exclude_first_positions": 8}}, "leaves none of max_length 8"),
+        ({"name": "corpora"}, "a folder beside the extractions has that name"),
         ({"name": "my demo"}, "letters, digits and underscores"),
         ({"top_k": 5}, "Extra inputs are not permitted"),
     ],
@@ -181,7 +190,7 @@ def test_non_finite_activations_name_sample_and_hook(
     project.corpus()
     monkeypatch.setattr(LanguageModel, "activations", broken)
     monkeypatch.setattr(LanguageModel, "hook_widths", lambda _self: {"layers.0": 16, "layers.1": 16})
-    with pytest.raises(dg.Failure, match=r"hook 'layers.1' holds a NaN or an infinity in sample 2, position 3"):
+    with pytest.raises(dg.Failure, match=r"hook 'layers.1', which SAE 'topk' reads, holds a NaN .* sample 2, position 3"):
         project.chunks()
 
 

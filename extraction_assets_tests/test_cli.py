@@ -104,6 +104,22 @@ def test_wrong_use_is_one_sentence(module: str, arguments: list[str], message: s
     assert "Traceback" not in result.output
 
 
+@pytest.mark.parametrize("variable", ["banana", "sqlite:////proc/nowhere/results.sqlite"])
+def test_a_database_that_cannot_be_opened_is_one_sentence(
+    module: str, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv("EXTRACTION_DATABASE_URL", variable)
+    result = _invoke(module, "show", "tiny")
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: ")
+    assert len(result.output.splitlines()) < 6
+
+
+def test_an_unknown_module_is_one_sentence() -> None:
+    result = _invoke("no_such_module", "list")
+    assert "No module named 'no_such_module'" in result.output
+
+
 @pytest.mark.parametrize("command", ["list", "run", "show", "status", "ui"])
 def test_every_command_has_help(command: str) -> None:
     result = CliRunner().invoke(cli.main, [command, "--help"])

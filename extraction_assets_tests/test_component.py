@@ -106,6 +106,17 @@ def test_an_error_in_the_yaml_names_the_field(project: Path) -> None:
 
 
 @pytest.mark.slow
+def test_an_error_in_the_yaml_is_short_on_the_command_line(project: Path) -> None:
+    yaml = project / "lab" / "defs" / "first" / "defs.yaml"
+    yaml.write_text(yaml.read_text() + "  top_k_examples: 0\n")
+    done = _command(project, "run", "first")
+    assert done.returncode == 1
+    assert "top_k_examples must be at least 1, got 0" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) < 12
+
+
+@pytest.mark.slow
 def test_both_run_from_the_command_line_and_share_their_corpus(project: Path, home: Path) -> None:
     for name in ("first", "second"):
         done = _command(project, "run", name)

@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, Self
 
 import dagster as dg
 import torch
-from torch import Tensor
 
 from extraction_assets.assets.keys import activations_key, sae_key
 from extraction_assets.assets.progress import progress
@@ -36,6 +35,7 @@ from extraction_assets.engine.shapes import Samples
 from extraction_assets.plan import ExtractionPlan
 from extraction_assets.resources import GpuResource
 from extraction_assets.stores.chunk_files import (
+    Record,
     read_activations,
     read_features,
     read_record,
@@ -77,8 +77,16 @@ class Written(NamedTuple):
 class ChunkRun:
     """Computes chunks one after the other on one device; use it as a context manager, which joins the writer."""
 
-    def __init__(self, plan: ExtractionPlan, gpu: GpuResource, device: torch.device, logger: logging.Logger) -> None:
+    def __init__(
+        self,
+        plan: ExtractionPlan,
+        gpu: GpuResource,
+        device: torch.device,
+        selected: Collection[dg.AssetKey],
+        logger: logging.Logger,
+    ) -> None:
         self.plan, self.gpu, self.device, self._logger = plan, gpu, device, logger
+        self._targets = [target for target in chunk_targets(plan) if target.key in selected]
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chunk-writer")
 
     def __enter__(self) -> Self:
@@ -90,16 +98,15 @@ class ChunkRun:
         _error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        self._writer.shutdown(wait=True, cancel_futures=True)
+        self._writer.shutdown(wait=True)
 
-    def events(self, keys: Sequence[str], selected: Collection[dg.AssetKey], *, reuse: bool = False) -> Iterator[Event]:
+    def events(self, keys: Sequence[str], *, reuse: bool = False) -> Iterator[Event]:
         """Computes ``keys`` and yields each chunk's events once its files are durable.
 
         With ``reuse`` (a retry), a chunk whose selected files are all there is not computed again: its events are
         recorded anew, because a partition without one counts as failed.
         """
-        targets = [target for target in chunk_targets(self.plan) if target.key in selected]
-        settings = self.plan.settings
+        targets, settings = self._targets, self.plan.settings
         total = sum(len(range(*settings.chunk_rows(key).indices(settings.evaluation_samples))) for key in keys)
         pending: tuple[str, Future[list[Written]], list[dg.AssetCheckEvaluation]] | None = None
         with progress("chunks", total, "samples", self._logger) as update:
@@ -108,7 +115,12 @@ class ChunkRun:
                     update(len(self.plan.samples(key).token_ids))
                     yield from self._recorded_again(key, targets)
                     continue
-                outcome = self._compute(key, targets, update)
+                try:
+                    outcome = self._compute(key, targets, update)
+                except Exception:
+                    if pending is not None:  # what is durable is recorded, whatever happens to the next chunk
+                        yield from _durable(*pending)
+                    raise
                 if pending is not None:
                     yield from _durable(*pending)
                     pending = None
@@ -120,12 +132,14 @@ class ChunkRun:
 
     @cached_property
     def saes(self) -> dict[str, SAE]:
-        """The SAEs on the device, after checking that they fit the model's hooks."""
-        settings = self.plan.settings
+        """The SAEs that are asked for, on the device, after checking that they fit the model's hooks."""
+        wanted = {target.sae for target in self._targets}
         folders = {
-            name: (resolve_checkpoint(sae.path, revision=sae.revision), sae.hook) for name, sae in settings.saes.items()
+            name: (resolve_checkpoint(sae.path, revision=sae.revision), sae.hook)
+            for name, sae in self.plan.settings.saes.items()
+            if name in wanted
         }
-        weights = check_combination(self._model_path, folders)
+        weights = check_combination(self._model_path, folders, self.plan.settings.corpus.max_length)
         return {name: SAE(own, self.device) for name, own in weights.items()}
 
     @cached_property
@@ -134,14 +148,21 @@ class ChunkRun:
         settings = self.plan.settings
         self._logger.info("loading %s on %s", settings.language_model.path, self.device)
         return load_language_model(
-            self._model_path, settings.hooks, device=self.device, dtype=settings.language_model.dtype
+            self._model_path, self._hooks, device=self.device, dtype=settings.language_model.dtype
         )
+
+    @property
+    def _hooks(self) -> list[str]:
+        """Hooks to run to: all where activations are stored, else those that the SAEs asked for read."""
+        if any(target.asset == "model_activations" for target in self._targets):
+            return self.plan.settings.hooks
+        return list(dict.fromkeys(self.plan.settings.saes[name].hook for name in self.saes))
 
     @cached_property
     def batch(self) -> AdaptiveBatch:
         """Samples to reduce at once; asked for once models are on the device."""
         settings = self.plan.settings
-        latent_dim = max(sae.latent_dim for sae in self.saes.values())
+        latent_dim = max((sae.latent_dim for sae in self.saes.values()), default=1)
         return self.gpu.vectorization_batch(self.device, latent_dim, settings.corpus.max_length, self._logger)
 
     @cached_property
@@ -151,18 +172,21 @@ class ChunkRun:
 
     def _compute(self, key: str, targets: list[Target], update: Any) -> "_Outcome":
         samples, pass_settings = self.plan.samples(key), self._pass_settings(targets)
-        tasks, stored_variance = self._tasks(key, targets)
+        tasks, feature_records = self._tasks(key, targets)
         needs_hooks = pass_settings.keep_activations or any(task.stored_features is None for task in tasks)
-        reader, dtype = self._reader(key, samples, pass_settings) if needs_hooks else (None, "stored")
+        reader, dtype, source = self._reader(key, samples, pass_settings) if needs_hooks else (None, "", None)
         rng = random.Random(int(key))
         rows = sorted(rng.sample(range(len(samples.token_ids)), min(PROBE_SAMPLES, len(samples.token_ids))))
         result = run_chunk(samples, reader, tasks, pass_settings, self.batch, self.device, rows, update)
         numerics = numerics_record(self.device, dtype, pass_settings, samples.token_ids.shape[1])
-        outcome = _Outcome(samples, result, numerics, self.batch, {})
+        if source is not None:
+            numerics["activations"] = source["numerics"]
+        outcome = _Outcome(samples, result, numerics, self.batch)
         for task in tasks:
-            variance = stored_variance.get(task.name, result.saes[task.name].variance_explained)
-            legacy = self._compare(result.saes[task.name], samples, rng, result.seconds)
-            outcome.saes[task.name] = _SaeOutcome(variance, legacy)
+            own, stored = result.saes[task.name], feature_records.get(task.name)
+            variance = stored["variance_explained"] if stored else own.variance_explained
+            legacy = self._compare(own, samples, rng, result.seconds)
+            outcome.saes[task.name] = _SaeOutcome(variance, legacy, stored["numerics"] if stored else numerics)
         wanted = {target.sae for target in targets if target.asset == "top_k_table"}
         outcome.evaluations.extend(self._evaluate(key, outcome, sorted(name for name in wanted if name)))
         return outcome
@@ -179,27 +203,27 @@ class ChunkRun:
             keep_features="sae_features" in assets,
         )
 
-    def _tasks(self, key: str, targets: list[Target]) -> tuple[list[SaeTask], dict[str, float]]:
-        """The SAEs to run, with features stored by an earlier run unless they are asked for anew."""
-        tasks, stored_variance = [], {}
+    def _tasks(self, key: str, targets: list[Target]) -> tuple[list[SaeTask], dict[str, Record]]:
+        """The SAEs to run, with features stored by an earlier run unless they are asked for anew; their records."""
+        tasks, records = [], {}
         for name, sae in self.saes.items():
             own = {target.asset for target in targets if target.sae == name}
             stored = None
             if own == {"top_k_table"} and self.plan.chunk_state("sae_features", key, name) == "done":
                 path = self.plan.chunk_path("sae_features", key, name)
-                stored, record = read_features(path, self.plan.features_fingerprint(key, name))
-                stored_variance[name] = record["variance_explained"]
-            if own:
-                tasks.append(SaeTask(name, self.plan.settings.saes[name].hook, sae, stored))
-        return tasks, stored_variance
+                stored, records[name] = read_features(path, self.plan.features_fingerprint(key, name))
+            tasks.append(SaeTask(name, self.plan.settings.saes[name].hook, sae, stored))
+        return tasks, records
 
-    def _reader(self, key: str, samples: Samples, settings: PassSettings) -> tuple[HookReader, str]:
-        """Hook outputs from the store if they are there and not asked for anew, else from the model; their dtype."""
+    def _reader(self, key: str, samples: Samples, settings: PassSettings) -> tuple[HookReader, str, Record | None]:
+        """Hook outputs from the store if they are there and not asked for anew, else from the model; their dtype, and
+        the record of the file that they were read from."""
         if not settings.keep_activations and self.plan.chunk_state("model_activations", key) == "done":
             path = self.plan.chunk_path("model_activations", key)
-            stored: Mapping[str, Tensor] = read_activations(path, self.plan.activations_fingerprint(key))
-            return stored_activations(stored, self.device), str(next(iter(stored.values())).dtype)
-        return forward_pass(self.model, samples, settings.batch_size), str(self.model.dtype)
+            stored, record = read_activations(path, self.plan.activations_fingerprint(key))
+            own = {hook: stored[hook] for hook in self._hooks}
+            return stored_activations(own, self.device), str(next(iter(own.values())).dtype), record
+        return forward_pass(self.model, samples, settings.batch_size), str(self.model.dtype), None
 
     def _compare(self, result: SaeResult, samples: Samples, rng: random.Random, seconds: float) -> LegacyComparison:
         latent_dim = len(result.statistics.sample_count)
@@ -275,6 +299,8 @@ class ChunkRun:
 class _SaeOutcome(NamedTuple):
     variance_explained: float
     legacy: LegacyComparison
+    numerics: dict[str, Any]
+    """Of the pass that encoded the features, be it an earlier one."""
 
 
 class _Outcome:
@@ -286,9 +312,9 @@ class _Outcome:
         result: ChunkResult,
         numerics: dict[str, Any],
         batch: AdaptiveBatch,
-        saes: dict[str, _SaeOutcome],
     ) -> None:
-        self.samples, self.result, self.numerics, self.saes = samples, result, numerics, saes
+        self.samples, self.result, self.numerics = samples, result, numerics
+        self.saes: dict[str, _SaeOutcome] = {}
         self.evaluations: list[dg.AssetCheckEvaluation] = []
         self._vectorization_batch_size, self._halvings = batch.size, list(batch.halvings)
 
@@ -306,7 +332,7 @@ class _Outcome:
 
     def record(self, fingerprint: str, sae: str | None) -> dict[str, Any]:
         """What a chunk's files say of themselves: no times and no sizes that differ from run to run."""
-        record: dict[str, Any] = {"fingerprint": fingerprint, "numerics": self.numerics}
+        record: dict[str, Any] = {"fingerprint": fingerprint, "numerics": self._numerics(sae)}
         if sae is not None:
             record["variance_explained"] = self.saes[sae].variance_explained
             record["checks"] = {
@@ -315,6 +341,9 @@ class _Outcome:
                 if evaluation.asset_key.path[1] == sae
             }
         return record
+
+    def _numerics(self, sae: str | None) -> dict[str, Any]:
+        return self.numerics if sae is None else self.saes[sae].numerics
 
     def metadata(self, path: Path, fingerprint: str, sae: str | None) -> dict[str, Any]:
         """Metadata of a materialization event."""
@@ -330,7 +359,7 @@ class _Outcome:
             "bytes": path.stat().st_size,
             "path": dg.MetadataValue.path(str(path)),
             "fingerprint": fingerprint,
-            "numerics": dg.MetadataValue.json(self.numerics),
+            "numerics": dg.MetadataValue.json(self._numerics(sae)),
         }
         if sae is not None:
             statistics = self.result.saes[sae].statistics

@@ -13,6 +13,7 @@ from extraction_assets.engine.language_model import HookError
 from extraction_assets.engine.sae_formats import CheckpointError
 from extraction_assets.plan import ExtractionPlan
 from extraction_assets.resources import ChunkStoreResource, GpuResource
+from extraction_assets.resources.gpu import DeviceError
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.sealed import DamagedFileError
 
@@ -39,22 +40,46 @@ def build_chunk_assets(settings: ExtractionSettings) -> dg.AssetsDefinition:
     ) -> Iterator[ChunkEvent]:
         """Runs chunks through the model and the SAEs, and records each as soon as its files are durable."""
         try:
+            _refuse_merge_in_one_run(context, settings)
             plan = ExtractionPlan(settings, chunk_store.open())
-            with gpu.use_device(context.log) as device, ChunkRun(plan, gpu, device, context.log) as run:
-                yield from run.events(
-                    context.partition_keys, context.selected_asset_keys, reuse=context.retry_number > 0
-                )
-        except (
-            CorpusError,
-            HookError,
-            CheckpointError,
-            DamagedFileError,
-            NonFiniteError,
-            FileNotFoundError,
-        ) as error:
+            selected = context.selected_asset_keys
+            with gpu.use_device(context.log) as device, ChunkRun(plan, gpu, device, selected, context.log) as run:
+                yield from run.events(context.partition_keys, reuse=_resumes(context))
+        except _MENDABLE as error:
             raise failure(error) from error
 
     return extract_chunks
+
+
+_MENDABLE = (
+    CorpusError,
+    HookError,
+    CheckpointError,
+    DamagedFileError,
+    NonFiniteError,
+    DeviceError,
+    FileNotFoundError,
+    MemoryError,
+)
+
+
+def _resumes(context: dg.AssetExecutionContext) -> bool:
+    """Whether this is another attempt at something that failed, so that what is durable need not be computed again."""
+    if context.retry_number > 0:
+        return True
+    parent_id = context.run.get_parent_run_id()
+    parent = context.instance.get_run_by_id(parent_id) if parent_id else None
+    return parent is not None and parent.status in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+
+
+def _refuse_merge_in_one_run(context: dg.AssetExecutionContext, settings: ExtractionSettings) -> None:
+    """Dagster skips a step after chunks that record themselves one by one, and calls the run a success."""
+    merges = {sae_key(settings, sae, "feature_examples") for sae in settings.saes}
+    if merges & set(context.run.asset_selection or ()):
+        raise dg.Failure(
+            "feature_examples must be a run of its own, after the run of the chunks: select the chunk assets alone",
+            allow_retries=False,
+        )
 
 
 def _specs(settings: ExtractionSettings) -> list[dg.AssetSpec]:

@@ -71,7 +71,8 @@ def check_settings(settings: ExtractionSettings) -> None:
         name: (resolve_checkpoint(sae.path, revision=sae.revision), sae.hook) for name, sae in settings.saes.items()
     }
     model = settings.language_model
-    check_combination(str(resolve_checkpoint(model.path, revision=model.revision)), saes)
+    path = str(resolve_checkpoint(model.path, revision=model.revision))
+    check_combination(path, saes, settings.corpus.max_length)
 
 
 def materialize_corpus(

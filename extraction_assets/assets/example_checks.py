@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from extraction_assets.database.tables import feature_activations, features
 from extraction_assets.engine.heap import Firings, as_dict
-from extraction_assets.engine.shapes import TopKTable
+from extraction_assets.engine.shapes import FeatureStatistics, TopKTable
 from extraction_assets.plan import ExtractionPlan
 from extraction_assets.stores.chunk_files import read_table
 
@@ -20,60 +20,66 @@ CHECKED_FEATURES = 64
 Examples = list[tuple[float, int, Firings]]
 
 
+class Counts(NamedTuple):
+    """What ``features`` must say of a feature."""
+
+    activation_count: int = 0
+    token_count: int = 0
+    max_activation: float | None = None
+
+
+class Expected(NamedTuple):
+    """What the database must hold of one feature."""
+
+    examples: Examples
+    counts: Counts
+
+
+def expectation(plan: ExtractionPlan, sae: str) -> dict[int, Expected]:
+    """A seeded part of the features, worked out plainly from the chunk tables: feature -> what must be stored."""
+    examples: dict[int, Examples] = {}
+    counts: dict[int, Counts] = {}
+    for key in plan.settings.chunk_keys:
+        chunk = read_table(plan.chunk_path("top_k_table", key, sae), plan.table_fingerprint(key, sae))
+        for feature in _seeded_features(len(chunk.statistics.sample_count)):
+            examples.setdefault(feature, []).extend(_examples_in(chunk.table, feature))
+            counts[feature] = _added(counts.get(feature, Counts()), chunk.statistics, feature)
+    top_k = plan.settings.top_k_examples
+    return {
+        feature: Expected(sorted(own, key=lambda example: (-example[0], example[1]))[:top_k], counts[feature])
+        for feature, own in examples.items()
+    }
+
+
 def compare_with_tables(
-    connection: sa.Connection, extraction_id: int, plan: ExtractionPlan, sae: str
+    connection: sa.Connection, extraction_id: int, expected: dict[int, Expected]
 ) -> dg.AssetCheckResult:
-    """Works out a seeded part of the features again, plainly, from the chunk tables, and compares the stored rows."""
-    expected = _Expectation(plan, sae)
+    """Whether the stored rows of the expected features are what they must be."""
     wrong = []
-    for feature in expected.features:
-        if _stored_examples(connection, extraction_id, feature) != expected.examples(feature):
+    for feature, right in expected.items():
+        if _stored_examples(connection, extraction_id, feature) != right.examples:
             wrong.append(f"examples of feature {feature}")
-        if _stored_counts(connection, extraction_id, feature) != expected.counts(feature):
+        if _stored_counts(connection, extraction_id, feature) != right.counts:
             wrong.append(f"counts of feature {feature}")
     return dg.AssetCheckResult(
         check_name=MATCH_TABLES,
         passed=not wrong,
-        metadata={"features_compared": len(expected.features)},
-        description="; ".join(wrong[:10]) or f"{len(expected.features)} features worked out again, all equal",
+        metadata={"features_compared": len(expected)},
+        description="; ".join(wrong[:10]) or f"{len(expected)} features worked out again, all equal",
     )
 
 
-class _Counts(NamedTuple):
-    activation_count: int
-    token_count: int
-    max_activation: float | None
+def _seeded_features(latent_dim: int) -> list[int]:
+    return sorted(random.Random(0).sample(range(latent_dim), min(CHECKED_FEATURES, latent_dim)))
 
 
-class _Expectation:
-    """The seeded features' examples and counts, gathered from the chunk tables with plain Python."""
-
-    def __init__(self, plan: ExtractionPlan, sae: str) -> None:
-        self._top_k = plan.settings.top_k_examples
-        self._examples: dict[int, Examples] = {}
-        self._counts: dict[int, _Counts] = {}
-        self.features: list[int] = []
-        for key in plan.settings.chunk_keys:
-            chunk = read_table(plan.chunk_path("top_k_table", key, sae), plan.table_fingerprint(key, sae))
-            statistics = chunk.statistics
-            if not self.features:
-                latent_dim = len(statistics.sample_count)
-                self.features = sorted(random.Random(0).sample(range(latent_dim), min(CHECKED_FEATURES, latent_dim)))
-            for feature in self.features:
-                self._examples.setdefault(feature, []).extend(_examples_in(chunk.table, feature))
-                samples, tokens, strongest = self._counts.get(feature, _Counts(0, 0, None))
-                here = float(statistics.max_activation[feature])
-                self._counts[feature] = _Counts(
-                    samples + int(statistics.sample_count[feature]),
-                    tokens + int(statistics.token_count[feature]),
-                    max(here, strongest or 0.0) or None,
-                )
-
-    def examples(self, feature: int) -> Examples:
-        return sorted(self._examples[feature], key=lambda example: (-example[0], example[1]))[: self._top_k]
-
-    def counts(self, feature: int) -> _Counts:
-        return self._counts[feature]
+def _added(counts: Counts, statistics: FeatureStatistics, feature: int) -> Counts:
+    strongest = max(float(statistics.max_activation[feature]), counts.max_activation or 0.0)
+    return Counts(
+        counts.activation_count + int(statistics.sample_count[feature]),
+        counts.token_count + int(statistics.token_count[feature]),
+        strongest or None,
+    )
 
 
 def _examples_in(table: TopKTable, feature: int) -> Examples:
@@ -106,7 +112,7 @@ def _stored_examples(connection: sa.Connection, extraction_id: int, feature: int
     ]
 
 
-def _stored_counts(connection: sa.Connection, extraction_id: int, feature: int) -> _Counts:
-    columns = [features.c[name] for name in _Counts._fields]
+def _stored_counts(connection: sa.Connection, extraction_id: int, feature: int) -> Counts:
+    columns = [features.c[name] for name in Counts._fields]
     own = (features.c.extraction_id == extraction_id) & (features.c.neuron_index == feature)
-    return _Counts(*connection.execute(sa.select(*columns).where(own)).one())
+    return Counts(*connection.execute(sa.select(*columns).where(own)).one())

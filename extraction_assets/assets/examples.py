@@ -3,17 +3,19 @@
 import logging
 import time
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import dagster as dg
 import numpy as np
+from sqlalchemy.exc import OperationalError
 
 from extraction_assets.assets.chunk_run import CHUNK_CHECKS
-from extraction_assets.assets.example_checks import MATCH_TABLES, NONE_MISSING, compare_with_tables
+from extraction_assets.assets.example_checks import MATCH_TABLES, NONE_MISSING, compare_with_tables, expectation
 from extraction_assets.assets.keys import failure, sae_key
 from extraction_assets.assets.preview import preview
 from extraction_assets.assets.progress import progress
-from extraction_assets.database.connect import write_transaction
+from extraction_assets.database.connect import NewerDatabaseError, write_transaction
 from extraction_assets.database.load import CorpusSamples, ExtractionRow, replace_results
 from extraction_assets.engine.corpus import CorpusError, display_tokens
 from extraction_assets.engine.heap import DeferredTopKHeap
@@ -28,7 +30,12 @@ from extraction_assets.stores.sealed import DamagedFileError
 
 
 class MergeRefused(ValueError):
-    """Chunks that cannot be merged; the message names them and says why."""
+    """Chunks that cannot be merged, or a merge that came out wrong; nothing in the database was changed."""
+
+    def __init__(self, check: str, message: str) -> None:
+        super().__init__(message)
+        self.check = check
+        """The claim that does not hold."""
 
 
 class Merged(NamedTuple):
@@ -63,12 +70,15 @@ def build_feature_examples(settings: ExtractionSettings, sae: str) -> dg.AssetsD
     )
     def feature_examples(
         context: dg.AssetExecutionContext, chunk_store: ChunkStoreResource, results: ResultsResource
-    ) -> dg.MaterializeResult:
+    ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
         """The strongest examples of every feature over the whole corpus, with statistics, in the results database."""
         try:
             plan = ExtractionPlan(settings, chunk_store.open())
-            return _merge_into_database(plan, sae, results, context.log)
-        except (CorpusError, MergeRefused, DamagedFileError) as error:
+            yield _merge_into_database(plan, sae, results, context.log)
+        except MergeRefused as error:
+            yield dg.AssetCheckResult(check_name=error.check, passed=False, description=str(error))
+            raise failure(error) from error
+        except (CorpusError, DamagedFileError, NewerDatabaseError, OperationalError) as error:
             raise failure(error) from error
 
     return feature_examples
@@ -79,42 +89,51 @@ def _merge_into_database(
 ) -> dg.MaterializeResult:
     started = time.perf_counter()
     merged = merge_chunks(plan, sae, logger)
+    complete = _none_is_missing(plan, merged.statistics)
+    expected = expectation(plan, sae)
     extraction = _extraction_row(plan, sae, len(merged.statistics.sample_count))
     display = display_tokens(_tokenizer(plan.settings))
     corpus = _corpus_samples(plan)
     with results.open() as engine, write_transaction(engine) as connection:
         extraction_id = replace_results(connection, extraction, corpus, merged.table, merged.statistics, display)
-        match = compare_with_tables(connection, extraction_id, plan, sae)
+        match = compare_with_tables(connection, extraction_id, expected)
         if not match.passed:
             raise MergeRefused(
-                f"the loaded rows differ from the chunk tables, nothing was changed: {match.description}"
+                MATCH_TABLES, f"the loaded rows differ from the chunk tables, nothing was changed: {match.description}"
             )
         shown = preview(connection, extraction_id, plan.settings.top_positions)
-    seconds = time.perf_counter() - started
-    statistics = merged.statistics
-    complete = dg.AssetCheckResult(
-        check_name=NONE_MISSING,
-        passed=statistics.samples_seen == plan.settings.evaluation_samples,
-        metadata={"samples": statistics.samples_seen, "chunks": len(plan.settings.chunk_keys)},
-    )
+    metadata = _metadata(merged, time.perf_counter() - started)
+    database = engine.url.render_as_string(hide_password=True)
     return dg.MaterializeResult(
-        metadata={
-            "preview": dg.MetadataValue.md(shown),
-            "features": len(statistics.sample_count),
-            "features_firing": int((statistics.sample_count > 0).sum()),
-            "examples": len(merged.table.neuron_index),
-            "samples": statistics.samples_seen,
-            "tokens_counted": statistics.tokens_seen,
-            "seconds": seconds,
-            "samples_per_second": statistics.samples_seen / seconds,
-            "examples_per_second": len(merged.table.neuron_index) / seconds,
-            "numerics_records": len(merged.numerics),
-            "numerics": dg.MetadataValue.json(merged.numerics),
-            "database": engine.url.render_as_string(hide_password=True),
-        },
+        metadata={"preview": dg.MetadataValue.md(shown), **metadata, "database": database},
         check_results=[complete, match],
         data_version=dg.DataVersion(extraction.fingerprint),
     )
+
+
+def _none_is_missing(plan: ExtractionPlan, statistics: FeatureStatistics) -> dg.AssetCheckResult:
+    """The claim that every sample was merged; MergeRefused where it is wrong."""
+    wanted = plan.settings.evaluation_samples
+    if statistics.samples_seen != wanted:
+        raise MergeRefused(NONE_MISSING, f"the chunk tables hold {statistics.samples_seen} samples of {wanted}")
+    chunks = len(plan.settings.chunk_keys)
+    return dg.AssetCheckResult(check_name=NONE_MISSING, passed=True, metadata={"samples": wanted, "chunks": chunks})
+
+
+def _metadata(merged: Merged, seconds: float) -> dict[str, Any]:
+    statistics, examples = merged.statistics, len(merged.table.neuron_index)
+    return {
+        "features": len(statistics.sample_count),
+        "features_firing": int((statistics.sample_count > 0).sum()),
+        "examples": examples,
+        "samples": statistics.samples_seen,
+        "tokens_counted": statistics.tokens_seen,
+        "seconds": seconds,
+        "samples_per_second": statistics.samples_seen / seconds,
+        "examples_per_second": examples / seconds,
+        "numerics_records": len(merged.numerics),
+        "numerics": dg.MetadataValue.json(merged.numerics),
+    }
 
 
 def merge_chunks(plan: ExtractionPlan, sae: str, logger: logging.Logger) -> Merged:
@@ -154,8 +173,9 @@ def _refuse_unfit_chunks(plan: ExtractionPlan, sae: str) -> None:
         kinds = ", ".join(f"{count} {problem}" for problem, count in Counter(problems.values()).items())
         named = "; ".join(f"{key}: {problem}" for key, problem in list(problems.items())[:20])
         raise MergeRefused(
+            NONE_MISSING,
             f"{len(problems)} of {len(plan.settings.chunk_keys)} chunks of {plan.settings.name}/{sae} cannot be merged "
-            f"({kinds}). {named}. Materialize these chunks of {plan.settings.name}/{sae}/top_k_table first"
+            f"({kinds}). {named}. Materialize these chunks of {plan.settings.name}/{sae}/top_k_table first",
         )
 
 

@@ -18,7 +18,7 @@ BUSY_TIMEOUT_MS = 120_000
 _LOCK_KEY = 0x5AE_FEA7  # PostgreSQL advisory lock of everything that writes results
 
 
-class NewerDatabaseError(RuntimeError):
+class NewerDatabaseError(ValueError):
     """The database was made by a later version of this package."""
 
 

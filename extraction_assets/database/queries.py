@@ -117,8 +117,9 @@ def readable_features(connection: sa.Connection, extraction_id: int, count: int 
     )
     distinct = ordered.drop_duplicates("word").drop_duplicates("neuron_index")
     chosen = [int(index) for index in distinct["neuron_index"]]
-    firing = table[table["activation_count"] > 0].sort_values("max_activation", ascending=False, kind="stable")
-    return [*chosen, *(int(index) for index in firing.index if index not in set(chosen))][:count]
+    shown = sa.select(fa.neuron_index).where(fa.extraction_id == extraction_id, fa.rank == 0)
+    rest = connection.scalars(shown.order_by(fa.max_activation.desc(), fa.neuron_index)).all()
+    return [*chosen, *(index for index in rest if index not in set(chosen))][:count]
 
 
 def _frame(connection: sa.Connection, query: sa.Select[Any]) -> pd.DataFrame:

@@ -140,7 +140,8 @@ def batch_process_features(
     positions that count (default all): what stands elsewhere, NaN too, is ignored. Row 0 is sample ``first_sample``.
     The samples are reduced in groups of ``vectorization_batch_size`` (``auto`` or a positive whole number), halved
     when memory runs out; the table, on the device of the features, does not depend on it.
-    Peak extra memory: 8 bytes per dense entry of one group, 60 bytes per positive one, and O(F * K). Never a copy of the whole input.
+    Peak extra memory: 8 bytes per dense entry of one group, 60 bytes per positive one, and O(F * K). Never a copy of
+    the whole input.
     Raises ValueError where shapes or sizes are wrong, or a counted position holds a NaN or an infinity; MemoryError
     where one sample does not fit.
     """

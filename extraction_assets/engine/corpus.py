@@ -155,12 +155,12 @@ def display_tokens(tokenizer: Any) -> Callable[[list[int]], list[str]]:
 
 def _display_token(tokenizer: Any, token_id: int) -> str:
     text = tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
+    piece = tokenizer.convert_ids_to_tokens(token_id)
     if "\N{REPLACEMENT CHARACTER}" in text:
-        text = _piece_bytes(tokenizer.convert_ids_to_tokens(token_id)) or text
-    return "".join(_ESCAPES.get(ch, ch if ch.isprintable() else f"\\x{ord(ch):02x}") for ch in text)
-
-
-_ESCAPES = {"\n": "\n", "\t": "\t", "\r": "\r"}
+        text = _piece_bytes(piece) or text
+    if piece.startswith("\N{LOWER ONE EIGHTH BLOCK}") and not text.startswith(" "):
+        text = f" {text}"  # SentencePiece drops the space of a token that is decoded by itself
+    return "".join(ch if ch.isprintable() or ch in "\n\t\r" else f"\\x{ord(ch):02x}" for ch in text)
 
 
 def _byte_alphabet() -> dict[str, int]:

@@ -103,7 +103,9 @@ def run_chunk(
     for start, stop in _groups(len(samples.token_ids), settings.batch_size, batch.size):
         hooks: Mapping[str, Tensor] = read_hooks(start, stop) if read_hooks else {}
         for hook, activations in hooks.items():
-            _refuse_non_finite(activations, samples, start, f"the output of hook {hook!r}")
+            readers = ", ".join(repr(task.name) for task in tasks if task.hook == hook)
+            what = f"the output of hook {hook!r}" + (f", which SAE {readers} reads," if readers else "")
+            _refuse_non_finite(activations, samples, start, what)
             if settings.keep_activations:
                 _keep_rows(kept, hook, activations, start, len(samples.token_ids))
         for run in runs:

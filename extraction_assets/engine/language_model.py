@@ -131,6 +131,15 @@ def probe_hooks(path: str, hooks: Sequence[str], *, revision: str | None = None)
         return load_language_model(path, hooks, revision=revision).hook_widths()
 
 
+def context_length(path: str, *, revision: str | None = None) -> int | None:
+    """Positions that a model was made for, by its configuration; None where that does not say."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(path, revision=revision).get_text_config()
+    length = getattr(config, "max_position_embeddings", None)
+    return length if isinstance(length, int) and length > 0 else None
+
+
 def find_module(model: nn.Module, hook: str) -> nn.Module:
     """The module at a dotted path, with or without the prefix that a wrapper puts before it
     (``model.layers.3`` of ``LlamaForCausalLM`` is ``layers.3`` of ``LlamaModel``).
@@ -152,7 +161,7 @@ def find_module(model: nn.Module, hook: str) -> nn.Module:
 def checkpoint_files(path: str, *, revision: str | None = None) -> list[Path]:
     """The files that decide what the model computes: its configuration and weights, sorted by name.
 
-    ``path`` is a folder or a hub id; a hub id is looked up in the local cache first and downloaded if absent.
+    ``path`` is a folder or a hub id, which is downloaded unless the local cache has its newest commit.
     """
     folder = resolve_checkpoint(path, revision=revision)
     files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
@@ -172,7 +181,9 @@ def resolve_checkpoint(path: str, *, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(path, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.txt"]))
+        return Path(
+            snapshot_download(path, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"])
+        )
     except Exception as error:
         raise FileNotFoundError(
             f"no checkpoint {path!r}: there is no such folder, and the Hugging Face hub did not give it ({error})"

@@ -3,18 +3,24 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from extraction_assets.engine.language_model import HookError, probe_hooks
+from extraction_assets.engine.corpus import CorpusError
+from extraction_assets.engine.language_model import HookError, context_length, probe_hooks
 from extraction_assets.engine.sae_formats import CheckpointError, SAEWeights, read_checkpoint
 
 
 def check_combination(
-    model_path: str, saes: Mapping[str, tuple[Path, str]], *, revision: str | None = None
+    model_path: str, saes: Mapping[str, tuple[Path, str]], max_length: int, *, revision: str | None = None
 ) -> dict[str, SAEWeights]:
     """The SAEs' weights by name, after checking that every hook exists and gives what its SAE reads.
 
     ``saes`` is {name: (checkpoint folder, hook)}. Reads the SAEs' weights and the model's configuration, not its
-    weights. Raises CheckpointError or HookError.
+    weights. ``max_length`` is the length of a sample. Raises CheckpointError, HookError or CorpusError.
     """
+    context = context_length(model_path, revision=revision)
+    if context is not None and max_length > context:
+        raise CorpusError(
+            f"max_length is {max_length}, but {model_path} was made for at most {context} positions: lower max_length"
+        )
     weights = {name: read_checkpoint(path) for name, (path, _) in saes.items()}
     widths = probe_hooks(model_path, [hook for _, hook in saes.values()], revision=revision)
     for name, (path, hook) in saes.items():

@@ -116,7 +116,9 @@ class SAE:
             raise ValueError(f"{len(x)} tokens are not a whole number of tiles of {tile}")
         product = x.new_empty(len(x), self.latent_dim)
         for start in range(0, len(x), tile):
-            torch.mm(x[start : start + tile], self._w_enc, out=product[start : start + tile])
+            # Into a result of its own: written straight into ``product``, at an address that is not aligned for
+            # every tile, some matrix kernels take another path with other last bits.
+            product[start : start + tile] = torch.mm(x[start : start + tile], self._w_enc)
         return product
 
     def _pre_activations(self, activations: Tensor, tile: int | None) -> Tensor:

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,10 @@ from extraction_assets.resources.batch_size_field import VectorizationBatchSize
 _LEASE_POLL_SECONDS = 1.0
 
 
+class DeviceError(ValueError):
+    """A device that this host does not have."""
+
+
 def vectorized_by_default() -> bool:
     """``USE_VECTORIZED_EXTRACTION``: 1, true, yes, on (the default) or 0, false, no, off."""
     text = os.environ.get("USE_VECTORIZED_EXTRACTION", "").strip().lower()
@@ -40,7 +45,7 @@ class GpuResource(dg.ConfigurableResource):
     device: str = Field(
         default="auto",
         description="`auto` leases a free GPU of this host, waiting while all are busy, and is the CPU where there is "
-        "none; or a torch device such as `cuda:1` or `cpu`.",
+        "none; or `cuda:1` (a certain GPU, without a lease), or `cpu`.",
     )
     batch_size: int = Field(default=128, ge=1, description="Samples of one forward pass of the model.")
     vectorization_batch_size: VectorizationBatchSize = Field(
@@ -65,13 +70,8 @@ class GpuResource(dg.ConfigurableResource):
     @field_validator("device")
     @classmethod
     def _device_is_known(cls, device: str) -> str:
-        if device != "auto":
-            try:
-                torch.device(device)
-            except RuntimeError as error:
-                raise ValueError(
-                    f"device must be 'auto' or a torch device such as 'cuda:0' or 'cpu', got {device!r}"
-                ) from error
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+            raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}")
         return device
 
     @contextlib.contextmanager
@@ -98,7 +98,7 @@ def choose_device(wanted: str, logger: logging.Logger) -> Iterator[torch.device]
         device = torch.device(wanted)
         count = torch.cuda.device_count()
         if device.type == "cuda" and (device.index or 0) >= count:
-            raise ValueError(f"device {wanted!r} is configured, but torch sees {count} GPU(s); use 'auto' or 'cpu'")
+            raise DeviceError(f"device {wanted!r} is configured, but torch sees {count} GPU(s); use 'auto' or 'cpu'")
         yield device
         return
     count = torch.cuda.device_count()

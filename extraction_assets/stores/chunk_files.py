@@ -40,9 +40,9 @@ def write_activations(path: Path, activations: dict[str, Tensor], record: Record
     _write_safetensors(path, activations, record)
 
 
-def read_activations(path: Path, fingerprint: str) -> dict[str, Tensor]:
-    """{hook: [n, T, D]}, memory-mapped, after checking the file."""
-    return _read_safetensors(path, fingerprint)[0]
+def read_activations(path: Path, fingerprint: str) -> tuple[dict[str, Tensor], Record]:
+    """{hook: [n, T, D]}, memory-mapped, and their record, after checking the file."""
+    return _read_safetensors(path, fingerprint)
 
 
 def write_features(path: Path, features: SparseFeatures, record: Record) -> None:
@@ -115,15 +115,15 @@ def _write_parquet(path: Path, arrow: pa.Table, record: Record) -> None:
 
 
 def _table_to_arrow(table: TopKTable, num_features: int) -> pa.Table:
-    offsets = pa.array(table.firing_offsets.numpy().astype(np.int32))
+    offsets = pa.array(table.firing_offsets.numpy())
     return pa.table(
         {
             "neuron_index": table.neuron_index.numpy(),
             "rank": ranks(table, num_features).numpy().astype(np.int32),
             "sample_index": table.sample_index.numpy(),
             "max_activation": table.max_activation.numpy(),
-            "positions": pa.ListArray.from_arrays(offsets, table.positions.numpy().astype(np.int32)),
-            "activations": pa.ListArray.from_arrays(offsets, table.activations.numpy()),
+            "positions": pa.LargeListArray.from_arrays(offsets, table.positions.numpy().astype(np.int32)),
+            "activations": pa.LargeListArray.from_arrays(offsets, table.activations.numpy()),
         }
     )
 

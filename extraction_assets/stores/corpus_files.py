@@ -111,7 +111,10 @@ def _put_in_place(temporary: Path, folder: Path) -> None:
             return
         except (DamagedFileError, FileNotFoundError):
             os.replace(folder, folder.with_name(f".{uuid.uuid4().hex}.damaged"))
-    os.replace(temporary, folder)
+    try:
+        os.replace(temporary, folder)
+    except OSError:
+        open_corpus(folder.parent, folder.name)  # an equal one has arrived meanwhile, or this says what is wrong
 
 
 def open_corpus(root: Path, fingerprint: str) -> StoredCorpus:

@@ -14,7 +14,7 @@ from extraction_assets.engine.language_model import LanguageModel
 from extraction_assets.engine.sae import SAE
 from extraction_assets.stores.chunk_files import read_table
 from extraction_assets_tests.project import Project
-from extraction_assets_tests.tiny import make_settings
+from extraction_assets_tests.tiny import make_sae, make_settings
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_new_k_costs_no_forward_pass_and_no_encode(
     assert fewer.plan.chunk_state("top_k_table", "000000000008", "relu") == "done"
 
 
-def _check_without_forward_pass(_model: str, saes: dict[str, tuple[Path, str]]) -> dict[str, Any]:
+def _check_without_forward_pass(_model: str, saes: dict[str, tuple[Path, str]], _length: int) -> dict[str, Any]:
     from extraction_assets.engine.sae_formats import read_checkpoint
 
     return {name: read_checkpoint(path) for name, (path, _) in saes.items()}
@@ -106,6 +106,8 @@ def test_a_crash_keeps_the_chunks_before_it(project: Project, monkeypatch: pytes
     monkeypatch.setattr(chunk_run, "run_chunk", crash_at_third)
     with pytest.raises(RuntimeError, match="power cut"):
         project.chunks()
+    recorded = project.instance.get_materialized_partitions(sae_key(project.settings, "relu", "top_k_table"))
+    assert recorded == {"000000000000", "000000000008"}
     assert project.plan.missing_chunks() == ["000000000016"]
     monkeypatch.undo()
     project.chunks(2, 2)
@@ -117,23 +119,19 @@ def test_a_retry_records_done_chunks_again_without_computing_them(
 ) -> None:
     project.chunks()
     _forbid(monkeypatch, chunk_run.ChunkRun, "_compute")
-    run = chunk_run.ChunkRun(project.plan, _gpu(), torch.device("cpu"), _logger())
-    events = list(run.events(project.settings.chunk_keys, set(project.chunk_assets), reuse=True))
-    materialized = [event for event in events if isinstance(event, dg.AssetMaterialization)]
-    assert len(materialized) == 15
-    assert len(events) - len(materialized) == 12  # two checks for each of two SAEs and three chunks
+    (run,) = project.instance.get_runs(limit=1)
+    project.instance.report_run_failed(run)
+    tags = {"dagster/parent_run_id": run.run_id, "dagster/root_run_id": run.run_id}
+    result = project.chunks(tags=tags)
+    assert len(result.get_asset_materialization_events()) == 15
+    assert len(result.get_asset_check_evaluations()) == 12  # two checks for each of two SAEs and three chunks
 
 
-def _gpu() -> Any:
-    from extraction_assets.resources import GpuResource
-
-    return GpuResource(device="cpu")
-
-
-def _logger() -> Any:
-    import logging
-
-    return logging.getLogger("test")
+def test_chunks_that_are_asked_for_anew_are_computed_anew(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.chunks()
+    _forbid(monkeypatch, chunk_run.ChunkRun, "_compute")
+    with pytest.raises(AssertionError, match="_compute was called"):
+        project.chunks()
 
 
 def test_checks_are_recorded_for_each_chunk(project: Project) -> None:
@@ -191,6 +189,36 @@ def test_files_are_byte_identical_whatever_the_engine_and_its_batch(
     other.corpus()
     other.chunks()
     assert other.files() == project.files()
+
+
+def test_a_table_made_from_stored_files_keeps_their_numerics_record(project: Project, tiny_folder: Path) -> None:
+    small = Project(project.settings, project.home, batch_size=4)
+    small.chunks(assets=[activations_key(project.settings), sae_key(project.settings, "relu", "sae_features")])
+    project.chunks(assets=[sae_key(project.settings, sae, "top_k_table") for sae in project.settings.saes])
+    key = project.settings.chunk_keys[0]
+    relu, topk = (
+        read_table(project.plan.chunk_path("top_k_table", key, sae), project.plan.table_fingerprint(key, sae)).record
+        for sae in ("relu", "topk")
+    )
+    assert relu["numerics"]["batch_size"] == 4  # its features were read
+    assert topk["numerics"]["activations"]["batch_size"] == 4  # its activations were read
+    assert topk["numerics"]["batch_size"] == 128
+
+
+def test_an_sae_that_is_not_asked_for_can_be_broken(tiny_folder: Path, home: Path, tmp_path: Path) -> None:
+    values = make_settings(tiny_folder).model_dump()["saes"]
+    values["topk"]["path"] = str(make_sae(tmp_path / "other", "topk"))
+    project = Project(make_settings(tiny_folder, saes=values), home)
+    project.corpus()
+    (tmp_path / "other" / "sae_weights.safetensors").write_bytes(b"cut")
+    project.chunks(assets=[sae_key(project.settings, "relu", "top_k_table")])
+    assert project.plan.chunk_state("top_k_table", "000000000000", "relu") == "done"
+
+
+def test_chunks_and_merge_in_one_run_are_refused_before_work_starts(project: Project) -> None:
+    merge = sae_key(project.settings, "relu", "feature_examples")
+    with pytest.raises(dg.Failure, match="feature_examples must be a run of its own"):
+        project.chunks(assets=[*project.chunk_assets, merge])
 
 
 def test_metadata_holds_numbers_as_numbers(project: Project) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from extraction_assets.assets import examples as examples_module
 from extraction_assets.assets.example_checks import MATCH_TABLES
@@ -72,6 +73,13 @@ def test_missing_chunks_are_named(project: Project) -> None:
     project.chunks(0, 1)
     with pytest.raises(dg.Failure, match=r"1 of 3 chunks of tiny/relu cannot be merged .*000000000016: missing"):
         project.merge("relu")
+    assert _check_status(project, "no_chunk_is_missing") == AssetCheckExecutionRecordStatus.FAILED
+
+
+def _check_status(project: Project, name: str) -> AssetCheckExecutionRecordStatus:
+    """What the UI shows of a check of the merge."""
+    key = dg.AssetCheckKey(dg.AssetKey(["tiny", "relu", "feature_examples"]), name)
+    return project.instance.event_log_storage.get_asset_check_execution_history(key, limit=1)[0].status
 
 
 def test_chunks_of_another_sae_are_refused_and_earlier_rows_stay(project: Project, tmp_path: Path) -> None:
@@ -100,6 +108,7 @@ def test_a_failed_check_of_the_merge_leaves_the_old_rows(project: Project, monke
     monkeypatch.setattr(examples_module, "compare_with_tables", lambda *_: failed)
     with pytest.raises(dg.Failure, match="nothing was changed: made up"):
         project.merge("relu")
+    assert _check_status(project, MATCH_TABLES) == AssetCheckExecutionRecordStatus.FAILED
     assert project.rows(EXAMPLES) == before
 
 
@@ -159,6 +168,12 @@ def test_both_checks_of_the_merge_are_recorded(project: Project) -> None:
         "no_chunk_is_missing": True,
         "examples_match_chunk_tables": True,
     }
+
+
+def test_features_that_fire_below_the_bound_have_counts_and_no_examples(tiny_folder: Path, home: Path) -> None:
+    project = Project(make_settings(tiny_folder, min_activation=1e30), home).everything()
+    assert project.rows(EXAMPLES) == []
+    assert project.rows("SELECT max(activation_count) FROM features") == [(23,)]
 
 
 def test_metadata_shows_five_features_and_counts(project: Project) -> None:

@@ -77,10 +77,13 @@ class Memory:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.failed = 0
         self.done: list[tuple[int, int]] = []
 
     def __call__(self, start: int, stop: int) -> tuple[int, int]:
         if stop - start > self.limit:
+            self.failed += 1
+            assert self.failed < 10, "tried again and again"
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
         self.done.append((start, stop))
         return start, stop
@@ -94,6 +97,12 @@ def test_out_of_memory_halves_and_goes_on_where_it_stopped() -> None:
     batch, memory = AdaptiveBatch(8), Memory(3)
     assert list(batch.map(10, memory)) == [(0, 2), (2, 4), (4, 6), (6, 8), (8, 10)]
     assert (batch.size, batch.halvings) == (2, [8, 4])
+
+
+def test_a_last_batch_that_is_smaller_is_halved_from_its_own_size() -> None:
+    batch = AdaptiveBatch(8)
+    assert list(batch.map(3, Memory(1))) == [(0, 1), (1, 2), (2, 3)]
+    assert (batch.size, batch.halvings) == (1, [3])
 
 
 @settings(max_examples=30)  # every halving collects garbage, which takes a while

@@ -153,6 +153,18 @@ def test_variance_is_that_of_the_counted_positions(expected: ChunkResult, tasks:
         assert result.variance_explained == pytest.approx(by_hand, rel=1e-6)
 
 
+@pytest.mark.parametrize("size", [1, 5, 64])
+def test_variance_is_scored_on_the_first_samples_alone(
+    size: int, monkeypatch: pytest.MonkeyPatch, tasks: list[SaeTask], expected: ChunkResult
+) -> None:
+    monkeypatch.setattr(gpu_pass, "RECONSTRUCTION_SAMPLES", 7)
+    first = run_pass(stored_activations(expected.activations, CPU), tasks, samples=part_of(SAMPLES, 0, 7))
+    found = run_pass(stored_activations(expected.activations, CPU), tasks, size=size)
+    for name, own in found.saes.items():
+        assert own.variance_explained == first.saes[name].variance_explained
+        assert own.variance_explained != expected.saes[name].variance_explained
+
+
 def test_nothing_is_kept_unless_asked_for(model: LanguageModel, tasks: list[SaeTask], expected: ChunkResult) -> None:
     settings = SETTINGS._replace(keep_activations=False, keep_features=False)
     result = run_pass(forward_pass(model, SAMPLES, 4), tasks, settings=settings)
@@ -377,7 +389,22 @@ def test_other_runtime_errors_pass_through(
     assert (batch.size, batch.halvings) == (5, [])
 
 
-# Settings that matter
+# Shapes and settings that matter to the last bits
+
+
+@pytest.mark.parametrize("size", [1, 5, 64])
+def test_every_matrix_product_takes_one_sample(
+    size: int, monkeypatch: pytest.MonkeyPatch, tasks: list[SaeTask], expected: ChunkResult
+) -> None:
+    real, tiles = SAE.encode_sparse, set[int | None]()
+
+    def encode_sparse(self: SAE, activations: Tensor, tile: int | None = None) -> Encoded:
+        tiles.add(tile)
+        return real(self, activations, tile)
+
+    monkeypatch.setattr(SAE, "encode_sparse", encode_sparse)
+    run_pass(stored_activations(expected.activations, CPU), tasks, size=size)
+    assert tiles == {T}
 
 
 def test_the_sae_encodes_with_the_asked_matmul_precision(

@@ -161,6 +161,23 @@ def test_a_forward_pass_over_a_part_is_that_part(any_model: LanguageModel) -> No
         assert torch.equal(read(start, stop)[hook][mask[start:stop]], whole[start:stop][mask[start:stop]])
 
 
+def test_every_forward_pass_has_one_shape_and_never_a_mask_of_ones(any_model: LanguageModel) -> None:
+    """With a mask of ones transformers would choose another attention kernel."""
+    seen: list[tuple[tuple[int, ...], bool]] = []
+    empty: list[bool] = []
+
+    def look(_module: nn.Module, _inputs: Any, named: dict[str, Tensor]) -> None:
+        mask = named.get("attention_mask")
+        seen.append((tuple(named["input_ids"].shape), mask is not None and bool(mask.all())))
+        empty.append(mask is not None and not bool(mask.any(dim=1).all()))  # the softmax of no token is NaN
+
+    any_model.module.register_forward_pre_hook(look, with_kwargs=True)
+    for lengths in ([T] * 4, [T] * 7, [3], [T, 1]):
+        forward_pass(any_model, make_samples(lengths), 4)(0, len(lengths))
+    assert not any(empty)
+    assert set(seen) == {((4 if any_model.is_causal else 5, T), False)}
+
+
 def test_causal_models_are_told_from_others(llama: str, other_models: dict[str, str]) -> None:
     causal = {
         name: load_language_model(path, [HOOKS[name]]).is_causal

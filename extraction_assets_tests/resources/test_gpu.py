@@ -43,7 +43,7 @@ def test_counts_are_positive(field: str) -> None:
 
 
 def test_an_unknown_device_is_refused() -> None:
-    with pytest.raises(ValidationError, match="device must be 'auto' or a torch device"):
+    with pytest.raises(ValidationError, match="device must be 'auto', 'cpu', 'cuda' or 'cuda:N'"):
         GpuResource(device="banana")
 
 

@@ -64,7 +64,9 @@ def test_features_come_back_equal(tmp_path: Path, features: SparseFeatures) -> N
 def test_activations_keep_their_dtype(tmp_path: Path) -> None:
     tensor = torch.randn(2, 3, 4).bfloat16()
     chunk_files.write_activations(tmp_path / "a.safetensors", {"layers.0": tensor}, RECORD)
-    assert torch.equal(chunk_files.read_activations(tmp_path / "a.safetensors", "abc")["layers.0"], tensor)
+    stored, record = chunk_files.read_activations(tmp_path / "a.safetensors", "abc")
+    assert torch.equal(stored["layers.0"], tensor)
+    assert record["fingerprint"] == "abc"
 
 
 def test_a_file_of_another_fingerprint_is_refused(tmp_path: Path, features: SparseFeatures) -> None:

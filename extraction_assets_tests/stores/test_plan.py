@@ -115,6 +115,20 @@ def test_start_sample_keeps_absolute_sample_indices(project: Project, tiny_folde
     assert all(ours[index] == theirs[index] for index in both)
 
 
+def test_the_same_corpus_may_arrive_several_times_at_once(project: Project, tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from extraction_assets.stores.corpus_files import write_corpus
+
+    described = {"source": "s", "tokenizer": "t", "packing": "documents", "start_sample": 0}
+    tokenized = project.plan.corpus.arrays
+    for attempt in range(5):
+        root = tmp_path / str(attempt)
+        with ThreadPoolExecutor(4) as pool:
+            stored = list(pool.map(lambda root: write_corpus(root, tokenized, **described), [root] * 4))
+        assert len({corpus.folder for corpus in stored}) == len(list(root.iterdir())) == 1
+
+
 def test_a_plan_without_a_corpus_says_so(tiny_folder: Path, home: Path) -> None:
     with pytest.raises(CorpusNotReady, match="materialize tiny/corpus first"):
         _ = Project(make_settings(tiny_folder), home).plan

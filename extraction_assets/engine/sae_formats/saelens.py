@@ -52,10 +52,16 @@ def read(path: Path) -> SAEWeights:
         # sae-lens 6 leaves a setting out of cfg.json only where it is at its default, True for this one
         apply_b_dec_to_input=bool(config.get("apply_b_dec_to_input", True)),
         extra={name: tensors[name] for name in _EXTRA[architecture]},
-        k=int(config.get("k", 0)),
+        k=_whole_number(path, config.get("k", 0), "k"),
         rescale_acts_by_decoder_norm=bool(config.get("rescale_acts_by_decoder_norm", False)),
         metadata=config.get("metadata", {}),
     )
+
+
+def _whole_number(path: Path, value: Any, name: str) -> int:
+    if not isinstance(value, int):
+        raise CheckpointError(f"SAE {path}: {name} must be a whole number, got {value!r}")
+    return value
 
 
 def _read_config(path: Path) -> dict[str, Any]:
