@@ -19,7 +19,7 @@ from extraction_assets.engine.sae import SAE, matmul_precision, variance_explain
 from extraction_assets.engine.select import sample_maxima, select_top_k
 from extraction_assets.engine.shapes import FeatureStatistics, Samples, SparseFeatures, TopKTable
 from extraction_assets.engine.sparse import concatenate, keep_counted, take_samples, to_dense
-from extraction_assets.engine.statistics import feature_statistics, merge_statistics
+from extraction_assets.engine.statistics import accumulate, feature_statistics
 
 PROBE_SAMPLES = 4
 """Samples of each chunk whose features are kept for the comparison with the legacy loop."""
@@ -233,7 +233,10 @@ class _SaeRun:
         num_positions = activations.shape[1]
         with matmul_precision(self._settings.matmul_precision):
             encoded = self.task.sae.encode_sparse(activations.reshape(-1, activations.shape[2]), num_positions)
-        wrong = counted & ~encoded.finite.view(counted.shape)
+        attention = self._samples.attention_mask[start:stop].to(self._device)
+        # Stored features may be selected from later by other rules of what counts: then every token must be finite.
+        looked_at = attention if self._settings.keep_features else counted
+        wrong = looked_at & ~encoded.finite.view(counted.shape)
         _raise_for(
             wrong,
             self._samples,
@@ -241,12 +244,13 @@ class _SaeRun:
             f"the pre-activations of SAE {self.task.name!r} at {self.task.hook!r}",
         )
         features = SparseFeatures(*encoded[:3], stop - start, num_positions, self.task.sae.latent_dim)
-        return keep_counted(features, self._samples.attention_mask[start:stop].to(self._device))
+        return keep_counted(features, attention)
 
     def _take(self, batch: "_Batch") -> None:
         """The one place where a batch's results are added up."""
-        parts = [batch.statistics] if self._statistics is None else [self._statistics, batch.statistics]
-        self._statistics = merge_statistics(parts)
+        self._statistics = (
+            batch.statistics if self._statistics is None else accumulate(self._statistics, batch.statistics)
+        )
         if isinstance(self._heap, DeferredTopKHeap):
             assert batch.table is not None
             self._heap.add_batch(batch.table)

@@ -60,6 +60,16 @@ def _scatter_count(index: Tensor, rows: int, columns: int) -> Tensor:
     return torch.bincount(index, minlength=rows * columns).view(rows, columns)
 
 
+def accumulate(total: FeatureStatistics, part: FeatureStatistics) -> FeatureStatistics:
+    """As merging the two, but into the tensors of ``total``: needs no memory, so it cannot fail half-way."""
+    for name in ("sample_count", "token_count", "activation_limbs", "histogram"):
+        getattr(total, name).add_(getattr(part, name))
+    torch.maximum(total.max_activation, part.max_activation, out=total.max_activation)
+    return total._replace(
+        samples_seen=total.samples_seen + part.samples_seen, tokens_seen=total.tokens_seen + part.tokens_seen
+    )
+
+
 def activation_sum(statistics: FeatureStatistics) -> np.ndarray:
     """Sum of each feature's firing activations: float64 [F], rounded once per limb (relative error < 1e-14)."""
     limbs = statistics.activation_limbs.cpu().numpy().astype(np.float64)

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer, decoders, models
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from extraction_assets.engine.corpus import (
     CorpusError,
@@ -168,6 +169,12 @@ def test_pieces_of_an_emoji_show_their_bytes(tokenizer: Any) -> None:
 @pytest.mark.parametrize(("text", "shown"), [("\0", r"\x00"), ("\x1b", r"\x1b"), ("\x7f", r"\x7f")])
 def test_control_characters_are_escaped(tokenizer: Any, text: str, shown: str) -> None:
     assert display(tokenizer, text) == [shown]
+
+
+def test_a_sentencepiece_word_keeps_its_space() -> None:
+    pieces = Tokenizer(models.WordLevel({"\N{LOWER ONE EIGHTH BLOCK}the": 0, "re": 1}, "re"))
+    pieces.decoder = decoders.Metaspace()
+    assert display_tokens(PreTrainedTokenizerFast(tokenizer_object=pieces))([0, 1]) == [" the", "re"]
 
 
 def test_special_tokens_display_as_their_names(tokenizer: Any) -> None:

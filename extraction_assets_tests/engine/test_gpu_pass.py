@@ -271,10 +271,12 @@ def at(row: int, position: int) -> Tensor:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("size", [1, 5, 64])
-def test_a_hook_output_that_is_not_finite_names_hook_and_sample(
+def test_a_hook_output_that_is_not_finite_names_hook_saes_and_sample(
     value: float, size: int, tasks: list[SaeTask], expected: ChunkResult
 ) -> None:
-    message = r"output of hook 'layers\.1' holds a NaN or an infinity in sample 1022, position 4"
+    message = (
+        r"output of hook 'layers\.1', which SAE 'jumprelu', 'topk' reads, holds a NaN .* in sample 1022, position 4"
+    )
     with pytest.raises(NonFiniteError, match=message):
         run_pass(with_values(expected, at(22, 4), value), tasks, size=size)
 
@@ -289,7 +291,7 @@ def test_a_model_with_broken_weights_is_noticed(llama: str, tasks: list[SaeTask]
     broken = load_language_model(llama, ["layers.0", "layers.1"])
     with torch.no_grad():
         broken.module.layers[1].mlp.down_proj.weight[3] = float("nan")  # type: ignore[index]
-    with pytest.raises(NonFiniteError, match=r"hook 'layers\.1' holds a NaN or an infinity in sample 1001, position 1"):
+    with pytest.raises(NonFiniteError, match=r"hook 'layers\.1', .* a NaN or an infinity in sample 1001, position 1"):
         run_pass(forward_pass(broken, SAMPLES, 4), tasks)
 
 

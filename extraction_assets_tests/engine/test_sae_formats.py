@@ -115,6 +115,11 @@ def test_k_out_of_range_is_refused(tmp_path: Path, k: int) -> None:
     refused(tiny.make_sae(tmp_path / "topk", "topk", k=k), f"k is {k}, it must be between 1 and 48 features")
 
 
+@pytest.mark.parametrize("k", ["many", None, 2.5])
+def test_k_that_is_no_whole_number_is_refused(tmp_path: Path, k: object) -> None:
+    refused(tiny.make_sae(tmp_path / "topk", "topk", k=k), "k must be a whole number, got ")
+
+
 def test_half_precision_weights_are_widened(folder: Path) -> None:
     set_tensor(folder, "W_enc", lambda tensor: tensor.bfloat16())
     assert {tensor.dtype for tensor in read_checkpoint(folder).tensors().values()} == {torch.float32}

@@ -10,11 +10,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extraction_assets.engine.select import sample_maxima
 from extraction_assets.engine.shapes import FeatureStatistics
+from extraction_assets.engine.sparse import dense_to_sparse
 from extraction_assets.engine.statistics import (
     HISTOGRAM_BINS,
     HISTOGRAM_EDGES,
+    accumulate,
     activation_sum,
+    feature_statistics,
     mean_activation,
     merge_statistics,
 )
@@ -137,3 +141,14 @@ def test_all_counts_are_64_bit() -> None:
     found = of_values([1.0])
     for column in (found.sample_count, found.token_count, found.activation_limbs, found.histogram):
         assert column.dtype == torch.int64
+
+
+def test_accumulating_into_the_first_equals_merging() -> None:
+    generator = torch.Generator().manual_seed(0)
+    parts = []
+    for _ in range(3):
+        features = dense_to_sparse(torch.randn(3, 5, 7, generator=generator).relu())
+        parts.append(feature_statistics(features, sample_maxima(features), torch.ones(3, 5, dtype=torch.bool)))
+    merged = merge_statistics(parts)
+    total = accumulate(accumulate(parts[0], parts[1]), parts[2])
+    assert all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(total, merged, strict=True))
