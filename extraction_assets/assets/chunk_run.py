@@ -211,7 +211,9 @@ class ChunkRun:
             stored = None
             if own == {"top_k_table"} and self.plan.chunk_state("sae_features", key, name) == "done":
                 path = self.plan.chunk_path("sae_features", key, name)
-                stored, records[name] = read_features(path, self.plan.features_fingerprint(key, name))
+                features, record = read_features(path, self.plan.features_fingerprint(key, name))
+                if record["all_finite"]:
+                    stored, records[name] = features, record
             tasks.append(SaeTask(name, self.plan.settings.saes[name].hook, sae, stored))
         return tasks, records
 
@@ -335,6 +337,7 @@ class _Outcome:
         record: dict[str, Any] = {"fingerprint": fingerprint, "numerics": self._numerics(sae)}
         if sae is not None:
             record["variance_explained"] = self.saes[sae].variance_explained
+            record["all_finite"] = self.result.saes[sae].all_finite
             record["checks"] = {
                 evaluation.check_name: evaluation.passed
                 for evaluation in self.evaluations

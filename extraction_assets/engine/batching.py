@@ -100,6 +100,7 @@ class AdaptiveBatch:
             if result is not None:
                 yield result[0]
                 start = stop
+            del result  # or a batch would be kept while the next one is made
 
     def _attempt(self, start: int, stop: int, work: Callable[[int, int], Result]) -> tuple[Result] | None:
         """The work's result, or None after a halving."""

@@ -67,6 +67,9 @@ class SaeResult(NamedTuple):
     """Dense features float32 [T, F] of a few samples by row of the chunk, for the comparison with the legacy loop."""
     variance_explained: float
     """Over a few samples; NaN where the features were read from a file."""
+    all_finite: bool
+    """Whether no token at all, counted or not, has a NaN or an infinity: else its features cannot be selected from
+    again by other rules of what counts."""
 
 
 class ChunkResult(NamedTuple):
@@ -181,6 +184,7 @@ class _SaeRun:
         else:
             self._heap = LegacyHeaps(task.sae.latent_dim, settings.top_k, settings.min_activation)
         self._statistics: FeatureStatistics | None = None
+        self._all_finite = torch.ones((), dtype=torch.bool, device=device)
         self._features: list[SparseFeatures] = []
         self._probe: dict[int, Tensor] = {}
         self._scored: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -195,6 +199,7 @@ class _SaeRun:
 
         for result in self._batch.map(stop - start, work):
             self._take(result)
+            del result  # or a batch would be kept while the next one is made
 
     def result(self) -> SaeResult:
         assert self._statistics is not None, "a chunk has at least one sample"
@@ -208,6 +213,7 @@ class _SaeRun:
             features=concatenate(self._features) if self._features else None,
             probe=self._probe,
             variance_explained=variance,
+            all_finite=bool(self._all_finite),
         )
 
     def _reduce(self, start: int, stop: int, activations: Tensor | None) -> "_Batch":
@@ -234,9 +240,9 @@ class _SaeRun:
         with matmul_precision(self._settings.matmul_precision):
             encoded = self.task.sae.encode_sparse(activations.reshape(-1, activations.shape[2]), num_positions)
         attention = self._samples.attention_mask[start:stop].to(self._device)
-        # Stored features may be selected from later by other rules of what counts: then every token must be finite.
-        looked_at = attention if self._settings.keep_features else counted
-        wrong = looked_at & ~encoded.finite.view(counted.shape)
+        finite = encoded.finite.view(counted.shape)  # [n, T]
+        self._all_finite &= (finite | ~attention).all()
+        wrong = counted & ~finite
         _raise_for(
             wrong,
             self._samples,
