@@ -127,7 +127,7 @@ def run(ctx: click.Context, name: str, chunks: str | None, missing: bool, **opti
         keys = _chosen_chunks(settings, runner.missing_chunks() if missing else settings.chunk_keys, chunks)
         for first, last in runner.ranges(keys):
             click.echo(f"chunks {first} to {last}", err=True)
-            runner.materialize_chunks(first, last)
+            runner.materialize_chunks(first, last, only_missing=missing)
         left = runner.missing_chunks()
         if left:
             click.echo(f"{len(left)} of {len(settings.chunk_keys)} chunks are missing: nothing merged yet")

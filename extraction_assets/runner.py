@@ -7,7 +7,8 @@ from typing import Any, Self
 
 import dagster as dg
 
-from extraction_assets.assets.keys import activations_key, corpus_key, sae_key
+from extraction_assets.assets.chunk_run import chunk_targets
+from extraction_assets.assets.keys import corpus_key, sae_key
 from extraction_assets.plan import ExtractionPlan
 from extraction_assets.settings import ExtractionSettings
 
@@ -52,14 +53,18 @@ class Runner:
     def materialize_corpus(self) -> None:
         self._execute([corpus_key(self._settings)], self._gpu_config)
 
-    def materialize_chunks(self, first: str, last: str) -> None:
-        """The chunk assets of the keys from ``first`` to ``last``, in one run."""
-        keys = [activations_key(self._settings)]
-        keys += [
-            sae_key(self._settings, sae, a) for sae in self._settings.saes for a in ("sae_features", "top_k_table")
+    def materialize_chunks(self, first: str, last: str, *, only_missing: bool = False) -> None:
+        """The chunk assets of the keys from ``first`` to ``last``, in one run; with ``only_missing`` those assets alone
+        that some of these chunks lack, so that what is stored upstream is read."""
+        plan, every = self._plan(), self._settings.chunk_keys
+        keys = every[every.index(first) : every.index(last) + 1]
+        targets = [
+            target
+            for target in chunk_targets(plan)
+            if not only_missing or any(plan.chunk_state(target.asset, key, target.sae) != "done" for key in keys)
         ]
         tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
-        self._execute(keys, self._gpu_config, tags)
+        self._execute([target.key for target in targets], self._gpu_config, tags)
 
     def merge(self, sae: str) -> None:
         """The merged examples of an SAE, and their report."""
@@ -73,7 +78,7 @@ class Runner:
 
     def missing_chunks(self) -> list[str]:
         """Keys of chunks without durable top-k tables of the current settings."""
-        return ExtractionPlan(self._settings, self._resources["chunk_store"].open()).missing_chunks()
+        return self._plan().missing_chunks()
 
     def ranges(self, keys: Sequence[str]) -> Iterator[tuple[str, str]]:
         """Contiguous ranges of partition keys, at most ``partitions_per_run`` long, as (first, last)."""
@@ -87,6 +92,9 @@ class Runner:
             current.append(key)
         if current:
             yield current[0], current[-1]
+
+    def _plan(self) -> ExtractionPlan:
+        return ExtractionPlan(self._settings, self._resources["chunk_store"].open())
 
     def _execute(
         self,

@@ -65,6 +65,24 @@ def test_chunks_takes_a_slice_and_merges_once_none_is_missing(module: str) -> No
     assert "1 chunks, 2 merge(s)" in rest.output
 
 
+def test_missing_reads_what_is_stored_upstream(module: str, home: Path) -> None:
+    _invoke(module, "run", "tiny")
+    next(home.glob("tiny/relu/top_k_table/000000000008-*.parquet")).unlink()
+    result = _invoke(module, "run", "tiny", "--missing")
+    assert result.exit_code == 0, result.output
+    with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
+        events = {
+            asset: len(instance.fetch_materializations(dg.AssetKey(["tiny", *asset.split("/")]), limit=100).records)
+            for asset in ("model_activations", "relu/sae_features", "relu/top_k_table", "topk/top_k_table")
+        }
+    assert events == {
+        "model_activations": 3,
+        "relu/sae_features": 3,
+        "relu/top_k_table": 4,
+        "topk/top_k_table": 3,
+    }
+
+
 def test_status_counts_done_stale_and_missing(module: str) -> None:
     assert "all 3 chunks are missing" in _invoke(module, "status", "tiny").output
     _invoke(module, "run", "tiny", "--chunks", ":2")

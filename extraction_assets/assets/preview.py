@@ -22,7 +22,9 @@ def preview(connection: sa.Connection, extraction_id: int, top_positions: int, c
 def context_markdown(example: Example) -> str:
     """The tokens around an example's strongest position, that one in bold."""
     before, token, after = context(example)
-    return f"{_cell(before)}**{_cell(token)}**{_cell(after)}"
+    word = token.strip() or "␣"  # Markdown takes ** beside a space for asterisks
+    head, _, tail = token.partition(token.strip()) if token.strip() else ("", "", "")
+    return f"{_cell(before + head)}**{_cell(word)}**{_cell(tail + after)}"
 
 
 def context(example: Example, width: int = CONTEXT_TOKENS) -> tuple[str, str, str]:
