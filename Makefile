@@ -12,7 +12,7 @@ demo: $(INSTALLED)
 	@echo "The UI with the history of these runs: make ui, then http://127.0.0.1:3000"
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 ui: $(INSTALLED)
 	$(BIN)/extraction-assets ui --workspace workspace.yaml

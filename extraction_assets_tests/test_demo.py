@@ -17,7 +17,7 @@ from extraction_assets_tests.brute_force import StoredFeatures, feature_counts, 
 
 DEMO = Path(extraction_assets.demo.__file__).parent
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="session")
