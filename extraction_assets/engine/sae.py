@@ -11,6 +11,9 @@ from torch import Tensor
 from extraction_assets.engine.sae_formats import SAEWeights, read_checkpoint
 from extraction_assets.engine.shapes import SparseFeatures
 
+_ALIGNMENT = 64
+"""Bytes: torch's allocators begin every tensor at a multiple of this, and no kernel asks for more."""
+
 
 class Encoded(NamedTuple):
     """Positive activations of some tokens, ordered by (token, feature)."""
@@ -106,8 +109,8 @@ class SAE:
         )  # [n * T, D]
         return (summed + self._b_dec).view(features.num_samples, features.num_positions, self.d_in)
 
-    def _product(self, activations: Tensor, tile: int | None) -> Tensor:
-        """[N, D] -> xW, float32 [N, F], one matrix product for every ``tile`` tokens."""
+    def _product(self, activations: Tensor, bias: Tensor | None, tile: int | None) -> Tensor:
+        """[N, D] -> xW (+ bias), float32 [N, F], one matrix product for every ``tile`` tokens."""
         x = activations.float()
         if self._apply_b_dec_to_input:
             x = x - self._b_dec
@@ -115,15 +118,23 @@ class SAE:
         if len(x) % tile:
             raise ValueError(f"{len(x)} tokens are not a whole number of tiles of {tile}")
         product = x.new_empty(len(x), self.latent_dim)
+        # Some matrix kernels take another path, with other last bits, for a result that is not aligned in memory. Where
+        # not every tile is, each gets a result of its own, which is.
+        aligned = tile * self.latent_dim * product.element_size() % _ALIGNMENT == 0
         for start in range(0, len(x), tile):
-            # Into a result of its own: written straight into ``product``, at an address that is not aligned for
-            # every tile, some matrix kernels take another path with other last bits.
-            product[start : start + tile] = torch.mm(x[start : start + tile], self._w_enc)
+            own = product[start : start + tile]
+            result = own if aligned else torch.empty_like(own)
+            if bias is None:
+                torch.mm(x[start : start + tile], self._w_enc, out=result)
+            else:
+                torch.addmm(bias, x[start : start + tile], self._w_enc, out=result)
+            if not aligned:
+                own.copy_(result)
         return product
 
     def _pre_activations(self, activations: Tensor, tile: int | None) -> Tensor:
         """[N, D] -> xW + b, float32 [N, F]."""
-        pre = self._product(activations, tile).add_(self._b_enc)
+        pre = self._product(activations, self._b_enc, tile)
         return pre if self._scale is None else pre.mul_(self._scale)
 
     def _dense(self, activations: Tensor, tile: int | None) -> tuple[Tensor, Tensor]:
@@ -137,7 +148,7 @@ class SAE:
         return pre.relu_(), finite
 
     def _gated(self, activations: Tensor, tile: int | None) -> tuple[Tensor, Tensor]:
-        product = self._product(activations, tile)
+        product = self._product(activations, None, tile)
         gate = product + self._b_enc  # [N, F]
         magnitude = product.mul_(self._extra["r_mag"].exp()).add_(self._extra["b_mag"])
         finite = _finite_rows(gate) & _finite_rows(magnitude)
