@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Part of every fingerprint: raised whenever the meaning or the form of stored bytes changes."""
 
 LENGTH = 24
