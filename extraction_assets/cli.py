@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,12 +118,13 @@ def run(ctx: click.Context, name: str, chunks: str | None, missing: bool, **opti
 
     definitions = _definitions(ctx.obj)
     settings = _find(definitions, name)
+    chosen = _chosen_chunks(settings, chunks)
     os.environ.setdefault("EXTRACTION_PROGRESS", "bar")
     started = time.perf_counter()
     with Runner(definitions, settings, options, verbose=ctx.parent.params["debug"] if ctx.parent else False) as runner:
         click.echo(f"corpus of {name}", err=True)
         runner.materialize_corpus()
-        keys = _chosen_chunks(settings, runner.missing_chunks() if missing else settings.chunk_keys, chunks)
+        keys = [key for key in runner.missing_chunks() if key in chosen] if missing else chosen
         for first, last in runner.ranges(keys):
             click.echo(f"chunks {first} to {last}", err=True)
             runner.materialize_chunks(first, last, only_missing=missing)
@@ -278,10 +278,10 @@ def _find(definitions: "dg.Definitions", name: str) -> "ExtractionSettings":
     return extractions[name]
 
 
-def _chosen_chunks(settings: "ExtractionSettings", keys: Sequence[str], chunks: str | None) -> list[str]:
-    """The keys of ``keys`` that a slice of all chunks holds."""
+def _chosen_chunks(settings: "ExtractionSettings", chunks: str | None) -> list[str]:
+    """The keys that a slice of all chunks holds."""
     if chunks is None:
-        return list(keys)
+        return settings.chunk_keys
     match = re.fullmatch(r"(\d*):(\d*)", chunks)
     if not match:
         raise click.ClickException(f"--chunks takes A:B with whole numbers, such as 0:4, got {chunks!r}")
@@ -289,7 +289,7 @@ def _chosen_chunks(settings: "ExtractionSettings", keys: Sequence[str], chunks: 
     inside = settings.chunk_keys[slice(start, stop)]
     if not inside:
         raise click.ClickException(f"--chunks {chunks} holds none of the {len(settings.chunk_keys)} chunks")
-    return [key for key in keys if key in inside]
+    return inside
 
 
 def _merge_state(engine: "sa.Engine", plan: "ExtractionPlan", sae: str) -> str:

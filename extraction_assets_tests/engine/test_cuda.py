@@ -1,7 +1,6 @@
-"""What only a GPU can show: the same engine on CUDA tensors, memory that really runs out, the lease of a real GPU."""
+"""What only a GPU can show: the same engine on CUDA tensors, and memory that really runs out."""
 
 import contextlib
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,20 +126,3 @@ def test_memory_that_runs_out_halves_the_batch_and_changes_no_result(
 def test_available_memory_respects_the_process_fraction() -> None:
     with limited_memory(2**28):
         assert 0 <= available_memory_gb(CUDA) <= 0.25
-
-
-def test_auto_leases_the_gpu_and_a_second_run_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("dagster", reason="the resource is Dagster's")
-    from extraction_assets.resources import gpu
-
-    monkeypatch.setattr(gpu.tempfile, "gettempdir", lambda: str(tmp_path))
-    logger = logging.getLogger("test")
-    with gpu.choose_device("auto", logger) as device:
-        assert device.type == "cuda"
-        uuids = [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]
-        with pytest.raises(TimeoutError), gpu.lease(uuids[:1], logger, tmp_path / "extraction-assets-gpus", _no_wait):
-            pass
-
-
-def _no_wait(_seconds: float) -> None:
-    raise TimeoutError

@@ -10,6 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from extraction_assets.resources import GpuResource
+from extraction_assets.resources import gpu as gpu_module
 from extraction_assets.resources.gpu import lease
 
 LOGGER = logging.getLogger("test")
@@ -101,3 +102,16 @@ def test_a_killed_process_gives_its_gpu_back(tmp_path: Path) -> None:
     process.join()
     with lease(["GPU-a"], LOGGER, tmp_path, sleep=lambda _: pytest.fail("the GPU is still held")) as index:
         assert index == 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU; the lease itself is tested without one")
+def test_auto_leases_a_real_gpu_and_a_second_run_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_module.tempfile, "gettempdir", lambda: str(tmp_path))
+
+    def no_wait(_seconds: float) -> None:
+        raise TimeoutError
+
+    with GpuResource().use_device(LOGGER) as device:
+        uuid = str(torch.cuda.get_device_properties(device).uuid)
+        with pytest.raises(TimeoutError), lease([uuid], LOGGER, tmp_path / "extraction-assets-gpus", no_wait):
+            pass
