@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -22,9 +22,9 @@ from extraction_assets.engine.gpu_pass import (
     PassSettings,
     SaeResult,
     SaeTask,
+    chunk_steps,
     forward_pass,
     numerics_record,
-    run_chunk,
     stored_activations,
 )
 from extraction_assets.engine.language_model import LanguageModel, load_language_model, resolve_checkpoint
@@ -88,6 +88,7 @@ class ChunkRun:
         self.plan, self.gpu, self.device, self._logger = plan, gpu, device, logger
         self._targets = [target for target in chunk_targets(plan) if target.key in selected]
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chunk-writer")
+        self._pending: _Pending | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -106,29 +107,43 @@ class ChunkRun:
         With ``reuse`` (a retry), a chunk whose selected files are all there is not computed again: its events are
         recorded anew, because a partition without one counts as failed.
         """
-        targets, settings = self._targets, self.plan.settings
+        settings = self.plan.settings
         total = sum(len(range(*settings.chunk_rows(key).indices(settings.evaluation_samples))) for key in keys)
-        pending: tuple[str, Future[list[Written]], list[dg.AssetCheckEvaluation]] | None = None
         with progress("chunks", total, "samples", self._logger) as update:
             for key in keys:
-                if reuse and all(self.plan.chunk_state(t.asset, key, t.sae) == "done" for t in targets):
+                if reuse and all(self.plan.chunk_state(t.asset, key, t.sae) == "done" for t in self._targets):
                     update(len(self.plan.samples(key).token_ids))
-                    yield from self._recorded_again(key, targets)
+                    yield from self._recorded_again(key, self._targets)
                     continue
-                try:
-                    outcome = self._compute(key, targets, update)
-                except Exception:
-                    if pending is not None:  # what is durable is recorded, whatever happens to the next chunk
-                        yield from _durable(*pending)
-                    raise
-                if pending is not None:
-                    yield from _durable(*pending)
-                    pending = None
+                outcome = yield from self._computed(key, update)
+                yield from self._durable()
                 yield from outcome.refusals()
-                written = self._writer.submit(self._write, key, targets, outcome)
-                pending = (key, written, outcome.evaluations)
-            if pending is not None:
-                yield from _durable(*pending)
+                written = self._writer.submit(self._write, key, self._targets, outcome)
+                self._pending = _Pending(key, written, outcome.evaluations)
+            yield from self._durable()
+
+    def _computed(self, key: str, update: Callable[[int], None]) -> Generator[Event, None, "_Outcome"]:
+        """Computes a chunk; between its batches, yields the events of the chunk before as soon as it is durable."""
+        steps = self._compute(key, self._targets)
+        try:
+            while True:
+                update(next(steps))
+                if self._pending is not None and self._pending.written.done():
+                    yield from self._durable()
+        except StopIteration as finished:
+            outcome: _Outcome = finished.value
+            return outcome
+        except Exception:
+            yield from self._durable()  # what was computed before is recorded, whatever happens to this chunk
+            raise
+
+    def _durable(self) -> Iterator[Event]:
+        """Waits for the files of the chunk that is being written, if there is one, and gives its events."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            for one in pending.written.result():
+                yield _materialization(pending.key, one)
+            yield from pending.evaluations
 
     @cached_property
     def saes(self) -> dict[str, SAE]:
@@ -170,14 +185,14 @@ class ChunkRun:
         model = self.plan.settings.language_model
         return str(resolve_checkpoint(model.path, revision=model.revision))
 
-    def _compute(self, key: str, targets: list[Target], update: Any) -> "_Outcome":
+    def _compute(self, key: str, targets: list[Target]) -> Generator[int, None, "_Outcome"]:
         samples, pass_settings = self.plan.samples(key), self._pass_settings(targets)
         tasks, feature_records = self._tasks(key, targets)
         needs_hooks = pass_settings.keep_activations or any(task.stored_features is None for task in tasks)
         reader, dtype, source = self._reader(key, samples, pass_settings) if needs_hooks else (None, "", None)
         rng = random.Random(int(key))
         rows = sorted(rng.sample(range(len(samples.token_ids)), min(PROBE_SAMPLES, len(samples.token_ids))))
-        result = run_chunk(samples, reader, tasks, pass_settings, self.batch, self.device, rows, update)
+        result = yield from chunk_steps(samples, reader, tasks, pass_settings, self.batch, self.device, rows)
         numerics = numerics_record(self.device, dtype, pass_settings, samples.token_ids.shape[1])
         if source is not None:
             numerics["activations"] = source["numerics"]
@@ -298,6 +313,14 @@ class ChunkRun:
                     yield dg.AssetCheckEvaluation(target.key, name, passed, blocking=True, partition=key)
 
 
+class _Pending(NamedTuple):
+    """A chunk whose files are being written."""
+
+    key: str
+    written: Future[list[Written]]
+    evaluations: list[dg.AssetCheckEvaluation]
+
+
 class _SaeOutcome(NamedTuple):
     variance_explained: float
     legacy: LegacyComparison
@@ -381,13 +404,6 @@ def chunk_targets(plan: ExtractionPlan) -> list[Target]:
         targets.append(Target(sae_key(settings, sae, "sae_features"), "sae_features", sae))
         targets.append(Target(sae_key(settings, sae, "top_k_table"), "top_k_table", sae))
     return targets
-
-
-def _durable(key: str, written: "Future[list[Written]]", evaluations: list[dg.AssetCheckEvaluation]) -> Iterator[Event]:
-    """Waits for a chunk's files and gives its events."""
-    for one in written.result():
-        yield _materialization(key, one)
-    yield from evaluations
 
 
 def _materialization(key: str, written: Written) -> dg.AssetMaterialization:

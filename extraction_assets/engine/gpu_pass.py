@@ -5,7 +5,7 @@ The only place that calls all of the engine. Tensors stay on the device from the
 
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -89,9 +89,27 @@ def run_chunk(
     batch: AdaptiveBatch,
     device: torch.device,
     probe_rows: list[int],
-    on_progress: Callable[[int], None] = lambda _: None,
 ) -> ChunkResult:
-    """One pass over a chunk.
+    """One pass over a chunk, from beginning to end; see ``chunk_steps``."""
+    steps = chunk_steps(samples, read_hooks, tasks, settings, batch, device, probe_rows)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as finished:
+            result: ChunkResult = finished.value
+            return result
+
+
+def chunk_steps(
+    samples: Samples,
+    read_hooks: HookReader | None,
+    tasks: list[SaeTask],
+    settings: PassSettings,
+    batch: AdaptiveBatch,
+    device: torch.device,
+    probe_rows: list[int],
+) -> Generator[int, None, ChunkResult]:
+    """One pass over a chunk: yields the number of samples of each group that is done, returns the chunk's result.
 
     ``read_hooks`` gives the hook outputs (``forward_pass`` or ``stored_activations``); it may be None where
     every task has stored features and no activations are kept. ``batch`` says how many samples are reduced at
@@ -113,7 +131,7 @@ def run_chunk(
                 _keep_rows(kept, hook, activations, start, len(samples.token_ids))
         for run in runs:
             run.add(start, stop, hooks.get(run.task.hook))
-        on_progress(stop - start)
+        yield stop - start
     return ChunkResult(kept, {run.task.name: run.result() for run in runs}, time.perf_counter() - started)
 
 

@@ -96,7 +96,7 @@ def compare_with_legacy(
     loop finds must stand in the table with the same maximum and firings, or be beaten by K others. Stops after
     ``seconds``; the pairs are visited in the given order.
     """
-    kept = _examples_of(table, features)
+    kept = _KeptExamples(table)
     least = float(np.float32(min_activation))
     deadline = time.monotonic() + seconds
     pairs, mismatches = 0, []
@@ -105,7 +105,7 @@ def compare_with_legacy(
         for slot, feature in enumerate(features):
             firings = column_firings(columns[:, slot], mask)
             pairs += 1
-            if not _agrees(kept[feature], first_sample + row, firings, top_k, least):
+            if not _agrees(kept, feature, first_sample + row, firings, top_k, least):
                 mismatches.append(
                     f"feature {feature}, sample {first_sample + row}: the legacy loop finds {firings[:5]}"
                 )
@@ -114,38 +114,41 @@ def compare_with_legacy(
     return LegacyComparison(pairs, mismatches)
 
 
-def _examples_of(table: TopKTable, features: Sequence[int]) -> dict[int, list[tuple[float, int, Firings]]]:
-    """The table's examples of a few features: feature -> [(max_activation, sample_index, firings)]."""
-    wanted = torch.tensor(list(features), dtype=torch.int64)
-    starts = torch.searchsorted(table.neuron_index, wanted).tolist()
-    ends = torch.searchsorted(table.neuron_index, wanted, right=True).tolist()
-    offsets = table.firing_offsets.tolist()
-    examples: dict[int, list[tuple[float, int, Firings]]] = {}
-    for feature, start, end in zip(features, starts, ends, strict=True):
-        examples[feature] = [
-            (
-                float(table.max_activation[e]),
-                int(table.sample_index[e]),
-                list(
-                    zip(
-                        table.positions[offsets[e] : offsets[e + 1]].tolist(),
-                        table.activations[offsets[e] : offsets[e + 1]].tolist(),
-                        strict=True,
-                    )
-                ),
-            )
-            for e in range(start, end)
-        ]
-    return examples
+class _KeptExamples:
+    """Looks up a table's examples one feature at a time: the probe sees few of them, and its time is short."""
+
+    def __init__(self, table: TopKTable) -> None:
+        self._neurons, self._samples, self._maxima, self._offsets, self._positions, self._activations = (
+            column.numpy() for column in table
+        )
+
+    def rows(self, feature: int) -> range:
+        """The rows of a feature's examples, strongest first."""
+        first, last = np.searchsorted(self._neurons, [feature, feature + 1])
+        return range(int(first), int(last))
+
+    def of_sample(self, rows: range, sample: int) -> list[tuple[float, Firings]]:
+        """(max_activation, firings) of the examples that are of ``sample``; at most one where the table is sound."""
+        found = np.flatnonzero(self._samples[rows.start : rows.stop] == sample).tolist()
+        return [(float(self._maxima[rows[slot]]), self._firings(rows[slot])) for slot in found]
+
+    def weakest(self, rows: range) -> tuple[float, int]:
+        """(-max_activation, sample_index) of a feature's last example: orders like the examples do."""
+        return -float(self._maxima[rows[-1]]), int(self._samples[rows[-1]])
+
+    def _firings(self, row: int) -> Firings:
+        own = slice(int(self._offsets[row]), int(self._offsets[row + 1]))
+        return list(zip(self._positions[own].tolist(), self._activations[own].tolist(), strict=True))
 
 
 def _agrees(
-    kept: list[tuple[float, int, Firings]], sample: int, firings: Firings, top_k: int, min_activation: float
+    kept: _KeptExamples, feature: int, sample: int, firings: Firings, top_k: int, min_activation: float
 ) -> bool:
     """Whether a feature's kept examples are what they must be if ``sample`` has these firings."""
-    own = [example for example in kept if example[1] == sample]
+    rows = kept.rows(feature)
+    own = kept.of_sample(rows, sample)
     if not firings or firings[0][1] <= min_activation:
         return not own
     if own:
-        return own == [(firings[0][1], sample, firings)] and len(kept) <= top_k
-    return len(kept) == top_k and (-kept[-1][0], kept[-1][1]) < (-firings[0][1], sample)
+        return own == [(firings[0][1], firings)] and len(rows) <= top_k
+    return len(rows) == top_k and kept.weakest(rows) < (-firings[0][1], sample)

@@ -1,5 +1,6 @@
 """Chunk assets: subsets, reuse of what is stored, events, checks, byte identity."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from extraction_assets.assets.keys import activations_key, sae_key
 from extraction_assets.engine import gpu_pass
 from extraction_assets.engine.language_model import LanguageModel
 from extraction_assets.engine.sae import SAE
+from extraction_assets.engine.shapes import Samples
 from extraction_assets.stores.chunk_files import read_table
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_sae, make_settings
@@ -101,9 +103,9 @@ def test_a_crash_keeps_the_chunks_before_it(project: Project, monkeypatch: pytes
         calls.append(1)
         if len(calls) == 3:
             raise RuntimeError("power cut")
-        return gpu_pass.run_chunk(*args, **options)
+        return gpu_pass.chunk_steps(*args, **options)
 
-    monkeypatch.setattr(chunk_run, "run_chunk", crash_at_third)
+    monkeypatch.setattr(chunk_run, "chunk_steps", crash_at_third)
     with pytest.raises(RuntimeError, match="power cut"):
         project.chunks()
     recorded = project.instance.get_materialized_partitions(sae_key(project.settings, "relu", "top_k_table"))
@@ -112,6 +114,26 @@ def test_a_crash_keeps_the_chunks_before_it(project: Project, monkeypatch: pytes
     monkeypatch.undo()
     project.chunks(2, 2)
     assert Project.everything(project).plan.missing_chunks() == []
+
+
+def test_a_chunk_is_recorded_while_the_next_one_computes(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, seen = sae_key(project.settings, "relu", "top_k_table"), []
+
+    def wait_for_the_writer(samples: Samples, *args: Any) -> Any:
+        steps = gpu_pass.chunk_steps(samples, *args)
+        yield next(steps)
+        if samples.first_sample == 8:
+            deadline = time.monotonic() + 60
+            while project.plan.missing_chunks()[0] == "000000000000" and time.monotonic() < deadline:
+                time.sleep(0.01)
+            while not seen and time.monotonic() < deadline:
+                yield 0
+                seen.extend(project.instance.get_materialized_partitions(table))
+        return (yield from steps)
+
+    monkeypatch.setattr(chunk_run, "chunk_steps", wait_for_the_writer)
+    project.chunks()
+    assert seen == ["000000000000"]
 
 
 def test_a_retry_records_done_chunks_again_without_computing_them(

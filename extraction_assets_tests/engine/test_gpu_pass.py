@@ -18,6 +18,7 @@ from extraction_assets.engine.gpu_pass import (
     NonFiniteError,
     PassSettings,
     SaeTask,
+    chunk_steps,
     forward_pass,
     numerics_record,
     run_chunk,
@@ -73,10 +74,9 @@ def run_pass(
     size: int = 5,
     settings: PassSettings = SETTINGS,
     batch: AdaptiveBatch | None = None,
-    **options: Any,
 ) -> ChunkResult:
     batch = batch or AdaptiveBatch(size)
-    return run_chunk(samples, read_hooks, tasks, settings, batch, CPU, probe_rows=[0, 11, 22], **options)
+    return run_chunk(samples, read_hooks, tasks, settings, batch, CPU, probe_rows=[0, 11, 22])
 
 
 @pytest.fixture(scope="module")
@@ -175,9 +175,8 @@ def test_nothing_is_kept_unless_asked_for(model: LanguageModel, tasks: list[SaeT
 
 
 def test_progress_adds_up_to_the_chunk(model: LanguageModel, tasks: list[SaeTask]) -> None:
-    done: list[int] = []
-    run_pass(forward_pass(model, SAMPLES, 4), tasks[:1], on_progress=done.append)
-    assert done == [8, 8, 7]  # whole forward batches of 4 that hold a vectorization batch of 5
+    steps = chunk_steps(SAMPLES, forward_pass(model, SAMPLES, 4), tasks[:1], SETTINGS, AdaptiveBatch(5), CPU, [])
+    assert list(steps) == [8, 8, 7]  # whole forward batches of 4 that hold a vectorization batch of 5
 
 
 # What does not change a bit
