@@ -5,33 +5,37 @@ import sqlalchemy as sa
 from extraction_assets.database.queries import Example, examples_of, find_feature, readable_features
 
 CONTEXT_TOKENS = 8
+PREVIEWED_EXAMPLES = 5
 
 
 def preview(connection: sa.Connection, extraction_id: int, top_positions: int, count: int = 5) -> str:
-    """A table of features: strongest tokens, how often they fire, and their strongest example in context."""
+    """A table of features: how often they fire, their strongest tokens, and their strongest example in context, with
+    its ``top_positions`` strongest firings in bold."""
     lines = ["| feature | fires in | strongest tokens | strongest example |", "| --- | --- | --- | --- |"]
     for index in readable_features(connection, extraction_id, count):
         feature = find_feature(connection, extraction_id, index)
-        examples = examples_of(connection, extraction_id, index, limit=top_positions)
+        examples = examples_of(connection, extraction_id, index, limit=PREVIEWED_EXAMPLES)
         tokens = ", ".join(f"`{_cell(token)}`" for token in dict.fromkeys(example.max_token for example in examples))
         share = f"{feature.activation_frequency:.1%} of samples"
-        lines.append(f"| {index} | {share} | {tokens} | {context_markdown(examples[0])} |")
+        lines.append(f"| {index} | {share} | {tokens} | {context_markdown(examples[0], top_positions)} |")
     return "\n".join(lines)
 
 
-def context_markdown(example: Example) -> str:
-    """The tokens around an example's strongest position, that one in bold."""
-    before, token, after = context(example)
-    word = token.strip() or "␣"  # Markdown takes ** beside a space for asterisks
-    head, _, tail = token.partition(token.strip()) if token.strip() else ("", "", "")
-    return f"{_cell(before + head)}**{_cell(word)}**{_cell(tail + after)}"
+def context_markdown(example: Example, top_positions: int, width: int = CONTEXT_TOKENS) -> str:
+    """The tokens around an example's strongest position, with its ``top_positions`` strongest firings in bold."""
+    at, bold = example.positions[0], set(example.positions[:top_positions])
+    first = max(0, at - width)
+    shown = enumerate(example.tokens[first : at + 1 + width], first)
+    return "".join(_bold(token) if position in bold else _cell(token) for position, token in shown)
 
 
-def context(example: Example, width: int = CONTEXT_TOKENS) -> tuple[str, str, str]:
-    """Text before, at and after the strongest position of an example."""
-    at = example.positions[0]
-    before = "".join(example.tokens[max(0, at - width) : at])
-    return before, example.tokens[at], "".join(example.tokens[at + 1 : at + 1 + width])
+def _bold(token: str) -> str:
+    """Markdown takes ** beside a space for asterisks, so a token's own spaces stay outside."""
+    word = token.strip()
+    if not word:
+        return "**␣**"
+    before, _, after = token.partition(word)
+    return f"{_cell(before)}**{_cell(word)}**{_cell(after)}"
 
 
 def _cell(text: str) -> str:

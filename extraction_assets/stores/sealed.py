@@ -43,7 +43,10 @@ def durable_path(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
+        temporary.touch(exist_ok=False)
+        permissions = temporary.stat().st_mode  # of any new file of this user; safetensors gives its own fewer
         yield temporary
+        temporary.chmod(permissions)
         sync(temporary)
         os.replace(temporary, path)
         sync(path.parent)

@@ -69,6 +69,14 @@ def test_activations_keep_their_dtype(tmp_path: Path) -> None:
     assert record["fingerprint"] == "abc"
 
 
+def test_every_file_has_the_permissions_of_a_new_file(tmp_path: Path, features: SparseFeatures) -> None:
+    chunk_files.write_features(tmp_path / "f.safetensors", features, RECORD)
+    _write_table(tmp_path / "t.parquet", features)
+    (tmp_path / "new").touch()
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1
+
+
 def test_a_file_of_another_fingerprint_is_refused(tmp_path: Path, features: SparseFeatures) -> None:
     chunk_files.write_features(tmp_path / "f.safetensors", features, RECORD)
     with pytest.raises(DamagedFileError, match="made from other inputs: it carries fingerprint abc, expected xyz"):
