@@ -1,0 +1,3 @@
+from extraction_assets.cli import main
+
+main()

@@ -1,0 +1,51 @@
+"""The command's group, and how errors are told."""
+
+from typing import Any
+
+import click
+
+
+def _sentence(error: BaseException) -> str:
+    """What went wrong, without the traceback: the first cause, and the YAML file where it lies in one."""
+    causes = [error]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    first = causes[-1]
+    plain = isinstance(first, (ValueError, LookupError, FileNotFoundError))
+    message = str(first).strip() if plain else f"{type(first).__name__}: {str(first).strip()}"
+    component = [str(cause) for cause in causes if type(cause).__name__ == "ComponentTreeException"]
+    where = component[-1].splitlines()[0] + "\n" if component else ""
+    return f"{where}{message}"
+
+
+class _Group(click.Group):
+    """Errors that a user can mend are one sentence, not a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if ctx.params.get("debug"):
+                raise
+            raise click.ClickException(_sentence(error)) from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option(
+    "--module",
+    default="extraction_assets.definitions",
+    show_default=True,
+    help="Python module with the Dagster definitions that hold the extractions.",
+)
+@click.option("--debug", is_flag=True, help="Show tracebacks and Dagster's own log.")
+@click.version_option(package_name="extraction-assets")
+@click.pass_context
+def main(ctx: click.Context, module: str, debug: bool) -> None:
+    """Find the text that makes each feature of a sparse autoencoder fire most.
+
+    Files live under EXTRACTION_HOME, results in the database at EXTRACTION_DATABASE_URL, Dagster's history
+    under DAGSTER_HOME.
+    """
+    ctx.obj = module

@@ -1,0 +1,67 @@
+"""What a module of Dagster definitions declares, as the commands need it."""
+
+import logging
+import os
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import click
+
+from extraction_assets.home import prepare_dagster_home
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    import dagster as dg
+    import sqlalchemy as sa
+
+    from extraction_assets.settings import ExtractionSettings
+
+
+def load_definitions(module: str) -> "dg.Definitions":
+    """The definitions of a module, on a prepared Dagster home."""
+    prepare_dagster_home()
+    _quieten()
+    import dagster as dg
+
+    loaded = import_module(module)
+    for value in vars(loaded).values():
+        # @dg.definitions gives an object of a private type that is called for its definitions
+        made = value() if type(value).__name__ == "LazyDefinitions" else value
+        if isinstance(made, dg.Definitions):
+            return made
+    raise click.ClickException(f"module {module} holds no Dagster definitions")
+
+
+def declared_extractions(definitions: "dg.Definitions") -> "dict[str, ExtractionSettings]":
+    """The extractions among the definitions, by name: their settings stand in the corpus assets' metadata."""
+    from extraction_assets.assets.keys import SETTINGS_METADATA
+    from extraction_assets.settings import ExtractionSettings
+
+    found = {}
+    for spec in definitions.resolve_all_asset_specs():
+        value = spec.metadata.get(SETTINGS_METADATA)
+        if value is not None:
+            settings = ExtractionSettings.model_validate(getattr(value, "data", value))
+            found[settings.name] = settings
+    return dict(sorted(found.items()))
+
+
+def find_extraction(definitions: "dg.Definitions", name: str) -> "ExtractionSettings":
+    extractions = declared_extractions(definitions)
+    if name not in extractions:
+        raise click.ClickException(f"no extraction {name!r}; declared are: {', '.join(extractions) or 'none'}")
+    return extractions[name]
+
+
+def open_results(definitions: "dg.Definitions") -> "AbstractContextManager[sa.Engine]":
+    """The results database that the definitions' own resource names."""
+    opened: AbstractContextManager[sa.Engine] = (definitions.resources or {})["results"].open()
+    return opened
+
+
+def _quieten() -> None:
+    """Keep what Dagster and transformers print out of a terminal that shows a progress bar."""
+    logging.getLogger("dagster").setLevel(logging.ERROR)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

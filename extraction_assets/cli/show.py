@@ -1,0 +1,83 @@
+"""``show`` and ``status``: what is there."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from extraction_assets.cli.app import main
+from extraction_assets.cli.declared import find_extraction, load_definitions, open_results
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from extraction_assets.plan import ExtractionPlan
+
+_CHUNK_ASSETS = ("model_activations", "sae_features", "top_k_table")
+
+
+@main.command()
+@click.argument("name")
+@click.argument("feature", type=int, required=False)
+@click.option("--sae", help="Short name of the SAE, where the extraction has several.")
+@click.option("--limit", default=5, show_default=True, type=click.IntRange(min=1), help="Examples of a feature.")
+@click.option("--context", "width", default=12, show_default=True, type=click.IntRange(min=0), help="Tokens each side.")
+@click.pass_obj
+def show(module: str, name: str, feature: int | None, sae: str | None, limit: int, width: int) -> None:
+    """Show examples of FEATURE in context; without FEATURE, of five features that are easy to read."""
+    with open_results(load_definitions(module)) as engine:
+        show_features(engine, name, feature, sae, limit, width)
+
+
+def show_features(engine: "sa.Engine", name: str, feature: int | None, sae: str | None, limit: int, width: int) -> None:
+    from extraction_assets.database import queries
+    from extraction_assets.terminal import feature_lines
+
+    with engine.connect() as connection:
+        extraction = queries.find_extraction(connection, name, sae)
+        chosen = [feature] if feature is not None else queries.readable_features(connection, extraction.id)
+        for index in chosen:
+            statistics = queries.find_feature(connection, extraction.id, index)
+            examples = queries.examples_of(connection, extraction.id, index, limit)
+            click.echo("\n".join(feature_lines(statistics, examples, width)) + "\n")
+
+
+@main.command()
+@click.argument("name")
+@click.pass_obj
+def status(module: str, name: str) -> None:
+    """Say which chunks of extraction NAME are done, stale (made from other settings) or missing, and what is merged."""
+    from extraction_assets.plan import CorpusNotReady, ExtractionPlan
+
+    definitions = load_definitions(module)
+    settings = find_extraction(definitions, name)
+    store = definitions.resources["chunk_store"].open()  # type: ignore[index]
+    try:
+        plan = ExtractionPlan(settings, store)
+    except CorpusNotReady as error:
+        click.echo(f"{error}\nall {len(settings.chunk_keys)} chunks are missing")
+        return
+    click.echo(f"corpus: {len(plan.corpus)} samples, {plan.corpus.folder}")
+    click.echo(f"{'':28} {'done':>6} {'stale':>6} {'missing':>8}")
+    for asset in _CHUNK_ASSETS:
+        for sae in [None] if asset == "model_activations" else settings.saes:
+            states = [plan.chunk_state(asset, key, sae) for key in settings.chunk_keys]  # type: ignore[arg-type]
+            counts = "{:6} {:6} {:8}".format(*(states.count(s) for s in ("done", "stale", "missing")))
+            click.echo(f"{(sae + '/' if sae else '') + asset:28} {counts}")
+    with open_results(definitions) as engine:
+        for sae in settings.saes:
+            click.echo(f"{sae + '/feature_examples':28} {_merge_state(engine, plan, sae)}")
+
+
+def _merge_state(engine: "sa.Engine", plan: "ExtractionPlan", sae: str) -> str:
+    """Whether the database holds the merge of the current chunks."""
+    import sqlalchemy as sa
+
+    from extraction_assets.database.tables import extractions
+
+    own = (extractions.c.name == plan.settings.name) & (extractions.c.sae == sae)
+    with engine.connect() as connection:
+        row = connection.execute(sa.select(extractions).where(own)).one_or_none()
+    if row is None:
+        return "not merged yet"
+    current = row.fingerprint == plan.merge_fingerprint(sae)
+    return f"merged {row.finished_at:%Y-%m-%d %H:%M} UTC" + ("" if current else ", stale: made from other settings")
