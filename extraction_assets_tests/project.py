@@ -19,10 +19,12 @@ from extraction_assets.stores.chunk_store import ChunkStore
 class Project:
     """Materializes the assets of one extraction under ``home``."""
 
-    def __init__(self, settings: ExtractionSettings, home: Path, **gpu: Any) -> None:
+    def __init__(
+        self, settings: ExtractionSettings, home: Path, instance: dg.DagsterInstance | None = None, **gpu: Any
+    ) -> None:
         self.settings, self.home = settings, home
         (home / "dagster").mkdir(parents=True, exist_ok=True)
-        self.instance = dg.DagsterInstance.ephemeral(tempdir=str(home / "dagster"))
+        self.instance = instance or dg.DagsterInstance.ephemeral(tempdir=str(home / "dagster"))
         self.url = f"sqlite:///{home / 'results.sqlite'}"
         resources = {
             "gpu": GpuResource(device="cpu", **gpu),
@@ -65,6 +67,7 @@ class Project:
         self.chunks()
         for sae in self.settings.saes:
             self.merge(sae)
+            self.execute([sae_key(self.settings, sae, "feature_report")])
         return self
 
     def execute(

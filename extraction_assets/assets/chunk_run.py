@@ -13,6 +13,7 @@ import dagster as dg
 import torch
 
 from extraction_assets.assets.keys import activations_key, sae_key
+from extraction_assets.assets.lineage import Lineage
 from extraction_assets.assets.progress import progress
 from extraction_assets.engine.batching import AdaptiveBatch
 from extraction_assets.engine.gpu_pass import (
@@ -71,7 +72,6 @@ class Written(NamedTuple):
 
     target: Target
     metadata: dict[str, Any]
-    fingerprint: str
 
 
 class ChunkRun:
@@ -83,9 +83,10 @@ class ChunkRun:
         gpu: GpuResource,
         device: torch.device,
         selected: Collection[dg.AssetKey],
+        lineage: Lineage,
         logger: logging.Logger,
     ) -> None:
-        self.plan, self.gpu, self.device, self._logger = plan, gpu, device, logger
+        self.plan, self.gpu, self.device, self._lineage, self._logger = plan, gpu, device, lineage, logger
         self._targets = [target for target in chunk_targets(plan) if target.key in selected]
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chunk-writer")
         self._pending: _Pending | None = None
@@ -142,7 +143,7 @@ class ChunkRun:
         pending, self._pending = self._pending, None
         if pending is not None:
             for one in pending.written.result():
-                yield _materialization(pending.key, one)
+                yield self._materialization(pending.key, one)
             yield from pending.evaluations
 
     @cached_property
@@ -295,19 +296,23 @@ class ChunkRun:
         else:
             own = outcome.result.saes[str(target.sae)]
             write_table(path, own.table, own.statistics, record)
-        return Written(target, outcome.metadata(path, fingerprint, target.sae), fingerprint)
+        return Written(target, outcome.metadata(path, fingerprint, target.sae))
+
+    def _materialization(self, key: str, written: Written) -> dg.AssetMaterialization:
+        target = written.target
+        tags = self._lineage.tags(target.asset, target.sae, key)
+        return dg.AssetMaterialization(target.key, partition=key, metadata=written.metadata, tags=tags)
 
     def _recorded_again(self, key: str, targets: list[Target]) -> Iterator[Event]:
         """Events of a chunk that an earlier attempt of this run made durable."""
         for target in targets:
             path = self.plan.chunk_path(target.asset, key, target.sae)
-            fingerprint = self.plan.chunk_fingerprint(target.asset, key, target.sae)
             metadata = {
                 "path": dg.MetadataValue.path(str(path)),
-                "fingerprint": fingerprint,
+                "fingerprint": self.plan.chunk_fingerprint(target.asset, key, target.sae),
                 "recorded_again": True,
             }
-            yield _materialization(key, Written(target, metadata, fingerprint))
+            yield self._materialization(key, Written(target, metadata))
             if target.asset == "top_k_table":
                 for name, passed in read_record(path)["checks"].items():
                     yield dg.AssetCheckEvaluation(target.key, name, passed, blocking=True, partition=key)
@@ -404,12 +409,3 @@ def chunk_targets(plan: ExtractionPlan) -> list[Target]:
         targets.append(Target(sae_key(settings, sae, "sae_features"), "sae_features", sae))
         targets.append(Target(sae_key(settings, sae, "top_k_table"), "top_k_table", sae))
     return targets
-
-
-def _materialization(key: str, written: Written) -> dg.AssetMaterialization:
-    return dg.AssetMaterialization(
-        written.target.key,
-        partition=key,
-        metadata=written.metadata,
-        tags={"dagster/data_version": written.fingerprint},
-    )

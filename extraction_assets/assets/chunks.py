@@ -7,6 +7,7 @@ import dagster as dg
 
 from extraction_assets.assets.chunk_run import CHUNK_CHECKS, ChunkRun
 from extraction_assets.assets.keys import activations_key, chunk_partitions, corpus_key, failure, sae_key
+from extraction_assets.assets.lineage import CodeVersions, Lineage
 from extraction_assets.engine.corpus import CorpusError
 from extraction_assets.engine.gpu_pass import NonFiniteError
 from extraction_assets.engine.language_model import HookError
@@ -42,8 +43,11 @@ def build_chunk_assets(settings: ExtractionSettings) -> dg.AssetsDefinition:
         try:
             _refuse_merge_in_one_run(context, settings)
             plan = ExtractionPlan(settings, chunk_store.open())
-            selected = context.selected_asset_keys
-            with gpu.use_device(context.log) as device, ChunkRun(plan, gpu, device, selected, context.log) as run:
+            selected, lineage = context.selected_asset_keys, Lineage(context.instance, plan)
+            with (
+                gpu.use_device(context.log) as device,
+                ChunkRun(plan, gpu, device, selected, lineage, context.log) as run,
+            ):
                 yield from run.events(context.partition_keys, reuse=_resumes(context))
         except _MENDABLE as error:
             raise failure(error) from error
@@ -83,11 +87,12 @@ def _refuse_merge_in_one_run(context: dg.AssetExecutionContext, settings: Extrac
 
 
 def _specs(settings: ExtractionSettings) -> list[dg.AssetSpec]:
-    activations = activations_key(settings)
+    activations, versions = activations_key(settings), CodeVersions(settings)
     specs = [
         dg.AssetSpec(
             activations,
             deps=[corpus_key(settings)],
+            code_version=versions.chunk("model_activations", None),
             skippable=True,
             kinds={"torch"},
             description="Outputs of every hook, [samples, positions, width] in the model's dtype; one file a chunk.",
@@ -99,6 +104,7 @@ def _specs(settings: ExtractionSettings) -> list[dg.AssetSpec]:
             dg.AssetSpec(
                 features,
                 deps=[activations],
+                code_version=versions.chunk("sae_features", sae),
                 skippable=True,
                 kinds={"torch"},
                 description="Positive SAE activations at all non-padding positions, in compressed rows.",
@@ -106,6 +112,7 @@ def _specs(settings: ExtractionSettings) -> list[dg.AssetSpec]:
             dg.AssetSpec(
                 sae_key(settings, sae, "top_k_table"),
                 deps=[features],
+                code_version=versions.chunk("top_k_table", sae),
                 skippable=True,
                 kinds={"parquet"},
                 description="The chunk's strongest examples of every feature, with statistics of all of them.",

@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 from extraction_assets.assets.chunk_run import CHUNK_CHECKS
 from extraction_assets.assets.example_checks import MATCH_TABLES, NONE_MISSING, compare_with_tables, expectation
 from extraction_assets.assets.keys import failure, sae_key
+from extraction_assets.assets.lineage import CodeVersions
 from extraction_assets.assets.preview import preview
 from extraction_assets.assets.progress import progress
 from extraction_assets.database.connect import NewerDatabaseError, write_transaction
@@ -55,6 +56,7 @@ def build_feature_examples(settings: ExtractionSettings, sae: str) -> dg.AssetsD
     @dg.asset(
         key=key,
         group_name=settings.name,
+        code_version=CodeVersions(settings).merged(sae),
         deps=[dg.AssetDep(table, partition_mapping=dg.AllPartitionMapping())],
         check_specs=[
             dg.AssetCheckSpec(

@@ -22,6 +22,7 @@ from extraction_assets.database.queries import (
 )
 from extraction_assets.resources import ChunkStoreResource, ResultsResource
 from extraction_assets.settings import ExtractionSettings
+from extraction_assets.stores.fingerprints import fingerprint
 from extraction_assets.stores.sealed import durable_path
 
 REPORTED_FEATURES = 50
@@ -50,6 +51,7 @@ def build_feature_report(settings: ExtractionSettings, sae: str) -> dg.AssetsDef
         key=sae_key(settings, sae, "feature_report"),
         group_name=settings.name,
         deps=[sae_key(settings, sae, "feature_examples")],
+        code_version=fingerprint("feature_report"),
         kinds={"html"},
     )
     def feature_report(chunk_store: ChunkStoreResource, results: ResultsResource) -> dg.MaterializeResult:
