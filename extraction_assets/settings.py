@@ -116,6 +116,9 @@ class ExtractionSettings(Settings):
     partitions_per_run: int | None = None
     """Chunks of one run when chunks are backfilled; by default all, so that the model is loaded once."""
 
+    schedule: str | None = None
+    """When to compute missing chunks by itself, in cron form (`0 2 * * *`); switched on in the UI."""
+
     _counts_are_positive = _at_least(
         1, "evaluation_samples", "chunk_size", "top_k_examples", "top_positions", "partitions_per_run"
     )

@@ -35,6 +35,7 @@ from extraction_assets.engine.sae import SAE
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.plan import ExtractionPlan
 from extraction_assets.resources import GpuResource
+from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_files import (
     Record,
     read_activations,
@@ -87,7 +88,7 @@ class ChunkRun:
         logger: logging.Logger,
     ) -> None:
         self.plan, self.gpu, self.device, self._lineage, self._logger = plan, gpu, device, lineage, logger
-        self._targets = [target for target in chunk_targets(plan) if target.key in selected]
+        self._targets = [target for target in chunk_targets(plan.settings) if target.key in selected]
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chunk-writer")
         self._pending: _Pending | None = None
 
@@ -134,7 +135,7 @@ class ChunkRun:
         except StopIteration as finished:
             outcome: _Outcome = finished.value
             return outcome
-        except Exception:
+        except (Exception, dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
             yield from self._durable()  # what was computed before is recorded, whatever happens to this chunk
             raise
 
@@ -401,9 +402,8 @@ class _Outcome:
         return metadata
 
 
-def chunk_targets(plan: ExtractionPlan) -> list[Target]:
+def chunk_targets(settings: ExtractionSettings) -> list[Target]:
     """Every chunk asset of an extraction, upstream first."""
-    settings = plan.settings
     targets = [Target(activations_key(settings), "model_activations", None)]
     for sae in settings.saes:
         targets.append(Target(sae_key(settings, sae, "sae_features"), "sae_features", sae))

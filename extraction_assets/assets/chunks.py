@@ -6,17 +6,13 @@ from collections.abc import Iterator
 import dagster as dg
 
 from extraction_assets.assets.chunk_run import CHUNK_CHECKS, ChunkRun
-from extraction_assets.assets.keys import activations_key, chunk_partitions, corpus_key, failure, sae_key
+from extraction_assets.assets.faults import told
+from extraction_assets.assets.keys import REUSE_TAG, activations_key, chunk_partitions, corpus_key, sae_key
 from extraction_assets.assets.lineage import CodeVersions, Lineage
-from extraction_assets.engine.corpus import CorpusError
-from extraction_assets.engine.gpu_pass import NonFiniteError
-from extraction_assets.engine.language_model import HookError
-from extraction_assets.engine.sae_formats import CheckpointError
 from extraction_assets.plan import ExtractionPlan
+from extraction_assets.recovery import this_host
 from extraction_assets.resources import ChunkStoreResource, GpuResource
-from extraction_assets.resources.gpu import DeviceError
 from extraction_assets.settings import ExtractionSettings
-from extraction_assets.stores.sealed import DamagedFileError
 
 ChunkEvent = dg.AssetMaterialization | dg.AssetCheckEvaluation
 
@@ -40,8 +36,9 @@ def build_chunk_assets(settings: ExtractionSettings) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, gpu: GpuResource, chunk_store: ChunkStoreResource
     ) -> Iterator[ChunkEvent]:
         """Runs chunks through the model and the SAEs, and records each as soon as its files are durable."""
-        try:
+        with told(context.retry_number):
             _refuse_merge_in_one_run(context, settings)
+            context.instance.add_run_tags(context.run.run_id, this_host())
             plan = ExtractionPlan(settings, chunk_store.open())
             selected, lineage = context.selected_asset_keys, Lineage(context.instance, plan)
             with (
@@ -49,27 +46,13 @@ def build_chunk_assets(settings: ExtractionSettings) -> dg.AssetsDefinition:
                 ChunkRun(plan, gpu, device, selected, lineage, context.log) as run,
             ):
                 yield from run.events(context.partition_keys, reuse=_resumes(context))
-        except _MENDABLE as error:
-            raise failure(error) from error
 
     return extract_chunks
 
 
-_MENDABLE = (
-    CorpusError,
-    HookError,
-    CheckpointError,
-    DamagedFileError,
-    NonFiniteError,
-    DeviceError,
-    FileNotFoundError,
-    MemoryError,
-)
-
-
 def _resumes(context: dg.AssetExecutionContext) -> bool:
-    """Whether this is another attempt at something that failed, so that what is durable need not be computed again."""
-    if context.retry_number > 0:
+    """Whether what is durable need not be computed again: the run is said so, or tries anew what failed."""
+    if context.retry_number > 0 or REUSE_TAG in context.run.tags:
         return True
     parent_id = context.run.get_parent_run_id()
     parent = context.instance.get_run_by_id(parent_id) if parent_id else None

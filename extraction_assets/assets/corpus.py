@@ -7,20 +7,20 @@ from pathlib import Path
 
 import dagster as dg
 
-from extraction_assets.assets.keys import SETTINGS_METADATA, corpus_key, failure
+from extraction_assets.assets.faults import told
+from extraction_assets.assets.keys import SETTINGS_METADATA, corpus_key
 from extraction_assets.assets.lineage import CodeVersions
 from extraction_assets.assets.progress import progress
 from extraction_assets.engine.corpus import (
-    CorpusError,
     Document,
     standard_library_documents,
     text_documents,
     tokenize_corpus,
 )
-from extraction_assets.engine.language_model import HookError, resolve_checkpoint
+from extraction_assets.engine.language_model import resolve_checkpoint
 from extraction_assets.engine.preflight import check_combination
-from extraction_assets.engine.sae_formats import CheckpointError
 from extraction_assets.plan import corpus_recipe, tokenizer_fingerprint
+from extraction_assets.recovery import this_host
 from extraction_assets.resources import ChunkStoreResource, GpuResource
 from extraction_assets.settings import STANDARD_LIBRARY, ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore, CurrentCorpus
@@ -46,11 +46,10 @@ def build_corpus(settings: ExtractionSettings) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         """Tokenized samples with masks and document ids, in memory-mappable files."""
         store = chunk_store.open()
-        try:
+        with told(context.retry_number):
+            context.instance.add_run_tags(context.run.run_id, this_host())
             check_settings(settings)
             current, reused = materialize_corpus(settings, store, gpu.num_workers, context.log)
-        except (CorpusError, HookError, CheckpointError, FileNotFoundError) as error:
-            raise failure(error) from error
         stored, arrays = current.corpus, current.corpus.arrays
         return dg.MaterializeResult(
             metadata={

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 
-from extraction_assets.assets.keys import failure, sae_key
+from extraction_assets.assets.faults import told
+from extraction_assets.assets.keys import sae_key
 from extraction_assets.database.queries import (
     Example,
-    UnknownResultError,
     examples_of,
     feature_table,
     find_extraction,
@@ -53,18 +53,19 @@ def build_feature_report(settings: ExtractionSettings, sae: str) -> dg.AssetsDef
         deps=[sae_key(settings, sae, "feature_examples")],
         code_version=fingerprint("feature_report"),
         kinds={"html"},
+        automation_condition=dg.AutomationCondition.eager(),
     )
-    def feature_report(chunk_store: ChunkStoreResource, results: ResultsResource) -> dg.MaterializeResult:
+    def feature_report(
+        context: dg.AssetExecutionContext, chunk_store: ChunkStoreResource, results: ResultsResource
+    ) -> dg.MaterializeResult:
         """An HTML page: how often features fire, and fifty of them with their strongest samples shaded."""
         path = chunk_store.open().asset_folder(settings.name, "feature_report", sae) / "report.html"
-        try:
+        with told(context.retry_number):
             with results.open() as engine, engine.connect() as connection:
                 extraction = find_extraction(connection, settings.name, sae)
                 page = render_report(connection, extraction)
-        except UnknownResultError as error:
-            raise failure(error) from error
-        with durable_path(path) as temporary:
-            temporary.write_text(page, "utf-8")
+            with durable_path(path) as temporary:
+                temporary.write_text(page, "utf-8")
         return dg.MaterializeResult(
             metadata={"path": dg.MetadataValue.path(str(path)), "url": dg.MetadataValue.url(path.as_uri())},
             data_version=dg.DataVersion(extraction.fingerprint),

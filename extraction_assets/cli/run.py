@@ -67,12 +67,14 @@ def run(ctx: click.Context, name: str, chunks: str | None, missing: bool, **opti
     os.environ.setdefault("EXTRACTION_PROGRESS", "bar")
     started = time.perf_counter()
     with Runner(definitions, settings, options, verbose=ctx.parent.params["debug"] if ctx.parent else False) as runner:
+        for dead in runner.recover():
+            click.echo(f"run {dead.run.run_id}: {dead.why}; it was marked as ended", err=True)
         click.echo(f"corpus of {name}", err=True)
         runner.materialize_corpus()
         keys = [key for key in runner.missing_chunks() if key in chosen] if missing else chosen
-        for first, last in runner.ranges(keys):
-            click.echo(f"chunks {first} to {last}", err=True)
-            runner.materialize_chunks(first, last, only_missing=missing)
+        for part in runner.ranges(keys):
+            click.echo(f"chunks {part[0]} to {part[-1]}", err=True)
+            runner.materialize_chunks(part, only_missing=missing)
         left = runner.missing_chunks()
         if left:
             click.echo(f"{len(left)} of {len(settings.chunk_keys)} chunks are missing: nothing merged yet")
