@@ -4,6 +4,7 @@ whose process has died."""
 from collections.abc import Iterator
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from extraction_assets.assets.chunk_run import chunk_targets
 from extraction_assets.assets.keys import REUSE_TAG, corpus_key
@@ -21,7 +22,20 @@ AUTOMATION_SECONDS = 10
 def build_automation(settings: ExtractionSettings) -> dg.Definitions:
     """Schedule (where one is declared) and sensors of an extraction."""
     schedules = [build_schedule(settings)] if settings.schedule else []
-    return dg.Definitions(schedules=schedules, sensors=[build_automation_sensor(settings), build_recovery(settings)])
+    return dg.Definitions(
+        jobs=[build_job(settings)],
+        schedules=schedules,
+        sensors=[build_automation_sensor(settings), build_recovery(settings)],
+    )
+
+
+def build_job(settings: ExtractionSettings) -> UnresolvedAssetJobDefinition:
+    """The chunk assets of an extraction under one name, to launch over any partitions."""
+    return dg.define_asset_job(
+        f"{settings.name}_extract",
+        selection=dg.AssetSelection.assets(*(target.key for target in chunk_targets(settings))),
+        description=f"One GPU pass over chunks of {settings.name}: model activations, SAE features and top-k tables.",
+    )
 
 
 def build_schedule(settings: ExtractionSettings) -> dg.ScheduleDefinition:
@@ -38,6 +52,7 @@ def build_schedule(settings: ExtractionSettings) -> dg.ScheduleDefinition:
     def missing_chunks(
         context: dg.ScheduleEvaluationContext, chunk_store: ChunkStoreResource
     ) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        fail_dead_runs(context.instance, concerns_group(settings.name))  # or what is requested would queue behind them
         alive = alive_runs(context.instance, concerns_group(settings.name))
         if alive:
             yield dg.SkipReason(f"run {alive[0].run_id} of {settings.name} still waits or goes on")
