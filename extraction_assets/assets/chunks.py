@@ -1,12 +1,13 @@
 """The three chunk assets: one GPU pass gives model activations, SAE features and top-k tables."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
 from extraction_assets.assets.chunk_run import CHUNK_CHECKS, ChunkRun
 from extraction_assets.assets.keys import activations_key, chunk_partitions, corpus_key, failure, sae_key
+from extraction_assets.assets.recorded_checks import recorded_checks
 from extraction_assets.engine.corpus import CorpusError
 from extraction_assets.engine.gpu_pass import NonFiniteError
 from extraction_assets.engine.language_model import HookError
@@ -17,7 +18,7 @@ from extraction_assets.resources.gpu import DeviceError
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.sealed import DamagedFileError
 
-ChunkEvent = dg.AssetMaterialization | dg.AssetCheckEvaluation
+ChunkEvent = dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.Output[None]
 
 
 def build_chunk_assets(settings: ExtractionSettings) -> dg.AssetsDefinition:
@@ -43,8 +44,13 @@ def build_chunk_assets(settings: ExtractionSettings) -> dg.AssetsDefinition:
             _refuse_merge_in_one_run(context, settings)
             plan = ExtractionPlan(settings, chunk_store.open())
             selected = context.selected_asset_keys
-            with gpu.use_device(context.log) as device, ChunkRun(plan, gpu, device, selected, context.log) as run:
-                yield from run.events(context.partition_keys, reuse=_resumes(context))
+            if selected:
+                with gpu.use_device(context.log) as device, ChunkRun(plan, gpu, device, selected, context.log) as run:
+                    yield from run.events(context.partition_keys, reuse=_resumes(context))
+            else:  # "Execute" of the Checks tab: checks alone, and no partition
+                checks, keys = context.selected_asset_check_keys, _asked_for(context, settings)
+                yield from recorded_checks(plan, checks, keys, context.log)
+            yield from _check_outputs(context, settings)
         except _MENDABLE as error:
             raise failure(error) from error
 
@@ -61,6 +67,19 @@ _MENDABLE = (
     FileNotFoundError,
     MemoryError,
 )
+
+
+def _asked_for(context: dg.AssetExecutionContext, settings: ExtractionSettings) -> Sequence[str]:
+    """The run's partitions; all chunks where it has none."""
+    partitioned = context.has_partition_key or context.has_partition_key_range
+    return context.partition_keys if partitioned else settings.chunk_keys
+
+
+def _check_outputs(context: dg.AssetExecutionContext, settings: ExtractionSettings) -> Iterator[dg.Output[None]]:
+    """Dagster expects one output of each selected check, and logs "did not yield" of checks told chunk by chunk."""
+    for spec in _check_specs(settings, chunk_partitions(settings)):
+        if spec.key in context.selected_asset_check_keys:
+            yield dg.Output(None, output_name=spec.get_python_identifier())
 
 
 def _resumes(context: dg.AssetExecutionContext) -> bool:
