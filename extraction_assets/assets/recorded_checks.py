@@ -43,8 +43,9 @@ def _of_one_check(
                 asset_key=check.asset_key,
                 check_name=check.name,
                 passed=record["checks"][check.name],
-                metadata={"variance_explained": record["variance_explained"], "recorded_again": True},
-                description="as found when the chunk was computed; nothing was computed again",
+                metadata={"recorded_again": True},
+                description=f"as found when the chunk was computed, with {record['variance_explained']:.3f} of the "
+                "variance explained; nothing was computed again",
                 blocking=True,
                 partition=key,
             )
