@@ -25,4 +25,5 @@ class FeatureExtraction(ExtractionSettings, dg.Component, dg.Resolvable):
 def build_definitions(settings: ExtractionSettings) -> dg.Definitions:
     """Assets of one extraction, whose settings carry a name and absolute paths."""
     merged = [build(settings, sae) for sae in settings.saes for build in (build_feature_examples, build_feature_report)]
-    return dg.Definitions(assets=[build_corpus(settings), build_chunk_assets(settings), *merged])
+    definitions = dg.Definitions(assets=[build_corpus(settings), build_chunk_assets(settings), *merged])
+    return definitions.map_asset_specs(func=lambda spec: spec.replace_attributes(owners=settings.owners))

@@ -103,13 +103,14 @@ def _refuse_merge_in_one_run(context: dg.AssetExecutionContext, settings: Extrac
 
 def _specs(settings: ExtractionSettings) -> list[dg.AssetSpec]:
     activations = activations_key(settings)
+    chunk = f" A partition is a chunk of {settings.chunk_size} samples; its key is the first one's index."
     specs = [
         dg.AssetSpec(
             activations,
             deps=[corpus_key(settings)],
             skippable=True,
             kinds={"torch"},
-            description="Outputs of every hook, [samples, positions, width] in the model's dtype; one file a chunk.",
+            description=f"Outputs of every hook, [samples, positions, width] in the model's dtype.{chunk}",
         )
     ]
     for sae in settings.saes:
@@ -120,14 +121,14 @@ def _specs(settings: ExtractionSettings) -> list[dg.AssetSpec]:
                 deps=[activations],
                 skippable=True,
                 kinds={"torch"},
-                description="Positive SAE activations at all non-padding positions, in compressed rows.",
+                description=f"Positive SAE activations at all non-padding positions, in compressed rows.{chunk}",
             ),
             dg.AssetSpec(
                 sae_key(settings, sae, "top_k_table"),
                 deps=[features],
                 skippable=True,
                 kinds={"parquet"},
-                description="The chunk's strongest examples of every feature, with statistics of all of them.",
+                description=f"The chunk's strongest examples of every feature, and statistics of all of them.{chunk}",
             ),
         ]
     return specs
