@@ -1,7 +1,7 @@
 """The three chunk assets: one GPU pass gives model activations, SAE features and top-k tables."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
@@ -9,12 +9,13 @@ from extraction_assets.assets.chunk_run import CHUNK_CHECKS, ChunkRun
 from extraction_assets.assets.faults import told
 from extraction_assets.assets.keys import REUSE_TAG, activations_key, chunk_partitions, corpus_key, sae_key
 from extraction_assets.assets.lineage import CodeVersions, Lineage
+from extraction_assets.assets.recorded_checks import recorded_checks
 from extraction_assets.plan import ExtractionPlan
 from extraction_assets.recovery import this_host
 from extraction_assets.resources import ChunkStoreResource, GpuResource
 from extraction_assets.settings import ExtractionSettings
 
-ChunkEvent = dg.AssetMaterialization | dg.AssetCheckEvaluation
+ChunkEvent = dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.Output[None]
 
 
 def build_chunk_assets(settings: ExtractionSettings) -> dg.AssetsDefinition:
@@ -40,14 +41,33 @@ def build_chunk_assets(settings: ExtractionSettings) -> dg.AssetsDefinition:
             _refuse_merge_in_one_run(context, settings)
             context.instance.add_run_tags(context.run.run_id, this_host())
             plan = ExtractionPlan(settings, chunk_store.open())
-            selected, lineage = context.selected_asset_keys, Lineage(context.instance, plan)
-            with (
-                gpu.use_device(context.log) as device,
-                ChunkRun(plan, gpu, device, selected, lineage, context.log) as run,
-            ):
-                yield from run.events(context.partition_keys, reuse=_resumes(context))
+            selected = context.selected_asset_keys
+            if selected:
+                lineage = Lineage(context.instance, plan)
+                with (
+                    gpu.use_device(context.log) as device,
+                    ChunkRun(plan, gpu, device, selected, lineage, context.log) as run,
+                ):
+                    yield from run.events(context.partition_keys, reuse=_resumes(context))
+            else:  # "Execute" of the Checks tab: checks alone, and no partition
+                checks, keys = context.selected_asset_check_keys, _asked_for(context, settings)
+                yield from recorded_checks(plan, checks, keys, context.log)
+            yield from _check_outputs(context, settings)
 
     return extract_chunks
+
+
+def _asked_for(context: dg.AssetExecutionContext, settings: ExtractionSettings) -> Sequence[str]:
+    """The run's partitions; all chunks where it has none."""
+    partitioned = context.has_partition_key or context.has_partition_key_range
+    return context.partition_keys if partitioned else settings.chunk_keys
+
+
+def _check_outputs(context: dg.AssetExecutionContext, settings: ExtractionSettings) -> Iterator[dg.Output[None]]:
+    """Dagster expects one output of each selected check, and logs "did not yield" of checks told chunk by chunk."""
+    for spec in _check_specs(settings, chunk_partitions(settings)):
+        if spec.key in context.selected_asset_check_keys:
+            yield dg.Output(None, output_name=spec.get_python_identifier())
 
 
 def _resumes(context: dg.AssetExecutionContext) -> bool:
@@ -71,6 +91,7 @@ def _refuse_merge_in_one_run(context: dg.AssetExecutionContext, settings: Extrac
 
 def _specs(settings: ExtractionSettings) -> list[dg.AssetSpec]:
     activations, versions = activations_key(settings), CodeVersions(settings)
+    chunk = f" A partition is a chunk of {settings.chunk_size} samples; its key is the first one's index."
     specs = [
         dg.AssetSpec(
             activations,
@@ -78,7 +99,7 @@ def _specs(settings: ExtractionSettings) -> list[dg.AssetSpec]:
             code_version=versions.chunk("model_activations", None),
             skippable=True,
             kinds={"torch"},
-            description="Outputs of every hook, [samples, positions, width] in the model's dtype; one file a chunk.",
+            description=f"Outputs of every hook, [samples, positions, width] in the model's dtype.{chunk}",
         )
     ]
     for sae in settings.saes:
@@ -90,7 +111,7 @@ def _specs(settings: ExtractionSettings) -> list[dg.AssetSpec]:
                 code_version=versions.chunk("sae_features", sae),
                 skippable=True,
                 kinds={"torch"},
-                description="Positive SAE activations at all non-padding positions, in compressed rows.",
+                description=f"Positive SAE activations at all non-padding positions, in compressed rows.{chunk}",
             ),
             dg.AssetSpec(
                 sae_key(settings, sae, "top_k_table"),
@@ -98,7 +119,7 @@ def _specs(settings: ExtractionSettings) -> list[dg.AssetSpec]:
                 code_version=versions.chunk("top_k_table", sae),
                 skippable=True,
                 kinds={"parquet"},
-                description="The chunk's strongest examples of every feature, with statistics of all of them.",
+                description=f"The chunk's strongest examples of every feature, and statistics of all of them.{chunk}",
             ),
         ]
     return specs

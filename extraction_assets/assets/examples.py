@@ -14,6 +14,13 @@ from extraction_assets.assets.example_checks import MATCH_TABLES, NONE_MISSING, 
 from extraction_assets.assets.faults import failure, told
 from extraction_assets.assets.keys import sae_key
 from extraction_assets.assets.lineage import CodeVersions
+from extraction_assets.assets.pictures import (
+    DENSITY_TITLE,
+    EXAMPLES_TITLE,
+    density_histogram,
+    examples_histogram,
+    picture_metadata,
+)
 from extraction_assets.assets.preview import preview
 from extraction_assets.assets.progress import progress
 from extraction_assets.database.connect import write_transaction
@@ -119,7 +126,12 @@ def _merge_into_database(
     metadata = _metadata(merged, time.perf_counter() - started)
     database = engine.url.render_as_string(hide_password=True)
     return dg.MaterializeResult(
-        metadata={"preview": dg.MetadataValue.md(shown), **metadata, "database": database},
+        metadata={
+            "preview": dg.MetadataValue.md(shown),
+            **_pictures(merged, plan.settings.top_k_examples),
+            **metadata,
+            "database": database,
+        },
         check_results=[complete, match],
         data_version=dg.DataVersion(extraction.fingerprint),
     )
@@ -147,6 +159,16 @@ def _metadata(merged: Merged, seconds: float) -> dict[str, Any]:
         "examples_per_second": examples / seconds,
         "numerics_records": len(merged.numerics),
         "numerics": dg.MetadataValue.json(merged.numerics),
+    }
+
+
+def _pictures(merged: Merged, top_k: int) -> dict[str, dg.MarkdownMetadataValue]:
+    statistics = merged.statistics
+    frequencies = statistics.token_count.numpy() / max(1, statistics.tokens_seen)
+    examples = np.bincount(merged.table.neuron_index.numpy(), minlength=len(frequencies))
+    return {
+        "density": picture_metadata(DENSITY_TITLE, density_histogram(frequencies)),
+        "examples_per_feature": picture_metadata(EXAMPLES_TITLE, examples_histogram(examples, top_k)),
     }
 
 
