@@ -29,6 +29,22 @@ class DeviceError(ValueError):
     """A device that this host does not have."""
 
 
+def parse_device(device: str) -> str:
+    """``device`` if it can name one; ValueError otherwise."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}")
+    return device
+
+
+def check_device(wanted: str) -> None:
+    """DeviceError where this host lacks the device that ``wanted`` names."""
+    if wanted in ("auto", "cpu"):
+        return
+    count = torch.cuda.device_count()
+    if (torch.device(wanted).index or 0) >= count:
+        raise DeviceError(f"device {wanted!r} is configured, but torch sees {count} GPU(s); use 'auto' or 'cpu'")
+
+
 def vectorized_by_default() -> bool:
     """``USE_VECTORIZED_EXTRACTION``: 1, true, yes, on (the default) or 0, false, no, off."""
     text = os.environ.get("USE_VECTORIZED_EXTRACTION", "").strip().lower()
@@ -70,9 +86,7 @@ class GpuResource(dg.ConfigurableResource):
     @field_validator("device")
     @classmethod
     def _device_is_known(cls, device: str) -> str:
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-            raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}")
-        return device
+        return parse_device(device)
 
     @contextlib.contextmanager
     def use_device(self, logger: logging.Logger) -> Iterator[torch.device]:
@@ -95,11 +109,8 @@ class GpuResource(dg.ConfigurableResource):
 def choose_device(wanted: str, logger: logging.Logger) -> Iterator[torch.device]:
     """The device for ``wanted``; with ``auto``, a GPU that no other run of this host holds."""
     if wanted != "auto":
-        device = torch.device(wanted)
-        count = torch.cuda.device_count()
-        if device.type == "cuda" and (device.index or 0) >= count:
-            raise DeviceError(f"device {wanted!r} is configured, but torch sees {count} GPU(s); use 'auto' or 'cpu'")
-        yield device
+        check_device(wanted)
+        yield torch.device(wanted)
         return
     count = torch.cuda.device_count()
     if count == 0:
