@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import dagster as dg
 
-from extraction_assets.assets.chunk_run import chunk_targets
+from extraction_assets.assets.chunk_run import Target, chunk_targets
 from extraction_assets.assets.keys import corpus_key, sae_key
 from extraction_assets.plan import ExtractionPlan
 from extraction_assets.settings import ExtractionSettings
@@ -55,14 +55,15 @@ class Runner:
 
     def materialize_chunks(self, first: str, last: str, *, only_missing: bool = False) -> None:
         """The chunk assets of the keys from ``first`` to ``last``, in one run; with ``only_missing`` those assets alone
-        that some of these chunks lack, so that what is stored upstream is read."""
+        that some of these chunks lack, so that what is stored upstream is read, and none that is not to be kept."""
         plan, every = self._plan(), self._settings.chunk_keys
         keys = every[every.index(first) : every.index(last) + 1]
-        targets = [
-            target
-            for target in chunk_targets(plan)
-            if not only_missing or any(plan.chunk_state(target.asset, key, target.sae) != "done" for key in keys)
-        ]
+
+        def lacking(target: Target) -> bool:
+            kept = getattr(self._settings.keep, target.asset)
+            return kept and any(plan.chunk_state(target.asset, key, target.sae) != "done" for key in keys)
+
+        targets = [target for target in chunk_targets(plan) if not only_missing or lacking(target)]
         tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
         self._execute([target.key for target in targets], self._gpu_config, tags)
 

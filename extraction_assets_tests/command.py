@@ -12,9 +12,7 @@ from extraction_assets.component import build_definitions
 from extraction_assets.settings import ExtractionSettings
 
 
-def declare(
-    monkeypatch: pytest.MonkeyPatch, *extractions: ExtractionSettings, module: str = "tiny_definitions"
-) -> str:
+def declare(monkeypatch: pytest.MonkeyPatch, *extractions: ExtractionSettings, module: str = "tiny_definitions") -> str:
     """A module whose definitions hold these extractions; declared again, it holds the new ones."""
     made = ModuleType(module)
     shared = dg.Definitions(resources=default_resources(), executor=dg.in_process_executor)

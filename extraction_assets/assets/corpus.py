@@ -25,7 +25,7 @@ from extraction_assets.settings import STANDARD_LIBRARY, ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets.stores.corpus_files import StoredCorpus, write_corpus
 from extraction_assets.stores.fingerprints import fingerprint
-from extraction_assets.stores.sealed import DamagedFileError
+from extraction_assets.stores.sealed import DamagedFileError, writing
 
 PACKING = "documents"
 
@@ -88,8 +88,9 @@ def materialize_corpus(
         current = None
     if current is not None and current[1:] == (recipe, source):
         return current[0], True
-    stored = _tokenize(settings, store, documents, num_workers, logger)
-    store.write_current_corpus(settings.name, stored.manifest.fingerprint, recipe, source)
+    with writing(store.corpora):  # a corpus that no pointer names yet is not cleaned away
+        stored = _tokenize(settings, store, documents, num_workers, logger)
+        store.write_current_corpus(settings.name, stored.manifest.fingerprint, recipe, source)
     return stored, False
 
 

@@ -77,7 +77,7 @@ def list_command(module: str) -> None:
     help="Only chunks A to B-1, counted from 0, as in a Python slice. Merges only once no other chunk is missing.",
 )
 @click.option("--missing", is_flag=True, help="Only chunks without a durable top-k table of the current settings.")
-@click.option("--device", callback=_device, help="auto, cpu, cuda:0, …; as in the GPU resource, like the options below.")
+@click.option("--device", callback=_device, help="auto, cpu, cuda:0, …; as in the GPU resource, like the next ones.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Samples of one forward pass.")
 @click.option("--vectorization-batch-size", metavar="auto|N", callback=_batch_size, help="Samples reduced at once.")
 @click.option("--vectorized/--legacy", default=None, help="The fast engine, or the sequential loop it replaces.")

@@ -54,6 +54,12 @@ def merge_times(connection: sa.Connection) -> dict[tuple[str, str], dt.datetime]
     return {(name, sae): finished for name, sae, finished in connection.execute(query)}
 
 
+def merge_fingerprints(connection: sa.Connection) -> dict[tuple[str, str], str]:
+    """Fingerprint of what is merged of each (extraction, SAE)."""
+    query = sa.select(extractions.c.name, extractions.c.sae, extractions.c.fingerprint)
+    return {(name, sae): fingerprint for name, sae, fingerprint in connection.execute(query)}
+
+
 def find_extraction(connection: sa.Connection, name: str, sae: str | None = None) -> sa.Row[Any]:
     """The row of an (extraction, SAE); ``sae`` may be left out where there is one. Raises UnknownResultError."""
     rows = connection.execute(sa.select(extractions).where(extractions.c.name == name)).all()
