@@ -97,6 +97,7 @@ def run(ctx: click.Context, name: str, chunks: str | None, missing: bool, **opti
         check_device(getattr((definitions.resources or {}).get("gpu"), "device", "auto"))
     os.environ.setdefault("EXTRACTION_PROGRESS", "bar")
     started = time.perf_counter()
+    _say_what_changed(definitions, settings, missing)
     with Runner(definitions, settings, options, verbose=ctx.parent.params["debug"] if ctx.parent else False) as runner:
         click.echo(f"corpus of {name}", err=True)
         runner.materialize_corpus()
@@ -114,6 +115,16 @@ def run(ctx: click.Context, name: str, chunks: str | None, missing: bool, **opti
     seconds = time.perf_counter() - started
     _say_what_is_there(definitions, settings, runner.store_root, command_line(ctx.obj))
     click.echo(f"\n{count(len(keys), 'chunk')}, {count(len(settings.saes), 'merge')}: {seconds:.1f} s")
+
+
+def _say_what_changed(definitions: "dg.Definitions", settings: "ExtractionSettings", missing: bool) -> None:
+    from extraction_assets.upkeep.changes import changes_on_disk
+
+    changes = changes_on_disk(settings, (definitions.resources or {})["chunk_store"].open())
+    for change in changes:
+        click.echo(change, err=True)
+    if changes and not missing:
+        click.echo("every chunk asked for is computed; --missing computes only those that are not current", err=True)
 
 
 def _say_what_is_there(
