@@ -1,10 +1,12 @@
 """Where things live: EXTRACTION_HOME for files, EXTRACTION_DATABASE_URL for results, DAGSTER_HOME for Dagster."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
+_RELATIVE_SQLITE = re.compile(r"sqlite(\+\w+)?:///(?!/|:memory:|file:|$)")
 
 
 def extraction_home() -> Path:
@@ -12,20 +14,40 @@ def extraction_home() -> Path:
     home where it is installed without one. Never depends on the working directory."""
     configured = os.environ.get("EXTRACTION_HOME")
     if configured:
-        return Path(configured).expanduser().absolute()
+        return full_path(configured, "EXTRACTION_HOME")
     checkout = _PACKAGE.parent
     return (checkout if (checkout / "workspace.yaml").is_file() else Path.home()) / ".extraction"
 
 
 def database_url() -> str:
     """``EXTRACTION_DATABASE_URL``; by default the SQLite file ``results.sqlite`` in the extraction home."""
-    return os.environ.get("EXTRACTION_DATABASE_URL") or f"sqlite:///{extraction_home() / 'results.sqlite'}"
+    configured = os.environ.get("EXTRACTION_DATABASE_URL")
+    if configured and _RELATIVE_SQLITE.match(configured):
+        raise ValueError(
+            f"EXTRACTION_DATABASE_URL is {configured!r}, another file in every working directory: give its full path, "
+            "sqlite:////… with four slashes"
+        )
+    return configured or f"sqlite:///{extraction_home() / 'results.sqlite'}"
+
+
+def dagster_home() -> Path:
+    """``DAGSTER_HOME``; by default ``dagster`` in the extraction home."""
+    configured = os.environ.get("DAGSTER_HOME")
+    return full_path(configured, "DAGSTER_HOME") if configured else extraction_home() / "dagster"
+
+
+def full_path(configured: str, what: str) -> Path:
+    """A configured folder; ValueError where it depends on the working directory, which differs between a terminal, a
+    daemon and a code server."""
+    path = Path(configured).expanduser()
+    if not path.is_absolute():
+        raise ValueError(f"{what} is {configured!r}, another folder in every working directory: give its full path")
+    return path
 
 
 def prepare_dagster_home() -> Path:
-    """``DAGSTER_HOME``, set to ``dagster`` in the extraction home unless it is set, and made with its dagster.yaml."""
-    configured = os.environ.get("DAGSTER_HOME")
-    home = Path(configured).expanduser().absolute() if configured else extraction_home() / "dagster"
+    """Dagster's home, made with its dagster.yaml, and ``DAGSTER_HOME`` set to it."""
+    home = dagster_home()
     home.mkdir(parents=True, exist_ok=True)
     os.environ["DAGSTER_HOME"] = str(home)
     if not (home / "dagster.yaml").is_file():

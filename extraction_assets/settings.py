@@ -91,6 +91,30 @@ class SaeSettings(Settings):
     hook or normalization."""
 
 
+class KeepSettings(Settings):
+    """Which files of the chunks stay once they are merged; `extraction-assets clean` removes the others.
+
+    Has no part in any fingerprint: changing it makes nothing stale.
+    """
+
+    model_activations: bool = True
+    """Keep the model's activations, by far the largest; a new SAE on this model then needs no forward pass."""
+    sae_features: bool = True
+    """Keep the SAEs' features; a new `top_k_examples` or `min_activation` then needs no forward pass and no encode."""
+    top_k_table: bool = True
+    """Always true: the tables are what tells that a chunk is done, and every later merge reads them."""
+
+    @field_validator("top_k_table")
+    @classmethod
+    def _tables_stay(cls, keep: bool) -> bool:
+        if not keep:
+            raise ValueError(
+                "keep.top_k_table cannot be false: without its table a chunk counts as missing and the next run would "
+                "compute it again, and a merge of more samples reads the tables of all chunks"
+            )
+        return keep
+
+
 class ExtractionSettings(Settings):
     """One named job: a model, a corpus, one or more SAEs, and the settings."""
 
@@ -121,6 +145,9 @@ class ExtractionSettings(Settings):
 
     schedule: str | None = None
     """When to compute missing chunks by itself, in cron form (`0 2 * * *`); switched on in the UI."""
+
+    keep: KeepSettings = KeepSettings()
+    """Which files of the chunks stay once they are merged; by default all."""
 
     _counts_are_positive = _at_least(
         1, "evaluation_samples", "chunk_size", "top_k_examples", "top_positions", "partitions_per_run"

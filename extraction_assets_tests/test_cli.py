@@ -1,36 +1,23 @@
 """The command line on a tiny extraction, on a persistent instance of its own."""
 
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
-from types import ModuleType
 
 import dagster as dg
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
-from extraction_assets import cli, default_resources
-from extraction_assets.component import build_definitions
+from extraction_assets import cli
+from extraction_assets_tests.command import declare
+from extraction_assets_tests.command import invoke as _invoke
 from extraction_assets_tests.tiny import make_settings
 
 
 @pytest.fixture
-def module(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def module(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A module whose definitions hold the tiny extraction."""
-    import sys
-
-    made = ModuleType("tiny_definitions")
-    made.defs = dg.Definitions.merge(  # type: ignore[attr-defined]
-        build_definitions(make_settings(tiny_folder)),
-        dg.Definitions(resources=default_resources(), executor=dg.in_process_executor),
-    )
-    monkeypatch.setitem(sys.modules, made.__name__, made)
-    monkeypatch.setenv("EXTRACTION_PROGRESS", "log")
-    monkeypatch.setenv("DAGSTER_HOME", "")
-    return made.__name__
-
-
-def _invoke(module: str, *arguments: str) -> Result:
-    return CliRunner().invoke(cli.main, ["--module", module, *arguments])
+    return declare(monkeypatch, make_settings(tiny_folder))
 
 
 def test_list_names_extractions_and_saes(module: str) -> None:
@@ -38,6 +25,26 @@ def test_list_names_extractions_and_saes(module: str) -> None:
     assert "tiny" in output
     assert "relu" in output
     assert "23 samples of 16 tokens in 3 chunks" in output
+    assert output.count("0 of 3 chunks, not merged") == 2
+
+
+def test_list_counts_chunks_and_merges_and_makes_no_database(module: str, home: Path) -> None:
+    _invoke(module, "list")
+    assert not (home / "results.sqlite").exists()
+    _invoke(module, "run", "tiny", "--chunks", ":2")
+    assert _invoke(module, "list").output.count("2 of 3 chunks, not merged") == 2
+    _invoke(module, "run", "tiny", "--missing")
+    assert _invoke(module, "list").output.count("3 of 3 chunks, merged 20") == 2
+
+
+def test_list_shows_what_is_declared_where_the_database_is_out_of_reach(
+    module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EXTRACTION_DATABASE_URL", "postgresql+nothing://nowhere/results")
+    result = _invoke(module, "list")
+    assert result.exit_code == 0
+    assert "relu" in result.stdout
+    assert result.stderr.startswith("results database: ")
 
 
 def test_run_ends_with_five_features_and_where_things_are(module: str, home: Path) -> None:
@@ -46,7 +53,8 @@ def test_run_ends_with_five_features_and_where_things_are(module: str, home: Pat
     assert result.output.count("feature ") >= 5
     assert f"database   sqlite:///{home}/results.sqlite" in result.output
     assert f"files      {home}" in result.output
-    assert "UI         extraction-assets ui" in result.output
+    assert f"more       extraction-assets --module {module} show tiny FEATURE --sae relu" in result.output
+    assert f"UI         extraction-assets --module {module} ui" in result.output
 
 
 def test_runs_stand_in_the_persistent_history_that_the_ui_opens(module: str, home: Path) -> None:
@@ -60,9 +68,9 @@ def test_runs_stand_in_the_persistent_history_that_the_ui_opens(module: str, hom
 
 def test_chunks_takes_a_slice_and_merges_once_none_is_missing(module: str) -> None:
     first = _invoke(module, "run", "tiny", "--chunks", "0:2")
-    assert "1 of 3 chunks are missing: nothing merged yet" in first.output
+    assert "1 of 3 chunks still missing: nothing merged yet" in first.output
     rest = _invoke(module, "run", "tiny", "--missing")
-    assert "1 chunks, 2 merge(s)" in rest.output
+    assert "1 chunk, 2 merges" in rest.output
 
 
 def test_missing_reads_what_is_stored_upstream(module: str, home: Path) -> None:
@@ -111,7 +119,8 @@ def test_show_prints_examples_in_context(module: str) -> None:
             ["run", "tiny", "--vectorization-batch-size", "banana"],
             "'auto' or a whole number of at least 1, got 'banana'",
         ),
-        (["run", "tiny", "--device", "cuda:77"], "cuda:77"),
+        (["run", "tiny", "--device", "cuda:77"], "device 'cuda:77' is configured, but torch sees"),
+        (["run", "tiny", "--device", "banana"], "device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got 'banana'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -120,6 +129,42 @@ def test_wrong_use_is_one_sentence(module: str, arguments: list[str], message: s
     assert result.exit_code != 0
     assert message in result.output
     assert "Traceback" not in result.output
+    # click's two lines of usage, an empty one, and the sentence
+    assert len(result.output.splitlines()) in (1, 4), result.output
+
+
+@pytest.mark.parametrize("device", ["cuda:77", "banana"])
+def test_a_wrong_device_is_refused_before_the_corpus_runs(module: str, home: Path, device: str) -> None:
+    _invoke(module, "run", "tiny", "--device", device)
+    assert not (home / "corpora").exists()
+
+
+def test_a_wrong_device_of_the_modules_own_resource_is_refused_before_the_corpus_runs(module: str, home: Path) -> None:
+    from extraction_assets.resources import GpuResource
+
+    sys.modules[module].defs.resources["gpu"] = GpuResource(device="cuda:77")
+    assert "'cuda:77'" in _invoke(module, "run", "tiny").output
+    assert not (home / "corpora").exists()
+
+
+def test_a_reader_that_has_had_enough_ends_the_command_silently(module: str, tiny_folder: Path, home: Path) -> None:
+    assert _invoke(module, "run", "tiny").exit_code == 0
+    command = (
+        "import sys; from extraction_assets.cli import show, app; from extraction_assets.database import connect\n"
+        "import click\n"
+        "@app.main.command()\n"
+        "def shown():\n"
+        f"    engine = connect.open_database('sqlite:///{home}/results.sqlite')\n"
+        "    for _ in range(1000): show.show_features(engine, 'tiny', None, 'topk', 5, 12)\n"
+        "app.main(['shown'])\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith(b"feature ")
+    process.stdout.close()
+    _, errors = process.communicate(timeout=60)
+    assert errors == b""
+    assert process.returncode == 1
 
 
 @pytest.mark.parametrize("variable", ["banana", "sqlite:////proc/nowhere/results.sqlite"])

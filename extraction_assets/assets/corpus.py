@@ -26,7 +26,7 @@ from extraction_assets.settings import STANDARD_LIBRARY, ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore, CurrentCorpus
 from extraction_assets.stores.corpus_files import StoredCorpus, write_corpus
 from extraction_assets.stores.fingerprints import fingerprint
-from extraction_assets.stores.sealed import DamagedFileError
+from extraction_assets.stores.sealed import DamagedFileError, writing
 
 PACKING = "documents"
 
@@ -89,9 +89,10 @@ def materialize_corpus(
         current = None
     if current is not None and (current.recipe, current.source) == (recipe, source):
         return current, True
-    stored = _tokenize(settings, store, documents, num_workers, logger)
-    new = CurrentCorpus(stored, recipe, source, _version(stored, current))
-    store.write_current_corpus(settings.name, new)
+    with writing(store.corpora):  # a corpus that no pointer names yet is not cleaned away
+        stored = _tokenize(settings, store, documents, num_workers, logger)
+        new = CurrentCorpus(stored, recipe, source, _version(stored, current))
+        store.write_current_corpus(settings.name, new)
     return new, False
 
 

@@ -29,11 +29,12 @@ class Pending:
         return [k for k in every if k in missing or any(k not in self._recorded[table] for table in tables)]
 
     def assets(self, keys: Sequence[str]) -> list[dg.AssetKey]:
-        """The assets that some of these chunks lack: what is stored upstream of them is read."""
+        """The assets that some of these chunks lack, of those to be kept: what is stored upstream of them is read."""
         return [
             target.key
             for target in self._targets
-            if any(
+            if getattr(self._plan.settings.keep, target.asset)
+            and any(
                 key not in self._recorded[target.key] or self._plan.chunk_state(target.asset, key, target.sae) != "done"
                 for key in keys
             )

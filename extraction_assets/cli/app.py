@@ -4,6 +4,18 @@ from typing import Any
 
 import click
 
+DEFAULT_MODULE = "extraction_assets.definitions"
+
+
+def command_line(module: str) -> str:
+    """How this command was called, for hints: with ``--module`` where one was given."""
+    return "extraction-assets" + ("" if module == DEFAULT_MODULE else f" --module {module}")
+
+
+def count(number: int, noun: str) -> str:
+    """``1 chunk``, ``2 chunks``."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
 
 def _sentence(error: BaseException) -> str:
     """What went wrong, without the traceback: the first cause, and the YAML file where it lies in one."""
@@ -11,11 +23,18 @@ def _sentence(error: BaseException) -> str:
     while causes[-1].__cause__ is not None:
         causes.append(causes[-1].__cause__)
     first = causes[-1]
+    if hasattr(first, "errors") and type(first).__name__ == "ValidationError":  # pydantic's own text has many lines
+        return "; ".join(map(_field_error, first.errors()))
     plain = isinstance(first, (ValueError, LookupError, FileNotFoundError))
     message = str(first).strip() if plain else f"{type(first).__name__}: {str(first).strip()}"
     component = [str(cause) for cause in causes if type(cause).__name__ == "ComponentTreeException"]
     where = component[-1].splitlines()[0] + "\n" if component else ""
     return f"{where}{message}"
+
+
+def _field_error(error: dict[str, Any]) -> str:
+    where, what = ".".join(map(str, error["loc"])), error["msg"].removeprefix("Value error, ")
+    return f"{where}: {what}" if where else what
 
 
 class _Group(click.Group):
@@ -26,6 +45,8 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except BrokenPipeError:
+            raise  # the reader has had enough (`| head`): click ends silently, as other tools do
         except Exception as error:
             if ctx.params.get("debug"):
                 raise
@@ -35,7 +56,7 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option(
     "--module",
-    default="extraction_assets.definitions",
+    default=DEFAULT_MODULE,
     show_default=True,
     help="Python module with the Dagster definitions that hold the extractions.",
 )

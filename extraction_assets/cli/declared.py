@@ -1,5 +1,6 @@
 """What a module of Dagster definitions declares, as the commands need it."""
 
+import datetime as dt
 import logging
 import os
 from importlib import import_module
@@ -58,6 +59,22 @@ def open_results(definitions: "dg.Definitions") -> "AbstractContextManager[sa.En
     """The results database that the definitions' own resource names."""
     opened: AbstractContextManager[sa.Engine] = (definitions.resources or {})["results"].open()
     return opened
+
+
+def merged_times(definitions: "dg.Definitions") -> dict[tuple[str, str], dt.datetime]:
+    """When each (extraction, SAE) was merged. Makes no database where there is none, and an unreachable one is said on
+    standard error: what is declared can be listed all the same."""
+    from extraction_assets.database.queries import merge_times
+
+    results = (definitions.resources or {})["results"]
+    if not results.exists():
+        return {}
+    try:
+        with results.open() as engine, engine.connect() as connection:
+            return merge_times(connection)
+    except Exception as error:
+        click.echo(f"results database: {str(error).splitlines()[0]}", err=True)
+        return {}
 
 
 def _quieten() -> None:

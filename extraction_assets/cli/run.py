@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from extraction_assets.cli.app import main
-from extraction_assets.cli.declared import declared_extractions, find_extraction, load_definitions, open_results
+from extraction_assets.cli.app import command_line, count, main
+from extraction_assets.cli.declared import (
+    declared_extractions,
+    find_extraction,
+    load_definitions,
+    merged_times,
+    open_results,
+)
 from extraction_assets.cli.show import show_features
 
 if TYPE_CHECKING:
@@ -27,18 +33,41 @@ def _batch_size(_ctx: click.Context, _param: click.Parameter, value: str | None)
         raise click.BadParameter(str(error)) from error
 
 
+def _device(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """Refused here and not by the run of the chunks, which comes after that of the corpus."""
+    from extraction_assets.resources.checked_fields import parse_device
+    from extraction_assets.resources.gpu import check_device
+
+    try:
+        if value is not None:
+            check_device(parse_device(value))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    return value
+
+
 @main.command("list")
 @click.pass_obj
 def list_command(module: str) -> None:
-    """List the declared extractions, their SAEs and how much is done."""
-    for settings in declared_extractions(load_definitions(module)).values():
+    """List the declared extractions, how many chunks of each SAE have a table, and when they were merged.
+
+    Files and rows are counted, not compared with the settings: `status NAME` says which of them are current.
+    """
+    definitions = load_definitions(module)
+    store = definitions.resources["chunk_store"].open()  # type: ignore[index]
+    merged = merged_times(definitions)
+    for settings in declared_extractions(definitions).values():
+        keys = settings.chunk_keys
         click.echo(click.style(settings.name, bold=True) + f"  {settings.language_model.path}")
-        for name, sae in settings.saes.items():
-            click.echo(f"  {name:12} {sae.hook:20} {sae.path}")
         click.echo(
             f"  {settings.evaluation_samples} samples of {settings.corpus.max_length} tokens in "
-            f"{len(settings.chunk_keys)} chunks, the {settings.top_k_examples} strongest examples of every feature"
+            f"{count(len(keys), 'chunk')}, the {settings.top_k_examples} strongest examples of every feature"
         )
+        for name, sae in settings.saes.items():
+            stored = len(store.stored_keys(settings.name, "top_k_table", name) & set(keys))
+            at = merged.get((settings.name, name))
+            state = f"{stored} of {len(keys)} chunks, " + (f"merged {at:%Y-%m-%d %H:%M} UTC" if at else "not merged")
+            click.echo(f"  {name:12} {sae.hook:20} {state:45} {sae.path}")
 
 
 @main.command()
@@ -49,7 +78,7 @@ def list_command(module: str) -> None:
     help="Only chunks A to B-1, counted from 0, as in a Python slice. Merges only once no other chunk is missing.",
 )
 @click.option("--missing", is_flag=True, help="Only chunks without a durable top-k table of the current settings.")
-@click.option("--device", help="auto, cpu, cuda:0, …; as in the GPU resource, like the options below.")
+@click.option("--device", callback=_device, help="auto, cpu, cuda:0, …; as in the GPU resource, like the next ones.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Samples of one forward pass.")
 @click.option("--vectorization-batch-size", metavar="auto|N", callback=_batch_size, help="Samples reduced at once.")
 @click.option("--vectorized/--legacy", default=None, help="The fast engine, or the sequential loop it replaces.")
@@ -59,13 +88,17 @@ def run(ctx: click.Context, name: str, chunks: str | None, missing: bool, **opti
 
     Every part is a run of its own on the persistent Dagster instance, so that the UI shows it afterwards.
     """
+    from extraction_assets.resources.gpu import check_device
     from extraction_assets.runner import Runner
 
     definitions = load_definitions(ctx.obj)
     settings = find_extraction(definitions, name)
     chosen = _chosen_chunks(settings, chunks)
+    if options["device"] is None:
+        check_device(getattr((definitions.resources or {}).get("gpu"), "device", "auto"))
     os.environ.setdefault("EXTRACTION_PROGRESS", "bar")
     started = time.perf_counter()
+    _say_what_changed(definitions, settings, missing)
     with Runner(definitions, settings, options, verbose=ctx.parent.params["debug"] if ctx.parent else False) as runner:
         for dead in runner.recover():
             click.echo(f"run {dead.run.run_id}: {dead.why}; it was marked as ended", err=True)
@@ -77,17 +110,29 @@ def run(ctx: click.Context, name: str, chunks: str | None, missing: bool, **opti
             runner.materialize_chunks(part, only_missing=missing)
         left = runner.missing_chunks()
         if left:
-            click.echo(f"{len(left)} of {len(settings.chunk_keys)} chunks are missing: nothing merged yet")
+            click.echo(f"{len(left)} of {count(len(settings.chunk_keys), 'chunk')} still missing: nothing merged yet")
             return
         for sae in settings.saes:
             click.echo(f"merge of {sae}", err=True)
             runner.merge(sae)
     seconds = time.perf_counter() - started
-    _say_what_is_there(definitions, settings, runner.store_root)
-    click.echo(f"\n{len(keys)} chunks, {len(settings.saes)} merge(s): {seconds:.1f} s")
+    _say_what_is_there(definitions, settings, runner.store_root, command_line(ctx.obj))
+    click.echo(f"\n{count(len(keys), 'chunk')}, {count(len(settings.saes), 'merge')}: {seconds:.1f} s")
 
 
-def _say_what_is_there(definitions: "dg.Definitions", settings: "ExtractionSettings", store: Path) -> None:
+def _say_what_changed(definitions: "dg.Definitions", settings: "ExtractionSettings", missing: bool) -> None:
+    from extraction_assets.upkeep.changes import changes_on_disk
+
+    changes = changes_on_disk(settings, (definitions.resources or {})["chunk_store"].open())
+    for change in changes:
+        click.echo(change, err=True)
+    if changes and not missing:
+        click.echo("every chunk asked for is computed; --missing computes only those that are not current", err=True)
+
+
+def _say_what_is_there(
+    definitions: "dg.Definitions", settings: "ExtractionSettings", store: Path, command: str
+) -> None:
     """The end of a complete run: five features, and where things are."""
     first = next(iter(settings.saes))
     click.echo(f"\nFive features of {settings.name}/{first}, [strongest token] in context:\n")
@@ -95,8 +140,8 @@ def _say_what_is_there(definitions: "dg.Definitions", settings: "ExtractionSetti
         show_features(engine, settings.name, None, first, limit=3, width=8)
         click.echo(f"database   {engine.url.render_as_string(hide_password=True)}")
     click.echo(f"files      {store}")
-    click.echo(f"more       extraction-assets show {settings.name} FEATURE --sae {first}")
-    click.echo("UI         extraction-assets ui")
+    click.echo(f"more       {command} show {settings.name} FEATURE --sae {first}")
+    click.echo(f"UI         {command} ui")
 
 
 def _chosen_chunks(settings: "ExtractionSettings", chunks: str | None) -> list[str]:

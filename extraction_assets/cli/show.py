@@ -4,13 +4,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from extraction_assets.cli.app import main
-from extraction_assets.cli.declared import find_extraction, load_definitions, open_results
+from extraction_assets.cli.app import count, main
+from extraction_assets.cli.declared import find_extraction, load_definitions, merged_times, open_results
 
 if TYPE_CHECKING:
+    import dagster as dg
     import sqlalchemy as sa
 
     from extraction_assets.plan import ExtractionPlan
+    from extraction_assets.settings import ExtractionSettings
 
 _CHUNK_ASSETS = ("model_activations", "sae_features", "top_k_table")
 
@@ -47,25 +49,39 @@ def show_features(engine: "sa.Engine", name: str, feature: int | None, sae: str 
 def status(module: str, name: str) -> None:
     """Say which chunks of extraction NAME are done, stale (made from other settings) or missing, and what is merged."""
     from extraction_assets.plan import CorpusNotReady, ExtractionPlan
+    from extraction_assets.upkeep.changes import changes_on_disk
 
     definitions = load_definitions(module)
     settings = find_extraction(definitions, name)
     store = definitions.resources["chunk_store"].open()  # type: ignore[index]
+    changes = changes_on_disk(settings, store)
     try:
         plan = ExtractionPlan(settings, store)
     except CorpusNotReady as error:
-        click.echo(f"{error}\nall {len(settings.chunk_keys)} chunks are missing")
+        nothing = f"all {count(len(settings.chunk_keys), 'chunk')} are missing"
+        click.echo("\n".join([str(error), *(changes or [nothing])]))
+        _echo_merges(definitions, settings)
         return
-    click.echo(f"corpus: {len(plan.corpus)} samples, {plan.corpus.folder}")
+    click.echo("\n".join([f"corpus: {len(plan.corpus)} samples, {plan.corpus.folder}", *changes]))
     click.echo(f"{'':28} {'done':>6} {'stale':>6} {'missing':>8}")
     for asset in _CHUNK_ASSETS:
         for sae in [None] if asset == "model_activations" else settings.saes:
             states = [plan.chunk_state(asset, key, sae) for key in settings.chunk_keys]  # type: ignore[arg-type]
             counts = "{:6} {:6} {:8}".format(*(states.count(s) for s in ("done", "stale", "missing")))
-            click.echo(f"{(sae + '/' if sae else '') + asset:28} {counts}")
+            kept = "" if getattr(settings.keep, asset) else "   not kept: clean removes what is merged"
+            click.echo(f"{(sae + '/' if sae else '') + asset:28} {counts}{kept}")
     with open_results(definitions) as engine:
         for sae in settings.saes:
             click.echo(f"{sae + '/feature_examples':28} {_merge_state(engine, plan, sae)}")
+
+
+def _echo_merges(definitions: "dg.Definitions", settings: "ExtractionSettings") -> None:
+    """What is merged of an extraction whose corpus is not current."""
+    merged = merged_times(definitions)
+    for sae in settings.saes:
+        at = merged.get((settings.name, sae))
+        if at:
+            click.echo(f"{sae + '/feature_examples':28} merged {at:%Y-%m-%d %H:%M} UTC, from an earlier corpus")
 
 
 def _merge_state(engine: "sa.Engine", plan: "ExtractionPlan", sae: str) -> str:

@@ -77,7 +77,7 @@ def replace_results(
         _example_columns(extraction_id, corpus, table, statistics, display_tokens),
     )
     _add_samples(connection, corpus_id, corpus, np.unique(table.sample_index.numpy()), display_tokens)
-    _delete_unnamed(connection)
+    delete_unnamed(connection)
     return extraction_id
 
 
@@ -185,7 +185,7 @@ def _add_samples(
     _insert(connection, samples, columns)
 
 
-def _delete_unnamed(connection: sa.Connection) -> None:
+def delete_unnamed(connection: sa.Connection) -> None:
     """Delete samples that no example names and corpora that no extraction uses."""
     for corpus_id in connection.scalars(sa.select(corpora.c.id)).all():
         # Not correlated, so that it is worked out once and not for every sample.

@@ -1,5 +1,6 @@
 """What people and pages ask the results database. Results are pandas frames or plain named tuples."""
 
+import datetime as dt
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -45,6 +46,18 @@ _LISTED = (
     "top_k_examples",
     "finished_at",
 )
+
+
+def merge_times(connection: sa.Connection) -> dict[tuple[str, str], dt.datetime]:
+    """When each (extraction, SAE) was merged last, in UTC."""
+    query = sa.select(extractions.c.name, extractions.c.sae, extractions.c.finished_at)
+    return {(name, sae): finished for name, sae, finished in connection.execute(query)}
+
+
+def merge_fingerprints(connection: sa.Connection) -> dict[tuple[str, str], str]:
+    """Fingerprint of what is merged of each (extraction, SAE)."""
+    query = sa.select(extractions.c.name, extractions.c.sae, extractions.c.fingerprint)
+    return {(name, sae): fingerprint for name, sae, fingerprint in connection.execute(query)}
 
 
 def find_extraction(connection: sa.Connection, name: str, sae: str | None = None) -> sa.Row[Any]:

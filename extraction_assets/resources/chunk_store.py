@@ -1,11 +1,9 @@
 """The chunk store as a Dagster resource."""
 
-from pathlib import Path
-
 import dagster as dg
 from pydantic import Field
 
-from extraction_assets.home import extraction_home
+from extraction_assets.home import extraction_home, full_path
 from extraction_assets.stores.chunk_store import ChunkStore
 
 
@@ -18,4 +16,4 @@ class ChunkStoreResource(dg.ConfigurableResource):
 
     def open(self) -> ChunkStore:
         """The store at the configured root."""
-        return ChunkStore(Path(self.root).expanduser().absolute() if self.root else extraction_home())
+        return ChunkStore(full_path(self.root, "the chunk store's root") if self.root else extraction_home())

@@ -28,6 +28,15 @@ class DeviceError(ValueError):
     """A device that this host does not have."""
 
 
+def check_device(wanted: str) -> None:
+    """DeviceError where this host lacks the device that ``wanted`` names."""
+    if wanted in ("auto", "cpu"):
+        return
+    count = torch.cuda.device_count()
+    if (torch.device(wanted).index or 0) >= count:
+        raise DeviceError(f"device {wanted!r} is configured, but torch sees {count} GPU(s); use 'auto' or 'cpu'")
+
+
 def vectorized_by_default() -> bool:
     """``USE_VECTORIZED_EXTRACTION``: 1, true, yes, on (the default) or 0, false, no, off."""
     text = os.environ.get("USE_VECTORIZED_EXTRACTION", "").strip().lower()
@@ -93,11 +102,8 @@ class GpuResource(dg.ConfigurableResource):
 def choose_device(wanted: str, logger: logging.Logger) -> Iterator[torch.device]:
     """The device for ``wanted``; with ``auto``, a GPU that no other run of this host holds."""
     if wanted != "auto":
-        device = torch.device(wanted)
-        count = torch.cuda.device_count()
-        if device.type == "cuda" and (device.index or 0) >= count:
-            raise DeviceError(f"device {wanted!r} is configured, but torch sees {count} GPU(s); use 'auto' or 'cpu'")
-        yield device
+        check_device(wanted)
+        yield torch.device(wanted)
         return
     count = torch.cuda.device_count()
     if count == 0:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import dagster as dg
 import sqlalchemy as sa
@@ -18,6 +19,11 @@ class ResultsResource(dg.ConfigurableResource):
         default=None,
         description="SQLAlchemy URL; by default `EXTRACTION_DATABASE_URL`, or `results.sqlite` in `EXTRACTION_HOME`.",
     )
+
+    def exists(self) -> bool:
+        """False only for a SQLite file that nothing was merged into yet; opening would make it."""
+        url = sa.make_url(self.url or database_url())
+        return url.get_backend_name() != "sqlite" or Path(str(url.database)).is_file()
 
     @contextlib.contextmanager
     def open(self) -> Iterator[sa.Engine]:

@@ -59,6 +59,11 @@ class ChunkStore:
             return "done"
         return "stale" if any(path.parent.glob(f"{key}-*{path.suffix}")) else "missing"
 
+    def stored_keys(self, extraction: str, asset: ChunkAsset, sae: str | None = None) -> set[str]:
+        """Keys of the chunks that have a file of any fingerprint, be it an old one."""
+        folder = self.asset_folder(extraction, asset, sae)
+        return {path.name.split("-")[0] for path in folder.glob(f"[0-9]*-*{SUFFIXES[asset]}")}
+
     def write_current_corpus(self, extraction: str, current: CurrentCorpus) -> None:
         """Note which corpus an extraction uses, and what it was made from."""
         pointer = {**current._asdict(), "corpus": current.corpus.manifest.fingerprint}

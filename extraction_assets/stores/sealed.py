@@ -6,6 +6,7 @@ that field's digits as zeros; a cut or altered file is found on reading.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import mmap
 import os
@@ -38,20 +39,54 @@ def write_sealed(path: Path, write: Callable[[Path], None]) -> str:
 
 
 @contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Marks a folder as written to, so that its temporaries are left alone; any number of writers at once.
+
+    A shared lock on the folder itself: the kernel frees it if the process dies, however it dies. Where the file system
+    has no such locks nothing is marked, and only the age of a temporary protects it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def nobody_writing(folder: Path) -> Iterator[bool]:
+    """Whether no process of this host writes to the folder; while the block runs, new writers wait."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except BlockingIOError:
+            free = False
+        except OSError:
+            free = True  # no locks here: the caller goes by age
+        yield free
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
 def durable_path(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path``; what is written there is fsynced and renamed to ``path`` at the end."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.touch(exist_ok=False)
-        permissions = temporary.stat().st_mode  # of any new file of this user; safetensors gives its own fewer
-        yield temporary
-        temporary.chmod(permissions)
-        sync(temporary)
-        os.replace(temporary, path)
-        sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path.parent):
+        try:
+            temporary.touch(exist_ok=False)
+            permissions = temporary.stat().st_mode  # of any new file of this user; safetensors gives its own fewer
+            yield temporary
+            temporary.chmod(permissions)
+            sync(temporary)
+            os.replace(temporary, path)
+            sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

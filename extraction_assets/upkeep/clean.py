@@ -1,0 +1,183 @@
+"""What may be removed from the chunk store: nothing that an extraction of this or another module still uses."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from extraction_assets.plan import ExtractionPlan
+from extraction_assets.settings import ExtractionSettings
+from extraction_assets.stores.chunk_files import read_record
+from extraction_assets.stores.chunk_store import SUFFIXES, ChunkAsset, ChunkStore
+from extraction_assets.stores.sealed import DamagedFileError, nobody_writing
+from extraction_assets.upkeep.files import (
+    Item,
+    UnreadablePointer,
+    asset_folders,
+    chunk_files,
+    is_old,
+    item,
+    own_files,
+    readable_size,
+    remove,
+    remove_empty,
+    size_of,
+    stored_extractions,
+    stored_saes,
+    temporaries,
+    unnamed_corpora,
+)
+
+SUPERSEDED = "superseded: made from other settings, inputs or chunk sizes"
+TEMPORARY = "temporaries of processes that are gone"
+REMOVED_SAE = "of SAEs that are no longer declared"
+NOT_KEPT = "not to be kept, and merged"
+UNUSED_CORPUS = "corpora that no extraction uses"
+KINDS = (SUPERSEDED, NOT_KEPT, REMOVED_SAE, TEMPORARY, UNUSED_CORPUS)
+
+
+class Garbage(NamedTuple):
+    """What may go, and what a user should know beside it."""
+
+    items: list[Item]
+    notes: list[str]
+
+
+Merged = Mapping[tuple[str, str], str]
+"""(extraction, SAE) -> fingerprint of the merge that the database holds."""
+
+
+def find_garbage(
+    declared: Mapping[str, ExtractionSettings], names: Iterable[str], store: ChunkStore, merged: Merged
+) -> Garbage:
+    """What may be removed of the extractions ``names``; of all that are declared, and corpora too, where none is named.
+
+    Files of extractions that are not declared are never among it: another module may declare them.
+    """
+    garbage = Garbage([], [])
+    names = list(names)
+    for name in names or declared:
+        _look_at(declared[name], store, merged, garbage)
+    if not names:
+        _look_at_corpora(store, garbage)
+        for name in sorted(set(stored_extractions(store)) - set(declared)):
+            size = readable_size(size_of(store.root / name))
+            garbage.notes.append(f"{name} ({size}) is not declared in this module and is left as it is")
+    return garbage
+
+
+def remove_garbage(garbage: Garbage, store: ChunkStore) -> tuple[int, list[str]]:
+    """Removes what was found; bytes freed, and what had to stay because somebody has begun to use it."""
+    freed, stayed = 0, []
+    by_folder: dict[Path, list[Item]] = {}
+    for found in garbage.items:
+        by_folder.setdefault(found.path.parent, []).append(found)
+    for folder, items in by_folder.items():
+        with nobody_writing(folder) as free:
+            guarded = [one for one in items if one.kind not in (TEMPORARY, UNUSED_CORPUS) or free]
+            if folder == store.corpora:  # since the question was asked, a run may have come to use one
+                unused = set(unnamed_corpora(store))
+                guarded = [one for one in guarded if one.kind != UNUSED_CORPUS or one.path in unused]
+            freed += remove(one.path for one in guarded)
+        stayed += [f"{one.path} is in use again and stays" for one in items if one not in guarded]
+        if items[0].kind == REMOVED_SAE:
+            remove_empty(folder.parent)
+    return freed, stayed
+
+
+def _look_at(settings: ExtractionSettings, store: ChunkStore, merged: Merged, garbage: Garbage) -> None:
+    extraction = store.root / settings.name
+    for folder in asset_folders(extraction):
+        _look_for_temporaries(folder, store, garbage)
+    for sae in sorted(set(stored_saes(extraction)) - set(settings.saes)):
+        own = [path for path in own_files(extraction, sae) if path not in temporaries(path.parent)]
+        garbage.items.extend(item(REMOVED_SAE, path, store) for path in own)
+        if (settings.name, sae) in merged:
+            garbage.notes.append(
+                f"rows of {settings.name}/{sae} stay in the database: delete {settings.name} --sae {sae} removes them"
+            )
+    try:
+        plan = ExtractionPlan(settings, store)
+        _look_at_chunks(plan, merged, garbage)
+    except (ValueError, OSError) as error:
+        if any(store.stored_keys(settings.name, asset, sae) for asset, sae in _chunk_assets(settings)):
+            garbage.notes.append(f"chunk files of {settings.name} are left, it is not known which are current: {error}")
+
+
+def _look_at_chunks(plan: ExtractionPlan, merged: Merged, garbage: Garbage) -> None:
+    settings, store = plan.settings, plan.store
+    found = 0
+    for asset, sae in _chunk_assets(settings):
+        current = {key: plan.chunk_fingerprint(asset, key, sae) for key in settings.chunk_keys}
+        folder = store.asset_folder(settings.name, asset, sae)
+        unwanted = not getattr(settings.keep, asset) and _is_merged(plan, sae, merged)
+        for chunk in chunk_files(folder):
+            if current.get(chunk.key) != chunk.fingerprint:
+                garbage.items.append(item(SUPERSEDED, chunk.path, store))
+                found += 1
+            elif unwanted:
+                garbage.items.append(item(NOT_KEPT, chunk.path, store))
+            elif chunk.seal and is_old(chunk.path) and not _named_by_table(chunk.path, chunk.seal):
+                garbage.items.append(item(TEMPORARY, chunk.path, store))
+        if not getattr(settings.keep, asset) and not unwanted and any(chunk_files(folder)):
+            where = "/".join(part for part in (settings.name, sae, asset) if part)
+            garbage.notes.append(f"{where} is kept until the current chunks are merged")
+    missing = plan.missing_chunks() if found else []
+    if missing:
+        garbage.notes.append(
+            f"{len(missing)} of {len(settings.chunk_keys)} chunks of {settings.name} are not computed with the current "
+            "settings yet: going back to earlier settings would compute what is superseded again"
+        )
+
+
+def _look_for_temporaries(folder: Path, store: ChunkStore, garbage: Garbage) -> None:
+    found = temporaries(folder)
+    if not found:
+        return
+    with nobody_writing(folder) as free:
+        old = [path for path in found if free and is_old(path)]
+    garbage.items.extend(item(TEMPORARY, path, store) for path in old)
+    if len(old) < len(found):
+        why = "younger than an hour" if free else "in a folder that a process is writing to"
+        where = folder.relative_to(store.root)
+        garbage.notes.append(f"{len(found) - len(old)} temporaries in {where} are left: {why}")
+
+
+def _look_at_corpora(store: ChunkStore, garbage: Garbage) -> None:
+    _look_for_temporaries(store.corpora, store, garbage)
+    try:
+        unnamed = unnamed_corpora(store)
+    except UnreadablePointer as error:
+        garbage.notes.append(f"all corpora are left: {error}")
+        return
+    if not unnamed:
+        return
+    with nobody_writing(store.corpora) as free:
+        old = [path for path in unnamed if free and is_old(path)]
+    garbage.items.extend(item(UNUSED_CORPUS, path, store) for path in old)
+    if len(old) < len(unnamed):
+        why = "younger than an hour" if free else "a corpus is being written, it may be one of these"
+        garbage.notes.append(f"{len(unnamed) - len(old)} corpora that no extraction uses are left: {why}")
+
+
+def _is_merged(plan: ExtractionPlan, sae: str | None, merged: Merged) -> bool:
+    """Whether the database holds the merge of the current chunks: of an SAE, or of all that read the activations."""
+    name = plan.settings.name
+    return all(merged.get((name, one)) == plan.merge_fingerprint(one) for one in ([sae] if sae else plan.settings.saes))
+
+
+def _named_by_table(path: Path, seal: str) -> bool:
+    """Whether the table beside a statistics file names it; what cannot be told counts as named."""
+    table = path.with_name(path.name.split(".")[0] + SUFFIXES["top_k_table"])
+    try:
+        return str(read_record(table)["statistics"]).startswith(seal)
+    except FileNotFoundError:
+        return False
+    except (DamagedFileError, KeyError):
+        return True
+
+
+def _chunk_assets(settings: ExtractionSettings) -> Iterator[tuple[ChunkAsset, str | None]]:
+    yield "model_activations", None
+    for sae in settings.saes:
+        yield "sae_features", sae
+        yield "top_k_table", sae

@@ -1,0 +1,59 @@
+"""Removing an extraction: its files, and the corpus that only it used. Its rows are the database's business."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from extraction_assets.settings import check_name
+from extraction_assets.stores.chunk_store import ChunkStore
+from extraction_assets.stores.sealed import nobody_writing
+from extraction_assets.upkeep.files import Item, item, own_files, remove, remove_empty, unnamed_corpora
+
+RESERVED = ("corpora", "dagster")
+
+
+class Holding(NamedTuple):
+    """What an extraction, or one of its SAEs, has on disk."""
+
+    items: list[Item]
+    left: list[Path]
+    """Files in its folder that are not of this package: they stay."""
+
+
+def find_holding(store: ChunkStore, name: str, sae: str | None = None) -> Holding:
+    """What there is on disk of an extraction by its name, declared or not. ValueError for what cannot be a name."""
+    folder = _folder(store, name, sae)
+    own = list(own_files(store.root / name, sae))
+    items = [item("file", path, store) for path in own]
+    if sae is None:
+        items += [item("corpus", path, store) for path in _only_its_corpora(store, name)]
+    left = [path for path in sorted(folder.rglob("*")) if path.is_file() and path not in set(own)]
+    return Holding(items, left)
+
+
+def remove_holding(store: ChunkStore, name: str, sae: str | None = None) -> int:
+    """Removes it; bytes freed. The pointer to the corpus goes last but one, so that a second try finds the corpus."""
+    folder = _folder(store, name, sae)
+    corpora = _only_its_corpora(store, name) if sae is None else []
+    pointer = store.root / name / "corpus.json"
+    freed = remove(path for path in own_files(store.root / name, sae) if path != pointer)
+    if sae is None and corpora:
+        with nobody_writing(store.corpora) as free:  # nobody comes to use the corpus while it goes
+            if free:
+                freed += remove(set(corpora) & set(_only_its_corpora(store, name)))
+    if sae is None:
+        freed += remove([pointer] if pointer.is_file() else [])
+    remove_empty(folder)
+    return freed
+
+
+def _only_its_corpora(store: ChunkStore, name: str) -> list[Path]:
+    """The corpus that this extraction's pointer names and no other's: what nobody named before is not its own."""
+    before = set(unnamed_corpora(store))
+    return [path for path in unnamed_corpora(store, without=name) if path not in before]
+
+
+def _folder(store: ChunkStore, name: str, sae: str | None) -> Path:
+    check_name(name, "extraction name")
+    if name in RESERVED:
+        raise ValueError(f"{name!r} is no extraction: a folder beside the extractions has that name")
+    return store.root / name / check_name(sae, "SAE name") if sae else store.root / name

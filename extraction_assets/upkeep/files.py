@@ -1,0 +1,181 @@
+"""What lies in the chunk store, file by file. What is not recognised here is never removed."""
+
+import json
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from extraction_assets.stores.chunk_store import ChunkStore
+from extraction_assets.stores.sealed import nobody_writing
+
+SAE_ASSETS = ("sae_features", "top_k_table", "feature_report")
+"""Folders of an SAE."""
+
+SAFE_AGE_SECONDS = 3600.0
+"""A temporary that changed within the last hour may belong to a run of another host, whose locks are not seen here."""
+
+_CHUNK = re.compile(
+    r"(?P<key>\d{12,})-(?P<fingerprint>[0-9a-f]{24})"
+    r"(?:\.safetensors|\.parquet|\.(?P<seal>[0-9a-f]{12})\.statistics\.safetensors)"
+)
+# Ours are .NAME.<uuid>.tmp, replaced corpora .<uuid>.damaged; safetensors writes through .tmp and six characters.
+_TEMPORARY = re.compile(r"\.(?:.+\.)?[0-9a-f]{32}\.(?:tmp|damaged)|\.tmp[A-Za-z0-9]{6}")
+_CORPUS = re.compile(r"[0-9a-f]{24}")
+
+
+class Item(NamedTuple):
+    """A file, or a folder that goes as a whole, that may be removed."""
+
+    kind: str
+    """Why it may go."""
+    asset: str
+    """The folder it lies in, as an asset is written: ``demo/layer1/top_k_table``."""
+    path: Path
+    bytes: int
+
+
+class ChunkFile(NamedTuple):
+    """A chunk's file by its name."""
+
+    path: Path
+    key: str
+    fingerprint: str
+    seal: str | None
+    """Of a statistics file: the checksum by which its table names it."""
+
+
+class UnreadablePointer(ValueError):
+    """A ``corpus.json`` that does not say which corpus it names."""
+
+
+def item(kind: str, path: Path, store: ChunkStore) -> Item:
+    """An item with its size, be it a folder."""
+    return Item(kind, path.parent.relative_to(store.root).as_posix(), path, size_of(path))
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder; 0 where it has gone meanwhile."""
+    try:
+        if path.is_dir():
+            return sum(size_of(inside) for inside in path.iterdir())
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def readable_size(size: int) -> str:
+    """``12.3 MB``; units of 1000, as disks are sold and `df -H` counts."""
+    amount, unit = float(size), 0
+    while amount >= 1000 and unit < 4:
+        amount, unit = amount / 1000, unit + 1
+    return f"{amount:.1f} {('bytes', 'kB', 'MB', 'GB', 'TB')[unit]}" if unit else f"{size} bytes"
+
+
+def chunk_files(folder: Path) -> Iterator[ChunkFile]:
+    """The chunk files of an asset's folder, by name."""
+    for path in _inside(folder):
+        match = _CHUNK.fullmatch(path.name)
+        if match:
+            yield ChunkFile(path, match["key"], match["fingerprint"], match["seal"])
+
+
+def temporaries(folder: Path) -> list[Path]:
+    """Files and folders under a temporary name."""
+    return [path for path in _inside(folder) if _TEMPORARY.fullmatch(path.name)]
+
+
+def asset_folders(extraction: Path) -> Iterator[Path]:
+    """Folders of an extraction in which files are written, of SAEs that are no longer declared too."""
+    yield extraction
+    yield extraction / "model_activations"
+    for sae in stored_saes(extraction):
+        yield from (extraction / sae / asset for asset in SAE_ASSETS)
+
+
+def stored_saes(extraction: Path) -> list[str]:
+    """Names of the SAEs that have files."""
+    folders = [path for path in _inside(extraction) if path.is_dir()]
+    return [path.name for path in folders if any((path / asset).is_dir() for asset in SAE_ASSETS)]
+
+
+def stored_extractions(store: ChunkStore) -> list[str]:
+    """Names of the extractions that have files under this root, whoever declares them."""
+    folders = [path for path in _inside(store.root) if path.is_dir() and not path.name.startswith(".")]
+    return [
+        path.name
+        for path in folders
+        if path != store.corpora
+        and ((path / "corpus.json").is_file() or (path / "model_activations").is_dir() or stored_saes(path))
+    ]
+
+
+def own_files(extraction: Path, sae: str | None = None) -> Iterator[Path]:
+    """Every recognised file of an extraction, or of one of its SAEs."""
+    folders = [extraction / sae / asset for asset in SAE_ASSETS] if sae else list(asset_folders(extraction))
+    for folder in folders:
+        yield from (chunk.path for chunk in chunk_files(folder))
+        yield from temporaries(folder)
+        own = folder / ("corpus.json" if folder == extraction else "report.html")
+        if folder.name in ("feature_report", extraction.name) and own.is_file():
+            yield own
+
+
+def unnamed_corpora(store: ChunkStore, without: str | None = None) -> list[Path]:
+    """Stored corpora that no extraction's pointer names, the pointer of ``without`` left out.
+
+    Pointers of every extraction under this root count, declared or not. UnreadablePointer where one cannot be read.
+    """
+    named = {_named_corpus(path) for path in store.root.glob("*/corpus.json") if path.parent.name != without}
+    corpora = [path for path in _inside(store.corpora) if path.is_dir() and _CORPUS.fullmatch(path.name)]
+    return [path for path in corpora if path.name not in named]
+
+
+def is_old(path: Path) -> bool:
+    """Whether a file, or everything in a folder, was left unchanged for the safe age."""
+    try:
+        newest = max([path.stat().st_mtime, *(inside.stat().st_mtime for inside in _inside(path))])
+    except FileNotFoundError:
+        return False  # it has just gone, so somebody is at work
+    return time.time() - newest >= SAFE_AGE_SECONDS
+
+
+def remove(paths: Iterable[Path]) -> int:
+    """Removes files and folders; bytes that they took. A folder vanishes under its name at once, so that nobody finds
+    half of it."""
+    freed = 0
+    for path in paths:
+        freed += size_of(path)
+        if path.is_dir():
+            doomed = path.with_name(f".{uuid.uuid4().hex}.damaged")
+            os.replace(path, doomed)
+            shutil.rmtree(doomed)
+        else:
+            path.unlink(missing_ok=True)
+    return freed
+
+
+def remove_empty(folder: Path) -> None:
+    """Removes empty folders under ``folder`` and then itself, if nothing is in them."""
+    for inside in _inside(folder):
+        if inside.is_dir():
+            remove_empty(inside)
+    if folder.is_dir() and not any(folder.iterdir()):
+        with nobody_writing(folder) as free:
+            if free:
+                folder.rmdir()
+
+
+def _named_corpus(pointer: Path) -> str:
+    try:
+        return str(json.loads(pointer.read_text("utf-8"))["corpus"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UnreadablePointer(f"{pointer} is damaged, so it is not known which corpus it names") from error
+
+
+def _inside(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
