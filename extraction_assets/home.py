@@ -1,8 +1,9 @@
 """Where things live: EXTRACTION_HOME for files, EXTRACTION_DATABASE_URL for results, DAGSTER_HOME for Dagster."""
 
 import os
-import shutil
 from pathlib import Path
+
+from extraction_assets.dagster_home import check_storage, make_dagster_home
 
 _PACKAGE = Path(__file__).parent
 
@@ -22,12 +23,19 @@ def database_url() -> str:
     return os.environ.get("EXTRACTION_DATABASE_URL") or f"sqlite:///{extraction_home() / 'results.sqlite'}"
 
 
-def prepare_dagster_home() -> Path:
-    """``DAGSTER_HOME``, set to ``dagster`` in the extraction home unless it is set, and made with its dagster.yaml."""
+def dagster_home() -> Path:
+    """``DAGSTER_HOME``; by default the folder ``dagster`` in the extraction home."""
     configured = os.environ.get("DAGSTER_HOME")
-    home = Path(configured).expanduser().absolute() if configured else extraction_home() / "dagster"
-    home.mkdir(parents=True, exist_ok=True)
+    return Path(configured).expanduser().absolute() if configured else extraction_home() / "dagster"
+
+
+def prepare_dagster_home() -> Path:
+    """The Dagster home, made if it is not there, and named to Dagster by ``DAGSTER_HOME``.
+
+    Raises DatabaseError where it keeps its history in a PostgreSQL database that cannot be reached.
+    """
+    home = dagster_home()
+    make_dagster_home(home)
+    check_storage(home)
     os.environ["DAGSTER_HOME"] = str(home)
-    if not (home / "dagster.yaml").is_file():
-        shutil.copyfile(_PACKAGE / "deploy" / "local" / "dagster.yaml", home / "dagster.yaml")
     return home

@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 
 import dagster as dg
 import numpy as np
-from sqlalchemy.exc import OperationalError
 
 from extraction_assets.assets.chunk_run import CHUNK_CHECKS
 from extraction_assets.assets.example_checks import MATCH_TABLES, NONE_MISSING, compare_with_tables, expectation
 from extraction_assets.assets.keys import failure, sae_key
 from extraction_assets.assets.preview import preview
 from extraction_assets.assets.progress import progress
-from extraction_assets.database.connect import NewerDatabaseError, write_transaction
+from extraction_assets.database.connect import write_transaction
 from extraction_assets.database.load import CorpusSamples, ExtractionRow, replace_results
+from extraction_assets.database_urls import DatabaseError, shown_url
 from extraction_assets.engine.corpus import CorpusError, display_tokens
 from extraction_assets.engine.heap import DeferredTopKHeap
 from extraction_assets.engine.language_model import resolve_checkpoint
@@ -78,7 +78,7 @@ def build_feature_examples(settings: ExtractionSettings, sae: str) -> dg.AssetsD
         except MergeRefused as error:
             yield dg.AssetCheckResult(check_name=error.check, passed=False, description=str(error))
             raise failure(error) from error
-        except (CorpusError, DamagedFileError, NewerDatabaseError, OperationalError) as error:
+        except (CorpusError, DamagedFileError, DatabaseError) as error:
             raise failure(error) from error
 
     return feature_examples
@@ -103,7 +103,7 @@ def _merge_into_database(
             )
         shown = preview(connection, extraction_id, plan.settings.top_positions)
     metadata = _metadata(merged, time.perf_counter() - started)
-    database = engine.url.render_as_string(hide_password=True)
+    database = shown_url(engine.url)
     return dg.MaterializeResult(
         metadata={"preview": dg.MetadataValue.md(shown), **metadata, "database": database},
         check_results=[complete, match],

@@ -20,6 +20,7 @@ from extraction_assets.database.queries import (
     find_feature,
     readable_features,
 )
+from extraction_assets.database_urls import DatabaseError
 from extraction_assets.resources import ChunkStoreResource, ResultsResource
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.sealed import durable_path
@@ -59,7 +60,7 @@ def build_feature_report(settings: ExtractionSettings, sae: str) -> dg.AssetsDef
             with results.open() as engine, engine.connect() as connection:
                 extraction = find_extraction(connection, settings.name, sae)
                 page = render_report(connection, extraction)
-        except UnknownResultError as error:
+        except (UnknownResultError, DatabaseError) as error:
             raise failure(error) from error
         with durable_path(path) as temporary:
             temporary.write_text(page, "utf-8")

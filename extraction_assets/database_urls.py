@@ -1,0 +1,74 @@
+"""URLs of databases: what people write, what the driver wants, and what may be shown."""
+
+import sqlalchemy as sa
+
+POSTGRES_DRIVER = "postgresql+psycopg2"
+"""The one driver, which dagster-postgres needs too. SQLAlchemy 2.1 takes another one for plain ``postgresql://``."""
+
+CONNECT_SECONDS = 10
+"""How long to wait for a PostgreSQL server that does not answer."""
+
+
+class DatabaseError(ValueError):
+    """A database cannot be used; the message is one sentence that holds no password."""
+
+
+def parse_url(text: str, variable: str) -> sa.URL:
+    """The parts of a SQLite or PostgreSQL URL, with its driver. ``variable`` is where it stands.
+
+    Raises DatabaseError, which never repeats the text: what is wrong with it may be its password.
+    """
+    try:
+        url = sa.make_url(text)
+        backend = url.get_backend_name()
+    except (ValueError, sa.exc.ArgumentError):
+        raise DatabaseError(
+            f"{variable} is not a database's URL, sqlite:///path or postgresql://user:password@host:port/name; special "
+            "characters of a password are written as %40 for @, %2F for /, and so on"
+        ) from None
+    if backend == "sqlite":
+        return url
+    if backend not in ("postgresql", "postgres"):
+        raise DatabaseError(f"{variable} begins with {backend}: but must name a SQLite or a PostgreSQL database")
+    if url.drivername not in ("postgresql", "postgres", POSTGRES_DRIVER):
+        raise DatabaseError(f"{variable} begins with {url.drivername}: but the driver is psycopg2: write postgresql://")
+    return url.set(drivername=POSTGRES_DRIVER)
+
+
+def shown_url(url: sa.URL) -> str:
+    """A URL without its password, be it in the usual place or among the parameters."""
+    shown = url.set(query={})
+    if shown.get_backend_name() == "postgresql":
+        shown = shown.set(drivername="postgresql")
+    return shown.render_as_string(hide_password=True)
+
+
+def holds_password(text: str) -> bool:
+    """Whether a URL has a password in it."""
+    try:
+        url = sa.make_url(text)
+    except (ValueError, sa.exc.ArgumentError):
+        return "@" in text  # perhaps: the password may be what is wrong with it
+    return bool(url.password) or any("password" in name for name in url.query)
+
+
+def make_engine(url: sa.URL, **options: object) -> sa.Engine:
+    """``create_engine``; a driver that is not installed is a DatabaseError."""
+    if url.get_backend_name() == "postgresql":
+        # The URL's own parameters win.
+        connect = {"connect_timeout": CONNECT_SECONDS, "application_name": "extraction_assets", **url.query}
+        options = {"connect_args": connect, **options}
+    try:
+        return sa.create_engine(url, **options)
+    except ModuleNotFoundError as error:
+        raise DatabaseError(
+            f"PostgreSQL needs the Python package {error.name}: pip install 'extraction-assets[postgres]'"
+        ) from None
+
+
+def error_sentence(database: str, url: sa.URL, said: str) -> str:
+    """One sentence for what a driver said, on one line and without the password."""
+    reason = " ".join(said.split())
+    if url.password:
+        reason = reason.replace(str(url.password), "***")
+    return f"{database} {shown_url(url)} cannot be used: {reason}"
