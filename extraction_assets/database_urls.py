@@ -18,14 +18,13 @@ def parse_url(text: str, variable: str) -> sa.URL:
 
     Raises DatabaseError, which never repeats the text: what is wrong with it may be its password.
     """
-    try:
-        url = sa.make_url(text)
-        backend = url.get_backend_name()
-    except (ValueError, sa.exc.ArgumentError):
+    url = _split(text)
+    if url is None:
         raise DatabaseError(
             f"{variable} is not a database's URL, sqlite:///path or postgresql://user:password@host:port/name; special "
             "characters of a password are written as %40 for @, %2F for /, and so on"
-        ) from None
+        )
+    backend = url.get_backend_name()
     if backend == "sqlite":
         return url
     if backend not in ("postgresql", "postgres"):
@@ -33,6 +32,16 @@ def parse_url(text: str, variable: str) -> sa.URL:
     if url.drivername not in ("postgresql", "postgres", POSTGRES_DRIVER):
         raise DatabaseError(f"{variable} begins with {url.drivername}: but the driver is psycopg2: write postgresql://")
     return url.set(drivername=POSTGRES_DRIVER)
+
+
+def _split(text: str) -> sa.URL | None:
+    try:
+        url = sa.make_url(text)
+    except (ValueError, sa.exc.ArgumentError):
+        return None
+    # A bare @ in a password ends it early, and its rest would be shown as part of the host or of the name.
+    misread = url.get_backend_name() != "sqlite" and "@" in f"{url.host}{url.database}"
+    return None if misread else url
 
 
 def shown_url(url: sa.URL) -> str:
@@ -45,9 +54,8 @@ def shown_url(url: sa.URL) -> str:
 
 def holds_password(text: str) -> bool:
     """Whether a URL has a password in it."""
-    try:
-        url = sa.make_url(text)
-    except (ValueError, sa.exc.ArgumentError):
+    url = _split(text)
+    if url is None:
         return "@" in text  # perhaps: the password may be what is wrong with it
     return bool(url.password) or any("password" in name for name in url.query)
 
