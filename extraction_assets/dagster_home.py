@@ -9,13 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import sqlalchemy as sa
 import yaml
-
-from extraction_assets.database_urls import DatabaseError, error_sentence, make_engine, parse_url
 
 if TYPE_CHECKING:
     import dagster as dg
+    import sqlalchemy as sa
 
 GPU_POOL = "gpu"
 """The pool that bounds how many runs compute at once."""
@@ -153,6 +151,26 @@ def count_gpus() -> int:
 
 
 def _connect_postgres() -> None:
+    # Imported here, so that a command on SQLite need not wait for it.
+    import sqlalchemy as sa
+
+    from extraction_assets.database_urls import DatabaseError, error_sentence, make_engine
+
+    url = _postgres_url()
+    engine = make_engine(url)
+    try:
+        engine.connect().close()
+    except sa.exc.DBAPIError as error:
+        raise DatabaseError(error_sentence("Dagster's database", url, str(error.orig))) from None
+    finally:
+        engine.dispose()
+    os.environ[POSTGRES_VARIABLE] = url.render_as_string(hide_password=False)
+
+
+def _postgres_url() -> "sa.URL":
+    """The URL in the environment, with its driver, once everything that Dagster needs for it is installed."""
+    from extraction_assets.database_urls import DatabaseError, missing_package, parse_url
+
     text = os.environ.get(POSTGRES_VARIABLE)
     if not text:
         raise DatabaseError(
@@ -164,17 +182,8 @@ def _connect_postgres() -> None:
     try:
         import dagster_postgres  # noqa: F401 - Dagster imports it by the name in dagster.yaml
     except ModuleNotFoundError as error:
-        raise DatabaseError(
-            f"PostgreSQL needs the Python package {error.name}: pip install 'extraction-assets[postgres]'"
-        ) from None
-    engine = make_engine(url)
-    try:
-        engine.connect().close()
-    except sa.exc.DBAPIError as error:
-        raise DatabaseError(error_sentence("Dagster's database", url, str(error.orig))) from None
-    finally:
-        engine.dispose()
-    os.environ[POSTGRES_VARIABLE] = url.render_as_string(hide_password=False)
+        raise missing_package(error) from None
+    return url
 
 
 @contextlib.contextmanager

@@ -69,9 +69,12 @@ def make_engine(url: sa.URL, **options: object) -> sa.Engine:
     try:
         return sa.create_engine(url, **options)
     except ModuleNotFoundError as error:
-        raise DatabaseError(
-            f"PostgreSQL needs the Python package {error.name}: pip install 'extraction-assets[postgres]'"
-        ) from None
+        raise missing_package(error) from None
+
+
+def missing_package(error: ModuleNotFoundError) -> DatabaseError:
+    """What to say where a package of the extra ``postgres`` is not installed."""
+    return DatabaseError(f"PostgreSQL needs the Python package {error.name}: pip install 'extraction-assets[postgres]'")
 
 
 def error_sentence(database: str, url: sa.URL, said: str) -> str:

@@ -1,6 +1,7 @@
 """Whole extractions with results and Dagster's own storage on PostgreSQL, and what becomes of passwords."""
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -160,3 +161,20 @@ def test_a_password_in_a_runs_configuration_is_refused(
         project.execute([key], config={"resources": {"results": {"config": {"url": postgres_url}}}})
     named = {"resources": {"results": {"config": {"url": {"env": "EXTRACTION_DATABASE_URL"}}}}}
     assert project.execute([key], config=named).success
+
+
+def test_without_the_driver_the_extra_is_named(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg2", None)
+    monkeypatch.setenv("EXTRACTION_DATABASE_URL", "postgresql://tester@127.0.0.1/x")
+    expected = "PostgreSQL needs the Python package psycopg2: pip install 'extraction-assets[postgres]'"
+    assert _invoke(module, "show", "tiny").output == f"Error: {expected}\n"
+
+
+def test_an_unset_variable_of_a_postgres_home_is_named(
+    module: str, on_postgres: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _invoke(module, "setup")
+    monkeypatch.delenv("EXTRACTION_DAGSTER_POSTGRES_URL")
+    output = _invoke(module, "list").output
+    assert output.startswith("Error: Dagster's storage is PostgreSQL: set EXTRACTION_DAGSTER_POSTGRES_URL to ")
+    assert len(output.splitlines()) == 1
