@@ -119,6 +119,8 @@ def _start(programs: Path, folder: Path, port: int) -> "subprocess.Popen[bytes]"
         # A server that lives for some minutes survives no power cut; everything else is as people run it.
         "fsync": "off",
         "full_page_writes": "off",
+        "max_wal_size": "4GB",
+        "shared_buffers": "256MB",
         # As people far from Greenwich run it.
         "timezone": "Asia/Tokyo",
     }

@@ -20,6 +20,14 @@ BUSY_TIMEOUT_MS = 120_000
 _LOCK_KEY = 0x5AE_FEA7  # PostgreSQL advisory lock of everything that writes results
 _SQLITE_CACHE_KB = 256 * 1024  # an upper bound; with the default 2 MB, replacing an index's pages takes thrice as long
 _NOT_PERMITTED = "42501"  # PostgreSQL's insufficient_privilege
+# What libpq says where a server, or the network before it, went away; which of them is a matter of moments.
+_LOST = (
+    "terminating connection",
+    "connection unexpectedly",
+    "invalid socket",
+    "connection already closed",
+    "no connection",
+)
 
 
 class NewerDatabaseError(DatabaseError):
@@ -87,6 +95,8 @@ def plain_errors(engine: sa.Engine) -> Iterator[None]:
 def _sentence(engine: sa.Engine, said: str) -> str:
     if "database is locked" in said:
         said = f"another program has been writing to it for {BUSY_TIMEOUT_MS // 1000} s (database is locked)"
+    elif any(phrase in said for phrase in _LOST):
+        said = f"the connection was lost ({said.strip().splitlines()[0]})"
     return error_sentence("the results database", engine.url, said)
 
 
