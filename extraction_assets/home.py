@@ -2,8 +2,9 @@
 
 import os
 import re
-import shutil
 from pathlib import Path
+
+from extraction_assets.dagster_home import check_storage, make_dagster_home
 
 _PACKAGE = Path(__file__).parent
 _RELATIVE_SQLITE = re.compile(r"sqlite(\+\w+)?:///(?!/|:memory:|file:|$)")
@@ -46,10 +47,12 @@ def full_path(configured: str, what: str) -> Path:
 
 
 def prepare_dagster_home() -> Path:
-    """Dagster's home, made with its dagster.yaml, and ``DAGSTER_HOME`` set to it."""
+    """The Dagster home, made if it is not there, and named to Dagster by ``DAGSTER_HOME``.
+
+    Raises DatabaseError where it keeps its history in a PostgreSQL database that cannot be reached.
+    """
     home = dagster_home()
-    home.mkdir(parents=True, exist_ok=True)
+    make_dagster_home(home)
+    check_storage(home)
     os.environ["DAGSTER_HOME"] = str(home)
-    if not (home / "dagster.yaml").is_file():
-        shutil.copyfile(_PACKAGE / "deploy" / "local" / "dagster.yaml", home / "dagster.yaml")
     return home

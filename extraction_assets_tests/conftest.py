@@ -1,13 +1,14 @@
 """Fixtures: every test has a home of its own; the tiny model, SAEs and texts are made once."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 
-from extraction_assets_tests import tiny
+from extraction_assets_tests import postgres, tiny
 
 settings.register_profile("suite", deadline=None, derandomize=True, print_blob=False)
 settings.load_profile("suite")
@@ -20,7 +21,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home for files, results and Dagster's history that no other test sees."""
     folder = tmp_path / "home"
     monkeypatch.setenv("EXTRACTION_HOME", str(folder))
-    for name in ("EXTRACTION_DATABASE_URL", "DAGSTER_HOME", "USE_VECTORIZED_EXTRACTION", "EXTRACTION_PROGRESS"):
+    for name in (
+        "EXTRACTION_DATABASE_URL",
+        "EXTRACTION_DAGSTER_POSTGRES_URL",
+        "DAGSTER_HOME",
+        "USE_VECTORIZED_EXTRACTION",
+        "EXTRACTION_PROGRESS",
+    ):
         monkeypatch.delenv(name, raising=False)
     return folder
 
@@ -31,3 +38,28 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     tiny.make_settings(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.Server]:
+    """A PostgreSQL server that lives as long as the tests of this process."""
+    programs = postgres.find_programs()
+    if programs is None:
+        pytest.skip(postgres.MISSING)
+    with postgres.running_server(programs) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: postgres.Server) -> str:
+    """The URL of an empty PostgreSQL database that no other test sees."""
+    return postgres_server.new_database()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def results_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty results database, of each kind in turn."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'folder' / 'results.sqlite'}"
+    url: str = request.getfixturevalue("postgres_url")
+    return url

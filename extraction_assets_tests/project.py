@@ -19,10 +19,19 @@ _SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 class Project:
-    """Materializes the assets of one extraction under ``home``."""
+    """Materializes the assets of one extraction under ``home``.
+
+    Results go to SQLite there unless ``results`` is given, events to an instance in memory unless ``instance`` is.
+    """
 
     def __init__(
-        self, settings: ExtractionSettings, home: Path, instance: dg.DagsterInstance | None = None, **gpu: Any
+        self,
+        settings: ExtractionSettings,
+        home: Path,
+        *,
+        results: ResultsResource | None = None,
+        instance: dg.DagsterInstance | None = None,
+        **gpu: Any,
     ) -> None:
         self.settings, self.home = settings, home
         (home / "dagster").mkdir(parents=True, exist_ok=True)
@@ -31,7 +40,7 @@ class Project:
         resources = {
             "gpu": GpuResource(device="cpu", **gpu),
             "chunk_store": ChunkStoreResource(root=str(home)),
-            "results": ResultsResource(url=self.url),
+            "results": results or ResultsResource(url=self.url),
         }
         defs = dg.Definitions.merge(build_definitions(settings), dg.Definitions(resources=resources))
         self._job = defs.resolve_implicit_global_asset_job_def()

@@ -14,6 +14,8 @@ import torch
 
 import extraction_assets.demo
 from extraction_assets_tests.brute_force import StoredFeatures, feature_counts, top_examples
+from extraction_assets_tests.postgres import Server
+from extraction_assets_tests.rows import all_rows
 
 DEMO = Path(extraction_assets.demo.__file__).parent
 
@@ -30,8 +32,8 @@ def demo_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _command(home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    environment = {**os.environ, "EXTRACTION_HOME": str(home), "DAGSTER_HOME": ""}
+def _command(home: Path, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "EXTRACTION_HOME": str(home), "DAGSTER_HOME": "", **variables}
     command = [sys.executable, "-m", "extraction_assets.cli", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
 
@@ -69,6 +71,26 @@ def test_the_output_ends_with_five_features_and_where_things_are(demo_home: Path
     assert output.count("\nfeature ") == 5
     assert "results.sqlite" in output
     assert "extraction-assets ui" in output
+
+
+def test_on_postgres_all_rows_equal_those_on_sqlite(
+    demo_home: Path, postgres_server: Server, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Results and Dagster's own storage both on PostgreSQL."""
+    results, dagster = postgres_server.new_database(), postgres_server.new_database()
+    folder = tmp_path_factory.mktemp("demo-on-postgres")
+    variables = {"EXTRACTION_DATABASE_URL": results, "EXTRACTION_DAGSTER_POSTGRES_URL": dagster}
+    done = _command(folder, "run", "demo", **variables)
+    assert done.returncode == 0, done.stderr
+    assert postgres_server.password not in done.stdout + done.stderr
+    on_sqlite = all_rows(f"sqlite:///{demo_home / 'results.sqlite'}")
+    assert len(on_sqlite["features"]) == 4096
+    on_postgres = all_rows(results)
+    for table in on_sqlite:
+        assert on_postgres[table] == on_sqlite[table], table
+    runs = postgres_server.execute("SELECT DISTINCT status FROM runs", dagster.rpartition("/")[2])
+    assert runs == [("SUCCESS",)]
+    assert not list(folder.rglob("*.sqlite"))
 
 
 def test_a_chunk_run_again_gives_identical_bytes(demo_home: Path) -> None:

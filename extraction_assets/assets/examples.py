@@ -25,6 +25,7 @@ from extraction_assets.assets.preview import preview
 from extraction_assets.assets.progress import progress
 from extraction_assets.database.connect import write_transaction
 from extraction_assets.database.load import CorpusSamples, ExtractionRow, replace_results
+from extraction_assets.database_urls import shown_url
 from extraction_assets.engine.corpus import display_tokens
 from extraction_assets.engine.heap import DeferredTopKHeap
 from extraction_assets.engine.language_model import resolve_checkpoint
@@ -124,7 +125,7 @@ def _merge_into_database(
             )
         shown = preview(connection, extraction_id, plan.settings.top_positions)
     metadata = _metadata(merged, time.perf_counter() - started)
-    database = engine.url.render_as_string(hide_password=True)
+    database = shown_url(engine.url)
     return dg.MaterializeResult(
         metadata={
             "preview": dg.MetadataValue.md(shown),

@@ -4,10 +4,9 @@ import contextlib
 from collections.abc import Iterator
 
 import dagster as dg
-from sqlalchemy.exc import OperationalError
 
-from extraction_assets.database.connect import NewerDatabaseError
 from extraction_assets.database.queries import UnknownResultError
+from extraction_assets.database_urls import DatabaseAwayError, DatabaseError
 from extraction_assets.engine.corpus import CorpusError
 from extraction_assets.engine.gpu_pass import NonFiniteError
 from extraction_assets.engine.language_model import HookError
@@ -19,17 +18,18 @@ FOR_A_PERSON = (
     CheckpointError,
     CorpusError,
     DamagedFileError,
+    DatabaseError,
     DeviceError,
     FileNotFoundError,
     HookError,
     MemoryError,
-    NewerDatabaseError,
     NonFiniteError,
+    PermissionError,
     UnknownResultError,
 )
 """Settings, data and files that no retry mends."""
 
-FOR_TIME = (OSError, OperationalError)
+FOR_TIME = (DatabaseAwayError, OSError)
 """A full or absent disk, a network file system that hiccups, a database that restarts or is locked."""
 
 MAX_RETRIES = 3
@@ -41,11 +41,10 @@ def told(retry_number: int) -> Iterator[None]:
     """Turns what a block raises into one clear failure, or into a request to try the step again, each time later."""
     try:
         yield
-    except FOR_A_PERSON as error:
-        raise failure(error) from error
-    except FOR_TIME as error:
-        if retry_number >= MAX_RETRIES:
-            raise
+    except (*FOR_A_PERSON, *FOR_TIME) as error:
+        passing = isinstance(error, DatabaseAwayError) or not isinstance(error, FOR_A_PERSON)
+        if not passing or retry_number >= MAX_RETRIES:
+            raise failure(error) from error
         wait = FIRST_WAIT_SECONDS * 2**retry_number
         raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=wait) from error
 

@@ -134,11 +134,13 @@ def _say_what_is_there(
     definitions: "dg.Definitions", settings: "ExtractionSettings", store: Path, command: str
 ) -> None:
     """The end of a complete run: five features, and where things are."""
+    from extraction_assets.database_urls import shown_url
+
     first = next(iter(settings.saes))
     click.echo(f"\nFive features of {settings.name}/{first}, [strongest token] in context:\n")
     with open_results(definitions) as engine:
         show_features(engine, settings.name, None, first, limit=3, width=8)
-        click.echo(f"database   {engine.url.render_as_string(hide_password=True)}")
+        click.echo(f"database   {shown_url(engine.url)}")
     click.echo(f"files      {store}")
     click.echo(f"more       {command} show {settings.name} FEATURE --sae {first}")
     click.echo(f"UI         {command} ui")

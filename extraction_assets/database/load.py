@@ -1,21 +1,19 @@
 """Bulk load of merged results, inside the caller's one transaction."""
 
 import datetime as dt
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import sqlalchemy as sa
 
+from extraction_assets.database.bulk_postgres import insert_postgres
+from extraction_assets.database.bulk_sqlite import insert_sqlite
 from extraction_assets.database.tables import corpora, extractions, feature_activations, features, samples
 from extraction_assets.engine.heap import ranks
 from extraction_assets.engine.shapes import FeatureStatistics, TopKTable
 from extraction_assets.engine.statistics import mean_activation
-
-_BATCH_ROWS = 20_000
 
 
 class CorpusSamples(NamedTuple):
@@ -84,7 +82,8 @@ def replace_results(
 def _corpus_id(connection: sa.Connection, corpus: CorpusSamples) -> int:
     """The id of a corpus that is in the database already, be it shorter (it has grown), else of a new row."""
     count = len(corpus.token_ids)
-    described = {name: getattr(corpus, name) for name in ("source", "tokenizer", "packing", "start_sample")}
+    texts = {name: _storable(getattr(corpus, name)) for name in ("source", "tokenizer", "packing")}
+    described = {**texts, "start_sample": corpus.start_sample}
     same = [corpora.c[name] == value for name, value in described.items()]
     query = sa.select(corpora).where(*same, corpora.c.sample_count <= count).order_by(corpora.c.sample_count.desc())
     for row in connection.execute(query).all():
@@ -177,7 +176,7 @@ def _add_samples(
     columns = {
         "corpus_id": _constant(corpus_id, len(new)),
         "sample_index": pa.array(new),
-        "document_id": pa.array([corpus.document_ids[corpus.document_numbers[row]] for row in rows], pa.string()),
+        "document_id": pa.array([_storable(corpus.document_ids[corpus.document_numbers[row]]) for row in rows]),
         "first_token": pa.array(corpus.first_tokens[rows]),
         "token_ids": pa.array(token_ids, pa.list_(pa.int64())),
         "tokens": pa.array([display_tokens(ids) for ids in token_ids], pa.list_(pa.string())),
@@ -188,14 +187,13 @@ def _add_samples(
 def delete_unnamed(connection: sa.Connection) -> None:
     """Delete samples that no example names and corpora that no extraction uses."""
     for corpus_id in connection.scalars(sa.select(corpora.c.id)).all():
-        # Not correlated, so that it is worked out once and not for every sample.
-        named = sa.select(feature_activations.c.sample_index).where(
-            feature_activations.c.extraction_id.in_(
-                sa.select(extractions.c.id).where(extractions.c.corpus_id == corpus_id)
-            )
-        )
         own = samples.c.corpus_id == corpus_id
-        connection.execute(sa.delete(samples).where(own, samples.c.sample_index.not_in(named)))
+        sharing = sa.select(extractions.c.id).where(extractions.c.corpus_id == corpus_id)
+        named = sa.select(feature_activations.c.sample_index).where(feature_activations.c.extraction_id.in_(sharing))
+        # A set difference, worked out once. PostgreSQL would work out NOT IN (…) anew for every sample, once the
+        # examples are too many for its work_mem.
+        unnamed = sa.select(samples.c.sample_index).where(own).except_(named)
+        connection.execute(sa.delete(samples).where(own, samples.c.sample_index.in_(unnamed)))
     used = sa.exists().where(extractions.c.corpus_id == corpora.c.id)
     connection.execute(sa.delete(corpora).where(~used))
 
@@ -209,35 +207,14 @@ def _lists(lengths: np.ndarray, values: pa.Array) -> pa.Array:
     return pa.LargeListArray.from_arrays(pa.array(offsets), values)
 
 
+def _storable(text: str) -> str:
+    """Text that UTF-8 and PostgreSQL take: names of files may hold bytes that are no text, and NUL is refused."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+
+
 def _insert(connection: sa.Connection, table: sa.Table, columns: dict[str, Any]) -> None:
     """Insert columns (Arrow arrays) as rows, by the fastest way that stays inside the transaction."""
     rows = pa.table(columns)
-    if not rows.num_rows:
-        return
-    if connection.dialect.name == "sqlite":
-        _insert_sqlite(connection, table, rows)
-        return
-    for batch in rows.to_batches(max_chunksize=_BATCH_ROWS):
-        connection.execute(sa.insert(table), batch.to_pylist())
-
-
-def _insert_sqlite(connection: sa.Connection, table: sa.Table, rows: pa.Table) -> None:
-    """``executemany`` on the driver's own connection: no per-row work of SQLAlchemy, lists made into JSON by Arrow."""
-    names = rows.column_names
-    statement = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join('?' for _ in names)})"
-    driver = connection.connection.driver_connection
-    assert driver is not None, "the transaction is open"
-    for batch in rows.to_batches(max_chunksize=_BATCH_ROWS):
-        driver.executemany(statement, zip(*(_sqlite_values(column) for column in batch.columns), strict=True))
-
-
-def _sqlite_values(column: pa.Array) -> Iterable[Any]:
-    if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
-        values: list[Any] = column.to_pylist()
-        return values
-    if pa.types.is_string(column.type.value_type):
-        return [json.dumps(texts, ensure_ascii=False) for texts in column.to_pylist()]
-    # Numbers as text are JSON already; a double's shortest text reads back as the same double.
-    texts = pc.binary_join(column.cast(pa.large_list(pa.string())), ",")
-    joined: list[Any] = pc.binary_join_element_wise("[", texts, "]", "").to_pylist()
-    return joined
+    if rows.num_rows:
+        insert = insert_postgres if connection.dialect.name == "postgresql" else insert_sqlite
+        insert(connection, table, rows)

@@ -1,6 +1,7 @@
 """The results database as a Dagster resource."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import dagster as dg
 import sqlalchemy as sa
 from pydantic import Field
 
-from extraction_assets.database.connect import open_database
+from extraction_assets.database.connect import open_database, plain_errors
+from extraction_assets.database_urls import DatabaseError, holds_password
 from extraction_assets.home import database_url
 
 
@@ -17,7 +19,9 @@ class ResultsResource(dg.ConfigurableResource):
 
     url: str | None = Field(
         default=None,
-        description="SQLAlchemy URL; by default `EXTRACTION_DATABASE_URL`, or `results.sqlite` in `EXTRACTION_HOME`.",
+        description="`sqlite:///path` or `postgresql://user:password@host/name`; by default `EXTRACTION_DATABASE_URL`, "
+        "or `results.sqlite` in `EXTRACTION_HOME`. Dagster stores and shows configuration: where the URL holds a "
+        'password, name an environment variable that holds the URL, `url: {env: NAME}` or `dg.EnvVar("NAME")`.',
     )
 
     def exists(self) -> bool:
@@ -27,9 +31,23 @@ class ResultsResource(dg.ConfigurableResource):
 
     @contextlib.contextmanager
     def open(self) -> Iterator[sa.Engine]:
-        """An engine, the schema brought up to date; its connections are closed at the end of the block."""
-        engine = open_database(self.url or database_url())
+        """An engine, the schema brought up to date; its connections are closed at the end of the block.
+
+        Raises DatabaseError where the database cannot be used, at once or later in the block.
+        """
+        engine = open_database(self._url())
         try:
-            yield engine
+            with plain_errors(engine):
+                yield engine
         finally:
             engine.dispose()
+
+    def _url(self) -> str:
+        if self.url is None:
+            return database_url()
+        if self.url not in os.environ.values() and holds_password(self.url):
+            raise DatabaseError(
+                "the results resource's url holds a password, which Dagster stores and shows with every run: change "
+                "the password, and name an environment variable that holds the URL, url: {env: NAME}"
+            )
+        return self.url

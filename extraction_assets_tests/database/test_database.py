@@ -9,16 +9,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from extraction_assets.database import queries
-from extraction_assets.database.connect import NewerDatabaseError, connect, open_database, write_transaction
+from extraction_assets.database.connect import open_database, write_transaction
 from extraction_assets.database.tables import corpora, metadata
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_settings
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'folder' / 'results.sqlite'}"
-
 
 CORPUS = {
     "fingerprint": "f",
@@ -30,38 +24,31 @@ CORPUS = {
 }
 
 
-def test_migrations_make_the_tables_that_the_code_declares(url: str) -> None:
-    engine = open_database(url)
+def test_migrations_make_the_tables_that_the_code_declares(results_url: str) -> None:
+    engine = open_database(results_url)
     with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        differences = compare_metadata(MigrationContext.configure(connection), metadata)
+    if engine.dialect.name == "sqlite":  # see migration 0002
+        differences = [difference for difference in differences if difference[0] != "remove_fk"]
+    assert differences == []
     engine.dispose()
 
 
-def test_opening_twice_changes_nothing(url: str) -> None:
+def test_opening_twice_changes_nothing(results_url: str) -> None:
     for _ in range(2):
-        engine = open_database(url)
+        engine = open_database(results_url)
         with write_transaction(engine) as connection:
             connection.execute(sa.insert(corpora).values(CORPUS))
         engine.dispose()
-    engine = open_database(url)
+    engine = open_database(results_url)
     with engine.connect() as connection:
         assert connection.scalar(sa.select(sa.func.count()).select_from(corpora)) == 2
         assert connection.scalar(sa.select(corpora.c.sample_count)) == 2**40
     engine.dispose()
 
 
-def test_a_newer_database_is_refused(url: str) -> None:
-    open_database(url).dispose()
-    engine = connect(url)
-    with write_transaction(engine) as connection:
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
-    engine.dispose()
-    with pytest.raises(NewerDatabaseError, match=r"9999.*upgrade the package"):
-        open_database(url)
-
-
-def test_an_error_rolls_everything_back(url: str) -> None:
-    engine = open_database(url)
+def test_an_error_rolls_everything_back(results_url: str) -> None:
+    engine = open_database(results_url)
     with pytest.raises(RuntimeError), write_transaction(engine) as connection:
         connection.execute(sa.insert(corpora).values(CORPUS))
         raise RuntimeError
@@ -70,8 +57,8 @@ def test_an_error_rolls_everything_back(url: str) -> None:
     engine.dispose()
 
 
-def test_a_reader_sees_the_old_rows_until_the_writer_commits(url: str) -> None:
-    engine = open_database(url)
+def test_a_reader_sees_the_old_rows_until_the_writer_commits(results_url: str) -> None:
+    engine = open_database(results_url)
     with write_transaction(engine) as writer:
         writer.execute(sa.insert(corpora).values(CORPUS))
         with engine.connect() as reader:
@@ -81,8 +68,8 @@ def test_a_reader_sees_the_old_rows_until_the_writer_commits(url: str) -> None:
     engine.dispose()
 
 
-def test_a_second_writer_waits_for_the_first(url: str) -> None:
-    engine = open_database(url)
+def test_a_second_writer_waits_for_the_first(results_url: str) -> None:
+    engine = open_database(results_url)
     order: list[str] = []
     entered = threading.Event()
 

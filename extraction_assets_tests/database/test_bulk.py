@@ -1,0 +1,102 @@
+"""Bulk load: what goes in comes out, bit for bit, whatever the database and wherever batches end."""
+
+import pyarrow as pa
+import pytest
+import sqlalchemy as sa
+
+from extraction_assets.database import bulk_postgres, bulk_sqlite
+from extraction_assets.database.connect import open_database, write_transaction
+from extraction_assets.database.load import _insert, _storable
+from extraction_assets.database.tables import feature_activations, features, samples
+
+FLOATS = [1.401298464324817e-45, 3.4028234663852886e38, 0.10000000149011612, 1.0, 16777216.0, 5e-324, 1e22, 1 / 3]
+TEXTS = ["", "plain", "\\N", "a\tb\nc\r", '"{},\\\\', "naïve 😀", "\\x00", "ünï" * 400, "NULL"]
+
+
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (bulk_postgres, bulk_sqlite):
+        monkeypatch.setattr(module, "_BATCH_ROWS", 3)
+
+
+def _stored(url: str, table: sa.Table, columns: dict[str, pa.Array]) -> list[tuple[object, ...]]:
+    engine = open_database(url)
+    with write_transaction(engine) as connection:
+        if engine.dialect.name == "postgresql":
+            for name in ("features", "samples"):
+                connection.exec_driver_sql(f"ALTER TABLE {name} DROP CONSTRAINT {name}_{_PARENT[name]}_fkey")
+        _insert(connection, table, columns)
+    with engine.connect() as connection:
+        chosen = [table.c[name] for name in columns]
+        rows = [tuple(row) for row in connection.execute(sa.select(*chosen).order_by(*list(table.primary_key)))]
+    engine.dispose()
+    return rows
+
+
+_PARENT = {"features": "extraction_id", "samples": "corpus_id"}
+
+
+def test_examples_come_back_bit_for_bit(results_url: str) -> None:
+    lists = [FLOATS[: index % 8 + 1] for index in range(10)]
+    columns: dict[str, pa.Array] = {
+        "extraction_id": pa.array([7] * 10),
+        "neuron_index": pa.array([2**40] * 10),
+        "rank": pa.array(range(10)),
+        "sample_index": pa.array([2**62 - index for index in range(10)]),
+        "max_activation": pa.array((FLOATS * 2)[:10]),
+        "max_token": pa.array((TEXTS * 2)[:10]),
+        "positions": pa.array([[2**31 - 1] * len(row) for row in lists], pa.large_list(pa.int64())),
+        "activations": pa.array(lists, pa.large_list(pa.float64())),
+    }
+    expected = list(zip(*(column.to_pylist() for column in columns.values()), strict=True))
+    assert _stored(results_url, feature_activations, columns) == expected
+
+
+def test_missing_maxima_stay_null_and_histograms_are_json(results_url: str) -> None:
+    columns: dict[str, pa.Array] = {
+        "extraction_id": pa.array([1] * 5),
+        "neuron_index": pa.array(range(5)),
+        "activation_count": pa.array([0, 1, 2, 2**50, 0]),
+        "activation_frequency": pa.array([0.0, 0.25, 1 / 3, 1.0, 0.0]),
+        "token_count": pa.array([0, 1, 2, 3, 0]),
+        "token_frequency": pa.array([0.0, 0.25, 1 / 3, 1.0, 0.0]),
+        "max_activation": pa.array([None, 1.5, 2.5, 1 / 3, None]),
+        "mean_activation": pa.array([None, 1.5, None, 1e-300, None]),
+        "histogram": pa.array([[0, 0], [1, 0], [2**50, 2], [3, 4], [0, 0]], pa.large_list(pa.int64())),
+    }
+    expected = list(zip(*(column.to_pylist() for column in columns.values()), strict=True))
+    assert _stored(results_url, features, columns) == expected
+
+
+def test_lists_of_any_text_and_empty_lists_come_back(results_url: str) -> None:
+    token_ids = [[1, 2, 3], [], [2**31 - 1], [4] * 300, [5], [], [6]]
+    tokens = [TEXTS, [], [""], ["t"] * 300, ["😀"], [], ["\\"]]
+    columns: dict[str, pa.Array] = {
+        "corpus_id": pa.array([1] * 7),
+        "sample_index": pa.array(range(7)),
+        "document_id": pa.array([*TEXTS[:7]]),
+        "first_token": pa.array([2**40] * 7),
+        "token_ids": pa.array(token_ids, pa.list_(pa.int64())),
+        "tokens": pa.array(tokens, pa.list_(pa.string())),
+    }
+    expected = list(zip(*(column.to_pylist() for column in columns.values()), strict=True))
+    assert _stored(results_url, samples, columns) == expected
+
+
+def test_a_number_that_does_not_fit_is_an_error_and_no_other_number(postgres_url: str) -> None:
+    columns: dict[str, pa.Array] = {
+        "extraction_id": pa.array([1]),
+        "neuron_index": pa.array([1]),
+        "rank": pa.array([2**31]),
+        "sample_index": pa.array([1]),
+        "max_activation": pa.array([1.0]),
+        "max_token": pa.array(["t"]),
+        "positions": pa.array([[1]], pa.large_list(pa.int64())),
+        "activations": pa.array([[1.0]], pa.large_list(pa.float64())),
+    }
+    with pytest.raises(pa.ArrowInvalid, match="2147483648"):
+        _stored(postgres_url, feature_activations, columns)
+
+
+def test_names_that_are_no_text_are_stored_escaped() -> None:
+    assert _storable("caf\udce9 \0 ünï 😀") == "caf\\udce9 \\x00 ünï 😀"

@@ -1,0 +1,146 @@
+"""Schema changes: in place, whole or not at all, one process at a time, never by older code."""
+
+import contextlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from sqlalchemy import event
+
+from extraction_assets.database import connect as connect_module
+from extraction_assets.database.connect import NewerDatabaseError, connect, open_database, write_transaction
+from extraction_assets.database.tables import corpora, extractions, feature_activations
+from extraction_assets.database_urls import DatabaseError
+from extraction_assets_tests.database.synthetic import make_results
+from extraction_assets_tests.postgres import Server
+
+MIGRATIONS = Path(connect_module.__file__).parent / "migrations"
+
+LATER = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "later"
+down_revision = "{head}"
+
+
+def upgrade():
+    op.add_column("corpora", sa.Column("language", sa.Text))
+    op.execute("UPDATE corpora SET language = 'English'")
+
+
+def downgrade():
+    op.drop_column("corpora", "language")
+"""
+
+
+@contextlib.contextmanager
+def later_version(folder: Path) -> Iterator[None]:
+    """The package as a later version might be: one more migration."""
+    shutil.copytree(MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "versions" / "later.py").write_text(LATER.format(head=_head()))
+    config = connect_module._alembic_config()
+    config.set_main_option("script_location", str(folder))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connect_module, "_alembic_config", lambda: config)
+        yield
+
+
+def _head() -> str:
+    head = connect_module.ScriptDirectory.from_config(connect_module._alembic_config()).get_current_head()
+    assert head is not None
+    return head
+
+
+def _at_revision(url: str, revision: str) -> sa.Engine:
+    """A database as an earlier version left it."""
+    engine = connect(url)
+    config = connect_module._alembic_config()
+    with write_transaction(engine) as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+    return engine
+
+
+def test_the_first_version_is_upgraded_in_place_with_its_rows(results_url: str) -> None:
+    engine = _at_revision(results_url, "0001")
+    with write_transaction(engine) as connection:
+        make_results("kept", 1.0, num_features=4).load(connection)
+    engine.dispose()
+    engine = open_database(results_url)
+    with engine.connect() as connection:
+        assert connect_module._revision(connection) == _head() != "0001"
+        assert connection.scalar(sa.select(extractions.c.fingerprint)) == "kept"
+        assert connection.scalar(sa.select(sa.func.count()).select_from(feature_activations)) == 400
+        keys = sa.inspect(connection).get_foreign_keys("feature_activations")
+    assert len(keys) == (1 if engine.dialect.name == "sqlite" else 0)
+    engine.dispose()
+
+
+def test_a_later_version_keeps_the_rows_and_this_one_then_refuses_them(results_url: str, tmp_path: Path) -> None:
+    engine = open_database(results_url)
+    with write_transaction(engine) as connection:
+        make_results("kept", 1.0, num_features=1).load(connection)
+    engine.dispose()
+    with later_version(tmp_path / "migrations"):
+        engine = open_database(results_url)
+    with engine.connect() as connection:
+        assert connection.scalar(sa.text("SELECT language FROM corpora")) == "English"
+        assert connection.scalar(sa.select(sa.func.count()).select_from(feature_activations)) == 100
+    engine.dispose()
+    with pytest.raises(NewerDatabaseError, match="has schema later, which this version") as raised:
+        open_database(results_url)
+    assert "tester:***@" in str(raised.value) or results_url.startswith("sqlite")
+
+
+def test_an_upgrade_that_fails_half_way_leaves_nothing_and_can_be_done_again(results_url: str) -> None:
+    engine = connect(results_url)
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def fail(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if "CREATE TABLE feature_activations" in statement:
+            raise RuntimeError("the machine stops here")
+
+    with pytest.raises(RuntimeError):
+        connect_module._upgrade(engine)
+    assert sa.inspect(engine).get_table_names() == []
+    engine.dispose()
+    engine = open_database(results_url)
+    assert "samples" in sa.inspect(engine).get_table_names()
+    engine.dispose()
+
+
+def test_processes_that_open_an_empty_database_at_once_all_find_it_ready(results_url: str) -> None:
+    code = (
+        "import sys; from extraction_assets.database.connect import open_database; sys.stdin.read()\n"
+        "for _ in range(3): open_database(sys.argv[1]).dispose()"
+    )
+    command_line = [sys.executable, "-c", code, results_url]
+    processes = [
+        subprocess.Popen(command_line, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)
+    ]
+    for process in processes:  # they wait, all imports done, until their input ends
+        assert process.stdin is not None
+        process.stdin.close()
+        process.stdin = None
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    engine = open_database(results_url)
+    with engine.connect() as connection:
+        assert connection.execute(sa.select(corpora)).all() == []
+    engine.dispose()
+
+
+def test_a_role_that_may_not_make_tables_is_told_so(postgres_server: Server, postgres_url: str) -> None:
+    name = postgres_url.rpartition("/")[2]
+    postgres_server.execute(f"CREATE ROLE {name}_reader LOGIN PASSWORD 'reader-secret'")
+    url = f"postgresql://{name}_reader:reader-secret@127.0.0.1:{postgres_server.port}/{name}"
+    with pytest.raises(DatabaseError, match="permission denied for schema public") as raised:
+        open_database(url)
+    assert "reader-secret" not in str(raised.value)

@@ -1,0 +1,179 @@
+"""Replacing results while others read, write, or cut the connection."""
+
+import re
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from extraction_assets.database import connect as connect_module
+from extraction_assets.database.connect import open_database, write_transaction
+from extraction_assets.database.tables import corpora, extractions, feature_activations, features, samples
+from extraction_assets.database_urls import DatabaseError
+from extraction_assets_tests.database.synthetic import Results, make_results
+from extraction_assets_tests.postgres import Server
+
+LOST = r"^the results database postgresql://tester:\*\*\*@\S+ cannot be used: the connection was lost \(.+\)$"
+
+
+class Seen(tuple[str, int, float, float]):
+    """What a reader finds in one transaction: fingerprint, number of examples, least and largest activation."""
+
+
+@pytest.fixture
+def engine(results_url: str) -> Iterator[sa.Engine]:
+    engine = open_database(results_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def postgres_engine(postgres_url: str) -> Iterator[sa.Engine]:
+    engine = open_database(postgres_url)
+    yield engine
+    engine.dispose()
+
+
+def _look(connection: sa.Connection) -> Seen:
+    fa = feature_activations.c
+    fingerprint = connection.scalar(sa.select(extractions.c.fingerprint))
+    counts = connection.execute(
+        sa.select(sa.func.count(), sa.func.min(fa.max_activation), sa.func.max(fa.max_activation))
+    ).one()
+    return Seen((str(fingerprint), *counts))
+
+
+def _load(engine: sa.Engine, results: Results) -> None:
+    with write_transaction(engine) as connection:
+        results.load(connection)
+
+
+class Readers:
+    """Threads that look at the results again and again, each look a transaction of its own."""
+
+    def __init__(self, engine: sa.Engine, count: int) -> None:
+        self._engine, self._done = engine, threading.Event()
+        self.seen: list[list[Seen]] = [[] for _ in range(count)]
+        self._threads = [threading.Thread(target=self._read, args=(seen,)) for seen in self.seen]
+
+    def _read(self, seen: list[Seen]) -> None:
+        while not self._done.is_set():
+            with self._engine.connect() as connection:
+                seen.append(_look(connection))
+            self._done.wait(0.1)  # leaves the writer a core
+
+    def __enter__(self) -> "Readers":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        for thread in self._threads:
+            thread.join()
+
+
+@pytest.mark.slow
+def test_readers_see_old_or_new_while_1_6_million_rows_are_replaced(engine: sa.Engine) -> None:
+    old = make_results("old", 1.0, num_features=16_384)
+    new = make_results("new", 2.0, num_features=16_384)
+    _load(engine, old)
+    with Readers(engine, count=1) as readers:
+        with write_transaction(engine) as connection:
+            new.load(connection)
+            before_commit = [len(seen) for seen in readers.seen]
+        while any(seen[-1][0] == "old" for seen in readers.seen):
+            time.sleep(0.1)
+    whole = {Seen(("old", 1_638_400, 1.0, 1.0)), Seen(("new", 1_638_400, 2.0, 2.0))}
+    for seen, count in zip(readers.seen, before_commit, strict=True):
+        assert set(seen) == whole
+        assert count > 1, "the reader was never held up"
+        assert seen == sorted(seen, reverse=True), "new, and then old again"
+
+
+def test_a_reader_sees_one_state_over_several_queries(engine: sa.Engine) -> None:
+    _load(engine, make_results("old", 1.0, num_features=3))
+    with engine.connect() as reader:
+        assert reader.scalar(sa.select(extractions.c.fingerprint)) == "old"
+        _load(engine, make_results("new", 2.0, num_features=3))
+        assert reader.scalar(sa.select(sa.func.max(features.c.max_activation))) == 1.0
+        assert _look(reader) == ("old", 300, 1.0, 1.0)
+    with engine.connect() as reader:
+        assert _look(reader) == ("new", 300, 2.0, 2.0)
+
+
+def _end_connections(server: Server, which: str) -> int:
+    return len(server.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {which}"))
+
+
+def test_a_connection_dropped_in_mid_load_leaves_the_old_rows(
+    postgres_engine: sa.Engine, postgres_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _load(postgres_engine, make_results("old", 1.0, num_features=50))
+    from extraction_assets.database import bulk_postgres
+
+    pieces = bulk_postgres._pieces
+
+    def cut(rows: object, types: list[str]) -> Iterator[bytes | memoryview]:
+        for number, piece in enumerate(pieces(rows, types)):
+            if number == 2 and "INTEGER[]" in types:  # a batch of examples has been sent, and there are more
+                assert _end_connections(postgres_server, "query LIKE 'COPY feature_activations%'") == 1
+            yield piece
+
+    monkeypatch.setattr(bulk_postgres, "_pieces", cut)
+    monkeypatch.setattr(bulk_postgres, "_BATCH_ROWS", 1000)
+    with pytest.raises(DatabaseError) as raised:
+        _load(postgres_engine, make_results("new", 2.0, num_features=50))
+    assert re.search(LOST, str(raised.value))
+    assert "\n" not in str(raised.value)
+    assert postgres_server.password not in str(raised.value)
+    with postgres_engine.connect() as connection:
+        assert _look(connection) == ("old", 5000, 1.0, 1.0)
+
+
+def test_a_connection_dropped_while_it_waits_is_one_sentence(
+    postgres_engine: sa.Engine, postgres_server: Server
+) -> None:
+    with pytest.raises(DatabaseError, match=LOST), write_transaction(postgres_engine) as connection:
+        own = f"datname = '{postgres_engine.url.database}'"
+        assert _end_connections(postgres_server, own) >= 1
+        connection.execute(sa.delete(features))
+
+
+def test_a_database_that_stays_locked_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect_module, "BUSY_TIMEOUT_MS", 100)
+    engine = open_database(f"sqlite:///{tmp_path / 'results.sqlite'}")
+    with write_transaction(engine), pytest.raises(DatabaseError, match=r"results\.sqlite .*database is locked"):
+        _load(engine, make_results("new", 2.0, num_features=1))
+    engine.dispose()
+
+
+def test_merges_at_once_keep_all_their_rows(engine: sa.Engine) -> None:
+    """Two SAEs share samples and the corpus; each is replaced several times while the other is."""
+    failures: list[Exception] = []
+
+    def merge(sae: str) -> None:
+        try:
+            for round_ in range(4):
+                _load(engine, make_results(f"{sae} {round_}", 1.0 + round_, num_features=40, sae=sae))
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=merge, args=(sae,)) for sae in ("one", "two")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    with engine.connect() as connection:
+        counts = sa.select(extractions.c.fingerprint, sa.func.count()).join(
+            feature_activations, feature_activations.c.extraction_id == extractions.c.id
+        )
+        rows = connection.execute(counts.group_by(extractions.c.fingerprint).order_by(extractions.c.fingerprint))
+        assert [tuple(row) for row in rows] == [("one 3", 4000), ("two 3", 4000)]
+        assert connection.scalar(sa.select(sa.func.count()).select_from(corpora)) == 1
+        named = sa.select(sa.func.count(feature_activations.c.sample_index.distinct()))
+        assert connection.scalar(sa.select(sa.func.count()).select_from(samples)) == connection.scalar(named)
