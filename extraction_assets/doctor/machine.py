@@ -238,7 +238,7 @@ def _unmet(requirement: Requirement) -> str | None:
 def _folder(variable: str, folder: Path, by: str) -> Iterator[Finding]:
     """Whether a folder can be written to, and has what stores and databases rely on."""
     existing, text = nearest(folder), f"{variable} is {folder} ({by})"
-    if not existing.is_dir() or (folder.exists() and not folder.is_dir()) or existing.is_file():
+    if any(part.exists() and not part.is_dir() for part in (folder, *folder.parents)):
         yield Finding("problem", "homes", f"{text}: a file is in the way", f"set {variable} to a folder")
         return
     try:
