@@ -1,4 +1,4 @@
-"""FeatureExtraction: a YAML block -> assets and checks."""
+"""FeatureExtraction: a YAML block -> assets, checks, schedule and sensors."""
 
 import dagster as dg
 
@@ -6,6 +6,7 @@ from extraction_assets.assets.chunks import build_chunk_assets
 from extraction_assets.assets.corpus import build_corpus
 from extraction_assets.assets.examples import build_feature_examples
 from extraction_assets.assets.report import build_feature_report
+from extraction_assets.automation import build_automation
 from extraction_assets.settings import ExtractionSettings
 
 
@@ -25,4 +26,6 @@ class FeatureExtraction(ExtractionSettings, dg.Component, dg.Resolvable):
 def build_definitions(settings: ExtractionSettings) -> dg.Definitions:
     """Assets of one extraction, whose settings carry a name and absolute paths."""
     merged = [build(settings, sae) for sae in settings.saes for build in (build_feature_examples, build_feature_report)]
-    return dg.Definitions(assets=[build_corpus(settings), build_chunk_assets(settings), *merged])
+    assets = [build_corpus(settings), build_chunk_assets(settings), *merged]
+    owned = [own.map_asset_specs(lambda spec: spec.replace_attributes(owners=settings.owners)) for own in assets]
+    return dg.Definitions.merge(dg.Definitions(assets=owned), build_automation(settings))

@@ -7,8 +7,7 @@ from extraction_assets.engine.corpus import CorpusError
 from extraction_assets.engine.language_model import checkpoint_files, resolve_checkpoint
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.settings import ExtractionSettings
-from extraction_assets.stores.chunk_store import ChunkAsset, ChunkState, ChunkStore
-from extraction_assets.stores.corpus_files import StoredCorpus
+from extraction_assets.stores.chunk_store import ChunkAsset, ChunkState, ChunkStore, CurrentCorpus
 from extraction_assets.stores.fingerprints import bytes_fingerprint, files_fingerprint, fingerprint
 
 TOKENIZER_FILES = (
@@ -67,7 +66,8 @@ class ExtractionPlan:
 
     def __init__(self, settings: ExtractionSettings, store: ChunkStore) -> None:
         self.settings, self.store = settings, store
-        self.corpus = self._current_corpus()
+        self._current = self._current_corpus()
+        self.corpus = self._current.corpus
         self._samples_fingerprints: dict[str, str] = {}
 
     def samples(self, key: str) -> Samples:
@@ -78,6 +78,17 @@ class ExtractionPlan:
             count_special_tokens=corpus.count_special_tokens,
             exclude_first_positions=corpus.exclude_first_positions,
         )
+
+    @property
+    def corpus_version(self) -> str:
+        """Stays while the corpus only grows or shrinks at its end, so that its first chunks stay as they are."""
+        return self._current.version
+
+    def outputs_fingerprint(self, key: str) -> str:
+        """Fingerprint of what any module of the model puts out on a chunk."""
+        dtype = self.settings.language_model.dtype
+        samples = self._samples_fingerprint(key)
+        return fingerprint("outputs", model=self.model_fingerprint, dtype=dtype, samples=samples)
 
     def activations_fingerprint(self, key: str) -> str:
         """Fingerprint of a chunk's model activations at all hooks of the extraction."""
@@ -156,15 +167,14 @@ class ExtractionPlan:
             self._samples_fingerprints[key] = bytes_fingerprint(str(own[0].shape).encode(), *(a.tobytes() for a in own))
         return self._samples_fingerprints[key]
 
-    def _current_corpus(self) -> StoredCorpus:
+    def _current_corpus(self) -> CurrentCorpus:
         name = self.settings.name
         current = self.store.current_corpus(name)
         if current is None:
             raise CorpusNotReady(f"the corpus of {name} is not there yet: materialize {name}/corpus first")
-        corpus, recipe, _ = current
-        if recipe != corpus_recipe(self.settings):
+        if current.recipe != corpus_recipe(self.settings):
             raise CorpusNotReady(
                 f"the corpus of {name} was made from other settings (corpus, tokenizer, start_sample or "
                 f"evaluation_samples have changed): materialize {name}/corpus again"
             )
-        return corpus
+        return current

@@ -7,11 +7,14 @@ from typing import Any, Self
 
 import dagster as dg
 
-from extraction_assets.assets.chunk_run import Target, chunk_targets
-from extraction_assets.assets.keys import corpus_key, sae_key
+from extraction_assets.assets.chunk_run import chunk_targets
+from extraction_assets.assets.keys import REUSE_TAG, corpus_key, sae_key
+from extraction_assets.assets.pending import Pending, range_tags, ranges
 from extraction_assets.plan import ExtractionPlan
+from extraction_assets.recovery import DeadRun, concerns_group, fail_dead_runs, this_host
 from extraction_assets.settings import ExtractionSettings
 
+MAX_RETRIES_TAG = "dagster/max_retries"
 GPU_OPTIONS = ("device", "batch_size", "vectorization_batch_size", "vectorized")
 
 
@@ -53,19 +56,14 @@ class Runner:
     def materialize_corpus(self) -> None:
         self._execute([corpus_key(self._settings)], self._gpu_config)
 
-    def materialize_chunks(self, first: str, last: str, *, only_missing: bool = False) -> None:
-        """The chunk assets of the keys from ``first`` to ``last``, in one run; with ``only_missing`` those assets alone
-        that some of these chunks lack, so that what is stored upstream is read, and none that is not to be kept."""
-        plan, every = self._plan(), self._settings.chunk_keys
-        keys = every[every.index(first) : every.index(last) + 1]
-
-        def lacking(target: Target) -> bool:
-            kept = getattr(self._settings.keep, target.asset)
-            return kept and any(plan.chunk_state(target.asset, key, target.sae) != "done" for key in keys)
-
-        targets = [target for target in chunk_targets(plan) if not only_missing or lacking(target)]
-        tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
-        self._execute([target.key for target in targets], self._gpu_config, tags)
+    def materialize_chunks(self, keys: Sequence[str], *, only_missing: bool = False) -> None:
+        """The chunk assets of contiguous ``keys``, in one run; with ``only_missing`` those assets alone that some of
+        these chunks lack, so that what is stored upstream is read, and what is there but not recorded is recorded."""
+        if only_missing:
+            assets, tags = self._pending().assets(keys), {REUSE_TAG: "true"}
+        else:
+            assets, tags = [target.key for target in chunk_targets(self._settings)], {}
+        self._execute(assets, self._gpu_config, {**tags, **range_tags(keys)})
 
     def merge(self, sae: str) -> None:
         """The merged examples of an SAE, and their report."""
@@ -78,21 +76,19 @@ class Runner:
         return root
 
     def missing_chunks(self) -> list[str]:
-        """Keys of chunks without durable top-k tables of the current settings."""
-        return self._plan().missing_chunks()
+        """Keys of chunks whose top-k tables of the current settings are not there, or not recorded."""
+        return self._pending().keys
 
-    def ranges(self, keys: Sequence[str]) -> Iterator[tuple[str, str]]:
-        """Contiguous ranges of partition keys, at most ``partitions_per_run`` long, as (first, last)."""
-        order = {key: index for index, key in enumerate(self._settings.chunk_keys)}
-        most = self._settings.partitions_per_run or len(order)
-        current: list[str] = []
-        for key in keys:
-            if current and (order[key] != order[current[-1]] + 1 or len(current) == most):
-                yield current[0], current[-1]
-                current = []
-            current.append(key)
-        if current:
-            yield current[0], current[-1]
+    def ranges(self, keys: Sequence[str]) -> Iterator[list[str]]:
+        """Contiguous ranges of partition keys, at most ``partitions_per_run`` long."""
+        return ranges(self._settings.chunk_keys, keys, self._settings.partitions_per_run)
+
+    def recover(self) -> list[DeadRun]:
+        """Ends earlier runs of this extraction whose process has died."""
+        return fail_dead_runs(self._instance, concerns_group(self._settings.name))
+
+    def _pending(self) -> Pending:
+        return Pending(self._plan(), self._instance)
 
     def _plan(self) -> ExtractionPlan:
         return ExtractionPlan(self._settings, self._resources["chunk_store"].open())
@@ -107,7 +103,7 @@ class Runner:
             run_config={**self._config, **(config or {})},
             instance=self._instance,
             asset_selection=keys,
-            tags=tags,
+            tags={**this_host(), MAX_RETRIES_TAG: "0", **(tags or {})},  # the daemon cannot retry what this process ran
             raise_on_error=False,
         )
         if not result.success:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, mod
 STANDARD_LIBRARY = "standard-library"
 
 _NAME = re.compile(r"[A-Za-z0-9_]+")
+_OWNER = re.compile(r"team:\S+|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}")  # as Dagster has it
 
 
 def check_name(name: str, what: str) -> str:
@@ -139,6 +140,11 @@ class ExtractionSettings(Settings):
     """An example's maximum must be above this."""
     partitions_per_run: int | None = None
     """Chunks of one run when chunks are backfilled; by default all, so that the model is loaded once."""
+    owners: tuple[str, ...] = ()
+    """Who to ask about the extraction, as Dagster shows beside its assets: `team:NAME` or an e-mail address each."""
+
+    schedule: str | None = None
+    """When to compute missing chunks by itself, in cron form (`0 2 * * *`); switched on in the UI."""
 
     keep: KeepSettings = KeepSettings()
     """Which files of the chunks stay once they are merged; by default all."""
@@ -154,6 +160,14 @@ class ExtractionSettings(Settings):
         if name in ("corpora", "dagster"):
             raise ValueError(f"an extraction cannot be called {name!r}: a folder beside the extractions has that name")
         return check_name(name, "extraction name") if name else name
+
+    @field_validator("owners")
+    @classmethod
+    def _owners_are_teams_or_addresses(cls, owners: tuple[str, ...]) -> tuple[str, ...]:
+        for owner in owners:
+            if not _OWNER.fullmatch(owner):
+                raise ValueError(f"owner {owner!r} must be team:NAME or an e-mail address")
+        return owners
 
     @field_validator("saes")
     @classmethod

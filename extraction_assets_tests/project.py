@@ -15,14 +15,18 @@ from extraction_assets.resources import ChunkStoreResource, GpuResource, Results
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore
 
+_SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
 
 class Project:
     """Materializes the assets of one extraction under ``home``."""
 
-    def __init__(self, settings: ExtractionSettings, home: Path, **gpu: Any) -> None:
+    def __init__(
+        self, settings: ExtractionSettings, home: Path, instance: dg.DagsterInstance | None = None, **gpu: Any
+    ) -> None:
         self.settings, self.home = settings, home
         (home / "dagster").mkdir(parents=True, exist_ok=True)
-        self.instance = dg.DagsterInstance.ephemeral(tempdir=str(home / "dagster"))
+        self.instance = instance or dg.DagsterInstance.ephemeral(tempdir=str(home / "dagster"))
         self.url = f"sqlite:///{home / 'results.sqlite'}"
         resources = {
             "gpu": GpuResource(device="cpu", **gpu),
@@ -65,6 +69,7 @@ class Project:
         self.chunks()
         for sae in self.settings.saes:
             self.merge(sae)
+            self.execute([sae_key(self.settings, sae, "feature_report")])
         return self
 
     def execute(
@@ -74,8 +79,15 @@ class Project:
             asset_selection=keys,
             tags=tags,
             instance=self.instance,
-            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}, **(config or {})},
+            run_config={**_SILENT, **(config or {})},
         )
+
+    def checks_alone(
+        self, checks: Sequence[dg.AssetCheckKey], tags: dict[str, str] | None = None
+    ) -> dg.ExecuteInProcessResult:
+        """As the button "Execute all" of the Checks tab does: checks without their assets, without a partition."""
+        job = self._job.get_subset(asset_selection=set(), asset_check_selection=set(checks))
+        return job.execute_in_process(instance=self.instance, tags=tags, run_config=_SILENT, raise_on_error=True)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         engine = open_database(self.url)

@@ -8,7 +8,9 @@ from textwrap import dedent
 
 import dagster as dg
 import pytest
+from pydantic import ValidationError
 
+from extraction_assets import default_resources
 from extraction_assets_tests.tiny import make_settings
 
 DEFINITIONS = """
@@ -45,6 +47,7 @@ attributes:
       minimum_variance_explained: -1000000000
   evaluation_samples: 23
   chunk_size: 8
+  owners: ["team:interp", me@example.org]
 """
 
 
@@ -92,6 +95,34 @@ def test_each_extraction_is_a_group_beside_the_projects_own_assets(project: Path
     }
     assert "second/topk/feature_examples" in by_group["second"]
     assert by_group["default"] == {"labels"}
+
+
+def test_everything_that_the_ui_lists_says_what_it_is_and_whose(project: Path) -> None:
+    repository = _load().get_repository_def()
+    ours = [spec for spec in _load().resolve_all_asset_specs() if spec.key.path != ["labels"]]
+    assert len(ours) == 12
+    for spec in ours:
+        assert spec.group_name == spec.key.path[0], spec.key
+        assert spec.kinds, spec.key
+        assert spec.description, spec.key
+        assert list(spec.owners) == ["team:interp", "me@example.org"], spec.key
+    checks = list(repository.asset_graph.asset_check_keys)
+    assert len(checks) == 8
+    named = [repository.asset_graph.get_check_spec(key) for key in checks]
+    jobs = [job for job in repository.get_all_jobs() if not job.name.startswith("__")]
+    for listed in (*named, *jobs, *repository.schedule_defs, *repository.sensor_defs):
+        assert listed.description, listed.name
+    resources = repository.get_top_level_resources()
+    assert set(resources) == {"gpu", "chunk_store", "results"}
+    assert all(resource.description for resource in resources.values())
+    for own in default_resources().values():
+        assert all(field.description for field in type(own).model_fields.values()), own
+
+
+@pytest.mark.parametrize("owner", ["interp", "team:", "me@nowhere", ""])
+def test_an_owner_that_dagster_would_refuse_is_refused_by_name(tiny_folder: Path, owner: str) -> None:
+    with pytest.raises(ValidationError, match=f"owner {owner!r} must be team:NAME or an e-mail address"):
+        make_settings(tiny_folder, owners=[owner])
 
 
 def test_an_error_in_the_yaml_names_the_field(project: Path) -> None:

@@ -13,6 +13,7 @@ import dagster as dg
 import torch
 
 from extraction_assets.assets.keys import activations_key, sae_key
+from extraction_assets.assets.lineage import Lineage
 from extraction_assets.assets.progress import progress
 from extraction_assets.engine.batching import AdaptiveBatch
 from extraction_assets.engine.gpu_pass import (
@@ -34,6 +35,7 @@ from extraction_assets.engine.sae import SAE
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.plan import ExtractionPlan
 from extraction_assets.resources import GpuResource
+from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_files import (
     Record,
     read_activations,
@@ -71,7 +73,6 @@ class Written(NamedTuple):
 
     target: Target
     metadata: dict[str, Any]
-    fingerprint: str
 
 
 class ChunkRun:
@@ -83,10 +84,11 @@ class ChunkRun:
         gpu: GpuResource,
         device: torch.device,
         selected: Collection[dg.AssetKey],
+        lineage: Lineage,
         logger: logging.Logger,
     ) -> None:
-        self.plan, self.gpu, self.device, self._logger = plan, gpu, device, logger
-        self._targets = [target for target in chunk_targets(plan) if target.key in selected]
+        self.plan, self.gpu, self.device, self._lineage, self._logger = plan, gpu, device, lineage, logger
+        self._targets = [target for target in chunk_targets(plan.settings) if target.key in selected]
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chunk-writer")
         self._pending: _Pending | None = None
 
@@ -133,7 +135,7 @@ class ChunkRun:
         except StopIteration as finished:
             outcome: _Outcome = finished.value
             return outcome
-        except Exception:
+        except (Exception, dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
             yield from self._durable()  # what was computed before is recorded, whatever happens to this chunk
             raise
 
@@ -142,7 +144,7 @@ class ChunkRun:
         pending, self._pending = self._pending, None
         if pending is not None:
             for one in pending.written.result():
-                yield _materialization(pending.key, one)
+                yield self._materialization(pending.key, one)
             yield from pending.evaluations
 
     @cached_property
@@ -295,19 +297,23 @@ class ChunkRun:
         else:
             own = outcome.result.saes[str(target.sae)]
             write_table(path, own.table, own.statistics, record)
-        return Written(target, outcome.metadata(path, fingerprint, target.sae), fingerprint)
+        return Written(target, outcome.metadata(path, fingerprint, target.sae))
+
+    def _materialization(self, key: str, written: Written) -> dg.AssetMaterialization:
+        target = written.target
+        tags = self._lineage.tags(target.asset, target.sae, key)
+        return dg.AssetMaterialization(target.key, partition=key, metadata=written.metadata, tags=tags)
 
     def _recorded_again(self, key: str, targets: list[Target]) -> Iterator[Event]:
         """Events of a chunk that an earlier attempt of this run made durable."""
         for target in targets:
             path = self.plan.chunk_path(target.asset, key, target.sae)
-            fingerprint = self.plan.chunk_fingerprint(target.asset, key, target.sae)
             metadata = {
                 "path": dg.MetadataValue.path(str(path)),
-                "fingerprint": fingerprint,
+                "fingerprint": self.plan.chunk_fingerprint(target.asset, key, target.sae),
                 "recorded_again": True,
             }
-            yield _materialization(key, Written(target, metadata, fingerprint))
+            yield self._materialization(key, Written(target, metadata))
             if target.asset == "top_k_table":
                 for name, passed in read_record(path)["checks"].items():
                     yield dg.AssetCheckEvaluation(target.key, name, passed, blocking=True, partition=key)
@@ -396,20 +402,10 @@ class _Outcome:
         return metadata
 
 
-def chunk_targets(plan: ExtractionPlan) -> list[Target]:
+def chunk_targets(settings: ExtractionSettings) -> list[Target]:
     """Every chunk asset of an extraction, upstream first."""
-    settings = plan.settings
     targets = [Target(activations_key(settings), "model_activations", None)]
     for sae in settings.saes:
         targets.append(Target(sae_key(settings, sae, "sae_features"), "sae_features", sae))
         targets.append(Target(sae_key(settings, sae, "top_k_table"), "top_k_table", sae))
     return targets
-
-
-def _materialization(key: str, written: Written) -> dg.AssetMaterialization:
-    return dg.AssetMaterialization(
-        written.target.key,
-        partition=key,
-        metadata=written.metadata,
-        tags={"dagster/data_version": written.fingerprint},
-    )

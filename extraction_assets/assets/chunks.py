@@ -1,23 +1,21 @@
 """The three chunk assets: one GPU pass gives model activations, SAE features and top-k tables."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
 from extraction_assets.assets.chunk_run import CHUNK_CHECKS, ChunkRun
-from extraction_assets.assets.keys import activations_key, chunk_partitions, corpus_key, failure, sae_key
-from extraction_assets.engine.corpus import CorpusError
-from extraction_assets.engine.gpu_pass import NonFiniteError
-from extraction_assets.engine.language_model import HookError
-from extraction_assets.engine.sae_formats import CheckpointError
+from extraction_assets.assets.faults import told
+from extraction_assets.assets.keys import REUSE_TAG, activations_key, chunk_partitions, corpus_key, sae_key
+from extraction_assets.assets.lineage import CodeVersions, Lineage
+from extraction_assets.assets.recorded_checks import recorded_checks
 from extraction_assets.plan import ExtractionPlan
+from extraction_assets.recovery import this_host
 from extraction_assets.resources import ChunkStoreResource, GpuResource
-from extraction_assets.resources.gpu import DeviceError
 from extraction_assets.settings import ExtractionSettings
-from extraction_assets.stores.sealed import DamagedFileError
 
-ChunkEvent = dg.AssetMaterialization | dg.AssetCheckEvaluation
+ChunkEvent = dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.Output[None]
 
 
 def build_chunk_assets(settings: ExtractionSettings) -> dg.AssetsDefinition:
@@ -39,33 +37,42 @@ def build_chunk_assets(settings: ExtractionSettings) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, gpu: GpuResource, chunk_store: ChunkStoreResource
     ) -> Iterator[ChunkEvent]:
         """Runs chunks through the model and the SAEs, and records each as soon as its files are durable."""
-        try:
+        with told(context.retry_number):
             _refuse_merge_in_one_run(context, settings)
+            context.instance.add_run_tags(context.run.run_id, this_host())
             plan = ExtractionPlan(settings, chunk_store.open())
             selected = context.selected_asset_keys
-            with gpu.use_device(context.log) as device, ChunkRun(plan, gpu, device, selected, context.log) as run:
-                yield from run.events(context.partition_keys, reuse=_resumes(context))
-        except _MENDABLE as error:
-            raise failure(error) from error
+            if selected:
+                lineage = Lineage(context.instance, plan)
+                with (
+                    gpu.use_device(context.log) as device,
+                    ChunkRun(plan, gpu, device, selected, lineage, context.log) as run,
+                ):
+                    yield from run.events(context.partition_keys, reuse=_resumes(context))
+            else:  # "Execute" of the Checks tab: checks alone, and no partition
+                checks, keys = context.selected_asset_check_keys, _asked_for(context, settings)
+                yield from recorded_checks(plan, checks, keys, context.log)
+            yield from _check_outputs(context, settings)
 
     return extract_chunks
 
 
-_MENDABLE = (
-    CorpusError,
-    HookError,
-    CheckpointError,
-    DamagedFileError,
-    NonFiniteError,
-    DeviceError,
-    FileNotFoundError,
-    MemoryError,
-)
+def _asked_for(context: dg.AssetExecutionContext, settings: ExtractionSettings) -> Sequence[str]:
+    """The run's partitions; all chunks where it has none."""
+    partitioned = context.has_partition_key or context.has_partition_key_range
+    return context.partition_keys if partitioned else settings.chunk_keys
+
+
+def _check_outputs(context: dg.AssetExecutionContext, settings: ExtractionSettings) -> Iterator[dg.Output[None]]:
+    """Dagster expects one output of each selected check, and logs "did not yield" of checks told chunk by chunk."""
+    for spec in _check_specs(settings, chunk_partitions(settings)):
+        if spec.key in context.selected_asset_check_keys:
+            yield dg.Output(None, output_name=spec.get_python_identifier())
 
 
 def _resumes(context: dg.AssetExecutionContext) -> bool:
-    """Whether this is another attempt at something that failed, so that what is durable need not be computed again."""
-    if context.retry_number > 0:
+    """Whether what is durable need not be computed again: the run is said so, or tries anew what failed."""
+    if context.retry_number > 0 or REUSE_TAG in context.run.tags:
         return True
     parent_id = context.run.get_parent_run_id()
     parent = context.instance.get_run_by_id(parent_id) if parent_id else None
@@ -83,14 +90,16 @@ def _refuse_merge_in_one_run(context: dg.AssetExecutionContext, settings: Extrac
 
 
 def _specs(settings: ExtractionSettings) -> list[dg.AssetSpec]:
-    activations = activations_key(settings)
+    activations, versions = activations_key(settings), CodeVersions(settings)
+    chunk = f" A partition is a chunk of {settings.chunk_size} samples; its key is the first one's index."
     specs = [
         dg.AssetSpec(
             activations,
             deps=[corpus_key(settings)],
+            code_version=versions.chunk("model_activations", None),
             skippable=True,
             kinds={"torch"},
-            description="Outputs of every hook, [samples, positions, width] in the model's dtype; one file a chunk.",
+            description=f"Outputs of every hook, [samples, positions, width] in the model's dtype.{chunk}",
         )
     ]
     for sae in settings.saes:
@@ -99,16 +108,18 @@ def _specs(settings: ExtractionSettings) -> list[dg.AssetSpec]:
             dg.AssetSpec(
                 features,
                 deps=[activations],
+                code_version=versions.chunk("sae_features", sae),
                 skippable=True,
                 kinds={"torch"},
-                description="Positive SAE activations at all non-padding positions, in compressed rows.",
+                description=f"Positive SAE activations at all non-padding positions, in compressed rows.{chunk}",
             ),
             dg.AssetSpec(
                 sae_key(settings, sae, "top_k_table"),
                 deps=[features],
+                code_version=versions.chunk("top_k_table", sae),
                 skippable=True,
                 kinds={"parquet"},
-                description="The chunk's strongest examples of every feature, with statistics of all of them.",
+                description=f"The chunk's strongest examples of every feature, and statistics of all of them.{chunk}",
             ),
         ]
     return specs

@@ -7,22 +7,23 @@ from pathlib import Path
 
 import dagster as dg
 
-from extraction_assets.assets.keys import SETTINGS_METADATA, corpus_key, failure
+from extraction_assets.assets.faults import told
+from extraction_assets.assets.keys import SETTINGS_METADATA, corpus_key
+from extraction_assets.assets.lineage import CodeVersions
 from extraction_assets.assets.progress import progress
 from extraction_assets.engine.corpus import (
-    CorpusError,
     Document,
     standard_library_documents,
     text_documents,
     tokenize_corpus,
 )
-from extraction_assets.engine.language_model import HookError, resolve_checkpoint
+from extraction_assets.engine.language_model import resolve_checkpoint
 from extraction_assets.engine.preflight import check_combination
-from extraction_assets.engine.sae_formats import CheckpointError
 from extraction_assets.plan import corpus_recipe, tokenizer_fingerprint
+from extraction_assets.recovery import this_host
 from extraction_assets.resources import ChunkStoreResource, GpuResource
 from extraction_assets.settings import STANDARD_LIBRARY, ExtractionSettings
-from extraction_assets.stores.chunk_store import ChunkStore
+from extraction_assets.stores.chunk_store import ChunkStore, CurrentCorpus
 from extraction_assets.stores.corpus_files import StoredCorpus, write_corpus
 from extraction_assets.stores.fingerprints import fingerprint
 from extraction_assets.stores.sealed import DamagedFileError, writing
@@ -36,6 +37,7 @@ def build_corpus(settings: ExtractionSettings) -> dg.AssetsDefinition:
     @dg.asset(
         key=corpus_key(settings),
         group_name=settings.name,
+        code_version=CodeVersions(settings).corpus,
         kinds={"numpy"},
         metadata={SETTINGS_METADATA: dg.MetadataValue.json(settings.model_dump(mode="json"))},
     )
@@ -44,12 +46,11 @@ def build_corpus(settings: ExtractionSettings) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         """Tokenized samples with masks and document ids, in memory-mappable files."""
         store = chunk_store.open()
-        try:
+        with told(context.retry_number):
+            context.instance.add_run_tags(context.run.run_id, this_host())
             check_settings(settings)
-            stored, reused = materialize_corpus(settings, store, gpu.num_workers, context.log)
-        except (CorpusError, HookError, CheckpointError, FileNotFoundError) as error:
-            raise failure(error) from error
-        arrays = stored.arrays
+            current, reused = materialize_corpus(settings, store, gpu.num_workers, context.log)
+        stored, arrays = current.corpus, current.corpus.arrays
         return dg.MaterializeResult(
             metadata={
                 "samples": len(stored),
@@ -59,7 +60,7 @@ def build_corpus(settings: ExtractionSettings) -> dg.AssetsDefinition:
                 "reused": reused,
                 "path": dg.MetadataValue.path(str(stored.folder)),
             },
-            data_version=dg.DataVersion(stored.manifest.fingerprint),
+            data_version=dg.DataVersion(current.version),
         )
 
     return corpus
@@ -77,7 +78,7 @@ def check_settings(settings: ExtractionSettings) -> None:
 
 def materialize_corpus(
     settings: ExtractionSettings, store: ChunkStore, num_workers: int, logger: logging.Logger
-) -> tuple[StoredCorpus, bool]:
+) -> tuple[CurrentCorpus, bool]:
     """The stored corpus, and whether an earlier one of the same text and settings was reused."""
     recipe, documents = corpus_recipe(settings), list(read_documents(settings.corpus.source))
     source = fingerprint("documents", documents=documents)
@@ -86,12 +87,22 @@ def materialize_corpus(
     except DamagedFileError as error:
         logger.warning("tokenizing again: %s", error)
         current = None
-    if current is not None and current[1:] == (recipe, source):
-        return current[0], True
+    if current is not None and (current.recipe, current.source) == (recipe, source):
+        return current, True
     with writing(store.corpora):  # a corpus that no pointer names yet is not cleaned away
         stored = _tokenize(settings, store, documents, num_workers, logger)
-        store.write_current_corpus(settings.name, stored.manifest.fingerprint, recipe, source)
-    return stored, False
+        new = CurrentCorpus(stored, recipe, source, _version(stored, current))
+        store.write_current_corpus(settings.name, new)
+    return new, False
+
+
+def _version(stored: StoredCorpus, earlier: CurrentCorpus | None) -> str:
+    """The earlier corpus's version if one of the two begins with the other."""
+    if earlier is not None:
+        common = slice(0, min(len(stored), len(earlier.corpus)))
+        if stored.content_fingerprint(common) == earlier.corpus.content_fingerprint(common):
+            return earlier.version
+    return stored.manifest.fingerprint
 
 
 def read_documents(source: str) -> Iterable[Document]:

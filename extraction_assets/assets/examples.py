@@ -8,25 +8,33 @@ from typing import Any, NamedTuple
 
 import dagster as dg
 import numpy as np
-from sqlalchemy.exc import OperationalError
 
 from extraction_assets.assets.chunk_run import CHUNK_CHECKS
 from extraction_assets.assets.example_checks import MATCH_TABLES, NONE_MISSING, compare_with_tables, expectation
-from extraction_assets.assets.keys import failure, sae_key
+from extraction_assets.assets.faults import failure, told
+from extraction_assets.assets.keys import sae_key
+from extraction_assets.assets.lineage import CodeVersions
+from extraction_assets.assets.pictures import (
+    DENSITY_TITLE,
+    EXAMPLES_TITLE,
+    density_histogram,
+    examples_histogram,
+    picture_metadata,
+)
 from extraction_assets.assets.preview import preview
 from extraction_assets.assets.progress import progress
-from extraction_assets.database.connect import NewerDatabaseError, write_transaction
+from extraction_assets.database.connect import write_transaction
 from extraction_assets.database.load import CorpusSamples, ExtractionRow, replace_results
-from extraction_assets.engine.corpus import CorpusError, display_tokens
+from extraction_assets.engine.corpus import display_tokens
 from extraction_assets.engine.heap import DeferredTopKHeap
 from extraction_assets.engine.language_model import resolve_checkpoint
 from extraction_assets.engine.shapes import FeatureStatistics, TopKTable
 from extraction_assets.engine.statistics import merge_statistics
 from extraction_assets.plan import ExtractionPlan
+from extraction_assets.recovery import this_host
 from extraction_assets.resources import ChunkStoreResource, ResultsResource
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_files import read_record, read_table
-from extraction_assets.stores.sealed import DamagedFileError
 
 
 class MergeRefused(ValueError):
@@ -55,6 +63,7 @@ def build_feature_examples(settings: ExtractionSettings, sae: str) -> dg.AssetsD
     @dg.asset(
         key=key,
         group_name=settings.name,
+        code_version=CodeVersions(settings).merged(sae),
         deps=[dg.AssetDep(table, partition_mapping=dg.AllPartitionMapping())],
         check_specs=[
             dg.AssetCheckSpec(
@@ -67,21 +76,33 @@ def build_feature_examples(settings: ExtractionSettings, sae: str) -> dg.AssetsD
             ),
         ],
         kinds={"sqlalchemy"},
+        automation_condition=merge_condition(),
     )
     def feature_examples(
         context: dg.AssetExecutionContext, chunk_store: ChunkStoreResource, results: ResultsResource
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
         """The strongest examples of every feature over the whole corpus, with statistics, in the results database."""
+        context.instance.add_run_tags(context.run.run_id, this_host())
         try:
-            plan = ExtractionPlan(settings, chunk_store.open())
-            yield _merge_into_database(plan, sae, results, context.log)
+            with told(context.retry_number):
+                plan = ExtractionPlan(settings, chunk_store.open())
+                yield _merge_into_database(plan, sae, results, context.log)
         except MergeRefused as error:
             yield dg.AssetCheckResult(check_name=error.check, passed=False, description=str(error))
             raise failure(error) from error
-        except (CorpusError, DamagedFileError, NewerDatabaseError, OperationalError) as error:
-            raise failure(error) from error
 
     return feature_examples
+
+
+def merge_condition() -> dg.AutomationCondition:
+    """A merge follows once all chunks are there and their checks have passed, and again whenever one is new.
+
+    ``eager`` alone does not fire where everything was there when it was first evaluated.
+    """
+    condition = dg.AutomationCondition
+    complete = condition.missing() & ~condition.any_deps_missing() & ~condition.in_progress()
+    first = condition.initial_evaluation() & complete
+    return (condition.eager() | first) & condition.all_deps_blocking_checks_passed()
 
 
 def _merge_into_database(
@@ -105,7 +126,12 @@ def _merge_into_database(
     metadata = _metadata(merged, time.perf_counter() - started)
     database = engine.url.render_as_string(hide_password=True)
     return dg.MaterializeResult(
-        metadata={"preview": dg.MetadataValue.md(shown), **metadata, "database": database},
+        metadata={
+            "preview": dg.MetadataValue.md(shown),
+            **_pictures(merged, plan.settings.top_k_examples),
+            **metadata,
+            "database": database,
+        },
         check_results=[complete, match],
         data_version=dg.DataVersion(extraction.fingerprint),
     )
@@ -133,6 +159,16 @@ def _metadata(merged: Merged, seconds: float) -> dict[str, Any]:
         "examples_per_second": examples / seconds,
         "numerics_records": len(merged.numerics),
         "numerics": dg.MetadataValue.json(merged.numerics),
+    }
+
+
+def _pictures(merged: Merged, top_k: int) -> dict[str, dg.MarkdownMetadataValue]:
+    statistics = merged.statistics
+    frequencies = statistics.token_count.numpy() / max(1, statistics.tokens_seen)
+    examples = np.bincount(merged.table.neuron_index.numpy(), minlength=len(frequencies))
+    return {
+        "density": picture_metadata(DENSITY_TITLE, density_histogram(frequencies)),
+        "examples_per_feature": picture_metadata(EXAMPLES_TITLE, examples_histogram(examples, top_k)),
     }
 
 

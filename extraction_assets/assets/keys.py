@@ -4,6 +4,9 @@ import dagster as dg
 
 from extraction_assets.settings import ExtractionSettings
 
+REUSE_TAG = "extraction_assets/reuse"
+"""Run tag: chunks whose files are all there are recorded, not computed again."""
+
 SETTINGS_METADATA = "extraction_assets/settings"
 """Metadata key of the corpus asset under which an extraction's settings stand; the command line finds them there."""
 
@@ -23,8 +26,3 @@ def sae_key(settings: ExtractionSettings, sae: str, asset: str) -> dg.AssetKey:
 def chunk_partitions(settings: ExtractionSettings) -> dg.StaticPartitionsDefinition:
     """One partition a chunk, keyed by its first sample."""
     return dg.StaticPartitionsDefinition(settings.chunk_keys)
-
-
-def failure(error: Exception) -> dg.Failure:
-    """A settings or data error as a run failure that no retry can mend."""
-    return dg.Failure(description=str(error), allow_retries=False)

@@ -9,14 +9,13 @@ PREVIEWED_EXAMPLES = 5
 
 
 def preview(connection: sa.Connection, extraction_id: int, top_positions: int, count: int = 5) -> str:
-    """A table of features: how often they fire, their strongest tokens, and their strongest example in context, with
-    its ``top_positions`` strongest firings in bold."""
-    lines = ["| feature | fires in | strongest tokens | strongest example |", "| --- | --- | --- | --- |"]
+    """A table of features: the share of samples in which they fire, their strongest tokens, and their strongest
+    example in context, with its ``top_positions`` strongest firings in bold."""
+    lines = ["| feature | samples | tokens | strongest example |", "| --- | --- | --- | --- |"]
     for index in readable_features(connection, extraction_id, count):
-        feature = find_feature(connection, extraction_id, index)
+        share = f"{find_feature(connection, extraction_id, index).activation_frequency:.1%}"
         examples = examples_of(connection, extraction_id, index, limit=PREVIEWED_EXAMPLES)
         tokens = ", ".join(f"`{_cell(token)}`" for token in dict.fromkeys(example.max_token for example in examples))
-        share = f"{feature.activation_frequency:.1%} of samples"
         lines.append(f"| {index} | {share} | {tokens} | {context_markdown(examples[0], top_positions)} |")
     return "\n".join(lines)
 

@@ -6,14 +6,24 @@ from typing import Any, NamedTuple
 
 import dagster as dg
 import jinja2
-import numpy as np
-import pandas as pd
+import markupsafe
 import sqlalchemy as sa
 
-from extraction_assets.assets.keys import failure, sae_key
+from extraction_assets.assets.faults import told
+from extraction_assets.assets.keys import sae_key
+from extraction_assets.assets.pictures import (
+    DENSITY_TITLE,
+    EXAMPLES_TITLE,
+    Bar,
+    bar_chart,
+    density_histogram,
+    examples_histogram,
+    markdown_picture,
+)
+from extraction_assets.assets.preview import preview
 from extraction_assets.database.queries import (
     Example,
-    UnknownResultError,
+    example_counts,
     examples_of,
     feature_table,
     find_extraction,
@@ -22,18 +32,12 @@ from extraction_assets.database.queries import (
 )
 from extraction_assets.resources import ChunkStoreResource, ResultsResource
 from extraction_assets.settings import ExtractionSettings
+from extraction_assets.stores.fingerprints import fingerprint
 from extraction_assets.stores.sealed import durable_path
 
 REPORTED_FEATURES = 50
 REPORTED_EXAMPLES = 5
-
-
-class Bar(NamedTuple):
-    """One bar of a histogram."""
-
-    label: str
-    features: int
-    share_of_tallest: float
+FEATURES_AT_TOP = 20
 
 
 class Shaded(NamedTuple):
@@ -50,21 +54,25 @@ def build_feature_report(settings: ExtractionSettings, sae: str) -> dg.AssetsDef
         key=sae_key(settings, sae, "feature_report"),
         group_name=settings.name,
         deps=[sae_key(settings, sae, "feature_examples")],
+        code_version=fingerprint("feature_report"),
         kinds={"html"},
+        automation_condition=dg.AutomationCondition.eager(),
     )
-    def feature_report(chunk_store: ChunkStoreResource, results: ResultsResource) -> dg.MaterializeResult:
+    def feature_report(
+        context: dg.AssetExecutionContext, chunk_store: ChunkStoreResource, results: ResultsResource
+    ) -> dg.MaterializeResult:
         """An HTML page: how often features fire, and fifty of them with their strongest samples shaded."""
         path = chunk_store.open().asset_folder(settings.name, "feature_report", sae) / "report.html"
-        try:
+        with told(context.retry_number):
             with results.open() as engine, engine.connect() as connection:
                 extraction = find_extraction(connection, settings.name, sae)
                 page = render_report(connection, extraction)
-        except UnknownResultError as error:
-            raise failure(error) from error
-        with durable_path(path) as temporary:
-            temporary.write_text(page, "utf-8")
+                top = report_top(connection, extraction, settings.top_positions)
+            with durable_path(path) as temporary:
+                temporary.write_text(page, "utf-8")
         return dg.MaterializeResult(
-            metadata={"path": dg.MetadataValue.path(str(path)), "url": dg.MetadataValue.url(path.as_uri())},
+            # No link: browsers open no file:// address from a web page. The UI puts a copy button beside a path.
+            metadata={"path": dg.MetadataValue.path(str(path)), "top_of_report": dg.MetadataValue.md(top)},
             data_version=dg.DataVersion(extraction.fingerprint),
         )
 
@@ -73,11 +81,11 @@ def build_feature_report(settings: ExtractionSettings, sae: str) -> dg.AssetsDef
 
 def render_report(connection: sa.Connection, extraction: sa.Row[Any]) -> str:
     """The page of one merged (extraction, SAE)."""
-    table = feature_table(connection, extraction.id)
+    density, examples = histograms(connection, extraction)
     chosen = []
     for index in readable_features(connection, extraction.id, REPORTED_FEATURES):
-        examples = examples_of(connection, extraction.id, index, REPORTED_EXAMPLES)
-        chosen.append((index, find_feature(connection, extraction.id, index), [_shaded(e) for e in examples]))
+        own = examples_of(connection, extraction.id, index, REPORTED_EXAMPLES)
+        chosen.append((index, find_feature(connection, extraction.id, index), [_shaded(e) for e in own]))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -86,21 +94,36 @@ def render_report(connection: sa.Connection, extraction: sa.Row[Any]) -> str:
     return environment.get_template("report.html").render(
         extraction=extraction,
         finished=_utc(extraction.finished_at),
-        dead=int((table["activation_count"] == 0).sum()),
-        density=density_histogram(table["activation_frequency"]),
+        dead=density[0].features,
+        pictures=[
+            (title, markupsafe.Markup(bar_chart(bars)))  # labels and numbers of our own, nothing to escape
+            for title, bars in ((DENSITY_TITLE, density), (EXAMPLES_TITLE, examples))
+        ],
         features=chosen,
     )
 
 
-def density_histogram(frequencies: "pd.Series[float]") -> list[Bar]:
-    """Features by the share of samples on which they fire, one bar a power of ten; dead features apart."""
-    living = frequencies[frequencies > 0]
-    exponents = np.clip(np.floor(np.log10(living)), -6, -1).astype(int)
-    counts = {"never": int((frequencies == 0).sum())}
-    for exponent in range(-6, 0):
-        counts[f"{10.0 ** (exponent + 2):g} %"] = int((exponents == exponent).sum())
-    tallest = max(1, *counts.values())
-    return [Bar(label, count, count / tallest) for label, count in counts.items()]
+def report_top(connection: sa.Connection, extraction: sa.Row[Any], top_positions: int) -> str:
+    """The beginning of the report as Markdown, which the UI can show where it cannot open the page."""
+    density, examples = histograms(connection, extraction)
+    return "\n\n".join(
+        [
+            f"**{extraction.name} / {extraction.sae}**: {extraction.latent_dim} features at `{extraction.hook}`, "
+            f"{extraction.sample_count} samples, {extraction.token_count} counted tokens, "
+            f"{density[0].features} features never fire. Merged {_utc(extraction.finished_at)}.",
+            markdown_picture(DENSITY_TITLE, density),
+            markdown_picture(EXAMPLES_TITLE, examples),
+            preview(connection, extraction.id, top_positions, FEATURES_AT_TOP),
+        ]
+    )
+
+
+def histograms(connection: sa.Connection, extraction: sa.Row[Any]) -> tuple[list[Bar], list[Bar]]:
+    """Features by the share of tokens on which they fire, and by the number of their examples."""
+    table = feature_table(connection, extraction.id)
+    counts = example_counts(connection, extraction.id).reindex(table.index, fill_value=0)
+    density = density_histogram(table["token_frequency"].to_numpy())
+    return density, examples_histogram(counts.to_numpy(), extraction.top_k_examples)
 
 
 def _shaded(example: Example) -> tuple[Example, list[Shaded]]:

@@ -44,9 +44,6 @@ def _checks(module: str) -> "dict[str, Check]":
     def declared() -> "dict[str, ExtractionSettings]":
         return declared_extractions(import_definitions(module))
 
-    recover = "end it in the UI: Runs, Terminate, Force"
-    if "recover" in main.commands:
-        recover = f"{command_line(module)} recover"
     return {
         "python": machine.check_python,
         "packages": machine.check_packages,
@@ -58,7 +55,7 @@ def _checks(module: str) -> "dict[str, Check]":
         "dagster": instance.check_dagster_home,
         "pools": instance.check_pools,
         "daemon": instance.check_daemon,
-        "runs": instance.check_runs(recover),
+        "runs": instance.check_runs(f"{command_line(module)} recover"),
         "database": project.check_database,
         "definitions": lambda: project.check_definitions(module, declared, explain),
         "estimate": lambda: project.check_estimate(declared),

@@ -35,7 +35,8 @@ def _batch_size(_ctx: click.Context, _param: click.Parameter, value: str | None)
 
 def _device(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
     """Refused here and not by the run of the chunks, which comes after that of the corpus."""
-    from extraction_assets.resources.gpu import check_device, parse_device
+    from extraction_assets.resources.checked_fields import parse_device
+    from extraction_assets.resources.gpu import check_device
 
     try:
         if value is not None:
@@ -93,18 +94,21 @@ def run(ctx: click.Context, name: str, chunks: str | None, missing: bool, **opti
     definitions = load_definitions(ctx.obj)
     settings = find_extraction(definitions, name)
     chosen = _chosen_chunks(settings, chunks)
-    if options["device"] is None:
-        check_device(getattr((definitions.resources or {}).get("gpu"), "device", "auto"))
+    configured = getattr((definitions.resources or {}).get("gpu"), "device", "auto")
+    if options["device"] is None and type(configured) is str:  # not an EnvVar, which the run resolves
+        check_device(configured)
     os.environ.setdefault("EXTRACTION_PROGRESS", "bar")
     started = time.perf_counter()
     _say_what_changed(definitions, settings, missing)
     with Runner(definitions, settings, options, verbose=ctx.parent.params["debug"] if ctx.parent else False) as runner:
+        for dead in runner.recover():
+            click.echo(f"run {dead.run.run_id}: {dead.why}; it was marked as ended", err=True)
         click.echo(f"corpus of {name}", err=True)
         runner.materialize_corpus()
         keys = [key for key in runner.missing_chunks() if key in chosen] if missing else chosen
-        for first, last in runner.ranges(keys):
-            click.echo(f"chunks {first} to {last}", err=True)
-            runner.materialize_chunks(first, last, only_missing=missing)
+        for part in runner.ranges(keys):
+            click.echo(f"chunks {part[0]} to {part[-1]}", err=True)
+            runner.materialize_chunks(part, only_missing=missing)
         left = runner.missing_chunks()
         if left:
             click.echo(f"{len(left)} of {count(len(settings.chunk_keys), 'chunk')} still missing: nothing merged yet")

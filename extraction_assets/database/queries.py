@@ -79,6 +79,17 @@ def feature_table(connection: sa.Connection, extraction_id: int) -> pd.DataFrame
     return _frame(connection, query).set_index("neuron_index")
 
 
+def example_counts(connection: sa.Connection, extraction_id: int) -> "pd.Series[int]":
+    """Number of stored examples by ``neuron_index``; features without any are left out."""
+    fa = feature_activations.c
+    query = (
+        sa.select(fa.neuron_index, sa.func.count().label("examples"))
+        .where(fa.extraction_id == extraction_id)
+        .group_by(fa.neuron_index)
+    )
+    return _frame(connection, query).set_index("neuron_index")["examples"]
+
+
 def find_feature(connection: sa.Connection, extraction_id: int, neuron_index: int) -> sa.Row[Any]:
     """Statistics of one feature. Raises UnknownResultError."""
     own = (features.c.extraction_id == extraction_id) & (features.c.neuron_index == neuron_index)

@@ -4,13 +4,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from extraction_assets.doctor.findings import Finding
 from extraction_assets.home import dagster_home
-
-SLACK_SECONDS = 5.0
-"""A process that began later than an event that names its number is another one under the same number."""
 
 
 def check_dagster_home() -> Iterator[Finding]:
@@ -72,29 +67,20 @@ def check_daemon() -> Iterator[Finding]:
 
 
 def check_runs(recover: str) -> Callable[[], Iterator[Finding]]:
-    """Whether runs are marked as started whose process is gone; ``recover`` says how to end them."""
+    """Whether runs are marked as started whose process is gone; ``recover`` is the command that ends them."""
 
     def check() -> Iterator[Finding]:
-        import dagster as dg
+        from extraction_assets.recovery import alive_runs, dead_runs
 
-        statuses = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
         with _instance() as instance:
             if instance is None:
                 return
-            runs = instance.get_runs(dg.RunsFilter(statuses=statuses))
-            named = {run.run_id: _processes(instance, run.run_id) for run in runs}
-        for run in runs:
-            processes = named[run.run_id]
-            about = f"run {run.run_id[:8]} ({run.job_name}) is {run.status.value.lower()}"
-            if not processes:
-                yield Finding("warning", "runs", f"{about}, and names no process", f"if it does not go on: {recover}")
-            elif not any(_lives(pid, at) for pid, at in processes):
-                pids = ", ".join(str(pid) for pid, _ in processes)
-                yield Finding("problem", "runs", f"{about}, but its process ({pids}) is not on this host", recover)
-        if not runs:
-            yield Finding("ok", "runs", "none under way")
-        elif all(any(_lives(pid, at) for pid, at in named[run.run_id]) for run in runs):
-            yield Finding("ok", "runs", f"{len(runs)} under way")
+            dead, alive = list(dead_runs(instance)), alive_runs(instance, lambda _run: True)
+        for run, why in dead:
+            text = f"run {run.run_id[:8]} ({run.job_name}) is {run.status.value.lower()}, but {why}"
+            yield Finding("problem", "runs", text, recover)
+        if alive or not dead:
+            yield Finding("ok", "runs", f"{len(alive)} under way or waiting" if alive else "none under way")
 
     return check
 
@@ -113,25 +99,3 @@ class _instance:
     def __exit__(self, *_error: object) -> None:
         if self._opened is not None:
             self._opened.dispose()
-
-
-def _processes(instance: Any, run_id: str) -> list[tuple[int, float]]:
-    """Processes that computed a run, as its events name them, with the time of the event."""
-    from dagster import DagsterEventType
-
-    found = []
-    for entry in instance.all_logs(run_id, of_type=DagsterEventType.ENGINE_EVENT):
-        pid = entry.dagster_event.engine_event_data.metadata.get("pid")
-        if pid is not None:
-            found.append((int(pid.value), float(entry.timestamp)))
-    return found
-
-
-def _lives(pid: int, at: float) -> bool:
-    try:
-        process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= at + SLACK_SECONDS
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
-        return True  # somebody else's process, which is there

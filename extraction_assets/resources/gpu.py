@@ -4,15 +4,14 @@ import contextlib
 import fcntl
 import logging
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import dagster as dg
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from extraction_assets.engine.batching import (
     AdaptiveBatch,
@@ -20,20 +19,13 @@ from extraction_assets.engine.batching import (
     calculate_optimal_vectorization_batch,
 )
 from extraction_assets.home import gpu_lease_folder
-from extraction_assets.resources.batch_size_field import VectorizationBatchSize
+from extraction_assets.resources.checked_fields import Count, Device, Gigabytes, VectorizationBatchSize
 
 _LEASE_POLL_SECONDS = 1.0
 
 
 class DeviceError(ValueError):
     """A device that this host does not have."""
-
-
-def parse_device(device: str) -> str:
-    """``device`` if it can name one; ValueError otherwise."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}")
-    return device
 
 
 def check_device(wanted: str) -> None:
@@ -56,14 +48,14 @@ def vectorized_by_default() -> bool:
 
 
 class GpuResource(dg.ConfigurableResource):
-    """The GPU (or CPU) of a run. Missing fields mean the defaults."""
+    """The GPU (or CPU) of a run, and which engine works on it. Missing and empty fields mean the defaults."""
 
-    device: str = Field(
+    device: Device = Field(
         default="auto",
         description="`auto` leases a free GPU of this host, waiting while all are busy, and is the CPU where there is "
         "none; or `cuda:1` (a certain GPU, without a lease), or `cpu`.",
     )
-    batch_size: int = Field(default=128, ge=1, description="Samples of one forward pass of the model.")
+    batch_size: Count = Field(default=128, description="Samples of one forward pass of the model.")
     vectorization_batch_size: VectorizationBatchSize = Field(
         default="auto",
         description="Samples reduced at once: `auto` (from the memory that is free) or a positive whole number. "
@@ -74,19 +66,20 @@ class GpuResource(dg.ConfigurableResource):
         description="Use the vectorized engine; false is the sequential legacy loop, far slower, with the same "
         "result. The default comes from the environment variable `USE_VECTORIZED_EXTRACTION`.",
     )
-    num_workers: int = Field(default=8, ge=1, description="Threads that tokenize the corpus.")
+    num_workers: Count = Field(default=8, description="Threads that tokenize the corpus.")
     matmul_precision: Literal["highest", "high", "medium"] = Field(
         default="high",
         description="torch's float32 matmul precision while the SAE encodes (`high` is TF32 on a GPU).",
     )
-    memory_budget_gb: float | None = Field(
-        default=None, gt=0, description="Upper bound in GiB on the device memory that `auto` plans with."
+    memory_budget_gb: Gigabytes = Field(
+        default=None,
+        description="Upper bound in GiB on the device memory that `auto` plans with; empty for none.",
     )
 
-    @field_validator("device")
-    @classmethod
-    def _device_is_known(cls, device: str) -> str:
-        return parse_device(device)
+    def __init__(self, **fields: Any) -> None:
+        # Dagster shows as a field's default what the constructor was given, and no default of a default_factory.
+        given = {name: value for name, value in fields.items() if value is not None}
+        super().__init__(**{"vectorized": vectorized_by_default(), **given})
 
     @contextlib.contextmanager
     def use_device(self, logger: logging.Logger) -> Iterator[torch.device]:

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from extraction_assets.stores.corpus_files import StoredCorpus, open_corpus, write_json
 from extraction_assets.stores.sealed import DamagedFileError
@@ -15,6 +15,18 @@ SUFFIXES: dict[ChunkAsset, str] = {
     "sae_features": ".safetensors",
     "top_k_table": ".parquet",
 }
+
+
+class CurrentCorpus(NamedTuple):
+    """The corpus that an extraction uses, and what it was made from."""
+
+    corpus: StoredCorpus
+    recipe: str
+    """Fingerprint of the settings that decide what the corpus holds."""
+    source: str
+    """Fingerprint of the documents."""
+    version: str
+    """Stays while samples are only added or dropped at the end."""
 
 
 class ChunkStore:
@@ -52,13 +64,13 @@ class ChunkStore:
         folder = self.asset_folder(extraction, asset, sae)
         return {path.name.split("-")[0] for path in folder.glob(f"[0-9]*-*{SUFFIXES[asset]}")}
 
-    def write_current_corpus(self, extraction: str, fingerprint: str, recipe: str, source: str) -> None:
+    def write_current_corpus(self, extraction: str, current: CurrentCorpus) -> None:
         """Note which corpus an extraction uses, and what it was made from."""
-        pointer = {"corpus": fingerprint, "recipe": recipe, "source": source}
+        pointer = {**current._asdict(), "corpus": current.corpus.manifest.fingerprint}
         write_json(self.root / extraction / "corpus.json", pointer)
 
-    def current_corpus(self, extraction: str) -> tuple[StoredCorpus, str, str] | None:
-        """(corpus, recipe fingerprint, source fingerprint) of the last materialized corpus; None before the first.
+    def current_corpus(self, extraction: str) -> CurrentCorpus | None:
+        """The last materialized corpus; None before the first.
 
         Raises DamagedFileError where its files are cut, altered or gone.
         """
@@ -67,7 +79,9 @@ class ChunkStore:
             return None
         try:
             pointer = json.loads(path.read_text("utf-8"))
-            return open_corpus(self.corpora, pointer["corpus"]), pointer["recipe"], pointer["source"]
+            corpus = open_corpus(self.corpora, pointer["corpus"])
+            version = pointer.get("version", pointer["corpus"])
+            return CurrentCorpus(corpus, pointer["recipe"], pointer["source"], version)
         except FileNotFoundError as error:
             raise DamagedFileError(f"{error.filename} is gone: materialize the corpus of {extraction} again") from error
         except (json.JSONDecodeError, KeyError) as error:

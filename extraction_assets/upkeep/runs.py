@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import dagster as dg
 from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, BulkActionsFilter, BulkActionStatus
 
+from extraction_assets.recovery import dead_runs
+
 ALIVE = (
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.STARTING,
@@ -21,12 +23,13 @@ class RunAlive(ValueError):
 
 
 def refuse_while_alive(instance: dg.DagsterInstance, extraction: str) -> None:
-    """RunAlive where a run or a backfill of the extraction's assets has not ended."""
+    """RunAlive where a run or a backfill of the extraction's assets has not ended; runs of dead processes have."""
+    dead = {run.run_id for run, _ in dead_runs(instance)}
     for run in instance.get_runs(dg.RunsFilter(statuses=list(ALIVE))):
-        if any(belongs_to(key, extraction) for key in _selected(instance, run)):
+        if run.run_id not in dead and any(belongs_to(key, extraction) for key in _selected(instance, run)):
             raise RunAlive(
                 f"run {run.run_id[:8]} of {extraction} is {run.status.value.lower()}: wait for it or cancel it, or use "
-                "--force if its process is gone"
+                "--force if its host is gone"
             )
     pending = [status for status in BulkActionStatus if status not in BULK_ACTION_TERMINAL_STATUSES]
     for backfill in instance.get_backfills(filters=BulkActionsFilter(statuses=pending)):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from extraction_assets.assets import chunk_run
+from extraction_assets.assets import recorded_checks as recorded_checks_module
 from extraction_assets.assets.keys import activations_key, sae_key
 from extraction_assets.engine import gpu_pass
 from extraction_assets.engine.language_model import LanguageModel
@@ -167,6 +168,48 @@ def test_checks_are_recorded_for_each_chunk(project: Project) -> None:
     }
     assert all(e.passed for e in evaluations)
     assert all(e.metadata["pairs_compared"].value > 0 for e in evaluations if "legacy" in e.check_name)
+
+
+def _table_checks(project: Project, sae: str) -> list[dg.AssetCheckKey]:
+    return [dg.AssetCheckKey(sae_key(project.settings, sae, "top_k_table"), name) for name in chunk_run.CHUNK_CHECKS]
+
+
+def test_checks_executed_alone_tell_again_what_every_stored_chunk_says(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.chunks(0, 1)
+    _forbid(monkeypatch, chunk_run.ChunkRun, "_compute")
+    result = project.checks_alone(_table_checks(project, "relu"))
+    assert {(e.partition, e.check_name, e.passed) for e in result.get_asset_check_evaluations()} == {
+        (key, name, True) for key in project.settings.chunk_keys[:2] for name in chunk_run.CHUNK_CHECKS
+    }
+
+
+def test_a_check_that_was_recorded_as_failed_fails_again(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.chunks(0, 0)
+    record = {"checks": {chunk_run.MATCHES_LEGACY: False}, "variance_explained": 0.1}
+    monkeypatch.setattr(recorded_checks_module, "read_record", lambda _path: record)
+    with pytest.raises(dg.DagsterError, match=r"failed.*\n.*vectorized_matches_legacy"):
+        project.checks_alone(_table_checks(project, "topk")[:1])
+
+
+def test_one_check_executed_alone_on_one_partition_tells_of_that_one(project: Project) -> None:
+    project.chunks()
+    tags = {"dagster/partition": "000000000008"}
+    (told,) = project.checks_alone(_table_checks(project, "topk")[:1], tags).get_asset_check_evaluations()
+    assert told.partition == "000000000008"
+
+
+def test_checks_executed_alone_before_any_chunk_is_stored_say_so(project: Project) -> None:
+    with pytest.raises(dg.Failure, match=r"no chunk of tiny/relu/top_k_table is stored, so there is nothing to check"):
+        project.checks_alone(_table_checks(project, "relu"))
+
+
+def test_the_log_of_a_run_of_chunks_misses_no_output(project: Project) -> None:
+    result = project.chunks()
+    messages = [entry.user_message for entry in project.instance.all_logs(result.run_id)]
+    assert any("Started execution" in message for message in messages)
+    assert not [message for message in messages if "did not yield" in message]
 
 
 def test_an_sae_that_explains_too_little_fails_the_chunk_and_stores_nothing(tiny_folder: Path, home: Path) -> None:

@@ -1,6 +1,7 @@
 """Merged examples: exact rows, refusals, one transaction, samples shared by SAEs."""
 
 import json
+import re
 from pathlib import Path
 
 import dagster as dg
@@ -187,6 +188,33 @@ def test_metadata_shows_five_features_and_counts(project: Project) -> None:
     assert metadata["samples"].value == 23
     assert metadata["features"].value == NUM_FEATURES
     assert metadata["numerics_records"].value == 1
+
+
+def test_metadata_holds_two_pictures_of_the_same_numbers_as_the_rows(project: Project) -> None:
+    project.everything()
+    event = project.instance.get_latest_materialization_event(dg.AssetKey(["tiny", "topk", "feature_examples"]))
+    assert event is not None
+    assert event.asset_materialization is not None
+    metadata = event.asset_materialization.metadata
+    own = "JOIN extractions e ON e.id = extraction_id WHERE e.sae = 'topk'"
+    ((never,),) = project.rows(f"SELECT count(*) FROM features f {own} AND f.token_count = 0")
+    full = project.rows(f"SELECT neuron_index FROM feature_activations {own} GROUP BY 1 HAVING count(*) = 5")
+    assert f"never: {never}%3C" in metadata["density"].value
+    assert f"all 5: {len(full)}%3C" in metadata["examples_per_feature"].value
+
+
+def test_the_report_is_shown_in_the_ui_and_its_page_holds_the_same_pictures(project: Project) -> None:
+    project.everything().execute([dg.AssetKey(["tiny", "topk", "feature_report"])])
+    event = project.instance.get_latest_materialization_event(dg.AssetKey(["tiny", "topk", "feature_report"]))
+    assert event is not None
+    assert event.asset_materialization is not None
+    metadata = event.asset_materialization.metadata
+    top = str(metadata["top_of_report"].value)
+    assert top.startswith("**tiny / topk**: 48 features at `layers.1`, 23 samples")
+    assert top.count("data:image/svg+xml") == 2
+    page = Path(str(metadata["path"].value)).read_text()
+    assert re.findall(r"all 5: \d+", top) == re.findall(r"all 5: \d+", page)
+    assert page.count("<svg ") == 2
 
 
 def test_a_merge_of_chunks_with_different_numerics_says_so(project: Project) -> None:

@@ -1,12 +1,17 @@
 """The GPU resource: its defaults, its errors, and the lease."""
 
+import json
 import logging
 import multiprocessing
+import re
 import signal
 from pathlib import Path
+from typing import Any
 
+import dagster as dg
 import pytest
 import torch
+from dagster._config.snap import ConfigFieldSnap
 from pydantic import ValidationError
 
 from extraction_assets.resources import GpuResource
@@ -37,10 +42,106 @@ def test_an_unclear_environment_value_is_refused(monkeypatch: pytest.MonkeyPatch
         GpuResource()
 
 
-@pytest.mark.parametrize("field", ["batch_size", "num_workers"])
-def test_counts_are_positive(field: str) -> None:
-    with pytest.raises(ValidationError):
-        GpuResource(**{field: 0})
+def _job(resource: GpuResource) -> dg.JobDefinition:
+    @dg.op
+    def settings(gpu: GpuResource) -> dict[str, Any]:
+        return {name: getattr(gpu, name) for name in GpuResource.model_fields}
+
+    @dg.job(resource_defs={"gpu": resource}, executor_def=dg.in_process_executor)
+    def job() -> None:
+        settings()
+
+    return job
+
+
+def _at_launch(config: dict[str, Any] | None, resource: GpuResource | None = None) -> dict[str, Any]:
+    """What a run gets whose Launchpad configuration of the resource is ``config``; None is an empty Launchpad."""
+    silent = {"console": {"config": {"log_level": "CRITICAL"}}}
+    resources = {} if config is None else {"gpu": {"config": config}}
+    run_config = {"resources": resources, "loggers": silent}
+    result = _job(resource or GpuResource()).execute_in_process(run_config=run_config)
+    return dict(result.output_for_node("settings"))
+
+
+def _launchpad(resource: GpuResource) -> tuple[dict[str, ConfigFieldSnap], dict[str, Any]]:
+    """The resource's fields as the Launchpad lists them, and what it scaffolds."""
+    snapshots = _job(resource).get_job_snapshot().config_schema_snapshot.all_config_snaps_by_key.values()
+    named = [{field.name: field for field in snapshot.fields or ()} for snapshot in snapshots]
+    (fields,) = (fields for fields in named if "vectorized" in fields)
+    (outer,) = (fields for fields in named if "gpu" in fields)
+    return fields, json.loads(outer["gpu"].default_value_as_json_str or "null")["config"]
+
+
+def test_the_launchpad_shows_every_field_with_its_default_and_a_description() -> None:
+    fields, scaffolded = _launchpad(GpuResource())
+    assert scaffolded == {
+        "device": "auto",
+        "batch_size": 128,
+        "vectorization_batch_size": "auto",
+        "vectorized": True,
+        "num_workers": 8,
+        "matmul_precision": "high",
+        "memory_budget_gb": None,
+    }
+    assert set(fields) == set(scaffolded)
+    assert all(field.description and field.description.endswith(".") for field in fields.values())
+    assert not any(field.is_required for field in fields.values())
+
+
+def test_the_launchpad_shows_the_environments_default_of_vectorized(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USE_VECTORIZED_EXTRACTION", "false")
+    assert _launchpad(GpuResource())[1]["vectorized"] is False
+
+
+def test_an_old_configuration_with_some_or_empty_fields_means_the_defaults() -> None:
+    assert _at_launch({"batch_size": 4, "num_workers": None, "vectorized": None}) == {
+        "device": "auto",
+        "batch_size": 4,
+        "vectorization_batch_size": "auto",
+        "vectorized": True,
+        "num_workers": 8,
+        "matmul_precision": "high",
+        "memory_budget_gb": None,
+    }
+
+
+@pytest.mark.parametrize("value", [128, "128"])
+def test_the_vectorization_batch_is_auto_or_a_number_in_either_form(value: Any) -> None:
+    assert _at_launch({"vectorization_batch_size": value})["vectorization_batch_size"] == 128
+    assert _at_launch({"vectorization_batch_size": "auto"})["vectorization_batch_size"] == "auto"
+
+
+def test_fields_take_their_value_from_an_environment_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_BATCH", "7")
+    assert _at_launch({"batch_size": {"env": "MY_BATCH"}})["batch_size"] == 7
+    assert _at_launch(None, GpuResource(batch_size=dg.EnvVar.int("MY_BATCH")))["batch_size"] == 7
+    with pytest.raises(dg.DagsterInvalidConfigError, match="the environment variable NO_BATCH is not set"):
+        _at_launch({"vectorization_batch_size": {"env": "NO_BATCH"}})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("device", "banana"),
+        ("device", 3),
+        ("batch_size", 0),
+        ("batch_size", True),
+        ("batch_size", 1.5),
+        ("num_workers", -1),
+        ("memory_budget_gb", 0),
+        ("memory_budget_gb", "much"),
+        ("vectorization_batch_size", 0),
+        ("vectorization_batch_size", -1),
+        ("vectorization_batch_size", "banana"),
+        ("vectorized", "perhaps"),
+        ("matmul_precision", "banana"),
+    ],
+)
+def test_a_wrong_value_is_refused_while_the_configuration_is_validated(field: str, value: Any) -> None:
+    with pytest.raises(dg.DagsterInvalidConfigError, match=rf"gpu:config:{field}.*{re.escape(str(value))}"):
+        dg.validate_run_config(_job(GpuResource()), {"resources": {"gpu": {"config": {field: value}}}})
+    with pytest.raises((ValidationError, ValueError)):
+        GpuResource(**{field: value})
 
 
 def test_an_unknown_device_is_refused() -> None:

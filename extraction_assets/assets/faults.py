@@ -1,0 +1,55 @@
+"""How errors of an asset end its run: at once where only a person can mend them, after retries where time may."""
+
+import contextlib
+from collections.abc import Iterator
+
+import dagster as dg
+from sqlalchemy.exc import OperationalError
+
+from extraction_assets.database.connect import NewerDatabaseError
+from extraction_assets.database.queries import UnknownResultError
+from extraction_assets.engine.corpus import CorpusError
+from extraction_assets.engine.gpu_pass import NonFiniteError
+from extraction_assets.engine.language_model import HookError
+from extraction_assets.engine.sae_formats import CheckpointError
+from extraction_assets.resources.gpu import DeviceError
+from extraction_assets.stores.sealed import DamagedFileError
+
+FOR_A_PERSON = (
+    CheckpointError,
+    CorpusError,
+    DamagedFileError,
+    DeviceError,
+    FileNotFoundError,
+    HookError,
+    MemoryError,
+    NewerDatabaseError,
+    NonFiniteError,
+    UnknownResultError,
+)
+"""Settings, data and files that no retry mends."""
+
+FOR_TIME = (OSError, OperationalError)
+"""A full or absent disk, a network file system that hiccups, a database that restarts or is locked."""
+
+MAX_RETRIES = 3
+FIRST_WAIT_SECONDS = 5.0
+
+
+@contextlib.contextmanager
+def told(retry_number: int) -> Iterator[None]:
+    """Turns what a block raises into one clear failure, or into a request to try the step again, each time later."""
+    try:
+        yield
+    except FOR_A_PERSON as error:
+        raise failure(error) from error
+    except FOR_TIME as error:
+        if retry_number >= MAX_RETRIES:
+            raise
+        wait = FIRST_WAIT_SECONDS * 2**retry_number
+        raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=wait) from error
+
+
+def failure(error: Exception) -> dg.Failure:
+    """An error as a run failure that no retry can mend."""
+    return dg.Failure(description=str(error), allow_retries=False)

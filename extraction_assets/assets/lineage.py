@@ -1,0 +1,130 @@
+"""Code and data versions: what Dagster compares to say that a chunk or a merge is stale.
+
+A code version is a hash of the settings that an asset's content depends on, its own and those upstream: Dagster
+looks one step upstream only, and at no step with 100 partitions or more. It says what of the *settings* has changed,
+as far as that can be known when definitions load, without reading whole checkpoints; whether a file is current is for
+its fingerprint to say (``ExtractionPlan.chunk_state``), which covers every byte.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from extraction_assets.assets.keys import activations_key, corpus_key, sae_key
+from extraction_assets.plan import ExtractionPlan
+from extraction_assets.settings import ExtractionSettings
+from extraction_assets.stores.chunk_store import ChunkAsset
+from extraction_assets.stores.fingerprints import fingerprint
+
+_END_BYTES = 1 << 16
+"""Bytes at either end of a checkpoint's files that tell whether it was replaced: header and last weights."""
+
+
+class CodeVersions:
+    """Code versions of an extraction's assets; reads a little of each local checkpoint, once."""
+
+    def __init__(self, settings: ExtractionSettings) -> None:
+        self._settings = settings
+        self._model = checkpoint_identity(settings.language_model.path, settings.language_model.revision)
+
+    @property
+    def corpus(self) -> str:
+        return fingerprint("corpus", **self._samples(), evaluation_samples=self._settings.evaluation_samples)
+
+    def chunk(self, asset: ChunkAsset, sae: str | None) -> str:
+        """Of any chunk asset. The corpus's length has no part in it: its first chunks stay as they were."""
+        settings = self._settings
+        parts: dict[str, Any] = {
+            "samples": self._samples(),
+            "chunk_size": settings.chunk_size,
+            "dtype": settings.language_model.dtype,
+            "hooks": settings.hooks,
+        }
+        if sae is not None:
+            chosen = settings.saes[sae]
+            parts |= {"sae": checkpoint_identity(chosen.path, chosen.revision), "hooks": [chosen.hook]}
+        if asset == "top_k_table":
+            parts |= settings.model_dump(include={"top_k_examples", "min_activation"})
+            parts |= settings.corpus.model_dump(include={"count_special_tokens", "exclude_first_positions"})
+        return fingerprint(asset, **parts)
+
+    def merged(self, sae: str) -> str:
+        """Of the merged examples of an SAE."""
+        samples = self._settings.evaluation_samples
+        return fingerprint("feature_examples", table=self.chunk("top_k_table", sae), evaluation_samples=samples)
+
+    def _samples(self) -> dict[str, Any]:
+        """What decides the tokens of the corpus."""
+        settings = self._settings
+        own = settings.corpus.model_dump(include={"source", "max_length", "prepend_bos"})
+        return {"model": self._model, "corpus": own, "start_sample": settings.start_sample}
+
+
+def checkpoint_identity(path: str, revision: str | None) -> Any:
+    """What tells one checkpoint from another without reading all of it.
+
+    For a folder: name, size and the first and last 64 KiB of each file that can matter, wherever the folder lies. For a
+    hub id, and for a folder that is not there (yet): path and revision.
+    """
+    folder = Path(path).expanduser()
+    files = [file for file in sorted(folder.glob("*")) if file.suffix in (".json", ".safetensors", ".txt", ".model")]
+    if not files:
+        return [path, revision]
+    return [(file.name, file.stat().st_size, _ends(file)) for file in files]
+
+
+def _ends(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        digest.update(file.read(_END_BYTES))
+        file.seek(max(0, path.stat().st_size - _END_BYTES))
+        digest.update(file.read(_END_BYTES))
+    return digest.hexdigest()[:16]
+
+
+class Lineage:
+    """Tags that say what a recorded chunk was made from. Dagster adds them only to what a step records at its end."""
+
+    def __init__(self, instance: dg.DagsterInstance, plan: ExtractionPlan) -> None:
+        self._instance, self._plan = instance, plan
+        self._versions = CodeVersions(plan.settings)
+        self._corpus_pointer = _pointer(instance, corpus_key(plan.settings), None)
+
+    def tags(self, asset: ChunkAsset, sae: str | None, key: str) -> dict[str, str]:
+        """Tags of the event of a chunk; ask after the upstream event of the same run, if there is one, was recorded."""
+        upstream, version, pointer = self._upstream(asset, sae, key)
+        name = upstream.to_user_string()
+        return {
+            "dagster/data_version": self._data_version(asset, sae, key),
+            "dagster/data_version_is_user_provided": "true",
+            "dagster/code_version": self._versions.chunk(asset, sae),
+            f"dagster/input_data_version/{name}": version,
+            f"dagster/input_event_pointer/{name}": pointer,
+        }
+
+    def _data_version(self, asset: ChunkAsset, sae: str | None, key: str) -> str:
+        if asset == "model_activations":
+            # Not the file's fingerprint, which names the hooks: one hook more changes nothing for who reads another.
+            return self._plan.outputs_fingerprint(key)
+        return self._plan.chunk_fingerprint(asset, key, sae)
+
+    def _upstream(self, asset: ChunkAsset, sae: str | None, key: str) -> tuple[dg.AssetKey, str, str]:
+        """What a chunk asset is made from: its key, data version and latest event."""
+        settings = self._plan.settings
+        if asset == "model_activations":
+            return corpus_key(settings), self._plan.corpus_version, self._corpus_pointer
+        if asset == "sae_features":
+            upstream = activations_key(settings)
+            return upstream, self._data_version("model_activations", None, key), _pointer(self._instance, upstream, key)
+        upstream = sae_key(settings, str(sae), "sae_features")
+        return upstream, self._data_version("sae_features", sae, key), _pointer(self._instance, upstream, key)
+
+
+def _pointer(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | None) -> str:
+    """Storage id of the latest event of an asset, as Dagster writes it into tags."""
+    partitions = None if partition is None else [partition]
+    filters = dg.AssetRecordsFilter(asset_key=key, asset_partitions=partitions)
+    records = instance.fetch_materializations(filters, limit=1).records
+    return str(records[0].storage_id) if records else "NULL"

@@ -1,0 +1,114 @@
+"""What starts runs of an extraction without a person: its schedule, the merge that follows, and the recovery of runs
+whose process has died."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from extraction_assets.assets.chunk_run import chunk_targets
+from extraction_assets.assets.keys import REUSE_TAG, corpus_key
+from extraction_assets.assets.pending import Pending, range_tags, ranges
+from extraction_assets.plan import CorpusNotReady, ExtractionPlan
+from extraction_assets.recovery import alive_runs, concerns_group, fail_dead_runs
+from extraction_assets.resources import ChunkStoreResource
+from extraction_assets.settings import ExtractionSettings
+from extraction_assets.stores.sealed import DamagedFileError
+
+RECOVERY_SECONDS = 30
+AUTOMATION_SECONDS = 10
+
+
+def build_automation(settings: ExtractionSettings) -> dg.Definitions:
+    """Schedule (where one is declared) and sensors of an extraction."""
+    schedules = [build_schedule(settings)] if settings.schedule else []
+    return dg.Definitions(
+        jobs=[build_job(settings)],
+        schedules=schedules,
+        sensors=[build_automation_sensor(settings), build_recovery(settings)],
+    )
+
+
+def build_job(settings: ExtractionSettings) -> UnresolvedAssetJobDefinition:
+    """The chunk assets of an extraction under one name, to launch over any partitions."""
+    return dg.define_asset_job(
+        f"{settings.name}_extract",
+        selection=dg.AssetSelection.assets(*(target.key for target in chunk_targets(settings))),
+        description=f"One GPU pass over chunks of {settings.name}: model activations, SAE features and top-k tables.",
+    )
+
+
+def build_schedule(settings: ExtractionSettings) -> dg.ScheduleDefinition:
+    """Requests the missing chunks, as ranges. Off until somebody switches it on."""
+
+    @dg.schedule(
+        name=f"{settings.name}_missing_chunks",
+        cron_schedule=str(settings.schedule),
+        target=dg.AssetSelection.assets(corpus_key(settings), *(target.key for target in chunk_targets(settings))),
+        description=f"Computes the missing and stale chunks of {settings.name}; the sensor "
+        f"{_automation_name(settings)} has them merged.",
+        metadata={"extraction": settings.name},
+    )
+    def missing_chunks(
+        context: dg.ScheduleEvaluationContext, chunk_store: ChunkStoreResource
+    ) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        fail_dead_runs(context.instance, concerns_group(settings.name))  # or what is requested would queue behind them
+        alive = alive_runs(context.instance, concerns_group(settings.name))
+        if alive:
+            yield dg.SkipReason(f"run {alive[0].run_id} of {settings.name} still waits or goes on")
+            return
+        requests = list(requests_of_missing(settings, chunk_store, context.instance))
+        yield from requests
+        if not requests:
+            yield dg.SkipReason(f"no chunk of {settings.name} is missing")
+
+    return missing_chunks
+
+
+def requests_of_missing(
+    settings: ExtractionSettings, chunk_store: ChunkStoreResource, instance: dg.DagsterInstance
+) -> Iterator[dg.RunRequest]:
+    """One run for each contiguous range of missing chunks; one run of everything where the corpus has to be made
+    first, since only then is it known which chunks its change leaves as they are."""
+    tags = {REUSE_TAG: "true"}
+    try:
+        pending = Pending(ExtractionPlan(settings, chunk_store.open()), instance)
+    except (CorpusNotReady, DamagedFileError):
+        assets = [corpus_key(settings), *(target.key for target in chunk_targets(settings))]
+        yield dg.RunRequest(asset_selection=assets, tags={**tags, **range_tags(settings.chunk_keys)})
+        return
+    for keys in ranges(settings.chunk_keys, pending.keys, settings.partitions_per_run):
+        yield dg.RunRequest(asset_selection=pending.assets(keys), tags={**tags, **range_tags(keys)})
+
+
+def build_automation_sensor(settings: ExtractionSettings) -> dg.SensorDefinition:
+    """Evaluates the conditions of the extraction's assets. Off until somebody switches it on."""
+    return dg.AutomationConditionSensorDefinition(
+        _automation_name(settings),
+        target=dg.AssetSelection.groups(settings.name),
+        minimum_interval_seconds=AUTOMATION_SECONDS,
+        description=f"Merges the chunks of {settings.name} once all are there and their checks have passed, and writes "
+        "the report.",
+    )
+
+
+def build_recovery(settings: ExtractionSettings) -> dg.SensorDefinition:
+    """Ends runs whose process has died. Always on: such a run would hold its slot in the pool for ever."""
+
+    @dg.sensor(
+        name=f"{settings.name}_recovery",
+        minimum_interval_seconds=RECOVERY_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"Marks runs of {settings.name} as failed whose process was killed or has crashed, which gives "
+        "back their slot in the pool.",
+    )
+    def recovery(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        ended = fail_dead_runs(context.instance, concerns_group(settings.name))
+        told = "; ".join(f"{run.run_id}: {why}" for run, why in ended)
+        return dg.SkipReason(f"marked as ended: {told}" if ended else "no run was left by a dead process")
+
+    return recovery
+
+
+def _automation_name(settings: ExtractionSettings) -> str:
+    return f"{settings.name}_automation"

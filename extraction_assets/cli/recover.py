@@ -1,0 +1,25 @@
+"""``recover``: ends runs whose process has died."""
+
+import click
+
+from extraction_assets.cli.app import main
+from extraction_assets.home import prepare_dagster_home
+
+
+@main.command()
+def recover() -> None:
+    """Mark runs as ended whose process was killed or has crashed, and give back their slots.
+
+    The sensor NAME_recovery of every extraction does the same while the daemon runs.
+    """
+    prepare_dagster_home()
+    import dagster as dg
+
+    from extraction_assets.recovery import fail_dead_runs
+
+    with dg.DagsterInstance.get() as instance:
+        ended = fail_dead_runs(instance)
+    for run, why in ended:
+        click.echo(f"run {run.run_id}: {why}; marked as ended")
+    if not ended:
+        click.echo("no run was left by a dead process")

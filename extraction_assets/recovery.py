@@ -1,0 +1,120 @@
+"""Runs whose process has died: Dagster leaves them started for ever, with their slot in the pool."""
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import dagster as dg
+import psutil
+
+HOST_TAG = "extraction_assets/host"
+"""Run tag: the host whose process ids a run's events hold."""
+
+SILENT_SECONDS = 180.0
+"""How long a run may be started without a word of its process."""
+
+_ALIVE = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+
+
+class DeadRun(NamedTuple):
+    """A run that no process works on."""
+
+    run: dg.DagsterRun
+    why: str
+
+
+def dead_runs(
+    instance: dg.DagsterInstance, concerns: Callable[[dg.DagsterRun], bool] = lambda _run: True
+) -> Iterator[DeadRun]:
+    """Runs that are going on by their status, but whose processes of this host are gone.
+
+    Runs of other hosts cannot be looked at from here and are left alone.
+    """
+    for record in instance.get_run_records(dg.RunsFilter(statuses=_ALIVE)):
+        run = record.dagster_run
+        if concerns(run) and _is_of_this_host(instance, run):
+            since = record.update_timestamp.timestamp()
+            why = _why_dead(_processes(instance, run.run_id), since)
+            if why:
+                yield DeadRun(run, why)
+
+
+def fail_dead_runs(
+    instance: dg.DagsterInstance, concerns: Callable[[dg.DagsterRun], bool] = lambda _run: True
+) -> list[DeadRun]:
+    """Marks dead runs as failed (canceled, where that was under way), which gives back their slots in pools."""
+    found = list(dead_runs(instance, concerns))
+    for run, why in found:
+        message = f"{why}: the run was marked as ended. What it made durable is kept; run the missing chunks"
+        if run.status == dg.DagsterRunStatus.CANCELING:
+            instance.report_run_canceled(run, message)
+        else:
+            instance.report_run_failed(run, message)
+        if instance.event_log_storage.supports_global_concurrency_limits:
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+    return found
+
+
+def alive_runs(instance: dg.DagsterInstance, concerns: Callable[[dg.DagsterRun], bool]) -> list[dg.DagsterRun]:
+    """Runs that wait or go on, without those whose process has died."""
+    dead = {run.run_id for run, _ in dead_runs(instance, concerns)}
+    waiting = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, *_ALIVE]
+    runs = instance.get_runs(dg.RunsFilter(statuses=waiting))
+    return [run for run in runs if run.run_id not in dead and concerns(run)]
+
+
+def concerns_group(name: str) -> Callable[[dg.DagsterRun], bool]:
+    """Whether a run works on assets of the extraction ``name``, whose keys begin with it."""
+
+    def concerns(run: dg.DagsterRun) -> bool:
+        return run.asset_selection is None or any(key.path[0] == name for key in run.asset_selection)
+
+    return concerns
+
+
+def this_host() -> dict[str, str]:
+    """Tags of a run of this host."""
+    return {HOST_TAG: socket.gethostname()}
+
+
+class _Process(NamedTuple):
+    pid: int
+    seen: float
+    """When it spoke last: a process that began later has only inherited the number."""
+
+
+def _is_of_this_host(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    if HOST_TAG in run.tags:
+        return run.tags[HOST_TAG] == socket.gethostname()
+    # Dagster's own storages are files of this host; others are servers that hosts may share.
+    return type(instance.run_storage).__module__.split(".")[0] == "dagster"
+
+
+def _processes(instance: dg.DagsterInstance, run_id: str) -> list[_Process]:
+    """The processes that said that they work on a run."""
+    found = {}
+    for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT):
+        data = entry.get_dagster_event().event_specific_data
+        pid = getattr(data, "metadata", {}).get("pid")
+        if pid is not None:
+            found[int(pid.value)] = entry.timestamp
+    return [_Process(pid, seen) for pid, seen in found.items()]
+
+
+def _why_dead(processes: list[_Process], since: float) -> str | None:
+    if not processes:
+        silent = time.time() - since
+        return f"no process has worked on it for {silent:.0f} s" if silent > SILENT_SECONDS else None
+    if any(_is_alive(process) for process in processes):
+        return None
+    pids = ", ".join(str(process.pid) for process in processes)
+    return f"its process {pids} is gone, killed or crashed"
+
+
+def _is_alive(process: _Process) -> bool:
+    try:
+        found = psutil.Process(process.pid)
+        return found.status() != psutil.STATUS_ZOMBIE and found.create_time() <= process.seen + 1
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,182 @@
+"""An extraction in a Dagster project on disk, run by a real daemon, whose processes can be killed."""
+
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import dagster as dg
+import psutil
+import torch
+
+from extraction_assets.plan import ExtractionPlan
+from extraction_assets.recovery import _processes
+from extraction_assets.settings import ExtractionSettings
+from extraction_assets.stores.chunk_store import ChunkStore
+
+DEFINITIONS = """
+import json
+from pathlib import Path
+
+import dagster as dg
+from extraction_assets import default_resources
+from extraction_assets.component import build_definitions
+from extraction_assets.settings import ExtractionSettings
+
+settings = ExtractionSettings.model_validate(json.loads((Path(__file__).parent / "settings.json").read_text()))
+defs = dg.Definitions.merge(
+    build_definitions(settings), dg.Definitions(resources=default_resources(), executor=dg.in_process_executor)
+)
+"""
+
+Found = TypeVar("Found")
+
+
+def wait_for(what: str, look: Callable[[], Found], seconds: float = 180) -> Found:
+    """The first true value that ``look`` gives; AssertionError where it gives none in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = look()
+        if found:
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"waited {seconds} s in vain for {what}")
+
+
+class Lab:
+    """A project folder with its home; use it as a context manager, which ends what it started."""
+
+    def __init__(self, folder: Path, settings: ExtractionSettings) -> None:
+        self.folder, self.settings = folder, settings
+        self.home = folder / "home"
+        package = folder / "lab"
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("")
+        (package / "definitions.py").write_text(DEFINITIONS)
+        (package / "settings.json").write_text(settings.model_dump_json())
+        self.environment = {
+            **os.environ,
+            "EXTRACTION_HOME": str(self.home),
+            "OMP_NUM_THREADS": str(torch.get_num_threads()),
+            "PYTHONWARNINGS": "ignore",
+            "PYTHONPATH": os.pathsep.join([str(folder), *sys.path]),
+        }
+        self.command("list")  # makes the home
+        self.instance = dg.DagsterInstance.from_config(str(self.home / "dagster"))
+        self._daemon: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> "Lab":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.kill_everything()
+        self.instance.dispose()
+
+    @property
+    def plan(self) -> ExtractionPlan:
+        return ExtractionPlan(self.settings, ChunkStore(self.home))
+
+    def command(self, *arguments: str, fails: bool = False) -> str:
+        """``extraction-assets`` on this project; its output."""
+        words = [sys.executable, "-m", "extraction_assets.cli", "--module", "lab.definitions", *arguments]
+        done = subprocess.run(words, env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=300)
+        assert (done.returncode != 0) is fails, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def dagster(self, *arguments: str) -> str:
+        """The ``dagster`` command on this project; its output."""
+        words = [sys.executable, "-m", "dagster", *arguments]
+        environment = {**self.environment, "DAGSTER_HOME": str(self.home / "dagster")}
+        done = subprocess.run(words, env=environment, cwd=self.folder, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def launch_chunks(self, keys: Sequence[str], **tags: str) -> str:
+        """Queues a run of the chunk assets over a contiguous range; its id."""
+        span = {"dagster/asset_partition_range_start": keys[0], "dagster/asset_partition_range_end": keys[-1]}
+        before = {run.run_id for run in self.instance.get_runs()}
+        job = f"{self.settings.name}_extract"
+        self.dagster("job", "launch", "-m", "lab.definitions", "-j", job, "--tags", json.dumps({**span, **tags}))
+        (new,) = {run.run_id for run in self.instance.get_runs()} - before
+        return new
+
+    def start_daemon(self) -> None:
+        environment = {**self.environment, "DAGSTER_HOME": str(self.home / "dagster")}
+        words = [sys.executable, "-m", "dagster._daemon", "run", "-m", "lab.definitions"]
+        with (self.folder / "daemon.log").open("ab") as log:
+            self._daemon = subprocess.Popen(
+                words, env=environment, cwd=self.folder, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def kill_daemon(self) -> None:
+        """The daemon alone: its code server and runs go on for a while, as orphans."""
+        if self._daemon is not None:
+            self._daemon.kill()
+            self._daemon.wait()
+            self._daemon = None
+
+    def kill_everything(self) -> None:
+        """Daemon, code servers and runs at once, as a power cut would."""
+        everything = [process for process in psutil.process_iter() if self._is_ours(process)]
+        for process in everything:
+            _kill(process)
+        psutil.wait_procs(everything, timeout=30)
+        self.kill_daemon()
+
+    def kill_run(self, run_id: str) -> bool:
+        """The process of a run; whether there was one."""
+        found = [psutil.Process(p.pid) for p in _processes(self.instance, run_id) if psutil.pid_exists(p.pid)]
+        for process in found:
+            _kill(process)
+        return bool(found)
+
+    def switch_on(self, *names: str) -> None:
+        """Schedules and sensors, as the UI's switches do."""
+        for name in names:
+            kind = "schedule" if name == f"{self.settings.name}_missing_chunks" else "sensor"
+            self.dagster(kind, "start", "-m", "lab.definitions", name)
+
+    def status(self, run_id: str) -> dg.DagsterRunStatus:
+        run = self.instance.get_run_by_id(run_id)
+        assert run is not None
+        return run.status
+
+    def wait_for_status(self, run_id: str, *statuses: dg.DagsterRunStatus, seconds: float = 180) -> None:
+        wait_for(f"run {run_id} to be one of {statuses}", lambda: self.status(run_id) in statuses, seconds)
+
+    def durable(self) -> dict[str, tuple[int, int]]:
+        """The chunk files that are there: path -> (inode, time of the last change)."""
+        files = [
+            p
+            for suffix in ("safetensors", "parquet")
+            for p in self.home.glob(f"{self.settings.name}/**/[!.]*.{suffix}")
+        ]
+        return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """Rows of the results database; none before it is made."""
+        path = self.home / "results.sqlite"
+        if not path.is_file():
+            return []
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            return connection.execute(query).fetchall()
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        try:
+            return process.pid != os.getpid() and process.environ().get("EXTRACTION_HOME") == str(self.home)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            return False
+
+
+def _kill(process: psutil.Process) -> None:
+    try:
+        process.send_signal(signal.SIGKILL)
+    except psutil.NoSuchProcess:
+        return
