@@ -10,7 +10,7 @@ from extraction_assets.assets.chunk_run import chunk_targets
 from extraction_assets.assets.keys import REUSE_TAG, corpus_key
 from extraction_assets.assets.pending import Pending, range_tags, ranges
 from extraction_assets.plan import CorpusNotReady, ExtractionPlan
-from extraction_assets.recovery import alive_runs, concerns_group, fail_dead_runs
+from extraction_assets.recovery import alive_runs, fail_dead_runs, works_on
 from extraction_assets.resources import ChunkStoreResource
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.sealed import DamagedFileError
@@ -52,8 +52,10 @@ def build_schedule(settings: ExtractionSettings) -> dg.ScheduleDefinition:
     def missing_chunks(
         context: dg.ScheduleEvaluationContext, chunk_store: ChunkStoreResource
     ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-        fail_dead_runs(context.instance, concerns_group(settings.name))  # or what is requested would queue behind them
-        alive = alive_runs(context.instance, concerns_group(settings.name))
+        fail_dead_runs(
+            context.instance, works_on(context.instance, settings.name)
+        )  # or what is requested would queue behind them
+        alive = alive_runs(context.instance, works_on(context.instance, settings.name))
         if alive:
             yield dg.SkipReason(f"run {alive[0].run_id} of {settings.name} still waits or goes on")
             return
@@ -103,7 +105,7 @@ def build_recovery(settings: ExtractionSettings) -> dg.SensorDefinition:
         "back their slot in the pool.",
     )
     def recovery(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        ended = fail_dead_runs(context.instance, concerns_group(settings.name))
+        ended = fail_dead_runs(context.instance, works_on(context.instance, settings.name))
         told = "; ".join(f"{run.run_id}: {why}" for run, why in ended)
         return dg.SkipReason(f"marked as ended: {told}" if ended else "no run was left by a dead process")
 

@@ -14,6 +14,9 @@ HOST_TAG = "extraction_assets/host"
 SILENT_SECONDS = 180.0
 """How long a run may be started without a word of its process."""
 
+_EXTRACTION_ASSETS = {"corpus", "model_activations"}
+_SAE_ASSETS = {"sae_features", "top_k_table", "feature_examples", "feature_report"}
+
 _ALIVE = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 
@@ -64,13 +67,19 @@ def alive_runs(instance: dg.DagsterInstance, concerns: Callable[[dg.DagsterRun],
     return [run for run in runs if run.run_id not in dead and concerns(run)]
 
 
-def concerns_group(name: str) -> Callable[[dg.DagsterRun], bool]:
-    """Whether a run works on assets of the extraction ``name``, whose keys begin with it."""
+def works_on(instance: dg.DagsterInstance, extraction: str) -> Callable[[dg.DagsterRun], bool]:
+    """Whether a run makes assets of an extraction."""
+    return lambda run: any(belongs_to(key, extraction) for key in _selected(instance, run))
 
-    def concerns(run: dg.DagsterRun) -> bool:
-        return run.asset_selection is None or any(key.path[0] == name for key in run.asset_selection)
 
-    return concerns
+def belongs_to(key: dg.AssetKey, extraction: str, sae: str | None = None) -> bool:
+    """Whether a key is an asset of the extraction, of one SAE where one is named; a namesake's other assets are not."""
+    path = key.path
+    if path[0] != extraction:
+        return False
+    if len(path) == 2:
+        return sae is None and path[1] in _EXTRACTION_ASSETS
+    return len(path) == 3 and path[2] in _SAE_ASSETS and sae in (None, path[1])
 
 
 def this_host() -> dict[str, str]:
@@ -118,3 +127,14 @@ def _is_alive(process: _Process) -> bool:
         return found.status() != psutil.STATUS_ZOMBIE and found.create_time() <= process.seen + 1
     except psutil.NoSuchProcess:
         return False
+
+
+def _selected(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[dg.AssetKey]:
+    """Assets that a run makes: those it was asked for, else those of all its steps."""
+    if run.asset_selection is not None or run.execution_plan_snapshot_id is None:
+        yield from run.asset_selection or ()
+        return
+    for step in instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id).steps:
+        for output in step.outputs:
+            if output.properties is not None and output.properties.asset_key is not None:
+                yield output.properties.asset_key

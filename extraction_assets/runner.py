@@ -11,7 +11,7 @@ from extraction_assets.assets.chunk_run import chunk_targets
 from extraction_assets.assets.keys import REUSE_TAG, corpus_key, sae_key
 from extraction_assets.assets.pending import Pending, range_tags, ranges
 from extraction_assets.plan import ExtractionPlan
-from extraction_assets.recovery import DeadRun, concerns_group, fail_dead_runs, this_host
+from extraction_assets.recovery import DeadRun, fail_dead_runs, this_host, works_on
 from extraction_assets.settings import ExtractionSettings
 
 MAX_RETRIES_TAG = "dagster/max_retries"
@@ -85,7 +85,7 @@ class Runner:
 
     def recover(self) -> list[DeadRun]:
         """Ends earlier runs of this extraction whose process has died."""
-        return fail_dead_runs(self._instance, concerns_group(self._settings.name))
+        return fail_dead_runs(self._instance, works_on(self._instance, self._settings.name))
 
     def _pending(self) -> Pending:
         return Pending(self._plan(), self._instance)

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from extraction_assets.assets.keys import REUSE_TAG, sae_key
-from extraction_assets.recovery import alive_runs, concerns_group
+from extraction_assets.recovery import alive_runs, works_on
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets_tests.daemon_lab import Lab, wait_for
 from extraction_assets_tests.project import Project
@@ -75,7 +75,7 @@ def test_kills_at_random_moments_lose_nothing_that_was_done(lab: Lab, uninterrup
 def _run_of_the_missing(lab: Lab) -> str | None:
     """The run that goes on, be it one that the daemon tries again, or a new one; None once nothing is missing."""
     lab.command("recover")
-    alive = alive_runs(lab.instance, concerns_group("tiny"))
+    alive = alive_runs(lab.instance, works_on(lab.instance, "tiny"))
     if alive:
         return alive[-1].run_id
     missing = lab.plan.missing_chunks()

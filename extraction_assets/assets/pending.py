@@ -29,8 +29,7 @@ class Pending:
         return [k for k in every if k in missing or any(k not in self._recorded[table] for table in tables)]
 
     def assets(self, keys: Sequence[str]) -> list[dg.AssetKey]:
-        """The assets that some of these chunks lack, without those that are not to be kept: what is stored upstream of
-        them is read, and what is not is computed on the way."""
+        """The assets that some of these chunks lack, of those to be kept: what is stored upstream of them is read."""
         return [
             target.key
             for target in self._targets

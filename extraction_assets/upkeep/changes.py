@@ -25,8 +25,8 @@ def changes_on_disk(settings: ExtractionSettings, store: ChunkStore) -> list[str
         return []
     if current is None:
         return [f"{len(stored)} chunks are on disk; which are current is known once the corpus is there"]
-    corpus, recipe = current.corpus, current.recipe
-    if recipe != corpus_recipe(settings.model_copy(update={"evaluation_samples": len(corpus)})):
+    corpus = current.corpus
+    if current.recipe != corpus_recipe(settings.model_copy(update={"evaluation_samples": len(corpus)})):
         return ["which of the chunks on disk are still current is known once the corpus is there"]
     because = ""
     if len(corpus) != settings.evaluation_samples:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from extraction_assets_tests.project import Project
@@ -17,7 +18,9 @@ Age = Callable[..., None]
 @pytest.fixture(scope="session")
 def _merged_once(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("merged") / "home"
-    Project(make_settings(tiny_folder), folder).everything()
+    (folder / "dagster").mkdir(parents=True)
+    with dg.DagsterInstance.from_config(str(folder / "dagster")) as instance:  # the one that commands find
+        Project(make_settings(tiny_folder), folder, instance).everything()
     return folder
 
 

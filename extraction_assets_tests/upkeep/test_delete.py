@@ -214,8 +214,8 @@ def test_a_run_that_is_alive_is_left_in_peace(
     result = invoke(module, command, "tiny", "--yes")
     assert result.exit_code == 1
     assert result.output == (
-        f"Error: run {run_id[:8]} of tiny is {status.lower()}: wait for it or cancel it, or use --force if its host is "
-        "gone\n"
+        f"Error: run {run_id[:8]} of tiny is {status.lower()}: wait for it or cancel it, or use --force if no "
+        "process works on it\n"
     )
     assert project.files() == files
     succeed(module, command, "tiny", "--dry-run")
