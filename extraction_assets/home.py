@@ -2,6 +2,7 @@
 
 import os
 import re
+import tempfile
 from pathlib import Path
 
 from extraction_assets.dagster_home import check_storage, make_dagster_home
@@ -44,6 +45,11 @@ def full_path(configured: str, what: str) -> Path:
     if not path.is_absolute():
         raise ValueError(f"{what} is {configured!r}, another folder in every working directory: give its full path")
     return path
+
+
+def gpu_lease_folder() -> Path:
+    """Where every user of this host locks the GPUs that runs compute on, one file a GPU."""
+    return Path(tempfile.gettempdir()) / "extraction-assets-gpus"
 
 
 def prepare_dagster_home() -> Path:

@@ -136,6 +136,29 @@ def test_an_error_in_the_yaml_names_the_field(project: Path) -> None:
     assert "top_k_exampels" in chain
 
 
+def test_keep_is_read_from_the_yaml_and_changes_nothing_else(project: Path) -> None:
+    from extraction_assets.cli.declared import declared_extractions
+
+    before = declared_extractions(_load())
+    yaml = project / "lab" / "defs" / "first" / "defs.yaml"
+    yaml.write_text(yaml.read_text() + "  keep: {model_activations: false}\n")
+    del sys.modules["lab.definitions"]
+    after = declared_extractions(_load())
+    assert after["first"].keep.model_dump() == {"model_activations": False, "sae_features": True, "top_k_table": True}
+    assert after["first"].model_copy(update={"keep": before["first"].keep}) == before["first"]
+    assert after["second"] == before["second"]
+
+
+@pytest.mark.slow
+def test_giving_up_the_tables_is_one_sentence_on_the_command_line(project: Path) -> None:
+    yaml = project / "lab" / "defs" / "first" / "defs.yaml"
+    yaml.write_text(yaml.read_text() + "  keep: {top_k_table: false}\n")
+    done = _command(project, "list")
+    assert done.returncode == 1
+    assert "keep.top_k_table cannot be false: without its table a chunk counts as missing" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.slow
 def test_an_error_in_the_yaml_is_short_on_the_command_line(project: Path) -> None:
     yaml = project / "lab" / "defs" / "first" / "defs.yaml"

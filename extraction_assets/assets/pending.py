@@ -3,22 +3,28 @@
 from collections.abc import Iterator, Sequence
 
 import dagster as dg
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionResolvedStatus
 
-from extraction_assets.assets.chunk_run import chunk_targets
+from extraction_assets.assets.chunk_run import CHUNK_CHECKS, chunk_targets
+from extraction_assets.assets.keys import chunk_partitions
 from extraction_assets.plan import ExtractionPlan
+from extraction_assets.settings import ExtractionSettings
 
 
 class Pending:
     """What a run has to do that brings an extraction's chunks up to date.
 
-    A chunk is computed where its files are not there (``ExtractionPlan.missing_chunks``). Where they are, but no event
-    says so (the process was killed between the two), it only has to be recorded.
+    A chunk is computed where its files are not there (``ExtractionPlan.missing_chunks``). Where they are, but not all
+    events say so (the process was killed between them), it only has to be recorded.
     """
 
     def __init__(self, plan: ExtractionPlan, instance: dg.DagsterInstance) -> None:
         self._plan = plan
         self._targets = chunk_targets(plan.settings)
         self._recorded = {t.key: instance.get_materialized_partitions(t.key) for t in self._targets}
+        for target in self._targets:
+            if target.asset == "top_k_table":
+                self._recorded[target.key] &= _checked(instance, target.key, plan.settings)
 
     @property
     def keys(self) -> list[str]:
@@ -39,6 +45,17 @@ class Pending:
                 for key in keys
             )
         ]
+
+
+def _checked(instance: dg.DagsterInstance, table: dg.AssetKey, settings: ExtractionSettings) -> set[str]:
+    """Chunks all of whose checks are on record as passed since they were materialized."""
+    partitions = chunk_partitions(settings)
+    keys = [(dg.AssetCheckKey(table, name), partitions) for name in CHUNK_CHECKS]
+    checked = set(settings.chunk_keys)
+    for state in instance.event_log_storage.get_asset_check_state(keys).values():
+        passed = state.subsets.get(AssetCheckExecutionResolvedStatus.SUCCEEDED)
+        checked &= set(passed.subset_value.get_partition_keys()) if passed is not None else set()
+    return checked
 
 
 def ranges(plan_keys: Sequence[str], keys: Sequence[str], most: int | None) -> Iterator[list[str]]:

@@ -17,7 +17,7 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def _sentence(error: BaseException) -> str:
+def explain(error: BaseException) -> str:
     """What went wrong, without the traceback: the first cause, and the YAML file where it lies in one."""
     causes = [error]
     while causes[-1].__cause__ is not None:
@@ -50,7 +50,7 @@ class _Group(click.Group):
         except Exception as error:
             if ctx.params.get("debug"):
                 raise
-            raise click.ClickException(_sentence(error)) from error
+            raise click.ClickException(explain(error)) from error
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 def load_definitions(module: str) -> "dg.Definitions":
     """The definitions of a module, on a prepared Dagster home."""
     prepare_dagster_home()
+    return import_definitions(module)
+
+
+def import_definitions(module: str) -> "dg.Definitions":
+    """The definitions of a module; touches nothing on disk."""
     _quieten()
     import dagster as dg
 

@@ -94,8 +94,9 @@ def run(ctx: click.Context, name: str, chunks: str | None, missing: bool, **opti
     definitions = load_definitions(ctx.obj)
     settings = find_extraction(definitions, name)
     chosen = _chosen_chunks(settings, chunks)
-    if options["device"] is None:
-        check_device(getattr((definitions.resources or {}).get("gpu"), "device", "auto"))
+    configured = getattr((definitions.resources or {}).get("gpu"), "device", "auto")
+    if options["device"] is None and type(configured) is str:  # not an EnvVar, which the run resolves
+        check_device(configured)
     os.environ.setdefault("EXTRACTION_PROGRESS", "bar")
     started = time.perf_counter()
     _say_what_changed(definitions, settings, missing)

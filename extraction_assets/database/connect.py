@@ -180,5 +180,19 @@ def _upgrade(engine: sa.Engine) -> None:
         command.upgrade(config, "head")
 
 
+def schema_revisions(url: sa.URL) -> tuple[str | None, list[str]]:
+    """Revision of a database's schema (None where it has none), and those that this version knows, newest first.
+
+    Only reads: a SQLite file is opened as it is.
+    """
+    script = ScriptDirectory.from_config(_alembic_config())
+    engine = sa.create_engine(url)
+    try:
+        with engine.connect() as connection:
+            return _revision(connection), [revision.revision for revision in script.walk_revisions()]
+    finally:
+        engine.dispose()
+
+
 def _revision(connection: sa.Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()

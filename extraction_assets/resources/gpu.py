@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from extraction_assets.engine.batching import (
     available_memory_gb,
     calculate_optimal_vectorization_batch,
 )
+from extraction_assets.home import gpu_lease_folder
 from extraction_assets.resources.checked_fields import Count, Device, Gigabytes, VectorizationBatchSize
 
 _LEASE_POLL_SECONDS = 1.0
@@ -127,7 +127,7 @@ def lease(
 
     One locked file a name: the kernel frees the lock if the process dies, however it dies.
     """
-    folder = folder or Path(tempfile.gettempdir()) / "extraction-assets-gpus"
+    folder = folder or gpu_lease_folder()
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o777)  # every user of the host leases from the same files

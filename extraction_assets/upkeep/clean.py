@@ -139,7 +139,9 @@ def _look_for_temporaries(folder: Path, store: ChunkStore, garbage: Garbage) -> 
     if len(old) < len(found):
         why = "younger than an hour" if free else "in a folder that a process is writing to"
         where = folder.relative_to(store.root)
-        garbage.notes.append(f"{len(found) - len(old)} temporaries in {where} are left: {why}")
+        number = len(found) - len(old)
+        what = "1 temporary" if number == 1 else f"{number} temporaries"
+        garbage.notes.append(f"{what} in {where} left: {why}")
 
 
 def _look_at_corpora(store: ChunkStore, garbage: Garbage) -> None:
@@ -156,7 +158,7 @@ def _look_at_corpora(store: ChunkStore, garbage: Garbage) -> None:
     garbage.items.extend(item(UNUSED_CORPUS, path, store) for path in old)
     if len(old) < len(unnamed):
         why = "younger than an hour" if free else "a corpus is being written, it may be one of these"
-        garbage.notes.append(f"{len(unnamed) - len(old)} corpora that no extraction uses are left: {why}")
+        garbage.notes.append(f"corpora that no extraction uses are left ({len(unnamed) - len(old)}): {why}")
 
 
 def _is_merged(plan: ExtractionPlan, sae: str | None, merged: Merged) -> bool:

@@ -207,7 +207,7 @@ def test_a_killed_process_gives_its_gpu_back(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU; the lease itself is tested without one")
 def test_auto_leases_a_real_gpu_and_a_second_run_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_module.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(gpu_module, "gpu_lease_folder", lambda: tmp_path / "extraction-assets-gpus")
 
     def no_wait(_seconds: float) -> None:
         raise TimeoutError

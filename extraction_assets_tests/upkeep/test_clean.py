@@ -101,7 +101,9 @@ def test_a_corpus_that_no_pointer_names_goes_once_it_is_old(
     shorter = make_settings(tiny_folder, corpus={"source": str(tiny_folder / "texts"), "max_length": 8})
     Project(shorter, project.home).everything()
     module = declare(monkeypatch, shorter)
-    assert "1 corpora that no extraction uses are left: younger than an hour" in succeed(module, "clean", "--yes")
+    assert "note: corpora that no extraction uses are left (1): younger than an hour" in succeed(
+        module, "clean", "--yes"
+    )
     assert first.is_dir()
     age(project.home / "corpora")
     assert first.is_dir()
@@ -164,18 +166,15 @@ def test_a_temporary_goes_only_once_its_writer_is_dead_and_it_is_old(
 ) -> None:
     module = declare(monkeypatch, project.settings)
     target = project.home / "tiny" / "relu" / "top_k_table" / "000000000000-0.parquet"
-    writer = subprocess.Popen(
-        [sys.executable, "-c", _WRITER, str(target)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert writer.stdout is not None
-    temporary = Path(writer.stdout.readline().strip())
-    age(temporary)
-    living = succeed(module, "clean", "--yes")
-    assert "1 temporaries in tiny/relu/top_k_table are left: in a folder that a process is writing to" in living
-    assert temporary.is_file()
-    writer.send_signal(signal.SIGKILL)
-    writer.communicate()
-    assert temporary.is_file()
+    command = [sys.executable, "-c", _WRITER, str(target)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        temporary = Path(writer.stdout.readline().strip())
+        age(temporary)
+        living = succeed(module, "clean", "--yes")
+        assert "1 temporary in tiny/relu/top_k_table left: in a folder that a process is writing to" in living
+        assert temporary.is_file()
+        writer.send_signal(signal.SIGKILL)
     temporary.touch()
     assert "left: younger than an hour" in succeed(module, "clean", "--yes")
     assert temporary.is_file()
@@ -267,6 +266,9 @@ def test_what_is_not_to_be_kept_goes_once_it_is_merged(
     status = succeed(module, "status", "tiny")
     assert "not kept" in _line_text(status, "model_activations")
     assert "stale" not in _line_text(status, "relu/feature_examples")
+    written = {path: path.stat().st_mtime_ns for path in (project.home / "tiny").rglob("*-*")}
+    succeed(module, "run", "tiny", "--missing")  # records what this instance did not see, and computes nothing
+    assert {path: path.stat().st_mtime_ns for path in (project.home / "tiny").rglob("*-*")} == written
     assert "0 chunks, 2 merges" in succeed(module, "run", "tiny", "--missing")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from click.testing import Result
+from dagster._core.events import EngineEventData
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
@@ -228,6 +229,18 @@ def test_ended_runs_and_runs_of_other_extractions_are_in_nobodys_way(
     _add_run(project.home, dg.DagsterRunStatus.FAILURE, {corpus_key(project.settings)})
     _add_run(project.home, dg.DagsterRunStatus.STARTED, {dg.AssetKey(["other", "corpus"]), dg.AssetKey(["tiny"])})
     succeed(declare(monkeypatch, project.settings), "delete", "tiny", "--yes")
+
+
+def test_a_run_whose_process_has_died_is_in_nobodys_way(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = _add_run(project.home, dg.DagsterRunStatus.STARTED, {corpus_key(project.settings)})
+    module = declare(monkeypatch, project.settings)
+    assert invoke(module, "delete", "tiny", "--yes").exit_code == 1
+    with dg.DagsterInstance.from_config(str(_dagster(project.home))) as instance:
+        run = instance.get_run_by_id(run_id)
+        instance.report_engine_event(
+            "works", run, EngineEventData(metadata={"pid": dg.MetadataValue.text("999999999")})
+        )
+    succeed(module, "delete", "tiny", "--yes")
 
 
 def test_a_backfill_that_has_not_ended_is_left_in_peace(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,101 @@
+"""Dagster's own home: its settings, its daemon, and runs that nobody computes any more."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from extraction_assets.doctor.findings import Finding
+from extraction_assets.home import dagster_home
+
+
+def check_dagster_home() -> Iterator[Finding]:
+    """Whether ``dagster.yaml`` is there and can be read."""
+    home = dagster_home()
+    if not home.is_dir():
+        yield Finding("ok", "dagster", f"{home} is not made yet: the first run makes it with its dagster.yaml")
+    elif not (home / "dagster.yaml").is_file():
+        yield Finding(
+            "warning", "dagster", f"{home} has no dagster.yaml: no pool limits, no run queue settings, telemetry on",
+            "extraction-assets run or ui writes one",
+        )  # fmt: skip
+    else:
+        yield Finding("ok", "dagster", f"{home / 'dagster.yaml'}")
+
+
+def check_pools() -> Iterator[Finding]:
+    """Whether the pool of runs that compute has a limit of its own."""
+    with _instance() as instance:
+        if instance is None:
+            return
+        limits = {limit.name: limit.limit for limit in instance.event_log_storage.get_pool_limits()}
+        default = instance.get_concurrency_config().pool_config.default_pool_limit
+    if "gpu" in limits:
+        yield Finding("ok", "pools", f"pool gpu: {limits['gpu']} at once")
+    else:
+        yield Finding(
+            "warning", "pools", f"pool gpu has no limit of its own; Dagster does not hold to the default ({default}) "
+            "when a pool is first used",
+            "dagster instance concurrency set gpu N, with N = number of GPUs",
+        )  # fmt: skip
+
+
+def check_daemon() -> Iterator[Finding]:
+    """Whether the daemon lives, and what waits for it."""
+    import dagster as dg
+
+    with _instance() as instance:
+        if instance is None:
+            return
+        statuses = instance.get_daemon_statuses()
+        queued = instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED]))
+    silent = sorted(name for name, status in statuses.items() if status.required and not status.healthy)
+    for name, status in statuses.items():
+        errors = (status.last_heartbeat.errors if status.last_heartbeat else None) or []
+        if errors and name not in silent:
+            first = str(errors[0].message).strip().splitlines()[0]
+            yield Finding("warning", "daemon", f"{name} reports: {first}", "see the UI under Deployment, Daemons")
+    if not silent:
+        yield Finding("ok", "daemon", f"alive: {', '.join(sorted(statuses))}")
+        return
+    what = "not running" if len(silent) == len(statuses) else f"silent: {', '.join(silent)}"
+    text = f"{what}: schedules, sensors, backfills and queued runs wait"
+    advice = "extraction-assets ui runs it beside the UI; so does dagster-daemon run"
+    if queued:
+        yield Finding("problem", "daemon", f"{text}; {queued} queued run(s) wait for it now", advice)
+    else:
+        yield Finding("warning", "daemon", text, advice)
+
+
+def check_runs(recover: str) -> Callable[[], Iterator[Finding]]:
+    """Whether runs are marked as started whose process is gone; ``recover`` is the command that ends them."""
+
+    def check() -> Iterator[Finding]:
+        from extraction_assets.recovery import alive_runs, dead_runs
+
+        with _instance() as instance:
+            if instance is None:
+                return
+            dead, alive = list(dead_runs(instance)), alive_runs(instance, lambda _run: True)
+        for run, why in dead:
+            text = f"run {run.run_id[:8]} ({run.job_name}) is {run.status.value.lower()}, but {why}"
+            yield Finding("problem", "runs", text, recover)
+        if alive or not dead:
+            yield Finding("ok", "runs", f"{len(alive)} under way or waiting" if alive else "none under way")
+
+    return check
+
+
+class _instance:
+    """Dagster's instance at its home; None where there is no home yet. Opening one would make it."""
+
+    def __enter__(self) -> Any:
+        import dagster as dg
+
+        home: Path = dagster_home()
+        made = (home / "dagster.yaml").is_file() or (home / "storage").is_dir()
+        self._opened = dg.DagsterInstance.from_config(str(home)) if made else None
+        return self._opened
+
+    def __exit__(self, *_error: object) -> None:
+        if self._opened is not None:
+            self._opened.dispose()

@@ -1,0 +1,323 @@
+"""Python, packages, torch, GPUs, disks, folders and ports."""
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+from packaging.requirements import Requirement
+
+from extraction_assets.doctor.findings import Finding, Level
+from extraction_assets.home import dagster_home, extraction_home, gpu_lease_folder
+
+LEAST_PYTHON = (3, 11)
+SECONDS_OF_TORCH = 50.0
+PORT = 3000
+LITTLE_SPACE, TOO_LITTLE_SPACE = 5e9, 1e9
+_PACKAGES = ("dagster", "torch", "transformers", "safetensors", "sqlalchemy", "alembic", "pyarrow", "numpy", "pydantic")
+_NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "fuse.sshfs", "9p", "afs", "lustre", "glusterfs", "ceph", "beegfs")
+
+# In a process of its own: a broken build can end the process that imports it.
+_TORCH_PROBE = """
+import json, torch
+print(json.dumps({
+    "version": torch.__version__, "cuda": torch.version.cuda, "hip": torch.version.hip,
+    "devices": torch.cuda.device_count(),
+}))
+"""
+
+
+class Gpu(NamedTuple):
+    """A GPU as the driver's ``nvidia-smi`` describes it."""
+
+    number: str
+    uuid: str
+    name: str
+    total_mib: float
+    free_mib: float
+    driver: str
+
+
+def check_python() -> Iterator[Finding]:
+    version, where = platform.python_version(), sys.executable
+    if sys.version_info < LEAST_PYTHON:
+        yield Finding("problem", "python", f"{version} at {where}", "install Python 3.11 or newer")
+    else:
+        yield Finding("ok", "python", f"{version} at {where}")
+
+
+def check_packages() -> Iterator[Finding]:
+    """Versions of what matters most, against what this package asks for."""
+    versions = {name: version for name in _PACKAGES if (version := _version(name))}
+    wrong = [text for requirement in _requirements() if (text := _unmet(requirement))]
+    if wrong:
+        yield Finding("problem", "packages", "; ".join(wrong), "pip install -U extraction-assets, in this environment")
+    yield Finding("ok", "packages", ", ".join(f"{name} {version}" for name, version in versions.items()))
+    server, core = _version("dagster-webserver"), _version("dagster")
+    if server is None:
+        yield Finding(
+            "warning", "packages", "dagster-webserver is not installed, so there is no UI",
+            "pip install 'extraction-assets[ui]'",
+        )  # fmt: skip
+    elif server != core:
+        advice = f"pip install dagster-webserver=={core}"
+        yield Finding("warning", "packages", f"dagster-webserver is {server} and dagster {core}", advice)
+
+
+def check_torch() -> Iterator[Finding]:
+    """Whether torch can be imported, and computes where it could."""
+    torch, gpus = probe_torch(), _gpus_or_none()
+    if "error" in torch:
+        yield Finding("problem", "torch", f"cannot be imported: {torch['error']}", "install torch again")
+        return
+    build = f"CUDA {torch['cuda']}" if torch["cuda"] else f"ROCm {torch['hip']}" if torch["hip"] else "CPU only"
+    text = f"{torch['version']} ({build})"
+    if not gpus or torch["devices"]:
+        seen = f"; sees {torch['devices']} GPU(s)" if torch["devices"] else "; runs are computed on the CPU"
+        yield Finding("ok", "torch", text + seen)
+    elif not torch["cuda"]:
+        yield Finding(
+            "problem", "torch", f"{text}, but this host has {len(gpus)} GPU(s): runs would be computed on the CPU",
+            "install a CUDA build of torch: https://pytorch.org/get-started/locally",
+        )  # fmt: skip
+    elif os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1", "none"):
+        hidden = os.environ["CUDA_VISIBLE_DEVICES"]
+        yield Finding(
+            "warning", "torch", f"{text}; CUDA_VISIBLE_DEVICES={hidden!r} hides {len(gpus)} GPU(s)",
+            "unset CUDA_VISIBLE_DEVICES to use them",
+        )  # fmt: skip
+    else:
+        yield Finding(
+            "problem", "torch", f"{text} sees none of {len(gpus)} GPU(s), driver {gpus[0].driver}",
+            "update the driver, or install torch for an older CUDA",
+        )  # fmt: skip
+
+
+def check_gpus() -> Iterator[Finding]:
+    """Every GPU: memory, and which process has leased it."""
+    if shutil.which("nvidia-smi") is None:
+        yield Finding("ok", "gpu", "no NVIDIA driver on this host")
+        return
+    try:
+        gpus = list_gpus()
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        detail = (getattr(error, "stdout", "") or str(error)).strip().splitlines()
+        yield Finding(
+            "warning", "gpu", f"nvidia-smi fails: {detail[0] if detail else error}", "mend or remove the NVIDIA driver"
+        )
+        return
+    for gpu in gpus:
+        holder = _lease_holder(gpu.uuid.removeprefix("GPU-"))
+        free = f"{gpu.free_mib / 1024:.1f} of {gpu.total_mib / 1024:.1f} GiB free"
+        text = f"{gpu.number}: {gpu.name}, {free}, " + (f"leased by {holder}" if holder else "not leased")
+        if not holder and gpu.free_mib < 0.1 * gpu.total_mib:
+            yield Finding("warning", "gpu", text, "another program fills it: see nvidia-smi")
+        else:
+            yield Finding("ok", "gpu", text)
+
+
+def check_homes() -> Iterator[Finding]:
+    """Where files, history and temporary files go, and whether that can work."""
+    for variable, ask in (("EXTRACTION_HOME", extraction_home), ("DAGSTER_HOME", dagster_home)):
+        try:
+            folder = ask()
+        except ValueError as error:
+            yield Finding("problem", "homes", str(error), f"set {variable} to a full path")
+            continue
+        by = f"set by {variable}" if os.environ.get(variable) else f"default; {variable} moves it"
+        yield from _folder(variable, folder, by)
+    yield from _folder("TMPDIR", Path(tempfile.gettempdir()), "temporary files and GPU leases")
+
+
+def check_space() -> Iterator[Finding]:
+    """Free space where things are written."""
+    for what, ask in (("files and results", extraction_home), ("Dagster's history", dagster_home), ("TMPDIR", _tmp)):
+        folder = nearest(ask())
+        free = shutil.disk_usage(folder).free
+        level: Level = "problem" if free < TOO_LITTLE_SPACE else "warning" if free < LITTLE_SPACE else "ok"
+        advice = "make room: extraction-assets clean, or move the home to another disk" if level != "ok" else ""
+        yield Finding(level, "disk", f"{free / 1e9:.1f} GB free for {what} ({folder})", advice)
+
+
+def check_port() -> Iterator[Finding]:
+    """Whether the UI can listen, or does already."""
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            server.bind(("127.0.0.1", PORT))
+        except OSError as error:
+            reason = error.strerror
+        else:
+            yield Finding("ok", "port", f"{PORT} is free for the UI")
+            return
+    if _is_dagster(PORT):
+        yield Finding("ok", "port", f"{PORT}: Dagster's UI answers there")
+    else:
+        advice = f"extraction-assets ui --port {PORT + 1}"
+        yield Finding("warning", "port", f"{PORT} cannot be used by the UI: {reason}", advice)
+
+
+@lru_cache(maxsize=1)
+def probe_torch() -> dict[str, Any]:
+    """Version and build of torch and the number of GPUs that it sees, or ``error``."""
+    done = subprocess.run(
+        [sys.executable, "-c", _TORCH_PROBE], capture_output=True, text=True, timeout=SECONDS_OF_TORCH
+    )
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines()
+        return {"error": lines[-1] if lines else f"the process ended with {done.returncode}"}
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def list_gpus() -> list[Gpu]:
+    """The GPUs of this host by ``nvidia-smi``. Raises OSError, SubprocessError or ValueError where it fails."""
+    fields = "index,uuid,name,memory.total,memory.free,driver_version"
+    command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    rows = [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines() if line.strip()]
+    return [
+        Gpu(number, uuid, name, float(total), float(free), driver) for number, uuid, name, total, free, driver in rows
+    ]
+
+
+def nearest(folder: Path) -> Path:
+    """The folder itself or the nearest one above it that exists."""
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def _gpus_or_none() -> list[Gpu]:
+    try:
+        return list_gpus()
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return []  # check_gpus says why
+
+
+def _tmp() -> Path:
+    return Path(tempfile.gettempdir())
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _requirements() -> list[Requirement]:
+    try:
+        asked = importlib.metadata.requires("extraction-assets") or []
+    except importlib.metadata.PackageNotFoundError:
+        return []  # run from a checkout that was not installed
+    return [one for one in map(Requirement, asked) if one.marker is None or one.marker.evaluate({"extra": ""})]
+
+
+def _unmet(requirement: Requirement) -> str | None:
+    version = _version(requirement.name)
+    if version is None:
+        return f"{requirement.name} is not installed"
+    if not requirement.specifier.contains(version, prereleases=True):
+        return f"{requirement.name} is {version}, {requirement.specifier} is needed"
+    return None
+
+
+def _folder(variable: str, folder: Path, by: str) -> Iterator[Finding]:
+    """Whether a folder can be written to, and has what stores and databases rely on."""
+    existing, text = nearest(folder), f"{variable} is {folder} ({by})"
+    if any(part.exists() and not part.is_dir() for part in (folder, *folder.parents)):
+        yield Finding("problem", "homes", f"{text}: a file is in the way", f"set {variable} to a folder")
+        return
+    try:
+        lacks = _lacking(existing)
+    except OSError as error:
+        advice = f"make it writable for this user, or set {variable} to another folder"
+        yield Finding("problem", "homes", f"{text}: cannot be written to ({error.strerror})", advice)
+        return
+    kind = _file_system(existing)
+    if lacks:
+        advice = f"set {variable} to a folder on a local disk"
+        yield Finding("problem", "homes", f"{text}: its file system ({kind}) has no {lacks}", advice)
+    elif kind.startswith(_NETWORK_FILE_SYSTEMS):
+        advice = "keep SQLite files on a local disk, or use PostgreSQL; chunk files may stay there"
+        yield Finding("warning", "homes", f"{text}: on a network file system ({kind}), where SQLite may fail", advice)
+    else:
+        yield Finding("ok", "homes", text if folder.is_dir() else f"{text}, not made yet")
+
+
+def _lacking(folder: Path) -> str:
+    """What files here cannot do of what is needed; OSError where nothing can be written."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".doctor-") as own:
+        first, second = Path(own) / "first", Path(own) / "second"
+        second.write_text("old")
+        with first.open("w") as file:
+            file.write("new")
+            file.flush()
+            os.fsync(file.fileno())
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return "file locks (flock)"
+        os.replace(first, second)
+        return "" if second.read_text() == "new" and not first.exists() else "renames that replace a file"
+
+
+def _file_system(folder: Path) -> str:
+    """Type of the file system that a folder lies on, or ``unknown``."""
+    mounts = [mount for mount in psutil.disk_partitions(all=True) if folder.resolve().is_relative_to(mount.mountpoint)]
+    return str(max(mounts, key=lambda mount: len(mount.mountpoint)).fstype) if mounts else "unknown"
+
+
+def _is_dagster(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info", timeout=3) as answer:
+            return "dagster_webserver_version" in json.load(answer)
+    except (OSError, ValueError):
+        return False
+
+
+def _lease_holder(uuid: str) -> str | None:
+    """The process that has leased a GPU, described; None where nobody has."""
+    path = gpu_lease_folder() / f"{uuid}.lock"
+    if not path.is_file():
+        return None
+    locks = Path("/proc/locks")
+    if locks.is_file():  # looked up, not tried: a lock that is tried could make a run miss it
+        pid = _locking_process(locks.read_text(), path.stat().st_ino)
+        return None if pid is None else _described(pid)
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return "another process"
+    return None
+
+
+def _locking_process(locks: str, inode: int) -> int | None:
+    """Process id in ``/proc/locks`` of the lock on an inode: ``1: FLOCK ADVISORY WRITE 4711 08:01:123 0 EOF``."""
+    for line in locks.splitlines():
+        fields = line.split()
+        if len(fields) >= 6 and fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == str(inode):
+            return int(fields[4])
+    return None
+
+
+def _described(pid: int) -> str:
+    try:
+        process = psutil.Process(pid)
+        return f"process {pid} of {process.username()}: {' '.join(process.cmdline())[:80]}"
+    except psutil.Error:
+        return f"process {pid}"

@@ -1,0 +1,250 @@
+"""What the doctor says of machines: real processes, sockets and locks; a driver and a torch that a test makes up."""
+
+import http.server
+import json
+import logging
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from extraction_assets.doctor import machine
+from extraction_assets.doctor.findings import Finding, examine
+from extraction_assets.resources.gpu import lease
+
+UUID = "11111111-2222-3333-4444-555555555555"
+TWO_GPUS = f"""#!/bin/sh
+echo "0, GPU-{UUID}, NVIDIA Test 9000, 81920, 80000, 550.1"
+echo "1, GPU-99999999-2222-3333-4444-555555555555, NVIDIA Test 9000, 81920, 100, 550.1"
+"""
+
+
+@pytest.fixture(autouse=True)
+def _fresh_probe() -> Iterator[None]:
+    machine.probe_torch.cache_clear()
+    yield
+    machine.probe_torch.cache_clear()
+
+
+@pytest.fixture
+def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Puts an ``nvidia-smi`` of a test's making on the PATH."""
+
+    def install(script: str) -> None:
+        program = tmp_path / "bin" / "nvidia-smi"
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(script)
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+
+    return install
+
+
+@pytest.fixture
+def torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Puts a torch of a test's making before the real one, for processes that begin later."""
+
+    def install(source: str) -> None:
+        (tmp_path / "site" / "torch").mkdir(parents=True)
+        (tmp_path / "site" / "torch" / "__init__.py").write_text(source)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+
+    return install
+
+
+def _fake_torch(cuda: str | None, devices: int) -> str:
+    return (
+        "from types import SimpleNamespace\n__version__ = '9.9'\n"
+        f"version = SimpleNamespace(cuda={cuda!r}, hip=None)\n"
+        f"cuda = SimpleNamespace(device_count=lambda: {devices})\n"
+    )
+
+
+def _only(findings: Iterable[Finding]) -> Finding:
+    (finding,) = findings
+    return finding
+
+
+def test_a_check_that_fails_exits_or_hangs_is_a_finding_and_the_others_go_on() -> None:
+    def fails() -> Iterator[Finding]:
+        yield Finding("ok", "fails", "so far")
+        raise ZeroDivisionError("by nothing\nand more lines")
+
+    release = threading.Event()
+
+    def hangs() -> list[Finding]:
+        release.wait(30)
+        return []
+
+    checks = {"fails": fails, "exits": lambda: sys.exit(3), "hangs": hangs, "fine": lambda: [Finding("ok", "fine", "")]}
+    found = list(examine(checks, seconds=0.3))
+    release.set()
+    assert [(one.level, one.check, one.text) for one in found] == [
+        ("ok", "fails", "so far"),
+        ("problem", "fails", "could not be looked at: ZeroDivisionError: by nothing"),
+        ("problem", "exits", "could not be looked at: SystemExit: 3"),
+        ("problem", "hangs", "gave no answer in 0.3 seconds"),
+        ("ok", "fine", ""),
+    ]
+
+
+def test_this_python_and_these_packages_are_fine() -> None:
+    assert _only(machine.check_python()).level == "ok"
+    assert {one.level for one in machine.check_packages()} == {"ok"}
+
+
+def test_an_old_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = machine._version
+    monkeypatch.setattr(machine, "_version", lambda name: "1.0" if name == "pyarrow" else right(name))
+    problem = next(one for one in machine.check_packages() if one.level == "problem")
+    assert "pyarrow is 1.0, >=18 is needed" in problem.text
+
+
+@pytest.mark.parametrize(
+    ("cuda", "devices", "visible", "level", "text"),
+    [
+        (None, 0, None, "problem", "9.9 (CPU only), but this host has 2 GPU(s): runs would be computed on the CPU"),
+        ("13.0", 0, None, "problem", "9.9 (CUDA 13.0) sees none of 2 GPU(s), driver 550.1"),
+        ("13.0", 0, "", "warning", "9.9 (CUDA 13.0); CUDA_VISIBLE_DEVICES='' hides 2 GPU(s)"),
+        ("13.0", 2, None, "ok", "9.9 (CUDA 13.0); sees 2 GPU(s)"),
+    ],
+)
+def test_torch_against_the_driver(
+    driver: Callable[[str], None],
+    torch: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    cuda: str | None,
+    devices: int,
+    visible: str | None,
+    level: str,
+    text: str,
+) -> None:
+    driver(TWO_GPUS)
+    torch(_fake_torch(cuda, devices))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    finding = _only(machine.check_torch())
+    assert (finding.level, finding.text) == (level, text)
+    assert bool(finding.advice) == (level != "ok")
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("raise OSError('libcudart.so.13: cannot open shared object file')", "OSError: libcudart.so.13: cannot open"),
+        ("import os\nos.kill(os.getpid(), 9)", "the process ended with -9"),
+    ],
+)
+def test_a_torch_that_cannot_be_imported_does_not_take_the_doctor_down(
+    torch: Callable[[str], None], source: str, text: str
+) -> None:
+    torch(source)
+    finding = _only(machine.check_torch())
+    assert finding.level == "problem"
+    assert text in finding.text
+
+
+def test_gpus_are_listed_with_their_memory_and_who_leased_them(
+    driver: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver(TWO_GPUS)
+    monkeypatch.setattr(machine, "gpu_lease_folder", lambda: tmp_path / "leases")
+    with lease([UUID], logging.getLogger("test"), tmp_path / "leases"):
+        first, second = machine.check_gpus()
+    assert first.level == "ok"
+    assert first.text.startswith("0: NVIDIA Test 9000, 78.1 of 80.0 GiB free, leased by ")
+    if Path("/proc/locks").is_file():
+        assert f"process {os.getpid()} of " in first.text
+    assert (second.level, second.advice) == ("warning", "another program fills it: see nvidia-smi")
+    first, _ = machine.check_gpus()
+    assert first.text.endswith("not leased")
+
+
+def test_a_driver_that_fails_is_a_warning(driver: Callable[[str], None]) -> None:
+    driver("#!/bin/sh\necho 'NVIDIA-SMI has failed because it could not talk to the driver.'\nexit 9\n")
+    finding = _only(machine.check_gpus())
+    assert finding.level == "warning"
+    assert "could not talk to the driver" in finding.text
+
+
+def test_homes_say_which_variable_sets_them(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [one.text for one in machine.check_homes()]
+    assert texts[0] == f"EXTRACTION_HOME is {home} (set by EXTRACTION_HOME), not made yet"
+    assert texts[1] == f"DAGSTER_HOME is {home}/dagster (default; DAGSTER_HOME moves it), not made yet"
+    assert not home.exists()
+
+
+@pytest.mark.parametrize(
+    ("where", "text"),
+    [("/proc/nowhere", "cannot be written to"), ("{file}/home", "a file is in the way"), ("here", "every working dir")],
+)
+def test_a_home_that_cannot_be_used_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, text: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("EXTRACTION_HOME", where.format(file=tmp_path / "file"))
+    first = next(iter(machine.check_homes()))
+    assert first.level == "problem"
+    assert text in first.text
+    assert "EXTRACTION_HOME" in first.advice
+
+
+def test_a_file_system_without_locks_or_on_the_network_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_file_system", lambda _folder: "nfs4")
+    assert "on a network file system (nfs4)" in next(iter(machine.check_homes())).text
+
+    def no_locks(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(machine.fcntl, "flock", no_locks)
+    first = next(iter(machine.check_homes()))
+    assert (first.level, "has no file locks" in first.text) == ("problem", True)
+
+
+def test_a_full_disk_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {one.check for one in machine.check_space()} == {"disk"}
+    monkeypatch.setattr(machine, "TOO_LITTLE_SPACE", 1e18)
+    assert {one.level for one in machine.check_space()} == {"problem"}
+
+
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch) -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        free = int(probe.getsockname()[1])
+    monkeypatch.setattr(machine, "PORT", free)
+    return free
+
+
+def test_a_free_port_is_fine_and_one_of_another_program_is_not(port: int) -> None:
+    assert _only(machine.check_port()).level == "ok"
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        finding = _only(machine.check_port())
+    assert finding.level == "warning"
+    assert finding.advice == f"extraction-assets ui --port {port + 1}"
+
+
+def test_a_port_at_which_dagster_answers_is_fine(port: int) -> None:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"dagster_webserver_version": "1"}).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", port), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        finding = _only(machine.check_port())
+        server.shutdown()
+        thread.join()
+    assert (finding.level, "Dagster's UI answers there" in finding.text) == ("ok", True)

@@ -1,0 +1,216 @@
+"""What the doctor says of Dagster's home, the database and declared extractions."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import dagster as dg
+import pytest
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+from dagster._daemon.types import DaemonHeartbeat
+
+from extraction_assets.database.connect import connect, open_database, write_transaction
+from extraction_assets.doctor import instance as doctor_instance
+from extraction_assets.doctor import project as doctor_project
+from extraction_assets.doctor.findings import Finding
+from extraction_assets.home import prepare_dagster_home
+from extraction_assets_tests.command import declare, invoke
+from extraction_assets_tests.project import Project
+from extraction_assets_tests.tiny import make_settings
+
+
+def _levels(findings: list[Finding]) -> list[str]:
+    return [finding.level for finding in findings]
+
+
+def test_a_fresh_machine_has_no_problem_and_is_not_touched(
+    tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = declare(monkeypatch, make_settings(tiny_folder))
+    result = invoke(module, "doctor")
+    assert result.exit_code == 0, result.output
+    lines = [line for line in result.output.splitlines() if not line.strip().startswith("→")]
+    assert {line.split()[0] for line in lines} <= {"ok", "warning"}
+    assert {line[22:23] == " " for line in lines} == {False}
+    assert any(line.split()[1:] == ["definitions", module, "declares", "tiny"] for line in lines)
+    assert not home.exists()
+
+
+def test_a_problem_gives_exit_code_1_and_json_holds_every_finding(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings = make_settings(tiny_folder)
+    moved = settings.language_model.model_copy(update={"path": str(tmp_path / "gone")})
+    module = declare(monkeypatch, settings.model_copy(update={"language_model": moved}))
+    result = invoke(module, "doctor", "--json")
+    assert result.exit_code == 1
+    found = [Finding(**one) for one in json.loads(result.stdout)]
+    (problem,) = (one for one in found if one.level == "problem")
+    assert problem.text == f"tiny: model {tmp_path / 'gone'} is not there"
+    assert problem.advice == "correct its path in the YAML file"
+    assert {"python", "torch", "database", "definitions", "estimate"} <= {one.check for one in found}
+
+
+@pytest.mark.parametrize("body", ["raise RuntimeError('first line\\nsecond')", "import sys; sys.exit(5)"])
+def test_definitions_that_do_not_load_are_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
+    (tmp_path / "broken_definitions.py").write_text(body)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    result = invoke("broken_definitions", "doctor")
+    assert result.exit_code == 1
+    assert "problem  definitions  broken_definitions does not load: " in result.output
+    assert "Traceback" not in result.output
+    assert not any(isinstance(value, ModuleType) for name, value in sys.modules.items() if name == "broken_definitions")
+
+
+# ------------------------------------------------------------------------------------------------- Dagster's own home
+
+
+def test_a_home_without_dagster_yaml_is_a_warning(home: Path) -> None:
+    assert _levels(list(doctor_instance.check_dagster_home())) == ["ok"]
+    (home / "dagster").mkdir(parents=True)
+    (finding,) = doctor_instance.check_dagster_home()
+    assert finding.level == "warning"
+    assert "has no dagster.yaml" in finding.text
+
+
+def test_a_dagster_yaml_that_cannot_be_read_is_a_problem_for_every_check_that_needs_it(
+    tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "dagster").mkdir(parents=True)
+    (home / "dagster" / "dagster.yaml").write_text("storage: [nonsense")
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    result = invoke(declare(monkeypatch, make_settings(tiny_folder)), "doctor")
+    assert result.exit_code == 1
+    problems = [line.split()[1] for line in result.output.splitlines() if line.startswith("problem")]
+    assert problems == ["pools", "daemon", "runs"]
+
+
+def test_a_pool_without_a_limit_is_a_warning_until_it_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    folder = prepare_dagster_home()
+    (finding,) = doctor_instance.check_pools()
+    assert finding.level == "warning"
+    assert "does not hold to the default (1)" in finding.text
+    with dg.DagsterInstance.from_config(str(folder)) as instance:
+        instance.event_log_storage.set_concurrency_slots("gpu", 2)
+    (finding,) = doctor_instance.check_pools()
+    assert (finding.level, finding.text) == ("ok", "pool gpu: 2 at once")
+
+
+def test_a_daemon_is_alive_by_its_heartbeats_and_missed_where_runs_are_queued(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    folder = prepare_dagster_home()
+    (finding,) = doctor_instance.check_daemon()
+    assert finding.level == "warning"
+    assert finding.text.startswith("not running: schedules, sensors, backfills and queued runs wait")
+    with dg.DagsterInstance.from_config(str(folder)) as instance:
+        origin = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("anywhere"), "repository")
+        instance.add_run(
+            dg.DagsterRun("a", status=dg.DagsterRunStatus.QUEUED, remote_job_origin=RemoteJobOrigin(origin, "a"))
+        )
+        (finding,) = doctor_instance.check_daemon()
+        assert (finding.level, "1 queued run(s) wait for it now" in finding.text) == ("problem", True)
+        for kind in instance.get_required_daemon_types():
+            instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), kind, "id", errors=[]))
+    (finding,) = doctor_instance.check_daemon()
+    assert finding.level == "ok"
+
+
+_RUN = """
+import time
+import dagster as dg
+
+@dg.asset
+def slow():
+    print("computing", flush=True)
+    time.sleep(600)
+
+with dg.DagsterInstance.get() as instance:
+    dg.materialize([slow], instance=instance)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_whose_process_was_killed_is_a_problem_and_one_under_way_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    prepare_dagster_home()
+    check = doctor_instance.check_runs("say the word")
+    assert [one.text for one in check()] == ["none under way"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", _RUN], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "computing\n"
+        assert [(one.level, one.text) for one in check()] == [("ok", "1 under way or waiting")]
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    (finding,) = check()
+    assert finding.level == "problem"
+    assert f"is started, but its process {process.pid} is gone" in finding.text
+    assert finding.advice == "say the word"
+
+
+# ----------------------------------------------------------------------------------------------------------- database
+
+
+def test_a_database_is_looked_at_and_never_made(home: Path) -> None:
+    (finding,) = doctor_project.check_database()
+    assert (finding.level, "is not made yet" in finding.text) == ("ok", True)
+    assert not home.exists()
+    open_database(f"sqlite:///{home}/results.sqlite").dispose()
+    (finding,) = doctor_project.check_database()
+    assert (finding.level, finding.text.endswith(", schema 0001")) == ("ok", True)
+
+
+def test_a_newer_schema_is_a_problem(home: Path) -> None:
+    url = f"sqlite:///{home}/results.sqlite"
+    open_database(url).dispose()
+    engine = connect(url)
+    with write_transaction(engine) as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    engine.dispose()
+    (finding,) = doctor_project.check_database()
+    assert (finding.level, "has schema 9999, newer" in finding.text) == ("problem", True)
+
+
+@pytest.mark.parametrize(
+    "url", ["banana", "sqlite:///relative.sqlite", "postgresql+psycopg://me:geheim@127.0.0.1:1/x", "{file}"]
+)
+def test_a_database_that_does_not_answer_is_a_problem_without_its_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    (tmp_path / "text.sqlite").write_text("this is no database, but long enough to be looked at as if it were one" * 20)
+    monkeypatch.setenv("EXTRACTION_DATABASE_URL", url.format(file=f"sqlite:///{tmp_path}/text.sqlite"))
+    (finding,) = doctor_project.check_database()
+    assert finding.level == "problem"
+    assert finding.advice
+    assert "geheim" not in finding.text
+
+
+# ----------------------------------------------------------------------------------------------------------- estimate
+
+
+def test_the_estimate_is_what_is_still_to_come(tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = make_settings(tiny_folder)
+
+    def text() -> str:
+        return next(iter(doctor_project.check_estimate(lambda: {"tiny": settings}))).text
+
+    # activations 23 * 16 * 16 * 4 * 2 hooks, features 23 * 16 * 520 * 2, tables 48 * (5 * 40 + 600) / 8 * 23 * 2 and
+    # rows 48 * 5 * 200 * 2: 47,104 + 382,720 + 220,800 + 96,000
+    assert text() == "tiny: about 746.6 kB to come"
+    project = Project(settings, home)
+    project.corpus()
+    project.chunks(0, 0)
+    bytes_of_one = sum(len(data) for name, data in project.files("tiny/*/**/*").items() if "corpus" not in name)
+    assert text() == f"tiny: about {bytes_of_one * 15 / 8 / 1000:.1f} kB to come"
+    monkeypatch.setattr(doctor_project.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    assert list(doctor_project.check_estimate(lambda: {"tiny": settings}))[-1].level == "problem"
+    project.chunks(1, 2)
+    assert text() == "tiny: all chunks are on disk"
