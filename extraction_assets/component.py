@@ -25,5 +25,6 @@ class FeatureExtraction(ExtractionSettings, dg.Component, dg.Resolvable):
 def build_definitions(settings: ExtractionSettings) -> dg.Definitions:
     """Assets of one extraction, whose settings carry a name and absolute paths."""
     merged = [build(settings, sae) for sae in settings.saes for build in (build_feature_examples, build_feature_report)]
-    definitions = dg.Definitions(assets=[build_corpus(settings), build_chunk_assets(settings), *merged])
-    return definitions.map_asset_specs(func=lambda spec: spec.replace_attributes(owners=settings.owners))
+    assets = [build_corpus(settings), build_chunk_assets(settings), *merged]
+    owned = dg.map_asset_specs(lambda spec: spec.replace_attributes(owners=settings.owners), assets)
+    return dg.Definitions(assets=list(owned))
