@@ -19,7 +19,7 @@ from extraction_assets.engine.batching import (
     available_memory_gb,
     calculate_optimal_vectorization_batch,
 )
-from extraction_assets.resources.checked_fields import Count, Device, Gigabytes, VectorizationBatchSize
+from extraction_assets.resources.checked_fields import NO_BOUND, Count, Device, Gigabytes, VectorizationBatchSize
 
 _LEASE_POLL_SECONDS = 1.0
 
@@ -63,8 +63,9 @@ class GpuResource(dg.ConfigurableResource):
         description="torch's float32 matmul precision while the SAE encodes (`high` is TF32 on a GPU).",
     )
     memory_budget_gb: Gigabytes = Field(
-        default=None,
-        description="Upper bound in GiB on the device memory that `auto` plans with; empty for none.",
+        default=NO_BOUND,  # a word, because the Launchpad scaffolds no field whose default is null
+        validate_default=True,
+        description="Upper bound in GiB on the device memory that `auto` plans with; `none` for all that is free.",
     )
 
     def __init__(self, **fields: Any) -> None:
