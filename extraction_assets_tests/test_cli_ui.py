@@ -5,17 +5,15 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from extraction_assets_tests.serving import free_port, serving
 from extraction_assets_tests.tiny import make_settings
 
-STARTS_WITHIN = 180
 ENDS_WITHIN = 60
 
 DEFINITIONS = """
@@ -52,12 +50,6 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "DAGSTER_HOME": "", "PYTHONPATH": str(Path(__file__).parents[1])}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.mark.slow
 def test_commands_see_a_module_of_the_working_directory(lab: Path) -> None:
     script = [str(Path(sys.executable).parent / "extraction-assets"), "--module", "lab_definitions", "list"]
@@ -90,33 +82,10 @@ def test_a_module_that_is_not_there_is_one_sentence_before_anything_starts(tmp_p
 
 @pytest.fixture
 def served(lab: Path, tmp_path: Path) -> Iterator[tuple["subprocess.Popen[bytes]", Path]]:
-    """The running command and its output, once its page answers."""
+    """The running command and its output."""
     log, port = tmp_path / "ui.log", free_port()
-    with log.open("wb") as output:
-        command = _command("ui", "--port", str(port))
-        process = subprocess.Popen(
-            command, cwd=lab, env=_environment(), stdout=output, stderr=output, start_new_session=True
-        )
-    started = psutil.Process(process.pid)
-    try:
-        _wait_for_page(process, port, log)
+    with serving(_command("ui", "--port", str(port)), port, log, lab, _environment()) as process:
         yield process, log
-    finally:
-        for left in [*started.children(recursive=True), started] if started.is_running() else []:
-            left.kill()
-        process.wait()
-
-
-def _wait_for_page(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
-    deadline = time.monotonic() + STARTS_WITHIN
-    while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info", timeout=10):
-                return
-        except OSError:
-            time.sleep(0.5)
-    pytest.fail(f"no page within {STARTS_WITHIN} s:\n{log.read_text()}")
 
 
 @pytest.mark.slow
