@@ -111,8 +111,10 @@ def test_the_backfill_dialog_takes_a_batch_size_and_the_backfill_ends_with_the_m
     page.click("Save config")
     page.click("Launch backfill")
     _wait_for_backfill(page, address)
-    page.open("/runs?view=backfills")
-    page.wait_for_text("Completed")
+    page.open("/runs?view=backfills", height=800)
+    page.wait_for_text("Success")
+    page.click("View")
+    page.wait("all six assets", lambda: page.text.count("100% completed") == 6)
     page.screenshot("backfill")
     statuses = _runs(address)
     assert len(statuses) == 3  # corpus; all chunks in one run; merge and report
@@ -131,7 +133,7 @@ def _wait_for_backfill(page: Browser, address: str) -> None:
 
 
 def test_the_graph_shows_everything_materialized_and_checked(page: Browser) -> None:
-    page.open(GROUP, height=520)
+    page.open(GROUP, width=2400, height=560)  # so wide that no asset is drawn as a mere name
     page.click("Hide navigation")
     text = page.wait("three full assets", lambda: page.text if page.text.count("100% filled") == 3 else "")
     assert text.count("2 / 2 Passed") == 2
@@ -154,7 +156,7 @@ def test_a_chunk_says_which_batch_it_was_made_with(page: Browser) -> None:
 
 
 def test_merged_examples_show_a_preview_and_two_pictures_in_place(page: Browser) -> None:
-    page.open("/assets/demo/layer1/feature_examples", width=1700, height=1150)
+    page.open("/assets/demo/layer1/feature_examples", width=1700, height=1450)
     page.wait("two pictures", lambda: len(page.pictures()) == 2)
     text = page.wait_for_text("preview", "strongest example", "density", "examples_per_feature", "407043")
     assert "[Show Markdown]" not in text
