@@ -105,6 +105,18 @@ def test_being_asked_to_end_ends_page_and_daemon_without_a_trace(
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends children with their parent")
+def test_page_and_daemon_end_where_the_command_itself_is_killed(
+    served: tuple["subprocess.Popen[bytes]", Path],
+) -> None:
+    process, _ = served
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    _, alive = psutil.wait_procs(children, timeout=ENDS_WITHIN)
+    assert alive == []
+
+
+@pytest.mark.slow
 def test_a_daemon_that_dies_ends_the_page_and_is_named(
     served: tuple["subprocess.Popen[bytes]", Path],
 ) -> None:

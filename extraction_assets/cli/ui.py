@@ -1,6 +1,7 @@
 """``ui``: Dagster's pages and its daemon."""
 
 import contextlib
+import ctypes
 import json
 import signal
 import socket
@@ -22,6 +23,7 @@ from extraction_assets.home import prepare_dagster_home
 
 HOST = "127.0.0.1"
 _SECONDS_TO_END = 30.0
+_PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 
 
 @main.command()
@@ -102,7 +104,7 @@ def _run_together(commands: list[list[str]]) -> None:
     for asked in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(asked, signal.default_int_handler)
     # Sessions of their own: a terminal's Ctrl-C reaches this process alone, which then ends them in order.
-    processes = [subprocess.Popen(command, start_new_session=True) for command in commands]
+    processes = [subprocess.Popen(command, start_new_session=True, preexec_fn=_end_with_parent) for command in commands]
     try:
         while all(process.poll() is None for process in processes):
             time.sleep(0.2)
@@ -115,6 +117,12 @@ def _run_together(commands: list[list[str]]) -> None:
     )
     _end(processes)
     raise click.ClickException(f"{Path(command[0]).name} ended by itself with code {code}; its message stands above")
+
+
+def _end_with_parent() -> None:
+    """Let Linux end a child whose parent is killed: a daemon left behind would work on beside the next one."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _end(processes: "list[subprocess.Popen[bytes]]") -> None:
