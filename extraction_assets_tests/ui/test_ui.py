@@ -158,7 +158,7 @@ def test_a_chunk_says_which_batch_it_was_made_with(page: Browser) -> None:
 def test_merged_examples_show_a_preview_and_two_pictures_in_place(page: Browser) -> None:
     page.open("/assets/demo/layer1/feature_examples", width=1700, height=1450)
     page.wait("two pictures", lambda: len(page.pictures()) == 2)
-    text = page.wait_for_text("preview", "strongest example", "density", "examples_per_feature", "407043")
+    text = page.wait_for_text("preview", "strongest example", "density", "examples_per_feature", "features_firing")
     assert "[Show Markdown]" not in text
     page.screenshot("examples")
 
