@@ -1,11 +1,15 @@
 # make demo   the demo extraction, end to end        make ui    Dagster's UI on 127.0.0.1:3000
-# make test   all tests                              make lint  lint, format, imports and types
+# make test   all tests but those of the UI          make lint  lint, format, imports and types
+# make test-ui      the real UI in headless Chromium; screenshots in build/screenshots
+# make screenshots  the same, and the README's pictures made anew
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test ui lint install clean-venv
+README_PICTURES := backfill checks chunk-plots examples graph launch report
+
+.PHONY: demo test test-ui screenshots ui lint install clean-venv
 
 demo: $(INSTALLED)
 	$(BIN)/extraction-assets run demo
@@ -13,6 +17,12 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-ui: $(INSTALLED)
+	$(BIN)/python -m pytest --ui extraction_assets_tests/ui
+
+screenshots: test-ui
+	cp $(README_PICTURES:%=build/screenshots/%.png) docs/images/
 
 ui: $(INSTALLED)
 	$(BIN)/extraction-assets ui --workspace workspace.yaml
@@ -32,7 +42,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  echo "Python's venv module is missing; on Debian or Ubuntu: apt install python3-venv"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing packages into $(VENV) (a few minutes the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ui,dev,postgres]' || { \
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ui,dev,postgres,ui-test]' || { \
 	  echo "Installing failed: pip's message above says which package. A network or a package mirror is needed once."; exit 1; }
 	@touch $@
 

@@ -27,5 +27,5 @@ def build_definitions(settings: ExtractionSettings) -> dg.Definitions:
     """Assets of one extraction, whose settings carry a name and absolute paths."""
     merged = [build(settings, sae) for sae in settings.saes for build in (build_feature_examples, build_feature_report)]
     assets = [build_corpus(settings), build_chunk_assets(settings), *merged]
-    owned = [own.map_asset_specs(lambda spec: spec.replace_attributes(owners=settings.owners)) for own in assets]
-    return dg.Definitions.merge(dg.Definitions(assets=owned), build_automation(settings))
+    owned = dg.map_asset_specs(lambda spec: spec.replace_attributes(owners=settings.owners), assets)
+    return dg.Definitions.merge(dg.Definitions(assets=list(owned)), build_automation(settings))

@@ -16,6 +16,16 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 torch.set_num_threads(1)  # pytest-xdist runs one worker a core
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--ui", action="store_true", help="also run the tests that drive a browser")
+    parser.addoption("--screenshots", default="build/screenshots", help="folder of the browser tests' screenshots")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Without --ui the tests that drive a browser are not even imported: they need packages of their own."""
+    return True if collection_path == Path(__file__).with_name("ui") and not config.getoption("--ui") else None
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home for files, results and Dagster's history that no other test sees."""

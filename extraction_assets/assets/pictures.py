@@ -11,6 +11,7 @@ EXAMPLES_TITLE = "Features by the number of examples that are stored"
 
 _EXAMPLE_BARS = 8
 _ROW = 18
+_WIDEST = 190
 
 
 class Bar(NamedTuple):
@@ -49,7 +50,8 @@ def bar_chart(bars: Sequence[Bar]) -> str:
     As short as can be, see ``markdown_picture``. It has a background of its own, for dark pages.
     """
     tallest, height = max(1, *(bar.features for bar in bars)), _ROW * len(bars) + 4
-    lines = "".join(f"M145 {_ROW * row + 11}h{190 * bar.features // tallest}" for row, bar in enumerate(bars))
+    widths = [-(-_WIDEST * bar.features // tallest) for bar in bars]  # rounded up: one feature is seen beside a million
+    lines = "".join(f"M145 {_ROW * row + 11}h{width}" for row, width in enumerate(widths))
     texts = "".join(f"<text y='{_ROW * row + 15}'>{bar.label}: {bar.features}</text>" for row, bar in enumerate(bars))
     return (
         f"<svg xmlns='http://www.w3.org/2000/svg' width='346' height='{height}' viewBox='-6 0 346 {height}' "

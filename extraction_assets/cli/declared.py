@@ -3,7 +3,9 @@
 import datetime as dt
 import logging
 import os
+import sys
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -28,6 +30,7 @@ def load_definitions(module: str) -> "dg.Definitions":
 def import_definitions(module: str) -> "dg.Definitions":
     """The definitions of a module; touches nothing on disk."""
     _quieten()
+    see_working_directory()
     import dagster as dg
 
     loaded = import_module(module)
@@ -37,6 +40,13 @@ def import_definitions(module: str) -> "dg.Definitions":
         if isinstance(made, dg.Definitions):
             return made
     raise click.ClickException(f"module {module} holds no Dagster definitions")
+
+
+def see_working_directory() -> None:
+    """Let modules of the working directory be imported, as ``dagster -m`` and ``python -m`` do."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
 
 
 def declared_extractions(definitions: "dg.Definitions") -> "dict[str, ExtractionSettings]":

@@ -12,6 +12,8 @@ from pydantic_core import CoreSchema, core_schema
 
 from extraction_assets.engine.batching import parse_batch_size
 
+NO_BOUND = "none"
+
 
 def parse_count(value: Any) -> int:
     """A whole number of at least 1, as 4 or "4". Raises ValueError otherwise."""
@@ -28,8 +30,8 @@ def parse_device(value: Any) -> str:
 
 
 def parse_gigabytes(value: Any) -> float | None:
-    """A number above 0, or None for no bound. Raises ValueError otherwise."""
-    if value is None:
+    """A number above 0, or None for ``none``: no bound. Raises ValueError otherwise."""
+    if value is None or value == NO_BOUND:
         return None
     try:
         number = math.nan if isinstance(value, bool) else float(value)
@@ -37,7 +39,7 @@ def parse_gigabytes(value: Any) -> float | None:
         number = math.nan
     if 0 < number < math.inf:
         return number
-    raise ValueError(f"must be a number of GiB above 0, got {value!r}")
+    raise ValueError(f"must be {NO_BOUND!r} or a number of GiB above 0, got {value!r}")
 
 
 def _or_variable(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -19,7 +19,7 @@ from extraction_assets.engine.batching import (
     calculate_optimal_vectorization_batch,
 )
 from extraction_assets.home import gpu_lease_folder
-from extraction_assets.resources.checked_fields import Count, Device, Gigabytes, VectorizationBatchSize
+from extraction_assets.resources.checked_fields import NO_BOUND, Count, Device, Gigabytes, VectorizationBatchSize
 
 _LEASE_POLL_SECONDS = 1.0
 
@@ -50,30 +50,33 @@ def vectorized_by_default() -> bool:
 class GpuResource(dg.ConfigurableResource):
     """The GPU (or CPU) of a run, and which engine works on it. Missing and empty fields mean the defaults."""
 
+    # Descriptions name the defaults: the backfill dialog shows fields and descriptions, but scaffolds nothing.
+
     device: Device = Field(
         default="auto",
         description="`auto` leases a free GPU of this host, waiting while all are busy, and is the CPU where there is "
-        "none; or `cuda:1` (a certain GPU, without a lease), or `cpu`.",
+        "none; or `cuda:1` (a certain GPU, without a lease), or `cpu`. Default: auto.",
     )
-    batch_size: Count = Field(default=128, description="Samples of one forward pass of the model.")
+    batch_size: Count = Field(default=128, description="Samples of one forward pass of the model. Default: 128.")
     vectorization_batch_size: VectorizationBatchSize = Field(
         default="auto",
         description="Samples reduced at once: `auto` (from the memory that is free) or a positive whole number. "
-        "Changes memory and speed, never a result.",
+        "Changes memory and speed, never a result. Default: auto.",
     )
     vectorized: bool = Field(
         default_factory=vectorized_by_default,
         description="Use the vectorized engine; false is the sequential legacy loop, far slower, with the same "
-        "result. The default comes from the environment variable `USE_VECTORIZED_EXTRACTION`.",
+        "result. Default: the environment variable `USE_VECTORIZED_EXTRACTION`, else true.",
     )
-    num_workers: Count = Field(default=8, description="Threads that tokenize the corpus.")
+    num_workers: Count = Field(default=8, description="Threads that tokenize the corpus. Default: 8.")
     matmul_precision: Literal["highest", "high", "medium"] = Field(
         default="high",
-        description="torch's float32 matmul precision while the SAE encodes (`high` is TF32 on a GPU).",
+        description="torch's float32 matmul precision while the SAE encodes (`high` is TF32 on a GPU). Default: high.",
     )
     memory_budget_gb: Gigabytes = Field(
-        default=None,
-        description="Upper bound in GiB on the device memory that `auto` plans with; empty for none.",
+        default=NO_BOUND,  # a word, because the Launchpad scaffolds no field whose default is null
+        validate_default=True,
+        description="Upper bound in GiB on the device memory that `auto` plans with. Default: none, all that is free.",
     )
 
     def __init__(self, **fields: Any) -> None:

@@ -69,6 +69,14 @@ def test_the_picture_is_an_svg_whose_longest_bar_is_the_largest_count() -> None:
     assert 0 < lengths[1] * 2 == lengths[2]
 
 
+def test_one_feature_is_seen_beside_a_million() -> None:
+    assert re.findall(r"h(\d+)", markdown_picture("t", [Bar("a", 0), Bar("b", 1), Bar("c", 1_000_000)])) == [
+        "0",
+        "1",
+        "190",
+    ]
+
+
 @pytest.mark.parametrize("top_k", [5, 9, 100, 100_000])
 def test_pictures_of_a_million_features_are_short_enough_to_be_shown_in_place(top_k: int) -> None:
     features = np.full(1_000_000, top_k)

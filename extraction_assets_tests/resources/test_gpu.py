@@ -81,10 +81,12 @@ def test_the_launchpad_shows_every_field_with_its_default_and_a_description() ->
         "vectorized": True,
         "num_workers": 8,
         "matmul_precision": "high",
-        "memory_budget_gb": None,
+        "memory_budget_gb": "none",
     }
     assert set(fields) == set(scaffolded)
-    assert all(field.description and field.description.endswith(".") for field in fields.values())
+    for name, field in fields.items():
+        default = "USE_VECTORIZED_EXTRACTION" if name == "vectorized" else f"Default: {scaffolded[name]}"
+        assert default in (field.description or ""), name
     assert not any(field.is_required for field in fields.values())
 
 
@@ -109,6 +111,11 @@ def test_an_old_configuration_with_some_or_empty_fields_means_the_defaults() -> 
 def test_the_vectorization_batch_is_auto_or_a_number_in_either_form(value: Any) -> None:
     assert _at_launch({"vectorization_batch_size": value})["vectorization_batch_size"] == 128
     assert _at_launch({"vectorization_batch_size": "auto"})["vectorization_batch_size"] == "auto"
+
+
+def test_the_memory_budget_is_none_or_a_number() -> None:
+    assert _at_launch({"memory_budget_gb": "none"})["memory_budget_gb"] is None
+    assert _at_launch({"memory_budget_gb": 2})["memory_budget_gb"] == 2.0
 
 
 def test_fields_take_their_value_from_an_environment_variable(monkeypatch: pytest.MonkeyPatch) -> None:
