@@ -137,6 +137,17 @@ class Lab:
             _kill(process)
         return bool(found)
 
+    def cancel(self, run_id: str) -> None:
+        """As the UI's button does."""
+        run = self.instance.get_run_by_id(run_id)
+        assert run is not None
+        self.instance.report_run_canceling(run)
+        assert self.instance.run_launcher.terminate(run_id)
+
+    def leftovers(self) -> list[Path]:
+        """Temporary files of writers."""
+        return list((self.home / self.settings.name).rglob(".*.tmp*"))
+
     def switch_on(self, *names: str) -> None:
         """Schedules and sensors, as the UI's switches do."""
         for name in names:

@@ -116,6 +116,14 @@ def test_a_killed_run_gives_back_its_slot_and_the_next_one_runs(lab: Lab) -> Non
     assert lab.kill_run(first)
     lab.wait_for_status(first, FAILURE)
     lab.wait_for_status(second, SUCCESS)
+    retry = wait_for("the daemon's retry", lambda: _children(lab, first))[0]
+    lab.wait_for_status(retry, SUCCESS)
+    assert lab.plan.missing_chunks() == []
+
+
+def _children(lab: Lab, run_id: str) -> list[str]:
+    """Runs that try a run again."""
+    return [run.run_id for run in lab.instance.get_runs() if run.parent_run_id == run_id]
 
 
 def test_the_schedule_computes_what_is_missing_and_the_merge_follows(lab: Lab, uninterrupted: Project) -> None:
@@ -133,3 +141,21 @@ def test_the_schedule_computes_what_is_missing_and_the_merge_follows(lab: Lab, u
 def _origin(lab: Lab, name: str) -> tuple[str, str]:
     (state,) = [state for state in lab.instance.all_instigator_state() if state.name == name]
     return state.instigator_origin_id, state.selector_id
+
+
+def test_a_canceled_run_leaves_whole_chunks_only_and_all_of_them_recorded(lab: Lab) -> None:
+    run_id = lab.launch_chunks(lab.settings.chunk_keys)
+    wait_for("chunks of the run", lambda: len(lab.durable()) > 30)
+    lab.cancel(run_id)
+    lab.wait_for_status(run_id, dg.DagsterRunStatus.CANCELED, seconds=30)
+    durable = lab.durable()
+    assert lab.leftovers() == []
+    table = sae_key(lab.settings, "topk", "top_k_table")
+    done = {key for key in lab.settings.chunk_keys if lab.plan.chunk_state("top_k_table", key, "topk") == "done"}
+    assert lab.instance.get_materialized_partitions(table) == done
+    assert 0 < len(done) < CHUNKS
+    time.sleep(2)
+    assert lab.durable() == durable  # no writer goes on
+    lab.command("run", "tiny", "--missing")
+    _unchanged(durable, lab.durable())
+    assert lab.plan.missing_chunks() == []

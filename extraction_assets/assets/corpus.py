@@ -23,7 +23,7 @@ from extraction_assets.plan import corpus_recipe, tokenizer_fingerprint
 from extraction_assets.recovery import this_host
 from extraction_assets.resources import ChunkStoreResource, GpuResource
 from extraction_assets.settings import STANDARD_LIBRARY, ExtractionSettings
-from extraction_assets.stores.chunk_store import ChunkStore, CurrentCorpus
+from extraction_assets.stores.chunk_store import ChunkStore, CurrentCorpus, SourceIdentity
 from extraction_assets.stores.corpus_files import StoredCorpus, write_corpus
 from extraction_assets.stores.fingerprints import fingerprint
 from extraction_assets.stores.sealed import DamagedFileError, writing
@@ -81,17 +81,17 @@ def materialize_corpus(
 ) -> tuple[CurrentCorpus, bool]:
     """The stored corpus, and whether an earlier one of the same text and settings was reused."""
     recipe, documents = corpus_recipe(settings), list(read_documents(settings.corpus.source))
-    source = fingerprint("documents", documents=documents)
+    source = source_identity(documents)
     try:
         current = store.current_corpus(settings.name)
     except DamagedFileError as error:
         logger.warning("tokenizing again: %s", error)
         current = None
-    if current is not None and (current.recipe, current.source) == (recipe, source):
+    if current is not None and (current.recipe, current.source) == (recipe, source.fingerprint):
         return current, True
     with writing(store.corpora):  # a corpus that no pointer names yet is not cleaned away
         stored = _tokenize(settings, store, documents, num_workers, logger)
-        new = CurrentCorpus(stored, recipe, source, _version(stored, current))
+        new = CurrentCorpus(stored, recipe, source.fingerprint, _version(stored, current), *source[1:])
         store.write_current_corpus(settings.name, new)
     return new, False
 
@@ -103,6 +103,12 @@ def _version(stored: StoredCorpus, earlier: CurrentCorpus | None) -> str:
         if stored.content_fingerprint(common) == earlier.corpus.content_fingerprint(common):
             return earlier.version
     return stored.manifest.fingerprint
+
+
+def source_identity(documents: Iterable[Document]) -> SourceIdentity:
+    """What tells one source text from another, and how large it is."""
+    found = list(documents)
+    return SourceIdentity(fingerprint("documents", documents=found), len(found), sum(len(text) for _, text in found))
 
 
 def read_documents(source: str) -> Iterable[Document]:

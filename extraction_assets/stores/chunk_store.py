@@ -17,6 +17,14 @@ SUFFIXES: dict[ChunkAsset, str] = {
 }
 
 
+class SourceIdentity(NamedTuple):
+    """What a corpus source held when it was read."""
+
+    fingerprint: str
+    documents: int
+    characters: int
+
+
 class CurrentCorpus(NamedTuple):
     """The corpus that an extraction uses, and what it was made from."""
 
@@ -27,6 +35,9 @@ class CurrentCorpus(NamedTuple):
     """Fingerprint of the documents."""
     version: str
     """Stays while samples are only added or dropped at the end."""
+    documents: int | None = None
+    """Documents of the source, and their characters; None where an earlier version of this package made the corpus."""
+    characters: int | None = None
 
 
 class ChunkStore:
@@ -80,8 +91,9 @@ class ChunkStore:
         try:
             pointer = json.loads(path.read_text("utf-8"))
             corpus = open_corpus(self.corpora, pointer["corpus"])
+            later = {name: pointer[name] for name in ("documents", "characters") if name in pointer}
             version = pointer.get("version", pointer["corpus"])
-            return CurrentCorpus(corpus, pointer["recipe"], pointer["source"], version)
+            return CurrentCorpus(corpus, pointer["recipe"], pointer["source"], version, **later)
         except FileNotFoundError as error:
             raise DamagedFileError(f"{error.filename} is gone: materialize the corpus of {extraction} again") from error
         except (json.JSONDecodeError, KeyError) as error:

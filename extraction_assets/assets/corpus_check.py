@@ -1,0 +1,67 @@
+"""A claim about the corpus that time can make wrong: its source is still what was tokenized."""
+
+import dagster as dg
+
+from extraction_assets.assets.corpus import read_documents, source_identity
+from extraction_assets.assets.faults import told
+from extraction_assets.assets.keys import corpus_key
+from extraction_assets.resources import ChunkStoreResource
+from extraction_assets.settings import ExtractionSettings
+from extraction_assets.stores.chunk_store import CurrentCorpus, SourceIdentity
+
+SOURCE_UNCHANGED = "source_has_not_changed"
+
+
+def build_corpus_check(settings: ExtractionSettings) -> dg.AssetChecksDefinition:
+    """Warns where the source has grown or changed since it was tokenized; part of every schedule's tick."""
+    on_schedule = dg.AutomationCondition.on_cron(settings.schedule) if settings.schedule else None
+
+    @dg.asset_check(
+        asset=corpus_key(settings),
+        name=SOURCE_UNCHANGED,
+        description="The source holds the text that was tokenized, no more and no other.",
+        automation_condition=on_schedule,
+    )
+    def source_has_not_changed(
+        context: dg.AssetCheckExecutionContext, chunk_store: ChunkStoreResource
+    ) -> dg.AssetCheckResult:
+        with told(context.retry_number):
+            current = chunk_store.open().current_corpus(settings.name)
+            now = source_identity(read_documents(settings.corpus.source))
+        return compare_sources(settings, current, now)
+
+    return source_has_not_changed
+
+
+def compare_sources(
+    settings: ExtractionSettings, current: CurrentCorpus | None, now: SourceIdentity
+) -> dg.AssetCheckResult:
+    """What the source holds ``now`` against what the current corpus was made from."""
+    if current is None:
+        sentence = "the corpus was never materialized"
+    elif current.source == now.fingerprint:
+        sentence = ""
+    else:
+        sentence = f"{_difference(current, now)}: materialize {settings.name}/corpus to run on it" + (
+            "" if len(current.corpus) < settings.evaluation_samples else _no_more(settings)
+        )
+    return dg.AssetCheckResult(
+        passed=not sentence,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=sentence or "the source is as it was tokenized",
+        metadata={"documents": now.documents, "characters": now.characters},
+    )
+
+
+def _no_more(settings: ExtractionSettings) -> str:
+    return f"; more than {settings.evaluation_samples} samples are run only where evaluation_samples is raised"
+
+
+def _difference(current: CurrentCorpus, now: SourceIdentity) -> str:
+    if current.documents is None or current.characters is None:
+        return "the source has changed"
+    verb = "grown" if now.characters > current.characters and now.documents >= current.documents else "changed"
+    return (
+        f"the source has {verb} from {current.documents} documents of {current.characters} characters to "
+        f"{now.documents} of {now.characters}"
+    )
