@@ -4,7 +4,6 @@ import dagster as dg
 
 from extraction_assets.assets.chunks import build_chunk_assets
 from extraction_assets.assets.corpus import build_corpus
-from extraction_assets.assets.corpus_check import build_corpus_check
 from extraction_assets.assets.examples import build_feature_examples
 from extraction_assets.assets.report import build_feature_report
 from extraction_assets.automation import build_automation
@@ -28,7 +27,5 @@ def build_definitions(settings: ExtractionSettings) -> dg.Definitions:
     """Assets of one extraction, whose settings carry a name and absolute paths."""
     merged = [build(settings, sae) for sae in settings.saes for build in (build_feature_examples, build_feature_report)]
     assets = [build_corpus(settings), build_chunk_assets(settings), *merged]
-    owned = dg.map_asset_specs(lambda spec: spec.replace_attributes(owners=settings.owners), assets)
-    return dg.Definitions.merge(
-        dg.Definitions(assets=list(owned), asset_checks=[build_corpus_check(settings)]), build_automation(settings)
-    )
+    owned = [own.map_asset_specs(lambda spec: spec.replace_attributes(owners=settings.owners)) for own in assets]
+    return dg.Definitions.merge(dg.Definitions(assets=owned), build_automation(settings))

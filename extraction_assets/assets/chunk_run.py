@@ -145,7 +145,7 @@ class ChunkRun:
         if pending is not None:
             for one in pending.written.result():
                 yield self._materialization(pending.key, one)
-            yield from pending.evaluations
+            yield from map(self._lineage.targeted, pending.evaluations)
 
     @cached_property
     def saes(self) -> dict[str, SAE]:
@@ -316,7 +316,8 @@ class ChunkRun:
             yield self._materialization(key, Written(target, metadata))
             if target.asset == "top_k_table":
                 for name, passed in read_record(path)["checks"].items():
-                    yield dg.AssetCheckEvaluation(target.key, name, passed, blocking=True, partition=key)
+                    evaluation = dg.AssetCheckEvaluation(target.key, name, passed, blocking=True, partition=key)
+                    yield self._lineage.targeted(evaluation)
 
 
 class _Pending(NamedTuple):

@@ -8,7 +8,7 @@ import dagster as dg
 from extraction_assets.assets.chunk_run import CHUNK_CHECKS, ChunkRun
 from extraction_assets.assets.faults import told
 from extraction_assets.assets.keys import REUSE_TAG, activations_key, chunk_partitions, corpus_key, sae_key
-from extraction_assets.assets.lineage import CodeVersions, Lineage
+from extraction_assets.assets.lineage import CodeVersions, Lineage, targeted
 from extraction_assets.assets.recorded_checks import recorded_checks
 from extraction_assets.plan import ExtractionPlan
 from extraction_assets.recovery import this_host
@@ -51,7 +51,8 @@ def build_chunk_assets(settings: ExtractionSettings) -> dg.AssetsDefinition:
                     yield from run.events(context.partition_keys, reuse=_resumes(context))
             else:  # "Execute" of the Checks tab: checks alone, and no partition
                 checks, keys = context.selected_asset_check_keys, _asked_for(context, settings)
-                yield from recorded_checks(plan, checks, keys, context.log)
+                for evaluation in recorded_checks(plan, checks, keys, context.log):
+                    yield targeted(context.instance, evaluation)
             yield from _check_outputs(context, settings)
 
     return extract_chunks

@@ -2,11 +2,12 @@
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import dagster as dg
 
+from extraction_assets.assets.corpus_check import compare_sources, source_check
 from extraction_assets.assets.faults import told
 from extraction_assets.assets.keys import SETTINGS_METADATA, corpus_key
 from extraction_assets.assets.lineage import CodeVersions
@@ -34,36 +35,53 @@ PACKING = "documents"
 def build_corpus(settings: ExtractionSettings) -> dg.AssetsDefinition:
     """The corpus asset of an extraction."""
 
-    @dg.asset(
-        key=corpus_key(settings),
+    @dg.multi_asset(
+        name=f"{settings.name}_corpus",
+        specs=[
+            dg.AssetSpec(
+                corpus_key(settings),
+                code_version=CodeVersions(settings).corpus,
+                kinds={"numpy"},
+                metadata={SETTINGS_METADATA: dg.MetadataValue.json(settings.model_dump(mode="json"))},
+                description="Tokenized samples with masks and document ids, in memory-mappable files.",
+            )
+        ],
+        check_specs=[source_check(settings)],
         group_name=settings.name,
-        code_version=CodeVersions(settings).corpus,
-        kinds={"numpy"},
-        metadata={SETTINGS_METADATA: dg.MetadataValue.json(settings.model_dump(mode="json"))},
+        can_subset=True,  # so that the check can be evaluated alone
     )
     def corpus(
         context: dg.AssetExecutionContext, gpu: GpuResource, chunk_store: ChunkStoreResource
-    ) -> dg.MaterializeResult:
-        """Tokenized samples with masks and document ids, in memory-mappable files."""
+    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+        """Reads and tokenizes the source, or only compares it with what was tokenized."""
         store = chunk_store.open()
         with told(context.retry_number):
-            context.instance.add_run_tags(context.run.run_id, this_host())
-            check_settings(settings)
-            current, reused = materialize_corpus(settings, store, gpu.num_workers, context.log)
-        stored, arrays = current.corpus, current.corpus.arrays
-        return dg.MaterializeResult(
-            metadata={
-                "samples": len(stored),
-                "tokens": int(arrays.attention_mask.sum()),
-                "documents": len(set(arrays.document_numbers.tolist())),
-                "max_length": settings.corpus.max_length,
-                "reused": reused,
-                "path": dg.MetadataValue.path(str(stored.folder)),
-            },
-            data_version=dg.DataVersion(current.version),
-        )
+            if context.selected_asset_keys:
+                context.instance.add_run_tags(context.run.run_id, this_host())
+                check_settings(settings)
+                current, reused = materialize_corpus(settings, store, gpu.num_workers, context.log)
+                yield _result(settings, current, reused)
+            if context.selected_asset_check_keys:
+                now = source_identity(read_documents(settings.corpus.source))
+                yield compare_sources(settings, store.current_corpus(settings.name), now)
 
     return corpus
+
+
+def _result(settings: ExtractionSettings, current: CurrentCorpus, reused: bool) -> dg.MaterializeResult:
+    arrays = current.corpus.arrays
+    return dg.MaterializeResult(
+        asset_key=corpus_key(settings),
+        metadata={
+            "samples": len(current.corpus),
+            "tokens": int(arrays.attention_mask.sum()),
+            "documents": len(set(arrays.document_numbers.tolist())),
+            "max_length": settings.corpus.max_length,
+            "reused": reused,
+            "path": dg.MetadataValue.path(str(current.corpus.folder)),
+        },
+        data_version=dg.DataVersion(current.version),
+    )
 
 
 def check_settings(settings: ExtractionSettings) -> None:

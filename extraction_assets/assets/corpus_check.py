@@ -2,35 +2,21 @@
 
 import dagster as dg
 
-from extraction_assets.assets.corpus import read_documents, source_identity
-from extraction_assets.assets.faults import told
 from extraction_assets.assets.keys import corpus_key
-from extraction_assets.resources import ChunkStoreResource
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import CurrentCorpus, SourceIdentity
 
 SOURCE_UNCHANGED = "source_has_not_changed"
 
 
-def build_corpus_check(settings: ExtractionSettings) -> dg.AssetChecksDefinition:
-    """Warns where the source has grown or changed since it was tokenized; part of every schedule's tick."""
-    on_schedule = dg.AutomationCondition.on_cron(settings.schedule) if settings.schedule else None
-
-    @dg.asset_check(
+def source_check(settings: ExtractionSettings) -> dg.AssetCheckSpec:
+    """Evaluated when the corpus is materialized, alone in the UI, and with every tick of the schedule."""
+    return dg.AssetCheckSpec(
+        SOURCE_UNCHANGED,
         asset=corpus_key(settings),
-        name=SOURCE_UNCHANGED,
         description="The source holds the text that was tokenized, no more and no other.",
-        automation_condition=on_schedule,
+        automation_condition=dg.AutomationCondition.on_cron(settings.schedule) if settings.schedule else None,
     )
-    def source_has_not_changed(
-        context: dg.AssetCheckExecutionContext, chunk_store: ChunkStoreResource
-    ) -> dg.AssetCheckResult:
-        with told(context.retry_number):
-            current = chunk_store.open().current_corpus(settings.name)
-            now = source_identity(read_documents(settings.corpus.source))
-        return compare_sources(settings, current, now)
-
-    return source_has_not_changed
 
 
 def compare_sources(
@@ -46,6 +32,8 @@ def compare_sources(
             "" if len(current.corpus) < settings.evaluation_samples else _no_more(settings)
         )
     return dg.AssetCheckResult(
+        asset_key=corpus_key(settings),
+        check_name=SOURCE_UNCHANGED,
         passed=not sentence,
         severity=dg.AssetCheckSeverity.WARN,
         description=sentence or "the source is as it was tokenized",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
 from extraction_assets.assets.keys import activations_key, corpus_key, sae_key
 from extraction_assets.plan import ExtractionPlan
@@ -92,6 +93,10 @@ class Lineage:
         self._versions = CodeVersions(plan.settings)
         self._corpus_pointer = _pointer(instance, corpus_key(plan.settings), None)
 
+    def targeted(self, evaluation: dg.AssetCheckEvaluation) -> dg.AssetCheckEvaluation:
+        """See the function of this name; ask after the materialization was recorded."""
+        return targeted(self._instance, evaluation)
+
     def tags(self, asset: ChunkAsset, sae: str | None, key: str) -> dict[str, str]:
         """Tags of the event of a chunk; ask after the upstream event of the same run, if there is one, was recorded."""
         upstream, version, pointer = self._upstream(asset, sae, key)
@@ -122,9 +127,33 @@ class Lineage:
         return upstream, self._data_version("sae_features", sae, key), _pointer(self._instance, upstream, key)
 
 
+def targeted(instance: dg.DagsterInstance, evaluation: dg.AssetCheckEvaluation) -> dg.AssetCheckEvaluation:
+    """An evaluation that names the latest materialization of its chunk; without one Dagster takes it for outdated."""
+    record = _latest(instance, evaluation.asset_key, evaluation.partition)
+    if record is None:
+        return evaluation
+    return dg.AssetCheckEvaluation(
+        asset_key=evaluation.asset_key,
+        check_name=evaluation.check_name,
+        passed=evaluation.passed,
+        metadata=evaluation.metadata,
+        target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
+            storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
+        ),
+        severity=evaluation.severity,
+        description=evaluation.description,
+        blocking=evaluation.blocking,
+        partition=evaluation.partition,
+    )
+
+
 def _pointer(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | None) -> str:
     """Storage id of the latest event of an asset, as Dagster writes it into tags."""
+    record = _latest(instance, key, partition)
+    return "NULL" if record is None else str(record.storage_id)
+
+
+def _latest(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | None) -> dg.EventLogRecord | None:
     partitions = None if partition is None else [partition]
     filters = dg.AssetRecordsFilter(asset_key=key, asset_partitions=partitions)
-    records = instance.fetch_materializations(filters, limit=1).records
-    return str(records[0].storage_id) if records else "NULL"
+    return next(iter(instance.fetch_materializations(filters, limit=1).records), None)

@@ -64,6 +64,6 @@ def test_it_is_part_of_the_schedules_tick(tiny_folder: Path) -> None:
 
     key = dg.AssetCheckKey(dg.AssetKey(["tiny", "corpus"]), "source_has_not_changed")
     for cron in (None, "0 2 * * *"):
-        checks = build_definitions(make_settings(tiny_folder, schedule=cron)).asset_checks or []
-        (spec,) = [spec for check in checks for spec in check.check_specs if spec.key == key]
+        assets = build_definitions(make_settings(tiny_folder, schedule=cron)).assets or []
+        (spec,) = [spec for own in assets for spec in getattr(own, "check_specs", []) if spec.key == key]
         assert (spec.automation_condition is not None) is (cron is not None)

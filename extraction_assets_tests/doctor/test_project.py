@@ -92,6 +92,9 @@ def test_a_dagster_yaml_that_cannot_be_read_is_a_problem_for_every_check_that_ne
 def test_a_pool_without_a_limit_is_a_warning_until_it_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGSTER_HOME", "")
     folder = prepare_dagster_home()
+    assert [finding.text for finding in doctor_instance.check_pools()] == ["pool gpu: 1 at once"]
+    with dg.DagsterInstance.from_config(str(folder)) as instance:
+        instance.event_log_storage.delete_concurrency_limit("gpu")
     (finding,) = doctor_instance.check_pools()
     assert finding.level == "warning"
     assert "does not hold to the default (1)" in finding.text
@@ -165,7 +168,7 @@ def test_a_database_is_looked_at_and_never_made(home: Path) -> None:
     assert not home.exists()
     open_database(f"sqlite:///{home}/results.sqlite").dispose()
     (finding,) = doctor_project.check_database()
-    assert (finding.level, finding.text.endswith(", schema 0001")) == ("ok", True)
+    assert (finding.level, finding.text.endswith(", schema 0002")) == ("ok", True)
 
 
 def test_a_newer_schema_is_a_problem(home: Path) -> None:

@@ -20,7 +20,7 @@ def _merged_once(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("merged") / "home"
     (folder / "dagster").mkdir(parents=True)
     with dg.DagsterInstance.from_config(str(folder / "dagster")) as instance:  # the one that commands find
-        Project(make_settings(tiny_folder), folder, instance).everything()
+        Project(make_settings(tiny_folder), folder, instance=instance).everything()
     return folder
 
 
