@@ -16,7 +16,7 @@ demo: $(INSTALLED)
 	@echo "The UI with the history of these runs: make ui, then http://127.0.0.1:3000"
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-ui: $(INSTALLED)
 	$(BIN)/python -m pytest --ui extraction_assets_tests/ui

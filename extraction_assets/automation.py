@@ -10,7 +10,7 @@ from extraction_assets.assets.chunk_run import chunk_targets
 from extraction_assets.assets.keys import REUSE_TAG, corpus_key
 from extraction_assets.assets.pending import Pending, range_tags, ranges
 from extraction_assets.plan import CorpusNotReady, ExtractionPlan
-from extraction_assets.recovery import alive_runs, fail_dead_runs, works_on
+from extraction_assets.recovery import alive_runs, fail_dead_runs, run_to_be_retried, unfinished_backfill, works_on
 from extraction_assets.resources import ChunkStoreResource
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.sealed import DamagedFileError
@@ -52,12 +52,11 @@ def build_schedule(settings: ExtractionSettings) -> dg.ScheduleDefinition:
     def missing_chunks(
         context: dg.ScheduleEvaluationContext, chunk_store: ChunkStoreResource
     ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-        fail_dead_runs(
-            context.instance, works_on(context.instance, settings.name)
-        )  # or what is requested would queue behind them
-        alive = alive_runs(context.instance, works_on(context.instance, settings.name))
-        if alive:
-            yield dg.SkipReason(f"run {alive[0].run_id} of {settings.name} still waits or goes on")
+        # Dead ones first, or what is requested would queue behind them.
+        fail_dead_runs(context.instance, works_on(context.instance, settings.name))
+        reason = _reason_to_wait(context.instance, settings.name)
+        if reason:
+            yield dg.SkipReason(reason)
             return
         requests = list(requests_of_missing(settings, chunk_store, context.instance))
         yield from requests
@@ -65,6 +64,19 @@ def build_schedule(settings: ExtractionSettings) -> dg.ScheduleDefinition:
             yield dg.SkipReason(f"no chunk of {settings.name} is missing")
 
     return missing_chunks
+
+
+def _reason_to_wait(instance: dg.DagsterInstance, extraction: str) -> str | None:
+    """What is under way already and would do the same."""
+    own = works_on(instance, extraction)
+    alive = alive_runs(instance, own)
+    if alive:
+        return f"run {alive[0].run_id} of {extraction} still waits or goes on"
+    backfill = unfinished_backfill(instance, extraction)
+    if backfill:
+        return f"backfill {backfill} of {extraction} has not ended"
+    retried = run_to_be_retried(instance, own)
+    return f"run {retried} of {extraction} is about to be tried again" if retried else None
 
 
 def requests_of_missing(
@@ -76,7 +88,8 @@ def requests_of_missing(
     try:
         pending = Pending(ExtractionPlan(settings, chunk_store.open()), instance)
     except (CorpusNotReady, DamagedFileError):
-        assets = [corpus_key(settings), *(target.key for target in chunk_targets(settings))]
+        kept = [target.key for target in chunk_targets(settings) if getattr(settings.keep, target.asset)]
+        assets = [corpus_key(settings), *kept]
         yield dg.RunRequest(asset_selection=assets, tags={**tags, **range_tags(settings.chunk_keys)})
         return
     for keys in ranges(settings.chunk_keys, pending.keys, settings.partitions_per_run):

@@ -7,12 +7,15 @@ from typing import NamedTuple
 
 import dagster as dg
 import psutil
+from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, BulkActionsFilter, BulkActionStatus
+
+MAX_RETRIES_TAG = "dagster/max_retries"
 
 HOST_TAG = "extraction_assets/host"
-"""Run tag: the host whose process ids a run's events hold."""
+"""Run tag: the host whose process ids a run's events hold, and the run's own id, since retries inherit tags."""
 
-SILENT_SECONDS = 180.0
-"""How long a run may be started without a word of its process."""
+SILENT_SECONDS = 360.0
+"""How long a run may be started without a word of its process; run monitoring ends what does not start in 300."""
 
 _EXTRACTION_ASSETS = {"corpus", "model_activations"}
 _SAE_ASSETS = {"sae_features", "top_k_table", "feature_examples", "feature_report"}
@@ -44,11 +47,19 @@ def dead_runs(
 
 
 def fail_dead_runs(
-    instance: dg.DagsterInstance, concerns: Callable[[dg.DagsterRun], bool] = lambda _run: True
+    instance: dg.DagsterInstance,
+    concerns: Callable[[dg.DagsterRun], bool] = lambda _run: True,
+    *,
+    retried: bool = True,
 ) -> list[DeadRun]:
-    """Marks dead runs as failed (canceled, where that was under way), which gives back their slots in pools."""
-    found = list(dead_runs(instance, concerns))
+    """Marks dead runs as failed (canceled, where that was under way), which gives back their slots in pools.
+
+    The daemon tries them again where it is set up to, unless ``retried`` is false.
+    """
+    found = [dead for dead in dead_runs(instance, concerns) if _goes_on(instance, dead.run)]
     for run, why in found:
+        if not retried:
+            instance.add_run_tags(run.run_id, {MAX_RETRIES_TAG: "0"})
         message = f"{why}: the run was marked as ended. What it made durable is kept; run the missing chunks"
         if run.status == dg.DagsterRunStatus.CANCELING:
             instance.report_run_canceled(run, message)
@@ -82,9 +93,28 @@ def belongs_to(key: dg.AssetKey, extraction: str, sae: str | None = None) -> boo
     return len(path) == 3 and path[2] in _SAE_ASSETS and sae in (None, path[1])
 
 
-def this_host() -> dict[str, str]:
-    """Tags of a run of this host."""
-    return {HOST_TAG: socket.gethostname()}
+def note_host(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Note on a run that this host works on it."""
+    instance.add_run_tags(run_id, {HOST_TAG: _host_tag(run_id)})
+
+
+def _host_tag(run_id: str) -> str:
+    return f"{socket.gethostname()} {run_id}"
+
+
+def unfinished_backfill(instance: dg.DagsterInstance, extraction: str) -> str | None:
+    """The id of a backfill of an extraction's assets that has not ended: it may be between two runs."""
+    pending = [status for status in BulkActionStatus if status not in BULK_ACTION_TERMINAL_STATUSES]
+    for backfill in instance.get_backfills(filters=BulkActionsFilter(statuses=pending)):
+        if any(belongs_to(key, extraction) for key in backfill.asset_selection or ()):
+            return backfill.backfill_id
+    return None
+
+
+def run_to_be_retried(instance: dg.DagsterInstance, concerns: Callable[[dg.DagsterRun], bool]) -> str | None:
+    """The id of a failed run that the daemon is about to try again."""
+    failed = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]), limit=50)
+    return next((run.run_id for run in failed if run.is_complete_and_waiting_to_retry and concerns(run)), None)
 
 
 class _Process(NamedTuple):
@@ -94,10 +124,16 @@ class _Process(NamedTuple):
 
 
 def _is_of_this_host(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
-    if HOST_TAG in run.tags:
-        return run.tags[HOST_TAG] == socket.gethostname()
-    # Dagster's own storages are files of this host; others are servers that hosts may share.
-    return type(instance.run_storage).__module__.split(".")[0] == "dagster"
+    # Dagster's own storages are files of this host, whatever its name is now; others are servers that hosts may share.
+    if type(instance.run_storage).__module__.split(".")[0] == "dagster":
+        return True
+    return run.tags.get(HOST_TAG) == _host_tag(run.run_id)
+
+
+def _goes_on(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Whether a run whose process is gone has not ended meanwhile, by itself: a dead process changes nothing more."""
+    now = instance.get_run_by_id(run.run_id)
+    return now is not None and now.status in _ALIVE
 
 
 def _processes(instance: dg.DagsterInstance, run_id: str) -> list[_Process]:
@@ -131,10 +167,15 @@ def _is_alive(process: _Process) -> bool:
 
 def _selected(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[dg.AssetKey]:
     """Assets that a run makes: those it was asked for, else those of all its steps."""
+    yield from (check.asset_key for check in run.asset_check_selection or ())
     if run.asset_selection is not None or run.execution_plan_snapshot_id is None:
         yield from run.asset_selection or ()
         return
     for step in instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id).steps:
         for output in step.outputs:
-            if output.properties is not None and output.properties.asset_key is not None:
+            if output.properties is None:
+                continue
+            if output.properties.asset_key is not None:
                 yield output.properties.asset_key
+            if output.properties.asset_check_key is not None:
+                yield output.properties.asset_check_key.asset_key

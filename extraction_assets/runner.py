@@ -11,10 +11,9 @@ from extraction_assets.assets.chunk_run import chunk_targets
 from extraction_assets.assets.keys import REUSE_TAG, corpus_key, sae_key
 from extraction_assets.assets.pending import Pending, range_tags, ranges
 from extraction_assets.plan import ExtractionPlan
-from extraction_assets.recovery import DeadRun, fail_dead_runs, this_host, works_on
+from extraction_assets.recovery import MAX_RETRIES_TAG, DeadRun, fail_dead_runs, works_on
 from extraction_assets.settings import ExtractionSettings
 
-MAX_RETRIES_TAG = "dagster/max_retries"
 GPU_OPTIONS = ("device", "batch_size", "vectorization_batch_size", "vectorized")
 
 
@@ -85,7 +84,7 @@ class Runner:
 
     def recover(self) -> list[DeadRun]:
         """Ends earlier runs of this extraction whose process has died."""
-        return fail_dead_runs(self._instance, works_on(self._instance, self._settings.name))
+        return fail_dead_runs(self._instance, works_on(self._instance, self._settings.name), retried=False)
 
     def _pending(self) -> Pending:
         return Pending(self._plan(), self._instance)
@@ -103,7 +102,7 @@ class Runner:
             run_config={**self._config, **(config or {})},
             instance=self._instance,
             asset_selection=keys,
-            tags={**this_host(), MAX_RETRIES_TAG: "0", **(tags or {})},  # the daemon cannot retry what this process ran
+            tags={MAX_RETRIES_TAG: "0", **(tags or {})},  # the daemon cannot retry what this process ran
             raise_on_error=False,
         )
         if not result.success:

@@ -112,21 +112,33 @@ class ChunkRun:
         settings = self.plan.settings
         total = sum(len(range(*settings.chunk_rows(key).indices(settings.evaluation_samples))) for key in keys)
         with progress("chunks", total, "samples", self._logger) as update:
-            for key in keys:
-                if reuse and all(self.plan.chunk_state(t.asset, key, t.sae) == "done" for t in self._targets):
-                    update(len(self.plan.samples(key).token_ids))
-                    yield from self._recorded_again(key, self._targets)
-                    continue
-                outcome = yield from self._computed(key, update)
+            try:
+                for key in keys:
+                    yield from self._events_of(key, update, reuse=reuse)
                 yield from self._durable()
-                yield from outcome.refusals()
-                written = self._writer.submit(self._write, key, self._targets, outcome)
-                self._pending = _Pending(key, written, outcome.evaluations)
-            yield from self._durable()
+            except (Exception, dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
+                yield from self._durable()  # what was computed before is recorded, whatever has happened since
+                raise
 
-    def _computed(self, key: str, update: Callable[[int], None]) -> Generator[Event, None, "_Outcome"]:
+    def _events_of(self, key: str, update: Callable[[int], None], *, reuse: bool) -> Iterator[Event]:
+        """Computes what a chunk lacks and hands it to the writer; with ``reuse``, what is there is only recorded."""
+        done = [t for t in self._targets if reuse and self.plan.chunk_state(t.asset, key, t.sae) == "done"]
+        lacking = [target for target in self._targets if target not in done]
+        yield from self._recorded_again(key, done)
+        if not lacking:
+            update(len(self.plan.samples(key).token_ids))
+            return
+        outcome = yield from self._computed(key, lacking, update)
+        yield from self._durable()
+        yield from outcome.refusals()
+        written = self._writer.submit(self._write, key, lacking, outcome)
+        self._pending = _Pending(key, written, outcome.evaluations)
+
+    def _computed(
+        self, key: str, targets: list[Target], update: Callable[[int], None]
+    ) -> Generator[Event, None, "_Outcome"]:
         """Computes a chunk; between its batches, yields the events of the chunk before as soon as it is durable."""
-        steps = self._compute(key, self._targets)
+        steps = self._compute(key, targets)
         try:
             while True:
                 update(next(steps))
@@ -135,17 +147,15 @@ class ChunkRun:
         except StopIteration as finished:
             outcome: _Outcome = finished.value
             return outcome
-        except (Exception, dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
-            yield from self._durable()  # what was computed before is recorded, whatever happens to this chunk
-            raise
 
     def _durable(self) -> Iterator[Event]:
         """Waits for the files of the chunk that is being written, if there is one, and gives its events."""
-        pending, self._pending = self._pending, None
+        pending = self._pending
         if pending is not None:
             for one in pending.written.result():
                 yield self._materialization(pending.key, one)
             yield from map(self._lineage.targeted, pending.evaluations)
+            self._pending = None  # only now: an interrupt on the way must not lose the record
 
     @cached_property
     def saes(self) -> dict[str, SAE]:
@@ -225,6 +235,8 @@ class ChunkRun:
         tasks, records = [], {}
         for name, sae in self.saes.items():
             own = {target.asset for target in targets if target.sae == name}
+            if not own:
+                continue
             stored = None
             if own == {"top_k_table"} and self.plan.chunk_state("sae_features", key, name) == "done":
                 path = self.plan.chunk_path("sae_features", key, name)

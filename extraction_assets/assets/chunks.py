@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 
 from extraction_assets.assets.chunk_run import CHUNK_CHECKS, ChunkRun
+from extraction_assets.assets.corpus import materialize_corpus
 from extraction_assets.assets.faults import told
 from extraction_assets.assets.keys import REUSE_TAG, activations_key, chunk_partitions, corpus_key, sae_key
 from extraction_assets.assets.lineage import CodeVersions, Lineage, targeted
 from extraction_assets.assets.recorded_checks import recorded_checks
 from extraction_assets.plan import ExtractionPlan
-from extraction_assets.recovery import this_host
+from extraction_assets.recovery import note_host
 from extraction_assets.resources import ChunkStoreResource, GpuResource
 from extraction_assets.settings import ExtractionSettings
 
@@ -39,8 +40,12 @@ def build_chunk_assets(settings: ExtractionSettings) -> dg.AssetsDefinition:
         """Runs chunks through the model and the SAEs, and records each as soon as its files are durable."""
         with told(context.retry_number):
             _refuse_merge_in_one_run(context, settings)
-            context.instance.add_run_tags(context.run.run_id, this_host())
-            plan = ExtractionPlan(settings, chunk_store.open())
+            note_host(context.instance, context.run.run_id)
+            store = chunk_store.open()
+            if corpus_key(settings) in (context.run.asset_selection or ()):
+                # Without activations nothing selected lies between, and Dagster may take this step first.
+                materialize_corpus(settings, store, gpu.num_workers, context.log)
+            plan = ExtractionPlan(settings, store)
             selected = context.selected_asset_keys
             if selected:
                 lineage = Lineage(context.instance, plan)

@@ -21,7 +21,7 @@ from extraction_assets.engine.corpus import (
 from extraction_assets.engine.language_model import resolve_checkpoint
 from extraction_assets.engine.preflight import check_combination
 from extraction_assets.plan import corpus_recipe, tokenizer_fingerprint
-from extraction_assets.recovery import this_host
+from extraction_assets.recovery import note_host
 from extraction_assets.resources import ChunkStoreResource, GpuResource
 from extraction_assets.settings import STANDARD_LIBRARY, ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore, CurrentCorpus, SourceIdentity
@@ -55,9 +55,9 @@ def build_corpus(settings: ExtractionSettings) -> dg.AssetsDefinition:
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         """Reads and tokenizes the source, or only compares it with what was tokenized."""
         store = chunk_store.open()
+        note_host(context.instance, context.run.run_id)
         with told(context.retry_number):
             if context.selected_asset_keys:
-                context.instance.add_run_tags(context.run.run_id, this_host())
                 check_settings(settings)
                 current, reused = materialize_corpus(settings, store, gpu.num_workers, context.log)
                 yield _result(settings, current, reused)

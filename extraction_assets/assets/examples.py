@@ -32,7 +32,7 @@ from extraction_assets.engine.language_model import resolve_checkpoint
 from extraction_assets.engine.shapes import FeatureStatistics, TopKTable
 from extraction_assets.engine.statistics import merge_statistics
 from extraction_assets.plan import ExtractionPlan
-from extraction_assets.recovery import this_host
+from extraction_assets.recovery import note_host
 from extraction_assets.resources import ChunkStoreResource, ResultsResource
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_files import read_record, read_table
@@ -83,7 +83,7 @@ def build_feature_examples(settings: ExtractionSettings, sae: str) -> dg.AssetsD
         context: dg.AssetExecutionContext, chunk_store: ChunkStoreResource, results: ResultsResource
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
         """The strongest examples of every feature over the whole corpus, with statistics, in the results database."""
-        context.instance.add_run_tags(context.run.run_id, this_host())
+        note_host(context.instance, context.run.run_id)
         try:
             with told(context.retry_number):
                 plan = ExtractionPlan(settings, chunk_store.open())

@@ -7,6 +7,7 @@ its fingerprint to say (``ExtractionPlan.chunk_state``), which covers every byte
 """
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkAsset
 from extraction_assets.stores.fingerprints import fingerprint
 
+_PAGE_EVENTS = 1000
 _END_BYTES = 1 << 16
 """Bytes at either end of a checkpoint's files that tell whether it was replaced: header and last weights."""
 
@@ -102,18 +104,12 @@ class Lineage:
         upstream, version, pointer = self._upstream(asset, sae, key)
         name = upstream.to_user_string()
         return {
-            "dagster/data_version": self._data_version(asset, sae, key),
+            "dagster/data_version": data_version(self._plan, asset, sae, key),
             "dagster/data_version_is_user_provided": "true",
             "dagster/code_version": self._versions.chunk(asset, sae),
             f"dagster/input_data_version/{name}": version,
             f"dagster/input_event_pointer/{name}": pointer,
         }
-
-    def _data_version(self, asset: ChunkAsset, sae: str | None, key: str) -> str:
-        if asset == "model_activations":
-            # Not the file's fingerprint, which names the hooks: one hook more changes nothing for who reads another.
-            return self._plan.outputs_fingerprint(key)
-        return self._plan.chunk_fingerprint(asset, key, sae)
 
     def _upstream(self, asset: ChunkAsset, sae: str | None, key: str) -> tuple[dg.AssetKey, str, str]:
         """What a chunk asset is made from: its key, data version and latest event."""
@@ -122,9 +118,39 @@ class Lineage:
             return corpus_key(settings), self._plan.corpus_version, self._corpus_pointer
         if asset == "sae_features":
             upstream = activations_key(settings)
-            return upstream, self._data_version("model_activations", None, key), _pointer(self._instance, upstream, key)
+            return (
+                upstream,
+                data_version(self._plan, "model_activations", None, key),
+                _pointer(self._instance, upstream, key),
+            )
         upstream = sae_key(settings, str(sae), "sae_features")
-        return upstream, self._data_version("sae_features", sae, key), _pointer(self._instance, upstream, key)
+        return upstream, data_version(self._plan, "sae_features", sae, key), _pointer(self._instance, upstream, key)
+
+
+def data_version(plan: ExtractionPlan, asset: ChunkAsset, sae: str | None, key: str) -> str:
+    """What tells one content of a chunk from another."""
+    if asset == "model_activations":
+        # Not the file's fingerprint, which names the hooks: one hook more changes nothing for who reads another.
+        return plan.outputs_fingerprint(key)
+    return plan.chunk_fingerprint(asset, key, sae)
+
+
+def recorded_versions(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, wanted: Collection[str]
+) -> dict[str, tuple[str | None, str | None]]:
+    """Data and code version of the latest event of each partition of an asset that has one."""
+    found: dict[str, tuple[str | None, str | None]] = {}
+    cursor = None
+    while True:
+        page = instance.fetch_materializations(asset, limit=_PAGE_EVENTS, cursor=cursor)
+        for record in page.records:
+            event, partition = record.asset_materialization, record.partition_key
+            if event is not None and partition in wanted and partition not in found:
+                tags = event.tags or {}
+                found[str(partition)] = tags.get("dagster/data_version"), tags.get("dagster/code_version")
+        if not page.has_more or len(found) == len(wanted):
+            return found
+        cursor = page.cursor
 
 
 def targeted(instance: dg.DagsterInstance, evaluation: dg.AssetCheckEvaluation) -> dg.AssetCheckEvaluation:

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionResolvedStatus
 
-from extraction_assets.assets.chunk_run import CHUNK_CHECKS, chunk_targets
+from extraction_assets.assets.chunk_run import CHUNK_CHECKS, Target, chunk_targets
 from extraction_assets.assets.keys import chunk_partitions
+from extraction_assets.assets.lineage import CodeVersions, data_version, recorded_versions
 from extraction_assets.plan import ExtractionPlan
 from extraction_assets.settings import ExtractionSettings
 
@@ -21,7 +22,7 @@ class Pending:
     def __init__(self, plan: ExtractionPlan, instance: dg.DagsterInstance) -> None:
         self._plan = plan
         self._targets = chunk_targets(plan.settings)
-        self._recorded = {t.key: instance.get_materialized_partitions(t.key) for t in self._targets}
+        self._recorded = {target.key: _recorded(instance, plan, target) for target in self._targets}
         for target in self._targets:
             if target.asset == "top_k_table":
                 self._recorded[target.key] &= _checked(instance, target.key, plan.settings)
@@ -45,6 +46,16 @@ class Pending:
                 for key in keys
             )
         ]
+
+
+def _recorded(instance: dg.DagsterInstance, plan: ExtractionPlan, target: Target) -> set[str]:
+    """Chunks whose latest event says what is current: after a change of settings and back it says something else."""
+    keys = set(plan.settings.chunk_keys)
+    code = CodeVersions(plan.settings).chunk(target.asset, target.sae)
+    found = recorded_versions(instance, target.key, keys)
+    return {
+        key for key, versions in found.items() if versions == (data_version(plan, target.asset, target.sae, key), code)
+    }
 
 
 def _checked(instance: dg.DagsterInstance, table: dg.AssetKey, settings: ExtractionSettings) -> set[str]:

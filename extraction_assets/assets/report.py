@@ -30,6 +30,7 @@ from extraction_assets.database.queries import (
     find_feature,
     readable_features,
 )
+from extraction_assets.recovery import note_host
 from extraction_assets.resources import ChunkStoreResource, ResultsResource
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.fingerprints import fingerprint
@@ -63,6 +64,7 @@ def build_feature_report(settings: ExtractionSettings, sae: str) -> dg.AssetsDef
     ) -> dg.MaterializeResult:
         """An HTML page: how often features fire, and fifty of them with their strongest samples shaded."""
         path = chunk_store.open().asset_folder(settings.name, "feature_report", sae) / "report.html"
+        note_host(context.instance, context.run.run_id)
         with told(context.retry_number):
             with results.open() as engine, engine.connect() as connection:
                 extraction = find_extraction(connection, settings.name, sae)

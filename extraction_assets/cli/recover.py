@@ -10,7 +10,7 @@ from extraction_assets.home import prepare_dagster_home
 def recover() -> None:
     """Mark runs as ended whose process was killed or has crashed, and give back their slots.
 
-    The sensor NAME_recovery of every extraction does the same while the daemon runs.
+    The sensor NAME_recovery of every declared extraction does the same while the daemon runs.
     """
     prepare_dagster_home()
     import dagster as dg

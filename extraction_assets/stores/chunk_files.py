@@ -158,7 +158,10 @@ def _write_safetensors(path: Path, tensors: dict[str, Tensor], record: Record) -
     """One metadata entry alone: safetensors writes several in no fixed order."""
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     metadata = {_RECORD: _record_json(record)}
-    return write_sealed(path, lambda temporary: save_file(contiguous, temporary, metadata=metadata))
+    try:
+        return write_sealed(path, lambda temporary: save_file(contiguous, temporary, metadata=metadata))
+    except SafetensorError as error:  # what the disk said, such as that it is full
+        raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def _read_safetensors(path: Path, fingerprint: str) -> tuple[dict[str, Tensor], Record]:

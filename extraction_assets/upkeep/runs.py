@@ -1,9 +1,8 @@
 """Runs and backfills of an extraction that have not ended, and its history."""
 
 import dagster as dg
-from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, BulkActionsFilter, BulkActionStatus
 
-from extraction_assets.recovery import alive_runs, belongs_to, works_on
+from extraction_assets.recovery import alive_runs, belongs_to, unfinished_backfill, works_on
 
 
 class RunAlive(ValueError):
@@ -17,13 +16,12 @@ def refuse_while_alive(instance: dg.DagsterInstance, extraction: str) -> None:
             f"run {run.run_id[:8]} of {extraction} is {run.status.value.lower()}: wait for it or cancel it, or use "
             "--force if no process works on it"
         )
-    pending = [status for status in BulkActionStatus if status not in BULK_ACTION_TERMINAL_STATUSES]
-    for backfill in instance.get_backfills(filters=BulkActionsFilter(statuses=pending)):
-        if any(belongs_to(key, extraction) for key in backfill.asset_selection or ()):
-            raise RunAlive(
-                f"backfill {backfill.backfill_id} of {extraction} has not ended: wait for it or cancel it, or use "
-                "--force if no daemon will go on with it"
-            )
+    backfill = unfinished_backfill(instance, extraction)
+    if backfill:
+        raise RunAlive(
+            f"backfill {backfill} of {extraction} has not ended: wait for it or cancel it, or use --force if no daemon "
+            "will go on with it"
+        )
 
 
 def history(instance: dg.DagsterInstance, extraction: str, sae: str | None = None) -> list[dg.AssetKey]:

@@ -2,9 +2,7 @@
 
 import fcntl
 import multiprocessing
-import os
 import random
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -141,7 +139,7 @@ def test_a_process_killed_at_many_moments_loses_only_what_it_was_doing(
         process = processes.Process(target=_run_from, args=(settings, home, settings.chunk_keys.index(keys[0])))
         process.start()
         time.sleep(moments.uniform(0.5, 3.0))
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         process.join()
         kills += 1
         now = project.files("tiny/**/[!.]*-*")
