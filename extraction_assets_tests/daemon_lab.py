@@ -101,11 +101,15 @@ class Lab:
     def launch_chunks(self, keys: Sequence[str], **tags: str) -> str:
         """Queues a run of the chunk assets over a contiguous range; its id."""
         span = {"dagster/asset_partition_range_start": keys[0], "dagster/asset_partition_range_end": keys[-1]}
-        before = {run.run_id for run in self.instance.get_runs()}
+        before = self._first_attempts()
         job = f"{self.settings.name}_extract"
         self.dagster("job", "launch", "-m", "lab.definitions", "-j", job, "--tags", json.dumps({**span, **tags}))
-        (new,) = {run.run_id for run in self.instance.get_runs()} - before
+        (new,) = self._first_attempts() - before
         return new
+
+    def _first_attempts(self) -> set[str]:
+        """Runs that the daemon did not make itself, to try another one again."""
+        return {run.run_id for run in self.instance.get_runs() if run.parent_run_id is None}
 
     def start_daemon(self) -> None:
         environment = {**self.environment, "DAGSTER_HOME": str(self.home / "dagster")}

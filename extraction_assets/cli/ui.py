@@ -101,7 +101,8 @@ def _location_name(source: Path) -> str | None:
 
 def _run_together(commands: list[list[str]]) -> None:
     """Run commands until one of them ends, or this process is asked to end, then end them all."""
-    for asked in (signal.SIGTERM, signal.SIGHUP):
+    # SIGINT too: a shell that starts a command in the background has it ignored.
+    for asked in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(asked, signal.default_int_handler)
     # Sessions of their own: a terminal's Ctrl-C reaches this process alone, which then ends them in order.
     processes = [subprocess.Popen(command, start_new_session=True, preexec_fn=_end_with_parent) for command in commands]

@@ -56,7 +56,11 @@ def test_rows_equal_a_brute_force_computation(project: Project, sae: str) -> Non
 def test_running_everything_twice_gives_identical_bytes_and_rows(project: Project, tmp_path: Path) -> None:
     project.everything()
     again = Project(project.settings, tmp_path / "again").everything()
-    assert again.files() == project.files()
+    ours, theirs = project.files(), again.files()
+    for sae in project.settings.saes:  # the page for people says when it was made
+        assert ours.pop(f"tiny/{sae}/feature_report/report.html")
+        assert theirs.pop(f"tiny/{sae}/feature_report/report.html")
+    assert theirs == ours
     for query in (EXAMPLES, FEATURES, SAMPLES):
         assert again.rows(query) == project.rows(query)
 
