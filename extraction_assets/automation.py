@@ -47,7 +47,6 @@ def build_schedule(settings: ExtractionSettings) -> dg.ScheduleDefinition:
         target=dg.AssetSelection.assets(corpus_key(settings), *(target.key for target in chunk_targets(settings))),
         description=f"Computes the missing and stale chunks of {settings.name}; the sensor "
         f"{_automation_name(settings)} has them merged.",
-        metadata={"extraction": settings.name},
     )
     def missing_chunks(
         context: dg.ScheduleEvaluationContext, chunk_store: ChunkStoreResource

@@ -45,7 +45,7 @@ from extraction_assets.stores.chunk_files import (
     write_features,
     write_table,
 )
-from extraction_assets.stores.chunk_store import ChunkAsset
+from extraction_assets.stores.chunk_store import ChunkAsset, chunk_assets
 
 MATCHES_LEGACY = "vectorized_matches_legacy"
 RECONSTRUCTS = "sae_reconstructs_activations"
@@ -106,7 +106,7 @@ class ChunkRun:
     def events(self, keys: Sequence[str], *, reuse: bool = False) -> Iterator[Event]:
         """Computes ``keys`` and yields each chunk's events once its files are durable.
 
-        With ``reuse`` (a retry), a chunk whose selected files are all there is not computed again: its events are
+        With ``reuse`` (a retry, a run of the missing), what of a chunk is on disk is not computed again: its events are
         recorded anew, because a partition without one counts as failed.
         """
         settings = self.plan.settings
@@ -417,8 +417,7 @@ class _Outcome:
 
 def chunk_targets(settings: ExtractionSettings) -> list[Target]:
     """Every chunk asset of an extraction, upstream first."""
-    targets = [Target(activations_key(settings), "model_activations", None)]
-    for sae in settings.saes:
-        targets.append(Target(sae_key(settings, sae, "sae_features"), "sae_features", sae))
-        targets.append(Target(sae_key(settings, sae, "top_k_table"), "top_k_table", sae))
-    return targets
+    return [
+        Target(sae_key(settings, sae, asset) if sae else activations_key(settings), asset, sae)
+        for asset, sae in chunk_assets(settings.saes)
+    ]

@@ -9,7 +9,7 @@ from extraction_assets.assets.chunk_run import CHUNK_CHECKS, ChunkRun
 from extraction_assets.assets.corpus import materialize_corpus
 from extraction_assets.assets.faults import told
 from extraction_assets.assets.keys import REUSE_TAG, activations_key, chunk_partitions, corpus_key, sae_key
-from extraction_assets.assets.lineage import CodeVersions, Lineage, targeted
+from extraction_assets.assets.lineage import CodeVersions, Lineage
 from extraction_assets.assets.recorded_checks import recorded_checks
 from extraction_assets.plan import ExtractionPlan
 from extraction_assets.recovery import note_host
@@ -46,9 +46,8 @@ def build_chunk_assets(settings: ExtractionSettings) -> dg.AssetsDefinition:
                 # Without activations nothing selected lies between, and Dagster may take this step first.
                 materialize_corpus(settings, store, gpu.num_workers, context.log)
             plan = ExtractionPlan(settings, store)
-            selected = context.selected_asset_keys
+            selected, lineage = context.selected_asset_keys, Lineage(context.instance, plan)
             if selected:
-                lineage = Lineage(context.instance, plan)
                 with (
                     gpu.use_device(context.log) as device,
                     ChunkRun(plan, gpu, device, selected, lineage, context.log) as run,
@@ -56,8 +55,7 @@ def build_chunk_assets(settings: ExtractionSettings) -> dg.AssetsDefinition:
                     yield from run.events(context.partition_keys, reuse=_resumes(context))
             else:  # "Execute" of the Checks tab: checks alone, and no partition
                 checks, keys = context.selected_asset_check_keys, _asked_for(context, settings)
-                for evaluation in recorded_checks(plan, checks, keys, context.log):
-                    yield targeted(context.instance, evaluation)
+                yield from map(lineage.targeted, recorded_checks(plan, checks, keys, context.log))
             yield from _check_outputs(context, settings)
 
     return extract_chunks

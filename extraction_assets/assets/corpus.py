@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import dagster as dg
 
@@ -32,6 +33,14 @@ from extraction_assets.stores.sealed import DamagedFileError, writing
 PACKING = "documents"
 
 
+class Materialized(NamedTuple):
+    """A corpus that is current, and the source as it is now."""
+
+    current: CurrentCorpus
+    source: SourceIdentity
+    reused: bool
+
+
 def build_corpus(settings: ExtractionSettings) -> dg.AssetsDefinition:
     """The corpus asset of an extraction."""
 
@@ -54,22 +63,25 @@ def build_corpus(settings: ExtractionSettings) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, gpu: GpuResource, chunk_store: ChunkStoreResource
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         """Reads and tokenizes the source, or only compares it with what was tokenized."""
-        store = chunk_store.open()
+        store, current = chunk_store.open(), None
         note_host(context.instance, context.run.run_id)
         with told(context.retry_number):
             if context.selected_asset_keys:
                 check_settings(settings)
-                current, reused = materialize_corpus(settings, store, gpu.num_workers, context.log)
-                yield _result(settings, current, reused)
-            if context.selected_asset_check_keys:
+                made = materialize_corpus(settings, store, gpu.num_workers, context.log)
+                yield _result(settings, made)
+                current, now = made.current, made.source
+            else:
+                current = store.current_corpus(settings.name)
                 now = source_identity(read_documents(settings.corpus.source))
-                yield compare_sources(settings, store.current_corpus(settings.name), now)
+            if context.selected_asset_check_keys:
+                yield compare_sources(settings, current, now)
 
     return corpus
 
 
-def _result(settings: ExtractionSettings, current: CurrentCorpus, reused: bool) -> dg.MaterializeResult:
-    arrays = current.corpus.arrays
+def _result(settings: ExtractionSettings, made: Materialized) -> dg.MaterializeResult:
+    current, arrays = made.current, made.current.corpus.arrays
     return dg.MaterializeResult(
         asset_key=corpus_key(settings),
         metadata={
@@ -77,7 +89,7 @@ def _result(settings: ExtractionSettings, current: CurrentCorpus, reused: bool) 
             "tokens": int(arrays.attention_mask.sum()),
             "documents": len(set(arrays.document_numbers.tolist())),
             "max_length": settings.corpus.max_length,
-            "reused": reused,
+            "reused": made.reused,
             "path": dg.MetadataValue.path(str(current.corpus.folder)),
         },
         data_version=dg.DataVersion(current.version),
@@ -96,8 +108,8 @@ def check_settings(settings: ExtractionSettings) -> None:
 
 def materialize_corpus(
     settings: ExtractionSettings, store: ChunkStore, num_workers: int, logger: logging.Logger
-) -> tuple[CurrentCorpus, bool]:
-    """The stored corpus, and whether an earlier one of the same text and settings was reused."""
+) -> Materialized:
+    """Reads the source and tokenizes it, unless the current corpus was made from the same text and settings."""
     recipe, documents = corpus_recipe(settings), list(read_documents(settings.corpus.source))
     source = source_identity(documents)
     try:
@@ -106,12 +118,12 @@ def materialize_corpus(
         logger.warning("tokenizing again: %s", error)
         current = None
     if current is not None and (current.recipe, current.source) == (recipe, source.fingerprint):
-        return current, True
+        return Materialized(current, source, reused=True)
     with writing(store.corpora):  # a corpus that no pointer names yet is not cleaned away
         stored = _tokenize(settings, store, documents, num_workers, logger)
         new = CurrentCorpus(stored, recipe, source.fingerprint, _version(stored, current), *source[1:])
         store.write_current_corpus(settings.name, new)
-    return new, False
+    return Materialized(new, source, reused=False)
 
 
 def _version(stored: StoredCorpus, earlier: CurrentCorpus | None) -> str:

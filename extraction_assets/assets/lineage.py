@@ -96,8 +96,26 @@ class Lineage:
         self._corpus_pointer = _pointer(instance, corpus_key(plan.settings), None)
 
     def targeted(self, evaluation: dg.AssetCheckEvaluation) -> dg.AssetCheckEvaluation:
-        """See the function of this name; ask after the materialization was recorded."""
-        return targeted(self._instance, evaluation)
+        """An evaluation that names the latest materialization of its chunk; without one Dagster takes it for outdated.
+
+        Ask after the materialization was recorded.
+        """
+        record = _latest(self._instance, evaluation.asset_key, evaluation.partition)
+        if record is None:
+            return evaluation
+        return dg.AssetCheckEvaluation(
+            asset_key=evaluation.asset_key,
+            check_name=evaluation.check_name,
+            passed=evaluation.passed,
+            metadata=evaluation.metadata,
+            target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
+                storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
+            ),
+            severity=evaluation.severity,
+            description=evaluation.description,
+            blocking=evaluation.blocking,
+            partition=evaluation.partition,
+        )
 
     def tags(self, asset: ChunkAsset, sae: str | None, key: str) -> dict[str, str]:
         """Tags of the event of a chunk; ask after the upstream event of the same run, if there is one, was recorded."""
@@ -151,26 +169,6 @@ def recorded_versions(
         if not page.has_more or len(found) == len(wanted):
             return found
         cursor = page.cursor
-
-
-def targeted(instance: dg.DagsterInstance, evaluation: dg.AssetCheckEvaluation) -> dg.AssetCheckEvaluation:
-    """An evaluation that names the latest materialization of its chunk; without one Dagster takes it for outdated."""
-    record = _latest(instance, evaluation.asset_key, evaluation.partition)
-    if record is None:
-        return evaluation
-    return dg.AssetCheckEvaluation(
-        asset_key=evaluation.asset_key,
-        check_name=evaluation.check_name,
-        passed=evaluation.passed,
-        metadata=evaluation.metadata,
-        target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
-            storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
-        ),
-        severity=evaluation.severity,
-        description=evaluation.description,
-        blocking=evaluation.blocking,
-        partition=evaluation.partition,
-    )
 
 
 def _pointer(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | None) -> str:

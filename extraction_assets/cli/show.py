@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from extraction_assets.plan import ExtractionPlan
     from extraction_assets.settings import ExtractionSettings
 
-_CHUNK_ASSETS = ("model_activations", "sae_features", "top_k_table")
-
 
 @main.command()
 @click.argument("name")
@@ -49,6 +47,7 @@ def show_features(engine: "sa.Engine", name: str, feature: int | None, sae: str 
 def status(module: str, name: str) -> None:
     """Say which chunks of extraction NAME are done, stale (made from other settings) or missing, and what is merged."""
     from extraction_assets.plan import CorpusNotReady, ExtractionPlan
+    from extraction_assets.stores.chunk_store import chunk_assets
     from extraction_assets.upkeep.changes import changes_on_disk
 
     definitions = load_definitions(module)
@@ -64,12 +63,11 @@ def status(module: str, name: str) -> None:
         return
     click.echo("\n".join([f"corpus: {len(plan.corpus)} samples, {plan.corpus.folder}", *changes]))
     click.echo(f"{'':28} {'done':>6} {'stale':>6} {'missing':>8}")
-    for asset in _CHUNK_ASSETS:
-        for sae in [None] if asset == "model_activations" else settings.saes:
-            states = [plan.chunk_state(asset, key, sae) for key in settings.chunk_keys]  # type: ignore[arg-type]
-            counts = "{:6} {:6} {:8}".format(*(states.count(s) for s in ("done", "stale", "missing")))
-            kept = "" if getattr(settings.keep, asset) else "   not kept: clean removes what is merged"
-            click.echo(f"{(sae + '/' if sae else '') + asset:28} {counts}{kept}")
+    for asset, sae in chunk_assets(settings.saes):
+        states = [plan.chunk_state(asset, key, sae) for key in settings.chunk_keys]
+        counts = "{:6} {:6} {:8}".format(*(states.count(s) for s in ("done", "stale", "missing")))
+        kept = "" if getattr(settings.keep, asset) else "   not kept: clean removes what is merged"
+        click.echo(f"{(sae + '/' if sae else '') + asset:28} {counts}{kept}")
     with open_results(definitions) as engine:
         for sae in settings.saes:
             click.echo(f"{sae + '/feature_examples':28} {_merge_state(engine, plan, sae)}")

@@ -186,7 +186,7 @@ def schema_revisions(url: sa.URL) -> tuple[str | None, list[str]]:
     Only reads: a SQLite file is opened as it is.
     """
     script = ScriptDirectory.from_config(_alembic_config())
-    engine = sa.create_engine(url)
+    engine = make_engine(url)
     try:
         with engine.connect() as connection:
             return _revision(connection), [revision.revision for revision in script.walk_revisions()]

@@ -16,7 +16,7 @@ def check_dagster_home() -> Iterator[Finding]:
     elif not (home / "dagster.yaml").is_file():
         yield Finding(
             "warning", "dagster", f"{home} has no dagster.yaml: no pool limits, no run queue settings, telemetry on",
-            "extraction-assets run or ui writes one",
+            "extraction-assets setup writes one",
         )  # fmt: skip
     else:
         yield Finding("ok", "dagster", f"{home / 'dagster.yaml'}")
@@ -35,7 +35,7 @@ def check_pools() -> Iterator[Finding]:
         yield Finding(
             "warning", "pools", f"pool gpu has no limit of its own; Dagster does not hold to the default ({default}) "
             "when a pool is first used",
-            "dagster instance concurrency set gpu N, with N = number of GPUs",
+            "extraction-assets setup --gpus N",
         )  # fmt: skip
 
 

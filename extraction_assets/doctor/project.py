@@ -75,21 +75,22 @@ def check_database() -> Iterator[Finding]:
     import sqlalchemy as sa
 
     from extraction_assets.database.connect import schema_revisions
+    from extraction_assets.database_urls import DatabaseError, error_sentence, parse_url, shown_url
 
     try:
-        url = sa.make_url(database_url())
-    except (ValueError, sa.exc.ArgumentError) as error:
+        url = parse_url(database_url(), "EXTRACTION_DATABASE_URL")
+    except ValueError as error:
         yield Finding("problem", "database", str(error), "correct EXTRACTION_DATABASE_URL")
         return
-    shown = url.render_as_string(hide_password=True)
+    shown = shown_url(url)
     if url.get_backend_name() == "sqlite" and not Path(str(url.database)).is_file():
         yield Finding("ok", "database", f"{shown} is not made yet: the first merge makes it")
         return
     try:
         current, known = schema_revisions(url)
-    except (sa.exc.SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
-        first = str(error).strip().splitlines()[0].replace(str(url.password or "\0"), "***")
-        yield Finding("problem", "database", f"{shown} does not answer: {first}", _database_advice(url))
+    except (DatabaseError, sa.exc.SQLAlchemyError, sqlite3.Error, OSError) as error:
+        first = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        yield Finding("problem", "database", error_sentence("it", url, first), _database_advice(url))
         return
     if current is not None and current not in known:
         advice = "upgrade extraction-assets, or use another database"
@@ -109,13 +110,15 @@ def _database_advice(url: Any) -> str:
 
 def _remaining_bytes(settings: "ExtractionSettings", store: Any) -> float | None:
     """Bytes of the chunks and rows that are not there yet; None where the checkpoints are not on this machine."""
+    from extraction_assets.stores.chunk_store import chunk_assets
+
     sizes = _checkpoint_sizes(settings)
     if sizes is None:
         return None
     rows = [settings.chunk_rows(key) for key in settings.chunk_keys]
     samples = dict(zip(settings.chunk_keys, (span.stop - span.start for span in rows), strict=True))
     total = 0.0
-    for asset, sae in [("model_activations", None), *((a, s) for s in settings.saes for a in _SAE_ASSETS)]:
+    for asset, sae in chunk_assets(settings.saes):
         stored = store.stored_keys(settings.name, asset, sae)
         lacking = sum(count for key, count in samples.items() if key not in stored)
         if lacking:
@@ -124,9 +127,6 @@ def _remaining_bytes(settings: "ExtractionSettings", store: Any) -> float | None
             if asset == "top_k_table" and not stored and sae is not None:
                 total += sizes.latent_dims[sae] * settings.top_k_examples * _BYTES_PER_ROW
     return total
-
-
-_SAE_ASSETS = ("sae_features", "top_k_table")
 
 
 def _measured_per_sample(store: Any, name: str, asset: str, sae: str | None, samples: dict[str, int]) -> float | None:

@@ -81,25 +81,6 @@ class ChunkResult(NamedTuple):
     seconds: float
 
 
-def run_chunk(
-    samples: Samples,
-    read_hooks: HookReader | None,
-    tasks: list[SaeTask],
-    settings: PassSettings,
-    batch: AdaptiveBatch,
-    device: torch.device,
-    probe_rows: list[int],
-) -> ChunkResult:
-    """One pass over a chunk, from beginning to end; see ``chunk_steps``."""
-    steps = chunk_steps(samples, read_hooks, tasks, settings, batch, device, probe_rows)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as finished:
-            result: ChunkResult = finished.value
-            return result
-
-
 def chunk_steps(
     samples: Samples,
     read_hooks: HookReader | None,

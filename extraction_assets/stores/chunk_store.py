@@ -1,6 +1,7 @@
 """Where the files of extractions lie, and which of them are done."""
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -15,6 +16,14 @@ SUFFIXES: dict[ChunkAsset, str] = {
     "sae_features": ".safetensors",
     "top_k_table": ".parquet",
 }
+
+
+def chunk_assets(saes: Iterable[str]) -> Iterator[tuple[ChunkAsset, str | None]]:
+    """(asset, SAE) of everything that is made chunk by chunk, upstream first; activations belong to no SAE."""
+    yield "model_activations", None
+    for sae in saes:
+        yield "sae_features", sae
+        yield "top_k_table", sae
 
 
 class SourceIdentity(NamedTuple):

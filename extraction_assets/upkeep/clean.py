@@ -1,13 +1,13 @@
 """What may be removed from the chunk store: nothing that an extraction of this or another module still uses."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from extraction_assets.plan import ExtractionPlan
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_files import read_record
-from extraction_assets.stores.chunk_store import SUFFIXES, ChunkAsset, ChunkStore
+from extraction_assets.stores.chunk_store import SUFFIXES, ChunkStore, chunk_assets
 from extraction_assets.stores.sealed import DamagedFileError, nobody_writing
 from extraction_assets.upkeep.files import (
     Item,
@@ -99,14 +99,14 @@ def _look_at(settings: ExtractionSettings, store: ChunkStore, merged: Merged, ga
         plan = ExtractionPlan(settings, store)
         _look_at_chunks(plan, merged, garbage)
     except (ValueError, OSError) as error:
-        if any(store.stored_keys(settings.name, asset, sae) for asset, sae in _chunk_assets(settings)):
+        if any(store.stored_keys(settings.name, asset, sae) for asset, sae in chunk_assets(settings.saes)):
             garbage.notes.append(f"chunk files of {settings.name} are left, it is not known which are current: {error}")
 
 
 def _look_at_chunks(plan: ExtractionPlan, merged: Merged, garbage: Garbage) -> None:
     settings, store = plan.settings, plan.store
     found = 0
-    for asset, sae in _chunk_assets(settings):
+    for asset, sae in chunk_assets(settings.saes):
         current = {key: plan.chunk_fingerprint(asset, key, sae) for key in settings.chunk_keys}
         folder = store.asset_folder(settings.name, asset, sae)
         unwanted = not getattr(settings.keep, asset) and _is_merged(plan, sae, merged)
@@ -176,10 +176,3 @@ def _named_by_table(path: Path, seal: str) -> bool:
         return False
     except (DamagedFileError, KeyError):
         return True
-
-
-def _chunk_assets(settings: ExtractionSettings) -> Iterator[tuple[ChunkAsset, str | None]]:
-    yield "model_activations", None
-    for sae in settings.saes:
-        yield "sae_features", sae
-        yield "top_k_table", sae

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from extraction_assets.engine.batching import AdaptiveBatch, available_memory_gb
-from extraction_assets.engine.gpu_pass import ChunkResult, PassSettings, SaeTask, forward_pass, run_chunk
+from extraction_assets.engine.gpu_pass import ChunkResult, PassSettings, SaeTask, forward_pass
 from extraction_assets.engine.language_model import load_language_model
 from extraction_assets.engine.legacy import LegacyHeaps
 from extraction_assets.engine.sae import load_sae
@@ -16,6 +16,7 @@ from extraction_assets.engine.select import sample_maxima, select_top_k, vectori
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.engine.sparse import dense_to_sparse, keep_counted
 from extraction_assets.engine.statistics import feature_statistics
+from extraction_assets_tests.engine.build import run_chunk
 from extraction_assets_tests.tiny import make_sae
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU; the CPU has tests of its own")

@@ -21,7 +21,6 @@ from extraction_assets.engine.gpu_pass import (
     chunk_steps,
     forward_pass,
     numerics_record,
-    run_chunk,
     stored_activations,
 )
 from extraction_assets.engine.heap import DeferredTopKHeap, merge_top_k_tables
@@ -32,7 +31,7 @@ from extraction_assets.engine.sparse import keep_counted, to_dense
 from extraction_assets.engine.statistics import merge_statistics
 from extraction_assets_tests import tiny
 from extraction_assets_tests.engine import oracle
-from extraction_assets_tests.engine.build import assert_same, plain
+from extraction_assets_tests.engine.build import assert_same, plain, run_chunk
 
 N, T, K, FIRST = 23, 12, 3, 1000
 CPU = torch.device("cpu")
