@@ -17,7 +17,7 @@ import psutil
 import torch
 
 from extraction_assets.plan import ExtractionPlan
-from extraction_assets.recovery import _processes
+from extraction_assets.recovery import _is_alive, _processes
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore
 
@@ -165,6 +165,12 @@ class Lab:
 
     def wait_for_status(self, run_id: str, *statuses: dg.DagsterRunStatus, seconds: float = 180) -> None:
         wait_for(f"run {run_id} to be one of {statuses}", lambda: self.status(run_id) in statuses, seconds)
+
+    def wait_for_end(self, run_id: str) -> None:
+        """Until the run's process is gone, which may be a moment after the run says that it has ended."""
+        processes = _processes(self.instance, run_id)
+        assert processes, "the run has begun"
+        wait_for(f"the process of run {run_id} to end", lambda: not any(map(_is_alive, processes)), 30)
 
     def durable(self) -> dict[str, tuple[int, int]]:
         """The chunk files that are there: path -> (inode, time of the last change)."""

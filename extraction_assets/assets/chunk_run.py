@@ -119,6 +119,10 @@ class ChunkRun:
             except (Exception, dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
                 yield from self._durable()  # what was computed before is recorded, whatever has happened since
                 raise
+            except GeneratorExit:  # canceled while Dagster was storing an event: it asks for no more of them
+                for event in self._durable():
+                    self._lineage.report(event)
+                raise
 
     def _events_of(self, key: str, update: Callable[[int], None], *, reuse: bool) -> Iterator[Event]:
         """Computes what a chunk lacks and hands it to the writer; with ``reuse``, what is there is only recorded."""

@@ -95,6 +95,10 @@ class Lineage:
         self._versions = CodeVersions(plan.settings)
         self._corpus_pointer = _pointer(instance, corpus_key(plan.settings), None)
 
+    def report(self, event: dg.AssetMaterialization | dg.AssetCheckEvaluation) -> None:
+        """Records an event where the run takes none any more."""
+        self._instance.report_runless_asset_event(event)
+
     def targeted(self, evaluation: dg.AssetCheckEvaluation) -> dg.AssetCheckEvaluation:
         """An evaluation that names the latest materialization of its chunk; without one Dagster takes it for outdated.
 

@@ -1,16 +1,19 @@
 """What a run of the missing has to compute, and what it only has to record."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+import torch
 
 from extraction_assets.assets import chunk_run
 from extraction_assets.assets.keys import REUSE_TAG, sae_key
+from extraction_assets.assets.lineage import Lineage
 from extraction_assets.assets.pending import Pending, range_tags, ranges
 from extraction_assets.automation import requests_of_missing
-from extraction_assets.resources import ChunkStoreResource
+from extraction_assets.resources import ChunkStoreResource, GpuResource
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_settings
 
@@ -106,6 +109,22 @@ def test_a_run_of_the_missing_says_that_it_may_reuse(project: Project) -> None:
     store = ChunkStoreResource(root=str(project.home))
     (request,) = requests_of_missing(project.settings, store, project.instance)
     assert request.tags == {REUSE_TAG: "true", **range_tags(KEYS[2:])}
+
+
+def test_a_chunk_that_is_being_written_is_recorded_though_nobody_asks_for_its_events(
+    tiny_folder: Path, home: Path
+) -> None:
+    """A run is canceled while Dagster stores an event: then it closes the generator and takes no more of it."""
+    project = Project(make_settings(tiny_folder), home)
+    project.corpus()
+    plan, keys = project.plan, [target.key for target in chunk_run.chunk_targets(project.settings)]
+    lineage, logger = Lineage(project.instance, plan), logging.getLogger()
+    with chunk_run.ChunkRun(plan, GpuResource(), torch.device("cpu"), keys, lineage, logger) as run:
+        events = run.events(KEYS)
+        next(events)
+        events.close()
+    assert plan.missing_chunks() == KEYS[1:]
+    assert Pending(plan, project.instance).keys == KEYS[1:]
 
 
 def test_ranges_are_contiguous_and_bounded() -> None:
