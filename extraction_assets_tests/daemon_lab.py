@@ -134,9 +134,13 @@ class Lab:
         psutil.wait_procs(everything, timeout=30)
         self.kill_daemon()
 
+    def processes(self, run_id: str) -> list[psutil.Process]:
+        """Those that said that they work on a run, and are there."""
+        return [psutil.Process(p.pid) for p in _processes(self.instance, run_id) if psutil.pid_exists(p.pid)]
+
     def kill_run(self, run_id: str) -> bool:
         """The process of a run; whether there was one."""
-        found = [psutil.Process(p.pid) for p in _processes(self.instance, run_id) if psutil.pid_exists(p.pid)]
+        found = self.processes(run_id)
         for process in found:
             _kill(process)
         return bool(found)
@@ -182,12 +186,13 @@ class Lab:
         return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        """Rows of the results database; none before it is made."""
+        """Rows of the results database; none before its tables are made."""
         path = self.home / "results.sqlite"
         if not path.is_file():
             return []
         with contextlib.closing(sqlite3.connect(path)) as connection:
-            return connection.execute(query).fetchall()
+            made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'feature_activations'").fetchall()
+            return connection.execute(query).fetchall() if made else []
 
     def _is_ours(self, process: psutil.Process) -> bool:
         try:

@@ -9,7 +9,8 @@ import dagster as dg
 import pytest
 
 from extraction_assets.assets.keys import REUSE_TAG, sae_key
-from extraction_assets.recovery import alive_runs, works_on
+from extraction_assets.assets.pending import Pending
+from extraction_assets.recovery import SILENT_SECONDS, alive_runs, run_to_be_retried, works_on
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets_tests.daemon_lab import Lab, wait_for
 from extraction_assets_tests.project import Project
@@ -57,14 +58,14 @@ def test_kills_at_random_moments_lose_nothing_that_was_done(lab: Lab, uninterrup
         run_id = _run_of_the_missing(lab)
         if run_id is None:
             break
-        wait_for("the run to begin", lambda run_id=run_id: lab.status(run_id) not in (QUEUED,))
+        wait_for("the run's process", lambda run_id=run_id: lab.processes(run_id))
         time.sleep(moments.uniform(0, 6))
         _kill(lab, victim, run_id)
         durable = _unchanged(durable, lab.durable())
     while (run_id := _run_of_the_missing(lab)) is not None:
-        lab.wait_for_status(run_id, *ENDED)
+        lab.wait_for_status(run_id, *ENDED, seconds=SILENT_SECONDS + 120)  # killed before its process could speak
     _unchanged(durable, lab.durable())
-    lab.command("run", "tiny", "--missing")
+    assert "2 merges" in lab.command("run", "tiny", "--missing")
     assert lab.rows(ROWS) == uninterrupted.rows(ROWS)
     assert _contents(lab.home, lab.settings) == _contents(uninterrupted.home, lab.settings)
     assert lab.instance.get_materialized_partitions(sae_key(lab.settings, "relu", "top_k_table")) == {
@@ -75,11 +76,13 @@ def test_kills_at_random_moments_lose_nothing_that_was_done(lab: Lab, uninterrup
 def _run_of_the_missing(lab: Lab) -> str | None:
     """The run that goes on, be it one that the daemon tries again, or a new one; None once nothing is missing."""
     lab.command("recover")
-    alive = alive_runs(lab.instance, works_on(lab.instance, "tiny"))
+    concerns = works_on(lab.instance, "tiny")
+    wait_for("the daemon's retries to begin", lambda: run_to_be_retried(lab.instance, concerns) is None)
+    alive = alive_runs(lab.instance, concerns)
     if alive:
         return alive[-1].run_id
-    missing = lab.plan.missing_chunks()
-    return lab.launch_chunks(missing, **{REUSE_TAG: "true"}) if missing else None
+    pending = Pending(lab.plan, lab.instance).keys
+    return lab.launch_chunks(pending, **{REUSE_TAG: "true"}) if pending else None
 
 
 def _kill(lab: Lab, victim: str, run_id: str) -> None:
