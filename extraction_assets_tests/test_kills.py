@@ -10,7 +10,7 @@ import pytest
 
 from extraction_assets.assets.keys import REUSE_TAG, sae_key
 from extraction_assets.assets.pending import Pending
-from extraction_assets.recovery import SILENT_SECONDS, alive_runs, run_to_be_retried, works_on
+from extraction_assets.recovery import alive_runs, run_to_be_retried, works_on
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets_tests.daemon_lab import Lab, wait_for
 from extraction_assets_tests.project import Project
@@ -19,6 +19,7 @@ from extraction_assets_tests.tiny import make_settings
 pytestmark = pytest.mark.slow
 
 CHUNKS = 60
+DONE = "done"
 STARTED, QUEUED = dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.QUEUED
 SUCCESS, FAILURE = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
 ENDED = (SUCCESS, FAILURE, dg.DagsterRunStatus.CANCELED)
@@ -55,15 +56,13 @@ def test_kills_at_random_moments_lose_nothing_that_was_done(lab: Lab, uninterrup
     print(f"seed {seed}")
     moments, durable = random.Random(seed), lab.durable()
     for victim in ("run", "everything", "daemon", "run", "everything"):
-        run_id = _run_of_the_missing(lab)
-        if run_id is None:
+        run_id = wait_for("a run's process, or all to be done", lambda: _running(lab, _runs_of_the_missing(lab)))
+        if run_id == DONE:
             break
-        wait_for("the run's process", lambda run_id=run_id: lab.processes(run_id))
         time.sleep(moments.uniform(0, 6))
         _kill(lab, victim, run_id)
         durable = _unchanged(durable, lab.durable())
-    while (run_id := _run_of_the_missing(lab)) is not None:
-        lab.wait_for_status(run_id, *ENDED, seconds=SILENT_SECONDS + 120)  # killed before its process could speak
+    wait_for("all to be done", lambda: not _runs_of_the_missing(lab), seconds=300)
     _unchanged(durable, lab.durable())
     assert "2 merges" in lab.command("run", "tiny", "--missing")
     assert lab.rows(ROWS) == uninterrupted.rows(ROWS)
@@ -73,16 +72,21 @@ def test_kills_at_random_moments_lose_nothing_that_was_done(lab: Lab, uninterrup
     }
 
 
-def _run_of_the_missing(lab: Lab) -> str | None:
-    """The run that goes on, be it one that the daemon tries again, or a new one; None once nothing is missing."""
+def _runs_of_the_missing(lab: Lab) -> list[str]:
+    """The runs that go on, be they some that the daemon tries again, or a new one; none once nothing is missing."""
     lab.command("recover")
     concerns = works_on(lab.instance, "tiny")
     wait_for("the daemon's retries to begin", lambda: run_to_be_retried(lab.instance, concerns) is None)
     alive = alive_runs(lab.instance, concerns)
     if alive:
-        return alive[-1].run_id
+        return [run.run_id for run in alive]
     pending = Pending(lab.plan, lab.instance).keys
-    return lab.launch_chunks(pending, **{REUSE_TAG: "true"}) if pending else None
+    return [lab.launch_chunks(pending, **{REUSE_TAG: "true"})] if pending else []
+
+
+def _running(lab: Lab, runs: list[str]) -> str | None:
+    """One of the runs that has a process; None where none has one yet."""
+    return next((run_id for run_id in runs if lab.processes(run_id)), None) if runs else DONE
 
 
 def _kill(lab: Lab, victim: str, run_id: str) -> None:
