@@ -19,6 +19,7 @@ from extraction_assets.engine.batching import AdaptiveBatch
 from extraction_assets.engine.gpu_pass import (
     PROBE_SAMPLES,
     ChunkResult,
+    ForwardOutOfMemoryError,
     HookReader,
     PassSettings,
     SaeResult,
@@ -201,7 +202,27 @@ class ChunkRun:
         model = self.plan.settings.language_model
         return str(resolve_checkpoint(model.path, revision=model.revision))
 
+    @cached_property
+    def forward_batch(self) -> AdaptiveBatch:
+        """Samples of one forward pass."""
+        return AdaptiveBatch(self.gpu.batch_size, self._logger)
+
     def _compute(self, key: str, targets: list[Target]) -> Generator[int, None, "_Outcome"]:
+        """Computes a chunk, and anew with half the batch where the forward pass runs out of memory: the batch is part
+        of the numerics record, so that a chunk is computed with one size from its first sample to its last."""
+        while True:
+            try:
+                return (yield from self._attempt(key, targets))
+            except ForwardOutOfMemoryError as error:
+                if self.forward_batch.size == 1:
+                    raise MemoryError(
+                        f"{error}: not even one sample fits, a device with more memory is needed"
+                    ) from error
+                done = error.done
+            yield -done  # outside the handler, where the traceback still holds tensors
+            self.forward_batch.halve(self.forward_batch.size)
+
+    def _attempt(self, key: str, targets: list[Target]) -> Generator[int, None, "_Outcome"]:
         samples, pass_settings = self.plan.samples(key), self._pass_settings(targets)
         tasks, feature_records = self._tasks(key, targets)
         needs_hooks = pass_settings.keep_activations or any(task.stored_features is None for task in tasks)
@@ -209,7 +230,7 @@ class ChunkRun:
         rng = random.Random(int(key))
         rows = sorted(rng.sample(range(len(samples.token_ids)), min(PROBE_SAMPLES, len(samples.token_ids))))
         result = yield from chunk_steps(samples, reader, tasks, pass_settings, self.batch, self.device, rows)
-        numerics = numerics_record(self.device, dtype, pass_settings, samples.token_ids.shape[1])
+        numerics = numerics_record(self.device, dtype, pass_settings)
         if source is not None:
             numerics["activations"] = source["numerics"]
         outcome = _Outcome(samples, result, numerics, self.batch)
@@ -217,7 +238,8 @@ class ChunkRun:
             own, stored = result.saes[task.name], feature_records.get(task.name)
             variance = stored["variance_explained"] if stored else own.variance_explained
             legacy = self._compare(own, samples, rng, result.seconds)
-            outcome.saes[task.name] = _SaeOutcome(variance, legacy, stored["numerics"] if stored else numerics)
+            encoded = {**numerics, "encode_tile_tokens": own.encode_tile_tokens}
+            outcome.saes[task.name] = _SaeOutcome(variance, legacy, stored["numerics"] if stored else encoded)
         wanted = {target.sae for target in targets if target.asset == "top_k_table"}
         outcome.evaluations.extend(self._evaluate(key, outcome, sorted(name for name in wanted if name)))
         return outcome
@@ -225,7 +247,7 @@ class ChunkRun:
     def _pass_settings(self, targets: list[Target]) -> PassSettings:
         assets = {target.asset for target in targets}
         return PassSettings(
-            batch_size=self.gpu.batch_size,
+            batch_size=self.forward_batch.size,
             top_k=self.plan.settings.top_k_examples,
             min_activation=self.plan.settings.min_activation,
             vectorized=self.gpu.vectorized,

@@ -88,14 +88,15 @@ class AdaptiveBatch:
         self.halvings: list[int] = []
         self._logger = logger or logging.getLogger(__name__)
 
-    def map(self, total: int, work: Callable[[int, int], Result]) -> Iterator[Result]:
+    def map(self, total: int, work: Callable[[int, int], Result], multiple: int = 1) -> Iterator[Result]:
         """Yields ``work(start, stop)`` for consecutive batches of ``range(total)``.
 
-        ``work`` must leave no trace unless it returns: it is called again on half of its range.
+        Every batch but the last is a multiple of ``multiple`` long, at least one; ``work`` looks at ``size`` itself
+        where that is smaller. It must leave no trace unless it returns: it is called again on half of its range.
         """
         start = 0
         while start < total:
-            stop = min(start + self.size, total)
+            stop = min(start + max(self.size // multiple, 1) * multiple, total)
             result = self._attempt(start, stop, work)
             if result is not None:
                 yield result[0]
@@ -109,21 +110,28 @@ class AdaptiveBatch:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            if stop - start == 1:
+            failed = min(self.size, stop - start)
+            if failed == 1:
                 raise MemoryError(
                     "out of memory with a vectorization batch of one sample: use a device with more memory, "
                     f"shorter samples or an SAE with fewer features ({error})"
                 ) from error
-        self._halve(stop - start)  # outside the handler, where the traceback still holds the failed tensors
+        self.halve(failed)  # outside the handler, where the traceback still holds the failed tensors
         return None
 
-    def _halve(self, failed: int) -> None:
+    def halve(self, failed: int) -> None:
+        """Goes on with half of ``failed`` samples, which did not fit, and gives back what memory torch holds."""
         self.halvings.append(failed)
         self.size = max(1, failed // 2)
         self._logger.warning("out of memory with %d samples at once, going on with %d", failed, self.size)
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        release_memory()
+
+
+def release_memory() -> None:
+    """Gives back to the device what torch holds but does not use."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def batch_process_features(

@@ -57,9 +57,16 @@ def _packed_keys(columns: tuple[tuple[Tensor, int], ...]) -> list[Tensor]:
 
 def rank_within(groups: Tensor, num_groups: int) -> Tensor:
     """Rank from 0 of each row within its group; ``groups`` int64 [Z] ascending -> int64 [Z]."""
-    sizes = torch.bincount(groups, minlength=num_groups)
-    starts = torch.cumsum(sizes, 0) - sizes
+    starts = starts_of(groups, num_groups)
     return torch.arange(len(groups), device=groups.device) - starts[groups]
+
+
+def starts_of(groups: Tensor, num_groups: int) -> Tensor:
+    """Where each group begins, int64 [num_groups + 1]; ``groups`` int64 [Z] ascending, each below ``num_groups``.
+
+    By bisection: ``bincount`` asks a GPU for the smallest and the largest number first, and waits for the answer.
+    """
+    return torch.searchsorted(groups, torch.arange(num_groups + 1, device=groups.device))
 
 
 def offsets_of(lengths: Tensor) -> Tensor:

@@ -3,29 +3,26 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from extraction_assets.engine.firings import (
+    Activation,
+    Firings,
+    Magnitude,
+    concatenate_firings,
+    finite_rows,
+    firings_of,
+    has_triton,
+    pre_activations,
+)
+from extraction_assets.engine.ordering import starts_of
 from extraction_assets.engine.sae_formats import SAEWeights, read_checkpoint
 from extraction_assets.engine.shapes import SparseFeatures
 
-_ALIGNMENT = 64
-"""Bytes: torch's allocators begin every tensor at a multiple of this, and no kernel asks for more."""
-
-
-class Encoded(NamedTuple):
-    """Positive activations of some tokens, ordered by (token, feature)."""
-
-    tokens: Tensor
-    """int64 [Z]"""
-    features: Tensor
-    """int64 [Z]"""
-    values: Tensor
-    """float32 [Z]"""
-    finite: Tensor
-    """bool [N]: False for a token whose pre-activations hold a NaN or an infinity."""
+_CAPACITY = 64
+"""Firings of a token among 2,048 features that a GPU makes room for at first; a power of two."""
 
 
 def load_sae(path: str | Path, device: torch.device | str = "cpu") -> "SAE":
@@ -54,16 +51,22 @@ class SAE:
         self.architecture = weights.architecture
         self.d_in, self.latent_dim, self.k = weights.d_in, weights.latent_dim, weights.k
         self.metadata = weights.metadata
-        self._w_enc = weights.w_enc.to(device).contiguous()
-        self._b_enc = weights.b_enc.to(device)
+        self._w_enc = _by_column(weights.w_enc.to(device))
         self._w_dec = weights.w_dec.to(device).contiguous()
         self._b_dec = weights.b_dec.to(device)
-        self._extra = {name: tensor.to(device) for name, tensor in weights.extra.items()}
         self._apply_b_dec_to_input = weights.apply_b_dec_to_input
-        self._scale = None
+        scale = None
         if weights.rescale_acts_by_decoder_norm:  # encode multiplies by the norms, so decode divides by them
-            self._scale = self._w_dec.norm(dim=1)  # [F]
-            self._w_dec = self._w_dec / self._scale[:, None]
+            scale = self._w_dec.norm(dim=1)  # [F]
+            self._w_dec = self._w_dec / scale[:, None]
+        extra = {name: tensor.to(device) for name, tensor in weights.extra.items()}
+        self._activation = Activation(
+            bias=weights.b_enc.to(device).contiguous(),
+            scale=scale,
+            limit=extra["threshold"].clamp(min=0).contiguous() if self.architecture == "jumprelu" else None,
+            magnitude=Magnitude(extra["r_mag"].exp(), extra["b_mag"]) if self.architecture == "gated" else None,
+        )
+        self._capacity = _CAPACITY
 
     def encode(self, activations: Tensor) -> Tensor:
         """Hook output [N, d_in] of any float dtype -> features float32 [N, d_sae], on the same device.
@@ -72,33 +75,92 @@ class SAE:
         positive ones a token, ties to the lower feature; gated gates relu(xW e^r_mag + b_mag) by xW + b_gate > 0
         (sae-lens 6, Rajamanoharan et al. 2024, Gao et al. 2024).
         """
-        if self.architecture == "topk":
-            encoded = self.encode_sparse(activations, None)
-            dense = torch.zeros(len(activations), self.latent_dim, device=activations.device)
-            dense[encoded.tokens, encoded.features] = encoded.values
-            return dense
-        return self._dense(activations, None)[0]
+        firings = self.encode_sparse(activations)
+        dense = torch.zeros(len(activations), self.latent_dim, device=activations.device)
+        dense[firings.tokens, firings.features] = firings.values
+        return dense
 
-    def encode_sparse(self, activations: Tensor, tile: int | None = None) -> Encoded:
-        """As ``encode``, but the positive entries alone: hook output [N, d_in] -> Encoded.
+    def encode_sparse(self, activations: Tensor, tile: int | None = None, wanted: Tensor | None = None) -> Firings:
+        """As ``encode``, but the positive entries alone: hook output [N, d_in] -> Firings.
 
         With ``tile``, of which N is a multiple, each matrix product takes ``tile`` tokens, so that a token's last
-        bits do not depend on how many others are encoded with it. Two synchronisations (three for topk).
-        Peak extra memory: the dense [N, d_sae] pre-activations and a bool each.
+        bits do not depend on how many others are encoded with it. Tokens that are not ``wanted`` (bool [N]) have no
+        firings and may hold anything. Only one dense tile [tile, d_sae] exists at a time, and on a GPU it is read once.
+        Synchronisations on a GPU: one for all tiles (topk: two). Peak extra memory: the tile with a bool each (gated:
+        twice), and on a GPU room for firings, a sixteenth of the dense features of all N tokens, or more where they
+        are many.
         """
+        x = activations.float()
+        if self._apply_b_dec_to_input:
+            x = x - self._b_dec
+        tile = tile or max(1, len(x))
+        if len(x) % tile:
+            raise ValueError(f"{len(x)} tokens are not a whole number of tiles of {tile}")
+        if wanted is None:
+            wanted = torch.ones(len(x), dtype=torch.bool, device=x.device)
         if self.architecture == "topk":
-            pre = self._pre_activations(activations, tile)
-            return _encode_top_k(pre, self.k, _finite_rows(pre))
-        dense, finite = self._dense(activations, tile)
-        tokens, features = (dense > 0).nonzero(as_tuple=True)
-        return Encoded(tokens, features, dense[tokens, features], finite)
+            return self._encode_top_k(x, tile, wanted)
+        if x.device.type == "cuda" and has_triton():
+            return self._encode_fused(x, tile, wanted)
+        return concatenate_firings(
+            [
+                firings_of(product, wanted[start : start + tile], self._activation)
+                for start, product in self._products(x, tile)
+            ]
+        )
+
+    def _encode_fused(self, x: Tensor, tile: int, wanted: Tensor) -> Firings:
+        """By the kernels, which leave out what does not fit: then once more, with room enough."""
+        from extraction_assets.engine.kernels import PaddedRows
+
+        while True:
+            padded = PaddedRows(len(x), self.latent_dim, self._capacity, x.device)
+            for start, product in self._products(x, tile):
+                padded.add(start, product, wanted[start : start + tile], self._activation)
+            total, most = padded.sizes()
+            if most <= self._capacity:
+                return padded.flatten(total)
+            self._capacity = 1 << (most - 1).bit_length()
+
+    def _encode_top_k(self, x: Tensor, tile: int, wanted: Tensor) -> Firings:
+        """The k largest positive pre-activations a token, ties to the lower feature.
+
+        ``topk`` leaves open which of several equal values it returns. That matters only where the k-th and the
+        (k+1)-th are equal and positive: such tokens are sorted stably instead.
+        """
+        k = min(self.k, self.latent_dim)
+        width = min(k + 1, self.latent_dim)
+        values = x.new_empty(len(x), width)
+        features = torch.empty(len(x), width, dtype=torch.int64, device=x.device)
+        finite = torch.empty(len(x), dtype=torch.bool, device=x.device)
+        for start, product in self._products(x, tile):
+            rows = slice(start, start + tile)
+            pre = pre_activations(product, self._activation)
+            finite[rows] = finite_rows(pre)
+            values[rows], features[rows] = pre.topk(width, dim=1)  # descending
+        if width > k:
+            tied = ((values[:, k - 1] == values[:, k]) & (values[:, k] > 0) & wanted).nonzero().squeeze(1)
+            values, features = values[:, :k], features[:, :k]
+            if len(tied):
+                self._sort_tied(x, tile, tied, values, features)
+        features, order = features.sort(dim=1)
+        values = values.gather(1, order)
+        tokens, slots = ((values > 0) & wanted[:, None]).nonzero(as_tuple=True)
+        return Firings(tokens, features[tokens, slots], values[tokens, slots], finite | ~wanted)
+
+    def _sort_tied(self, x: Tensor, tile: int, tied: Tensor, values: Tensor, features: Tensor) -> None:
+        """Overwrites the rows ``tied`` of the [N, k] results by those of a stable sort, one tile after the other."""
+        for number in torch.unique(tied // tile).tolist():
+            rows = tied[tied // tile == number]
+            ((_, product),) = self._products(x[number * tile : (number + 1) * tile], tile)
+            pre = pre_activations(product, self._activation)[rows - number * tile]
+            resolved = pre.sort(dim=1, descending=True, stable=True)
+            values[rows], features[rows] = resolved.values[:, : self.k], resolved.indices[:, : self.k]
 
     def decode(self, features: SparseFeatures) -> Tensor:
         """Features of n samples -> reconstruction of the hook output, float32 [n, T, d_in]."""
         tokens = features.num_samples * features.num_positions
-        rows = torch.nn.functional.pad(
-            torch.cumsum(torch.bincount(features.tokens, minlength=tokens), 0), (1, 0)
-        )  # [n * T + 1]
+        rows = starts_of(features.tokens, tokens)  # [n * T + 1]
         summed = torch.nn.functional.embedding_bag(
             features.features,
             self._w_dec,
@@ -109,79 +171,19 @@ class SAE:
         )  # [n * T, D]
         return (summed + self._b_dec).view(features.num_samples, features.num_positions, self.d_in)
 
-    def _product(self, activations: Tensor, bias: Tensor | None, tile: int | None) -> Tensor:
-        """[N, D] -> xW (+ bias), float32 [N, F], one matrix product for every ``tile`` tokens."""
-        x = activations.float()
-        if self._apply_b_dec_to_input:
-            x = x - self._b_dec
-        tile = tile or max(1, len(x))
-        if len(x) % tile:
-            raise ValueError(f"{len(x)} tokens are not a whole number of tiles of {tile}")
-        product = x.new_empty(len(x), self.latent_dim)
-        # Some matrix kernels take another path, with other last bits, for a result that is not aligned in memory. Where
-        # not every tile is, each gets a result of its own, which is.
-        aligned = tile * self.latent_dim * product.element_size() % _ALIGNMENT == 0
-        for start in range(0, len(x), tile):
-            own = product[start : start + tile]
-            result = own if aligned else torch.empty_like(own)
-            if bias is None:
-                torch.mm(x[start : start + tile], self._w_enc, out=result)
-            else:
-                torch.addmm(bias, x[start : start + tile], self._w_enc, out=result)
-            if not aligned:
-                own.copy_(result)
-        return product
-
-    def _pre_activations(self, activations: Tensor, tile: int | None) -> Tensor:
-        """[N, D] -> xW + b, float32 [N, F]."""
-        pre = self._product(activations, self._b_enc, tile)
-        return pre if self._scale is None else pre.mul_(self._scale)
-
-    def _dense(self, activations: Tensor, tile: int | None) -> tuple[Tensor, Tensor]:
-        """Features [N, F] and whether each token's pre-activations are finite [N]."""
-        if self.architecture == "gated":
-            return self._gated(activations, tile)
-        pre = self._pre_activations(activations, tile)
-        finite = _finite_rows(pre)
-        if self.architecture == "jumprelu":
-            return torch.where(pre > self._extra["threshold"], pre, 0.0).relu_(), finite
-        return pre.relu_(), finite
-
-    def _gated(self, activations: Tensor, tile: int | None) -> tuple[Tensor, Tensor]:
-        product = self._product(activations, None, tile)
-        gate = product + self._b_enc  # [N, F]
-        magnitude = product.mul_(self._extra["r_mag"].exp()).add_(self._extra["b_mag"])
-        finite = _finite_rows(gate) & _finite_rows(magnitude)
-        return torch.where(gate > 0, magnitude, 0.0).relu_(), finite
+    def _products(self, x: Tensor, tile: int) -> Iterator[tuple[int, Tensor]]:
+        """The first row of each tile with its product xW float32 [tile, F], all in the same memory, one after the
+        other: a tile that fits the cache need not go to the device's memory before it is read again."""
+        product = x.new_empty(tile, self.latent_dim)
+        for start in range(0, max(len(x), 1), tile):
+            own = x[start : start + tile]
+            yield start, torch.mm(own, self._w_enc, out=product[: len(own)])
 
 
-def _finite_rows(values: Tensor) -> Tensor:
-    """Whether every number of a row is finite: [N, F] -> bool [N]. A row is summed, which carries any NaN or
-    infinity along; only where a sum is not finite are the numbers themselves looked at."""
-    finite = torch.isfinite(values.sum(dim=1))
-    suspects = (~finite).nonzero().squeeze(1)
-    if len(suspects):
-        finite[suspects] = torch.isfinite(values[suspects]).all(dim=1)
-    return finite
-
-
-def _encode_top_k(pre: Tensor, k: int, finite: Tensor) -> Encoded:
-    """The k largest positive pre-activations a token, ties to the lower feature: [N, F] -> Encoded.
-
-    ``topk`` leaves open which of several equal values it returns. That matters only where the k-th and the
-    (k+1)-th are equal and positive: such tokens are sorted stably instead.
-    """
-    values, features = pre.topk(min(k + 1, pre.shape[1]), dim=1)  # [N, k + 1], descending
-    if values.shape[1] > k:
-        tied = ((values[:, k - 1] == values[:, k]) & (values[:, k] > 0)).nonzero().squeeze(1)
-        values, features = values[:, :k], features[:, :k]
-        if len(tied):
-            resolved = pre[tied].sort(dim=1, descending=True, stable=True)
-            values[tied], features[tied] = resolved.values[:, :k], resolved.indices[:, :k]
-    features, order = features.sort(dim=1)
-    values = values.gather(1, order)
-    tokens, slots = (values > 0).nonzero(as_tuple=True)
-    return Encoded(tokens, features[tokens, slots], values[tokens, slots], finite)
+def _by_column(matrix: Tensor) -> Tensor:
+    """The matrix in the order of memory that a product reads best: on a GPU each column in one piece, which Hopper's
+    tensor cores ask for in float32."""
+    return matrix.contiguous() if matrix.device.type == "cpu" else matrix.t().contiguous().t()
 
 
 def variance_explained(activations: Tensor, reconstruction: Tensor, counted: Tensor) -> float:

@@ -13,9 +13,9 @@ from extraction_assets.engine.ordering import (
     ascending_bits,
     bits_for,
     descending_bits,
-    offsets_of,
     order_by,
     rank_within,
+    starts_of,
 )
 from extraction_assets.engine.shapes import SparseFeatures, TopKTable
 
@@ -68,12 +68,12 @@ def vectorized_top_k_positions(sae_features: Tensor, k: int = 5, mask: Tensor | 
 def sample_maxima(features: SparseFeatures) -> Tensor:
     """Maximum activation of each feature in each sample: float32 [n, F], 0 where it does not fire.
 
-    A scatter of maxima, so the result does not depend on scheduling. Never materialises [n, T, F].
+    A scatter of maxima, so the result does not depend on scheduling. Never materialises [n, T, F]. No synchronisation.
     """
-    cells = _cells(features)
-    maxima = features.values.new_zeros(features.num_samples * features.num_features)
-    maxima.scatter_reduce_(0, cells, features.values, "amax")
-    return maxima.view(features.num_samples, features.num_features)
+    size = (features.num_samples, features.num_features)
+    bits = torch.zeros(size, dtype=torch.int32, device=features.values.device)  # a GPU has atomic maxima of integers
+    bits.view(-1).scatter_reduce_(0, _cells(features), features.values.contiguous().view(torch.int32), "amax")
+    return bits.view(torch.float32)
 
 
 def _cells(features: SparseFeatures) -> Tensor:
@@ -118,5 +118,4 @@ def _firings_of(features: SparseFeatures, samples: Tensor, neurons: Tensor) -> t
         (descending_bits(values), VALUE_BITS),
         (positions, bits_for(features.num_positions)),
     )
-    offsets = offsets_of(torch.bincount(example, minlength=count))
-    return offsets, positions[order], values[order]
+    return starts_of(example[order], count), positions[order], values[order]

@@ -42,6 +42,22 @@ class SparseFeatures(NamedTuple):
     """F"""
 
 
+class FeatureRows(NamedTuple):
+    """The positive activations of some samples in compressed rows, one row a token: the form that is stored."""
+
+    row_pointers: Tensor
+    """int64 [n * T + 1]: the firings of token t are ``row_pointers[t]:row_pointers[t + 1]``."""
+    feature_ids: Tensor
+    """int32 [Z], ascending within a row."""
+    values: Tensor
+    """float32 [Z], all > 0."""
+    num_samples: int
+    num_positions: int
+    """T"""
+    num_features: int
+    """F"""
+
+
 class TopKTable(NamedTuple):
     """Examples ordered by (neuron_index, rank); rank 0 is the strongest, ties go to the lower sample_index."""
 

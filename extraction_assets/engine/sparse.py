@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from extraction_assets.engine.shapes import SparseFeatures
+from extraction_assets.engine.shapes import FeatureRows, SparseFeatures
 
 
 def dense_to_sparse(sae_features: Tensor) -> SparseFeatures:
@@ -29,12 +29,14 @@ def to_dense(sparse: SparseFeatures) -> Tensor:
 
 def keep_counted(sparse: SparseFeatures, counted: Tensor) -> SparseFeatures:
     """Drop what stands at positions that do not count; ``counted`` bool [n, T]. One synchronisation."""
-    keep = counted.reshape(-1)[sparse.tokens]  # [Z]
+    keep = counted.reshape(-1)[sparse.tokens].nonzero().squeeze(1)
     return sparse._replace(tokens=sparse.tokens[keep], features=sparse.features[keep], values=sparse.values[keep])
 
 
 def take_samples(sparse: SparseFeatures, start: int, stop: int) -> SparseFeatures:
-    """Samples ``start:stop`` alone, numbered from 0 again."""
+    """Samples ``start:stop`` alone, numbered from 0 again. One synchronisation, none where all are taken."""
+    if (start, stop) == (0, sparse.num_samples):
+        return sparse
     bounds = torch.tensor([start, stop], device=sparse.tokens.device) * sparse.num_positions
     first, last = torch.searchsorted(sparse.tokens, bounds).tolist()
     return sparse._replace(
@@ -45,29 +47,35 @@ def take_samples(sparse: SparseFeatures, start: int, stop: int) -> SparseFeature
     )
 
 
-def concatenate(parts: Sequence[SparseFeatures]) -> SparseFeatures:
-    """Consecutive groups of samples as one."""
-    first_token, tokens = 0, []
+def to_rows(sparse: SparseFeatures) -> FeatureRows:
+    """``SparseFeatures`` as compressed rows, on the same device. No synchronisation on a GPU."""
+    num_rows = sparse.num_samples * sparse.num_positions
+    edges = torch.arange(num_rows + 1, device=sparse.tokens.device)
+    pointers = torch.searchsorted(sparse.tokens, edges)  # [n * T + 1]
+    return FeatureRows(pointers, sparse.features.to(torch.int32), sparse.values, *sparse[3:])
+
+
+def take_rows(rows: FeatureRows, start: int, stop: int, device: torch.device | None = None) -> SparseFeatures:
+    """Samples ``start:stop`` of compressed rows that lie on the CPU, numbered from 0 again, on ``device``."""
+    pointers = rows.row_pointers[start * rows.num_positions : stop * rows.num_positions + 1]
+    first, last = int(pointers[0]), int(pointers[-1])
+    features, values = rows.feature_ids[first:last].to(device), rows.values[first:last].to(device)
+    lengths = pointers.diff().to(device)
+    tokens = torch.repeat_interleave(
+        torch.arange(len(lengths), device=device), lengths, output_size=last - first
+    )  # the size is known: no synchronisation
+    return SparseFeatures(tokens, features.to(torch.int64), values, stop - start, rows.num_positions, rows.num_features)
+
+
+def concatenate_rows(parts: Sequence[FeatureRows]) -> FeatureRows:
+    """Compressed rows of consecutive groups of samples as one."""
+    first, pointers = 0, [parts[0].row_pointers[:1]]
     for part in parts:
-        tokens.append(part.tokens + first_token)
-        first_token += part.num_samples * part.num_positions
+        pointers.append(part.row_pointers[1:] + first)
+        first += len(part.values)
     return parts[0]._replace(
-        tokens=torch.cat(tokens),
-        features=torch.cat([part.features for part in parts]),
+        row_pointers=torch.cat(pointers),
+        feature_ids=torch.cat([part.feature_ids for part in parts]),
         values=torch.cat([part.values for part in parts]),
         num_samples=sum(part.num_samples for part in parts),
     )
-
-
-def row_pointers(sparse: SparseFeatures) -> Tensor:
-    """Compressed-row pointers over the n * T tokens: int64 [n * T + 1]."""
-    per_token = torch.bincount(sparse.tokens, minlength=sparse.num_samples * sparse.num_positions)
-    return torch.nn.functional.pad(torch.cumsum(per_token, 0), (1, 0))
-
-
-def from_rows(pointers: Tensor, features: Tensor, values: Tensor, shape: tuple[int, int, int]) -> SparseFeatures:
-    """Compressed rows back to ``SparseFeatures``; ``shape`` is (n, T, F)."""
-    tokens = torch.repeat_interleave(
-        torch.arange(len(pointers) - 1, device=pointers.device), pointers[1:] - pointers[:-1]
-    )
-    return SparseFeatures(tokens, features.to(torch.int64), values, *shape)

@@ -17,12 +17,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from extraction_assets.engine.heap import ranks
-from extraction_assets.engine.shapes import FeatureStatistics, SparseFeatures, TopKTable
-from extraction_assets.engine.sparse import from_rows, row_pointers
+from extraction_assets.engine.shapes import FeatureRows, FeatureStatistics, TopKTable
 from extraction_assets.stores.sealed import PLACEHOLDER, DamagedFileError, verify, write_sealed
 
 _RECORD = "extraction_assets"
 _STATISTICS_TENSORS = ("sample_count", "token_count", "max_activation", "activation_limbs", "histogram")
+
+_ROW_TENSORS = ("row_pointers", "feature_ids", "values")
 
 Record = dict[str, Any]
 
@@ -45,23 +46,19 @@ def read_activations(path: Path, fingerprint: str) -> tuple[dict[str, Tensor], R
     return _read_safetensors(path, fingerprint)
 
 
-def write_features(path: Path, features: SparseFeatures, record: Record) -> None:
+def write_features(path: Path, features: FeatureRows, record: Record) -> None:
     """Features at all non-padding positions in compressed rows, as safetensors: ``row_pointers`` int64 [n * T + 1],
     ``feature_ids`` int32 [Z], ``values`` float32 [Z]."""
-    tensors = {
-        "row_pointers": row_pointers(features),
-        "feature_ids": features.features.to(torch.int32),
-        "values": features.values,
-    }
     shape = [features.num_samples, features.num_positions, features.num_features]
+    tensors = {name: getattr(features, name) for name in _ROW_TENSORS}
     _write_safetensors(path, tensors, {**record, "shape": shape})
 
 
-def read_features(path: Path, fingerprint: str) -> tuple[SparseFeatures, Record]:
-    """The stored features and their record, after checking the file."""
+def read_features(path: Path, fingerprint: str) -> tuple[FeatureRows, Record]:
+    """The stored features, memory-mapped, and their record, after checking the file."""
     tensors, record = _read_safetensors(path, fingerprint)
-    features = from_rows(tensors["row_pointers"], tensors["feature_ids"], tensors["values"], tuple(record["shape"]))
-    return features, record
+    pointers, features, values = (tensors[name] for name in _ROW_TENSORS)
+    return FeatureRows(pointers, features, values, *record["shape"]), record
 
 
 def write_table(path: Path, table: TopKTable, statistics: FeatureStatistics, record: Record) -> None:

@@ -1,0 +1,48 @@
+"""Copies from a GPU to the host that run beside its computing."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class HostStaging:
+    """Copies tensors of one device to pinned host memory, on a stream of its own; on a CPU they are left as they are.
+
+    A pinned copy runs at the full speed of the bus and the host need not wait for it; ``wait`` once, before what was
+    copied is looked at. torch keeps freed pinned blocks for the next copies.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def copy(self, tensor: Tensor) -> Tensor:
+        """The tensor on the host, complete after ``wait``. No synchronisation."""
+        if self._stream is None or tensor.device.type == "cpu":
+            return tensor
+        return self.copy_into(torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True), tensor)
+
+    def copy_into(self, host: Tensor, tensor: Tensor) -> Tensor:
+        """The same into memory that is there, which ``buffer`` made."""
+        if self._stream is None:
+            return host.copy_(tensor)
+        self._stream.wait_stream(torch.cuda.current_stream(tensor.device))
+        with torch.cuda.stream(self._stream):
+            host.copy_(tensor, non_blocking=True)
+        tensor.record_stream(self._stream)  # its memory is not given away before it is read
+        return host
+
+    def buffer(self, *shape: int, dtype: torch.dtype) -> Tensor:
+        """Host memory to copy into."""
+        return torch.empty(shape, dtype=dtype, pin_memory=self._stream is not None)
+
+    def copy_fields(self, columns: Any) -> Any:
+        """A named tuple with its tensors copied."""
+        return columns._replace(
+            **{name: self.copy(value) for name, value in columns._asdict().items() if isinstance(value, Tensor)}
+        )
+
+    def wait(self) -> None:
+        """Until every copy is complete: one synchronisation."""
+        if self._stream is not None:
+            self._stream.synchronize()
