@@ -28,7 +28,7 @@ def test_a_gpu_that_does_not_say_how_busy_it_is_is_an_error(
     monkeypatch: pytest.MonkeyPatch, busy: tuple[Exception, ...]
 ) -> None:
     nvml = install(monkeypatch, FakeNvml([FakeGpu("aa", busy=busy)]))
-    with pytest.raises(DriverError, match="NVML fails: (Not Supported|Unknown)"), gpu_meter("aa"):
+    with pytest.raises(DriverError, match=r"NVML fails: (Not Supported|Unknown)"), gpu_meter("aa"):
         pass
     assert nvml.opened == 0
 
