@@ -2,6 +2,7 @@
 
 import logging
 import random
+import time
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
@@ -14,7 +15,7 @@ import torch
 
 from extraction_assets.assets.keys import activations_key, sae_key
 from extraction_assets.assets.lineage import Lineage
-from extraction_assets.assets.progress import progress
+from extraction_assets.assets.progress import Progress, progress
 from extraction_assets.engine.batching import AdaptiveBatch
 from extraction_assets.engine.gpu_pass import (
     PROBE_SAMPLES,
@@ -36,6 +37,7 @@ from extraction_assets.engine.sae import SAE
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.plan import ExtractionPlan
 from extraction_assets.resources import GpuResource
+from extraction_assets.resources.utilization import Utilization, UtilizationSampler
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_files import (
     Record,
@@ -77,7 +79,7 @@ class Written(NamedTuple):
 
 
 class ChunkRun:
-    """Computes chunks one after the other on one device; use it as a context manager, which joins the writer."""
+    """Computes chunks one after the other on one device; a context manager, which joins the writer and the sampler."""
 
     def __init__(
         self,
@@ -92,16 +94,19 @@ class ChunkRun:
         self._targets = [target for target in chunk_targets(plan.settings) if target.key in selected]
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chunk-writer")
         self._pending: _Pending | None = None
+        self._usage = UtilizationSampler(device, logger)
 
     def __enter__(self) -> Self:
+        self._usage.__enter__()
         return self
 
     def __exit__(
         self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
+        self._usage.__exit__(error_type, error, traceback)
         self._writer.shutdown(wait=True)
 
     def events(self, keys: Sequence[str], *, reuse: bool = False) -> Iterator[Event]:
@@ -110,12 +115,11 @@ class ChunkRun:
         With ``reuse`` (a retry, a run of the missing), what of a chunk is on disk is not computed again: its events are
         recorded anew, because a partition without one counts as failed.
         """
-        settings = self.plan.settings
-        total = sum(len(range(*settings.chunk_rows(key).indices(settings.evaluation_samples))) for key in keys)
-        with progress("chunks", total, "samples", self._logger) as update:
+        with progress("chunks", sum(map(self._num_samples, keys)), "samples", self._logger) as update:
             try:
-                for key in keys:
-                    yield from self._events_of(key, update, reuse=reuse)
+                lacking = yield from self._lacking(keys, update, reuse=reuse)
+                for key, targets in lacking.items():
+                    yield from self._events_of(key, targets, update)
                 yield from self._durable()
             except (Exception, dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
                 yield from self._durable()  # what was computed before is recorded, whatever has happened since
@@ -125,33 +129,49 @@ class ChunkRun:
                     self._lineage.report(event)
                 raise
 
-    def _events_of(self, key: str, update: Callable[[int], None], *, reuse: bool) -> Iterator[Event]:
-        """Computes what a chunk lacks and hands it to the writer; with ``reuse``, what is there is only recorded."""
-        done = [t for t in self._targets if reuse and self.plan.chunk_state(t.asset, key, t.sae) == "done"]
-        lacking = [target for target in self._targets if target not in done]
-        yield from self._recorded_again(key, done)
-        if not lacking:
-            update(len(self.plan.samples(key).token_ids))
-            return
-        outcome = yield from self._computed(key, lacking, update)
+    def _lacking(
+        self, keys: Sequence[str], update: Progress, *, reuse: bool
+    ) -> Generator[Event, None, dict[str, list[Target]]]:
+        """What of each chunk is to be computed. With ``reuse``, all that is there is recorded first: then what is left
+        of the run is work alone, and so is the time left."""
+        lacking = {}
+        for key in keys:
+            done = [t for t in self._targets if reuse and self.plan.chunk_state(t.asset, key, t.sae) == "done"]
+            yield from self._recorded_again(key, done)
+            lacking[key] = [target for target in self._targets if target not in done]
+            if not lacking[key]:
+                del lacking[key]
+                update.skip(self._num_samples(key))
+        return lacking
+
+    def _events_of(self, key: str, targets: list[Target], update: Progress) -> Iterator[Event]:
+        """Computes what a chunk lacks and hands it to the writer."""
+        outcome = yield from self._computed(key, targets, update)
         yield from self._durable()
         yield from outcome.refusals()
-        written = self._writer.submit(self._write, key, lacking, outcome)
+        written = self._writer.submit(self._write, key, targets, outcome)
         self._pending = _Pending(key, written, outcome.evaluations)
 
-    def _computed(
-        self, key: str, targets: list[Target], update: Callable[[int], None]
-    ) -> Generator[Event, None, "_Outcome"]:
+    def _computed(self, key: str, targets: list[Target], update: Progress) -> Generator[Event, None, "_Outcome"]:
         """Computes a chunk; between its batches, yields the events of the chunk before as soon as it is durable."""
-        steps = self._compute(key, targets)
+        steps = self._compute(key, targets, update.begin)
         try:
             while True:
-                update(next(steps))
+                update(next(steps), self._note(key))
                 if self._pending is not None and self._pending.written.done():
                     yield from self._durable()
         except StopIteration as finished:
             outcome: _Outcome = finished.value
             return outcome
+
+    def _num_samples(self, key: str) -> int:
+        settings = self.plan.settings
+        return len(range(*settings.chunk_rows(key).indices(settings.evaluation_samples)))
+
+    def _note(self, key: str) -> str:
+        """What progress shows beside the rate."""
+        busy = self._usage.gpu_percent
+        return f"chunk {key}, batch {self.batch.size}" + ("" if busy is None else f", GPU {busy:.0f}%")
 
     def _durable(self) -> Iterator[Event]:
         """Waits for the files of the chunk that is being written, if there is one, and gives its events."""
@@ -207,33 +227,39 @@ class ChunkRun:
         """Samples of one forward pass."""
         return AdaptiveBatch(self.gpu.batch_size, self._logger)
 
-    def _compute(self, key: str, targets: list[Target]) -> Generator[int, None, "_Outcome"]:
-        """Computes a chunk, and anew with half the batch where the forward pass runs out of memory: the batch is part
-        of the numerics record, so that a chunk is computed with one size from its first sample to its last."""
+    def _compute(self, key: str, targets: list[Target], begin: Callable[[], None]) -> Generator[int, None, "_Outcome"]:
+        """Yields the number of samples of each group that is done; calls ``begin`` once model and SAEs are loaded.
+
+        A chunk is computed anew with half the batch where the forward pass runs out of memory: the batch is part of the
+        numerics record, so that a chunk is computed with one size from its first sample to its last.
+        """
         while True:
             try:
-                return (yield from self._attempt(key, targets))
+                return (yield from self._attempt(key, targets, begin))
             except ForwardOutOfMemoryError as error:
                 if self.forward_batch.size == 1:
-                    raise MemoryError(
-                        f"{error}: not even one sample fits, a device with more memory is needed"
-                    ) from error
+                    raise MemoryError(f"{error}: not even one sample fits; use a device with more memory") from error
                 done = error.done
             yield -done  # outside the handler, where the traceback still holds tensors
             self.forward_batch.halve(self.forward_batch.size)
 
-    def _attempt(self, key: str, targets: list[Target]) -> Generator[int, None, "_Outcome"]:
+    def _attempt(self, key: str, targets: list[Target], begin: Callable[[], None]) -> Generator[int, None, "_Outcome"]:
         samples, pass_settings = self.plan.samples(key), self._pass_settings(targets)
         tasks, feature_records = self._tasks(key, targets)
         needs_hooks = pass_settings.keep_activations or any(task.stored_features is None for task in tasks)
         reader, dtype, source = self._reader(key, samples, pass_settings) if needs_hooks else (None, "", None)
         rng = random.Random(int(key))
         rows = sorted(rng.sample(range(len(samples.token_ids)), min(PROBE_SAMPLES, len(samples.token_ids))))
-        result = yield from chunk_steps(samples, reader, tasks, pass_settings, self.batch, self.device, rows)
+        batch, halvings = self.batch, len(self.batch.halvings)
+        begin()
+        self._usage.restart()
+        result = yield from chunk_steps(samples, reader, tasks, pass_settings, batch, self.device, rows)
+        usage = self._usage.read()
         numerics = numerics_record(self.device, dtype, pass_settings)
         if source is not None:
             numerics["activations"] = source["numerics"]
-        outcome = _Outcome(samples, result, numerics, self.batch)
+        used = _Used(pass_settings.batch_size, batch.size, batch.halvings[halvings:], usage)
+        outcome = _Outcome(samples, result, numerics, used)
         for task in tasks:
             own, stored = result.saes[task.name], feature_records.get(task.name)
             variance = stored["variance_explained"] if stored else own.variance_explained
@@ -326,6 +352,7 @@ class ChunkRun:
         path = self.plan.chunk_path(target.asset, key, target.sae)
         fingerprint = self.plan.chunk_fingerprint(target.asset, key, target.sae)
         record = outcome.record(fingerprint, target.sae)
+        started = time.perf_counter()
         if target.asset == "model_activations":
             write_activations(path, outcome.result.activations, record)
         elif target.asset == "sae_features":
@@ -335,7 +362,8 @@ class ChunkRun:
         else:
             own = outcome.result.saes[str(target.sae)]
             write_table(path, own.table, own.statistics, record)
-        return Written(target, outcome.metadata(path, fingerprint, target.sae))
+        seconds = time.perf_counter() - started
+        return Written(target, outcome.metadata(path, fingerprint, target.sae, seconds))
 
     def _materialization(self, key: str, written: Written) -> dg.AssetMaterialization:
         target = written.target
@@ -373,6 +401,25 @@ class _SaeOutcome(NamedTuple):
     """Of the pass that encoded the features, be it an earlier one."""
 
 
+class _Used(NamedTuple):
+    """What the pass over a chunk took of the machine."""
+
+    batch_size: int
+    vectorization_batch_size: int
+    """At the chunk's end."""
+    halvings: list[int]
+    """Batches of this chunk that did not fit."""
+    utilization: Utilization
+
+    def metadata(self) -> dict[str, Any]:
+        return {
+            **self.utilization.metadata(),
+            "batch_size": self.batch_size,
+            "vectorization_batch_size": self.vectorization_batch_size,
+            "halvings": dg.MetadataValue.json(self.halvings),
+        }
+
+
 class _Outcome:
     """A computed chunk with what is known about it."""
 
@@ -381,12 +428,11 @@ class _Outcome:
         samples: Samples,
         result: ChunkResult,
         numerics: dict[str, Any],
-        batch: AdaptiveBatch,
+        used: "_Used",
     ) -> None:
-        self.samples, self.result, self.numerics = samples, result, numerics
+        self.samples, self.result, self.numerics, self.used = samples, result, numerics, used
         self.saes: dict[str, _SaeOutcome] = {}
         self.evaluations: list[dg.AssetCheckEvaluation] = []
-        self._vectorization_batch_size, self._halvings = batch.size, list(batch.halvings)
 
     def refusals(self) -> Iterator[dg.AssetCheckEvaluation]:
         """Where a check failed: yields the evaluations, then fails the run before anything of the chunk is stored."""
@@ -416,8 +462,8 @@ class _Outcome:
     def _numerics(self, sae: str | None) -> dict[str, Any]:
         return self.numerics if sae is None else self.saes[sae].numerics
 
-    def metadata(self, path: Path, fingerprint: str, sae: str | None) -> dict[str, Any]:
-        """Metadata of a materialization event."""
+    def metadata(self, path: Path, fingerprint: str, sae: str | None, seconds_write: float) -> dict[str, Any]:
+        """Metadata of a materialization event; docs/operating.md says what each is."""
         tokens = int(self.samples.attention_mask.sum())
         metadata: dict[str, Any] = {
             "samples": len(self.samples.token_ids),
@@ -425,8 +471,9 @@ class _Outcome:
             "seconds": self.result.seconds,
             "samples_per_second": len(self.samples.token_ids) / self.result.seconds,
             "tokens_per_second": tokens / self.result.seconds,
-            "vectorization_batch_size": self._vectorization_batch_size,
-            "halvings": dg.MetadataValue.json(self._halvings),
+            **{f"seconds_{stage}": seconds for stage, seconds in self.result.stage_seconds.items()},
+            "seconds_write": seconds_write,
+            **self.used.metadata(),
             "bytes": path.stat().st_size,
             "path": dg.MetadataValue.path(str(path)),
             "fingerprint": fingerprint,

@@ -14,13 +14,14 @@ import urllib.request
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import psutil
 from packaging.requirements import Requirement
 
 from extraction_assets.doctor.findings import Finding, Level
 from extraction_assets.home import dagster_home, extraction_home, gpu_lease_folder
+from extraction_assets.nvml import DriverError, Gpu, NoDriver, list_gpus
 
 LEAST_PYTHON = (3, 11)
 SECONDS_OF_TORCH = 50.0
@@ -37,17 +38,6 @@ print(json.dumps({
     "devices": torch.cuda.device_count(),
 }))
 """
-
-
-class Gpu(NamedTuple):
-    """A GPU as the driver's ``nvidia-smi`` describes it."""
-
-    number: str
-    uuid: str
-    name: str
-    total_mib: float
-    free_mib: float
-    driver: str
 
 
 def check_python() -> Iterator[Finding]:
@@ -107,19 +97,16 @@ def check_torch() -> Iterator[Finding]:
 
 def check_gpus() -> Iterator[Finding]:
     """Every GPU: memory, and which process has leased it."""
-    if shutil.which("nvidia-smi") is None:
-        yield Finding("ok", "gpu", "no NVIDIA driver on this host")
-        return
     try:
         gpus = list_gpus()
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
-        detail = (getattr(error, "stdout", "") or str(error)).strip().splitlines()
-        yield Finding(
-            "warning", "gpu", f"nvidia-smi fails: {detail[0] if detail else error}", "mend or remove the NVIDIA driver"
-        )
+    except NoDriver:
+        yield Finding("ok", "gpu", "no NVIDIA driver on this host")
+        return
+    except DriverError as error:
+        yield Finding("warning", "gpu", str(error), "mend or remove the NVIDIA driver")
         return
     for gpu in gpus:
-        holder = _lease_holder(gpu.uuid.removeprefix("GPU-"))
+        holder = _lease_holder(gpu.uuid)
         free = f"{gpu.free_mib / 1024:.1f} of {gpu.total_mib / 1024:.1f} GiB free"
         text = f"{gpu.number}: {gpu.name}, {free}, " + (f"leased by {holder}" if holder else "not leased")
         if not holder and gpu.free_mib < 0.1 * gpu.total_mib:
@@ -182,17 +169,6 @@ def probe_torch() -> dict[str, Any]:
     return answer
 
 
-def list_gpus() -> list[Gpu]:
-    """The GPUs of this host by ``nvidia-smi``. Raises OSError, SubprocessError or ValueError where it fails."""
-    fields = "index,uuid,name,memory.total,memory.free,driver_version"
-    command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    rows = [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines() if line.strip()]
-    return [
-        Gpu(number, uuid, name, float(total), float(free), driver) for number, uuid, name, total, free, driver in rows
-    ]
-
-
 def nearest(folder: Path) -> Path:
     """The folder itself or the nearest one above it that exists."""
     while not folder.is_dir() and folder != folder.parent:
@@ -203,7 +179,7 @@ def nearest(folder: Path) -> Path:
 def _gpus_or_none() -> list[Gpu]:
     try:
         return list_gpus()
-    except (OSError, subprocess.SubprocessError, ValueError):
+    except DriverError:
         return []  # check_gpus says why
 
 

@@ -31,9 +31,9 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
     found: list[tuple[str, list[str]]] = []
     compute = chunk_run.ChunkRun._compute
 
-    def note(self: Any, key: str, targets: Any) -> Any:
+    def note(self: Any, key: str, targets: Any, begin: Any) -> Any:
         found.append((key, ["/".join(target.key.path[1:]) for target in targets]))
-        return compute(self, key, targets)
+        return compute(self, key, targets, begin)
 
     monkeypatch.setattr(chunk_run.ChunkRun, "_compute", note)
     return found

@@ -15,12 +15,10 @@ import pytest
 from extraction_assets.doctor import machine
 from extraction_assets.doctor.findings import Finding, examine
 from extraction_assets.resources.gpu import lease
+from extraction_assets_tests.fake_nvml import FakeGpu, FakeNvml, install
 
 UUID = "11111111-2222-3333-4444-555555555555"
-TWO_GPUS = f"""#!/bin/sh
-echo "0, GPU-{UUID}, NVIDIA Test 9000, 81920, 80000, 550.1"
-echo "1, GPU-99999999-2222-3333-4444-555555555555, NVIDIA Test 9000, 81920, 100, 550.1"
-"""
+TWO_GPUS = [FakeGpu(UUID), FakeGpu("99999999-2222-3333-4444-555555555555", free_mib=100)]
 
 
 @pytest.fixture(autouse=True)
@@ -28,20 +26,6 @@ def _fresh_probe() -> Iterator[None]:
     machine.probe_torch.cache_clear()
     yield
     machine.probe_torch.cache_clear()
-
-
-@pytest.fixture
-def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Puts an ``nvidia-smi`` of a test's making on the PATH."""
-
-    def install(script: str) -> None:
-        program = tmp_path / "bin" / "nvidia-smi"
-        program.parent.mkdir(exist_ok=True)
-        program.write_text(script)
-        program.chmod(0o755)
-        monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
-
-    return install
 
 
 @pytest.fixture
@@ -114,7 +98,6 @@ def test_an_old_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_torch_against_the_driver(
-    driver: Callable[[str], None],
     torch: Callable[[str], None],
     monkeypatch: pytest.MonkeyPatch,
     cuda: str | None,
@@ -123,7 +106,7 @@ def test_torch_against_the_driver(
     level: str,
     text: str,
 ) -> None:
-    driver(TWO_GPUS)
+    install(monkeypatch, FakeNvml(TWO_GPUS))
     torch(_fake_torch(cuda, devices))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
@@ -149,10 +132,8 @@ def test_a_torch_that_cannot_be_imported_does_not_take_the_doctor_down(
     assert text in finding.text
 
 
-def test_gpus_are_listed_with_their_memory_and_who_leased_them(
-    driver: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    driver(TWO_GPUS)
+def test_gpus_are_listed_with_their_memory_and_who_leased_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, FakeNvml(TWO_GPUS))
     monkeypatch.setattr(machine, "gpu_lease_folder", lambda: tmp_path / "leases")
     with lease([UUID], logging.getLogger("test"), tmp_path / "leases"):
         first, second = machine.check_gpus()
@@ -165,11 +146,16 @@ def test_gpus_are_listed_with_their_memory_and_who_leased_them(
     assert first.text.endswith("not leased")
 
 
-def test_a_driver_that_fails_is_a_warning(driver: Callable[[str], None]) -> None:
-    driver("#!/bin/sh\necho 'NVIDIA-SMI has failed because it could not talk to the driver.'\nexit 9\n")
+def test_a_driver_that_fails_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, FakeNvml([], refuses=FakeNvml.NVML_ERROR_UNKNOWN, text="Driver/library version mismatch"))
     finding = _only(machine.check_gpus())
-    assert finding.level == "warning"
-    assert "could not talk to the driver" in finding.text
+    assert (finding.level, finding.text) == ("warning", "NVML fails: Driver/library version mismatch")
+
+
+def test_a_host_without_a_driver_is_as_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, FakeNvml([], refuses=FakeNvml.NVML_ERROR_LIBRARY_NOT_FOUND))
+    finding = _only(machine.check_gpus())
+    assert (finding.level, finding.text) == ("ok", "no NVIDIA driver on this host")
 
 
 def test_homes_say_which_variable_sets_them(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
