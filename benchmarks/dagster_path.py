@@ -1,14 +1,16 @@
 """The whole path through Dagster: a corpus on disk, all chunks in one run, the merge, rows in the database."""
 
 import contextlib
+import multiprocessing
 import os
 import shutil
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import dagster as dg
 
@@ -41,19 +43,22 @@ def dagster_path(options: Options, folder: Path, count: int, *, keep_activations
     with tempfile.TemporaryDirectory(prefix="home-", dir=folder, ignore_cleanup_errors=True) as home, _homes(home):
         settings = extraction_settings(folder, options, count, keep_activations=keep_activations)
         store_corpus(settings, random_corpus(count, options), Path(home))
-        yield from _lines(_run(options, settings), stage, name, count)
+        # A process of its own, as a run has: nothing is compiled or cached, and its memory is its own.
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+            ran = process.submit(_run, options, settings).result()
+        yield from _lines(ran, stage, name, count)
 
 
-class _Ran:
-    """What a run of an extraction left behind."""
+class _Ran(NamedTuple):
+    """What the runs of an extraction took and left behind."""
 
-    def __init__(self) -> None:
-        self.chunks, self.merge = Usage(), Usage()
-        self.to_commit = 0.0
-        """Seconds from the start of the chunks' run to the event of the committed rows, by Dagster's own record."""
-        self.seconds: dict[str, dict[str, float]] = {}
-        """Asset -> the seconds in its events' metadata, summed over chunks."""
-        self.examples = 0
+    chunks: Usage
+    merge: Usage
+    to_commit: float
+    """Seconds from the start of the chunks' run to the event of the committed rows, by Dagster's own record."""
+    seconds: dict[str, dict[str, float]]
+    """Asset -> the seconds in its events' metadata, summed over chunks."""
+    examples: int
 
 
 def _run(options: Options, settings: ExtractionSettings) -> _Ran:
@@ -66,28 +71,21 @@ def _run(options: Options, settings: ExtractionSettings) -> _Ran:
         matmul_precision=options.matmul_precision,
     )
     shared = dg.Definitions(resources={**default_resources(), "gpu": gpu}, executor=dg.in_process_executor)
-    definitions, ran = dg.Definitions.merge(build_definitions(settings), shared), _Ran()
+    definitions = dg.Definitions.merge(build_definitions(settings), shared)
     with Runner(definitions, settings, {}) as runner:
         runner.materialize_corpus()  # finds it there, and records that
-        with metered(options.torch_device) as ran.chunks:
+        with metered(options.torch_device) as chunks:
             runner.materialize_chunks(settings.chunk_keys, only_missing=True)
-        with metered(options.torch_device) as ran.merge:
+        with metered(options.torch_device) as merge:
             runner.merge(SAE_NAME)
-    with dg.DagsterInstance.get() as instance:
-        _read_events(ran, instance, settings)
-    return ran
-
-
-def _read_events(ran: _Ran, instance: dg.DagsterInstance, settings: ExtractionSettings) -> None:
     table, examples = (sae_key(settings, SAE_NAME, asset) for asset in ("top_k_table", "feature_examples"))
     keys = [activations_key(settings), sae_key(settings, SAE_NAME, "sae_features"), table, examples]
-    for key in keys:
-        ran.seconds[key.path[-1]] = _summed_seconds(instance, key)
-    records = instance.get_run_records()
-    started = min(r.start_time or time.time() for r in records if table in (r.dagster_run.asset_selection or ()))
-    committed = instance.fetch_materializations(examples, limit=1).records[0]
-    ran.to_commit = committed.timestamp - started
-    ran.examples = int(_numbers(committed)["examples"])
+    with dg.DagsterInstance.get() as instance:
+        records = instance.get_run_records()
+        started = min(r.start_time or time.time() for r in records if table in (r.dagster_run.asset_selection or ()))
+        committed = instance.fetch_materializations(examples, limit=1).records[0]
+        seconds = {key.path[-1]: _summed_seconds(instance, key) for key in keys}
+    return _Ran(chunks, merge, committed.timestamp - started, seconds, int(_numbers(committed)["examples"]))
 
 
 def _summed_seconds(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, float]:

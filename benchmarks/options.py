@@ -64,6 +64,8 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
     on_gpu = torch.device(values["device"]).type == "cuda"
     if on_gpu and not torch.cuda.is_available():
         parser.error("--device cuda: torch sees no GPU")
+    if values["device"] == "cuda":
+        values["device"] = f"cuda:{torch.cuda.current_device()}"
     for name, gpu, cpu in (("batch_size", 128, 8), ("copy_mib", 1024, 128), ("matmul_size", 8192, 1024)):
         values[name] = values[name] or (gpu if on_gpu else cpu)
     unknown = set(values["only"]) - set(STAGES)

@@ -30,7 +30,20 @@ _COLUMNS = (
 )
 
 
-def conditions(options: Options, features_per_token: float | None) -> dict[str, Any]:
+@dataclasses.dataclass
+class Figures:
+    """What a benchmark has measured, and under which conditions."""
+
+    conditions: dict[str, Any]
+    lines: list[Line]
+
+    @property
+    def ok(self) -> bool:
+        """Whether no stage failed; the comparison with the legacy loop is one."""
+        return not any(line.failed for line in self.lines)
+
+
+def conditions(options: Options) -> dict[str, Any]:
     """Hardware, versions and sizes that the figures hold for."""
     device = options.torch_device
     found: dict[str, Any] = {"device": options.device}
@@ -48,30 +61,31 @@ def conditions(options: Options, features_per_token: float | None) -> dict[str, 
         "python": platform.python_version(),
         **{name: _version(name) for name in ("torch", "triton", "transformers", "dagster")},
         "model_dtype": "bfloat16" if device.type == "cuda" else "float32",
-        "features_per_token": None if features_per_token is None else round(features_per_token, 1),
     }
     sizes = {
-        field.name: getattr(options, field.name)
+        "features_per_token_wanted" if field.name == "features_per_token" else field.name: getattr(options, field.name)
         for field in dataclasses.fields(options)
         if field.name not in ("device", "json", "folder", "only")
     }
     return {**found, **sizes}
 
 
-def as_json(found: dict[str, Any], lines: list[Line], ok: bool) -> dict[str, Any]:
+def as_json(figures: Figures) -> dict[str, Any]:
     """Everything that was measured, with the ratios."""
+    lines = figures.lines
     floor, legacy = _rate_of(lines, FLOOR), _rate_of(lines, LEGACY)
     rows = [
         {**dataclasses.asdict(line), "to_floor": _ratio(line, floor), "to_legacy": _ratio(line, legacy)}
         for line in lines
     ]
-    return {"ok": ok, "conditions": found, "lines": rows}
+    return {"ok": figures.ok, "conditions": figures.conditions, "lines": rows}
 
 
-def as_markdown(found: dict[str, Any], lines: list[Line]) -> str:
+def as_markdown(figures: Figures) -> str:
     """Conditions, the table, and the seconds that the chunks' events name."""
+    lines = figures.lines
     floor, legacy = _rate_of(lines, FLOOR), _rate_of(lines, LEGACY)
-    parts = [f"- {name.replace('_', ' ')}: {_plain(value)}" for name, value in found.items()]
+    parts = [f"- {name.replace('_', ' ')}: {_plain(value)}" for name, value in figures.conditions.items()]
     parts += ["", _row(_COLUMNS), _row(["---", *["---:"] * (len(_COLUMNS) - 1)])]
     parts += [_row(_cells(line, floor, legacy)) for line in lines]
     parts += _notes(lines)
@@ -148,6 +162,8 @@ def _number(value: float | None) -> str:
 def _plain(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_plain, value))
+    if isinstance(value, float):
+        return _number(value)
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
