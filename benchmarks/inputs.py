@@ -54,7 +54,11 @@ def make_checkpoints(folder: Path, options: Options) -> None:
         eos_token_id=BOS,
     )
     torch.manual_seed(0)
-    LlamaModel(config).to(torch.bfloat16).save_pretrained(folder / "model")
+    model = LlamaModel(config)
+    # As large as in a trained model: by default the context would outweigh the token, and features would fire on whole
+    # samples instead of tokens.
+    torch.nn.init.normal_(model.embed_tokens.weight)
+    model.to(torch.bfloat16).save_pretrained(folder / "model")
     _make_tokenizer(folder / "model", options.vocabulary)
     _make_sae(folder / "sae", folder / "model", options)
 

@@ -140,7 +140,7 @@ class Stages:
                         f"{name}, K = {top_k}, batch {size}" for name, a, b in columns if not torch.equal(a, b)
                     ]
         notes = {"equal": not different, "examples": len(table_of(legacy).neuron_index), "different": different}
-        yield Line("equality", "ours equals legacy", samples=count, usage=usage, notes=notes, failed=bool(different))
+        yield Line("equality", "ours equals legacy", None, "", count, None, 1, usage, notes, bool(different))
 
     def _ours(self, name: str, size: str, run: Callable[[int, AdaptiveBatch], object]) -> Line:
         batch = self._vectorization_batch(size)
