@@ -1,0 +1,1 @@
+"""How fast an extraction is, beside the hardware's ceilings, the eager floor and the legacy loop."""

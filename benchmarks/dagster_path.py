@@ -1,0 +1,162 @@
+"""The whole path through Dagster: a corpus on disk, all chunks in one run, the merge, rows in the database."""
+
+import contextlib
+import multiprocessing
+import os
+import shutil
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import dagster as dg
+
+from benchmarks.inputs import SAE_NAME, extraction_settings, random_corpus, store_corpus
+from benchmarks.lines import Line
+from benchmarks.measure import GB, Usage, metered
+from benchmarks.options import Options
+from extraction_assets import default_resources
+from extraction_assets.assets.keys import activations_key, sae_key
+from extraction_assets.component import build_definitions
+from extraction_assets.home import prepare_dagster_home
+from extraction_assets.resources import GpuResource
+from extraction_assets.runner import Runner
+from extraction_assets.settings import ExtractionSettings
+
+_VARIABLES = ("EXTRACTION_HOME", "DAGSTER_HOME", "EXTRACTION_DATABASE_URL", "EXTRACTION_DAGSTER_POSTGRES_URL")
+_SPARE_DISK_BYTES = 2 * 10**9
+
+
+def dagster_path(options: Options, folder: Path, count: int, *, keep_activations: bool) -> Iterator[Line]:
+    """Lines of one extraction of ``count`` samples: all of it, then its parts."""
+    stage = "dagster-activations" if keep_activations else "dagster"
+    stored = "tables, features and activations" if keep_activations else "tables and features"
+    name = f"Dagster, {count:,} samples, {stored} stored"
+    needed, free = _disk_bytes(options, count, keep_activations), shutil.disk_usage(folder).free
+    if needed > free:
+        reason = f"needs {needed / GB:.1f} GB of disk, {free / GB:.1f} GB are free (--folder)"
+        yield Line(stage, name, samples=count, notes={"not measured": reason})
+        return
+    with tempfile.TemporaryDirectory(prefix="home-", dir=folder, ignore_cleanup_errors=True) as home, _homes(home):
+        settings = extraction_settings(folder, options, count, keep_activations=keep_activations)
+        store_corpus(settings, random_corpus(count, options), Path(home))
+        # A process of its own, as a run has: nothing is compiled or cached, and its memory is its own.
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+            ran = process.submit(_run, options, settings).result()
+        yield from _lines(ran, stage, name, count)
+
+
+class _Ran(NamedTuple):
+    """What the runs of an extraction took and left behind."""
+
+    chunks: Usage
+    merge: Usage
+    to_commit: float
+    """Seconds from the start of the chunks' run to the event of the committed rows, by Dagster's own record."""
+    seconds: dict[str, dict[str, float]]
+    """Asset -> the seconds in its events' metadata, summed over chunks."""
+    examples: int
+
+
+def _run(options: Options, settings: ExtractionSettings) -> _Ran:
+    """Everything that ``extraction-assets run NAME --missing`` does, its parts metered."""
+    prepare_dagster_home()
+    gpu = GpuResource(
+        device=options.device,
+        batch_size=options.batch_size,
+        vectorization_batch_size=options.vectorization_batch_sizes[-1],
+        matmul_precision=options.matmul_precision,
+    )
+    shared = dg.Definitions(resources={**default_resources(), "gpu": gpu}, executor=dg.in_process_executor)
+    definitions = dg.Definitions.merge(build_definitions(settings), shared)
+    with Runner(definitions, settings, {}) as runner:
+        runner.materialize_corpus()  # finds it there, and records that
+        with metered(options.torch_device) as chunks:
+            runner.materialize_chunks(settings.chunk_keys, only_missing=True)
+        with metered(options.torch_device) as merge:
+            runner.merge(SAE_NAME)
+    table, examples = (sae_key(settings, SAE_NAME, asset) for asset in ("top_k_table", "feature_examples"))
+    keys = [activations_key(settings), sae_key(settings, SAE_NAME, "sae_features"), table, examples]
+    with dg.DagsterInstance.get() as instance:
+        records = instance.get_run_records()
+        started = min(r.start_time or time.time() for r in records if table in (r.dagster_run.asset_selection or ()))
+        committed = instance.fetch_materializations(examples, limit=1).records[0]
+        seconds = {key.path[-1]: _summed_seconds(instance, key) for key in keys}
+    return _Ran(chunks, merge, committed.timestamp - started, seconds, int(_numbers(committed)["examples"]))
+
+
+def _summed_seconds(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, float]:
+    """Every number of seconds in the metadata of an asset's events, summed over its partitions."""
+    sums: dict[str, float] = defaultdict(float)
+    for record in instance.fetch_materializations(key, limit=10_000).records:
+        for name, value in _numbers(record).items():
+            if name.split("_")[0] == "seconds":
+                sums[name] += value
+    return dict(sums)
+
+
+def _numbers(record: dg.EventLogRecord) -> dict[str, float]:
+    event = record.asset_materialization
+    values = {name: entry.value for name, entry in event.metadata.items()} if event else {}
+    return {name: float(value) for name, value in values.items() if isinstance(value, (int, float))}
+
+
+def _lines(ran: _Ran, stage: str, name: str, count: int) -> Iterator[Line]:
+    def line(what: str, seconds: float, usage: Usage | None, **notes: Any) -> Line:
+        return Line(stage, what, count / seconds, samples=count, seconds=seconds, usage=usage, notes=notes)
+
+    by_asset = {asset: seconds for asset, seconds in ran.seconds.items() if seconds}
+    notes = {"examples": ran.examples, "seconds_by_asset": by_asset}
+    yield line(f"{name}: run start to commit", ran.to_commit, _together(ran.chunks, ran.merge), **notes)
+    yield line(f"{name}: run of the chunks", ran.chunks.seconds, ran.chunks)
+    yield line(f"{name}: the chunks' passes alone", ran.seconds["top_k_table"]["seconds"], None)
+    yield line(f"{name}: run of the merge, with the report", ran.merge.seconds, ran.merge)
+
+
+def _together(first: Usage, second: Usage) -> Usage:
+    """What two stages after one another used."""
+    seconds = first.seconds + second.seconds
+
+    def most(name: str) -> float | None:
+        values = [value for value in (getattr(first, name), getattr(second, name)) if value is not None]
+        return max(values, default=None)
+
+    def mean(name: str) -> float | None:
+        a, b = getattr(first, name), getattr(second, name)
+        return None if a is None or b is None else (a * first.seconds + b * second.seconds) / seconds
+
+    return Usage(
+        seconds,
+        most("peak_vram_gb"),
+        most("peak_reserved_gb"),
+        most("peak_ram_gb") or 0.0,
+        mean("cpu_cores") or 0.0,
+        mean("gpu_percent"),
+        most("gpu_percent_max"),
+    )
+
+
+def _disk_bytes(options: Options, count: int, keep_activations: bool) -> int:
+    """What the files of a run take, generously."""
+    tokens = count * options.positions
+    features = tokens * int(options.features_per_token * 1.5) * 8
+    width = 2 if options.torch_device.type == "cuda" else 4
+    return features + tokens * (options.width * width * keep_activations + 16) + _SPARE_DISK_BYTES
+
+
+@contextlib.contextmanager
+def _homes(home: str) -> Iterator[None]:
+    """Files, results and Dagster's history under ``home``, and nowhere else."""
+    before = {name: os.environ.pop(name, None) for name in _VARIABLES}
+    os.environ["EXTRACTION_HOME"] = home
+    os.environ.setdefault("EXTRACTION_PROGRESS", "bar")
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

@@ -1,0 +1,191 @@
+"""What is measured on: a random language model, an SAE that fires as often as a real one, and a corpus on disk."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor
+
+from benchmarks.options import Options
+from extraction_assets.assets.corpus import PACKING, read_documents, source_identity
+from extraction_assets.engine.corpus import TokenizedCorpus
+from extraction_assets.engine.language_model import LanguageModel, load_language_model
+from extraction_assets.engine.sae import SAE
+from extraction_assets.engine.sae_formats import SAEWeights, read_checkpoint
+from extraction_assets.engine.shapes import Samples
+from extraction_assets.plan import corpus_recipe, tokenizer_fingerprint
+from extraction_assets.settings import ExtractionSettings
+from extraction_assets.stores.chunk_store import ChunkStore, CurrentCorpus
+from extraction_assets.stores.corpus_files import write_corpus
+
+EXTRACTION, SAE_NAME = "benchmark", "relu"
+BOS = 0
+_CALIBRATION_TOKENS = 4096
+_DOCUMENT_SAMPLES = 20
+_FEATURE_SLICE = 2048
+
+
+class Engine(NamedTuple):
+    """Model, SAE and samples, ready on a device."""
+
+    model: LanguageModel
+    sae: SAE
+    weights: SAEWeights
+    samples: Samples
+
+
+def make_checkpoints(folder: Path, options: Options) -> None:
+    """A Llama with random weights in bf16 (``model``), its tokenizer, and an SAE (``sae``) under ``folder``."""
+    from transformers import LlamaConfig, LlamaModel
+
+    config = LlamaConfig(
+        vocab_size=options.vocabulary,
+        hidden_size=options.width,
+        intermediate_size=options.intermediate,
+        num_hidden_layers=options.blocks,
+        num_attention_heads=options.heads,
+        num_key_value_heads=options.heads,
+        max_position_embeddings=max(options.positions, 2048),
+        bos_token_id=BOS,
+        eos_token_id=BOS,
+    )
+    torch.manual_seed(0)
+    model = LlamaModel(config)
+    # As large as in a trained model: by default the context would outweigh the token, and features would fire on whole
+    # samples instead of tokens.
+    torch.nn.init.normal_(model.embed_tokens.weight)
+    model.to(torch.bfloat16).save_pretrained(folder / "model")
+    _make_tokenizer(folder / "model", options.vocabulary)
+    _make_sae(folder / "sae", folder / "model", options)
+
+
+def _make_tokenizer(folder: Path, vocabulary: int) -> None:
+    """One word a token: only the merge uses it, to show tokens."""
+    from transformers import PreTrainedTokenizerFast
+
+    words = {"<s>": BOS} | {f"w{number}": number for number in range(1, vocabulary)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<s>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="<s>", pad_token="<s>", unk_token="<s>"
+    ).save_pretrained(folder)
+
+
+def _make_sae(folder: Path, model_folder: Path, options: Options) -> None:
+    """A standard SAE with random directions, its bias set so that features fire as often as asked for."""
+    generator = torch.Generator().manual_seed(1)
+    directions = torch.nn.functional.normalize(
+        torch.randn(options.latent_dim, options.width, generator=generator), dim=1
+    )  # [F, D]
+    model = load_language_model(str(model_folder), [options.hook], device=options.torch_device)
+    outputs = _calibration_outputs(model, options)  # [n, D]
+    tensors = {
+        "W_enc": directions.T.contiguous(),
+        "b_enc": _bias(outputs, directions, options.features_per_token / options.latent_dim),
+        "W_dec": directions,
+        "b_dec": torch.zeros(options.width),
+    }
+    folder.mkdir(parents=True)
+    save_file(tensors, folder / "sae_weights.safetensors")
+    config = {
+        "architecture": "standard",
+        "d_in": options.width,
+        "d_sae": options.latent_dim,
+        "apply_b_dec_to_input": False,
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+        "activation_fn": "relu",
+    }
+    (folder / "cfg.json").write_text(json.dumps(config))
+
+
+def _calibration_outputs(model: LanguageModel, options: Options) -> Tensor:
+    """Hook outputs at some thousand counted positions of samples that are not in the corpus."""
+    count = -(-_CALIBRATION_TOKENS // options.positions)
+    corpus = random_corpus(count, options, seed=2)
+    ids, mask = torch.from_numpy(corpus.token_ids).long(), torch.from_numpy(corpus.attention_mask)
+    counted = mask & ~torch.from_numpy(corpus.special_tokens_mask)
+    parts = []
+    for start in range(0, count, options.batch_size):
+        rows = slice(start, start + options.batch_size)
+        outputs = model.activations(ids[rows].to(model.device), mask[rows].to(model.device))[options.hook]
+        parts.append(outputs[counted[rows].to(model.device)].float())
+    return torch.cat(parts)
+
+
+def _bias(outputs: Tensor, directions: Tensor, share: float) -> Tensor:
+    """Minus the pre-activation that ``share`` of the tokens exceed, for each feature: [F] on the CPU."""
+    above = max(1, round(len(outputs) * share))
+    bias = []
+    for part in directions.split(_FEATURE_SLICE):
+        strongest = (outputs @ part.to(outputs.device).T).topk(above + 1, dim=0).values  # [above + 1, f]
+        bias.append(-(strongest[-1] + strongest[-2]) / 2)
+    return torch.cat(bias).cpu()
+
+
+def random_corpus(count: int, options: Options, seed: int = 0) -> TokenizedCorpus:
+    """Samples of random tokens after a BOS token; every fifth one ends early and is padded."""
+    rng, positions = np.random.default_rng(seed), options.positions
+    lengths = np.full(count, positions)
+    lengths[::5] = rng.integers(max(2, positions // 4), positions + 1, len(lengths[::5]))
+    attention_mask = np.arange(positions) < lengths[:, None]  # [N, T]
+    token_ids = rng.integers(1, options.vocabulary, (count, positions), dtype=np.int32)
+    token_ids[:, 0] = BOS
+    token_ids[~attention_mask] = 0
+    special = np.zeros_like(attention_mask)
+    special[:, 0] = True
+    documents = np.arange(count) // _DOCUMENT_SAMPLES
+    first_tokens = np.arange(count) % _DOCUMENT_SAMPLES * (positions - 1)
+    names = [f"document-{number:06d}" for number in range(int(documents[-1]) + 1)]
+    return TokenizedCorpus(token_ids, attention_mask, special, documents, first_tokens, names)
+
+
+def extraction_settings(folder: Path, options: Options, count: int, *, keep_activations: bool) -> ExtractionSettings:
+    """The benchmark as an extraction of ``count`` samples."""
+    sae = {"path": str(folder / "sae"), "hook": options.hook}
+    return ExtractionSettings.model_validate(
+        {
+            "name": EXTRACTION,
+            "language_model": {"path": str(folder / "model")},
+            "corpus": {"source": str(folder / "source.txt"), "max_length": options.positions},
+            "saes": {SAE_NAME: {**sae, "minimum_variance_explained": -1e9}},  # random directions explain nothing
+            "evaluation_samples": count,
+            "chunk_size": options.chunk_size,
+            "top_k_examples": options.top_k,
+            "keep": {"model_activations": keep_activations},
+        }
+    )
+
+
+def store_corpus(settings: ExtractionSettings, corpus: TokenizedCorpus, home: Path) -> None:
+    """The corpus on disk as the extraction's current one, as if its tokens had come from the source's text."""
+    store, source = ChunkStore(home), Path(settings.corpus.source)
+    source.write_text("Random tokens stand for this text.\n", "utf-8")
+    identity = source_identity(read_documents(str(source)))
+    stored = write_corpus(
+        store.corpora,
+        corpus,
+        source=source.name,
+        tokenizer=tokenizer_fingerprint(settings),
+        packing=PACKING,
+        start_sample=0,
+    )
+    fingerprint = stored.manifest.fingerprint
+    current = CurrentCorpus(stored, corpus_recipe(settings), identity.fingerprint, fingerprint, *identity[1:])
+    store.write_current_corpus(settings.name, current)
+
+
+def load_engine(folder: Path, options: Options) -> Engine:
+    """Model and SAE on the device, and the samples that the engine's stages run on."""
+    weights = read_checkpoint(folder / "sae")
+    device = options.torch_device
+    model = load_language_model(str(folder / "model"), [options.hook], device=device)
+    corpus = random_corpus(options.engine_samples, options)
+    mask = torch.from_numpy(corpus.attention_mask)
+    counted = mask & ~torch.from_numpy(corpus.special_tokens_mask)
+    samples = Samples(torch.from_numpy(corpus.token_ids).long(), mask, counted, 0)
+    return Engine(model, SAE(weights, device), weights, samples)

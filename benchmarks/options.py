@@ -1,0 +1,135 @@
+"""What a benchmark is told: shapes, sizes and limits."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+ENGINE_STAGES = ("forward", "floor", "encode", "legacy", "dense", "selection", "ours", "equality")
+DAGSTER_STAGES = ("dagster", "dagster-activations")
+STAGES = ("ceilings", *ENGINE_STAGES, *DAGSTER_STAGES)
+"""The parts of a benchmark, in the order in which they run."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Every option of the command line, with the defaults of the device filled in."""
+
+    device: str
+    samples: tuple[int, ...]
+    json: Path | None
+    only: tuple[str, ...]
+    time_limit: float
+    folder: Path | None
+    blocks: int
+    width: int
+    heads: int
+    intermediate: int
+    vocabulary: int
+    positions: int
+    latent_dim: int
+    features_per_token: float
+    top_k: int
+    chunk_size: int
+    batch_size: int
+    vectorization_batch_sizes: tuple[str, ...]
+    matmul_precision: str
+    max_engine_samples: int
+    legacy_samples: int
+    selection_batch: int
+    copy_mib: int
+    matmul_size: int
+
+    @property
+    def torch_device(self) -> torch.device:
+        return torch.device(self.device)
+
+    @property
+    def hook(self) -> str:
+        """The last block."""
+        return f"layers.{self.blocks - 1}"
+
+    @property
+    def engine_samples(self) -> int:
+        """Samples that the stages beside Dagster have at hand."""
+        return min(max(self.samples), self.max_engine_samples)
+
+
+def parse_options(arguments: Sequence[str] | None = None) -> Options:
+    """The options of a command line; ends the program where they are wrong."""
+    parser = _parser()
+    values = vars(parser.parse_args(arguments))
+    on_gpu = torch.device(values["device"]).type == "cuda"
+    if on_gpu and not torch.cuda.is_available():
+        parser.error("--device cuda: torch sees no GPU")
+    if values["device"] == "cuda":
+        values["device"] = f"cuda:{torch.cuda.current_device()}"
+    for name, gpu, cpu in (("batch_size", 128, 8), ("copy_mib", 1024, 128), ("matmul_size", 8192, 1024)):
+        values[name] = values[name] or (gpu if on_gpu else cpu)
+    unknown = set(values["only"]) - set(STAGES)
+    if unknown:
+        parser.error(f"--only: no stage {', '.join(sorted(unknown))}; there are {', '.join(STAGES)}")
+    return Options(**values)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.extraction",
+        description="Measures an extraction beside the hardware's ceilings, the eager floor and the legacy loop.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cuda, cuda:N or cpu")
+    add(
+        *("--samples", "--sizes"),
+        type=_counts,
+        default=(1000,),
+        metavar="N,…",
+        help="samples of the whole path through Dagster, once for each; the other stages use the largest",
+    )
+    add("--json", type=Path, metavar="FILE", help="write the figures there too")
+    add("--only", type=_names, default=STAGES, metavar="NAME,…", help="run these stages alone")
+    add("--time-limit", type=float, default=20.0, metavar="S", help="seconds of repeated measurement of one line")
+    add("--folder", type=Path, help="where the temporary files lie (default: the system's); its disk is measured too")
+    add("--blocks", type=_count, default=8, help="blocks of the language model; the hook is the last one")
+    add("--width", type=_count, default=768, help="D, the model's width")
+    add("--heads", type=_count, default=12, help="attention heads")
+    add("--intermediate", type=_count, default=3072, help="width of the MLPs")
+    add("--vocabulary", type=_count, default=32000, help="tokens of the vocabulary")
+    add("--positions", type=_count, default=128, help="T, positions of a sample")
+    add("--latent-dim", type=_count, default=16384, help="F, features of the SAE")
+    add("--features-per-token", type=float, default=60.0, help="how many features shall fire on a token")
+    add("--top-k", type=_count, default=100, help="K, examples kept for a feature")
+    add("--chunk-size", type=_count, default=5000, help="samples of a chunk")
+    add("--batch-size", type=_count, help="samples of a forward pass (default: 128 on a GPU, 8 on a CPU)")
+    add(
+        "--vectorization-batch-sizes",
+        type=_names,
+        default=("1", "32", "64", "128", "256", "auto"),
+        metavar="N,…",
+        help="samples reduced at once, a line for each; the path through Dagster takes the last one",
+    )
+    add("--matmul-precision", choices=("highest", "high", "medium"), default="high", help="of encode")
+    add("--max-engine-samples", type=_count, default=20000, help="at most so many samples in one measured pass")
+    add("--legacy-samples", type=_count, default=4, help="samples of the legacy loop")
+    add("--selection-batch", type=_count, default=256, help="samples of the selection alone, if memory allows")
+    add("--copy-mib", type=_count, help="size of the copied buffers (default: 1024 on a GPU, 128 on a CPU)")
+    add("--matmul-size", type=_count, help="side of the multiplied matrices (default: 8192 on a GPU, 1024 on a CPU)")
+    return parser
+
+
+def _count(text: str) -> int:
+    number = int(text.replace("_", ""))
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return number
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(_count(part) for part in text.split(","))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(","))

@@ -1,0 +1,258 @@
+"""The engine's parts, each alone and together, without Dagster and without storing anything."""
+
+import logging
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from benchmarks.inputs import SAE_NAME, Engine
+from benchmarks.lines import FLOOR, LEGACY, Line, rate_line
+from benchmarks.measure import Timing, measure_rate, metered, repeated, timed
+from benchmarks.options import Options
+from extraction_assets.engine.batching import AdaptiveBatch
+from extraction_assets.engine.gpu_pass import ChunkResult, PassSettings, SaeTask, chunk_steps, forward_pass
+from extraction_assets.engine.heap import merge_top_k_tables
+from extraction_assets.engine.legacy import LegacyHeaps
+from extraction_assets.engine.sae import matmul_precision
+from extraction_assets.engine.select import (
+    sample_maxima,
+    select_top_k,
+    vectorized_max_activations,
+    vectorized_top_k_positions,
+)
+from extraction_assets.engine.shapes import Samples, SparseFeatures, TopKTable
+from extraction_assets.engine.sparse import dense_to_sparse, keep_counted
+from extraction_assets.engine.statistics import feature_statistics, merge_statistics
+from extraction_assets.resources import GpuResource
+
+_TOP_POSITIONS = 5
+_PLAN_MEMORY_SHARE = 4
+"""The plan's dense form needs about 44 bytes an entry, where the automatic batch size reckons with 12."""
+_EQUALITY_TOP_K = 2
+"""Small enough that some of a few samples are not kept."""
+_logger = logging.getLogger(__name__)
+
+
+class Stages:
+    """The stages beside Dagster, on one engine."""
+
+    def __init__(self, options: Options, engine: Engine) -> None:
+        self._options, self._engine, self._device = options, engine, options.torch_device
+
+    def features_per_token(self) -> float:
+        """Features that fire on a counted token, measured on the first batch of the corpus."""
+        count = min(self._options.batch_size, self._options.engine_samples)
+        encoded = self._encoded(count).flatten(0, 1)[self._counted(count).flatten()]
+        return float((encoded > 0).sum(1).double().mean())
+
+    def forward(self) -> Iterator[Line]:
+        """The model alone, up to the hook."""
+        batches = self._batches()
+        yield self._rate("forward", "forward alone, eager", lambda count: self._forward(batches, count))
+
+    def floor(self) -> Iterator[Line]:
+        """Forward and dense encode and nothing else: tokens lie on the device, one result at a time is kept."""
+        batches, encode = self._batches(), self._dense_encode()
+
+        def work(count: int) -> None:
+            for ids, mask in self._first(batches, count):
+                encode(self._hook_output(ids, mask))
+
+        yield self._rate("floor", FLOOR, work)
+
+    def encode(self) -> Iterator[Line]:
+        """Encode alone on the hook outputs of one batch: the dense formula, then ours down to the non-zeros."""
+        outputs, encode = self._hook_output(*self._batches()[0]), self._dense_encode()
+        tile, sae = self._options.positions, self._engine.sae
+
+        def sparse() -> object:
+            with matmul_precision(self._options.matmul_precision):
+                return sae.encode_sparse(outputs.flatten(0, 1), tile)
+
+        yield self._repeated("encode", "encode alone, eager dense", len(outputs), lambda: encode(outputs))
+        yield self._repeated("encode", "encode alone, ours, to non-zeros", len(outputs), sparse)
+
+    def legacy(self) -> Iterator[Line]:
+        """The sequential loop; forward and encode are not counted, which favours it in every ratio."""
+        count = min(self._options.legacy_samples, self._options.engine_samples)
+        features, counted = self._encoded(count), self._counted(count)
+        heaps = LegacyHeaps(self._options.latent_dim, self._options.top_k)
+        seconds: list[float] = []
+        with metered(self._device) as usage:
+            for row in range(count):
+                seconds.append(timed(self._device, partial(heaps.add_sample, features[row], counted[row], row)))
+                if sum(seconds) > self._options.time_limit:
+                    break
+        yield rate_line("legacy", LEGACY, Timing(len(seconds), [sum(seconds)]), usage)
+
+    def dense(self) -> Iterator[Line]:
+        """Maxima and top positions over the dense features, as the plan has it; no heap."""
+        count = max(1, self._selection_batch() // _PLAN_MEMORY_SHARE)
+        features = self._encoded(count)
+
+        def work() -> object:
+            return vectorized_max_activations(features), vectorized_top_k_positions(features, _TOP_POSITIONS)
+
+        yield self._repeated("dense", "plan's dense form: max and top positions", count, work)
+
+    def selection(self) -> Iterator[Line]:
+        """From encoded features to the top-k table, on the features that the legacy loop had and more."""
+        count = self._selection_batch()
+        features, counted = self._encoded(count), self._counted(count)
+        sparse = dense_to_sparse(features)
+
+        def table(own: SparseFeatures, maxima: Tensor) -> TopKTable:
+            return select_top_k(own, maxima, 0, self._options.top_k)
+
+        def from_dense() -> TopKTable:
+            own = keep_counted(dense_to_sparse(features), counted)
+            return table(own, sample_maxima(own))
+
+        def from_sparse() -> object:
+            own = keep_counted(sparse, counted)
+            maxima = sample_maxima(own)
+            return table(own, maxima), feature_statistics(own, maxima, counted)
+
+        yield self._repeated("selection", "selection alone, dense features to table", count, from_dense)
+        name = "selection alone, non-zeros to table and statistics"
+        yield self._repeated("selection", name, count, from_sparse)
+
+    def ours(self) -> Iterator[Line]:
+        """Tokens to top-k table and statistics on the CPU, as one chunk; then in chunks, merged."""
+        sizes = self._options.vectorization_batch_sizes
+        for size in sizes:
+            yield self._ours(f"ours, vectorization batch {size}", size, self._as_one_chunk)
+        yield self._ours(f"ours, vectorization batch {sizes[-1]}, in chunks and merged", sizes[-1], self._in_chunks)
+
+    def equality(self) -> Iterator[Line]:
+        """The engine's table against the legacy engine's, bit for bit, on a few samples and all features."""
+        count = min(self._options.legacy_samples, self._options.engine_samples)
+        samples, different = self._samples(0, count), []
+        with metered(self._device) as usage:
+            for top_k in (_EQUALITY_TOP_K, self._options.top_k):
+                legacy = self._pass(samples, AdaptiveBatch(count), vectorized=False, top_k=top_k, batch_size=count)
+                for size in (1, count):
+                    ours = self._pass(samples, AdaptiveBatch(size), top_k=top_k, batch_size=count)
+                    columns = zip(TopKTable._fields, table_of(ours), table_of(legacy), strict=True)
+                    different += [
+                        f"{name}, K = {top_k}, batch {size}" for name, a, b in columns if not torch.equal(a, b)
+                    ]
+        notes = {"equal": not different, "examples": len(table_of(legacy).neuron_index), "different": different}
+        yield Line("equality", "ours equals legacy", None, "", count, None, 1, usage, notes, bool(different))
+
+    def _ours(self, name: str, size: str, run: Callable[[int, AdaptiveBatch], object]) -> Line:
+        batch = self._vectorization_batch(size)
+        group = self._options.batch_size * -(-batch.size // self._options.batch_size)
+        line = self._rate("ours", name, lambda count: run(count, batch), group)
+        line.notes |= {"vectorization_batch_size": batch.size, "halvings": list(batch.halvings)}
+        return line
+
+    def _as_one_chunk(self, count: int, batch: AdaptiveBatch) -> ChunkResult:
+        return self._pass(self._samples(0, count), batch)
+
+    def _in_chunks(self, count: int, batch: AdaptiveBatch) -> object:
+        size = self._options.chunk_size
+        bounds = [(start, min(start + size, count)) for start in range(0, count, size)]
+        results = [self._pass(self._samples(*own), batch).saes[SAE_NAME] for own in bounds]
+        table = merge_top_k_tables([r.table for r in results], self._options.top_k, self._options.latent_dim)
+        return table, merge_statistics([r.statistics for r in results])
+
+    def _pass(
+        self,
+        samples: Samples,
+        batch: AdaptiveBatch,
+        *,
+        vectorized: bool = True,
+        top_k: int | None = None,
+        batch_size: int | None = None,
+    ) -> ChunkResult:
+        """``chunk_steps`` from tokens to table and statistics."""
+        settings = PassSettings(
+            batch_size=batch_size or self._options.batch_size,
+            top_k=top_k or self._options.top_k,
+            vectorized=vectorized,
+            matmul_precision=self._options.matmul_precision,
+        )
+        reader = forward_pass(self._engine.model, samples, settings.batch_size)
+        tasks = [SaeTask(SAE_NAME, self._options.hook, self._engine.sae)]
+        steps = chunk_steps(samples, reader, tasks, settings, batch, self._device, [])
+        while True:
+            try:
+                next(steps)
+            except StopIteration as finished:
+                result: ChunkResult = finished.value
+                return result
+
+    def _vectorization_batch(self, size: str) -> AdaptiveBatch:
+        resource = GpuResource(vectorization_batch_size=size)
+        return resource.vectorization_batch(self._device, self._options.latent_dim, self._options.positions, _logger)
+
+    def _selection_batch(self) -> int:
+        """Samples whose dense features, and what selecting takes, fit the memory."""
+        fitting = self._vectorization_batch("auto").size
+        return min(self._options.selection_batch, fitting, self._options.engine_samples)
+
+    def _samples(self, start: int, stop: int) -> Samples:
+        own = self._engine.samples
+        rows = slice(start, stop)
+        return Samples(own.token_ids[rows], own.attention_mask[rows], own.counted[rows], own.first_sample + start)
+
+    def _counted(self, count: int) -> Tensor:
+        return self._engine.samples.counted[:count].to(self._device)
+
+    def _batches(self) -> list[tuple[Tensor, Tensor]]:
+        """Token ids and masks of all samples on the device, by forward batches."""
+        samples, size = self._engine.samples, self._options.batch_size
+        ids, mask = samples.token_ids.to(self._device), samples.attention_mask.to(self._device)
+        return list(zip(ids.split(size), mask.split(size), strict=True))
+
+    def _first(self, batches: list[tuple[Tensor, Tensor]], count: int) -> list[tuple[Tensor, Tensor]]:
+        return batches[: max(1, count // self._options.batch_size)]
+
+    def _forward(self, batches: list[tuple[Tensor, Tensor]], count: int) -> None:
+        for ids, mask in self._first(batches, count):
+            self._hook_output(ids, mask)
+
+    def _hook_output(self, ids: Tensor, mask: Tensor) -> Tensor:
+        return self._engine.model.activations(ids, mask)[self._options.hook]
+
+    def _dense_encode(self) -> Callable[[Tensor], Tensor]:
+        """relu(xW + b) over a whole batch at the configured precision: [B, T, D] -> [B * T, F]."""
+        weight = self._engine.weights.w_enc.to(self._device).contiguous()
+        bias = self._engine.weights.b_enc.to(self._device)
+
+        def encode(outputs: Tensor) -> Tensor:
+            with matmul_precision(self._options.matmul_precision):
+                return torch.addmm(bias, outputs.flatten(0, 1).float(), weight).relu_()
+
+        return encode
+
+    def _encoded(self, count: int) -> Tensor:
+        """Dense features of the first samples: float32 [count, T, F]."""
+        features = torch.empty(count, self._options.positions, self._options.latent_dim, device=self._device)
+        encode, size = self._dense_encode(), self._options.batch_size
+        for number, (ids, mask) in enumerate(self._batches()[: -(-count // size)]):
+            rows = features[number * size : (number + 1) * size]
+            rows.copy_(encode(self._hook_output(ids[: len(rows)], mask[: len(rows)])).view_as(rows))
+        return features
+
+    def _rate(self, stage: str, name: str, work: Callable[[int], object], least: int | None = None) -> Line:
+        """A line of a pass over as many samples as the time allows."""
+        least, most = least or self._options.batch_size, self._options.engine_samples
+        most = max(min(least, most), most // least * least)
+        with metered(self._device) as usage:
+            timing = measure_rate(self._device, work, least=least, most=most, limit=self._options.time_limit)
+        return rate_line(stage, name, timing, usage)
+
+    def _repeated(self, stage: str, name: str, samples: int, work: Callable[[], object]) -> Line:
+        """A line of one batch, again and again."""
+        with metered(self._device) as usage:
+            seconds = repeated(self._device, work, self._options.time_limit)
+        return rate_line(stage, name, Timing(samples, seconds), usage)
+
+
+def table_of(result: ChunkResult) -> TopKTable:
+    """The table of the only SAE."""
+    return result.saes[SAE_NAME].table

@@ -1,0 +1,97 @@
+"""The benchmark at a tiny shape: every line is there, and a wrong engine is not called fast."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import stages
+from benchmarks.extraction import main
+from extraction_assets.engine.heap import DeferredTopKHeap
+from extraction_assets.engine.shapes import TopKTable
+
+_MODEL = {"blocks": 2, "width": 32, "heads": 2, "intermediate": 64, "vocabulary": 300}
+_SIZES = {"positions": 12, "latent-dim": 64, "features-per-token": 5, "top-k": 4, "chunk-size": 16, "batch-size": 8}
+_LIMITS = {"samples": 20, "legacy-samples": 3, "time-limit": 0.05, "copy-mib": 1, "matmul-size": 32}
+_SHAPE = {"device": "cpu", "vectorization-batch-sizes": "1,auto", **_MODEL, **_SIZES, **_LIMITS}
+SHAPE = [f"--{name}={value}" for name, value in _SHAPE.items()]
+
+LINES = [
+    "copy, host to host",
+    "disk, written and synced",
+    "matrix product, bf16",
+    "matrix product, float32",
+    "forward alone, eager",
+    "forward + encode, eager (the floor)",
+    "encode alone, eager dense",
+    "encode alone, ours, to non-zeros",
+    "legacy loop on encoded features",
+    "plan's dense form: max and top positions",
+    "selection alone, dense features to table",
+    "selection alone, non-zeros to table and statistics",
+    "ours, vectorization batch 1",
+    "ours, vectorization batch auto",
+    "ours, vectorization batch auto, in chunks and merged",
+    "ours equals legacy",
+    *(
+        f"Dagster, 20 samples, {stored} stored: {part}"
+        for stored in ("tables and features", "tables, features and activations")
+        for part in (
+            "run start to commit",
+            "run of the chunks",
+            "the chunks' passes alone",
+            "run of the merge, with the report",
+        )
+    ),
+]
+
+
+@pytest.mark.slow
+def test_every_line_is_measured_and_ours_equals_legacy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "figures.json"
+    assert main([*SHAPE, "--json", str(file)]) == 0
+    printed, figures = capsys.readouterr().out, json.loads(file.read_text())
+    lines = {line["name"]: line for line in figures["lines"]}
+    assert list(lines) == LINES
+    assert all(f"| {name} |" in printed for name in LINES)
+    assert lines["ours equals legacy"]["notes"]["equal"]
+    assert all(line["value"] > 0 for name, line in lines.items() if name != "ours equals legacy")
+    floor = lines["forward + encode, eager (the floor)"]["value"]
+    ours = lines["ours, vectorization batch auto"]
+    assert ours["to_floor"] == pytest.approx(ours["value"] / floor)
+    assert 2 < figures["conditions"]["features_per_token"] < 10
+    assert "| top_k_table | seconds |" in printed
+
+
+def test_a_broken_selection_is_told_by_the_exit_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build = DeferredTopKHeap.build_heaps
+
+    def broken(heap: DeferredTopKHeap) -> TopKTable:
+        table = build(heap)
+        return table._replace(sample_index=table.sample_index.flip(0))
+
+    monkeypatch.setattr(DeferredTopKHeap, "build_heaps", broken)
+    assert main([*SHAPE, "--only", "equality"]) == 1
+    assert "| ours equals legacy | false |" in capsys.readouterr().out
+
+
+def test_a_stage_that_fails_is_a_failed_line_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_stages: stages.Stages) -> None:
+        raise ValueError("no floor today")
+
+    monkeypatch.setattr(stages.Stages, "floor", fail)
+    assert main([*SHAPE, "--only", "floor,forward"]) == 1
+    printed = capsys.readouterr().out
+    assert "| floor | failed |" in printed
+    assert "no floor today" in printed
+    assert "| forward alone, eager |" in printed
+
+
+def test_an_unknown_stage_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--device", "cpu", "--only", "forwards"])
+    assert "no stage forwards" in capsys.readouterr().err
