@@ -12,7 +12,14 @@ from benchmarks.lines import FLOOR, LEGACY, Line, rate_line
 from benchmarks.measure import Timing, measure_rate, metered, repeated, timed
 from benchmarks.options import Options
 from extraction_assets.engine.batching import AdaptiveBatch
-from extraction_assets.engine.gpu_pass import ChunkResult, PassSettings, SaeTask, chunk_steps, forward_pass
+from extraction_assets.engine.gpu_pass import (
+    ChunkResult,
+    PassSettings,
+    SaeTask,
+    chunk_steps,
+    forward_pass,
+    tile_samples,
+)
 from extraction_assets.engine.heap import merge_top_k_tables
 from extraction_assets.engine.legacy import LegacyHeaps
 from extraction_assets.engine.sae import matmul_precision
@@ -65,7 +72,9 @@ class Stages:
     def encode(self) -> Iterator[Line]:
         """Encode alone on the hook outputs of one batch: the dense formula, then ours down to the non-zeros."""
         outputs, encode = self._hook_output(*self._batches()[0]), self._dense_encode()
-        tile, sae = self._options.positions, self._engine.sae
+        options, sae = self._options, self._engine.sae
+        samples = tile_samples(options.batch_size, options.positions, options.latent_dim)
+        tile = samples * options.positions
 
         def sparse() -> object:
             with matmul_precision(self._options.matmul_precision):
@@ -182,7 +191,7 @@ class Stages:
             try:
                 next(steps)
             except StopIteration as finished:
-                result: ChunkResult = finished.value
+                result: ChunkResult = finished.value.result()
                 return result
 
     def _vectorization_batch(self, size: str) -> AdaptiveBatch:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from extraction_assets.assets.chunk_run import chunk_targets
+from extraction_assets.assets.chunk_writer import chunk_targets
 from extraction_assets.assets.keys import REUSE_TAG, corpus_key
 from extraction_assets.assets.pending import Pending, range_tags, ranges
 from extraction_assets.plan import CorpusNotReady, ExtractionPlan

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import dagster as dg
 
-from extraction_assets.assets.chunk_run import chunk_targets
+from extraction_assets.assets.chunk_writer import chunk_targets
 from extraction_assets.assets.keys import REUSE_TAG, corpus_key, sae_key
 from extraction_assets.assets.pending import Pending, range_tags, ranges
 from extraction_assets.plan import ExtractionPlan

@@ -1,29 +1,25 @@
-"""A run over some chunks: the model is loaded once, files are written while the next chunk computes."""
+"""A run over some chunks: the model is loaded once; a chunk is checked and written while the next one computes."""
 
 import logging
 import random
-import time
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
-from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import dagster as dg
 import torch
 
-from extraction_assets.assets.keys import activations_key, sae_key
+from extraction_assets.assets.chunk_writer import Computed, Finished, Target, Used, Written, chunk_targets, finish_chunk
 from extraction_assets.assets.lineage import Lineage
 from extraction_assets.assets.progress import Progress, progress
 from extraction_assets.engine.batching import AdaptiveBatch
 from extraction_assets.engine.gpu_pass import (
     PROBE_SAMPLES,
-    ChunkResult,
     ForwardOutOfMemoryError,
     HookReader,
     PassSettings,
-    SaeResult,
     SaeTask,
     chunk_steps,
     forward_pass,
@@ -31,51 +27,20 @@ from extraction_assets.engine.gpu_pass import (
     stored_activations,
 )
 from extraction_assets.engine.language_model import LanguageModel, load_language_model, resolve_checkpoint
-from extraction_assets.engine.legacy import LegacyComparison, compare_with_legacy
 from extraction_assets.engine.preflight import check_combination
 from extraction_assets.engine.sae import SAE
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.plan import ExtractionPlan
 from extraction_assets.resources import GpuResource
-from extraction_assets.resources.utilization import Utilization, UtilizationSampler
-from extraction_assets.settings import ExtractionSettings
+from extraction_assets.resources.utilization import UtilizationSampler
 from extraction_assets.stores.chunk_files import (
     Record,
     read_activations,
     read_features,
     read_record,
-    write_activations,
-    write_features,
-    write_table,
 )
-from extraction_assets.stores.chunk_store import ChunkAsset, chunk_assets
-
-MATCHES_LEGACY = "vectorized_matches_legacy"
-RECONSTRUCTS = "sae_reconstructs_activations"
-CHUNK_CHECKS = {
-    MATCHES_LEGACY: "The sequential legacy loop, run again on a seeded part of the chunk, finds the same examples.",
-    RECONSTRUCTS: "The SAE explains enough of the activations' variance: it is read at the right layer and hook.",
-}
-
-PROBE_FEATURES = 512
-PROBE_SHARE_OF_TIME = 0.02
 
 Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
-
-
-class Target(NamedTuple):
-    """One chunk asset that a run was asked for."""
-
-    key: dg.AssetKey
-    asset: ChunkAsset
-    sae: str | None
-
-
-class Written(NamedTuple):
-    """A file that has become durable."""
-
-    target: Target
-    metadata: dict[str, Any]
 
 
 class ChunkRun:
@@ -146,23 +111,21 @@ class ChunkRun:
 
     def _events_of(self, key: str, targets: list[Target], update: Progress) -> Iterator[Event]:
         """Computes what a chunk lacks and hands it to the writer."""
-        outcome = yield from self._computed(key, targets, update)
+        computed = yield from self._computed(key, targets, update)
         yield from self._durable()
-        yield from outcome.refusals()
-        written = self._writer.submit(self._write, key, targets, outcome)
-        self._pending = _Pending(key, written, outcome.evaluations)
+        self._pending = _Pending(key, self._writer.submit(finish_chunk, self.plan, computed))
 
-    def _computed(self, key: str, targets: list[Target], update: Progress) -> Generator[Event, None, "_Outcome"]:
+    def _computed(self, key: str, targets: list[Target], update: Progress) -> Generator[Event, None, Computed]:
         """Computes a chunk; between its batches, yields the events of the chunk before as soon as it is durable."""
         steps = self._compute(key, targets, update.begin)
         try:
             while True:
                 update(next(steps), self._note(key))
-                if self._pending is not None and self._pending.written.done():
+                if self._pending is not None and self._pending.finished.done():
                     yield from self._durable()
-        except StopIteration as finished:
-            outcome: _Outcome = finished.value
-            return outcome
+        except StopIteration as done:
+            computed: Computed = done.value
+            return computed
 
     def _num_samples(self, key: str) -> int:
         settings = self.plan.settings
@@ -174,13 +137,21 @@ class ChunkRun:
         return f"chunk {key}, batch {self.batch.size}" + ("" if busy is None else f", GPU {busy:.0f}%")
 
     def _durable(self) -> Iterator[Event]:
-        """Waits for the files of the chunk that is being written, if there is one, and gives its events."""
+        """Waits for the files of the chunk that is being written, if there is one, and gives its events. Fails where a
+        check of it failed."""
         pending = self._pending
-        if pending is not None:
-            for one in pending.written.result():
-                yield self._materialization(pending.key, one)
-            yield from map(self._lineage.targeted, pending.evaluations)
-            self._pending = None  # only now: an interrupt on the way must not lose the record
+        if pending is None:
+            return
+        try:
+            finished = pending.finished.result()
+        except Exception:  # of the writer; an interrupt of this thread leaves the chunk to be waited for again
+            self._pending = None
+            raise
+        for one in finished.written:
+            yield self._materialization(pending.key, one)
+        yield from map(self._lineage.targeted, finished.evaluations) if finished.written else finished.evaluations
+        self._pending = None  # only now: an interrupt on the way must not lose the record
+        finished.refuse()
 
     @cached_property
     def saes(self) -> dict[str, SAE]:
@@ -227,7 +198,7 @@ class ChunkRun:
         """Samples of one forward pass."""
         return AdaptiveBatch(self.gpu.batch_size, self._logger)
 
-    def _compute(self, key: str, targets: list[Target], begin: Callable[[], None]) -> Generator[int, None, "_Outcome"]:
+    def _compute(self, key: str, targets: list[Target], begin: Callable[[], None]) -> Generator[int, None, Computed]:
         """Yields the number of samples of each group that is done; calls ``begin`` once model and SAEs are loaded.
 
         A chunk is computed anew with half the batch where the forward pass runs out of memory: the batch is part of the
@@ -243,7 +214,7 @@ class ChunkRun:
             yield -done  # outside the handler, where the traceback still holds tensors
             self.forward_batch.halve(self.forward_batch.size)
 
-    def _attempt(self, key: str, targets: list[Target], begin: Callable[[], None]) -> Generator[int, None, "_Outcome"]:
+    def _attempt(self, key: str, targets: list[Target], begin: Callable[[], None]) -> Generator[int, None, Computed]:
         samples, pass_settings = self.plan.samples(key), self._pass_settings(targets)
         tasks, feature_records = self._tasks(key, targets)
         needs_hooks = pass_settings.keep_activations or any(task.stored_features is None for task in tasks)
@@ -253,22 +224,13 @@ class ChunkRun:
         batch, halvings = self.batch, len(self.batch.halvings)
         begin()
         self._usage.restart()
-        result = yield from chunk_steps(samples, reader, tasks, pass_settings, batch, self.device, rows)
+        unfinished = yield from chunk_steps(samples, reader, tasks, pass_settings, batch, self.device, rows)
         usage = self._usage.read()
         numerics = numerics_record(self.device, dtype, pass_settings)
         if source is not None:
             numerics["activations"] = source["numerics"]
-        used = _Used(pass_settings.batch_size, batch.size, batch.halvings[halvings:], usage)
-        outcome = _Outcome(samples, result, numerics, used)
-        for task in tasks:
-            own, stored = result.saes[task.name], feature_records.get(task.name)
-            variance = stored["variance_explained"] if stored else own.variance_explained
-            legacy = self._compare(own, samples, rng, result.seconds)
-            encoded = {**numerics, "encode_tile_tokens": own.encode_tile_tokens}
-            outcome.saes[task.name] = _SaeOutcome(variance, legacy, stored["numerics"] if stored else encoded)
-        wanted = {target.sae for target in targets if target.asset == "top_k_table"}
-        outcome.evaluations.extend(self._evaluate(key, outcome, sorted(name for name in wanted if name)))
-        return outcome
+        used = Used(pass_settings.batch_size, batch.size, batch.halvings[halvings:], usage)
+        return Computed(key, targets, samples, unfinished, numerics, feature_records, used, rng)
 
     def _pass_settings(self, targets: list[Target]) -> PassSettings:
         assets = {target.asset for target in targets}
@@ -308,63 +270,6 @@ class ChunkRun:
             return stored_activations(own, self.device), str(next(iter(own.values())).dtype), record
         return forward_pass(self.model, samples, settings.batch_size), str(self.model.dtype), None
 
-    def _compare(self, result: SaeResult, samples: Samples, rng: random.Random, seconds: float) -> LegacyComparison:
-        latent_dim = len(result.statistics.sample_count)
-        return compare_with_legacy(
-            result.table,
-            result.probe,
-            samples.counted,
-            rng.sample(range(latent_dim), min(PROBE_FEATURES, latent_dim)),
-            first_sample=samples.first_sample,
-            top_k=self.plan.settings.top_k_examples,
-            min_activation=self.plan.settings.min_activation,
-            seconds=PROBE_SHARE_OF_TIME * seconds,
-        )
-
-    def _evaluate(self, key: str, outcome: "_Outcome", saes: list[str]) -> Iterator[dg.AssetCheckEvaluation]:
-        for name in saes:
-            asset, own = sae_key(self.plan.settings, name, "top_k_table"), outcome.saes[name]
-            least = self.plan.settings.saes[name].minimum_variance_explained
-            yield dg.AssetCheckEvaluation(
-                asset_key=asset,
-                check_name=MATCHES_LEGACY,
-                passed=not own.legacy.mismatches,
-                metadata={"pairs_compared": own.legacy.pairs, "mismatches": own.legacy.mismatches},
-                blocking=True,
-                partition=key,
-            )
-            yield dg.AssetCheckEvaluation(
-                asset_key=asset,
-                check_name=RECONSTRUCTS,
-                # NaN: the chunk's first samples have too few counted positions to judge by
-                passed=not own.variance_explained < least,
-                metadata={"variance_explained": own.variance_explained, "minimum": least},
-                description=f"explains {own.variance_explained:.3f} of the variance, at least {least} is asked for",
-                blocking=True,
-                partition=key,
-            )
-
-    def _write(self, key: str, targets: list[Target], outcome: "_Outcome") -> list[Written]:
-        """Writes the files that were asked for, upstream first. Runs in the writer's thread."""
-        return [self._write_one(key, target, outcome) for target in targets]
-
-    def _write_one(self, key: str, target: Target, outcome: "_Outcome") -> Written:
-        path = self.plan.chunk_path(target.asset, key, target.sae)
-        fingerprint = self.plan.chunk_fingerprint(target.asset, key, target.sae)
-        record = outcome.record(fingerprint, target.sae)
-        started = time.perf_counter()
-        if target.asset == "model_activations":
-            write_activations(path, outcome.result.activations, record)
-        elif target.asset == "sae_features":
-            features = outcome.result.saes[str(target.sae)].features
-            assert features is not None, "features are kept where their asset is selected"
-            write_features(path, features, record)
-        else:
-            own = outcome.result.saes[str(target.sae)]
-            write_table(path, own.table, own.statistics, record)
-        seconds = time.perf_counter() - started
-        return Written(target, outcome.metadata(path, fingerprint, target.sae, seconds))
-
     def _materialization(self, key: str, written: Written) -> dg.AssetMaterialization:
         target = written.target
         tags = self._lineage.tags(target.asset, target.sae, key)
@@ -387,110 +292,7 @@ class ChunkRun:
 
 
 class _Pending(NamedTuple):
-    """A chunk whose files are being written."""
+    """A chunk that the writer's thread has."""
 
     key: str
-    written: Future[list[Written]]
-    evaluations: list[dg.AssetCheckEvaluation]
-
-
-class _SaeOutcome(NamedTuple):
-    variance_explained: float
-    legacy: LegacyComparison
-    numerics: dict[str, Any]
-    """Of the pass that encoded the features, be it an earlier one."""
-
-
-class _Used(NamedTuple):
-    """What the pass over a chunk took of the machine."""
-
-    batch_size: int
-    vectorization_batch_size: int
-    """At the chunk's end."""
-    halvings: list[int]
-    """Batches of this chunk that did not fit."""
-    utilization: Utilization
-
-    def metadata(self) -> dict[str, Any]:
-        return {
-            **self.utilization.metadata(),
-            "batch_size": self.batch_size,
-            "vectorization_batch_size": self.vectorization_batch_size,
-            "halvings": dg.MetadataValue.json(self.halvings),
-        }
-
-
-class _Outcome:
-    """A computed chunk with what is known about it."""
-
-    def __init__(
-        self,
-        samples: Samples,
-        result: ChunkResult,
-        numerics: dict[str, Any],
-        used: "_Used",
-    ) -> None:
-        self.samples, self.result, self.numerics, self.used = samples, result, numerics, used
-        self.saes: dict[str, _SaeOutcome] = {}
-        self.evaluations: list[dg.AssetCheckEvaluation] = []
-
-    def refusals(self) -> Iterator[dg.AssetCheckEvaluation]:
-        """Where a check failed: yields the evaluations, then fails the run before anything of the chunk is stored."""
-        failed = [evaluation for evaluation in self.evaluations if not evaluation.passed]
-        if failed:
-            yield from self.evaluations
-            first = failed[0]
-            raise dg.Failure(
-                f"check {first.check_name} failed for chunk {first.partition} of {first.asset_key.to_user_string()}: "
-                f"{first.description or first.metadata}; nothing of this chunk is stored",
-                allow_retries=False,
-            )
-
-    def record(self, fingerprint: str, sae: str | None) -> dict[str, Any]:
-        """What a chunk's files say of themselves: no times and no sizes that differ from run to run."""
-        record: dict[str, Any] = {"fingerprint": fingerprint, "numerics": self._numerics(sae)}
-        if sae is not None:
-            record["variance_explained"] = self.saes[sae].variance_explained
-            record["all_finite"] = self.result.saes[sae].all_finite
-            record["checks"] = {
-                evaluation.check_name: evaluation.passed
-                for evaluation in self.evaluations
-                if evaluation.asset_key.path[1] == sae
-            }
-        return record
-
-    def _numerics(self, sae: str | None) -> dict[str, Any]:
-        return self.numerics if sae is None else self.saes[sae].numerics
-
-    def metadata(self, path: Path, fingerprint: str, sae: str | None, seconds_write: float) -> dict[str, Any]:
-        """Metadata of a materialization event; docs/operating.md says what each is."""
-        tokens = int(self.samples.attention_mask.sum())
-        metadata: dict[str, Any] = {
-            "samples": len(self.samples.token_ids),
-            "tokens": tokens,
-            "seconds": self.result.seconds,
-            "samples_per_second": len(self.samples.token_ids) / self.result.seconds,
-            "tokens_per_second": tokens / self.result.seconds,
-            **{f"seconds_{stage}": seconds for stage, seconds in self.result.stage_seconds.items()},
-            "seconds_write": seconds_write,
-            **self.used.metadata(),
-            "bytes": path.stat().st_size,
-            "path": dg.MetadataValue.path(str(path)),
-            "fingerprint": fingerprint,
-            "numerics": dg.MetadataValue.json(self._numerics(sae)),
-        }
-        if sae is not None:
-            statistics = self.result.saes[sae].statistics
-            metadata["variance_explained"] = self.saes[sae].variance_explained
-            metadata["mean_l0"] = float(statistics.token_count.sum()) / max(1, statistics.tokens_seen)
-            metadata["features_firing"] = int((statistics.sample_count > 0).sum())
-            metadata["examples"] = len(self.result.saes[sae].table.neuron_index)
-        return metadata
-
-
-def chunk_targets(settings: ExtractionSettings) -> list[Target]:
-    """Every chunk asset of an extraction, upstream first."""
-    return [
-        Target(sae_key(settings, sae, asset) if sae else activations_key(settings), asset, sae)
-        for asset, sae in chunk_assets(settings.saes)
-    ]
+    finished: Future[Finished]

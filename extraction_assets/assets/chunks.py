@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
-from extraction_assets.assets.chunk_run import CHUNK_CHECKS, ChunkRun
+from extraction_assets.assets.chunk_run import ChunkRun
+from extraction_assets.assets.chunk_writer import CHUNK_CHECKS
 from extraction_assets.assets.corpus import materialize_corpus
 from extraction_assets.assets.faults import told
 from extraction_assets.assets.keys import REUSE_TAG, activations_key, chunk_partitions, corpus_key, sae_key

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import dagster as dg
 import numpy as np
 
-from extraction_assets.assets.chunk_run import CHUNK_CHECKS
+from extraction_assets.assets.chunk_writer import CHUNK_CHECKS
 from extraction_assets.assets.example_checks import MATCH_TABLES, NONE_MISSING, compare_with_tables, expectation
 from extraction_assets.assets.faults import failure, told
 from extraction_assets.assets.keys import sae_key

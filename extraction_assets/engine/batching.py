@@ -59,7 +59,9 @@ def available_memory_gb(device: torch.device, budget_gb: float | None = None) ->
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        fraction = torch.cuda.get_per_process_memory_fraction(device)
+        fraction = torch.cuda.get_per_process_memory_fraction(
+            torch.cuda.current_device() if device.index is None else device.index
+        )
         within_fraction = total * fraction - torch.cuda.memory_allocated(device)
         available = min(free + idle, within_fraction) / GIB
     else:

@@ -16,10 +16,18 @@ from extraction_assets.engine.batching import AdaptiveBatch, is_out_of_memory, r
 from extraction_assets.engine.heap import DeferredTopKHeap
 from extraction_assets.engine.language_model import LanguageModel
 from extraction_assets.engine.legacy import LegacyHeaps
-from extraction_assets.engine.sae import SAE, matmul_precision, variance_explained
+from extraction_assets.engine.sae import SAE, VarianceExplained, matmul_precision
 from extraction_assets.engine.select import sample_maxima, select_top_k
 from extraction_assets.engine.shapes import FeatureRows, FeatureStatistics, Samples, SparseFeatures, TopKTable
-from extraction_assets.engine.sparse import concatenate_rows, keep_counted, take_rows, take_samples, to_dense, to_rows
+from extraction_assets.engine.sparse import (
+    concatenate_rows,
+    each_sample,
+    keep_counted,
+    take_rows,
+    take_samples,
+    to_dense,
+    to_rows,
+)
 from extraction_assets.engine.stage_clock import StageClock
 from extraction_assets.engine.staging import HostStaging
 from extraction_assets.engine.statistics import StatisticsAccumulator, StatisticsUpdate, statistics_update
@@ -101,6 +109,28 @@ class ChunkResult(NamedTuple):
     """Seconds of ``forward``, ``encode`` and ``select`` (with the statistics), of the device where it is a GPU."""
 
 
+class UnfinishedChunk:
+    """A pass that is queued to its end; its results may still be on their way from the device."""
+
+    def __init__(
+        self,
+        activations: dict[str, Tensor],
+        saes: "dict[str, _UnfinishedSae]",
+        staging: HostStaging,
+        clock: StageClock,
+        started: float,
+    ) -> None:
+        self._activations, self._saes, self._staging = activations, saes, staging
+        self._clock, self._started = clock, started
+
+    def result(self) -> ChunkResult:
+        """Waits for the results, in whatever thread."""
+        self._staging.wait()
+        seconds = time.perf_counter() - self._started
+        saes = {name: unfinished.result() for name, unfinished in self._saes.items()}
+        return ChunkResult(self._activations, saes, seconds, self._clock.seconds())
+
+
 def chunk_steps(
     samples: Samples,
     read_hooks: HookReader | None,
@@ -109,8 +139,10 @@ def chunk_steps(
     batch: AdaptiveBatch,
     device: torch.device,
     probe_rows: list[int],
-) -> Generator[int, None, ChunkResult]:
-    """One pass over a chunk: yields the number of samples of each group that is done, returns the chunk's result.
+) -> Generator[int, None, UnfinishedChunk]:
+    """One pass over a chunk: yields the number of samples of each group that is done, returns the chunk.
+
+    What it gives is on its way to the host when this returns, so that the next chunk need not wait for it.
 
     ``read_hooks`` gives the hook outputs (``forward_pass`` or ``stored_activations``); it may be None where
     every task has stored features and no activations are kept. ``batch`` says how many samples are reduced at
@@ -142,9 +174,8 @@ def chunk_steps(
         del hooks  # or a group would be kept while the next one is made
         yield stop - start
     with shared.reducing():
-        results = {run.task.name: run.result() for run in runs}
-    shared.staging.wait()
-    return ChunkResult(kept, results, time.perf_counter() - started, shared.clock.seconds())
+        unfinished = {run.task.name: run.finish() for run in runs}
+    return UnfinishedChunk(kept, unfinished, shared.staging, shared.clock, started)
 
 
 def tile_samples(batch_size: int, num_positions: int, num_features: int) -> int:
@@ -314,9 +345,8 @@ class _SaeRun:
         self._statistics = StatisticsAccumulator(latent_dim, shared.device)
         self._all_finite = torch.ones((), dtype=torch.bool, device=shared.device)
         self._features: list[FeatureRows] = []
-        self._probe: dict[int, Tensor] = {}
-        self._scored: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._num_scored = 0
+        self._probe: dict[int, SparseFeatures] = {}
+        self._explained, self._num_scored = VarianceExplained(), 0
 
     def add(self, start: int, stop: int, activations: Tensor | None) -> None:
         """Samples ``start:stop`` of the chunk, with the hook's output [stop - start, T, D] if it was computed."""
@@ -331,23 +361,16 @@ class _SaeRun:
                     self._take(batch)
             del batches, batch  # or a batch would be kept while the next one is made
 
-    def result(self) -> SaeResult:
-        variance = float("nan")
-        if self._scored:
-            x, reconstruction, counted = (torch.cat(parts) for parts in zip(*self._scored, strict=True))
-            variance = variance_explained(x, reconstruction, counted)
-        table, statistics = self._heap.build_heaps(), self._statistics.build()
-        all_finite = bool(self._all_finite)
-        copy_fields, wait = self._shared.staging.copy_fields, self._shared.staging.wait
-        table, statistics = copy_fields(table), copy_fields(statistics)
-        wait()
-        return SaeResult(
-            table=table,
-            statistics=statistics,
-            features=concatenate_rows(self._features) if self._features else None,
+    def finish(self) -> "_UnfinishedSae":
+        """What the chunk gives, queued to be copied to the host."""
+        staging = self._shared.staging
+        return _UnfinishedSae(
+            table=staging.copy_fields(self._heap.build_heaps()),
+            statistics=staging.copy_fields(self._statistics.build()),
+            features=self._features,
             probe=self._probe,
-            variance_explained=variance,
-            all_finite=all_finite,
+            variance_explained=staging.copy(self._explained.value()),
+            all_finite=staging.copy(self._all_finite),
             encode_tile_tokens=self._tile and self._tile * self._shared.samples.token_ids.shape[1],
         )
 
@@ -434,7 +457,7 @@ class _SaeRun:
             self._features.append(self._shared.staging.copy_fields(batch.rows))
         for row in sorted(self._shared.probe_rows & set(range(batch.start, batch.stop))):
             one = take_samples(batch.counted_features, row - batch.start, row - batch.start + 1)
-            self._probe[row] = to_dense(_to_cpu(one))[0]
+            self._probe[row] = self._shared.staging.copy_fields(one)
         self._score(batch)
 
     def _add_to_legacy(self, heaps: LegacyHeaps, batch: "_Batch") -> None:
@@ -449,12 +472,33 @@ class _SaeRun:
         count = min(batch.stop - batch.start, RECONSTRUCTION_SAMPLES - self._num_scored)
         if batch.activations is None or self.task.stored_features is not None or count <= 0:
             return
-        decoded = self._shared.batch.map(
-            count, lambda first, last: self.task.sae.decode(take_samples(batch.features, first, last)).cpu()
-        )
-        counted = self._shared.samples.counted[batch.start : batch.start + count]
-        self._scored.append((batch.activations[:count].float().cpu(), torch.cat(list(decoded)), counted))
+        for row, features in enumerate(each_sample(batch.features, count)):  # one by one: no batch size changes a bit
+            counted = self._shared.counted[batch.start + row]
+            self._explained.add(batch.activations[row], self.task.sae.decode(features)[0], counted)
         self._num_scored += count
+
+
+class _UnfinishedSae(NamedTuple):
+    """What a chunk gives for one SAE, once its copies are complete."""
+
+    table: TopKTable
+    statistics: FeatureStatistics
+    features: list[FeatureRows]
+    probe: dict[int, SparseFeatures]
+    variance_explained: Tensor
+    all_finite: Tensor
+    encode_tile_tokens: int | None
+
+    def result(self) -> SaeResult:
+        return SaeResult(
+            table=self.table,
+            statistics=self.statistics,
+            features=concatenate_rows(self.features) if self.features else None,
+            probe={row: to_dense(sparse)[0] for row, sparse in self.probe.items()},
+            variance_explained=float(self.variance_explained),
+            all_finite=bool(self.all_finite),
+            encode_tile_tokens=self.encode_tile_tokens,
+        )
 
 
 class _Batch(NamedTuple):
@@ -492,7 +536,3 @@ def _keep_rows(kept: dict[str, Tensor], hook: str, activations: Tensor, start: i
         total = len(shared.samples.token_ids)
         kept[hook] = shared.staging.buffer(total, *activations.shape[1:], dtype=activations.dtype)
     shared.staging.copy_into(kept[hook][start : start + len(activations)], activations)
-
-
-def _to_cpu(features: SparseFeatures) -> SparseFeatures:
-    return features._replace(**{name: getattr(features, name).cpu() for name in features._fields[:3]})

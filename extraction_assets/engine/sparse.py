@@ -1,6 +1,7 @@
 """Dense encoded features -> the positive ones only, and the compressed-row form that is stored."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -45,6 +46,21 @@ def take_samples(sparse: SparseFeatures, start: int, stop: int) -> SparseFeature
         values=sparse.values[first:last],
         num_samples=stop - start,
     )
+
+
+def each_sample(sparse: SparseFeatures, count: int) -> list[SparseFeatures]:
+    """The first ``count`` samples, each alone. One synchronisation."""
+    edges = torch.arange(count + 1, device=sparse.tokens.device) * sparse.num_positions
+    bounds = torch.searchsorted(sparse.tokens, edges).tolist()
+    return [
+        sparse._replace(
+            tokens=sparse.tokens[first:last] - sample * sparse.num_positions,
+            features=sparse.features[first:last],
+            values=sparse.values[first:last],
+            num_samples=1,
+        )
+        for sample, (first, last) in enumerate(pairwise(bounds))
+    ]
 
 
 def to_rows(sparse: SparseFeatures) -> FeatureRows:

@@ -32,9 +32,8 @@ class StageClock:
 
     def seconds(self) -> dict[str, float]:
         """Seconds by stage; waits for the GPU to be done with them."""
-        if self._events:
-            torch.cuda.synchronize(self._device)
         for name, first, last in self._events:
+            last.synchronize()
             self._seconds[name] += first.elapsed_time(last) / 1000
         self._events.clear()
         return dict(self._seconds)

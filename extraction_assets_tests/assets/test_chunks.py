@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 import torch
 
-from extraction_assets.assets import chunk_run
+from extraction_assets.assets import chunk_run, chunk_writer
 from extraction_assets.assets import recorded_checks as recorded_checks_module
 from extraction_assets.assets.keys import REUSE_TAG, activations_key, sae_key
 from extraction_assets.engine import gpu_pass
@@ -174,7 +174,7 @@ def test_checks_are_recorded_for_each_chunk(project: Project) -> None:
 
 
 def _table_checks(project: Project, sae: str) -> list[dg.AssetCheckKey]:
-    return [dg.AssetCheckKey(sae_key(project.settings, sae, "top_k_table"), name) for name in chunk_run.CHUNK_CHECKS]
+    return [dg.AssetCheckKey(sae_key(project.settings, sae, "top_k_table"), name) for name in chunk_writer.CHUNK_CHECKS]
 
 
 def test_checks_executed_alone_tell_again_what_every_stored_chunk_says(
@@ -184,13 +184,13 @@ def test_checks_executed_alone_tell_again_what_every_stored_chunk_says(
     _forbid(monkeypatch, chunk_run.ChunkRun, "_compute")
     result = project.checks_alone(_table_checks(project, "relu"))
     assert {(e.partition, e.check_name, e.passed) for e in result.get_asset_check_evaluations()} == {
-        (key, name, True) for key in project.settings.chunk_keys[:2] for name in chunk_run.CHUNK_CHECKS
+        (key, name, True) for key in project.settings.chunk_keys[:2] for name in chunk_writer.CHUNK_CHECKS
     }
 
 
 def test_a_check_that_was_recorded_as_failed_fails_again(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project.chunks(0, 0)
-    record = {"checks": {chunk_run.MATCHES_LEGACY: False}, "variance_explained": 0.1}
+    record = {"checks": {chunk_writer.MATCHES_LEGACY: False}, "variance_explained": 0.1}
     monkeypatch.setattr(recorded_checks_module, "read_record", lambda _path: record)
     with pytest.raises(dg.DagsterError, match=r"failed.*\n.*vectorized_matches_legacy"):
         project.checks_alone(_table_checks(project, "topk")[:1])
@@ -336,13 +336,13 @@ def test_each_stage_has_a_number_of_its_own(project: Project, monkeypatch: pytes
 
 
 def test_seconds_of_writing_are_those_of_the_assets_own_file(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_table = chunk_run.write_table
+    write_table = chunk_writer.write_table
 
     def slow(*args: Any) -> None:
         time.sleep(1)
         write_table(*args)
 
-    monkeypatch.setattr(chunk_run, "write_table", slow)
+    monkeypatch.setattr(chunk_writer, "write_table", slow)
     project.chunks(0, 0)
     assert _metadata(project, sae_key(project.settings, "relu", "top_k_table"))["seconds_write"] >= 1
     assert _metadata(project, activations_key(project.settings))["seconds_write"] < 1

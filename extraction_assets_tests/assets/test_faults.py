@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 import torch
 
-from extraction_assets.assets import chunk_run, faults
+from extraction_assets.assets import chunk_run, chunk_writer, faults
 from extraction_assets.database_urls import DatabaseAwayError, DatabaseError
 from extraction_assets.engine.gpu_pass import NonFiniteError
 from extraction_assets.settings import ExtractionSettings
@@ -58,7 +58,7 @@ def test_a_fault_while_writing_is_retried_and_only_the_rest_is_computed(
 ) -> None:
     project = Project(make_settings(tiny_folder), home)
     project.corpus()
-    written, computed, failed = chunk_run.write_table, [], []
+    written, computed, failed = chunk_writer.write_table, [], []
     compute = chunk_run.ChunkRun._compute
 
     def fail_once(path: Path, *args: Any) -> None:
@@ -71,7 +71,7 @@ def test_a_fault_while_writing_is_retried_and_only_the_rest_is_computed(
         computed.append(key)
         return compute(self, key, *args)
 
-    monkeypatch.setattr(chunk_run, "write_table", fail_once)
+    monkeypatch.setattr(chunk_writer, "write_table", fail_once)
     monkeypatch.setattr(chunk_run.ChunkRun, "_compute", count)
     assert project.chunks().success
     assert computed == ["000000000000", "000000000008", "000000000016", "000000000008", "000000000016"]

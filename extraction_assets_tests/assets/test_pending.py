@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 import torch
 
-from extraction_assets.assets import chunk_run
+from extraction_assets.assets import chunk_run, chunk_writer
 from extraction_assets.assets.keys import REUSE_TAG, sae_key
 from extraction_assets.assets.lineage import Lineage
 from extraction_assets.assets.pending import Pending, range_tags, ranges
@@ -117,7 +117,7 @@ def test_a_chunk_that_is_being_written_is_recorded_though_nobody_asks_for_its_ev
     """A run is canceled while Dagster stores an event: then it closes the generator and takes no more of it."""
     project = Project(make_settings(tiny_folder), home)
     project.corpus()
-    plan, keys = project.plan, [target.key for target in chunk_run.chunk_targets(project.settings)]
+    plan, keys = project.plan, [target.key for target in chunk_writer.chunk_targets(project.settings)]
     lineage, logger = Lineage(project.instance, plan), logging.getLogger()
     with chunk_run.ChunkRun(plan, GpuResource(), torch.device("cpu"), keys, lineage, logger) as run:
         events = run.events(KEYS)

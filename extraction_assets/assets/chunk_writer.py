@@ -1,0 +1,242 @@
+"""What follows the pass over a chunk, in the writer's thread: comparing with the legacy loop, checking, writing."""
+
+import random
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import dagster as dg
+
+from extraction_assets.assets.keys import activations_key, sae_key
+from extraction_assets.engine.gpu_pass import ChunkResult, SaeResult, UnfinishedChunk
+from extraction_assets.engine.legacy import LegacyComparison, compare_with_legacy
+from extraction_assets.engine.shapes import Samples
+from extraction_assets.plan import ExtractionPlan
+from extraction_assets.resources.utilization import Utilization
+from extraction_assets.settings import ExtractionSettings
+from extraction_assets.stores.chunk_files import Record, write_activations, write_features, write_table
+from extraction_assets.stores.chunk_store import ChunkAsset, chunk_assets
+
+MATCHES_LEGACY = "vectorized_matches_legacy"
+RECONSTRUCTS = "sae_reconstructs_activations"
+CHUNK_CHECKS = {
+    MATCHES_LEGACY: "The sequential legacy loop, run again on a seeded part of the chunk, finds the same examples.",
+    RECONSTRUCTS: "The SAE explains enough of the activations' variance: it is read at the right layer and hook.",
+}
+
+_WRITERS = 4
+
+PROBE_FEATURES = 512
+PROBE_SHARE_OF_TIME = 0.02
+
+
+class Target(NamedTuple):
+    """One chunk asset that a run was asked for."""
+
+    key: dg.AssetKey
+    asset: ChunkAsset
+    sae: str | None
+
+
+class Written(NamedTuple):
+    """A file that has become durable."""
+
+    target: Target
+    metadata: dict[str, Any]
+
+
+class Used(NamedTuple):
+    """What the pass over a chunk took of the machine."""
+
+    batch_size: int
+    vectorization_batch_size: int
+    """At the chunk's end."""
+    halvings: list[int]
+    """Batches of this chunk that did not fit."""
+    utilization: Utilization
+
+    def metadata(self) -> dict[str, Any]:
+        return {
+            **self.utilization.metadata(),
+            "batch_size": self.batch_size,
+            "vectorization_batch_size": self.vectorization_batch_size,
+            "halvings": dg.MetadataValue.json(self.halvings),
+        }
+
+
+class Computed(NamedTuple):
+    """A chunk whose pass has been queued to its end."""
+
+    key: str
+    targets: list[Target]
+    samples: Samples
+    unfinished: UnfinishedChunk
+    numerics: dict[str, Any]
+    stored: dict[str, Record]
+    """The record of the features that an SAE's were read from."""
+    used: Used
+    rng: random.Random
+
+
+class Finished(NamedTuple):
+    """A chunk whose files are durable, or that was refused."""
+
+    written: list[Written]
+    evaluations: list[dg.AssetCheckEvaluation]
+
+    def refuse(self) -> None:
+        """Fails the run where a check failed; then nothing of the chunk has been stored."""
+        failed = [evaluation for evaluation in self.evaluations if not evaluation.passed]
+        if failed:
+            first = failed[0]
+            raise dg.Failure(
+                f"check {first.check_name} failed for chunk {first.partition} of {first.asset_key.to_user_string()}: "
+                f"{first.description or first.metadata}; nothing of this chunk is stored",
+                allow_retries=False,
+            )
+
+
+def finish_chunk(plan: ExtractionPlan, computed: Computed) -> Finished:
+    """Waits for a chunk's results, checks them and writes the files that were asked for.
+
+    The tables come last: where they are, all is. Nothing is written where a check fails.
+    """
+    outcome = _Outcome(plan, computed)
+    if not all(evaluation.passed for evaluation in outcome.evaluations):
+        return Finished([], outcome.evaluations)
+    tables = [target for target in computed.targets if target.asset == "top_k_table"]
+    others = [target for target in computed.targets if target.asset != "top_k_table"]
+    with ThreadPoolExecutor(_WRITERS, thread_name_prefix="chunk-file") as files:
+        written = [one for group in (others, tables) for one in files.map(outcome.write, group)]
+    return Finished(written, outcome.evaluations)
+
+
+class _SaeOutcome(NamedTuple):
+    variance_explained: float
+    legacy: LegacyComparison
+    numerics: dict[str, Any]
+    """Of the pass that encoded the features, be it an earlier one."""
+
+
+class _Outcome:
+    """A chunk's results with what is known about them."""
+
+    def __init__(self, plan: ExtractionPlan, computed: Computed) -> None:
+        self._plan, self._computed = plan, computed
+        self._result: ChunkResult = computed.unfinished.result()
+        self._saes: dict[str, _SaeOutcome] = {}
+        for name, own in self._result.saes.items():
+            stored = computed.stored.get(name)
+            variance = stored["variance_explained"] if stored else own.variance_explained
+            encoded = {**computed.numerics, "encode_tile_tokens": own.encode_tile_tokens}
+            numerics = stored["numerics"] if stored else encoded
+            self._saes[name] = _SaeOutcome(variance, self._compare(own), numerics)
+        self.evaluations = list(self._evaluate())
+
+    def write(self, target: Target) -> Written:
+        """Writes one file."""
+        key = self._computed.key
+        path = self._plan.chunk_path(target.asset, key, target.sae)
+        fingerprint = self._plan.chunk_fingerprint(target.asset, key, target.sae)
+        record = self._record(fingerprint, target.sae)
+        started = time.perf_counter()
+        if target.asset == "model_activations":
+            write_activations(path, self._result.activations, record)
+        elif target.asset == "sae_features":
+            features = self._result.saes[str(target.sae)].features
+            assert features is not None, "features are kept where their asset is selected"
+            write_features(path, features, record)
+        else:
+            own = self._result.saes[str(target.sae)]
+            write_table(path, own.table, own.statistics, record)
+        seconds = time.perf_counter() - started
+        return Written(target, self._metadata(path, fingerprint, target.sae, seconds))
+
+    def _compare(self, result: SaeResult) -> LegacyComparison:
+        settings, samples, rng = self._plan.settings, self._computed.samples, self._computed.rng
+        latent_dim = len(result.statistics.sample_count)
+        return compare_with_legacy(
+            result.table,
+            result.probe,
+            samples.counted,
+            rng.sample(range(latent_dim), min(PROBE_FEATURES, latent_dim)),
+            first_sample=samples.first_sample,
+            top_k=settings.top_k_examples,
+            min_activation=settings.min_activation,
+            seconds=PROBE_SHARE_OF_TIME * self._result.seconds,
+        )
+
+    def _evaluate(self) -> Iterator[dg.AssetCheckEvaluation]:
+        settings, key = self._plan.settings, self._computed.key
+        for name in sorted(str(target.sae) for target in self._computed.targets if target.asset == "top_k_table"):
+            asset, own = sae_key(settings, name, "top_k_table"), self._saes[name]
+            least = settings.saes[name].minimum_variance_explained
+            yield dg.AssetCheckEvaluation(
+                asset_key=asset,
+                check_name=MATCHES_LEGACY,
+                passed=not own.legacy.mismatches,
+                metadata={"pairs_compared": own.legacy.pairs, "mismatches": own.legacy.mismatches},
+                blocking=True,
+                partition=key,
+            )
+            yield dg.AssetCheckEvaluation(
+                asset_key=asset,
+                check_name=RECONSTRUCTS,
+                # NaN: the chunk's first samples have too few counted positions to judge by
+                passed=not own.variance_explained < least,
+                metadata={"variance_explained": own.variance_explained, "minimum": least},
+                description=f"explains {own.variance_explained:.3f} of the variance, at least {least} is asked for",
+                blocking=True,
+                partition=key,
+            )
+
+    def _record(self, fingerprint: str, sae: str | None) -> dict[str, Any]:
+        """What a chunk's files say of themselves: no times and no sizes that differ from run to run."""
+        record: dict[str, Any] = {"fingerprint": fingerprint, "numerics": self._numerics(sae)}
+        if sae is not None:
+            record["variance_explained"] = self._saes[sae].variance_explained
+            record["all_finite"] = self._result.saes[sae].all_finite
+            record["checks"] = {
+                evaluation.check_name: evaluation.passed
+                for evaluation in self.evaluations
+                if evaluation.asset_key.path[1] == sae
+            }
+        return record
+
+    def _numerics(self, sae: str | None) -> dict[str, Any]:
+        return self._computed.numerics if sae is None else self._saes[sae].numerics
+
+    def _metadata(self, path: Path, fingerprint: str, sae: str | None, seconds_write: float) -> dict[str, Any]:
+        """Metadata of a materialization event; docs/operating.md says what each is."""
+        tokens = int(self._computed.samples.attention_mask.sum())
+        metadata: dict[str, Any] = {
+            "samples": len(self._computed.samples.token_ids),
+            "tokens": tokens,
+            "seconds": self._result.seconds,
+            "samples_per_second": len(self._computed.samples.token_ids) / self._result.seconds,
+            "tokens_per_second": tokens / self._result.seconds,
+            **{f"seconds_{stage}": seconds for stage, seconds in self._result.stage_seconds.items()},
+            "seconds_write": seconds_write,
+            **self._computed.used.metadata(),
+            "bytes": path.stat().st_size,
+            "path": dg.MetadataValue.path(str(path)),
+            "fingerprint": fingerprint,
+            "numerics": dg.MetadataValue.json(self._numerics(sae)),
+        }
+        if sae is not None:
+            statistics = self._result.saes[sae].statistics
+            metadata["variance_explained"] = self._saes[sae].variance_explained
+            metadata["mean_l0"] = float(statistics.token_count.sum()) / max(1, statistics.tokens_seen)
+            metadata["features_firing"] = int((statistics.sample_count > 0).sum())
+            metadata["examples"] = len(self._result.saes[sae].table.neuron_index)
+        return metadata
+
+
+def chunk_targets(settings: ExtractionSettings) -> list[Target]:
+    """Every chunk asset of an extraction, upstream first."""
+    return [
+        Target(sae_key(settings, sae, asset) if sae else activations_key(settings), asset, sae)
+        for asset, sae in chunk_assets(settings.saes)
+    ]
