@@ -25,7 +25,7 @@ def run_chunk(*args: Any, **options: Any) -> ChunkResult:
         try:
             next(steps)
         except StopIteration as finished:
-            result: ChunkResult = finished.value
+            result: ChunkResult = finished.value.result()
             return result
 
 

@@ -30,7 +30,7 @@ def _run(folder: Path, size: int) -> SaeResult:
     return result.saes["odd"]
 
 
-@pytest.mark.parametrize("size", [1, 32, 64, 256])
+@pytest.mark.parametrize("size", [1, 32, 64, 100, 129, 256])
 def test_the_vectorization_batch_changes_no_bit(sae_folder: Path, size: int) -> None:
     ours, theirs = _run(sae_folder, size), _run(sae_folder, 128)
     assert all(torch.equal(a, b) for a, b in zip(ours.table, theirs.table, strict=True))

@@ -121,6 +121,36 @@ def test_the_halved_size_stays_for_the_next_range() -> None:
     assert batch.halvings == [8]
 
 
+@settings(max_examples=30)
+@given(st.integers(0, 40), st.integers(1, 40), st.integers(1, 7), st.integers(7, 40))
+def test_every_range_but_the_last_is_a_multiple_even_after_a_halving(
+    total: int, size: int, multiple: int, limit: int
+) -> None:
+    batch, memory = AdaptiveBatch(size), Memory(limit)
+    done = list(batch.map(total, memory, multiple))
+    assert [row for start, stop in done for row in range(start, stop)] == list(range(total))
+    assert all((stop - start) % multiple == 0 for start, stop in done[:-1])
+    assert all(start % multiple == 0 for start, _ in done)
+
+
+def test_a_batch_smaller_than_the_multiple_is_worked_on_as_one_multiple() -> None:
+    assert list(AdaptiveBatch(3).map(10, Memory(4), 4)) == [(0, 4), (4, 8), (8, 10)]
+
+
+def test_a_multiple_that_does_not_fit_is_tried_at_every_size_and_then_refused() -> None:
+    batch, memory = AdaptiveBatch(8), Memory(3)
+    with pytest.raises(MemoryError, match="use a device with more memory"):
+        list(batch.map(8, memory, 4))
+    assert (batch.halvings, memory.done) == ([8, 4, 2], [])
+
+
+def test_halving_by_hand_notes_what_did_not_fit() -> None:
+    batch = AdaptiveBatch(8)
+    batch.halve(5)
+    batch.halve(1)
+    assert (batch.size, batch.halvings) == (1, [5, 1])
+
+
 def test_a_halving_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         list(AdaptiveBatch(8, logging.getLogger("run")).map(8, Memory(4)))

@@ -1,23 +1,39 @@
 """What only a GPU can show: the same engine on CUDA tensors, and memory that really runs out."""
 
 import contextlib
-from collections.abc import Iterator
+import gc
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
+from extraction_assets.engine import gpu_pass
+from extraction_assets.engine import sae as sae_module
 from extraction_assets.engine.batching import AdaptiveBatch, available_memory_gb
-from extraction_assets.engine.gpu_pass import ChunkResult, PassSettings, SaeTask, forward_pass
+from extraction_assets.engine.firings import Activation, Firings, Magnitude, firings_of, has_triton
+from extraction_assets.engine.gpu_pass import (
+    ChunkResult,
+    ForwardOutOfMemoryError,
+    PassSettings,
+    SaeTask,
+    chunk_steps,
+    forward_pass,
+)
 from extraction_assets.engine.language_model import load_language_model
 from extraction_assets.engine.legacy import LegacyHeaps
-from extraction_assets.engine.sae import load_sae
+from extraction_assets.engine.sae import SAE, load_sae
 from extraction_assets.engine.select import sample_maxima, select_top_k, vectorized_top_k_positions
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.engine.sparse import dense_to_sparse, keep_counted
+from extraction_assets.engine.stage_clock import StageClock
+from extraction_assets.engine.staging import HostStaging
 from extraction_assets.engine.statistics import feature_statistics
-from extraction_assets_tests.engine.build import run_chunk
-from extraction_assets_tests.tiny import make_sae
+from extraction_assets_tests.engine.build import assert_same, run_chunk
+from extraction_assets_tests.engine.conftest import ARCHITECTURES
+from extraction_assets_tests.tiny import D_MODEL, NUM_FEATURES, make_sae
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU; the CPU has tests of its own")
 
@@ -88,6 +104,12 @@ def test_a_pass_on_the_gpu_does_not_depend_on_the_vectorization_batch(
         assert _equal(ours[name].statistics, theirs[name].statistics)
 
 
+def _everywhere(n: int) -> Samples:
+    """n samples of 16 positions, all of which count."""
+    mask = torch.ones(n, 16, dtype=torch.bool)
+    return Samples(torch.ones(n, 16, dtype=torch.int64), mask, mask, 0)
+
+
 @contextlib.contextmanager
 def limited_memory(num_bytes: float) -> Iterator[None]:
     """At most so many bytes for this process."""
@@ -100,30 +122,405 @@ def limited_memory(num_bytes: float) -> Iterator[None]:
         torch.cuda.empty_cache()
 
 
-@pytest.mark.parametrize("architecture", ["standard", "topk"])
+@pytest.mark.parametrize(("architecture", "n"), [("standard", 40), ("topk", 160)])
 def test_memory_that_runs_out_halves_the_batch_and_changes_no_result(
-    tmp_path: Path, samples: Samples, architecture: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str, n: int
 ) -> None:
-    """At F = 65,536 the 40 samples of 16 tokens take 160 MiB of dense features, and more on the way."""
+    """At F = 65,536 most of the memory goes to the batch (topk: 20 bytes for each sample and feature), not to the
+    dense tile, which is one sample here."""
+    monkeypatch.setattr(gpu_pass, "_TILE_TOKENS", 16)
     sae = load_sae(make_sae(tmp_path / "wide", architecture, d_sae=65_536), CUDA)
-    hidden = torch.randn(40, 16, 16, generator=torch.Generator().manual_seed(3)).to(CUDA)
+    hidden = torch.randn(n, 16, D_MODEL, generator=torch.Generator().manual_seed(3)).to(CUDA)
 
     def run(size: int) -> tuple[ChunkResult, AdaptiveBatch]:
-        batch, settings = AdaptiveBatch(size), PassSettings(batch_size=40, top_k=3)
-        tasks = [SaeTask("wide", "h", sae)]
-        return run_chunk(samples, lambda a, b: {"h": hidden[a:b]}, tasks, settings, batch, CUDA, [0]), batch
+        batch, settings = AdaptiveBatch(size), PassSettings(batch_size=n, top_k=3)
+        tasks, read = [SaeTask("wide", "h", sae)], lambda a, b: {"h": hidden[a:b]}
+        return run_chunk(_everywhere(n), read, tasks, settings, batch, CUDA, [0]), batch
 
     torch.cuda.reset_peak_memory_stats()
     expected, whole = run(256)
     assert not whole.halvings
     with limited_memory(0.8 * torch.cuda.max_memory_allocated()):
         result, batch = run(256)
-    assert batch.halvings[0] == 40
-    assert batch.size < 40
+    assert batch.halvings[0] == n
+    assert batch.size < n
     assert _equal(result.saes["wide"].table, expected.saes["wide"].table)
     assert _equal(result.saes["wide"].statistics, expected.saes["wide"].statistics)
+
+
+class Hungry:
+    """A reader of hook outputs that takes 600 MiB for a moment, in the calls from ``first`` on."""
+
+    def __init__(self, hidden: Tensor, first: int) -> None:
+        self._hidden, self._first, self.calls = hidden, first, 0
+
+    def __call__(self, start: int, stop: int) -> Mapping[str, Tensor]:
+        self.calls += 1
+        if self.calls >= self._first:
+            torch.empty(600 << 20, dtype=torch.uint8, device=CUDA)
+        return {"h": self._hidden[start:stop]}
+
+
+def _small_task(tmp_path: Path) -> tuple[SaeTask, Tensor]:
+    hidden = torch.randn(40, 16, D_MODEL, generator=torch.Generator().manual_seed(3)).to(CUDA)
+    return SaeTask("small", "h", load_sae(make_sae(tmp_path / "small"), CUDA)), hidden
+
+
+def test_a_forward_pass_that_fits_once_garbage_is_given_back_gives_the_same(tmp_path: Path) -> None:
+    """600 MiB hang in a cycle of references: only the second try, after a collection, finds 600 MiB of 1 GiB."""
+    (task, hidden), settings = _small_task(tmp_path), PassSettings(batch_size=8, top_k=3)
+    arguments = [task], settings, AdaptiveBatch(8), CUDA, [0]
+    expected = run_chunk(_everywhere(40), lambda a, b: {"h": hidden[a:b]}, *arguments)
+    gc.collect()
+    gc.disable()
+    try:
+        with limited_memory(2**30):
+            cycle: list[object] = [torch.empty(600 << 20, dtype=torch.uint8, device=CUDA)]
+            cycle.append(cycle)
+            del cycle
+            read = Hungry(hidden, 1)
+            result = run_chunk(_everywhere(40), read, *arguments)
+    finally:
+        gc.enable()
+    assert read.calls == 6
+    assert _equal(result.saes["small"].table, expected.saes["small"].table)
+
+
+def test_a_forward_pass_that_does_not_fit_says_what_is_done_and_leaves_no_memory_behind(tmp_path: Path) -> None:
+    (task, hidden), settings = _small_task(tmp_path), PassSettings(batch_size=8, top_k=3)
+    batch, read = AdaptiveBatch(8), Hungry(hidden, 3)
+    gc.collect()
+    before = torch.cuda.memory_allocated()
+    with limited_memory(2**29):
+        steps, yielded = chunk_steps(_everywhere(40), read, [task], settings, batch, CUDA, []), list[int]()
+        with pytest.raises(ForwardOutOfMemoryError, match="forward pass of samples 16 to 23 of the chunk") as caught:
+            yielded.extend(steps)
+    assert (caught.value.done, sum(yielded), batch.halvings) == (16, 16, [])
+    assert read.calls == 5  # of the third group's three, the first was ahead of the second group's reduction
+    del steps, caught
+    gc.collect()
+    assert torch.cuda.memory_allocated() <= before
 
 
 def test_available_memory_respects_the_process_fraction() -> None:
     with limited_memory(2**28):
         assert 0 <= available_memory_gb(CUDA) <= 0.25
+
+
+# The kernels and their twin
+
+KINDS = ["standard", "rescaled", "jumprelu", "gated"]
+
+
+def _activation(kind: str, f: int) -> Activation:
+    """Parameters in quarters, so that values lie at zero and at their limit, on the GPU."""
+    generator = torch.Generator().manual_seed(f)
+
+    def quarters(low: int) -> Tensor:
+        return (torch.randint(low, 4, (f,), generator=generator) / 4).to(CUDA)
+
+    scale = (torch.rand(f, generator=generator) + 0.5).to(CUDA)
+    return {
+        "standard": Activation(quarters(-3)),
+        "rescaled": Activation(quarters(-3), scale),
+        "jumprelu": Activation(quarters(-3), limit=quarters(0)),
+        "gated": Activation(quarters(-3), magnitude=Magnitude(scale, quarters(-3))),
+    }[kind]
+
+
+def _product(n: int, f: int, shift: float) -> Tensor:
+    """Quarters, zeros of both signs and subnormals; every third column with more bits, so that roundings show."""
+    generator = torch.Generator().manual_seed(n * f)
+    product = torch.randint(-8, 9, (n, f), generator=generator) / 4 + shift
+    product[:, ::3] += torch.rand(n, len(range(0, f, 3)), generator=generator)
+    product[:, 1::7] = -0.0
+    product[:, 2::7] = 1e-40
+    return product.to(CUDA)
+
+
+def _by_kernels(product: Tensor, wanted: Tensor, activation: Activation, tile: int, capacity: int = 2048) -> Firings:
+    """As ``SAE`` calls the kernels, with room for all 2,048 features of a place unless told."""
+    kernels = pytest.importorskip("extraction_assets.engine.kernels", reason="needs Triton")
+    padded = kernels.PaddedRows(*product.shape, capacity, CUDA)
+    for start in range(0, len(product), tile):
+        padded.add(start, product[start : start + tile].contiguous(), wanted[start : start + tile], activation)
+    total, most = padded.sizes()
+    assert most <= capacity
+    firings: Firings = padded.flatten(total)
+    return firings
+
+
+def _wanted(n: int) -> Tensor:
+    return (torch.arange(n) % 5 != 3).to(CUDA)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("f", [1, 33, 2047, 2048, 2049, 5000])
+@pytest.mark.parametrize("shift", [-2.0, -1.0, 1.0])  # few firings to nearly all
+@pytest.mark.parametrize("tile", [1, 8, 24])
+def test_the_kernels_equal_their_twin_bit_for_bit(kind: str, f: int, shift: float, tile: int) -> None:
+    product, wanted, activation = _product(24, f, shift), _wanted(24), _activation(kind, f)
+    expected = firings_of(product.clone(), wanted, activation)
+    assert_same(_by_kernels(product, wanted, activation, tile), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("f", [33, 2049, 5000])
+def test_the_kernels_mark_the_same_tokens_as_not_finite(kind: str, f: int) -> None:
+    product, wanted, activation = _product(24, f, -1.0), _wanted(24), _activation(kind, f)
+    for row, (column, value) in enumerate(
+        [(0, float("nan")), (f - 1, float("inf")), (f // 2, float("-inf")), (0, float("nan")), (f - 1, 3e38)]
+    ):  # row 3 is not wanted
+        product[row, column] = value
+    product[7] = float("nan")
+    expected = firings_of(product.clone(), wanted, activation)
+    found = _by_kernels(product, wanted, activation, 8)
+    assert (~found.finite).nonzero().squeeze(1).tolist()[:3] == [0, 1, 2]
+    assert found.finite[3]
+    assert_same(found, expected)
+
+
+def test_kernels_without_any_firing_or_wanted_token_give_nothing() -> None:
+    activation, nobody = _activation("standard", 33), torch.zeros(24, dtype=torch.bool, device=CUDA)
+    for product, wanted in [(_product(24, 33, -9.0) * 0 - 9, _wanted(24)), (_product(24, 33, 9.0), nobody)]:
+        assert_same(_by_kernels(product, wanted, activation, 8), firings_of(product.clone(), wanted, activation))
+
+
+def _fullest(firings: Firings) -> int:
+    """The most firings of a token among 2,048 features from a multiple of 2,048 on."""
+    places = torch.stack([firings.tokens, firings.features // 2048])
+    return int(torch.unique(places, dim=1, return_counts=True)[1].max())
+
+
+def test_what_just_fits_is_kept_whole() -> None:
+    product, wanted, activation = (
+        torch.zeros(24, 5000, device=CUDA),
+        _wanted(24),
+        Activation(torch.zeros(5000).to(CUDA)),
+    )
+    product[:, 2048 + 7 : 2048 + 7 + 64] = 1.0
+    expected = firings_of(product.clone(), wanted, activation)
+    assert _fullest(expected) == 64
+    assert_same(_by_kernels(product, wanted, activation, 8, capacity=64), expected)
+
+
+def test_what_does_not_fit_is_counted_in_full_and_disturbs_no_other_place() -> None:
+    kernels = pytest.importorskip("extraction_assets.engine.kernels", reason="needs Triton")
+    product, wanted, activation = _product(24, 5000, 1.0), _wanted(24), _activation("standard", 5000)
+    expected = firings_of(product.clone(), wanted, activation)
+    assert _fullest(expected) > 1024
+    padded = kernels.PaddedRows(24, 5000, 256, CUDA)
+    padded.add(0, product, wanted, activation)
+    assert padded.sizes() == (len(expected.tokens), _fullest(expected))
+    assert_same(_by_kernels(product, wanted, activation, 8), expected)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("d_sae", [33, 2049])  # hundreds of 2,049 fire on a token, unless topk
+def test_an_sae_encodes_the_same_with_and_without_triton(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str, d_sae: int
+) -> None:
+    kernels = pytest.importorskip("extraction_assets.engine.kernels", reason="needs Triton")
+    assert has_triton()
+    real, used = kernels.PaddedRows.add, list[int]()
+
+    def add(self: object, first: int, *arguments: object) -> None:
+        used.append(first)
+        real(self, first, *arguments)
+
+    monkeypatch.setattr(kernels.PaddedRows, "add", add)
+    folder, wanted = make_sae(tmp_path / "sae", architecture, d_sae=d_sae), _wanted(48)
+    x = torch.randn(48, D_MODEL, generator=torch.Generator().manual_seed(2)).to(CUDA)
+    x[2, 3] = float("nan")
+    x[3] = float("inf")  # not wanted
+    found = load_sae(folder, CUDA).encode_sparse(x, 16, wanted)
+    tries = 0 if architecture == "topk" else 2 if _fullest(found) > sae_module._CAPACITY else 1
+    assert used == [0, 16, 32] * tries
+    assert tries == 2 or (architecture, d_sae) != ("standard", 2049)
+    monkeypatch.setattr("extraction_assets.engine.sae.has_triton", lambda: False)
+    assert_same(load_sae(folder, CUDA).encode_sparse(x, 16, wanted), found)
+    assert (~found.finite).nonzero().squeeze(1).tolist() == [2]
+
+
+@pytest.fixture
+def four_saes(sae_folders: dict[str, Path]) -> list[SaeTask]:
+    hooks = {"standard": "layers.0", "jumprelu": "layers.1", "topk": "layers.1", "gated": "layers.0"}
+    return [SaeTask(name, hooks[name], load_sae(folder, CUDA)) for name, folder in sae_folders.items()]
+
+
+@pytest.mark.parametrize("keep_features", [False, True])
+@pytest.mark.parametrize("size", [1, 3, 64])
+def test_a_pass_with_triton_equals_one_without(
+    tiny_folder: Path,
+    samples: Samples,
+    four_saes: list[SaeTask],
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+    keep_features: bool,
+) -> None:
+    pytest.importorskip("triton")
+    model = load_language_model(str(tiny_folder / "model"), ["layers.0", "layers.1"], device=CUDA)
+    samples.counted[:, 0] = False  # the first position is stored but does not count
+    settings = PassSettings(batch_size=8, top_k=5, keep_features=keep_features)
+
+    def run(size: int) -> ChunkResult:
+        reader = forward_pass(model, samples, settings.batch_size)
+        return run_chunk(samples, reader, four_saes, settings, AdaptiveBatch(size), CUDA, [0, 7])
+
+    with_triton = run(size)
+    monkeypatch.setattr("extraction_assets.engine.sae.has_triton", lambda: False)
+    without = run(64)
+    for name, own in with_triton.saes.items():
+        other = without.saes[name]
+        assert_same(own.table, other.table)
+        assert_same(own.statistics, other.statistics)
+        assert (own.features is not None) == keep_features
+        if own.features is not None and other.features is not None:
+            assert_same(own.features, other.features)
+        assert own.variance_explained == other.variance_explained
+        assert all(torch.equal(dense, other.probe[row]) for row, dense in own.probe.items())
+
+
+# Copies, clocks and synchronisations
+
+
+@contextlib.contextmanager
+def counted_synchronisations() -> Iterator[list[str]]:
+    """One entry for each synchronisation that torch notices in the block."""
+    found: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield found
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    found += [str(each.message) for each in caught if "synchronizing CUDA operation" in str(each.message)]
+
+
+def test_synchronisations_are_noticed() -> None:
+    """Or the tests below would show nothing."""
+    tensor = torch.ones(5, device=CUDA)
+    with counted_synchronisations() as found:
+        tensor.nonzero()
+        tensor.sum().item()
+        tensor.add(1)
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize(
+    ("architecture", "keep_features", "special_tokens", "synchronisations"),
+    [
+        ("standard", False, False, 5),
+        ("jumprelu", False, False, 5),
+        ("gated", False, False, 5),
+        ("topk", False, False, 6),
+        ("standard", True, False, 5),
+        ("standard", False, True, 5),
+        ("standard", True, True, 6),
+        ("topk", True, True, 7),
+    ],
+)
+def test_a_batch_synchronises_as_often_as_chunk_steps_says(
+    sae_folders: dict[str, Path], architecture: str, keep_features: bool, special_tokens: bool, synchronisations: int
+) -> None:
+    """Looked at from the 41st sample on: the first 32 are decoded, too. The table is never compacted before its end."""
+    pytest.importorskip("triton")
+    hidden = torch.randn(96, 16, D_MODEL, generator=torch.Generator().manual_seed(3)).to(CUDA)
+    samples = _everywhere(96)
+    if special_tokens:
+        samples = samples._replace(counted=samples.counted.clone())
+        samples.counted[:, 0] = False
+    settings = PassSettings(batch_size=8, top_k=5, keep_features=keep_features)
+    task, batch = SaeTask(architecture, "h", load_sae(sae_folders[architecture], CUDA)), AdaptiveBatch(8)
+    steps = chunk_steps(samples, lambda a, b: {"h": hidden[a:b]}, [task], settings, batch, CUDA, [])
+    assert [next(steps) for _ in range(5)] == [8] * 5
+    counts = []
+    for _ in range(7):
+        with counted_synchronisations() as found:
+            assert next(steps) == 8
+        counts.append(len(found))
+    assert counts == [synchronisations] * 7
+
+
+@pytest.mark.parametrize("tiles", [1, 6])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_encoding_synchronises_as_often_for_many_tiles_as_for_one(
+    sae_folders: dict[str, Path], architecture: str, tiles: int
+) -> None:
+    pytest.importorskip("triton")
+    sae: SAE = load_sae(sae_folders[architecture], CUDA)
+    x = torch.randn(48, D_MODEL, generator=torch.Generator().manual_seed(3)).to(CUDA)
+    wanted = _wanted(48)
+    sae.encode_sparse(x, 48 // tiles, wanted)  # compiles
+    with counted_synchronisations() as found:
+        sae.encode_sparse(x, 48 // tiles, wanted)
+    assert len(found) == (2 if architecture == "topk" else 1)
+
+
+def test_copies_to_the_host_are_pinned_and_equal_after_one_wait() -> None:
+    staging, tensors = HostStaging(CUDA), [torch.arange(1 << 20, device=CUDA) + number for number in range(4)]
+    with counted_synchronisations() as found:
+        copies = [staging.copy(tensor * 2) for tensor in tensors]
+    assert found == []
+    staging.wait()
+    for tensor, copy in zip(tensors, copies, strict=True):
+        assert copy.is_pinned()
+        assert torch.equal(copy, tensor.cpu() * 2)
+
+
+def test_parts_are_copied_into_a_buffer_and_what_is_on_the_host_stays() -> None:
+    staging, source = HostStaging(CUDA), torch.randn(6, 5, generator=torch.Generator().manual_seed(1))
+    buffer = staging.buffer(6, 5, dtype=torch.float32)
+    for start in range(0, 6, 2):
+        staging.copy_into(buffer[start : start + 2], source[start : start + 2].to(CUDA))
+    assert staging.copy(source) is source
+    staging.wait()
+    assert torch.equal(buffer, source)
+
+
+def test_a_stage_is_timed_without_waiting_for_it() -> None:
+    clock, matrix = StageClock(CUDA), torch.randn(4096, 4096, device=CUDA)
+    with counted_synchronisations() as found:
+        for name in ("encode", "select", "encode"):
+            with clock.stage(name):
+                matrix = matrix @ matrix
+    assert found == []
+    seconds = clock.seconds()
+    assert seconds.keys() == {"encode", "select"}
+    assert 0 < seconds["select"] < seconds["encode"] < 5
+    assert clock.seconds() == seconds
+
+
+def test_a_chunk_on_the_gpu_gives_the_seconds_of_its_stages(tmp_path: Path) -> None:
+    task, hidden = _small_task(tmp_path)
+    settings = PassSettings(batch_size=8, top_k=3)
+    read = lambda a, b: {"h": hidden[a:b] * 1.0}  # noqa: E731
+    result = run_chunk(_everywhere(40), read, [task], settings, AdaptiveBatch(8), CUDA, [])
+    assert result.stage_seconds.keys() == {"forward", "encode", "select"}
+    assert all(seconds > 0 for seconds in result.stage_seconds.values())
+    assert len(result.saes["small"].statistics.sample_count) == NUM_FEATURES
+
+
+def test_a_forward_pass_that_fits_only_while_nothing_else_runs_is_not_queued_ahead(tmp_path: Path) -> None:
+    """The call of the second group fails ahead of the first one's reduction and succeeds after it."""
+    (task, hidden), settings, ranges = _small_task(tmp_path), PassSettings(batch_size=8, top_k=3), list[int]()
+
+    def read(start: int, stop: int) -> Mapping[str, Tensor]:
+        ranges.append(start)
+        if len(ranges) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return {"h": hidden[start:stop] * 1.0}
+
+    arguments = [task], settings, AdaptiveBatch(8), CUDA, [0]
+    result = run_chunk(_everywhere(40), read, *arguments)
+    expected = run_chunk(_everywhere(40), lambda a, b: {"h": hidden[a:b]}, *arguments)
+    assert ranges == [0, 8, 8, 16, 24, 32]
+    assert _equal(result.saes["small"].table, expected.saes["small"].table)
+    assert _equal(result.saes["small"].statistics, expected.saes["small"].statistics)
+
+
+def test_no_token_has_firings_on_the_gpu_where_there_are_none(sae_folders: dict[str, Path]) -> None:
+    for folder in sae_folders.values():
+        nothing = load_sae(folder, CUDA).encode_sparse(torch.empty(0, D_MODEL, device=CUDA))
+        assert [len(column) for column in nothing] == [0, 0, 0, 0]

@@ -15,6 +15,7 @@ from extraction_assets.engine.ordering import (
     offsets_of,
     order_by,
     rank_within,
+    starts_of,
 )
 
 
@@ -82,6 +83,20 @@ def test_rank_within_counts_from_zero_in_each_group() -> None:
 
 def test_rank_within_no_rows_is_empty() -> None:
     assert rank_within(torch.zeros(0, dtype=torch.int64), 3).tolist() == []
+
+
+@given(st.lists(st.integers(0, 9), max_size=20), st.integers(1, 4))
+def test_starts_are_those_of_numpy(drawn: list[int], more: int) -> None:
+    groups, num_groups = np.sort(np.array(drawn, dtype=np.int64)), max(drawn, default=0) + more  # the last ones empty
+    starts = starts_of(torch.from_numpy(groups), num_groups)
+    assert starts.dtype == torch.int64
+    assert starts.tolist() == np.searchsorted(groups, np.arange(num_groups + 1)).tolist()
+    assert starts.diff().tolist() == np.bincount(groups, minlength=num_groups).tolist()
+
+
+def test_starts_by_hand() -> None:
+    assert starts_of(torch.tensor([1, 1, 4]), 6).tolist() == [0, 0, 2, 2, 2, 3, 3]
+    assert starts_of(torch.zeros(0, dtype=torch.int64), 2).tolist() == [0, 0, 0]
 
 
 def test_gather_segments_keeps_empty_segments_and_the_chosen_order() -> None:

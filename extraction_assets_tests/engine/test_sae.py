@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
-from extraction_assets.engine.sae import SAE, Encoded, load_sae, matmul_precision, variance_explained
+from extraction_assets.engine.firings import Firings
+from extraction_assets.engine.sae import SAE, load_sae, matmul_precision, variance_explained
 from extraction_assets.engine.sae_formats import SAEWeights
 from extraction_assets.engine.shapes import SparseFeatures
 from extraction_assets_tests import tiny
@@ -48,7 +49,7 @@ def reference(folder: Path, activations: Tensor) -> np.ndarray:
     return np.maximum(pre, 0)
 
 
-def dense_of(encoded: Encoded, tokens: int, latent_dim: int) -> Tensor:
+def dense_of(encoded: Firings, tokens: int, latent_dim: int) -> Tensor:
     dense = torch.zeros(tokens, latent_dim)
     dense[encoded.tokens, encoded.features] = encoded.values
     return dense
@@ -141,6 +142,46 @@ def test_a_token_in_a_tile_does_not_depend_on_the_other_tiles(
 def test_tokens_that_do_not_fill_their_tiles_are_refused(sae_folders: dict[str, Path]) -> None:
     with pytest.raises(ValueError, match="24 tokens are not a whole number of tiles of 5"):
         load_sae(sae_folders["standard"]).encode_sparse(hook_output(), 5)
+
+
+def test_no_tokens_have_no_firings(sae_folders: dict[str, Path]) -> None:
+    for folder in sae_folders.values():
+        assert [len(column) for column in load_sae(folder).encode_sparse(hook_output(0))] == [0, 0, 0, 0]
+
+
+# Tokens that are not wanted
+
+WANTED = torch.arange(TOKENS) % 5 > 1
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("tile", [1, 6, 24])
+@pytest.mark.parametrize("rubbish", [0.0, float("nan"), float("inf"), float("-inf"), 3e38])
+def test_unwanted_tokens_have_no_firings_and_may_hold_anything(
+    architecture: str, tile: int, rubbish: float, sae_folders: dict[str, Path]
+) -> None:
+    sae, activations = load_sae(sae_folders[architecture]), hook_output()
+    everything = dense_of(sae.encode_sparse(activations, tile), TOKENS, sae.latent_dim)
+    encoded = sae.encode_sparse(activations.where(WANTED[:, None], rubbish), tile, WANTED)
+    assert torch.equal(dense_of(encoded, TOKENS, sae.latent_dim), everything.where(WANTED[:, None], 0.0))
+    assert encoded.finite.all()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_wanted_token_that_is_not_finite_is_marked_among_unwanted_ones(
+    architecture: str, sae_folders: dict[str, Path]
+) -> None:
+    activations = hook_output()
+    activations[[4, 5], 3] = float("nan")  # 4 is wanted, 5 is not
+    assert WANTED[4] & ~WANTED[5]
+    finite = load_sae(sae_folders[architecture]).encode_sparse(activations, 6, WANTED).finite
+    assert (~finite).nonzero().squeeze(1).tolist() == [4]
+
+
+def test_ties_of_topk_are_resolved_at_wanted_tokens_alone() -> None:
+    sae = sae_of([[1.0, 2.0, 1.0, 1.0]], "topk", k=2)
+    encoded = sae.encode_sparse(torch.tensor([[1.0], [2.0], [3.0]]), 1, torch.tensor([True, False, True]))
+    assert dense_of(encoded, 3, 4).tolist() == [[1, 2, 0, 0], [0, 0, 0, 0], [3, 6, 0, 0]]
 
 
 # Ties of topk

@@ -12,18 +12,17 @@ from hypothesis import strategies as st
 
 from extraction_assets.engine.select import sample_maxima
 from extraction_assets.engine.shapes import FeatureStatistics
-from extraction_assets.engine.sparse import dense_to_sparse
 from extraction_assets.engine.statistics import (
     HISTOGRAM_BINS,
     HISTOGRAM_EDGES,
-    accumulate,
+    StatisticsAccumulator,
     activation_sum,
-    feature_statistics,
     mean_activation,
     merge_statistics,
+    statistics_update,
 )
 from extraction_assets_tests.engine import oracle
-from extraction_assets_tests.engine.build import assert_same, rows_of, statistics_of
+from extraction_assets_tests.engine.build import assert_same, counted_features, rows_of, statistics_of
 from extraction_assets_tests.engine.strategies import Drawn, encoded, random_features
 
 finite = st.floats(2.0**-149, 2.0**127, width=32)
@@ -143,12 +142,37 @@ def test_all_counts_are_64_bit() -> None:
         assert column.dtype == torch.int64
 
 
-def test_accumulating_into_the_first_equals_merging() -> None:
-    generator = torch.Generator().manual_seed(0)
-    parts = []
-    for _ in range(3):
-        features = dense_to_sparse(torch.randn(3, 5, 7, generator=generator).relu())
-        parts.append(feature_statistics(features, sample_maxima(features), torch.ones(3, 5, dtype=torch.bool)))
-    merged = merge_statistics(parts)
-    total = accumulate(accumulate(parts[0], parts[1]), parts[2])
-    assert all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(total, merged, strict=True))
+# Adding up
+
+
+def accumulated(groups: list[Drawn], num_features: int) -> FeatureStatistics:
+    """One accumulator's statistics after all groups of samples."""
+    accumulator = StatisticsAccumulator(num_features)
+    for group in groups:
+        features = counted_features(group)
+        update = statistics_update(features, sample_maxima(features))
+        accumulator.add(update, len(group.dense), int(group.counted.sum()))
+    return accumulator.build()
+
+
+@given(encoded(max_samples=8), st.data())
+def test_accumulating_in_any_groups_and_order_equals_merging(drawn: Drawn, data: st.DataObject) -> None:
+    total = len(drawn.dense)
+    cuts = sorted({0, total, *data.draw(st.lists(st.integers(1, total), max_size=3))})
+    groups = [rows_of(drawn, a, b) for a, b in pairwise(cuts)]
+    merged = merge_statistics([statistics_of(group) for group in groups])
+    assert_same(accumulated(data.draw(st.permutations(groups)), drawn.dense.shape[2]), merged)
+
+
+def test_an_accumulator_without_samples_is_all_zeros() -> None:
+    found = StatisticsAccumulator(3).build()
+    for column in found[:5]:
+        assert not column.any()
+    assert (found.samples_seen, found.tokens_seen) == (0, 0)
+
+
+def test_working_out_an_update_leaves_the_features_as_they_were() -> None:
+    features = counted_features(random_features(4, 5, 3, seed=1))
+    before = type(features)(*(column.clone() for column in features[:3]), *features[3:])
+    statistics_update(features, sample_maxima(features))
+    assert_same(features, before)

@@ -8,10 +8,11 @@ import torch
 
 from extraction_assets.engine.select import sample_maxima, select_top_k
 from extraction_assets.engine.shapes import SparseFeatures
-from extraction_assets.engine.sparse import dense_to_sparse
+from extraction_assets.engine.sparse import dense_to_sparse, to_rows
 from extraction_assets.engine.statistics import feature_statistics
 from extraction_assets.stores import chunk_files
 from extraction_assets.stores.sealed import DamagedFileError
+from extraction_assets_tests.engine.build import assert_same
 
 RECORD = {"fingerprint": "abc", "numerics": {}, "checks": {}}
 
@@ -55,10 +56,9 @@ def test_a_table_is_plain_parquet_for_other_tools(tmp_path: Path, features: Spar
 
 
 def test_features_come_back_equal(tmp_path: Path, features: SparseFeatures) -> None:
-    chunk_files.write_features(tmp_path / "f.safetensors", features, RECORD)
+    chunk_files.write_features(tmp_path / "f.safetensors", to_rows(features), RECORD)
     stored, _ = chunk_files.read_features(tmp_path / "f.safetensors", "abc")
-    assert stored[3:] == features[3:]
-    assert all(torch.equal(a, b) for a, b in zip(stored[:3], features[:3], strict=True))
+    assert_same(stored, to_rows(features))
 
 
 def test_activations_keep_their_dtype(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_activations_keep_their_dtype(tmp_path: Path) -> None:
 
 
 def test_every_file_has_the_permissions_of_a_new_file(tmp_path: Path, features: SparseFeatures) -> None:
-    chunk_files.write_features(tmp_path / "f.safetensors", features, RECORD)
+    chunk_files.write_features(tmp_path / "f.safetensors", to_rows(features), RECORD)
     _write_table(tmp_path / "t.parquet", features)
     (tmp_path / "new").touch()
     modes = {path.stat().st_mode for path in tmp_path.iterdir()}
@@ -78,7 +78,7 @@ def test_every_file_has_the_permissions_of_a_new_file(tmp_path: Path, features: 
 
 
 def test_a_file_of_another_fingerprint_is_refused(tmp_path: Path, features: SparseFeatures) -> None:
-    chunk_files.write_features(tmp_path / "f.safetensors", features, RECORD)
+    chunk_files.write_features(tmp_path / "f.safetensors", to_rows(features), RECORD)
     with pytest.raises(DamagedFileError, match="made from other inputs: it carries fingerprint abc, expected xyz"):
         chunk_files.read_features(tmp_path / "f.safetensors", "xyz")
 
