@@ -102,6 +102,18 @@ def test_a_chunk_merged_twice_is_refused(order: int) -> None:
         merged(tables, 1)
 
 
+def test_a_sample_with_two_different_maxima_is_refused() -> None:
+    tables = [example_table(3, 12, 5.0), example_table(3, 20, 4.0), example_table(3, 12, 3.0)]
+    with pytest.raises(ValueError, match="feature 3 has two examples of sample 12: the tables to merge overlap"):
+        merged(tables, 3)
+
+
+def test_ranges_of_samples_that_overlap_without_a_common_example_are_merged() -> None:
+    tables = [merged([example_table(3, s, 1.0), example_table(2, s, 1.0)], 3) for s in (5, 2)]
+    outer = merged([example_table(3, 1, 1.0), example_table(3, 9, 1.0)], 3)
+    assert merged([outer, *tables], 9).sample_index.tolist() == [2, 5, 1, 2, 5, 9]
+
+
 @given(encoded())
 def test_overlapping_chunks_are_refused_wherever_something_fires(drawn: Drawn) -> None:
     table = select(drawn, 100)
@@ -133,6 +145,30 @@ def test_the_floor_drops_nothing_that_belongs_in(drawn: Drawn, k: int, least: fl
         floor = heap.floor("cpu")
         heap.add_batch(select(rows_of(drawn, row, row + 1), k, first_sample=row, floor=floor))
     assert_same(heap.build_heaps(), legacy(drawn, k, min_activation=least))
+
+
+@given(encoded(max_samples=8), st.sampled_from([1, 2, 3]), st.sampled_from([0, 1, 3]), st.data())
+def test_contenders_leave_out_nothing_that_belongs_in(drawn: Drawn, k: int, buffer: int, data: st.DataObject) -> None:
+    tables = data.draw(st.permutations(chunk_tables(drawn, list(range(len(drawn.dense) + 1)), k)))
+    heap = DeferredTopKHeap(drawn.dense.shape[2], k, buffer_examples=buffer)
+    for table in tables:
+        heap.add_batch(heap.contenders(table))
+    assert_same(heap.build_heaps(), select(drawn, k))
+
+
+def test_contenders_are_those_that_beat_the_last_example_of_a_full_table() -> None:
+    heap = DeferredTopKHeap(5, top_k=2)
+    newcomers = merged(
+        [example_table(1, 3, 5.0), example_table(1, 9, 2.0, 1.0), example_table(1, 4, 2.0), example_table(4, 7, 0.5)], 9
+    )
+    assert_same(heap.contenders(newcomers), newcomers)
+    for sample, strongest in ((5, 4.0), (6, 2.0)):
+        heap.add_batch(example_table(1, sample, strongest))
+    heap.build_heaps()
+    assert plain(heap.contenders(newcomers)) == {
+        1: [(5.0, 3, [(0, 5.0)]), (2.0, 4, [(0, 2.0)])],  # sample 4 comes before the last one, 6, and sample 9 does not
+        4: [(0.5, 7, [(0, 0.5)])],  # its table is not full
+    }
 
 
 def test_the_floor_is_min_activation_until_a_feature_is_full() -> None:
