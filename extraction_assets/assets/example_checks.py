@@ -5,12 +5,11 @@ from typing import NamedTuple
 
 import dagster as dg
 import sqlalchemy as sa
+import torch
 
 from extraction_assets.database.tables import feature_activations, features
 from extraction_assets.engine.heap import Firings, as_dict
 from extraction_assets.engine.shapes import FeatureStatistics, TopKTable
-from extraction_assets.plan import ExtractionPlan
-from extraction_assets.stores.chunk_files import read_table
 
 NONE_MISSING = "no_chunk_is_missing"
 MATCH_TABLES = "examples_match_chunk_tables"
@@ -35,20 +34,25 @@ class Expected(NamedTuple):
     counts: Counts
 
 
-def expectation(plan: ExtractionPlan, sae: str) -> dict[int, Expected]:
-    """A seeded part of the features, worked out plainly from the chunk tables: feature -> what must be stored."""
-    examples: dict[int, Examples] = {}
-    counts: dict[int, Counts] = {}
-    for key in plan.settings.chunk_keys:
-        chunk = read_table(plan.chunk_path("top_k_table", key, sae), plan.table_fingerprint(key, sae))
-        for feature in _seeded_features(len(chunk.statistics.sample_count)):
-            examples.setdefault(feature, []).extend(_examples_in(chunk.table, feature))
-            counts[feature] = _added(counts.get(feature, Counts()), chunk.statistics, feature)
-    top_k = plan.settings.top_k_examples
-    return {
-        feature: Expected(sorted(own, key=lambda example: (-example[0], example[1]))[:top_k], counts[feature])
-        for feature, own in examples.items()
-    }
+class Expectation:
+    """A seeded part of the features, worked out plainly from the chunk tables, in memory that does not grow with their
+    number: no part of the merge is used."""
+
+    def __init__(self, top_k: int) -> None:
+        self._top_k = top_k
+        self._examples: dict[int, Examples] = {}
+        self._counts: dict[int, Counts] = {}
+
+    def add(self, table: TopKTable, statistics: FeatureStatistics) -> None:
+        """Count a chunk in, as its file holds it."""
+        for feature in _seeded_features(len(statistics.sample_count)):
+            own = [*self._examples.get(feature, []), *_examples_in(table, feature)]
+            self._examples[feature] = sorted(own, key=lambda example: (-example[0], example[1]))[: self._top_k]
+            self._counts[feature] = _added(self._counts.get(feature, Counts()), statistics, feature)
+
+    def by_feature(self) -> dict[int, Expected]:
+        """Feature -> what must be stored."""
+        return {feature: Expected(own, self._counts[feature]) for feature, own in self._examples.items()}
 
 
 def compare_with_tables(
@@ -83,10 +87,9 @@ def _added(counts: Counts, statistics: FeatureStatistics, feature: int) -> Count
 
 
 def _examples_in(table: TopKTable, feature: int) -> Examples:
-    rows = (table.neuron_index == feature).nonzero().squeeze(1)
-    if not len(rows):
+    first, last = torch.searchsorted(table.neuron_index, torch.tensor([feature, feature + 1])).tolist()
+    if first == last:
         return []
-    first, last = int(rows[0]), int(rows[-1]) + 1
     offsets = table.firing_offsets[first : last + 1]
     own = TopKTable(
         table.neuron_index[first:last],

@@ -3,14 +3,20 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import dagster as dg
 import numpy as np
 
 from extraction_assets.assets.chunk_writer import CHUNK_CHECKS
-from extraction_assets.assets.example_checks import MATCH_TABLES, NONE_MISSING, compare_with_tables, expectation
+from extraction_assets.assets.example_checks import (
+    MATCH_TABLES,
+    NONE_MISSING,
+    Expectation,
+    Expected,
+    compare_with_tables,
+)
 from extraction_assets.assets.faults import failure, told
 from extraction_assets.assets.keys import sae_key
 from extraction_assets.assets.lineage import CodeVersions
@@ -35,7 +41,7 @@ from extraction_assets.plan import ExtractionPlan
 from extraction_assets.recovery import note_host
 from extraction_assets.resources import ChunkStoreResource, ResultsResource
 from extraction_assets.settings import ExtractionSettings
-from extraction_assets.stores.chunk_files import read_record, read_table
+from extraction_assets.stores.chunk_files import TableFile, read_record, read_tables
 
 
 class MergeRefused(ValueError):
@@ -54,6 +60,8 @@ class Merged(NamedTuple):
     statistics: FeatureStatistics
     numerics: list[dict[str, Any]]
     """The different numerics records of the chunks; more than one means that last bits may differ between chunks."""
+    expected: dict[int, Expected]
+    """What a seeded part of the features must be in the database, worked out without the merge."""
 
 
 def build_feature_examples(settings: ExtractionSettings, sae: str) -> dg.AssetsDefinition:
@@ -112,13 +120,12 @@ def _merge_into_database(
     started = time.perf_counter()
     merged = merge_chunks(plan, sae, logger)
     complete = _none_is_missing(plan, merged.statistics)
-    expected = expectation(plan, sae)
     extraction = _extraction_row(plan, sae, len(merged.statistics.sample_count))
     display = display_tokens(_tokenizer(plan.settings))
     corpus = _corpus_samples(plan)
     with results.open() as engine, write_transaction(engine) as connection:
         extraction_id = replace_results(connection, extraction, corpus, merged.table, merged.statistics, display)
-        match = compare_with_tables(connection, extraction_id, expected)
+        match = compare_with_tables(connection, extraction_id, merged.expected)
         if not match.passed:
             raise MergeRefused(
                 MATCH_TABLES, f"the loaded rows differ from the chunk tables, nothing was changed: {match.description}"
@@ -180,28 +187,52 @@ def merge_chunks(plan: ExtractionPlan, sae: str, logger: logging.Logger) -> Merg
     """
     _refuse_unfit_chunks(plan, sae)
     settings = plan.settings
+    keys = settings.chunk_keys
+    files = ((plan.chunk_path("top_k_table", key, sae), plan.table_fingerprint(key, sae)) for key in keys)
+    with progress("merge", len(keys), "chunks", logger) as update:
+        chunks = _of_own_samples(settings, read_tables(files))
+        merged = merge_tables(chunks, settings.top_k_examples, settings.min_activation, lambda: update(1))
+    if len(merged.numerics) > 1:
+        logger.warning(
+            "%d different numerics records: last bits may differ between chunks: %s",
+            len(merged.numerics),
+            merged.numerics,
+        )
+    return merged
+
+
+def merge_tables(
+    chunks: Iterable[TableFile],
+    top_k: int,
+    min_activation: float = 0.0,
+    merged_one: Callable[[], object] = lambda: None,
+) -> Merged:
+    """Tables of disjoint samples as one. Every file is read once, and no table is kept as it is."""
     heap: DeferredTopKHeap | None = None
     statistics: FeatureStatistics | None = None
     numerics: list[dict[str, Any]] = []
-    with progress("merge", len(settings.chunk_keys), "chunks", logger) as update:
-        for key in settings.chunk_keys:
-            chunk = read_table(plan.chunk_path("top_k_table", key, sae), plan.table_fingerprint(key, sae))
-            heap = heap or DeferredTopKHeap(
-                len(chunk.statistics.sample_count), settings.top_k_examples, settings.min_activation
-            )
-            heap.add_batch(chunk.table)
-            parts = [chunk.statistics] if statistics is None else [statistics, chunk.statistics]
-            statistics = merge_statistics(parts)
-            if chunk.record["numerics"] not in numerics:
-                numerics.append(chunk.record["numerics"])
-            update(1)
+    expectation = Expectation(top_k)
+    for chunk in chunks:
+        heap = heap or DeferredTopKHeap(len(chunk.statistics.sample_count), top_k, min_activation)
+        heap.add_batch(heap.contenders(chunk.table))
+        statistics = merge_statistics([chunk.statistics] if statistics is None else [statistics, chunk.statistics])
+        if chunk.record["numerics"] not in numerics:
+            numerics.append(chunk.record["numerics"])
+        expectation.add(chunk.table, chunk.statistics)
+        merged_one()
     assert heap is not None, "an extraction has at least one chunk"
     assert statistics is not None
-    if len(numerics) > 1:
-        logger.warning(
-            "%d different numerics records: last bits may differ between chunks: %s", len(numerics), numerics
-        )
-    return Merged(heap.build_heaps(), statistics, numerics)
+    return Merged(heap.build_heaps(), statistics, numerics, expectation.by_feature())
+
+
+def _of_own_samples(settings: ExtractionSettings, chunks: Iterable[TableFile]) -> Iterator[TableFile]:
+    """The chunks' tables, refused where one holds samples of another chunk: so no sample is counted twice."""
+    for key, chunk in zip(settings.chunk_keys, chunks, strict=True):
+        rows = settings.chunk_rows(key)
+        number = chunk.table.sample_index - settings.start_sample
+        if bool(((number < rows.start) | (number >= rows.stop)).any()):
+            raise MergeRefused(NONE_MISSING, f"the table of chunk {key} holds samples of other chunks")
+        yield chunk
 
 
 def _refuse_unfit_chunks(plan: ExtractionPlan, sae: str) -> None:

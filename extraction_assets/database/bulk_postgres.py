@@ -2,17 +2,20 @@
 
 Binary, because no number passes through text: every float arrives bit for bit, and making the bytes takes a twentieth
 of the load (as text a quarter of it). ADBC is no faster, and has a connection of its own, where a load must be in the
-one transaction of its merge. Measured rates stand in docs/operating.md.
+one transaction of its merge. The bytes of a batch are made while the server takes those of the one before. Measured
+rates stand in docs/operating.md.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 
-from extraction_assets.database.bulk_sqlite import json_numbers
+from extraction_assets.database.ahead import one_ahead
+from extraction_assets.database.bulk_sqlite import flat, json_numbers
 
 _BATCH_ROWS = 50_000
 _READ_BYTES = 2**16  # what the driver asks for at once; its default of 8 KB costs a tenth of the rate
@@ -26,13 +29,17 @@ _BYTES = pa.large_binary()
 _INT4_OID, _TEXT_OID, _FLOAT8_OID = 23, 25, 701
 
 
-def insert_postgres(connection: sa.Connection, table: sa.Table, rows: pa.Table) -> None:
+def insert_postgres(connection: sa.Connection, table: sa.Table, parts: Iterable[pa.Table]) -> None:
     """Insert rows inside the open transaction."""
-    statement = f"COPY {table.name} ({', '.join(rows.column_names)}) FROM STDIN WITH (FORMAT binary)"
-    types = [str(table.c[name].type.compile(connection.dialect)) for name in rows.column_names]
+    remaining = iter(parts)
+    first = next(remaining, None)
+    if first is None:
+        return
+    statement = f"COPY {table.name} ({', '.join(first.column_names)}) FROM STDIN WITH (FORMAT binary)"
+    types = [str(table.c[name].type.compile(connection.dialect)) for name in first.column_names]
     driver = connection.connection.driver_connection
     assert driver is not None, "the transaction is open"
-    stream = _Stream(_pieces(rows, types))
+    stream = _Stream(_pieces(chain([first], remaining), types))
     try:
         with driver.cursor() as cursor:
             cursor.copy_expert(statement, stream, _READ_BYTES)
@@ -42,14 +49,19 @@ def insert_postgres(connection: sa.Connection, table: sa.Table, rows: pa.Table) 
         raise
 
 
-def _pieces(rows: pa.Table, types: list[str]) -> Iterator[bytes | memoryview]:
+def _pieces(parts: Iterable[pa.Table], types: list[str]) -> Iterator[bytes | memoryview]:
     """The bytes of a binary COPY, some ten MB at once."""
     yield _SIGNATURE
-    for batch in rows.to_batches(max_chunksize=_BATCH_ROWS):
-        count = pa.scalar(len(types).to_bytes(2, "big"), _BYTES)
-        fields = [part for column, name in zip(batch.columns, types, strict=True) for part in _FIELDS[name](column)]
-        yield _content(pc.binary_join_element_wise(count, *fields, pa.scalar(b"", _BYTES)))
+    yield from one_ahead(_batches(parts, types))
     yield _TRAILER
+
+
+def _batches(parts: Iterable[pa.Table], types: list[str]) -> Iterator[memoryview]:
+    count = pa.scalar(len(types).to_bytes(2, "big"), _BYTES)
+    for rows in parts:
+        for batch in rows.to_batches(max_chunksize=_BATCH_ROWS):
+            fields = [part for column, name in zip(batch.columns, types, strict=True) for part in _FIELDS[name](column)]
+            yield _content(pc.binary_join_element_wise(count, *fields, pa.scalar(b"", _BYTES)))
 
 
 class _Stream:
@@ -95,7 +107,7 @@ def _json(column: pa.Array) -> list[pa.Array]:
 
 def _number_lists(kind: str, oid: int) -> Callable[[pa.Array], list[pa.Array]]:
     def fields(column: pa.Array) -> list[pa.Array]:
-        offsets, values = _flat(column)
+        offsets, values = flat(column)
         elements = _framed(values, kind)
         ends = offsets * elements.dtype.itemsize
         return [_array_heads(offsets, ends, oid), _slices(ends, pa.py_buffer(elements))]
@@ -104,8 +116,10 @@ def _number_lists(kind: str, oid: int) -> Callable[[pa.Array], list[pa.Array]]:
 
 
 def _text_lists(column: pa.Array) -> list[pa.Array]:
-    offsets, values = _flat(column)
-    elements = pc.binary_join_element_wise(*_texts(values), pa.scalar(b"", _BYTES))
+    offsets, values = flat(column)
+    coded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
+    framed = pc.binary_join_element_wise(*_texts(coded.dictionary), pa.scalar(b"", _BYTES))  # each text once
+    elements = framed.take(coded.indices)
     ends = _offsets(elements)[offsets]
     return [_array_heads(offsets, ends, _TEXT_OID), _slices(ends - ends[0], pa.py_buffer(_content(elements)))]
 
@@ -126,12 +140,6 @@ def _framed(column: pa.Array, kind: str) -> np.ndarray:
     framed["n"] = wanted.itemsize
     framed["value"] = fitting.to_numpy(zero_copy_only=False)
     return framed
-
-
-def _flat(column: pa.Array) -> tuple[np.ndarray, pa.Array]:
-    """Offsets from 0 [rows + 1] and values of a list array that may be a slice of a longer one."""
-    offsets = column.offsets.to_numpy().astype(np.int64)
-    return offsets - offsets[0], column.values[int(offsets[0]) : int(offsets[-1])]
 
 
 def _fixed(values: np.ndarray) -> pa.Array:

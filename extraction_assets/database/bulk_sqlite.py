@@ -1,37 +1,92 @@
-"""Bulk insert into SQLite: ``executemany`` on the driver's own connection, lists as JSON."""
+"""Bulk insert into SQLite: ``executemany`` of many rows a statement on the driver's own connection, lists as JSON."""
 
+import contextlib
 import json
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 
+from extraction_assets.database.ahead import one_ahead
+
 _BATCH_ROWS = 20_000
+_STATEMENT_ROWS = 50  # a row a statement takes 1.5 times as long; of 9 columns they are 450 of SQLite's 999 parameters
+_REBUILD_SHARE = 3  # how many times what is loaded a table may hold for its indexes to be made anew
 
 
-def insert_sqlite(connection: sa.Connection, table: sa.Table, rows: pa.Table) -> None:
+def insert_sqlite(connection: sa.Connection, table: sa.Table, parts: Iterable[pa.Table]) -> None:
     """Insert rows inside the open transaction: no per-row work of SQLAlchemy, lists made into JSON by Arrow."""
-    names = rows.column_names
-    statement = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join('?' for _ in names)})"
     driver = connection.connection.driver_connection
     assert driver is not None, "the transaction is open"
-    for batch in rows.to_batches(max_chunksize=_BATCH_ROWS):
-        driver.executemany(statement, zip(*(_values(column) for column in batch.columns), strict=True))
+    for names, values in one_ahead(_flat_batches(parts)):
+        whole = len(values) - len(values) % (_STATEMENT_ROWS * len(names))
+        _execute(driver, table, names, values[:whole], _STATEMENT_ROWS)
+        _execute(driver, table, names, values[whole:], 1)
+
+
+def _execute(driver: Any, table: sa.Table, names: list[str], values: list[Any], rows: int) -> None:
+    row = f"({', '.join('?' * len(names))})"
+    statement = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES {', '.join([row] * rows)}"
+    step = rows * len(names)
+    driver.executemany(statement, (values[at : at + step] for at in range(0, len(values), step)))
+
+
+@contextlib.contextmanager
+def indexes_afterwards(connection: sa.Connection, table: sa.Table, new_rows: int, other_rows: int) -> Iterator[None]:
+    """Makes a table's indexes anew after the block, where that is sooner done than keeping them up row by row.
+
+    In the block's transaction: whoever reads sees the table with its old rows and indexes until it commits, and goes on
+    seeing them if it fails.
+    """
+    anew = other_rows + new_rows <= _REBUILD_SHARE * new_rows
+    indexes = list(table.indexes) if anew else []
+    for index in indexes:
+        index.drop(connection)
+    yield
+    for index in indexes:
+        index.create(connection)
+
+
+def _flat_batches(parts: Iterable[pa.Table]) -> Iterator[tuple[list[str], list[Any]]]:
+    """Column names, and the values of some rows one after the other."""
+    for rows in parts:
+        for batch in rows.to_batches(max_chunksize=_BATCH_ROWS):
+            columns = [_values(column) for column in batch.columns]
+            yield rows.column_names, list(chain.from_iterable(zip(*columns, strict=True)))
 
 
 def _values(column: pa.Array) -> list[Any]:
-    if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
-        values: list[Any] = column.to_pylist()
-        return values
-    if pa.types.is_string(column.type.value_type):
-        return [json.dumps(texts, ensure_ascii=False) for texts in column.to_pylist()]
-    texts: list[Any] = json_numbers(column).to_pylist()
-    return texts
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        number = pa.types.is_integer(column.type.value_type) or pa.types.is_floating(column.type.value_type)
+        column = json_numbers(column) if number else _json_texts(column)
+    values: list[Any] = column.to_pylist()
+    return values
 
 
 def json_numbers(column: pa.Array) -> pa.Array:
     """Lists of numbers as JSON texts. Numbers as text are JSON already; a double's shortest text reads back as the
     same double."""
-    texts = pc.binary_join(column.cast(pa.large_list(pa.string())), ",")
-    return pc.binary_join_element_wise("[", texts, "]", "")
+    offsets, values = flat(column)  # to cast a slice of a list array would cast all of it
+    return _json_lists(pa.LargeListArray.from_arrays(offsets, values.cast(pa.string())))
+
+
+def _json_texts(column: pa.Array) -> pa.Array:
+    """Lists of texts as JSON; every different text is made into JSON once."""
+    offsets, values = flat(column)
+    coded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
+    encoded = pa.array([json.dumps(text, ensure_ascii=False) for text in coded.dictionary.to_pylist()], pa.string())
+    return _json_lists(pa.LargeListArray.from_arrays(offsets, encoded.take(coded.indices)))
+
+
+def _json_lists(texts: pa.Array) -> pa.Array:
+    return pc.binary_join_element_wise("[", pc.binary_join(texts, ","), "]", "")
+
+
+def flat(column: pa.Array) -> tuple[np.ndarray, pa.Array]:
+    """Offsets from 0 [rows + 1] and values of a list array that may be a slice of a longer one."""
+    offsets = column.offsets.to_numpy().astype(np.int64)
+    return offsets - offsets[0], column.values[int(offsets[0]) : int(offsets[-1])]

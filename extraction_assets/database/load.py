@@ -1,7 +1,7 @@
 """Bulk load of merged results, inside the caller's one transaction."""
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,11 +9,17 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from extraction_assets.database.bulk_postgres import insert_postgres
-from extraction_assets.database.bulk_sqlite import insert_sqlite
+from extraction_assets.database.bulk_sqlite import indexes_afterwards, insert_sqlite
 from extraction_assets.database.tables import corpora, extractions, feature_activations, features, samples
 from extraction_assets.engine.heap import ranks
 from extraction_assets.engine.shapes import FeatureStatistics, TopKTable
 from extraction_assets.engine.statistics import mean_activation
+
+_TOKENS_AT_ONCE = 1_280_000  # of samples whose columns are made at once: some 20 MB
+_DELETED_AT_ONCE = 900  # of SQLite's 999 parameters
+
+Display = Callable[[list[int]], list[str]]
+"""From token ids to one readable text an id."""
 
 
 class CorpusSamples(NamedTuple):
@@ -57,7 +63,7 @@ def replace_results(
     corpus: CorpusSamples,
     table: TopKTable,
     statistics: FeatureStatistics,
-    display_tokens: Callable[[list[int]], list[str]],
+    display_tokens: Display,
 ) -> int:
     """Replace the rows of one (extraction, SAE); returns its id.
 
@@ -66,17 +72,29 @@ def replace_results(
     """
     corpus_id = _corpus_id(connection, corpus)
     extraction_id = _upsert_extraction(connection, extraction, corpus_id, statistics)
-    for rows in (features, feature_activations):
-        connection.execute(sa.delete(rows).where(rows.c.extraction_id == extraction_id))
-    _insert(connection, features, _feature_columns(extraction_id, statistics))
-    _insert(
-        connection,
-        feature_activations,
-        _example_columns(extraction_id, corpus, table, statistics, display_tokens),
-    )
-    _add_samples(connection, corpus_id, corpus, np.unique(table.sample_index.numpy()), display_tokens)
-    delete_unnamed(connection)
+    _replace_rows(connection, features, extraction_id, _feature_columns(extraction_id, statistics))
+    examples = _example_columns(extraction_id, corpus, table, statistics, display_tokens)
+    _replace_rows(connection, feature_activations, extraction_id, examples)
+    named = np.unique(table.sample_index.numpy())
+    present = _present_samples(connection, corpus_id)
+    _add_samples(connection, corpus_id, corpus, np.setdiff1d(named, present, assume_unique=True), display_tokens)
+    _delete_samples(connection, corpus_id, extraction_id, np.setdiff1d(present, named, assume_unique=True))
+    delete_unnamed(connection, but_of=corpus_id)
     return extraction_id
+
+
+def _replace_rows(connection: sa.Connection, table: sa.Table, extraction_id: int, columns: dict[str, Any]) -> None:
+    """Put rows in the place of an extraction's old ones."""
+    own = table.c.extraction_id == extraction_id
+    if connection.dialect.name == "postgresql":  # to drop an index, or to truncate, would hold up its readers
+        connection.execute(sa.delete(table).where(own))
+        _insert(connection, table, columns)
+        return
+    others = connection.scalar(sa.select(sa.func.count()).select_from(table).where(~own)) or 0
+    with indexes_afterwards(connection, table, len(columns["extraction_id"]), others):
+        # SQLite empties a table at once where no condition is given.
+        connection.execute(sa.delete(table).where(own) if others else sa.delete(table))
+        _insert(connection, table, columns)
 
 
 def _corpus_id(connection: sa.Connection, corpus: CorpusSamples) -> int:
@@ -143,11 +161,11 @@ def _example_columns(
     corpus: CorpusSamples,
     table: TopKTable,
     statistics: FeatureStatistics,
-    display_tokens: Callable[[list[int]], list[str]],
+    display_tokens: Display,
 ) -> dict[str, Any]:
     sample_index, offsets = table.sample_index.numpy(), table.firing_offsets.numpy()
     strongest = table.positions.numpy()[offsets[:-1]]  # [E]: every example has a firing
-    max_tokens = display_tokens(corpus.token_ids[sample_index - corpus.start_sample, strongest].tolist())
+    max_tokens = _displayed(corpus.token_ids[sample_index - corpus.start_sample, strongest], display_tokens)
     lengths = np.diff(offsets)
     return {
         "extraction_id": _constant(extraction_id, len(sample_index)),
@@ -155,38 +173,66 @@ def _example_columns(
         "rank": pa.array(ranks(table, len(statistics.sample_count)).numpy()),
         "sample_index": pa.array(sample_index),
         "max_activation": pa.array(table.max_activation.numpy().astype(np.float64)),
-        "max_token": pa.array(max_tokens, pa.string()),
+        "max_token": max_tokens.dictionary_decode(),
         "positions": _lists(lengths, pa.array(table.positions.numpy())),
         "activations": _lists(lengths, pa.array(table.activations.numpy().astype(np.float64))),
     }
 
 
-def _add_samples(
-    connection: sa.Connection,
-    corpus_id: int,
-    corpus: CorpusSamples,
-    named: np.ndarray,
-    display_tokens: Callable[[list[int]], list[str]],
-) -> None:
-    """Insert the named samples (absolute indices, ascending) that are not there yet."""
+def _present_samples(connection: sa.Connection, corpus_id: int) -> np.ndarray:
     present = connection.scalars(sa.select(samples.c.sample_index).where(samples.c.corpus_id == corpus_id)).all()
-    new = np.setdiff1d(named, np.asarray(present, dtype=np.int64))
+    return np.sort(np.asarray(present, dtype=np.int64))
+
+
+def _add_samples(
+    connection: sa.Connection, corpus_id: int, corpus: CorpusSamples, new: np.ndarray, display_tokens: Display
+) -> None:
+    """Insert samples (absolute indices, ascending)."""
+    step = max(1, _TOKENS_AT_ONCE // corpus.token_ids.shape[1])
+    parts = (new[first : first + step] for first in range(0, len(new), step))
+    _insert_parts(connection, samples, (_sample_columns(corpus_id, corpus, part, display_tokens) for part in parts))
+
+
+def _sample_columns(corpus_id: int, corpus: CorpusSamples, new: np.ndarray, display_tokens: Display) -> dict[str, Any]:
     rows = new - corpus.start_sample
-    token_ids = [corpus.token_ids[row][corpus.attention_mask[row]].tolist() for row in rows]
-    columns = {
+    mask = corpus.attention_mask[rows]
+    lengths, token_ids = mask.sum(axis=1), corpus.token_ids[rows][mask]
+    documents, document = np.unique(corpus.document_numbers[rows], return_inverse=True)
+    document_ids = pa.array([_storable(corpus.document_ids[number]) for number in documents], pa.string())
+    return {
         "corpus_id": _constant(corpus_id, len(new)),
         "sample_index": pa.array(new),
-        "document_id": pa.array([_storable(corpus.document_ids[corpus.document_numbers[row]]) for row in rows]),
+        "document_id": document_ids.take(pa.array(document)),
         "first_token": pa.array(corpus.first_tokens[rows]),
-        "token_ids": pa.array(token_ids, pa.list_(pa.int64())),
-        "tokens": pa.array([display_tokens(ids) for ids in token_ids], pa.list_(pa.string())),
+        "token_ids": _lists(lengths, pa.array(token_ids)),
+        "tokens": _lists(lengths, _displayed(token_ids, display_tokens)),
     }
-    _insert(connection, samples, columns)
 
 
-def delete_unnamed(connection: sa.Connection) -> None:
-    """Delete samples that no example names and corpora that no extraction uses."""
-    for corpus_id in connection.scalars(sa.select(corpora.c.id)).all():
+def _displayed(token_ids: np.ndarray, display_tokens: Display) -> pa.DictionaryArray:
+    """The text of each token id [Z]; every different one is worked out once."""
+    there = np.zeros(int(token_ids.max(initial=-1)) + 1, dtype=bool)
+    there[token_ids] = True
+    texts = pa.array(display_tokens(np.flatnonzero(there).tolist()), pa.string())
+    numbers = np.cumsum(there, dtype=np.int32) - 1
+    return pa.DictionaryArray.from_arrays(pa.array(numbers[token_ids]), texts)
+
+
+def _delete_samples(connection: sa.Connection, corpus_id: int, extraction_id: int, unnamed: np.ndarray) -> None:
+    """Delete samples that the extraction names no more, but those that another one names."""
+    sharing = sa.select(extractions.c.id).where(extractions.c.corpus_id == corpus_id, extractions.c.id != extraction_id)
+    if len(unnamed) and (others := connection.scalars(sharing).all()):
+        fa = feature_activations.c
+        named = connection.scalars(sa.select(fa.sample_index).where(fa.extraction_id.in_(others)).distinct()).all()
+        unnamed = np.setdiff1d(unnamed, np.asarray(named, dtype=np.int64))
+    for first in range(0, len(unnamed), _DELETED_AT_ONCE):
+        part = unnamed[first : first + _DELETED_AT_ONCE].tolist()
+        connection.execute(sa.delete(samples).where(samples.c.corpus_id == corpus_id, samples.c.sample_index.in_(part)))
+
+
+def delete_unnamed(connection: sa.Connection, but_of: int | None = None) -> None:
+    """Delete samples that no example names, but for corpus ``but_of``, and corpora that no extraction uses."""
+    for corpus_id in connection.scalars(sa.select(corpora.c.id).where(corpora.c.id != (but_of or 0))).all():
         own = samples.c.corpus_id == corpus_id
         sharing = sa.select(extractions.c.id).where(extractions.c.corpus_id == corpus_id)
         named = sa.select(feature_activations.c.sample_index).where(feature_activations.c.extraction_id.in_(sharing))
@@ -214,7 +260,11 @@ def _storable(text: str) -> str:
 
 def _insert(connection: sa.Connection, table: sa.Table, columns: dict[str, Any]) -> None:
     """Insert columns (Arrow arrays) as rows, by the fastest way that stays inside the transaction."""
-    rows = pa.table(columns)
-    if rows.num_rows:
-        insert = insert_postgres if connection.dialect.name == "postgresql" else insert_sqlite
-        insert(connection, table, rows)
+    _insert_parts(connection, table, [columns])
+
+
+def _insert_parts(connection: sa.Connection, table: sa.Table, parts: Iterable[dict[str, Any]]) -> None:
+    """As ``_insert``; the columns of a part are made while the one before is inserted."""
+    rows: Iterator[pa.Table] = (pa.table(columns) for columns in parts)
+    insert = insert_postgres if connection.dialect.name == "postgresql" else insert_sqlite
+    insert(connection, table, rows)

@@ -1,6 +1,5 @@
 """How many samples to reduce at once: from the memory that is free, halved when it runs out."""
 
-import gc
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeVar
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from extraction_assets.engine.heap import DeferredTopKHeap
+from extraction_assets.engine.memory import is_out_of_memory, release_memory
 from extraction_assets.engine.select import sample_maxima, select_top_k
 from extraction_assets.engine.shapes import TopKTable
 from extraction_assets.engine.sparse import dense_to_sparse, keep_counted
@@ -69,15 +69,6 @@ def available_memory_gb(device: torch.device, budget_gb: float | None = None) ->
     return max(0.0, available if budget_gb is None else min(available, budget_gb))
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that device or host memory ran out (torch has no single type for both)."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(
-        text in str(error) for text in ("DefaultCPUAllocator: can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    )
-
-
 class AdaptiveBatch:
     """Runs work over a range in batches, and halves the batch when memory runs out.
 
@@ -127,13 +118,6 @@ class AdaptiveBatch:
         self.size = max(1, failed // 2)
         self._logger.warning("out of memory with %d samples at once, going on with %d", failed, self.size)
         release_memory()
-
-
-def release_memory() -> None:
-    """Gives back to the device what torch holds but does not use."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def batch_process_features(

@@ -4,6 +4,7 @@ The only place that calls all of the engine. Tensors stay on the device from the
 """
 
 import contextlib
+import functools
 import platform
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -12,10 +13,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from extraction_assets.engine.batching import AdaptiveBatch, is_out_of_memory, release_memory
+from extraction_assets.engine.batching import AdaptiveBatch
 from extraction_assets.engine.heap import DeferredTopKHeap
 from extraction_assets.engine.language_model import LanguageModel
 from extraction_assets.engine.legacy import LegacyHeaps
+from extraction_assets.engine.memory import is_out_of_memory, within_memory
 from extraction_assets.engine.sae import SAE, VarianceExplained, matmul_precision
 from extraction_assets.engine.select import sample_maxima, select_top_k
 from extraction_assets.engine.shapes import FeatureRows, FeatureStatistics, Samples, SparseFeatures, TopKTable
@@ -219,19 +221,22 @@ def _hooks_ahead(
 
 def _read(read_hooks: HookReader, start: int, stop: int, clock: StageClock) -> Mapping[str, Tensor]:
     """The hook outputs; where memory runs out, once more after giving back all that is not needed."""
-    for last_try in (False, True):
+
+    def read() -> Mapping[str, Tensor]:
+        with clock.stage("forward"):
+            return read_hooks(start, stop)
+
+    def read_or_refuse() -> Mapping[str, Tensor]:
         try:
-            with clock.stage("forward"):
-                return read_hooks(start, stop)
+            return read()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            if last_try:
-                raise ForwardOutOfMemoryError(
-                    f"out of memory in the forward pass of samples {start} to {stop - 1} of the chunk ({error})", start
-                ) from error
-        release_memory()  # outside the handler, where the traceback still holds the failed tensors
-    raise AssertionError("the second try returns or raises")
+            raise ForwardOutOfMemoryError(
+                f"out of memory in the forward pass of samples {start} to {stop - 1} of the chunk ({error})", start
+            ) from error
+
+    return within_memory(read, read_or_refuse)
 
 
 def forward_pass(model: LanguageModel, samples: Samples, batch_size: int) -> HookReader:
@@ -297,7 +302,7 @@ class _Shared:
         self.all_count = torch.equal(samples.counted, samples.attention_mask)
         self.clock, self.staging = StageClock(device), HostStaging(device)
 
-        self._stream = torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None
+        self._stream = _reducing_stream(device) if device.type == "cuda" else None
 
     def reducing(self) -> contextlib.AbstractContextManager[object]:
         """Encode and select in here: on a GPU they have a stream of their own beside the forward pass's, which goes
@@ -326,6 +331,12 @@ class _Shared:
             f"position {position}: nothing of this chunk is stored; try a wider dtype, and check the model's and the "
             "SAE's weights"
         )
+
+
+@functools.cache
+def _reducing_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all passes: each stream that multiplies matrices has 32 MiB of workspace for good."""
+    return torch.cuda.Stream(device, priority=-1)
 
 
 class _SaeRun:
@@ -473,8 +484,12 @@ class _SaeRun:
         if batch.activations is None or self.task.stored_features is not None or count <= 0:
             return
         for row, features in enumerate(each_sample(batch.features, count)):  # one by one: no batch size changes a bit
-            counted = self._shared.counted[batch.start + row]
-            self._explained.add(batch.activations[row], self.task.sae.decode(features)[0], counted)
+            activations, counted = batch.activations[row], self._shared.counted[batch.start + row]
+
+            def score(features: SparseFeatures = features, x: Tensor = activations, counted: Tensor = counted) -> None:
+                self._explained.add(x, self.task.sae.decode(features)[0], counted)
+
+            within_memory(score, score)  # a sample needs little: what is held elsewhere is given back
         self._num_scored += count
 
 

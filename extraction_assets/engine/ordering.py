@@ -1,5 +1,6 @@
 """Exact orders from integer sorts: positive float32 bit patterns order like integers."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,21 +23,30 @@ def bits_for(count: int) -> int:
     return max(1, (count - 1).bit_length())
 
 
-def order_by(*columns: tuple[Tensor, int]) -> Tensor:
+def order_by(*columns: tuple[Tensor, int], in_runs: bool = False) -> Tensor:
     """The stable order of rows by several columns, most significant first: int64 [Z] of row numbers.
 
     Each column is a non-negative int64 [Z] with its width in bits (at most 63). Columns share one
     int64 key while their widths fit 63 bits; where they do not, one stable sort per key, least
     significant key first, gives the same order.
+    ``in_runs`` says that the rows are a few sorted runs one after the other: the same order, sooner on a CPU.
     Peak extra memory: 24 bytes a row (key, sorted key, order).
     """
     order: Tensor | None = None
     for key in _packed_keys(columns):
         key = key if order is None else key[order]
-        step = torch.sort(key, stable=True).indices
+        step = _stable_order(key, in_runs)
         order = step if order is None else order[step]
     assert order is not None, "order_by needs a column"
     return order
+
+
+def _stable_order(key: Tensor, in_runs: bool) -> Tensor:
+    """NumPy's stable sort of int64 is Timsort, which merges runs as it finds them: 40 ms for two runs of 1.6 million
+    keys that PyTorch's sorts in 250 ms, as it does any others."""
+    if in_runs and key.device.type == "cpu":
+        return torch.from_numpy(np.argsort(key.numpy(), kind="stable"))
+    return torch.sort(key, stable=True).indices
 
 
 def _packed_keys(columns: tuple[tuple[Tensor, int], ...]) -> list[Tensor]:

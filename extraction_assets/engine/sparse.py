@@ -38,8 +38,10 @@ def take_samples(sparse: SparseFeatures, start: int, stop: int) -> SparseFeature
     """Samples ``start:stop`` alone, numbered from 0 again. One synchronisation, none where all are taken."""
     if (start, stop) == (0, sparse.num_samples):
         return sparse
-    bounds = torch.tensor([start, stop], device=sparse.tokens.device) * sparse.num_positions
-    first, last = torch.searchsorted(sparse.tokens, bounds).tolist()
+    step = (stop - start) * sparse.num_positions
+    first_token = start * sparse.num_positions
+    edges = torch.arange(first_token, first_token + step + 1, step or 1, device=sparse.tokens.device)
+    first, *_, last = torch.searchsorted(sparse.tokens, edges).tolist()
     return sparse._replace(
         tokens=sparse.tokens[first:last] - start * sparse.num_positions,
         features=sparse.features[first:last],

@@ -1,5 +1,6 @@
 """Copies from a GPU to the host that run beside its computing."""
 
+import functools
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ class HostStaging:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream = _copying_stream(device) if device.type == "cuda" else None
 
     def copy(self, tensor: Tensor) -> Tensor:
         """The tensor on the host, complete after ``wait``. No synchronisation."""
@@ -46,3 +47,8 @@ class HostStaging:
         """Until every copy is complete: one synchronisation."""
         if self._stream is not None:
             self._stream.synchronize()
+
+
+@functools.cache
+def _copying_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)

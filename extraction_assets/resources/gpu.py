@@ -106,7 +106,10 @@ def choose_device(wanted: str, logger: logging.Logger) -> Iterator[torch.device]
     """The device for ``wanted``; with ``auto``, a GPU that no other run of this host holds."""
     if wanted != "auto":
         check_device(wanted)
-        yield torch.device(wanted)
+        device = torch.device(wanted)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # kernels and events of this process go there
+        yield device
         return
     count = torch.cuda.device_count()
     if count == 0:

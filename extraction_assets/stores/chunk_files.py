@@ -5,6 +5,9 @@ Every file carries a record (JSON) with its fingerprint and, as ``numerics``, wh
 
 import json
 import uuid
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +27,21 @@ _RECORD = "extraction_assets"
 _STATISTICS_TENSORS = ("sample_count", "token_count", "max_activation", "activation_limbs", "histogram")
 
 _ROW_TENSORS = ("row_pointers", "feature_ids", "values")
+# Whole numbers as differences, LZ4: a third of the time to write and half of that to read of Parquet's defaults with
+# zstd, and no larger.
+_PARQUET_OPTIONS: dict[str, Any] = {
+    "store_schema": False,
+    "compression": "lz4",
+    "use_dictionary": False,
+    "column_encoding": dict.fromkeys(
+        ("neuron_index", "rank", "sample_index", "positions.list.element"), "DELTA_BINARY_PACKED"
+    ),
+}
+_ROW_GROUP_EXAMPLES = 2**24
+_COLUMNS = ["neuron_index", "sample_index", "max_activation", "positions", "activations"]
+
+TABLES_AHEAD = 3
+"""Tables that are read and checked before they are asked for."""
 
 Record = dict[str, Any]
 
@@ -79,8 +97,9 @@ def write_table(path: Path, table: TopKTable, statistics: FeatureStatistics, rec
 def read_table(path: Path, fingerprint: str) -> TableFile:
     """The stored table of a chunk, its statistics and its record, after checking both files."""
     verify(path)
-    arrow = pq.read_table(path)
-    record: Record = json.loads((arrow.schema.metadata or {})[_RECORD.encode()])
+    with pq.ParquetFile(path) as file:
+        record: Record = json.loads(file.metadata.metadata[_RECORD.encode()])
+        arrow = file.read(_COLUMNS)
     _expect_fingerprint(path, record, fingerprint)
     statistics_path = _statistics_path(path, record["statistics"])
     if not statistics_path.is_file():
@@ -88,6 +107,25 @@ def read_table(path: Path, fingerprint: str) -> TableFile:
     tensors, _ = _read_safetensors(statistics_path, fingerprint)
     statistics = FeatureStatistics(**tensors, samples_seen=record["samples_seen"], tokens_seen=record["tokens_seen"])
     return TableFile(_table_from_arrow(arrow), statistics, record)
+
+
+def read_tables(files: Iterable[tuple[Path, str]]) -> Iterator[TableFile]:
+    """The tables of files with their fingerprints, in their order; ``read_table`` in threads, a few tables ahead.
+
+    At most ``TABLES_AHEAD + 1`` tables are in memory, if the caller keeps none but the last one it was given.
+    """
+    pending: deque[Future[TableFile]] = deque()
+    with ThreadPoolExecutor(TABLES_AHEAD, thread_name_prefix="table reader") as pool:
+        try:
+            for path, fingerprint in files:
+                if len(pending) == TABLES_AHEAD:
+                    yield pending.popleft().result()
+                pending.append(pool.submit(read_table, path, fingerprint))
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
 
 
 def read_record(path: Path) -> Record:
@@ -106,8 +144,8 @@ def _statistics_path(table: Path, checksum: str) -> Path:
 
 
 def _write_parquet(path: Path, arrow: pa.Table, record: Record) -> None:
-    with pq.ParquetWriter(path, arrow.schema, store_schema=False, compression="zstd") as writer:
-        writer.write_table(arrow)
+    with pq.ParquetWriter(path, arrow.schema, **_PARQUET_OPTIONS) as writer:
+        writer.write_table(arrow, row_group_size=_ROW_GROUP_EXAMPLES)
         writer.add_key_value_metadata({_RECORD: _record_json(record)})
 
 
@@ -126,25 +164,20 @@ def _table_to_arrow(table: TopKTable, num_features: int) -> pa.Table:
 
 
 def _table_from_arrow(arrow: pa.Table) -> TopKTable:
-    arrow = arrow.combine_chunks()
-
-    def column(name: str) -> np.ndarray:
-        return np.array(arrow[name].to_numpy())
-
-    lengths = arrow["positions"].combine_chunks().value_lengths().to_numpy(zero_copy_only=False)
-    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    """Shares the memory of columns that are in one piece, as they are in files of this version."""
+    neurons, samples, strongest, positions, activations = (_one_piece(arrow[name]) for name in _COLUMNS)
     return TopKTable(
-        torch.from_numpy(column("neuron_index")),
-        torch.from_numpy(column("sample_index")),
-        torch.from_numpy(column("max_activation")),
-        torch.from_numpy(offsets),
-        torch.from_numpy(_flat(arrow["positions"]).astype(np.int64)),
-        torch.from_numpy(_flat(arrow["activations"])),
+        torch.from_dlpack(neurons),
+        torch.from_dlpack(samples),
+        torch.from_dlpack(strongest),
+        torch.from_numpy(positions.offsets.to_numpy().astype(np.int64)),
+        torch.from_numpy(positions.values.to_numpy().astype(np.int64)),
+        torch.from_dlpack(activations.values),
     )
 
 
-def _flat(column: pa.ChunkedArray) -> np.ndarray:
-    return np.array(column.combine_chunks().flatten().to_numpy(zero_copy_only=False))
+def _one_piece(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _record_json(record: Record) -> str:

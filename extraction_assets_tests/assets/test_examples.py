@@ -2,15 +2,23 @@
 
 import json
 import re
+import weakref
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
 import pytest
+import torch
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from extraction_assets.assets import examples as examples_module
 from extraction_assets.assets.example_checks import MATCH_TABLES
+from extraction_assets.assets.examples import merge_tables
+from extraction_assets.engine.heap import DeferredTopKHeap
+from extraction_assets.stores.chunk_files import TableFile
 from extraction_assets_tests.brute_force import StoredFeatures, feature_counts, top_examples
+from extraction_assets_tests.database.synthetic import NUM_SAMPLES, make_results
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import NUM_FEATURES, make_sae, make_settings
 
@@ -130,6 +138,42 @@ def test_a_wrong_load_is_noticed_before_the_commit(project: Project, monkeypatch
     with pytest.raises(dg.Failure, match="differ from the chunk tables"):
         project.merge("relu")
     assert project.rows(EXAMPLES) == []
+
+
+def test_a_table_with_samples_of_another_chunk_is_refused(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.corpus()
+    project.chunks()
+    read = examples_module.read_tables
+
+    def first_twice(files: Iterable[tuple[Path, str]]) -> Iterator[TableFile]:
+        first, _second, *rest = files
+        return read([first, first, *rest])
+
+    monkeypatch.setattr(examples_module, "read_tables", first_twice)
+    with pytest.raises(dg.Failure, match="the table of chunk 000000000008 holds samples of other chunks"):
+        project.merge("relu")
+    assert project.rows(EXAMPLES) == []
+
+
+@pytest.mark.parametrize("count", [4, 40])
+def test_a_merge_keeps_no_table_that_it_was_given(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tables alive at once, and so the memory, do not grow with their number."""
+    monkeypatch.setattr(examples_module, "DeferredTopKHeap", partial(DeferredTopKHeap, buffer_examples=0))
+    alive, most = weakref.WeakSet[torch.Tensor](), [0]
+
+    def chunks() -> Iterator[TableFile]:
+        for number in range(count):
+            results = make_results("f", 1.0 + number, num_features=9, top_k=4)
+            table = results.table._replace(sample_index=torch.arange(36) + 36 * number)
+            alive.update([table.sample_index, results.statistics.sample_count])
+            most[0] = max(most[0], len(alive))
+            yield TableFile(table, results.statistics, {"numerics": {}})
+            del results, table
+
+    merged = merge_tables(chunks(), top_k=4)
+    assert (merged.table.max_activation == count).all()
+    assert merged.statistics.samples_seen == count * NUM_SAMPLES
+    assert most[0] <= 6  # two tensors of each: the first (its statistics are the sum so far), the last, the new one
 
 
 def test_samples_hold_exactly_those_that_some_example_names(project: Project, tiny_folder: Path) -> None:

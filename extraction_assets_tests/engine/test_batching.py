@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extraction_assets.engine import batch_process_features, batching, calculate_optimal_vectorization_batch
-from extraction_assets.engine.batching import AdaptiveBatch, available_memory_gb, is_out_of_memory, parse_batch_size
+from extraction_assets.engine.batching import AdaptiveBatch, available_memory_gb, parse_batch_size
+from extraction_assets.engine.memory import is_out_of_memory
 from extraction_assets.engine.shapes import TopKTable
 from extraction_assets_tests.engine import oracle
 from extraction_assets_tests.engine.build import assert_same, legacy, plain

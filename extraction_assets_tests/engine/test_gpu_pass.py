@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from extraction_assets.engine import gpu_pass
+from extraction_assets.engine import gpu_pass, memory
 from extraction_assets.engine.batching import AdaptiveBatch
 from extraction_assets.engine.firings import Firings
 from extraction_assets.engine.gpu_pass import (
@@ -604,7 +604,7 @@ def test_a_forward_pass_that_fits_at_the_second_try_gives_the_same(
     expected: ChunkResult,
 ) -> None:
     released = list[int]()
-    monkeypatch.setattr(gpu_pass, "release_memory", lambda: released.append(1))
+    monkeypatch.setattr(memory, "release_memory", lambda: released.append(1))
     read, batch = Failing(forward_pass(model, SAMPLES, 4), *calls), AdaptiveBatch(5)
     assert_same_result(run_pass(read, tasks, batch=batch), expected)
     assert len(read.ranges) == 3 + len(calls)

@@ -1,11 +1,14 @@
 """Merging is one pass in any grouping and order, and the deferred heap is merging in bounded memory."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extraction_assets.engine import heap as heap_module
 from extraction_assets.engine.heap import DeferredTopKHeap, as_dict, empty_table, merge_top_k_tables, ranks
 from extraction_assets.engine.shapes import TopKTable
 from extraction_assets_tests.engine import oracle
@@ -102,6 +105,18 @@ def test_a_chunk_merged_twice_is_refused(order: int) -> None:
         merged(tables, 1)
 
 
+def test_a_sample_with_two_different_maxima_is_refused() -> None:
+    tables = [example_table(3, 12, 5.0), example_table(3, 20, 4.0), example_table(3, 12, 3.0)]
+    with pytest.raises(ValueError, match="feature 3 has two examples of sample 12: the tables to merge overlap"):
+        merged(tables, 3)
+
+
+def test_ranges_of_samples_that_overlap_without_a_common_example_are_merged() -> None:
+    tables = [merged([example_table(3, s, 1.0), example_table(2, s, 1.0)], 3) for s in (5, 2)]
+    outer = merged([example_table(3, 1, 1.0), example_table(3, 9, 1.0)], 3)
+    assert merged([outer, *tables], 9).sample_index.tolist() == [2, 5, 1, 2, 5, 9]
+
+
 @given(encoded())
 def test_overlapping_chunks_are_refused_wherever_something_fires(drawn: Drawn) -> None:
     table = select(drawn, 100)
@@ -133,6 +148,30 @@ def test_the_floor_drops_nothing_that_belongs_in(drawn: Drawn, k: int, least: fl
         floor = heap.floor("cpu")
         heap.add_batch(select(rows_of(drawn, row, row + 1), k, first_sample=row, floor=floor))
     assert_same(heap.build_heaps(), legacy(drawn, k, min_activation=least))
+
+
+@given(encoded(max_samples=8), st.sampled_from([1, 2, 3]), st.sampled_from([0, 1, 3]), st.data())
+def test_contenders_leave_out_nothing_that_belongs_in(drawn: Drawn, k: int, buffer: int, data: st.DataObject) -> None:
+    tables = data.draw(st.permutations(chunk_tables(drawn, list(range(len(drawn.dense) + 1)), k)))
+    heap = DeferredTopKHeap(drawn.dense.shape[2], k, buffer_examples=buffer)
+    for table in tables:
+        heap.add_batch(heap.contenders(table))
+    assert_same(heap.build_heaps(), select(drawn, k))
+
+
+def test_contenders_are_those_that_beat_the_last_example_of_a_full_table() -> None:
+    heap = DeferredTopKHeap(5, top_k=2)
+    newcomers = merged(
+        [example_table(1, 3, 5.0), example_table(1, 9, 2.0, 1.0), example_table(1, 4, 2.0), example_table(4, 7, 0.5)], 9
+    )
+    assert_same(heap.contenders(newcomers), newcomers)
+    for sample, strongest in ((5, 4.0), (6, 2.0)):
+        heap.add_batch(example_table(1, sample, strongest))
+    heap.build_heaps()
+    assert plain(heap.contenders(newcomers)) == {
+        1: [(5.0, 3, [(0, 5.0)]), (2.0, 4, [(0, 2.0)])],  # sample 4 comes before the last one, 6, and sample 9 does not
+        4: [(0.5, 7, [(0, 0.5)])],  # its table is not full
+    }
 
 
 def test_the_floor_is_min_activation_until_a_feature_is_full() -> None:
@@ -198,3 +237,23 @@ def test_a_heap_of_no_examples_is_an_error() -> None:
 def test_as_dict_lists_examples_strongest_first_without_dead_features() -> None:
     table = merged([example_table(3, 8, 2.0, 1.0), example_table(3, 2, 4.0), example_table(1, 2, 0.5)], 5)
     assert as_dict(table) == {1: [(0.5, 2, [(0, 0.5)])], 3: [(4.0, 2, [(0, 4.0)]), (2.0, 8, [(0, 2.0), (1, 1.0)])]}
+
+
+def test_memory_that_runs_out_merges_half_of_the_features_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = Drawn(np.random.default_rng(0).normal(size=(12, 4, 9)).astype(np.float32), np.ones((12, 4), dtype=bool))
+    tables = chunk_tables(drawn, [0, 3, 7, 12], 4)
+    expected = merge_top_k_tables(tables, 4, 9)
+    merge, tried = heap_module._merge, list[int]()
+
+    def limited(own: Any, top_k: int, num_features: int) -> TopKTable:
+        tried.append(sum(len(table.neuron_index) for table in own))
+        if tried[-1] > 30:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return merge(own, top_k, num_features)
+
+    monkeypatch.setattr(heap_module, "_merge", limited)
+    assert_same(merge_top_k_tables(tables, 4, 9), expected)
+    assert len(tried) > 3
+    monkeypatch.setattr(heap_module, "_merge", lambda *_: (_ for _ in ()).throw(MemoryError("none at all")))
+    with pytest.raises(MemoryError, match="while the examples of feature 0 are merged"):
+        merge_top_k_tables(tables, 4, 9)

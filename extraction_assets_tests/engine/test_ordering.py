@@ -38,6 +38,12 @@ def test_order_by_is_the_stable_lexicographic_order(drawn: list[tuple[np.ndarray
     assert order.tolist() == expected.tolist()
 
 
+@given(columns())
+def test_order_by_of_runs_is_the_same_order(drawn: list[tuple[np.ndarray, int]]) -> None:
+    tensors = [(torch.from_numpy(column), width) for column, width in drawn]
+    assert torch.equal(order_by(*tensors, in_runs=True), order_by(*tensors))
+
+
 def test_order_by_of_two_full_columns_needs_two_sorts_and_keeps_the_first_in_front() -> None:
     first = torch.tensor([2**63 - 1, 0, 0, 2**63 - 1])
     second = torch.tensor([5, 2**40, 3, 4])

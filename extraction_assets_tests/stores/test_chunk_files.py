@@ -1,5 +1,7 @@
 """Chunk files: what is written is read back, and what belongs elsewhere is refused."""
 
+import time
+import weakref
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -53,6 +55,75 @@ def test_a_table_is_plain_parquet_for_other_tools(tmp_path: Path, features: Spar
     assert list(frame.columns) == columns
     assert frame["rank"].max() == 2
     assert (frame["activations"].str[0] == frame["max_activation"]).all()
+
+
+def test_a_table_in_several_pieces_comes_back_equal(
+    tmp_path: Path, features: SparseFeatures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write_table(tmp_path / "one.parquet", features)
+    monkeypatch.setattr(chunk_files, "_ROW_GROUP_EXAMPLES", 4)
+    _write_table(tmp_path / "many.parquet", features)
+    assert pq.ParquetFile(tmp_path / "many.parquet").num_row_groups > 2
+    one, many = (chunk_files.read_table(tmp_path / f"{name}.parquet", "abc").table for name in ("one", "many"))
+    assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(one, many, strict=True))
+
+
+def test_a_table_of_an_earlier_version_comes_back_equal(tmp_path: Path, features: SparseFeatures) -> None:
+    """Earlier versions compressed with zstd, and let Parquet choose the encodings."""
+    _write_table(tmp_path / "t.parquet", features)
+    new = chunk_files.read_table(tmp_path / "t.parquet", "abc").table
+    arrow = pq.read_table(tmp_path / "t.parquet")
+    pq.write_table(arrow, tmp_path / "old.parquet", store_schema=False, compression="zstd", row_group_size=5)
+    old = chunk_files._table_from_arrow(pq.ParquetFile(tmp_path / "old.parquet").read())
+    assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(old, new, strict=True))
+
+
+def _files(folder: Path, features: SparseFeatures, count: int) -> list[tuple[Path, str]]:
+    _write_table(folder / "t.parquet", features)
+    return [(folder / "t.parquet", "abc")] * count
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 9, 40])
+def test_tables_are_read_ahead_but_never_many_at_once(
+    tmp_path: Path, features: SparseFeatures, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    read, alive, most = chunk_files.read_table, weakref.WeakSet[torch.Tensor](), 0
+
+    def counting(path: Path, fingerprint: str) -> chunk_files.TableFile:
+        stored = read(path, fingerprint)
+        alive.add(stored.table.sample_index)
+        return stored
+
+    monkeypatch.setattr(chunk_files, "read_table", counting)
+    given = 0
+    for _ in chunk_files.read_tables(_files(tmp_path, features, count)):
+        time.sleep(0.005)  # the readers have time to run ahead
+        most = max(most, len(alive))
+        given += 1
+    assert given == count
+    assert most <= chunk_files.TABLES_AHEAD + 1
+    assert most > 1 or count < 2, "nothing was read ahead"
+
+
+def test_tables_come_in_the_order_of_their_files(tmp_path: Path, features: SparseFeatures) -> None:
+    for number in range(7):
+        chunk_files.write_table(
+            tmp_path / f"{number}.parquet",
+            select_top_k(features, sample_maxima(features), 10 * number, 3),
+            feature_statistics(features, sample_maxima(features), torch.ones(4, 6, dtype=torch.bool)),
+            RECORD,
+        )
+    tables = chunk_files.read_tables((tmp_path / f"{number}.parquet", "abc") for number in range(7))
+    assert [int(stored.table.sample_index.min()) // 10 for stored in tables] == list(range(7))
+
+
+def test_a_damaged_table_among_many_is_named_and_the_rest_is_not_read(tmp_path: Path, features: SparseFeatures) -> None:
+    files = _files(tmp_path, features, 3)
+    bad = tmp_path / "bad.parquet"
+    bad.write_bytes(files[0][0].read_bytes()[:-40])
+    tables = chunk_files.read_tables([*files, (bad, "abc"), *([(tmp_path / "absent.parquet", "abc")] * 3)])
+    with pytest.raises(DamagedFileError, match=r"bad\.parquet"):
+        list(tables)
 
 
 def test_features_come_back_equal(tmp_path: Path, features: SparseFeatures) -> None:
