@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-ENGINE_STAGES = ("forward", "floor", "encode", "legacy", "dense", "selection", "ours", "equality")
+ENGINE_STAGES = ("forward", "floor", "encode", "legacy", "dense", "selection", "ours", "equality", "compiled")
 DAGSTER_STAGES = ("dagster", "dagster-activations")
 STAGES = ("ceilings", *ENGINE_STAGES, *DAGSTER_STAGES)
 """The parts of a benchmark, in the order in which they run."""

@@ -151,6 +151,22 @@ class Stages:
         notes = {"equal": not different, "examples": len(table_of(legacy).neuron_index), "different": different}
         yield Line("equality", "ours equals legacy", None, "", count, None, 1, usage, notes, bool(different))
 
+    def compiled(self) -> Iterator[Line]:
+        """The same with each block of the model compiled, on a GPU; what that takes first is a line of its own.
+
+        The last stage, because the model stays compiled.
+        """
+        if self._device.type != "cuda":
+            return
+        batches, size = self._batches(), self._options.vectorization_batch_sizes[-1]
+        with metered(self._device) as usage:
+            for block in self._engine.model.module.get_submodule("layers").children():
+                block.forward = torch.compile(block.forward, dynamic=False)
+            seconds = timed(self._device, lambda: self._forward(batches, self._options.batch_size))
+        yield Line("compiled", "compiling the blocks", seconds, "s", seconds=seconds, usage=usage)
+        yield self._rate("compiled", "forward alone, compiled", lambda count: self._forward(batches, count))
+        yield self._ours(f"ours, compiled, vectorization batch {size}", size, self._as_one_chunk)
+
     def _ours(self, name: str, size: str, run: Callable[[int, AdaptiveBatch], object]) -> Line:
         batch = self._vectorization_batch(size)
         group = self._options.batch_size * -(-batch.size // self._options.batch_size)

@@ -8,6 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_BLOCK_ENTRIES = 1 << 19
+"""Numbers of a product that are looked at together on a CPU: 2 MiB."""
+
 
 class Firings(NamedTuple):
     """Positive activations of some tokens, ordered by (token, feature)."""
@@ -47,8 +50,16 @@ class Activation(NamedTuple):
 def firings_of(product: Tensor, wanted: Tensor, activation: Activation) -> Firings:
     """The firings of the wanted tokens: product float32 [N, F] (overwritten), wanted bool [N].
 
-    One synchronisation on a GPU. Peak extra memory: one bool for each entry, for a gated SAE one float32 more.
+    On a CPU it goes over the product in blocks that its cache holds, so that memory is read and written once. One
+    synchronisation on a GPU, two where not all tokens are wanted. Peak extra memory: one bool for each entry, of a
+    block on a CPU; for a gated SAE one float32 more.
     """
+    rows = max(1, _BLOCK_ENTRIES // product.shape[1]) if product.device.type == "cpu" else max(1, len(product))
+    blocks = [slice(start, start + rows) for start in range(0, max(1, len(product)), rows)]
+    return concatenate_firings([_firings_of(product[block], wanted[block], activation) for block in blocks])
+
+
+def _firings_of(product: Tensor, wanted: Tensor, activation: Activation) -> Firings:
     gate = None
     if activation.magnitude is not None:
         gate = product + activation.bias
@@ -58,8 +69,10 @@ def firings_of(product: Tensor, wanted: Tensor, activation: Activation) -> Firin
         values = pre_activations(product, activation)
         fires = values > (0.0 if activation.limit is None else activation.limit)
     finite = finite_rows(values) if gate is None else finite_rows(values) & finite_rows(gate)
-    fires &= wanted[:, None]
     tokens, features = _nonzero(fires)
+    kept = wanted[tokens].nonzero().squeeze(1)  # few fire: cheaper than a mask over all
+    if len(kept) < len(tokens):
+        tokens, features = tokens[kept], features[kept]
     return Firings(tokens, features, values[tokens, features], finite | ~wanted)
 
 

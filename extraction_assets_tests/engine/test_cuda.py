@@ -12,7 +12,11 @@ from torch import Tensor
 
 from extraction_assets.engine import gpu_pass
 from extraction_assets.engine import sae as sae_module
-from extraction_assets.engine.batching import AdaptiveBatch, available_memory_gb
+from extraction_assets.engine.batching import (
+    AdaptiveBatch,
+    available_memory_gb,
+    calculate_optimal_vectorization_batch,
+)
 from extraction_assets.engine.firings import Activation, Firings, Magnitude, firings_of, has_triton
 from extraction_assets.engine.gpu_pass import (
     ChunkResult,
@@ -25,6 +29,7 @@ from extraction_assets.engine.gpu_pass import (
 from extraction_assets.engine.language_model import load_language_model
 from extraction_assets.engine.legacy import LegacyHeaps
 from extraction_assets.engine.sae import SAE, load_sae
+from extraction_assets.engine.sae_formats import SAEWeights
 from extraction_assets.engine.select import sample_maxima, select_top_k, vectorized_top_k_positions
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.engine.sparse import dense_to_sparse, keep_counted
@@ -524,3 +529,25 @@ def test_no_token_has_firings_on_the_gpu_where_there_are_none(sae_folders: dict[
     for folder in sae_folders.values():
         nothing = load_sae(folder, CUDA).encode_sparse(torch.empty(0, D_MODEL, device=CUDA))
         assert [len(column) for column in nothing] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(("latent_dim", "gib"), [(131_072, 24), (2**20, 64)])
+def test_very_many_features_fit(latent_dim: int, gib: int) -> None:
+    """Samples of 128 tokens at a width of 768: a sample's dense features alone are 64 MiB, and 512 MiB."""
+    width, n, generator = 768, 48, torch.Generator(CUDA).manual_seed(0)
+    weights = SAEWeights(
+        architecture="standard",
+        w_enc=torch.randn(width, latent_dim, device=CUDA, generator=generator) / width**0.5,
+        b_enc=torch.full((latent_dim,), -3.5, device=CUDA),  # about one feature in 4,000 fires
+        w_dec=torch.zeros(latent_dim, width, device=CUDA),
+        b_dec=torch.zeros(width, device=CUDA),
+    )
+    hidden = torch.randn(n, 128, width, device=CUDA, generator=generator)
+    with limited_memory(gib * 2**30):
+        task = SaeTask("wide", "h", SAE(weights, CUDA))
+        auto = calculate_optimal_vectorization_batch(available_memory_gb(CUDA), latent_dim, 128)
+        batch, mask = AdaptiveBatch(auto), torch.ones(n, 128, dtype=torch.bool)
+        samples, settings = Samples(torch.ones(n, 128, dtype=torch.int64), mask, mask, 0), PassSettings(16, top_k=100)
+        result = run_chunk(samples, lambda a, b: {"h": hidden[a:b]}, [task], settings, batch, CUDA, [0])
+    assert batch.halvings == []
+    assert len(result.saes["wide"].table.neuron_index) > latent_dim / 2
