@@ -47,6 +47,17 @@ def test_list_shows_what_is_declared_where_the_database_is_out_of_reach(
     assert result.stderr.startswith("results database: ")
 
 
+@pytest.mark.parametrize("command", [["list"], ["status", "tiny"], ["delete", "tiny", "--dry-run"]], ids=" ".join)
+def test_a_url_that_is_none_is_named_and_no_part_of_its_password_shown(
+    module: str, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    monkeypatch.setenv("EXTRACTION_DATABASE_URL", "postgresql://lab:p@ss:w/1@127.0.0.1:55871/x")
+    output = _invoke(module, *command).output
+    assert "EXTRACTION_DATABASE_URL is not a database's URL, sqlite:///path or postgresql://user:password" in output
+    assert "'w'" not in output
+    assert "ss:w" not in output
+
+
 def test_run_ends_with_five_features_and_where_things_are(module: str, home: Path) -> None:
     result = _invoke(module, "run", "tiny")
     assert result.exit_code == 0, result.output
