@@ -1,5 +1,6 @@
 """The command's group, and how errors are told."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -16,6 +17,11 @@ def command_line(module: str) -> str:
 def count(number: int, noun: str) -> str:
     """``1 chunk``, ``2 chunks``."""
     return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def few(keys: Sequence[str], most: int = 3) -> str:
+    """The first of some keys: ``000000000000, 000000000500, 000000001000, …``."""
+    return ", ".join([*keys[:most], *(["…"] if len(keys) > most else [])])
 
 
 def explain(error: BaseException) -> str:
