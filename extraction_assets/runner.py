@@ -11,6 +11,7 @@ from extraction_assets.assets.chunk_writer import chunk_targets
 from extraction_assets.assets.keys import REUSE_TAG, corpus_key, sae_key
 from extraction_assets.assets.pending import Pending, merge_is_recorded, range_tags, ranges
 from extraction_assets.database.queries import merge_fingerprints
+from extraction_assets.database_urls import DatabaseError
 from extraction_assets.plan import ExtractionPlan
 from extraction_assets.recovery import MAX_RETRIES_TAG, DeadRun, alive_runs, fail_dead_runs, works_on
 from extraction_assets.settings import ExtractionSettings
@@ -84,10 +85,15 @@ class Runner:
         plan, results = self._plan(), self._resources["results"]
         name = self._settings.name
         report = plan.store.asset_folder(name, "feature_report", sae) / "report.html"
-        if not (merge_is_recorded(plan, sae, self._instance) and results.exists() and report.is_file()):
+        if not (report.is_file() and merge_is_recorded(plan, sae, self._instance)):
             return False
-        with results.open() as engine, engine.connect() as connection:
-            return merge_fingerprints(connection).get((name, sae)) == plan.merge_fingerprint(sae)
+        try:
+            if not results.exists():
+                return False
+            with results.open() as engine, engine.connect() as connection:
+                return merge_fingerprints(connection).get((name, sae)) == plan.merge_fingerprint(sae)
+        except DatabaseError:
+            return False  # the merge will fail of it, on record
 
     def alive(self) -> list[str]:
         """Ids of runs of this extraction that wait or go on, in whatever process."""
