@@ -1,6 +1,14 @@
 """FeatureExtraction: a YAML block -> assets, checks, schedule and sensors."""
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
 import dagster as dg
+import yaml
+from dagster._utils.pydantic_yaml import enrich_validation_errors_with_source_position
+from dagster._utils.schedules import is_valid_cron_schedule
+from pydantic import BaseModel, field_validator
 
 from extraction_assets.assets.chunks import build_chunk_assets
 from extraction_assets.assets.corpus import build_corpus
@@ -16,6 +24,27 @@ class FeatureExtraction(ExtractionSettings, dg.Component, dg.Resolvable):
     Binds no resources: `extraction_assets.default_resources()` supplies them once for any number of extractions.
     """
 
+    @field_validator("schedule")
+    @classmethod
+    def _schedule_is_cron(cls, schedule: str | None) -> str | None:
+        if schedule is not None and not is_valid_cron_schedule(schedule):
+            raise ValueError(
+                f"schedule {schedule!r} is not in cron form: minute, hour, day of month, month and day of week, such "
+                "as '0 2 * * *' for every night at two"
+            )
+        return schedule
+
+    @classmethod
+    def resolve_from_model(cls, context: dg.ResolutionContext, model: BaseModel) -> Self:
+        """The component of a YAML block. Errors of its values name file and line, as those of its form do."""
+        tree = context.source_position_tree
+        if tree is None or "attributes" not in tree.children:
+            return super().resolve_from_model(context, model)
+        for repeated in _repeated_keys(Path(tree.position.filename)):
+            raise ValueError(repeated)
+        with enrich_validation_errors_with_source_position(tree.children["attributes"], ["attributes"]):
+            return super().resolve_from_model(context, model)
+
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Assets of this extraction; relative paths count from the folder of the YAML file."""
         fields = {name: getattr(self, name) for name in ExtractionSettings.model_fields}
@@ -29,3 +58,18 @@ def build_definitions(settings: ExtractionSettings) -> dg.Definitions:
     assets = [build_corpus(settings), build_chunk_assets(settings), *merged]
     owned = [own.map_asset_specs(lambda spec: spec.replace_attributes(owners=settings.owners)) for own in assets]
     return dg.Definitions.merge(dg.Definitions(assets=owned), build_automation(settings))
+
+
+def _repeated_keys(file: Path) -> Iterator[str]:
+    """What to say of keys that stand twice in one block, of which YAML would silently take the last."""
+    if not file.is_file():  # text that was given as such
+        return
+    nodes = list(yaml.compose_all(file.read_text("utf-8"), Loader=yaml.SafeLoader))
+    while nodes:
+        node = nodes.pop()
+        lines: dict[str, int] = {}
+        for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+            line = key.start_mark.line + 1
+            if isinstance(key.value, str) and lines.setdefault(key.value, line) != line:
+                yield f"{key.value} at {file}:{line} stands already in line {lines[key.value]}: remove one of the two"
+            nodes.append(value)

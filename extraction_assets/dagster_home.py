@@ -65,13 +65,19 @@ def check_storage(home: Path) -> None:
         _connect_postgres()
 
 
+def storage_of(home: Path) -> str:
+    """The storage of a home that is there, a key of STORAGES or ``custom``. Raises DagsterHomeError."""
+    path = home / _FILE
+    return _storage(path, path.read_text("utf-8"))
+
+
 def set_up_dagster_home(home: Path, storage: str | None, gpus: int | None, *, force: bool = False) -> list[str]:
     """Make a home, or bring it up to date; returns what was done, in lines.
 
     ``storage`` is a key of STORAGES, None for what the home has. ``gpus`` is the limit of the GPU pool, None for what
     is set (for a new one the number of GPUs, at least 1). A dagster.yaml that somebody edited is kept, and a home's
-    storage too, unless ``force``: then the old file stays beside the new one. Raises DagsterHomeError or DatabaseError,
-    with dagster.yaml as it was.
+    storage too once it holds something, unless ``force``: then the old file stays beside the new one. Raises
+    DagsterHomeError or DatabaseError, with dagster.yaml as it was.
     """
     home.mkdir(parents=True, exist_ok=True)
     with _locked(home):
@@ -89,6 +95,10 @@ def _change(home: Path, storage: str | None, force: bool) -> _Change:
     current = _storage(path, text)
     wanted = storage or current
     if wanted != current and not force:
+        if _unedited(text) and _is_unused(home):
+            return _Change(
+                wanted, False, [f"updated {path}, storage {wanted} instead of {current}: it held no run yet"]
+            )
         raise DagsterHomeError(
             f"{home} keeps its history in {current}, and a history does not move by itself: set DAGSTER_HOME to "
             f"another folder, or begin with an empty history in {wanted} by --force (the old one stays where it is)"
@@ -129,6 +139,18 @@ def _set_pool(home: Path, file: str, gpus: int | None) -> str:
         limit = gpus or max(1, count_gpus())
         storage.set_concurrency_slots(GPU_POOL, limit)
     return f"pool {GPU_POOL}: at most {limit} run(s) at once" + (f", not {known[0]} any more" if known else "")
+
+
+def _is_unused(home: Path) -> bool:
+    """Whether nothing was ever run or switched on in a home: another command has made it, and that is all."""
+    with _instance(home, _FILE) as instance:
+        used = (
+            instance.get_runs(limit=1),
+            instance.get_backfills(limit=1),
+            instance.all_asset_keys(),
+            instance.all_instigator_state(),
+        )
+        return not any(used)
 
 
 def _instance(home: Path, file: str) -> "dg.DagsterInstance":

@@ -9,9 +9,11 @@ import dagster as dg
 
 from extraction_assets.assets.chunk_writer import chunk_targets
 from extraction_assets.assets.keys import REUSE_TAG, corpus_key, sae_key
-from extraction_assets.assets.pending import Pending, range_tags, ranges
+from extraction_assets.assets.pending import Pending, merge_is_recorded, range_tags, ranges
+from extraction_assets.database.queries import merge_fingerprints
+from extraction_assets.database_urls import DatabaseError
 from extraction_assets.plan import ExtractionPlan
-from extraction_assets.recovery import MAX_RETRIES_TAG, DeadRun, fail_dead_runs, works_on
+from extraction_assets.recovery import MAX_RETRIES_TAG, DeadRun, alive_runs, fail_dead_runs, works_on
 from extraction_assets.settings import ExtractionSettings
 
 GPU_OPTIONS = ("device", "batch_size", "vectorization_batch_size", "vectorized")
@@ -59,7 +61,7 @@ class Runner:
         """The chunk assets of contiguous ``keys``, in one run; with ``only_missing`` those assets alone that some of
         these chunks lack, so that what is stored upstream is read, and what is there but not recorded is recorded."""
         if only_missing:
-            assets, tags = self._pending().assets(keys), {REUSE_TAG: "true"}
+            assets, tags = self.pending().assets(keys), {REUSE_TAG: "true"}
         else:
             assets, tags = [target.key for target in chunk_targets(self._settings)], {}
         self._execute(assets, self._gpu_config, {**tags, **range_tags(keys)})
@@ -74,9 +76,28 @@ class Runner:
         root: Path = self._resources["chunk_store"].open().root
         return root
 
-    def missing_chunks(self) -> list[str]:
-        """Keys of chunks whose top-k tables of the current settings are not there, or not recorded."""
-        return self._pending().keys
+    def pending(self) -> Pending:
+        """Chunks whose top-k tables of the current settings are not there, or not recorded."""
+        return Pending(self._plan(), self._instance)
+
+    def merge_is_current(self, sae: str) -> bool:
+        """Whether the database, the report and Dagster's history all hold the merge of the current chunks."""
+        plan, results = self._plan(), self._resources["results"]
+        name = self._settings.name
+        report = plan.store.asset_folder(name, "feature_report", sae) / "report.html"
+        if not (report.is_file() and merge_is_recorded(plan, sae, self._instance)):
+            return False
+        try:
+            if not results.exists():
+                return False
+            with results.open() as engine, engine.connect() as connection:
+                return merge_fingerprints(connection).get((name, sae)) == plan.merge_fingerprint(sae)
+        except DatabaseError:
+            return False  # the merge will fail of it, on record
+
+    def alive(self) -> list[str]:
+        """Ids of runs of this extraction that wait or go on, in whatever process."""
+        return [run.run_id for run in alive_runs(self._instance, works_on(self._instance, self._settings.name))]
 
     def ranges(self, keys: Sequence[str]) -> Iterator[list[str]]:
         """Contiguous ranges of partition keys, at most ``partitions_per_run`` long."""
@@ -85,9 +106,6 @@ class Runner:
     def recover(self) -> list[DeadRun]:
         """Ends earlier runs of this extraction whose process has died."""
         return fail_dead_runs(self._instance, works_on(self._instance, self._settings.name), retried=False)
-
-    def _pending(self) -> Pending:
-        return Pending(self._plan(), self._instance)
 
     def _plan(self) -> ExtractionPlan:
         return ExtractionPlan(self._settings, self._resources["chunk_store"].open())

@@ -47,6 +47,17 @@ def test_list_shows_what_is_declared_where_the_database_is_out_of_reach(
     assert result.stderr.startswith("results database: ")
 
 
+@pytest.mark.parametrize("command", [["list"], ["status", "tiny"], ["delete", "tiny", "--dry-run"]], ids=" ".join)
+def test_a_url_that_is_none_is_named_and_no_part_of_its_password_shown(
+    module: str, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    monkeypatch.setenv("EXTRACTION_DATABASE_URL", "postgresql://lab:p@ss:w/1@127.0.0.1:55871/x")
+    output = _invoke(module, *command).output
+    assert "EXTRACTION_DATABASE_URL is not a database's URL, sqlite:///path or postgresql://user:password" in output
+    assert "'w'" not in output
+    assert "ss:w" not in output
+
+
 def test_run_ends_with_five_features_and_where_things_are(module: str, home: Path) -> None:
     result = _invoke(module, "run", "tiny")
     assert result.exit_code == 0, result.output
@@ -68,9 +79,62 @@ def test_runs_stand_in_the_persistent_history_that_the_ui_opens(module: str, hom
 
 def test_chunks_takes_a_slice_and_merges_once_none_is_missing(module: str) -> None:
     first = _invoke(module, "run", "tiny", "--chunks", "0:2")
-    assert "1 of 3 chunks still missing: nothing merged yet" in first.output
+    assert first.stdout.splitlines()[-1] == (
+        "nothing merged yet, 1 of 3 chunks missing or not recorded: 000000000016; "
+        f"`extraction-assets --module {module} run tiny --missing` does the rest"
+    )
     rest = _invoke(module, "run", "tiny", "--missing")
     assert "1 chunk, 2 merges" in rest.output
+
+
+def test_chunks_whose_events_are_lost_are_not_called_missing_but_recorded(
+    module: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a process was killed between a file and its event."""
+    _invoke(module, "run", "tiny")
+    assert "not recorded" not in _invoke(module, "status", "tiny").output
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "forgetful"))
+    output = _invoke(module, "status", "tiny").output
+    command = f"`extraction-assets --module {module} run tiny --missing`"
+    (line,) = (line for line in output.splitlines() if line.startswith("relu/top_k_table"))
+    assert line.split()[1:] == ["3", "0", "0"]
+    keys = "000000000000, 000000000008, 000000000016"
+    assert f"3 of 3 chunks on disk but not recorded in Dagster: {keys}; {command} records them" in output
+    first = _invoke(module, "run", "tiny", "--missing", "--chunks", "0:1")
+    assert f"2 of 3 chunks missing or not recorded: {keys[14:]}; {command} does the rest" in first.output
+    assert "0 chunks computed, 2 recorded, 2 merges: " in _invoke(module, "run", "tiny", "--missing").output
+
+
+def test_what_is_left_names_the_run_that_works_on_it(module: str, home: Path) -> None:
+    _invoke(module, "list")
+    with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
+        selection = frozenset({dg.AssetKey(["tiny", "corpus"])})
+        run = dg.DagsterRun("a", status=dg.DagsterRunStatus.STARTED, asset_selection=selection)
+        instance.add_run(run)
+    output = _invoke(module, "run", "tiny", "--chunks", ":2").stdout
+    assert output.endswith(f"does the rest, but run {run.run_id} works on tiny now: wait for it\n")
+
+
+def test_missing_leaves_a_merge_alone_that_is_current(module: str, home: Path) -> None:
+    _invoke(module, "run", "tiny")
+    again = _invoke(module, "run", "tiny", "--missing")
+    assert "merge of relu is current\nmerge of topk is current\n" in again.stderr
+    assert "0 chunks, 0 merges: " in again.stdout
+    _invoke(module, "delete", "tiny", "--sae", "relu", "--yes")
+    assert "3 chunks, 1 merge: " in _invoke(module, "run", "tiny", "--missing").stdout
+    (home / "tiny" / "topk" / "feature_report" / "report.html").unlink()
+    assert "0 chunks, 1 merge: " in _invoke(module, "run", "tiny", "--missing").stdout
+    assert "0 chunks, 0 merges: " in _invoke(module, "run", "tiny", "--missing").stdout
+    assert "1 chunk, 2 merges: " in _invoke(module, "run", "tiny", "--chunks", "0:1").stdout
+
+
+def test_show_of_what_is_merged_but_not_declared_any_more(
+    module: str, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _invoke(module, "run", "tiny")
+    declare(monkeypatch, make_settings(tiny_folder, name="other"))
+    assert "feature 3" in _invoke(module, "show", "tiny", "3", "--sae", "topk").output
+    assert _invoke(module, "show", "nope").output == "Error: no extraction 'nope'; there are: other, tiny\n"
 
 
 def test_missing_reads_what_is_stored_upstream(module: str, home: Path) -> None:
@@ -112,6 +176,7 @@ def test_show_prints_examples_in_context(module: str) -> None:
     [
         (["run", "nothing"], "no extraction 'nothing'; declared are: tiny"),
         (["status", "nothing"], "no extraction 'nothing'"),
+        (["show", "nothing"], "no extraction 'nothing'; there are: tiny"),
         (["show", "tiny"], "no merged results of extraction 'tiny': run it first"),
         (["run", "tiny", "--chunks", "a:b"], "--chunks takes A:B with whole numbers"),
         (["run", "tiny", "--chunks", "7:9"], "holds none of the 3 chunks"),

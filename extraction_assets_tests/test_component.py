@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from extraction_assets import default_resources
+from extraction_assets_tests.command import invoke
 from extraction_assets_tests.tiny import make_settings
 
 DEFINITIONS = """
@@ -149,14 +150,34 @@ def test_keep_is_read_from_the_yaml_and_changes_nothing_else(project: Path) -> N
     assert after["second"] == before["second"]
 
 
-@pytest.mark.slow
-def test_giving_up_the_tables_is_one_sentence_on_the_command_line(project: Path) -> None:
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("  top_k_exampels: 5", "attributes.top_k_exampels at {}: no such field: did you mean top_k_examples?"),
+        ("  max_length: 5", "attributes.max_length at {}: no field here: it belongs under attributes.corpus:"),
+        ("  hook: 5", "attributes.hook at {}: no field here: it belongs under attributes.saes.NAME:"),
+        ("top_k_examples: 5", "top_k_examples at {}: no field here: it belongs under attributes:"),
+        ("  top_k_examples: 0", "attributes.top_k_examples at {}: top_k_examples must be at least 1, got 0"),
+        ("  top_k_examples: abc", "attributes.top_k_examples at {}: Input should be a valid integer, unable to parse"),
+        ("  top_k_examples: [1]", "attributes.top_k_examples at {}: Input should be a valid integer"),
+        ("  schedule: '0 2 * *'", "attributes.schedule at {}: schedule '0 2 * *' is not in cron form: minute, hour, "),
+        (
+            "  keep: {{top_k_tabel: true}}",
+            "attributes.keep.top_k_tabel at {}: no such field: did you mean top_k_t",
+        ),
+        ("  keep: {{top_k_table: false}}", "attributes.keep.top_k_table at {}: keep.top_k_table cannot be false: with"),
+        ("  chunk_size: 9", "chunk_size at {} stands already in line 15: remove one of the two"),
+    ],
+    ids=lambda value: value.strip(),
+)
+def test_an_error_in_the_yaml_is_one_sentence_with_file_and_line(project: Path, line: str, sentence: str) -> None:
     yaml = project / "lab" / "defs" / "first" / "defs.yaml"
-    yaml.write_text(yaml.read_text() + "  keep: {top_k_table: false}\n")
-    done = _command(project, "list")
-    assert done.returncode == 1
-    assert "keep.top_k_table cannot be false: without its table a chunk counts as missing" in done.stderr
-    assert "Traceback" not in done.stderr
+    yaml.write_text(yaml.read_text() + line.format() + "\n")
+    result = invoke("lab.definitions", "list")
+    assert result.exit_code == 1
+    last = result.output.splitlines()[-1].removeprefix("Error: ")
+    assert last.startswith(sentence.format(f"{yaml}:17")), result.output
+    assert ";" not in last
 
 
 @pytest.mark.slow

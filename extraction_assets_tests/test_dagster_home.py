@@ -137,6 +137,8 @@ def test_the_storage_of_a_home_is_not_switched_silently(
     folder: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _setup()
+    with dg.DagsterInstance.from_config(str(folder)) as instance:
+        instance.add_run(dg.DagsterRun("a"))
     before = (folder / "dagster.yaml").read_text()
     output = _setup("--storage", "postgres", code=1)
     assert output == (
@@ -150,7 +152,33 @@ def test_the_storage_of_a_home_is_not_switched_silently(
     _setup("--storage", "postgres", "--force", "--gpus", "2")
     assert _copies(folder) == [before]
     assert _limits(folder) == {"gpu": (2, False)}
+    with dg.DagsterInstance.from_config(str(folder)) as instance:
+        instance.add_run(dg.DagsterRun("a"))
     assert "keeps its history in postgres" in _setup("--storage", "sqlite", code=1)
+
+
+def test_a_home_that_another_command_has_made_and_nobody_used_takes_another_storage(
+    folder: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    CliRunner().invoke(cli.main, ["list"])
+    monkeypatch.delenv("DAGSTER_HOME")
+    before = (folder / "dagster.yaml").read_text()
+    _setup("--storage", "postgres", code=1)
+    assert (folder / "dagster.yaml").read_text() == before, "no URL, no change"
+    monkeypatch.setenv("EXTRACTION_DAGSTER_POSTGRES_URL", postgres_url)
+    assert _setup("--storage", "postgres", "--gpus", "8") == (
+        f"updated {folder}/dagster.yaml, storage postgres instead of sqlite: it held no run yet\n"
+        "pool gpu: at most 8 run(s) at once\n"
+    )
+    assert _copies(folder) == []
+    assert _limits(folder) == {"gpu": (8, False)}
+
+
+def test_an_edited_home_keeps_its_storage_though_nobody_used_it(folder: Path, postgres_url: str) -> None:
+    _setup()
+    path = folder / "dagster.yaml"
+    path.write_text(path.read_text().replace("max_concurrent_runs: 10", "max_concurrent_runs: 25"))
+    assert "keeps its history in sqlite" in _setup("--storage", "postgres", code=1)
 
 
 def test_a_database_named_by_hand_is_kept_and_its_password_not_shown(

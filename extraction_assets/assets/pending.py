@@ -6,7 +6,7 @@ import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionResolvedStatus
 
 from extraction_assets.assets.chunk_writer import CHUNK_CHECKS, Target, chunk_targets
-from extraction_assets.assets.keys import chunk_partitions
+from extraction_assets.assets.keys import chunk_partitions, sae_key
 from extraction_assets.assets.lineage import CodeVersions, data_version, recorded_versions
 from extraction_assets.plan import ExtractionPlan
 from extraction_assets.settings import ExtractionSettings
@@ -35,17 +35,40 @@ class Pending:
         every = self._plan.settings.chunk_keys
         return [k for k in every if k in missing or any(k not in self._recorded[table] for table in tables)]
 
+    @property
+    def unrecorded(self) -> list[str]:
+        """Those of ``keys`` whose files are all there: a run of the missing only records them."""
+        return [key for key in self.keys if all(self._is_stored(target, key) for target in self._kept)]
+
     def assets(self, keys: Sequence[str]) -> list[dg.AssetKey]:
         """The assets that some of these chunks lack, of those to be kept: what is stored upstream of them is read."""
         return [
             target.key
-            for target in self._targets
-            if getattr(self._plan.settings.keep, target.asset)
-            and any(
-                key not in self._recorded[target.key] or self._plan.chunk_state(target.asset, key, target.sae) != "done"
-                for key in keys
-            )
+            for target in self._kept
+            if any(key not in self._recorded[target.key] or not self._is_stored(target, key) for key in keys)
         ]
+
+    @property
+    def _kept(self) -> list[Target]:
+        return [target for target in self._targets if getattr(self._plan.settings.keep, target.asset)]
+
+    def _is_stored(self, target: Target, key: str) -> bool:
+        return self._plan.chunk_state(target.asset, key, target.sae) == "done"
+
+
+def merge_is_recorded(plan: ExtractionPlan, sae: str, instance: dg.DagsterInstance) -> bool:
+    """Whether the latest events of an SAE's merge and of its report say what is current."""
+    version, code = plan.merge_fingerprint(sae), CodeVersions(plan.settings).merged(sae)
+    examples = _latest_versions(instance, sae_key(plan.settings, sae, "feature_examples"))
+    report, _ = _latest_versions(instance, sae_key(plan.settings, sae, "feature_report"))
+    return examples == (version, code) and report == version
+
+
+def _latest_versions(instance: dg.DagsterInstance, key: dg.AssetKey) -> tuple[str | None, str | None]:
+    """Data and code version of an asset without partitions, as its latest event says."""
+    event = instance.get_latest_materialization_event(key)
+    tags = (event.asset_materialization.tags or {}) if event is not None and event.asset_materialization else {}
+    return tags.get("dagster/data_version"), tags.get("dagster/code_version")
 
 
 def _recorded(instance: dg.DagsterInstance, plan: ExtractionPlan, target: Target) -> set[str]:

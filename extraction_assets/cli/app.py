@@ -1,8 +1,10 @@
 """The command's group, and how errors are told."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
+from pydantic import ValidationError
 
 DEFAULT_MODULE = "extraction_assets.definitions"
 
@@ -17,24 +19,26 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
+def few(keys: Sequence[str], most: int = 3) -> str:
+    """The first of some keys: ``000000000000, 000000000500, 000000001000, …``."""
+    return ", ".join([*keys[:most], *(["…"] if len(keys) > most else [])])
+
+
 def explain(error: BaseException) -> str:
     """What went wrong, without the traceback: the first cause, and the YAML file where it lies in one."""
     causes = [error]
     while causes[-1].__cause__ is not None:
         causes.append(causes[-1].__cause__)
     first = causes[-1]
-    if hasattr(first, "errors") and type(first).__name__ == "ValidationError":  # pydantic's own text has many lines
-        return "; ".join(map(_field_error, first.errors()))
+    if isinstance(first, ValidationError):  # pydantic's own text has many lines
+        from extraction_assets.cli.yaml_errors import sentences
+
+        return "; ".join(sentences(first))
     plain = isinstance(first, (ValueError, LookupError, FileNotFoundError))
     message = str(first).strip() if plain else f"{type(first).__name__}: {str(first).strip()}"
     component = [str(cause) for cause in causes if type(cause).__name__ == "ComponentTreeException"]
     where = component[-1].splitlines()[0] + "\n" if component else ""
     return f"{where}{message}"
-
-
-def _field_error(error: dict[str, Any]) -> str:
-    where, what = ".".join(map(str, error["loc"])), error["msg"].removeprefix("Value error, ")
-    return f"{where}: {what}" if where else what
 
 
 class _Group(click.Group):

@@ -82,9 +82,9 @@ def merged_times(definitions: "dg.Definitions") -> dict[tuple[str, str], dt.date
     from extraction_assets.database.queries import merge_times
 
     results = (definitions.resources or {})["results"]
-    if not results.exists():
-        return {}
     try:
+        if not results.exists():
+            return {}
         with results.open() as engine, engine.connect() as connection:
             return merge_times(connection)
     except Exception as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from extraction_assets.cli.app import command_line, count, main
+from extraction_assets.cli.app import command_line, count, few, main
 from extraction_assets.cli.declared import (
     declared_extractions,
     find_extraction,
@@ -86,6 +86,7 @@ def list_command(module: str) -> None:
 def run(ctx: click.Context, name: str, chunks: str | None, missing: bool, **options: Any) -> None:
     """Run extraction NAME: its corpus, then its chunks, then the merge of each SAE.
 
+    With --missing only what is not current: a merge whose rows are current is left as it is.
     Every part is a run of its own on the persistent Dagster instance, so that the UI shows it afterwards.
     """
     from extraction_assets.resources.gpu import check_device
@@ -105,20 +106,36 @@ def run(ctx: click.Context, name: str, chunks: str | None, missing: bool, **opti
             click.echo(f"run {dead.run.run_id}: {dead.why}; it was marked as ended", err=True)
         click.echo(f"corpus of {name}", err=True)
         runner.materialize_corpus()
-        keys = [key for key in runner.missing_chunks() if key in chosen] if missing else chosen
+        keys, recorded = chosen, 0
+        if missing:
+            pending = runner.pending()
+            keys = [key for key in pending.keys if key in chosen]
+            recorded = len(set(pending.unrecorded) & set(keys))
         for part in runner.ranges(keys):
             click.echo(f"chunks {part[0]} to {part[-1]}", err=True)
             runner.materialize_chunks(part, only_missing=missing)
-        left = runner.missing_chunks()
+        left = runner.pending().keys
         if left:
-            click.echo(f"{len(left)} of {count(len(settings.chunk_keys), 'chunk')} still missing: nothing merged yet")
+            click.echo(_what_is_left(settings, left, runner.alive(), command_line(ctx.obj)))
             return
+        current = [sae for sae in settings.saes if missing and runner.merge_is_current(sae)]
         for sae in settings.saes:
-            click.echo(f"merge of {sae}", err=True)
-            runner.merge(sae)
+            click.echo(f"merge of {sae}" + (" is current" if sae in current else ""), err=True)
+            if sae not in current:
+                runner.merge(sae)
     seconds = time.perf_counter() - started
     _say_what_is_there(definitions, settings, runner.store_root, command_line(ctx.obj))
-    click.echo(f"\n{count(len(keys), 'chunk')}, {count(len(settings.saes), 'merge')}: {seconds:.1f} s")
+    computed = count(len(keys) - recorded, "chunk") + (f" computed, {recorded} recorded" if recorded else "")
+    click.echo(f"\n{computed}, {count(len(settings.saes) - len(current), 'merge')}: {seconds:.1f} s")
+
+
+def _what_is_left(settings: "ExtractionSettings", left: list[str], alive: list[str], command: str) -> str:
+    """Why nothing was merged, and what to do."""
+    told = (
+        f"nothing merged yet, {len(left)} of {count(len(settings.chunk_keys), 'chunk')} missing or not recorded: "
+        f"{few(left)}; `{command} run {settings.name} --missing` does the rest"
+    )
+    return told + (f", but run {alive[0]} works on {settings.name} now: wait for it" if alive else "")
 
 
 def _say_what_changed(definitions: "dg.Definitions", settings: "ExtractionSettings", missing: bool) -> None:

@@ -4,8 +4,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from extraction_assets.cli.app import count, main
-from extraction_assets.cli.declared import find_extraction, load_definitions, merged_times, open_results
+from extraction_assets.cli.app import command_line, count, few, main
+from extraction_assets.cli.declared import (
+    declared_extractions,
+    find_extraction,
+    load_definitions,
+    merged_times,
+    open_results,
+)
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -24,7 +30,13 @@ if TYPE_CHECKING:
 @click.pass_obj
 def show(module: str, name: str, feature: int | None, sae: str | None, limit: int, width: int) -> None:
     """Show examples of FEATURE in context; without FEATURE, of five features that are easy to read."""
-    with open_results(load_definitions(module)) as engine:
+    definitions = load_definitions(module)
+    known = set(declared_extractions(definitions))
+    if name not in known:  # it may have been merged before it was taken out of the module
+        known |= {merged for merged, _ in merged_times(definitions)}
+    if name not in known:
+        raise click.ClickException(f"no extraction {name!r}; there are: {', '.join(sorted(known)) or 'none'}")
+    with open_results(definitions) as engine:
         show_features(engine, name, feature, sae, limit, width)
 
 
@@ -46,6 +58,9 @@ def show_features(engine: "sa.Engine", name: str, feature: int | None, sae: str 
 @click.pass_obj
 def status(module: str, name: str) -> None:
     """Say which chunks of extraction NAME are done, stale (made from other settings) or missing, and what is merged."""
+    import dagster as dg
+
+    from extraction_assets.assets.pending import Pending
     from extraction_assets.plan import CorpusNotReady, ExtractionPlan
     from extraction_assets.stores.chunk_store import chunk_assets
     from extraction_assets.upkeep.changes import changes_on_disk
@@ -53,12 +68,12 @@ def status(module: str, name: str) -> None:
     definitions = load_definitions(module)
     settings = find_extraction(definitions, name)
     store = definitions.resources["chunk_store"].open()  # type: ignore[index]
-    changes = changes_on_disk(settings, store)
+    changes, missing = changes_on_disk(settings, store), f"{command_line(module)} run {name} --missing"
     try:
         plan = ExtractionPlan(settings, store)
     except CorpusNotReady as error:
         nothing = f"all {count(len(settings.chunk_keys), 'chunk')} are missing"
-        click.echo("\n".join([str(error), *(changes or [nothing])]))
+        click.echo("\n".join([f"{error}, or `{missing}`", *(changes or [nothing])]))
         _echo_merges(definitions, settings)
         return
     click.echo("\n".join([f"corpus: {len(plan.corpus)} samples, {plan.corpus.folder}", *changes]))
@@ -68,6 +83,11 @@ def status(module: str, name: str) -> None:
         counts = "{:6} {:6} {:8}".format(*(states.count(s) for s in ("done", "stale", "missing")))
         kept = "" if getattr(settings.keep, asset) else "   not kept: clean removes what is merged"
         click.echo(f"{(sae + '/' if sae else '') + asset:28} {counts}{kept}")
+    with dg.DagsterInstance.get() as instance:
+        unrecorded = Pending(plan, instance).unrecorded
+    if unrecorded:
+        number = f"{len(unrecorded)} of {count(len(settings.chunk_keys), 'chunk')}"
+        click.echo(f"{number} on disk but not recorded in Dagster: {few(unrecorded)}; `{missing}` records them")
     with open_results(definitions) as engine:
         for sae in settings.saes:
             click.echo(f"{sae + '/feature_examples':28} {_merge_state(engine, plan, sae)}")

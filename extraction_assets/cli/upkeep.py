@@ -87,8 +87,11 @@ def delete(module: str, name: str, sae: str | None, with_history: bool, dry_run:
     with dg.DagsterInstance.get() as instance:
         keys = history(instance, name, sae) if with_history else []
         if not holding.items and not rows and not keys:
-            known = ", ".join(_known(definitions)) or "none"
-            raise click.ClickException(f"there is nothing of {what}; extractions with files or rows: {known}")
+            saes = _known_saes(definitions, name) if sae else []
+            known, kind = (saes, f"SAEs of {name}") if saes else (_known(definitions), "extractions")
+            raise click.ClickException(
+                f"there is nothing of {what}; {kind} with files or rows: {', '.join(known) or 'none'}"
+            )
         if not dry_run and not force:
             refuse_while_alive(instance, name)
         _list_rows(rows)
@@ -156,6 +159,14 @@ def _known(definitions: "dg.Definitions") -> list[str]:
     from extraction_assets.upkeep.files import stored_extractions
 
     return sorted({*stored_extractions(_store(definitions)), *(name for name, _ in _merged(definitions))})
+
+
+def _known_saes(definitions: "dg.Definitions", name: str) -> list[str]:
+    """SAEs of an extraction that have files or rows."""
+    from extraction_assets.upkeep.files import stored_saes
+
+    stored = stored_saes(_store(definitions).root / name)
+    return sorted({*stored, *(sae for merged, sae in _merged(definitions) if merged == name)})
 
 
 def _list_rows(rows: dict[str, int]) -> None:

@@ -1,9 +1,11 @@
 """Dagster's own home: its settings, its daemon, and runs that nobody computes any more."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from extraction_assets.dagster_home import POSTGRES_VARIABLE, storage_of
 from extraction_assets.doctor.findings import Finding
 from extraction_assets.home import dagster_home
 
@@ -17,6 +19,11 @@ def check_dagster_home() -> Iterator[Finding]:
         yield Finding(
             "warning", "dagster", f"{home} has no dagster.yaml: no pool limits, no run queue settings, telemetry on",
             "extraction-assets setup writes one",
+        )  # fmt: skip
+    elif os.environ.get(POSTGRES_VARIABLE) and storage_of(home) == "sqlite":
+        yield Finding(
+            "warning", "dagster", f"{POSTGRES_VARIABLE} is set, but {home} keeps its history in SQLite",
+            f"extraction-assets setup --storage postgres, or unset {POSTGRES_VARIABLE}",
         )  # fmt: skip
     else:
         yield Finding("ok", "dagster", f"{home / 'dagster.yaml'}")

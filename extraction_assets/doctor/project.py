@@ -118,15 +118,30 @@ def _remaining_bytes(settings: "ExtractionSettings", store: Any) -> float | None
     rows = [settings.chunk_rows(key) for key in settings.chunk_keys]
     samples = dict(zip(settings.chunk_keys, (span.stop - span.start for span in rows), strict=True))
     total = 0.0
+    current = _current_keys(settings, store)
     for asset, sae in chunk_assets(settings.saes):
-        stored = store.stored_keys(settings.name, asset, sae)
+        stored = current(asset, sae)
         lacking = sum(count for key, count in samples.items() if key not in stored)
         if lacking:
             measured = _measured_per_sample(store, settings.name, asset, sae, samples)
             total += lacking * (measured or _assumed_per_sample(settings, sizes, asset, sae))
-            if asset == "top_k_table" and not stored and sae is not None:
+            if asset == "top_k_table" and not measured and sae is not None:
                 total += sizes.latent_dims[sae] * settings.top_k_examples * _BYTES_PER_ROW
     return total
+
+
+def _current_keys(settings: "ExtractionSettings", store: Any) -> Callable[[Any, str | None], set[str]]:
+    """Which chunks of an asset need not be computed: those of the current fingerprint.
+
+    Where the corpus has to be made first, nobody knows which that is: then those of any.
+    """
+    from extraction_assets.plan import ExtractionPlan
+
+    try:
+        plan = ExtractionPlan(settings, store)
+    except (ValueError, OSError):
+        return lambda asset, sae: set(store.stored_keys(settings.name, asset, sae))
+    return lambda asset, sae: {key for key in settings.chunk_keys if plan.chunk_state(asset, key, sae) == "done"}
 
 
 def _measured_per_sample(store: Any, name: str, asset: str, sae: str | None, samples: dict[str, int]) -> float | None:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from pydantic import Field
 
 from extraction_assets.database.connect import open_database, plain_errors
-from extraction_assets.database_urls import DatabaseError, holds_password
+from extraction_assets.database_urls import DatabaseError, holds_password, parse_url
 from extraction_assets.home import database_url
 
 
@@ -25,8 +25,11 @@ class ResultsResource(dg.ConfigurableResource):
     )
 
     def exists(self) -> bool:
-        """False only for a SQLite file that nothing was merged into yet; opening would make it."""
-        url = sa.make_url(self.url or database_url())
+        """False only for a SQLite file that nothing was merged into yet; opening would make it.
+
+        Raises DatabaseError where the URL is none.
+        """
+        url = parse_url(self.url or database_url(), "EXTRACTION_DATABASE_URL")
         return url.get_backend_name() != "sqlite" or Path(str(url.database)).is_file()
 
     @contextlib.contextmanager

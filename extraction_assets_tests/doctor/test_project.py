@@ -69,6 +69,17 @@ def test_definitions_that_do_not_load_are_a_finding(tmp_path: Path, monkeypatch:
 # ------------------------------------------------------------------------------------------------- Dagster's own home
 
 
+def test_a_sqlite_home_beside_a_url_of_postgres_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    prepare_dagster_home()
+    assert _levels(list(doctor_instance.check_dagster_home())) == ["ok"]
+    monkeypatch.setenv("EXTRACTION_DAGSTER_POSTGRES_URL", "postgresql://me:geheim@127.0.0.1/dagster")
+    (finding,) = doctor_instance.check_dagster_home()
+    assert finding.level == "warning"
+    assert finding.text.startswith("EXTRACTION_DAGSTER_POSTGRES_URL is set, but ")
+    assert finding.advice.startswith("extraction-assets setup --storage postgres")
+
+
 def test_a_home_without_dagster_yaml_is_a_warning(home: Path) -> None:
     assert _levels(list(doctor_instance.check_dagster_home())) == ["ok"]
     (home / "dagster").mkdir(parents=True)
@@ -217,3 +228,6 @@ def test_the_estimate_is_what_is_still_to_come(tiny_folder: Path, home: Path, mo
     assert list(doctor_project.check_estimate(lambda: {"tiny": settings}))[-1].level == "problem"
     project.chunks(1, 2)
     assert text() == "tiny: all chunks are on disk"
+    settings = make_settings(tiny_folder, top_k_examples=3)
+    tables = sum(len(data) for name, data in project.files("tiny/*/top_k_table/*").items())
+    assert text() == f"tiny: about {tables / 1000:.1f} kB to come", "stale tables are computed again, and nothing else"

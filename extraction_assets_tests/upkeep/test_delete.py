@@ -151,7 +151,7 @@ def test_it_waits_for_a_merge_that_is_writing(project: Project, monkeypatch: pyt
     ("arguments", "message"),
     [
         (["gone"], "there is nothing of gone; extractions with files or rows: tiny"),
-        (["tiny", "--sae", "gone"], "there is nothing of tiny/gone"),
+        (["tiny", "--sae", "gone"], "there is nothing of tiny/gone; SAEs of tiny with files or rows: relu, topk"),
         (["../home/tiny"], "extraction name '../home/tiny' may hold letters, digits and underscores only"),
         (["tiny", "--sae", ".."], "SAE name '..' may hold letters"),
         (["corpora"], "'corpora' is no extraction"),
