@@ -1,10 +1,13 @@
 """Bulk load: what goes in comes out, bit for bit, whatever the database and wherever batches end."""
 
+from collections.abc import Iterator
+
 import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
 from extraction_assets.database import bulk_postgres, bulk_sqlite
+from extraction_assets.database.ahead import one_ahead
 from extraction_assets.database.connect import open_database, write_transaction
 from extraction_assets.database.load import _insert, _storable
 from extraction_assets.database.tables import feature_activations, features, samples
@@ -17,6 +20,7 @@ TEXTS = ["", "plain", "\\N", "a\tb\nc\r", '"{},\\\\', "naïve 😀", "\\x00", "�
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (bulk_postgres, bulk_sqlite):
         monkeypatch.setattr(module, "_BATCH_ROWS", 3)
+    monkeypatch.setattr(bulk_sqlite, "_STATEMENT_ROWS", 2)
 
 
 def _stored(url: str, table: sa.Table, columns: dict[str, pa.Array]) -> list[tuple[object, ...]]:
@@ -96,6 +100,40 @@ def test_a_number_that_does_not_fit_is_an_error_and_no_other_number(postgres_url
     }
     with pytest.raises(pa.ArrowInvalid, match="2147483648"):
         _stored(postgres_url, feature_activations, columns)
+
+
+def test_lists_in_a_piece_of_a_longer_array_are_made_into_json_alone() -> None:
+    """Batches are pieces of one array: an earlier version cast the whole array again for each of them."""
+    column = pa.array([[0.5], [1.0, 2.0], [], [1 / 3]], pa.large_list(pa.float64()))
+    assert bulk_sqlite.json_numbers(column[1:3]).to_pylist() == ["[1,2]", "[]"]
+    texts = pa.array([["a"], ['"', "é"], []], pa.large_list(pa.string()))
+    assert bulk_sqlite._values(texts[1:]) == ['["\\"","é"]', "[]"]
+
+
+def test_one_item_is_made_ahead_and_an_error_comes_in_its_turn() -> None:
+    made: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(4):
+            made.append(number)
+            yield number
+        raise RuntimeError("the fifth")
+
+    given = one_ahead(items())
+    assert next(given) == 0
+    assert next(given) == 1
+    given_rest = []
+    with pytest.raises(RuntimeError, match="the fifth"):
+        given_rest.extend(iter(lambda: next(given), None))
+    assert made == [0, 1, 2, 3]
+
+
+def test_items_that_nobody_wants_are_not_made() -> None:
+    made: list[int] = []
+    given = one_ahead(made.append(number) for number in range(100))
+    next(given)
+    given.close()
+    assert len(made) <= 2
 
 
 def test_names_that_are_no_text_are_stored_escaped() -> None:

@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from extraction_assets.database import connect as connect_module
+from extraction_assets.database import load as load_module
 from extraction_assets.database.connect import open_database, write_transaction
 from extraction_assets.database.tables import corpora, extractions, feature_activations, features, samples
 from extraction_assets.database_urls import DatabaseError
@@ -103,6 +104,59 @@ def test_a_reader_sees_one_state_over_several_queries(engine: sa.Engine) -> None
         assert _look(reader) == ("old", 300, 1.0, 1.0)
     with engine.connect() as reader:
         assert _look(reader) == ("new", 300, 2.0, 2.0)
+
+
+BY_SAMPLE = "SELECT neuron_index FROM feature_activations WHERE extraction_id = 1 AND sample_index = 42"
+
+
+def _plan(engine: sa.Engine) -> str:
+    """How the database looks for the examples of a sample."""
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            return str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {BY_SAMPLE}").one())
+        connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+        return str(connection.exec_driver_sql(f"EXPLAIN {BY_SAMPLE}").all())
+
+
+def test_the_index_by_sample_is_there_after_every_load(engine: sa.Engine) -> None:
+    for sae, fingerprint in (("one", "a"), ("one", "b"), ("two", "a"), ("three", "a"), ("four", "a"), ("one", "c")):
+        _load(engine, make_results(fingerprint, 1.0, num_features=30, sae=sae))
+        assert "ix_feature_activations_sample" in _plan(engine)
+    with engine.connect() as connection:
+        names = [index["name"] for index in sa.inspect(connection).get_indexes("feature_activations")]
+        assert names == ["ix_feature_activations_sample"]
+
+
+@pytest.mark.parametrize("others", [0, 1, 4])
+def test_a_load_that_fails_leaves_rows_and_index(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    for other in range(others):
+        _load(engine, make_results("other", 3.0, num_features=3, sae=str(other)))
+    _load(engine, make_results("old", 1.0, num_features=3))
+    monkeypatch.setattr(load_module, "_add_samples", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        _load(engine, make_results("new", 2.0, num_features=3))
+    assert "ix_feature_activations_sample" in _plan(engine)
+    with engine.connect() as connection:
+        counts = sa.select(sa.func.count()).select_from(feature_activations)
+        assert connection.scalar(counts) == 300 * (others + 1)
+        assert connection.scalar(counts.where(feature_activations.c.max_activation == 1.0)) == 300
+
+
+def test_a_replacement_keeps_the_rows_and_samples_of_other_saes(engine: sa.Engine) -> None:
+    """Fewer samples than before: what only the replaced result named goes, what another one names stays."""
+    _load(engine, make_results("old", 1.0, num_features=60, sae="one"))
+    _load(engine, make_results("other", 3.0, num_features=20, sae="two"))
+    _load(engine, make_results("new", 2.0, num_features=10, sae="one"))
+    with engine.connect() as connection:
+        fa = feature_activations.c
+        rows = sa.select(fa.max_activation, sa.func.count()).group_by(fa.max_activation).order_by(fa.max_activation)
+        assert [tuple(row) for row in connection.execute(rows)] == [(2.0, 1000), (3.0, 2000)]
+        named = connection.scalars(sa.select(fa.sample_index).distinct().order_by(fa.sample_index)).all()
+        present = connection.scalars(sa.select(samples.c.sample_index).order_by(samples.c.sample_index)).all()
+        assert present == named
+        assert len(present) == 2000
 
 
 def _end_connections(server: Server, which: str) -> int:
