@@ -15,7 +15,7 @@ from extraction_assets.database.ahead import one_ahead
 
 _BATCH_ROWS = 20_000
 _STATEMENT_ROWS = 50  # a row a statement takes 1.5 times as long; of 9 columns they are 450 of SQLite's 999 parameters
-_REBUILD_SHARE = 3  # how many times what is loaded a table may hold for its indexes to be made anew
+_REBUILD_SHARE = 4  # how many times what is loaded a table may hold for its indexes to be made anew
 
 
 def insert_sqlite(connection: sa.Connection, table: sa.Table, parts: Iterable[pa.Table]) -> None:

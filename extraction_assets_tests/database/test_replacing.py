@@ -119,7 +119,15 @@ def _plan(engine: sa.Engine) -> str:
 
 
 def test_the_index_by_sample_is_there_after_every_load(engine: sa.Engine) -> None:
-    for sae, fingerprint in (("one", "a"), ("one", "b"), ("two", "a"), ("three", "a"), ("four", "a"), ("one", "c")):
+    for sae, fingerprint in (
+        ("one", "a"),
+        ("one", "b"),
+        ("two", "a"),
+        ("three", "a"),
+        ("four", "a"),
+        ("five", "a"),
+        ("one", "c"),
+    ):
         _load(engine, make_results(fingerprint, 1.0, num_features=30, sae=sae))
         assert "ix_feature_activations_sample" in _plan(engine)
     with engine.connect() as connection:
