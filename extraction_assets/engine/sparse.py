@@ -38,10 +38,11 @@ def take_samples(sparse: SparseFeatures, start: int, stop: int) -> SparseFeature
     """Samples ``start:stop`` alone, numbered from 0 again. One synchronisation, none where all are taken."""
     if (start, stop) == (0, sparse.num_samples):
         return sparse
-    step = (stop - start) * sparse.num_positions
-    first_token = start * sparse.num_positions
-    edges = torch.arange(first_token, first_token + step + 1, step or 1, device=sparse.tokens.device)
-    first, *_, last = torch.searchsorted(sparse.tokens, edges).tolist()
+    first = last = 0
+    if start < stop:
+        first_token, last_token = start * sparse.num_positions, stop * sparse.num_positions
+        edges = torch.arange(first_token, last_token + 1, last_token - first_token, device=sparse.tokens.device)
+        first, last = torch.searchsorted(sparse.tokens, edges).tolist()
     return sparse._replace(
         tokens=sparse.tokens[first:last] - start * sparse.num_positions,
         features=sparse.features[first:last],
