@@ -204,9 +204,12 @@ class ChunkRun:
         A chunk is computed anew with half the batch where the forward pass runs out of memory: the batch is part of the
         numerics record, so that a chunk is computed with one size from its first sample to its last.
         """
+        halvings = len(self.forward_batch.halvings)
         while True:
             try:
-                return (yield from self._attempt(key, targets, begin))
+                computed = yield from self._attempt(key, targets, begin)
+                used = computed.used._replace(forward_halvings=self.forward_batch.halvings[halvings:])
+                return computed._replace(used=used)
             except ForwardOutOfMemoryError as error:
                 if self.forward_batch.size == 1:
                     raise MemoryError(f"{error}: not even one sample fits; use a device with more memory") from error

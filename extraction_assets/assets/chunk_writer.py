@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,6 +56,8 @@ class Used(NamedTuple):
     halvings: list[int]
     """Batches of this chunk that did not fit."""
     utilization: Utilization
+    forward_halvings: Sequence[int] = ()
+    """Forward batches of this chunk that did not fit; each time it was computed anew."""
 
     def metadata(self) -> dict[str, Any]:
         return {
@@ -63,6 +65,7 @@ class Used(NamedTuple):
             "batch_size": self.batch_size,
             "vectorization_batch_size": self.vectorization_batch_size,
             "halvings": dg.MetadataValue.json(self.halvings),
+            "forward_halvings": dg.MetadataValue.json(list(self.forward_halvings)),
         }
 
 

@@ -301,7 +301,6 @@ class _Shared:
         self.counted = samples.counted.to(device)
         self.all_count = torch.equal(samples.counted, samples.attention_mask)
         self.clock, self.staging = StageClock(device), HostStaging(device)
-
         self._stream = _reducing_stream(device) if device.type == "cuda" else None
 
     def reducing(self) -> contextlib.AbstractContextManager[object]:

@@ -390,3 +390,39 @@ def test_halvings_are_those_of_the_chunk_where_they_happened(project: Project, m
 def _log_lines(project: Project, result: dg.ExecuteInProcessResult, start: str) -> list[str]:
     messages = [entry.user_message for entry in project.instance.all_logs(result.run_id)]
     return [message for message in messages if message.startswith(start)]
+
+
+def test_a_forward_pass_that_does_not_fit_computes_the_chunk_anew_with_half_the_batch(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = Project(make_settings(tiny_folder), tmp_path / "small", batch_size=2)
+    expected.corpus()
+    expected.chunks()
+    forward_pass = chunk_run.forward_pass
+
+    def limited(model: LanguageModel, samples: Samples, batch_size: int) -> Any:
+        read = forward_pass(model, samples, batch_size)
+
+        def read_if_it_fits(start: int, stop: int) -> Any:
+            if batch_size > 2 and start > 0:  # only after a first group has been counted
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return read(start, stop)
+
+        return read_if_it_fits
+
+    monkeypatch.setattr(chunk_run, "forward_pass", limited)
+    project = Project(make_settings(tiny_folder), tmp_path / "large", batch_size=4, vectorization_batch_size=1)
+    project.corpus()
+    assert project.chunks().success
+    files = "tiny/**/*.*"
+    assert project.files(files) == expected.files(files)
+    key = sae_key(project.settings, "relu", "top_k_table")
+    found = [
+        project.instance.fetch_materializations(dg.AssetRecordsFilter(key, asset_partitions=[partition]), limit=1)
+        .records[0]
+        .asset_materialization.metadata
+        for partition in project.settings.chunk_keys
+    ]
+    assert found[0]["forward_halvings"].value == [4]
+    assert all(metadata["forward_halvings"].value == [] for metadata in found[1:])
+    assert {metadata["batch_size"].value for metadata in found} == {2}
