@@ -12,17 +12,13 @@ from benchmarks.lines import FLOOR, LEGACY, Line, rate_line
 from benchmarks.measure import Timing, measure_rate, metered, repeated, timed
 from benchmarks.options import Options
 from extraction_assets.engine.batching import AdaptiveBatch
-from extraction_assets.engine.gpu_pass import (
-    ChunkResult,
-    PassSettings,
-    SaeTask,
-    chunk_steps,
-    forward_pass,
-    tile_samples,
-)
+from extraction_assets.engine.forward import forward_pass
+from extraction_assets.engine.gpu_pass import ChunkResult, chunk_steps
 from extraction_assets.engine.heap import merge_top_k_tables
 from extraction_assets.engine.legacy import LegacyHeaps
+from extraction_assets.engine.pass_context import PassSettings
 from extraction_assets.engine.sae import matmul_precision
+from extraction_assets.engine.sae_pass import SaeTask, tile_samples
 from extraction_assets.engine.select import (
     sample_maxima,
     select_top_k,

@@ -15,20 +15,13 @@ from extraction_assets.assets.chunk_writer import Computed, Finished, Target, Us
 from extraction_assets.assets.lineage import Lineage
 from extraction_assets.assets.progress import Progress, progress
 from extraction_assets.engine.batching import AdaptiveBatch
-from extraction_assets.engine.gpu_pass import (
-    PROBE_SAMPLES,
-    ForwardOutOfMemoryError,
-    HookReader,
-    PassSettings,
-    SaeTask,
-    chunk_steps,
-    forward_pass,
-    numerics_record,
-    stored_activations,
-)
+from extraction_assets.engine.forward import ForwardOutOfMemoryError, HookReader, forward_pass, stored_activations
+from extraction_assets.engine.gpu_pass import PROBE_SAMPLES, chunk_steps, numerics_record
 from extraction_assets.engine.language_model import LanguageModel, load_language_model, resolve_checkpoint
+from extraction_assets.engine.pass_context import PassSettings
 from extraction_assets.engine.preflight import check_combination
 from extraction_assets.engine.sae import SAE
+from extraction_assets.engine.sae_pass import SaeTask
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.plan import ExtractionPlan
 from extraction_assets.resources import GpuResource

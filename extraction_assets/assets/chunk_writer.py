@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import dagster as dg
 
 from extraction_assets.assets.keys import activations_key, sae_key
-from extraction_assets.engine.gpu_pass import ChunkResult, SaeResult, UnfinishedChunk
+from extraction_assets.engine.gpu_pass import ChunkResult, UnfinishedChunk
 from extraction_assets.engine.legacy import LegacyComparison, compare_with_legacy
+from extraction_assets.engine.sae_pass import SaeResult
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.plan import ExtractionPlan
 from extraction_assets.resources.utilization import Utilization

@@ -13,7 +13,7 @@ import torch
 from extraction_assets.assets import chunk_run, chunk_writer
 from extraction_assets.assets import recorded_checks as recorded_checks_module
 from extraction_assets.assets.keys import REUSE_TAG, activations_key, sae_key
-from extraction_assets.engine import gpu_pass
+from extraction_assets.engine import gpu_pass, sae_pass
 from extraction_assets.engine.language_model import LanguageModel
 from extraction_assets.engine.sae import SAE
 from extraction_assets.engine.shapes import Samples
@@ -226,13 +226,13 @@ def test_an_sae_that_explains_too_little_fails_the_chunk_and_stores_nothing(tiny
 
 
 def test_a_wrong_selection_fails_the_legacy_check(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = gpu_pass.select_top_k
+    right = sae_pass.select_top_k
 
     def too_strong(*args: Any) -> Any:
         table = right(*args)
         return table._replace(max_activation=table.max_activation * 2)
 
-    monkeypatch.setattr(gpu_pass, "select_top_k", too_strong)
+    monkeypatch.setattr(sae_pass, "select_top_k", too_strong)
     with pytest.raises(dg.Failure, match="vectorized_matches_legacy failed"):
         project.chunks()
 

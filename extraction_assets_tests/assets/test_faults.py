@@ -13,7 +13,7 @@ import torch
 
 from extraction_assets.assets import chunk_run, chunk_writer, faults
 from extraction_assets.database_urls import DatabaseAwayError, DatabaseError
-from extraction_assets.engine.gpu_pass import NonFiniteError
+from extraction_assets.engine.pass_context import NonFiniteError
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_settings

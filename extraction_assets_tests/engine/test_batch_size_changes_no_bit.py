@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from extraction_assets.engine.batching import AdaptiveBatch
-from extraction_assets.engine.gpu_pass import PassSettings, SaeResult, SaeTask
+from extraction_assets.engine.pass_context import PassSettings
 from extraction_assets.engine.sae import load_sae
+from extraction_assets.engine.sae_pass import SaeResult, SaeTask
 from extraction_assets.engine.shapes import Samples
 from extraction_assets_tests.engine.build import run_chunk
 from extraction_assets_tests.tiny import make_sae

@@ -10,26 +10,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from extraction_assets.engine import gpu_pass
 from extraction_assets.engine import sae as sae_module
+from extraction_assets.engine import sae_pass
 from extraction_assets.engine.batching import (
     AdaptiveBatch,
     available_memory_gb,
     calculate_optimal_vectorization_batch,
 )
 from extraction_assets.engine.firings import Activation, Firings, Magnitude, firings_of, has_triton
-from extraction_assets.engine.gpu_pass import (
-    ChunkResult,
-    ForwardOutOfMemoryError,
-    PassSettings,
-    SaeTask,
-    chunk_steps,
-    forward_pass,
-)
+from extraction_assets.engine.forward import ForwardOutOfMemoryError, forward_pass
+from extraction_assets.engine.gpu_pass import ChunkResult, chunk_steps
 from extraction_assets.engine.language_model import load_language_model
 from extraction_assets.engine.legacy import LegacyHeaps
+from extraction_assets.engine.pass_context import PassSettings
 from extraction_assets.engine.sae import SAE, load_sae
 from extraction_assets.engine.sae_formats import SAEWeights
+from extraction_assets.engine.sae_pass import SaeTask
 from extraction_assets.engine.select import sample_maxima, select_top_k, vectorized_top_k_positions
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.engine.sparse import dense_to_sparse, keep_counted
@@ -133,7 +129,7 @@ def test_memory_that_runs_out_halves_the_batch_and_changes_no_result(
 ) -> None:
     """At F = 65,536 most of the memory goes to the batch (topk: 20 bytes for each sample and feature), not to the
     dense tile, which is one sample here."""
-    monkeypatch.setattr(gpu_pass, "_TILE_TOKENS", 16)
+    monkeypatch.setattr(sae_pass, "_TILE_TOKENS", 16)
     sae = load_sae(make_sae(tmp_path / "wide", architecture, d_sae=65_536), CUDA)
     hidden = torch.randn(n, 16, D_MODEL, generator=torch.Generator().manual_seed(3)).to(CUDA)
 

@@ -14,26 +14,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from extraction_assets.engine import gpu_pass, memory
+from extraction_assets.engine import memory, sae_pass
 from extraction_assets.engine.batching import AdaptiveBatch
 from extraction_assets.engine.firings import Firings
-from extraction_assets.engine.gpu_pass import (
-    ChunkResult,
-    ForwardOutOfMemoryError,
-    HookReader,
-    NonFiniteError,
-    PassSettings,
-    SaeResult,
-    SaeTask,
-    chunk_steps,
-    forward_pass,
-    numerics_record,
-    stored_activations,
-    tile_samples,
-)
+from extraction_assets.engine.forward import ForwardOutOfMemoryError, HookReader, forward_pass, stored_activations
+from extraction_assets.engine.gpu_pass import ChunkResult, chunk_steps, numerics_record
 from extraction_assets.engine.heap import DeferredTopKHeap, merge_top_k_tables
 from extraction_assets.engine.language_model import LanguageModel, load_language_model
+from extraction_assets.engine.pass_context import NonFiniteError, PassSettings
 from extraction_assets.engine.sae import SAE, load_sae, variance_explained
+from extraction_assets.engine.sae_pass import SaeResult, SaeTask, tile_samples
 from extraction_assets.engine.shapes import Samples, SparseFeatures
 from extraction_assets.engine.sparse import keep_counted, take_rows, to_dense, to_rows
 from extraction_assets.engine.statistics import merge_statistics
@@ -169,7 +159,7 @@ def test_variance_is_that_of_the_counted_positions(expected: ChunkResult, tasks:
 def test_variance_is_scored_on_the_first_samples_alone(
     size: int, monkeypatch: pytest.MonkeyPatch, tasks: list[SaeTask], expected: ChunkResult
 ) -> None:
-    monkeypatch.setattr(gpu_pass, "RECONSTRUCTION_SAMPLES", 7)
+    monkeypatch.setattr(sae_pass, "RECONSTRUCTION_SAMPLES", 7)
     first = run_pass(stored_activations(expected.activations, CPU), tasks, samples=part_of(SAMPLES, 0, 7))
     found = run_pass(stored_activations(expected.activations, CPU), tasks, size=size)
     for name, own in found.saes.items():
@@ -270,7 +260,7 @@ def test_a_floor_that_rises_during_the_pass_changes_nothing(
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments, buffer_examples=0)
 
-    monkeypatch.setattr(gpu_pass, "DeferredTopKHeap", EagerHeap)
+    monkeypatch.setattr(sae_pass, "DeferredTopKHeap", EagerHeap)
     assert_same_result(run_pass(forward_pass(model, SAMPLES, 4), tasks, size=size), expected)
 
 
@@ -421,26 +411,26 @@ def limit_memory(monkeypatch: pytest.MonkeyPatch, tokens: int) -> list[int]:
 
 def limit_selection(monkeypatch: pytest.MonkeyPatch, samples: int) -> None:
     """Selecting from more samples at once runs out of memory."""
-    real = gpu_pass.sample_maxima
+    real = sae_pass.sample_maxima
 
     def sample_maxima(features: SparseFeatures) -> Tensor:
         if features.num_samples > samples:
             raise out_of_memory()
         return real(features)
 
-    monkeypatch.setattr(gpu_pass, "sample_maxima", sample_maxima)
+    monkeypatch.setattr(sae_pass, "sample_maxima", sample_maxima)
 
 
 def limit_statistics(monkeypatch: pytest.MonkeyPatch, samples: int) -> None:
     """Working out the statistics of more samples at once runs out of memory."""
-    real = gpu_pass.statistics_update
+    real = sae_pass.statistics_update
 
     def statistics_update(features: SparseFeatures, maxima: Tensor) -> Any:
         if features.num_samples > samples:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
         return real(features, maxima)
 
-    monkeypatch.setattr(gpu_pass, "statistics_update", statistics_update)
+    monkeypatch.setattr(sae_pass, "statistics_update", statistics_update)
 
 
 @pytest.mark.parametrize("vectorized", [True, False])
@@ -453,7 +443,7 @@ def test_running_out_of_memory_halves_and_changes_nothing(
     model: LanguageModel,
     tasks: list[SaeTask],
 ) -> None:
-    monkeypatch.setattr(gpu_pass, "_TILE_TOKENS", tile * T)
+    monkeypatch.setattr(sae_pass, "_TILE_TOKENS", tile * T)
     unhindered = run_pass(forward_pass(model, SAMPLES, 4), tasks, size=1)
     limit_memory(monkeypatch, samples_that_fit * T)
     batch, settings = AdaptiveBatch(16), SETTINGS._replace(vectorized=vectorized)
@@ -510,7 +500,7 @@ def test_a_selection_that_failed_encodes_its_range_again_and_no_other(
     monkeypatch: pytest.MonkeyPatch, tasks: list[SaeTask], expected: ChunkResult
 ) -> None:
     tried, done = limit_memory(monkeypatch, N * T), list[int]()
-    real = gpu_pass.select_top_k
+    real = sae_pass.select_top_k
 
     def select_top_k(features: SparseFeatures, *arguments: Any) -> Any:
         if len(done) == 1:
@@ -519,7 +509,7 @@ def test_a_selection_that_failed_encodes_its_range_again_and_no_other(
         done.append(features.num_samples)
         return real(features, *arguments)
 
-    monkeypatch.setattr(gpu_pass, "select_top_k", select_top_k)
+    monkeypatch.setattr(sae_pass, "select_top_k", select_top_k)
     batch = AdaptiveBatch(8)
     result = run_pass(stored_activations(expected.activations, CPU), tasks[:1], batch=batch)
     assert (tried, done) == ([8, 8, 4, 4, 4, 4], [8, 0, 4, 4, 4, 3])
@@ -531,7 +521,7 @@ def test_a_selection_that_failed_encodes_its_range_again_and_no_other(
 def test_memory_that_runs_out_after_encoding_counts_nothing_twice(
     monkeypatch: pytest.MonkeyPatch, tasks: list[SaeTask], expected: ChunkResult
 ) -> None:
-    real, calls = gpu_pass.statistics_update, list[int]()
+    real, calls = sae_pass.statistics_update, list[int]()
 
     def statistics(*arguments: Any) -> Any:
         calls.append(1)
@@ -539,7 +529,7 @@ def test_memory_that_runs_out_after_encoding_counts_nothing_twice(
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
         return real(*arguments)
 
-    monkeypatch.setattr(gpu_pass, "statistics_update", statistics)
+    monkeypatch.setattr(sae_pass, "statistics_update", statistics)
     batch = AdaptiveBatch(8)
     assert_same_result(run_pass(stored_activations(expected.activations, CPU), tasks, batch=batch), expected)
     assert len(batch.halvings) == 2
@@ -675,7 +665,7 @@ class Products(TorchDispatchMode):
 def test_every_matrix_product_takes_one_tile(
     tile: int, size: int, monkeypatch: pytest.MonkeyPatch, tasks: list[SaeTask], expected: ChunkResult
 ) -> None:
-    monkeypatch.setattr(gpu_pass, "_TILE_TOKENS", tile * T)
+    monkeypatch.setattr(sae_pass, "_TILE_TOKENS", tile * T)
     with Products() as products:
         result = run_pass(stored_activations(expected.activations, CPU), tasks, size=size)
     assert products.rows == {tile * T}

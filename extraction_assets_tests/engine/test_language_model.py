@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, LlamaForCausalLM
 
-from extraction_assets.engine.gpu_pass import forward_pass
+from extraction_assets.engine.forward import forward_pass
 from extraction_assets.engine.language_model import (
     HookError,
     LanguageModel,
