@@ -7,10 +7,10 @@ import shutil
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import dagster as dg
 
@@ -29,6 +29,8 @@ from extraction_assets.settings import ExtractionSettings
 _VARIABLES = ("EXTRACTION_HOME", "DAGSTER_HOME", "EXTRACTION_DATABASE_URL", "EXTRACTION_DAGSTER_POSTGRES_URL")
 _SPARE_DISK_BYTES = 2 * 10**9
 
+Result = TypeVar("Result")
+
 
 def dagster_path(options: Options, folder: Path, count: int, *, keep_activations: bool) -> Iterator[Line]:
     """Lines of one extraction of ``count`` samples: all of it, then its parts."""
@@ -40,13 +42,43 @@ def dagster_path(options: Options, folder: Path, count: int, *, keep_activations
         reason = f"needs {needed / GB:.1f} GB of disk, {free / GB:.1f} GB are free (--folder)"
         yield Line(stage, name, samples=count, notes={"not measured": reason})
         return
-    with tempfile.TemporaryDirectory(prefix="home-", dir=folder, ignore_cleanup_errors=True) as home, _homes(home):
+    with tempfile.TemporaryDirectory(prefix="home-", dir=folder, ignore_cleanup_errors=True) as home, homes(home):
         settings = extraction_settings(folder, options, count, keep_activations=keep_activations)
         store_corpus(settings, random_corpus(count, options), Path(home))
-        # A process of its own, as a run has: nothing is compiled or cached, and its memory is its own.
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-            ran = process.submit(_run, options, settings).result()
-        yield from _lines(ran, stage, name, count)
+        yield from _lines(in_own_process(_run, options, settings), stage, name, count)
+
+
+def in_own_process(
+    work: Callable[[Options, ExtractionSettings], Result], options: Options, settings: ExtractionSettings
+) -> Result:
+    """As a run is: nothing is compiled or cached, and its memory is its own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(work, options, settings).result()
+
+
+def resources(options: Options) -> dict[str, Any]:
+    """Configuration of the GPU resource."""
+    return {
+        "device": options.device,
+        "batch_size": options.batch_size,
+        "vectorization_batch_size": options.vectorization_batch_sizes[-1],
+        "matmul_precision": options.matmul_precision,
+        "compile_model": options.compile_model,
+    }
+
+
+def definitions(settings: ExtractionSettings, gpu: dict[str, Any]) -> dg.Definitions:
+    """The benchmark's extraction with its resources."""
+    bound = {**default_resources(), "gpu": GpuResource(**gpu)}
+    shared = dg.Definitions(resources=bound, executor=dg.in_process_executor)
+    return dg.Definitions.merge(build_definitions(settings), shared)
+
+
+def record_corpus(options: Options, settings: ExtractionSettings) -> None:
+    """The corpus is on disk already; Dagster is told so."""
+    prepare_dagster_home()
+    with Runner(definitions(settings, resources(options)), settings, {}) as runner:
+        runner.materialize_corpus()
 
 
 class _Ran(NamedTuple):
@@ -64,15 +96,7 @@ class _Ran(NamedTuple):
 def _run(options: Options, settings: ExtractionSettings) -> _Ran:
     """Everything that ``extraction-assets run NAME --missing`` does, its parts metered."""
     prepare_dagster_home()
-    gpu = GpuResource(
-        device=options.device,
-        batch_size=options.batch_size,
-        vectorization_batch_size=options.vectorization_batch_sizes[-1],
-        matmul_precision=options.matmul_precision,
-    )
-    shared = dg.Definitions(resources={**default_resources(), "gpu": gpu}, executor=dg.in_process_executor)
-    definitions = dg.Definitions.merge(build_definitions(settings), shared)
-    with Runner(definitions, settings, {}) as runner:
+    with Runner(definitions(settings, resources(options)), settings, {}) as runner:
         runner.materialize_corpus()  # finds it there, and records that
         with metered(options.torch_device) as chunks:
             runner.materialize_chunks(settings.chunk_keys, only_missing=True)
@@ -148,7 +172,7 @@ def _disk_bytes(options: Options, count: int, keep_activations: bool) -> int:
 
 
 @contextlib.contextmanager
-def _homes(home: str) -> Iterator[None]:
+def homes(home: str) -> Iterator[None]:
     """Files, results and Dagster's history under ``home``, and nowhere else."""
     before = {name: os.environ.pop(name, None) for name in _VARIABLES}
     os.environ["EXTRACTION_HOME"] = home

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.ceilings import ceilings
+from benchmarks.daemon_path import daemon_path
 from benchmarks.dagster_path import dagster_path
 from benchmarks.inputs import load_engine, make_checkpoints
 from benchmarks.lines import Line
@@ -58,6 +59,9 @@ def _measure(options: Options, folder: Path, figures: Figures) -> Iterator[None]
             keep = stage == "dagster-activations"
             _attempt(figures, stage, partial(dagster_path, options, folder, count, keep_activations=keep))
             yield
+    if "daemon" in options.only:
+        _attempt(figures, "daemon", partial(daemon_path, options, folder, min(options.samples)))
+        yield
 
 
 def _attempt(figures: Figures, stage: str, run: Callable[[], Iterator[Line]]) -> None:

@@ -9,7 +9,7 @@ import torch
 
 ENGINE_STAGES = ("forward", "floor", "encode", "legacy", "dense", "selection", "ours", "equality", "compiled")
 DAGSTER_STAGES = ("dagster", "dagster-activations")
-STAGES = ("ceilings", *ENGINE_STAGES, *DAGSTER_STAGES)
+STAGES = ("ceilings", *ENGINE_STAGES, *DAGSTER_STAGES, "daemon")
 """The parts of a benchmark, in the order in which they run."""
 
 
@@ -36,6 +36,7 @@ class Options:
     batch_size: int
     vectorization_batch_sizes: tuple[str, ...]
     matmul_precision: str
+    compile_model: bool
     max_engine_samples: int
     legacy_samples: int
     selection_batch: int
@@ -112,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         help="samples reduced at once, a line for each; the path through Dagster takes the last one",
     )
     add("--matmul-precision", choices=("highest", "high", "medium"), default="high", help="of encode")
+    add("--compile-model", action="store_true", help="compile the blocks in the path through Dagster")
     add("--max-engine-samples", type=_count, default=20000, help="at most so many samples in one measured pass")
     add("--legacy-samples", type=_count, default=4, help="samples of the legacy loop")
     add("--selection-batch", type=_count, default=256, help="samples of the selection alone, if memory allows")

@@ -156,8 +156,7 @@ class Stages:
             return
         batches, size = self._batches(), self._options.vectorization_batch_sizes[-1]
         with metered(self._device) as usage:
-            for block in self._engine.model.module.get_submodule("layers").children():
-                block.forward = torch.compile(block.forward, dynamic=False)
+            self._engine.model.compile_blocks()
             seconds = timed(self._device, lambda: self._forward(batches, self._options.batch_size))
         yield Line("compiled", "compiling the blocks", seconds, "s", seconds=seconds, usage=usage)
         yield self._rate("compiled", "forward alone, compiled", lambda count: self._forward(batches, count))

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import stages
 from benchmarks.extraction import main
+from benchmarks.options import STAGES
 from extraction_assets.engine.heap import DeferredTopKHeap
 from extraction_assets.engine.shapes import TopKTable
 
@@ -49,7 +50,7 @@ LINES = [
 @pytest.mark.slow
 def test_every_line_is_measured_and_ours_equals_legacy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "figures.json"
-    assert main([*SHAPE, "--json", str(file)]) == 0
+    assert main([*SHAPE, "--only", ",".join(set(STAGES) - {"daemon"}), "--json", str(file)]) == 0
     printed, figures = capsys.readouterr().out, json.loads(file.read_text())
     lines = {line["name"]: line for line in figures["lines"]}
     assert list(lines) == LINES
@@ -61,6 +62,21 @@ def test_every_line_is_measured_and_ours_equals_legacy(tmp_path: Path, capsys: p
     assert ours["to_floor"] == pytest.approx(ours["value"] / floor)
     assert 2 < figures["conditions"]["features_per_token"] < 10
     assert "| top_k_table | seconds |" in printed
+
+
+@pytest.mark.slow
+def test_what_a_run_waits_for_a_daemon_is_measured(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    assert main([*SHAPE, "--only", "daemon", "--samples", "16", "--json", str(file)]) == 0
+    lines = {line["name"]: line["value"] for line in json.loads(file.read_text())["lines"]}
+    assert list(lines) == [
+        "daemon, 16 samples: the chunks' run in the queue, and its process's start",
+        "daemon, 16 samples: run of the chunks",
+        "daemon, 16 samples: until the sensor's tick asks for the merge",
+        "daemon, 16 samples: the merge's run in the queue, and its process's start",
+        "daemon, 16 samples: run of the merge, with the report",
+    ]
+    assert all(value > 0 for value in lines.values())
 
 
 def test_a_broken_selection_is_told_by_the_exit_status(

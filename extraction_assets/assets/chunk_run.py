@@ -163,9 +163,12 @@ class ChunkRun:
         """The language model on the device."""
         settings = self.plan.settings
         self._logger.info("loading %s on %s", settings.language_model.path, self.device)
-        return load_language_model(
-            self._model_path, self._hooks, device=self.device, dtype=settings.language_model.dtype
-        )
+        dtype = settings.language_model.dtype
+        model = load_language_model(self._model_path, self._hooks, device=self.device, dtype=dtype)
+        if self.gpu.compile_model:
+            self._logger.info("the first forward pass compiles the model's blocks")
+            model.compile_blocks()
+        return model
 
     @property
     def _hooks(self) -> list[str]:
@@ -215,6 +218,7 @@ class ChunkRun:
         tasks, feature_records = self._tasks(key, targets)
         needs_hooks = pass_settings.keep_activations or any(task.stored_features is None for task in tasks)
         reader, dtype, source = self._reader(key, samples, pass_settings) if needs_hooks else (None, "", None)
+        compiled = source is None and needs_hooks and self.model.compiled
         rng = random.Random(int(key))
         rows = sorted(rng.sample(range(len(samples.token_ids)), min(PROBE_SAMPLES, len(samples.token_ids))))
         batch, halvings = self.batch, len(self.batch.halvings)
@@ -222,7 +226,7 @@ class ChunkRun:
         self._usage.restart()
         unfinished = yield from chunk_steps(samples, reader, tasks, pass_settings, batch, self.device, rows)
         usage = self._usage.read()
-        numerics = numerics_record(self.device, dtype, pass_settings)
+        numerics = numerics_record(self.device, dtype, pass_settings, compiled=compiled)
         if source is not None:
             numerics["activations"] = source["numerics"]
         used = Used(pass_settings.batch_size, batch.size, batch.halvings[halvings:], usage)

@@ -103,8 +103,10 @@ def chunk_steps(
     return UnfinishedChunk(kept, unfinished, shared.staging, shared.clock, started)
 
 
-def numerics_record(device: torch.device, model_dtype: str, settings: PassSettings) -> dict[str, Any]:
-    """What can change the last bits of a result, beyond its inputs and settings."""
+def numerics_record(
+    device: torch.device, model_dtype: str, settings: PassSettings, *, compiled: bool = False
+) -> dict[str, Any]:
+    """What can change the last bits of a result, beyond its inputs and settings; ``compiled`` is said of the model."""
     import transformers
 
     on_gpu = device.type == "cuda"
@@ -118,6 +120,7 @@ def numerics_record(device: torch.device, model_dtype: str, settings: PassSettin
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "cuda": torch.version.cuda if on_gpu else None,
+        **({"compiled": True} if compiled else {}),
     }
 
 

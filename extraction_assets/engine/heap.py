@@ -1,6 +1,7 @@
 """Merging top-k tables, and the deferred heap that keeps K examples of every feature in bounded memory."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -53,7 +54,7 @@ def _merge_features(tables: Sequence[TopKTable], top_k: int, num_features: int, 
         for half in (features[:middle], features[middle:]):
             own = [_of_features(table, half) for table in tables]
             halves.append(_merge_features(own, top_k, num_features, half))
-        return concatenate_tables(halves)
+        return _concatenate(halves)
 
     return within_memory(lambda: _merge(tables, top_k, num_features), by_halves)
 
@@ -75,14 +76,19 @@ def _of_features(table: TopKTable, features: range) -> TopKTable:
     )
 
 
-def concatenate_tables(parts: Sequence[TopKTable]) -> TopKTable:
-    """Tables of ascending ranges of features as one."""
-    first, offsets = 0, [parts[0].firing_offsets[:1]]
-    for part in parts:
-        offsets.append(part.firing_offsets[1:] + first)
-        first += len(part.positions)
-    joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in TopKTable._fields}
-    return TopKTable(**{**joined, "firing_offsets": torch.cat(offsets)})
+def _concatenate(parts: list[TopKTable]) -> TopKTable:
+    """Tables of ascending ranges of features as one; empties ``parts``, so that only one column is there twice."""
+    columns = {name: [getattr(part, name) for part in parts] for name in TopKTable._fields}
+    parts.clear()
+    first, offsets = 0, columns["firing_offsets"]
+    for number, positions in enumerate(columns["positions"]):
+        offsets[number] = (offsets[number][1:] if number else offsets[number]) + first
+        first += len(positions)
+    joined = {}
+    for name in TopKTable._fields:
+        join = partial(torch.cat, columns.pop(name))
+        joined[name] = within_memory(join, join)  # the second time after giving back what is not needed
+    return TopKTable(**joined)
 
 
 def _merge(tables: Sequence[TopKTable], top_k: int, num_features: int) -> TopKTable:

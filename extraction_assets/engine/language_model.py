@@ -28,10 +28,13 @@ class LanguageModel:
 
     def __init__(self, module: nn.Module, hooks: Sequence[str]) -> None:
         self.module = module.eval()
+        self.compiled = False
+        """Whether ``compile_blocks`` was called, which can change last bits."""
         self.hooks = tuple(dict.fromkeys(hooks))
         self._captured: dict[str, Tensor] = {}
-        for hook in self.hooks:
-            find_module(self.module, hook).register_forward_hook(self._capture(hook))
+        self._hooked = {hook: find_module(self.module, hook) for hook in self.hooks}
+        for hook, hooked in self._hooked.items():
+            hooked.register_forward_hook(self._capture(hook))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -63,6 +66,17 @@ class LanguageModel:
                     f"expected [samples, positions, width] = [{token_ids.shape[0]}, {token_ids.shape[1]}, …]"
                 )
         return captured
+
+    def compile_blocks(self, backend: str = "inductor") -> None:
+        """Compiles the repeated blocks by ``torch.compile``, for the one shape of a forward batch.
+
+        The first forward pass waits for it: once for all blocks of a kind. A block with a hook inside stays as it is.
+        """
+        hooked = set(self._hooked.values())
+        for block in repeated_blocks(self.module):
+            if not hooked & (set(block.modules()) - {block}):
+                block.forward = torch.compile(block.forward, dynamic=False, backend=backend)
+        self.compiled = True
 
     def hook_widths(self) -> dict[str, int]:
         """D of every hook, from a forward pass over one token."""
@@ -110,6 +124,7 @@ def load_language_model(
     device = torch.device(device)
     wanted: Any = DTYPES.get(dtype, "auto" if device.type == "cuda" else torch.float32)
     module = AutoModel.from_pretrained(path, revision=revision, dtype=wanted, use_safetensors=True)
+    module.config.get_text_config().use_cache = False  # keys and values of every block would be kept for nobody
     return LanguageModel(module.to(device), hooks)
 
 
@@ -156,6 +171,12 @@ def find_module(model: nn.Module, hook: str) -> nn.Module:
     near = difflib.get_close_matches(candidates[1], names, n=5, cutoff=0.5) or names[:5]
     shown = ", ".join(f"{prefix}.{name}" if hook.startswith(f"{prefix}.") else name for name in near)
     raise HookError(f"the model has no module {hook!r}; near names: {shown}")
+
+
+def repeated_blocks(model: nn.Module) -> list[nn.Module]:
+    """The blocks that a model is a stack of: the modules of its longest list."""
+    lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
+    return max(lists, key=len, default=[])
 
 
 def checkpoint_files(path: str, *, revision: str | None = None) -> list[Path]:

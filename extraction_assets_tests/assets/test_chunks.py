@@ -387,6 +387,26 @@ def test_halvings_are_those_of_the_chunk_where_they_happened(project: Project, m
     assert found == [([], 64), ([64], 32), ([], 32)]
 
 
+def test_a_compiled_model_stands_in_the_numerics_record(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def compile_blocks(model: LanguageModel) -> None:
+        calls.append(model)
+        model.compiled = True  # as the real one, without a compiler
+
+    monkeypatch.setattr(LanguageModel, "compile_blocks", compile_blocks)
+    compiling = Project(project.settings, project.home, instance=project.instance, compile_model=True)
+    key, table = activations_key(project.settings), sae_key(project.settings, "relu", "top_k_table")
+    compiling.chunks(0, 1, assets=[key])
+    assert len(calls) == 1
+    assert _metadata(compiling, key)["numerics"]["compiled"] is True
+    compiling.chunks(0, 1, assets=[table])  # from the stored activations, which say it themselves
+    numerics = _metadata(compiling, table)["numerics"]
+    assert ("compiled" in numerics, numerics["activations"]["compiled"]) == (False, True)
+    project.chunks(0, 0, assets=[key])
+    assert "compiled" not in _metadata(project, key)["numerics"]
+
+
 def _log_lines(project: Project, result: dg.ExecuteInProcessResult, start: str) -> list[str]:
     messages = [entry.user_message for entry in project.instance.all_logs(result.run_id)]
     return [message for message in messages if message.startswith(start)]

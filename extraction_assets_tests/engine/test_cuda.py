@@ -34,6 +34,7 @@ from extraction_assets.engine.staging import HostStaging
 from extraction_assets.engine.statistics import feature_statistics
 from extraction_assets_tests.engine.build import assert_same, run_chunk
 from extraction_assets_tests.engine.conftest import ARCHITECTURES
+from extraction_assets_tests.engine.cuda import limited_memory
 from extraction_assets_tests.tiny import D_MODEL, NUM_FEATURES, make_sae
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU; the CPU has tests of its own")
@@ -105,22 +106,20 @@ def test_a_pass_on_the_gpu_does_not_depend_on_the_vectorization_batch(
         assert _equal(ours[name].statistics, theirs[name].statistics)
 
 
+def test_compiled_blocks_give_nearly_the_same_in_another_way(tiny_folder: Path) -> None:
+    folder = tiny_folder / "model"
+    plain, model = (load_language_model(str(folder), ["layers.0", "layers.1"], device=CUDA) for _ in range(2))
+    model.compile_blocks()
+    ids = torch.randint(1, 200, (8, 16), device=CUDA)
+    for _ in range(2):
+        ours, theirs = (m.activations(ids, torch.ones_like(ids).bool()) for m in (model, plain))
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
 def _everywhere(n: int) -> Samples:
     """n samples of 16 positions, all of which count."""
     mask = torch.ones(n, 16, dtype=torch.bool)
     return Samples(torch.ones(n, 16, dtype=torch.int64), mask, mask, 0)
-
-
-@contextlib.contextmanager
-def limited_memory(num_bytes: float) -> Iterator[None]:
-    """At most so many bytes for this process."""
-    torch.cuda.empty_cache()
-    torch.cuda.set_per_process_memory_fraction(num_bytes / torch.cuda.get_device_properties(0).total_memory)
-    try:
-        yield
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0)
-        torch.cuda.empty_cache()
 
 
 @pytest.mark.parametrize(("architecture", "n"), [("standard", 40), ("topk", 160)])

@@ -16,6 +16,7 @@ from extraction_assets.engine.language_model import (
     checkpoint_files,
     load_language_model,
     probe_hooks,
+    repeated_blocks,
     resolve_checkpoint,
 )
 from extraction_assets.engine.shapes import Samples
@@ -122,6 +123,31 @@ def test_no_gradient_is_recorded(llama: str) -> None:
 def test_a_dtype_may_be_asked_for(llama: str) -> None:
     model = load_language_model(llama, ["layers.0"], dtype="bfloat16")
     assert run(model, make_samples([T]))["layers.0"].dtype == torch.bfloat16
+
+
+def test_no_keys_and_values_are_kept(llama: str) -> None:
+    assert not load_language_model(llama, ["layers.0"]).module.config.use_cache
+
+
+# Compiled blocks
+
+
+def test_compiled_blocks_give_the_same_at_every_hook_and_end_at_the_deepest(llama: str) -> None:
+    hooks = ["layers.0", "layers.1.mlp", "layers.2"]
+    plain, model = (load_language_model(llama, hooks) for _ in range(2))
+    model.compile_blocks("aot_eager")
+    assert (plain.compiled, model.compiled) == (False, True)
+    compiled = [hasattr(block.forward, "_torchdynamo_orig_callable") for block in repeated_blocks(model.module)]
+    assert compiled == [True, False, True]  # a hook inside a block would be lost in a graph
+    for seed in (1, 2):
+        samples = make_samples([T, 3], seed=seed)
+        torch.testing.assert_close(run(model, samples), run(plain, samples))
+
+
+def test_the_repeated_blocks_are_the_longest_list(llama: str) -> None:
+    model = load_language_model(llama, ["layers.0"]).module
+    assert repeated_blocks(model) == list(model.layers)
+    assert repeated_blocks(torch.nn.Linear(1, 1)) == []
 
 
 # Padding, slots and neighbours

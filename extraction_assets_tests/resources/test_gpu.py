@@ -25,7 +25,7 @@ def test_missing_fields_mean_the_defaults() -> None:
     gpu = GpuResource()
     assert gpu.device == "auto"
     assert (gpu.batch_size, gpu.vectorization_batch_size, gpu.vectorized) == (128, "auto", True)
-    assert (gpu.num_workers, gpu.matmul_precision, gpu.memory_budget_gb) == (8, "high", None)
+    assert (gpu.num_workers, gpu.matmul_precision, gpu.compile_model, gpu.memory_budget_gb) == (8, "high", False, None)
 
 
 @pytest.mark.parametrize(("text", "expected"), [("0", False), ("false", False), ("True", True), ("1", True)])
@@ -81,6 +81,7 @@ def test_the_launchpad_shows_every_field_with_its_default_and_a_description() ->
         "vectorized": True,
         "num_workers": 8,
         "matmul_precision": "high",
+        "compile_model": False,
         "memory_budget_gb": "none",
     }
     assert set(fields) == set(scaffolded)
@@ -103,6 +104,7 @@ def test_an_old_configuration_with_some_or_empty_fields_means_the_defaults() -> 
         "vectorized": True,
         "num_workers": 8,
         "matmul_precision": "high",
+        "compile_model": False,
         "memory_budget_gb": None,
     }
 

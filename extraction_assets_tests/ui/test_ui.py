@@ -79,6 +79,7 @@ def test_the_launchpad_scaffolds_every_field_of_the_gpu(page: Browser) -> None:
     own = [line.strip() for line in text.splitlines()]
     assert {
         "batch_size: 128",
+        "compile_model: false",
         "device: auto",
         "matmul_precision: high",
         "memory_budget_gb: none",
