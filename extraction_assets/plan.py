@@ -29,12 +29,14 @@ class CorpusNotReady(CorpusError):
 
 
 def tokenizer_fingerprint(settings: ExtractionSettings) -> str:
-    """Hash of the tokenizer's files."""
-    folder = resolve_checkpoint(settings.language_model.path, revision=settings.language_model.revision)
+    """Hash of the tokenizer's files, and of the model's own code where that is trusted."""
+    model = settings.language_model
+    trusted = model.trust_remote_code
+    folder = resolve_checkpoint(model.path, revision=model.revision, trust_remote_code=trusted)
     files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
     if not files:
         raise FileNotFoundError(f"{folder} holds no tokenizer (none of {', '.join(TOKENIZER_FILES)})")
-    return files_fingerprint(files)
+    return files_fingerprint([*files, *(sorted(folder.glob("*.py")) if trusted else [])])
 
 
 def corpus_recipe(settings: ExtractionSettings) -> str:
@@ -143,7 +145,9 @@ class ExtractionPlan:
     @cached_property
     def model_fingerprint(self) -> str:
         model = self.settings.language_model
-        return files_fingerprint(checkpoint_files(model.path, revision=model.revision))
+        return files_fingerprint(
+            checkpoint_files(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code)
+        )
 
     @cached_property
     def _sae_fingerprints(self) -> dict[str, str]:

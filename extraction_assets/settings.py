@@ -48,6 +48,9 @@ class LanguageModelSettings(Settings):
     """Branch, tag or commit of a hub model."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the forward pass; auto is the checkpoint's on a GPU and float32 on a CPU."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model, for one that transformers itself does not know. Read that code first:
+    it runs with your rights."""
 
 
 class CorpusSettings(Settings):
@@ -83,7 +86,8 @@ class SaeSettings(Settings):
     path: str
     """Folder of the SAE checkpoint (relative to the YAML file), or its id on the hub."""
     hook: str
-    """Dotted path of the module of the model whose output the SAE reads, such as `model.layers.12`."""
+    """What the SAE reads: the dotted path of a module of the model, such as `model.layers.12`, for its output; with
+    `.input`, for its input; or a TransformerLens name, such as `blocks.12.hook_resid_pre`."""
     revision: str | None = None
     """Branch, tag or commit of a hub SAE."""
     minimum_variance_explained: float = 0.5

@@ -155,16 +155,27 @@ class ChunkRun:
             for name, sae in self.plan.settings.saes.items()
             if name in wanted
         }
-        weights = check_combination(self._model_path, folders, self.plan.settings.corpus.max_length)
+        settings = self.plan.settings
+        weights = check_combination(
+            self._model_path,
+            folders,
+            settings.corpus.max_length,
+            trust_remote_code=settings.language_model.trust_remote_code,
+        )
         return {name: SAE(own, self.device) for name, own in weights.items()}
 
     @cached_property
     def model(self) -> LanguageModel:
         """The language model on the device."""
-        settings = self.plan.settings
-        self._logger.info("loading %s on %s", settings.language_model.path, self.device)
-        dtype = settings.language_model.dtype
-        model = load_language_model(self._model_path, self._hooks, device=self.device, dtype=dtype)
+        settings = self.plan.settings.language_model
+        self._logger.info("loading %s on %s", settings.path, self.device)
+        model = load_language_model(
+            self._model_path,
+            self._hooks,
+            device=self.device,
+            dtype=settings.dtype,
+            trust_remote_code=settings.trust_remote_code,
+        )
         if self.gpu.compile_model:
             self._logger.info("the first forward pass compiles the model's blocks")
             model.compile_blocks()
@@ -187,7 +198,7 @@ class ChunkRun:
     @cached_property
     def _model_path(self) -> str:
         model = self.plan.settings.language_model
-        return str(resolve_checkpoint(model.path, revision=model.revision))
+        return str(resolve_checkpoint(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code))
 
     @cached_property
     def forward_batch(self) -> AdaptiveBatch:

@@ -19,7 +19,7 @@ from extraction_assets.engine.corpus import (
     text_documents,
     tokenize_corpus,
 )
-from extraction_assets.engine.language_model import resolve_checkpoint
+from extraction_assets.engine.language_model import load_tokenizer, resolve_checkpoint
 from extraction_assets.engine.preflight import check_combination
 from extraction_assets.plan import corpus_recipe, tokenizer_fingerprint
 from extraction_assets.recovery import note_host
@@ -102,8 +102,9 @@ def check_settings(settings: ExtractionSettings) -> None:
         name: (resolve_checkpoint(sae.path, revision=sae.revision), sae.hook) for name, sae in settings.saes.items()
     }
     model = settings.language_model
-    path = str(resolve_checkpoint(model.path, revision=model.revision))
-    check_combination(path, saes, settings.corpus.max_length)
+    trusted = model.trust_remote_code
+    path = str(resolve_checkpoint(model.path, revision=model.revision, trust_remote_code=trusted))
+    check_combination(path, saes, settings.corpus.max_length, trust_remote_code=trusted)
 
 
 def materialize_corpus(
@@ -156,10 +157,8 @@ def _tokenize(
     # Read by the tokenizer's thread pool when it is first used.
     os.environ.setdefault("RAYON_NUM_THREADS", str(num_workers))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    from transformers import AutoTokenizer
-
-    folder = resolve_checkpoint(settings.language_model.path, revision=settings.language_model.revision)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = settings.language_model
+    tokenizer = load_tokenizer(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code)
     with progress("corpus", settings.evaluation_samples, "samples", logger) as update:
         tokenized = tokenize_corpus(
             documents,

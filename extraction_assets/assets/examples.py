@@ -34,7 +34,7 @@ from extraction_assets.database.load import CorpusSamples, ExtractionRow, replac
 from extraction_assets.database_urls import shown_url
 from extraction_assets.engine.corpus import display_tokens
 from extraction_assets.engine.heap import DeferredTopKHeap
-from extraction_assets.engine.language_model import resolve_checkpoint
+from extraction_assets.engine.language_model import load_tokenizer
 from extraction_assets.engine.shapes import FeatureStatistics, TopKTable
 from extraction_assets.engine.statistics import merge_statistics
 from extraction_assets.plan import ExtractionPlan
@@ -289,7 +289,5 @@ def _corpus_samples(plan: ExtractionPlan) -> CorpusSamples:
 
 
 def _tokenizer(settings: ExtractionSettings) -> Any:
-    from transformers import AutoTokenizer
-
     model = settings.language_model
-    return AutoTokenizer.from_pretrained(resolve_checkpoint(model.path, revision=model.revision))
+    return load_tokenizer(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code)

@@ -8,7 +8,7 @@ import dagster as dg
 from extraction_assets.database.queries import UnknownResultError
 from extraction_assets.database_urls import DatabaseAwayError, DatabaseError
 from extraction_assets.engine.corpus import CorpusError
-from extraction_assets.engine.language_model import HookError
+from extraction_assets.engine.language_model import HookError, UntrustedCodeError
 from extraction_assets.engine.pass_context import NonFiniteError
 from extraction_assets.engine.sae_formats import CheckpointError
 from extraction_assets.resources.gpu import DeviceError
@@ -26,6 +26,7 @@ FOR_A_PERSON = (
     NonFiniteError,
     PermissionError,
     UnknownResultError,
+    UntrustedCodeError,
 )
 """Settings, data and files that no retry mends."""
 

@@ -30,7 +30,8 @@ class CodeVersions:
 
     def __init__(self, settings: ExtractionSettings) -> None:
         self._settings = settings
-        self._model = checkpoint_identity(settings.language_model.path, settings.language_model.revision)
+        model = settings.language_model
+        self._model = checkpoint_identity(model.path, model.revision, with_code=model.trust_remote_code)
 
     @property
     def corpus(self) -> str:
@@ -65,14 +66,16 @@ class CodeVersions:
         return {"model": self._model, "corpus": own, "start_sample": settings.start_sample}
 
 
-def checkpoint_identity(path: str, revision: str | None) -> Any:
+def checkpoint_identity(path: str, revision: str | None, *, with_code: bool = False) -> Any:
     """What tells one checkpoint from another without reading all of it.
 
-    For a folder: name, size and the first and last 64 KiB of each file that can matter, wherever the folder lies. For a
+    For a folder: name, size and the first and last 64 KiB of each file that can matter, wherever the folder lies;
+    Python files among them where ``with_code``. For a
     hub id, and for a folder that is not there (yet): path and revision.
     """
     folder = Path(path).expanduser()
-    files = [file for file in sorted(folder.glob("*")) if file.suffix in (".json", ".safetensors", ".txt", ".model")]
+    suffixes = (".json", ".safetensors", ".txt", ".model", *([".py"] if with_code else []))
+    files = [file for file in sorted(folder.glob("*")) if file.suffix in suffixes]
     if not files:
         return [path, revision]
     return [(file.name, file.stat().st_size, _ends(file)) for file in files]

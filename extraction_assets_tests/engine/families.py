@@ -1,0 +1,124 @@
+"""A tiny random model of every family, saved as its users would have it, and where each keeps its parts."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from transformers import (
+    AutoModel,
+    BertConfig,
+    Gemma2Config,
+    Gemma3Config,
+    Gemma3TextConfig,
+    GemmaConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    Phi3Config,
+    PhiConfig,
+    Qwen2Config,
+    Qwen3Config,
+    RobertaConfig,
+    SiglipVisionConfig,
+)
+
+VOCABULARY, D_MODEL, D_Z, NUM_BLOCKS = 50, 16, 24, 3
+
+
+class Layout(NamedTuple):
+    """Where a model keeps what the tests compute with."""
+
+    config: Callable[[], Any]
+    blocks: str
+    projection: str
+    """The attention's output projection within a block."""
+    final_norm: str | None
+    kind: str = "sequential"
+    """``sequential``, ``parallel`` or ``post-norm``."""
+    d_z: int = D_MODEL
+    """Heads times width of a head; it differs from the model's width wherever the family lets it."""
+    second_norm: str = "post_attention_layernorm"
+    """The norm before the MLP."""
+    behind: tuple[str, str] | None = None
+    """Norms behind attention and MLP, before what they give is added."""
+
+
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": D_MODEL,
+    "intermediate_size": 40,
+    "num_hidden_layers": NUM_BLOCKS,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 32,
+}
+GROUPED: dict[str, Any] = {**SIZES, "num_key_value_heads": 2, "pad_token_id": 0}
+WIDE: dict[str, Any] = {**GROUPED, "head_dim": 6}
+WINDOW: dict[str, Any] = {"sliding_window": 4}
+MIXED: dict[str, Any] = {**WINDOW, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
+BEHIND: dict[str, Any] = {
+    "d_z": D_Z,
+    "second_norm": "pre_feedforward_layernorm",
+    "behind": ("post_attention_layernorm", "post_feedforward_layernorm"),
+}
+
+
+def _gemma3_with_images() -> Gemma3Config:
+    text = Gemma3TextConfig(**WIDE, **MIXED)
+    vision = SiglipVisionConfig(
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        image_size=8,
+        patch_size=4,
+        vision_use_head=False,
+    )
+    return Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4, image_token_id=49)
+
+
+FAMILIES: dict[str, Layout] = {
+    "llama": Layout(lambda: LlamaConfig(**WIDE), "layers", "self_attn.o_proj", "norm", d_z=D_Z),
+    "mistral": Layout(lambda: MistralConfig(**WIDE, **WINDOW), "layers", "self_attn.o_proj", "norm", d_z=D_Z),
+    "gemma": Layout(lambda: GemmaConfig(**WIDE), "layers", "self_attn.o_proj", "norm", d_z=D_Z),
+    "gemma2": Layout(lambda: Gemma2Config(**WIDE, **MIXED), "layers", "self_attn.o_proj", "norm", **BEHIND),
+    "gemma3_text": Layout(lambda: Gemma3TextConfig(**WIDE, **MIXED), "layers", "self_attn.o_proj", "norm", **BEHIND),
+    "gemma3": Layout(_gemma3_with_images, "language_model.layers", "self_attn.o_proj", "language_model.norm", **BEHIND),
+    "qwen2": Layout(
+        lambda: Qwen2Config(**GROUPED, **MIXED, use_sliding_window=True), "layers", "self_attn.o_proj", "norm"
+    ),
+    "qwen3": Layout(lambda: Qwen3Config(**WIDE), "layers", "self_attn.o_proj", "norm", d_z=D_Z),
+    "phi": Layout(lambda: PhiConfig(**GROUPED), "layers", "self_attn.dense", "final_layernorm", "parallel"),
+    "phi3": Layout(lambda: Phi3Config(**GROUPED, **WINDOW), "layers", "self_attn.o_proj", "norm"),
+    "gpt2": Layout(
+        lambda: GPT2Config(vocab_size=VOCABULARY, n_positions=32, n_embd=D_MODEL, n_layer=NUM_BLOCKS, n_head=4),
+        "h",
+        "attn.c_proj",
+        "ln_f",
+        second_norm="ln_2",
+    ),
+    "gpt_neox": Layout(lambda: GPTNeoXConfig(**SIZES), "layers", "attention.dense", "final_layer_norm", "parallel"),
+    "gpt_neox_sequential": Layout(
+        lambda: GPTNeoXConfig(**SIZES, use_parallel_residual=False), "layers", "attention.dense", "final_layer_norm"
+    ),
+    "bert": Layout(lambda: BertConfig(**SIZES), "encoder.layer", "attention.output.dense", None, "post-norm"),
+    "roberta": Layout(
+        lambda: RobertaConfig(**SIZES | {"max_position_embeddings": 34}),
+        "encoder.layer",
+        "attention.output.dense",
+        None,
+        "post-norm",
+    ),
+}
+
+
+def make_model(folder: Path, family: str) -> str:
+    """Saves a model of which every parameter is random, gains and biases too."""
+    torch.manual_seed(sorted(FAMILIES).index(family))
+    model = AutoModel.from_config(FAMILIES[family].config())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    model.save_pretrained(folder)
+    return str(folder)
