@@ -1,20 +1,25 @@
 """The model up to the deepest hook: the right tensors, nothing computed beyond, no neighbour that matters."""
 
+import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, LlamaForCausalLM
+from transformers import AutoModel, BartConfig, LlamaForCausalLM
 
 from extraction_assets.engine.forward import forward_pass
 from extraction_assets.engine.language_model import (
     HookError,
     LanguageModel,
+    UntrustedCodeError,
     checkpoint_files,
+    context_length,
     load_language_model,
+    load_tokenizer,
     probe_hooks,
     repeated_blocks,
     resolve_checkpoint,
@@ -215,14 +220,10 @@ def test_causal_models_are_told_from_others(llama: str, other_models: dict[str, 
 # Widths before work
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2", "gpt_neox"])
+@pytest.mark.parametrize("name", HOOKS)
 def test_widths_are_known_without_weights(name: str, llama: str, other_models: dict[str, str], tmp_path: Path) -> None:
     shutil.copy(Path({"llama": llama, **other_models}[name], "config.json"), tmp_path)
     assert probe_hooks(str(tmp_path), [HOOKS[name]]) == {HOOKS[name]: 16}
-
-
-def test_a_model_that_looks_at_its_mask_is_loaded_to_learn_widths(other_models: dict[str, str]) -> None:
-    assert probe_hooks(other_models["bert"], ["encoder.layer.1"]) == {"encoder.layer.1": 16}
 
 
 def test_widths_of_inner_modules_are_their_own(llama: str) -> None:
@@ -307,3 +308,98 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
 def test_a_path_that_is_no_folder_is_refused_without_asking_the_hub(path: str) -> None:
     with pytest.raises(FileNotFoundError, match="the folder does not exist"):
         resolve_checkpoint(path)
+
+
+# Code that comes with a model
+
+
+@pytest.fixture
+def with_code(llama: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Folder of a Llama under a name that transformers does not know, with the code to load it."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr("sys.path", [*sys.path])
+    folder = tmp_path / "own"
+    shutil.copytree(llama, folder)
+    (folder / "own_llama.py").write_text(
+        "from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast\n"
+        "class OwnConfig(LlamaConfig):\n    model_type = 'own_llama'\n"
+        "class OwnModel(LlamaModel):\n    config_class = OwnConfig\n"
+        "class OwnTokenizer(PreTrainedTokenizerFast):\n    pass\n"
+    )
+    classes = {"AutoConfig": "own_llama.OwnConfig", "AutoModel": "own_llama.OwnModel"}
+    _change(folder / "config.json", model_type="own_llama", auto_map=classes)
+    tokenizer = {"AutoTokenizer": [None, "own_llama.OwnTokenizer"]}
+    _change(folder / "tokenizer_config.json", tokenizer_class="OwnTokenizer", auto_map=tokenizer)
+    return str(folder)
+
+
+def _change(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda path: load_language_model(path, ["layers.0"]),
+        lambda path: probe_hooks(path, ["layers.0"]),
+        context_length,
+        load_tokenizer,
+    ],
+)
+def test_code_of_a_models_own_is_not_run_unasked(use: Any, with_code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a person was asked"))
+    message = rf"{with_code} cannot be loaded .* set language_model\.trust_remote_code to true if you trust it"
+    with pytest.raises(UntrustedCodeError, match=message):
+        use(with_code)
+    assert not [name for name in sys.modules if "own_llama" in name]
+
+
+def test_trusted_code_loads_model_and_tokenizer(with_code: str, llama: str) -> None:
+    samples = make_samples([T, 5])
+    model = load_language_model(with_code, ["layers.1"], trust_remote_code=True)
+    assert type(model.module).__name__ == "OwnModel"
+    expected = run(load_language_model(llama, ["layers.1"]), samples)["layers.1"]
+    assert torch.equal(run(model, samples)["layers.1"], expected)
+    assert probe_hooks(with_code, ["layers.1.input"], trust_remote_code=True) == {"layers.1.input": 16}
+    assert context_length(with_code, trust_remote_code=True) == 64
+    tokenizer = load_tokenizer(with_code, trust_remote_code=True)
+    assert type(tokenizer).__name__ == "OwnTokenizer"
+    assert tokenizer("fox").input_ids == load_tokenizer(llama)("fox").input_ids
+
+
+def test_trusted_code_is_part_of_what_the_model_computes(with_code: str) -> None:
+    plain, trusted = checkpoint_files(with_code), checkpoint_files(with_code, trust_remote_code=True)
+    assert [file.name for file in trusted if file not in plain] == ["own_llama.py"]
+
+
+def test_code_is_downloaded_only_where_it_is_trusted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[bool] = []
+
+    def download(_repository: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append("*.py" in allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    for trusted in (False, True):
+        assert resolve_checkpoint("someone/model", trust_remote_code=trusted) == tmp_path
+    assert asked == [False, True]
+
+
+# Attention that looks ahead
+
+
+def test_a_decoder_made_an_encoder_is_not_causal(llama: str, tmp_path: Path) -> None:
+    shutil.copytree(llama, tmp_path, dirs_exist_ok=True)
+    _change(tmp_path / "config.json", is_causal=False)
+    model, samples = load_language_model(str(tmp_path), ["layers.2"]), make_samples([5, T])
+    assert not model.is_causal
+    alone = model.activations(samples.token_ids[:1, :5], samples.attention_mask[:1, :5])["layers.2"]
+    torch.testing.assert_close(run(model, samples)["layers.2"][0, :5], alone[0], rtol=1e-5, atol=1e-6)
+
+
+def test_an_encoder_beside_a_decoder_makes_a_model_not_causal() -> None:
+    sizes = {f"{part}_{size}": 1 for part in ("encoder", "decoder") for size in ("layers", "attention_heads")}
+    widths = {"d_model": 4, "encoder_ffn_dim": 4, "decoder_ffn_dim": 4}
+    both = AutoModel.from_config(BartConfig(vocab_size=9, max_position_embeddings=8, **sizes, **widths))
+    assert not LanguageModel(both, []).is_causal
+    assert LanguageModel(both.decoder, ["layers.0.self_attn"]).hooks == ("layers.0.self_attn",)
