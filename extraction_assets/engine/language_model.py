@@ -172,7 +172,8 @@ def probe_hooks(
     config = _configuration(path, revision, trust_remote_code)
     with torch.device("meta"), warnings.catch_warnings(), _code_is_asked_for(path):
         warnings.simplefilter("ignore")
-        module = AutoModel.from_config(config, trust_remote_code=trust_remote_code)
+        # A mixture of experts has shapes for bfloat16 alone on this device; widths are those of every dtype.
+        module = AutoModel.from_config(config, dtype=torch.bfloat16, trust_remote_code=trust_remote_code)
     try:
         return LanguageModel(module, hooks).hook_widths()
     except (RuntimeError, NotImplementedError):

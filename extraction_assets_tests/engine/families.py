@@ -53,6 +53,7 @@ SIZES: dict[str, Any] = {
     "num_attention_heads": 4,
     "max_position_embeddings": 32,
 }
+PARTLY: dict[str, Any] = {**SIZES, "num_attention_heads": 2}  # a quarter of a head's width rotates: 2 of 8
 GROUPED: dict[str, Any] = {**SIZES, "num_key_value_heads": 2, "pad_token_id": 0}
 WIDE: dict[str, Any] = {**GROUPED, "head_dim": 6}
 WINDOW: dict[str, Any] = {"sliding_window": 4}
@@ -98,9 +99,9 @@ FAMILIES: dict[str, Layout] = {
         "ln_f",
         second_norm="ln_2",
     ),
-    "gpt_neox": Layout(lambda: GPTNeoXConfig(**SIZES), "layers", "attention.dense", "final_layer_norm", "parallel"),
+    "gpt_neox": Layout(lambda: GPTNeoXConfig(**PARTLY), "layers", "attention.dense", "final_layer_norm", "parallel"),
     "gpt_neox_sequential": Layout(
-        lambda: GPTNeoXConfig(**SIZES, use_parallel_residual=False), "layers", "attention.dense", "final_layer_norm"
+        lambda: GPTNeoXConfig(**PARTLY, use_parallel_residual=False), "layers", "attention.dense", "final_layer_norm"
     ),
     "bert": Layout(lambda: BertConfig(**SIZES), "encoder.layer", "attention.output.dense", None, "post-norm"),
     "roberta": Layout(

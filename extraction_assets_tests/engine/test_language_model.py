@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, BartConfig, LlamaForCausalLM
+from transformers import AutoModel, BartConfig, DebertaV2Config, LlamaForCausalLM, MixtralConfig
 
 from extraction_assets.engine.forward import forward_pass
 from extraction_assets.engine.language_model import (
@@ -28,6 +28,8 @@ from extraction_assets.engine.shapes import Samples
 from extraction_assets_tests import tiny
 
 T = 12
+SMALL: dict[str, Any] = {"vocab_size": 9, "hidden_size": 16, "intermediate_size": 8, "num_hidden_layers": 2}
+SMALL |= {"num_attention_heads": 2, "max_position_embeddings": 8, "pad_token_id": 0}
 HOOKS = {"llama": "layers.1", "gpt2": "h.1", "gpt_neox": "layers.0", "bert": "encoder.layer.1"}
 
 
@@ -224,6 +226,21 @@ def test_causal_models_are_told_from_others(llama: str, other_models: dict[str, 
 def test_widths_are_known_without_weights(name: str, llama: str, other_models: dict[str, str], tmp_path: Path) -> None:
     shutil.copy(Path({"llama": llama, **other_models}[name], "config.json"), tmp_path)
     assert probe_hooks(str(tmp_path), [HOOKS[name]]) == {HOOKS[name]: 16}
+
+
+def test_a_mixture_of_experts_has_widths_without_weights(tmp_path: Path) -> None:
+    MixtralConfig(**SMALL, num_key_value_heads=2, num_local_experts=2).save_pretrained(tmp_path)
+    hooks = ["layers.1", "layers.0.mlp.input"]
+    assert probe_hooks(str(tmp_path), hooks) == dict.fromkeys(hooks, 16)
+
+
+def test_a_model_that_looks_at_numbers_is_loaded_to_learn_widths(tmp_path: Path) -> None:
+    config = DebertaV2Config(**SMALL)
+    config.save_pretrained(tmp_path)
+    with pytest.raises(OSError, match="safetensors"):
+        probe_hooks(str(tmp_path), ["encoder.layer.1"])
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    assert probe_hooks(str(tmp_path), ["encoder.layer.1"]) == {"encoder.layer.1": 16}
 
 
 def test_widths_of_inner_modules_are_their_own(llama: str) -> None:
