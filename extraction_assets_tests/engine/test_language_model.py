@@ -1,6 +1,5 @@
 """The model up to the deepest hook: the right tensors, nothing computed beyond, no neighbour that matters."""
 
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -26,6 +25,7 @@ from extraction_assets.engine.language_model import (
 )
 from extraction_assets.engine.shapes import Samples
 from extraction_assets_tests import tiny
+from extraction_assets_tests.own_code import change_json, make_own_model
 
 T = 12
 SMALL: dict[str, Any] = {"vocab_size": 9, "hidden_size": 16, "intermediate_size": 8, "num_hidden_layers": 2}
@@ -332,26 +332,7 @@ def test_a_path_that_is_no_folder_is_refused_without_asking_the_hub(path: str) -
 
 @pytest.fixture
 def with_code(llama: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Folder of a Llama under a name that transformers does not know, with the code to load it."""
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.setattr("sys.path", [*sys.path])
-    folder = tmp_path / "own"
-    shutil.copytree(llama, folder)
-    (folder / "own_llama.py").write_text(
-        "from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast\n"
-        "class OwnConfig(LlamaConfig):\n    model_type = 'own_llama'\n"
-        "class OwnModel(LlamaModel):\n    config_class = OwnConfig\n"
-        "class OwnTokenizer(PreTrainedTokenizerFast):\n    pass\n"
-    )
-    classes = {"AutoConfig": "own_llama.OwnConfig", "AutoModel": "own_llama.OwnModel"}
-    _change(folder / "config.json", model_type="own_llama", auto_map=classes)
-    tokenizer = {"AutoTokenizer": [None, "own_llama.OwnTokenizer"]}
-    _change(folder / "tokenizer_config.json", tokenizer_class="OwnTokenizer", auto_map=tokenizer)
-    return str(folder)
-
-
-def _change(path: Path, **values: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    return str(make_own_model(llama, tmp_path / "own", monkeypatch))
 
 
 @pytest.mark.parametrize(
@@ -365,10 +346,11 @@ def _change(path: Path, **values: Any) -> None:
 )
 def test_code_of_a_models_own_is_not_run_unasked(use: Any, with_code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a person was asked"))
+    before = set(sys.modules)
     message = rf"{with_code} cannot be loaded .* set language_model\.trust_remote_code to true if you trust it"
     with pytest.raises(UntrustedCodeError, match=message):
         use(with_code)
-    assert not [name for name in sys.modules if "own_llama" in name]
+    assert not [name for name in set(sys.modules) - before if "own_llama" in name]
 
 
 def test_trusted_code_loads_model_and_tokenizer(with_code: str, llama: str) -> None:
@@ -407,7 +389,7 @@ def test_code_is_downloaded_only_where_it_is_trusted(monkeypatch: pytest.MonkeyP
 
 def test_a_decoder_made_an_encoder_is_not_causal(llama: str, tmp_path: Path) -> None:
     shutil.copytree(llama, tmp_path, dirs_exist_ok=True)
-    _change(tmp_path / "config.json", is_causal=False)
+    change_json(tmp_path / "config.json", is_causal=False)
     model, samples = load_language_model(str(tmp_path), ["layers.2"]), make_samples([5, T])
     assert not model.is_causal
     alone = model.activations(samples.token_ids[:1, :5], samples.attention_mask[:1, :5])["layers.2"]
