@@ -94,7 +94,7 @@ def _find_module(model: nn.Module, path: str, modules: Mapping[str, nn.Module]) 
     """The name in ``modules`` of the module at ``path``, which may carry a wrapper's prefix or lack it."""
     prefix = getattr(model, "base_model_prefix", "")
     short = path.removeprefix(f"{prefix}.")
-    candidates = [path, short, f"{prefix}.{path}", f"{_text_model(model, modules)}{short}"]
+    candidates = [path, f"{prefix}.{path}", f"{_text_model(model, modules)}{short}"]
     return next((name for name in candidates if path and name and name in modules), None)
 
 

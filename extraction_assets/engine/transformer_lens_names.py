@@ -2,8 +2,9 @@
 
 TransformerLens's block adds what ``hook_attn_out`` and ``hook_mlp_out`` hold to the residual stream, so in blocks with
 norms behind attention and MLP (Gemma 2 and 3) these are the norms' outputs. ``hook_normalized`` is what an RMSNorm
-multiplies by its gain, but the output of a LayerNorm, gain and bias included. With rotary positions ``hook_embed`` is
-what the first block reads, after the scaling of embeddings that Gemma does.
+multiplies by its gain, but the output of a LayerNorm, gain and bias included (so TransformerLens up to version 2, on
+weights that are not folded). With rotary positions ``hook_embed`` is what the first block reads, after the scaling of
+embeddings that Gemma does.
 """
 
 from collections.abc import Mapping

@@ -63,15 +63,8 @@ def test_a_new_k_costs_no_forward_pass_and_no_encode(
     fewer = Project(make_settings(tiny_folder, top_k_examples=2), home)
     _forbid(monkeypatch, SAE, "encode_sparse")
     _forbid(monkeypatch, LanguageModel, "activations")
-    monkeypatch.setattr(chunk_run, "check_combination", _check_without_forward_pass)
     fewer.chunks(assets=[sae_key(fewer.settings, "relu", "top_k_table")])
     assert fewer.plan.chunk_state("top_k_table", "000000000008", "relu") == "done"
-
-
-def _check_without_forward_pass(_model: str, saes: dict[str, tuple[Path, str]], _length: int) -> dict[str, Any]:
-    from extraction_assets.engine.sae_formats import read_checkpoint
-
-    return {name: read_checkpoint(path) for name, (path, _) in saes.items()}
 
 
 def test_a_new_sae_on_known_activations_costs_no_forward_pass(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
-from transformers import AutoModel, AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM, BartConfig, OPTConfig
 
 from extraction_assets.engine.hooks import HookError, Site, resolve_hook
 from extraction_assets.engine.language_model import LanguageModel, load_language_model, probe_hooks
@@ -295,7 +295,9 @@ def test_one_tensor_has_several_names(hook: str, path: str, side: Any, run: Call
 
 def test_two_names_of_one_tensor_are_captured_once(run: Callable[[str], Run]) -> None:
     hooks = ["layers.1", "model.layers.1.output", "blocks.1.hook_resid_post"]
-    outputs = load_language_model(run("llama").path, hooks).activations(token_ids, mask)
+    model = load_language_model(run("llama").path, hooks)
+    model.module.get_submodule("layers.2").register_forward_pre_hook(lambda *_: pytest.fail("a later block ran"))
+    outputs = model.activations(token_ids, mask)
     assert list(outputs) == hooks
     assert outputs[hooks[0]] is outputs[hooks[1]] is outputs[hooks[2]]
 
@@ -325,6 +327,17 @@ def test_the_text_of_a_model_with_images_needs_no_prefix(hook: str, run: Callabl
 def test_a_model_with_its_head_has_the_same_hooks(hook: str, run: Callable[[str], Run]) -> None:
     whole = AutoModelForCausalLM.from_config(FAMILIES["gpt2"].config())
     assert resolve_hook(whole, hook) == Site("transformer.h.1", "output")
+
+
+@pytest.mark.parametrize("hook", ["encoder.layers.0", "model.encoder.layers.0"])
+def test_an_encoder_beside_a_decoder_has_to_be_named(hook: str) -> None:
+    sizes = {
+        f"{part}_{size}": 1 for part in ("encoder", "decoder") for size in ("layers", "attention_heads", "ffn_dim")
+    }
+    both = AutoModel.from_config(BartConfig(vocab_size=9, max_position_embeddings=8, d_model=4, **sizes))
+    assert resolve_hook(both, hook) == Site("encoder.layers.0", "output")
+    with pytest.raises(HookError, match=r"no module 'layers\.0'; near names: .*decoder\.layers\.0"):
+        resolve_hook(both, "layers.0")
 
 
 def test_inputs_given_by_name_are_read(run: Callable[[str], Run]) -> None:
@@ -357,8 +370,6 @@ def test_an_unknown_hook_says_what_there_is(family: str, hook: str, message: str
 
 
 def test_a_transformer_lens_name_of_an_unknown_family_asks_for_a_path() -> None:
-    from transformers import OPTConfig
-
     model = AutoModel.from_config(
         OPTConfig(vocab_size=9, hidden_size=4, ffn_dim=4, num_hidden_layers=1, num_attention_heads=1, pad_token_id=0)
     )
