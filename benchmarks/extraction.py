@@ -18,6 +18,7 @@ from benchmarks.daemon_path import daemon_path
 from benchmarks.dagster_path import dagster_path
 from benchmarks.inputs import load_engine, make_checkpoints
 from benchmarks.lines import Line
+from benchmarks.many_saes import many_saes
 from benchmarks.options import DAGSTER_STAGES, ENGINE_STAGES, Options, parse_options
 from benchmarks.report import Figures, as_json, as_markdown, conditions
 from benchmarks.stages import Stages
@@ -54,6 +55,9 @@ def _measure(options: Options, folder: Path, figures: Figures) -> Iterator[None]
                 _attempt(figures, stage, getattr(stages, stage))
                 yield
         del stages  # the run through Dagster loads its own
+    if "saes" in options.only:
+        _attempt(figures, "saes", partial(many_saes, options, folder))
+        yield
     for stage in DAGSTER_STAGES:
         for count in options.samples if stage in options.only else ():
             keep = stage == "dagster-activations"

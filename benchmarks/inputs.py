@@ -39,7 +39,13 @@ class Engine(NamedTuple):
 
 
 def make_checkpoints(folder: Path, options: Options) -> None:
-    """A Llama with random weights in bf16 (``model``), its tokenizer, and an SAE (``sae``) under ``folder``."""
+    """The model (``model``) and an SAE at its last block (``sae``) under ``folder``."""
+    make_model(folder / "model", options)
+    make_sae(folder / "sae", folder / "model", options, options.hook)
+
+
+def make_model(folder: Path, options: Options) -> None:
+    """A Llama with random weights in bf16, and its tokenizer."""
     from transformers import LlamaConfig, LlamaModel
 
     config = LlamaConfig(
@@ -58,9 +64,8 @@ def make_checkpoints(folder: Path, options: Options) -> None:
     # As large as in a trained model: by default the context would outweigh the token, and features would fire on whole
     # samples instead of tokens.
     torch.nn.init.normal_(model.embed_tokens.weight)
-    model.to(torch.bfloat16).save_pretrained(folder / "model")
-    _make_tokenizer(folder / "model", options.vocabulary)
-    _make_sae(folder / "sae", folder / "model", options)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    _make_tokenizer(folder, options.vocabulary)
 
 
 def _make_tokenizer(folder: Path, vocabulary: int) -> None:
@@ -75,13 +80,13 @@ def _make_tokenizer(folder: Path, vocabulary: int) -> None:
     ).save_pretrained(folder)
 
 
-def _make_sae(folder: Path, model_folder: Path, options: Options) -> None:
-    """A standard SAE with random directions, its bias set so that features fire as often as asked for."""
+def make_sae(folder: Path, model_folder: Path, options: Options, hook: str) -> None:
+    """A standard SAE with random directions, its bias set so that features fire at ``hook`` as often as asked for."""
     generator = torch.Generator().manual_seed(1)
     directions = torch.nn.functional.normalize(
         torch.randn(options.latent_dim, options.width, generator=generator), dim=1
     )  # [F, D]
-    model = load_language_model(str(model_folder), [options.hook], device=options.torch_device)
+    model = load_language_model(str(model_folder), [hook], device=options.torch_device)
     outputs = _calibration_outputs(model, options)  # [n, D]
     tensors = {
         "W_enc": directions.T.contiguous(),
@@ -112,7 +117,7 @@ def _calibration_outputs(model: LanguageModel, options: Options) -> Tensor:
     parts = []
     for start in range(0, count, options.batch_size):
         rows = slice(start, start + options.batch_size)
-        outputs = model.activations(ids[rows].to(model.device), mask[rows].to(model.device))[options.hook]
+        (outputs,) = model.activations(ids[rows].to(model.device), mask[rows].to(model.device)).values()
         parts.append(outputs[counted[rows].to(model.device)].float())
     return torch.cat(parts)
 
@@ -184,8 +189,12 @@ def load_engine(folder: Path, options: Options) -> Engine:
     weights = read_checkpoint(folder / "sae")
     device = options.torch_device
     model = load_language_model(str(folder / "model"), [options.hook], device=device)
+    return Engine(model, SAE(weights, device), weights, engine_samples(options))
+
+
+def engine_samples(options: Options) -> Samples:
+    """The samples that the stages beside Dagster run on."""
     corpus = random_corpus(options.engine_samples, options)
     mask = torch.from_numpy(corpus.attention_mask)
     counted = mask & ~torch.from_numpy(corpus.special_tokens_mask)
-    samples = Samples(torch.from_numpy(corpus.token_ids).long(), mask, counted, 0)
-    return Engine(model, SAE(weights, device), weights, samples)
+    return Samples(torch.from_numpy(corpus.token_ids).long(), mask, counted, 0)

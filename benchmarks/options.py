@@ -9,7 +9,7 @@ import torch
 
 ENGINE_STAGES = ("forward", "floor", "encode", "legacy", "dense", "selection", "ours", "equality", "compiled")
 DAGSTER_STAGES = ("dagster", "dagster-activations")
-STAGES = ("ceilings", *ENGINE_STAGES, *DAGSTER_STAGES, "daemon")
+STAGES = ("ceilings", *ENGINE_STAGES, "saes", *DAGSTER_STAGES, "daemon")
 """The parts of a benchmark, in the order in which they run."""
 
 
@@ -39,6 +39,7 @@ class Options:
     compile_model: bool
     max_engine_samples: int
     legacy_samples: int
+    saes: int
     selection_batch: int
     copy_mib: int
     matmul_size: int
@@ -116,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--compile-model", action="store_true", help="compile the blocks in the path through Dagster")
     add("--max-engine-samples", type=_count, default=20000, help="at most so many samples in one measured pass")
     add("--legacy-samples", type=_count, default=4, help="samples of the legacy loop")
+    add("--saes", type=_count, default=12, help="SAEs that share one forward pass, one at each block of a model")
     add("--selection-batch", type=_count, default=256, help="samples of the selection alone, if memory allows")
     add("--copy-mib", type=_count, help="size of the copied buffers (default: 1024 on a GPU, 128 on a CPU)")
     add("--matmul-size", type=_count, help="side of the multiplied matrices (default: 8192 on a GPU, 1024 on a CPU)")

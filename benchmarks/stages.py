@@ -13,7 +13,7 @@ from benchmarks.measure import Timing, measure_rate, metered, repeated, timed
 from benchmarks.options import Options
 from extraction_assets.engine.batching import AdaptiveBatch
 from extraction_assets.engine.forward import forward_pass
-from extraction_assets.engine.gpu_pass import ChunkResult, chunk_steps
+from extraction_assets.engine.gpu_pass import ChunkResult, run_chunk
 from extraction_assets.engine.heap import merge_top_k_tables
 from extraction_assets.engine.legacy import LegacyHeaps
 from extraction_assets.engine.pass_context import PassSettings
@@ -134,7 +134,7 @@ class Stages:
     def equality(self) -> Iterator[Line]:
         """The engine's table against the legacy engine's, bit for bit, on a few samples and all features."""
         count = min(self._options.legacy_samples, self._options.engine_samples)
-        samples, different = self._samples(0, count), []
+        samples, different = self._engine.samples.part(0, count), []
         with metered(self._device) as usage:
             for top_k in (_EQUALITY_TOP_K, self._options.top_k):
                 legacy = self._pass(samples, AdaptiveBatch(count), vectorized=False, top_k=top_k, batch_size=count)
@@ -170,12 +170,12 @@ class Stages:
         return line
 
     def _as_one_chunk(self, count: int, batch: AdaptiveBatch) -> ChunkResult:
-        return self._pass(self._samples(0, count), batch)
+        return self._pass(self._engine.samples.part(0, count), batch)
 
     def _in_chunks(self, count: int, batch: AdaptiveBatch) -> object:
         size = self._options.chunk_size
         bounds = [(start, min(start + size, count)) for start in range(0, count, size)]
-        results = [self._pass(self._samples(*own), batch).saes[SAE_NAME] for own in bounds]
+        results = [self._pass(self._engine.samples.part(*own), batch).saes[SAE_NAME] for own in bounds]
         table = merge_top_k_tables([r.table for r in results], self._options.top_k, self._options.latent_dim)
         return table, merge_statistics([r.statistics for r in results])
 
@@ -197,13 +197,7 @@ class Stages:
         )
         reader = forward_pass(self._engine.model, samples, settings.batch_size)
         tasks = [SaeTask(SAE_NAME, self._options.hook, self._engine.sae)]
-        steps = chunk_steps(samples, reader, tasks, settings, batch, self._device, [])
-        while True:
-            try:
-                next(steps)
-            except StopIteration as finished:
-                result: ChunkResult = finished.value.result()
-                return result
+        return run_chunk(samples, reader, tasks, settings, batch, self._device)
 
     def _vectorization_batch(self, size: str) -> AdaptiveBatch:
         resource = GpuResource(vectorization_batch_size=size)
@@ -213,11 +207,6 @@ class Stages:
         """Samples whose dense features, and what selecting takes, fit the memory."""
         fitting = self._vectorization_batch("auto").size
         return min(self._options.selection_batch, fitting, self._options.engine_samples)
-
-    def _samples(self, start: int, stop: int) -> Samples:
-        own = self._engine.samples
-        rows = slice(start, stop)
-        return Samples(own.token_ids[rows], own.attention_mask[rows], own.counted[rows], own.first_sample + start)
 
     def _counted(self, count: int) -> Tensor:
         return self._engine.samples.counted[:count].to(self._device)

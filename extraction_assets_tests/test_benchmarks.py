@@ -13,7 +13,7 @@ from extraction_assets.engine.shapes import TopKTable
 
 _MODEL = {"blocks": 2, "width": 32, "heads": 2, "intermediate": 64, "vocabulary": 300}
 _SIZES = {"positions": 12, "latent-dim": 64, "features-per-token": 5, "top-k": 4, "chunk-size": 16, "batch-size": 8}
-_LIMITS = {"samples": 20, "legacy-samples": 3, "time-limit": 0.05, "copy-mib": 1, "matmul-size": 32}
+_LIMITS = {"samples": 20, "legacy-samples": 3, "saes": 4, "time-limit": 0.05, "copy-mib": 1, "matmul-size": 32}
 _SHAPE = {"device": "cpu", "vectorization-batch-sizes": "1,auto", **_MODEL, **_SIZES, **_LIMITS}
 SHAPE = [f"--{name}={value}" for name, value in _SHAPE.items()]
 
@@ -34,6 +34,9 @@ LINES = [
     "ours, vectorization batch auto",
     "ours, vectorization batch auto, in chunks and merged",
     "ours equals legacy",
+    "4 SAEs in one pass",
+    "4 SAEs, a pass for each",
+    "4 SAEs: one pass is faster by",
     *(
         f"Dagster, 20 samples, {stored} stored: {part}"
         for stored in ("tables and features", "tables, features and activations")

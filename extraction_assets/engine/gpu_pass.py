@@ -5,7 +5,7 @@ The only place that calls all of the engine. Tensors stay on the device from the
 
 import platform
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -101,6 +101,25 @@ def chunk_steps(
     with shared.reducing():
         unfinished = {run.task.name: run.finish() for run in runs}
     return UnfinishedChunk(kept, unfinished, shared.staging, shared.clock, started)
+
+
+def run_chunk(
+    samples: Samples,
+    read_hooks: HookReader | None,
+    tasks: list[SaeTask],
+    settings: PassSettings,
+    batch: AdaptiveBatch,
+    device: torch.device,
+    probe_rows: Sequence[int] = (),
+) -> ChunkResult:
+    """``chunk_steps`` to its end, and the chunk's results once they are on the host."""
+    steps = chunk_steps(samples, read_hooks, tasks, settings, batch, device, list(probe_rows))
+    while True:
+        try:
+            next(steps)
+        except StopIteration as finished:
+            unfinished: UnfinishedChunk = finished.value
+            return unfinished.result()
 
 
 def numerics_record(

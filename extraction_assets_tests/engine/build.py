@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from extraction_assets.engine.gpu_pass import ChunkResult, chunk_steps
 from extraction_assets.engine.heap import DeferredTopKHeap
 from extraction_assets.engine.legacy import LegacyHeaps
 from extraction_assets.engine.select import sample_maxima, select_top_k
@@ -16,17 +15,6 @@ from extraction_assets.engine.sparse import dense_to_sparse, keep_counted
 from extraction_assets.engine.statistics import feature_statistics
 from extraction_assets_tests.engine.oracle import Example
 from extraction_assets_tests.engine.strategies import Drawn
-
-
-def run_chunk(*args: Any, **options: Any) -> ChunkResult:
-    """``chunk_steps`` from beginning to end."""
-    steps = chunk_steps(*args, **options)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as finished:
-            result: ChunkResult = finished.value.result()
-            return result
 
 
 def counted_features(drawn: Drawn) -> SparseFeatures:

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from extraction_assets.engine.batching import AdaptiveBatch
+from extraction_assets.engine.gpu_pass import run_chunk
 from extraction_assets.engine.pass_context import PassSettings
 from extraction_assets.engine.sae import load_sae
 from extraction_assets.engine.sae_pass import SaeResult, SaeTask
 from extraction_assets.engine.shapes import Samples
-from extraction_assets_tests.engine.build import run_chunk
 from extraction_assets_tests.tiny import make_sae
 
 N, T, D, F = 300, 3, 768, 1027

@@ -19,7 +19,7 @@ from extraction_assets.engine.batching import (
 )
 from extraction_assets.engine.firings import Activation, Firings, Magnitude, firings_of, has_triton
 from extraction_assets.engine.forward import ForwardOutOfMemoryError, forward_pass
-from extraction_assets.engine.gpu_pass import ChunkResult, chunk_steps
+from extraction_assets.engine.gpu_pass import ChunkResult, chunk_steps, run_chunk
 from extraction_assets.engine.language_model import load_language_model
 from extraction_assets.engine.legacy import LegacyHeaps
 from extraction_assets.engine.pass_context import PassSettings
@@ -32,7 +32,7 @@ from extraction_assets.engine.sparse import dense_to_sparse, keep_counted
 from extraction_assets.engine.stage_clock import StageClock
 from extraction_assets.engine.staging import HostStaging
 from extraction_assets.engine.statistics import feature_statistics
-from extraction_assets_tests.engine.build import assert_same, run_chunk
+from extraction_assets_tests.engine.build import assert_same
 from extraction_assets_tests.engine.conftest import ARCHITECTURES
 from extraction_assets_tests.engine.cuda import limited_memory
 from extraction_assets_tests.tiny import D_MODEL, NUM_FEATURES, make_sae

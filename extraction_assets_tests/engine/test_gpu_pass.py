@@ -18,7 +18,7 @@ from extraction_assets.engine import memory, sae_pass
 from extraction_assets.engine.batching import AdaptiveBatch
 from extraction_assets.engine.firings import Firings
 from extraction_assets.engine.forward import ForwardOutOfMemoryError, HookReader, forward_pass, stored_activations
-from extraction_assets.engine.gpu_pass import ChunkResult, chunk_steps, numerics_record
+from extraction_assets.engine.gpu_pass import ChunkResult, chunk_steps, numerics_record, run_chunk
 from extraction_assets.engine.heap import DeferredTopKHeap, merge_top_k_tables
 from extraction_assets.engine.language_model import LanguageModel, load_language_model
 from extraction_assets.engine.pass_context import NonFiniteError, PassSettings
@@ -29,7 +29,7 @@ from extraction_assets.engine.sparse import keep_counted, take_rows, to_dense, t
 from extraction_assets.engine.statistics import merge_statistics
 from extraction_assets_tests import tiny
 from extraction_assets_tests.engine import oracle
-from extraction_assets_tests.engine.build import assert_same, plain, run_chunk
+from extraction_assets_tests.engine.build import assert_same, plain
 
 N, T, K, FIRST = 23, 12, 3, 1000
 TILE = 4  # samples of 12 positions: all of a forward batch
@@ -58,10 +58,6 @@ def make_samples() -> Samples:
 
 
 SAMPLES = make_samples()
-
-
-def part_of(samples: Samples, start: int, stop: int) -> Samples:
-    return Samples(*(column[start:stop] for column in samples[:3]), samples.first_sample + start)
 
 
 def run_pass(
@@ -160,7 +156,7 @@ def test_variance_is_scored_on_the_first_samples_alone(
     size: int, monkeypatch: pytest.MonkeyPatch, tasks: list[SaeTask], expected: ChunkResult
 ) -> None:
     monkeypatch.setattr(sae_pass, "RECONSTRUCTION_SAMPLES", 7)
-    first = run_pass(stored_activations(expected.activations, CPU), tasks, samples=part_of(SAMPLES, 0, 7))
+    first = run_pass(stored_activations(expected.activations, CPU), tasks, samples=SAMPLES.part(0, 7))
     found = run_pass(stored_activations(expected.activations, CPU), tasks, size=size)
     for name, own in found.saes.items():
         assert own.variance_explained == first.saes[name].variance_explained
@@ -234,9 +230,7 @@ def test_any_chunks_of_the_same_features_merged_in_any_order_give_the_same(
             rows = features[task.name]
             assert rows is not None
             own.append(task._replace(stored_features=to_rows(take_rows(rows, start, stop))))
-        parts.append(
-            run_chunk(part_of(SAMPLES, start, stop), None, own, SETTINGS, AdaptiveBatch(size), CPU, probe_rows=[])
-        )
+        parts.append(run_chunk(SAMPLES.part(start, stop), None, own, SETTINGS, AdaptiveBatch(size), CPU, probe_rows=[]))
     assert_merged_in_reverse(parts, expected)
 
 
@@ -247,7 +241,7 @@ def test_chunks_of_whole_forward_batches_give_the_same_when_everything_is_comput
 ) -> None:
     parts = []
     for start, stop in pairwise(bounds):
-        part, batch = part_of(SAMPLES, start, stop), AdaptiveBatch(size)
+        part, batch = SAMPLES.part(start, stop), AdaptiveBatch(size)
         parts.append(run_chunk(part, forward_pass(model, part, 4), tasks, SETTINGS, batch, CPU, probe_rows=[]))
     assert_merged_in_reverse(parts, expected)
 
