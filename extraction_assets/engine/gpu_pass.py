@@ -73,8 +73,8 @@ def chunk_steps(
     every task has stored features and no activations are kept. ``batch`` says how many samples are reduced at
     once. Results do not depend on it: the forward pass runs in batches of one fixed shape, encode in tiles of
     ``tile_samples``. Synchronisations on a GPU for each reduced batch and SAE: 5 (1 to encode, 2 for topk; 1 to look
-    for NaN, 3 to select), 1 more where special tokens are stored but do not count; about 4 more for each compaction of
-    the top-k table, which come ever more rarely, and some 10 at the end of the chunk.
+    for NaN, 3 to select), 1 more where special tokens are stored but do not count, 1 where outlier norms do not; about
+    4 more for each compaction of the top-k table, which come ever more rarely, and some 10 at the end of the chunk.
     Peak device memory: two groups of hook outputs, one dense tile of at most 128 MiB (or one sample), the sparse
     features of one batch and, for each SAE, O(F * K). What is kept goes to pinned host memory while the next batch
     computes.
@@ -90,7 +90,9 @@ def chunk_steps(
     for (start, stop), hooks in hooks_ahead(read_hooks, groups, shared):
         with shared.reducing():
             for hook, activations in hooks.items():
-                if hook not in encoded:  # encoding looks for NaN itself
+                if hook in encoded:  # encoding looks for NaN itself
+                    shared.exclude_outliers(hook, activations, start)
+                else:
                     shared.refuse_non_finite(activations, start, f"the output of hook {hook!r}")
                 if settings.keep_activations:
                     _keep_rows(kept, hook, activations, start, shared)

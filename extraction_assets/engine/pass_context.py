@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from extraction_assets.engine.batching import AdaptiveBatch
+from extraction_assets.engine.outliers import outlier_positions
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.engine.stage_clock import StageClock
 from extraction_assets.engine.staging import HostStaging
@@ -28,6 +29,8 @@ class PassSettings(NamedTuple):
     matmul_precision: str = "high"
     keep_activations: bool = False
     keep_features: bool = False
+    exclude_outlier_norms: float | None = None
+    """Multiple of the median; see ``outlier_positions``."""
 
 
 class PassContext:
@@ -45,7 +48,8 @@ class PassContext:
         self.probe_rows = probe_rows
         self.attention_mask = samples.attention_mask.to(device)
         self.counted = samples.counted.to(device)
-        self.all_count = torch.equal(samples.counted, samples.attention_mask)
+        self.all_count = settings.exclude_outlier_norms is None and torch.equal(samples.counted, samples.attention_mask)
+        self._counted_by_hook: dict[str, Tensor] = {}
         self.clock, self.staging = StageClock(device), HostStaging(device)
         self._stream = _reducing_stream(device) if device.type == "cuda" else None
 
@@ -60,6 +64,26 @@ class PassContext:
             self._stream.wait_stream(torch.cuda.current_stream(self.device))
             for tensor in hooks.values():
                 tensor.record_stream(self._stream)
+
+    def counted_at(self, hook: str) -> Tensor:
+        """bool [n, T] on the device: positions that count for what reads ``hook``, as far as its outputs are known."""
+        if self.settings.exclude_outlier_norms is None:
+            return self.counted
+        if hook not in self._counted_by_hook:
+            self._counted_by_hook[hook] = self.counted.clone()
+        return self._counted_by_hook[hook]
+
+    def exclude_outliers(self, hook: str, activations: Tensor, start: int) -> None:
+        """``activations`` [n, T, D] of samples from ``start`` on, whose outliers do not count at ``hook``."""
+        if self.settings.exclude_outlier_norms is not None:
+            counted = self.counted_at(hook)[start : start + len(activations)]
+            counted &= ~outlier_positions(activations, counted, self.settings.exclude_outlier_norms)
+
+    def tokens_counted(self, hook: str, start: int, stop: int) -> int:
+        """Counted positions of some samples. On the host, unless outliers are excluded: one synchronisation then."""
+        if self.settings.exclude_outlier_norms is None:
+            return int(self.samples.counted[start:stop].sum())
+        return int(self.counted_at(hook)[start:stop].sum())
 
     def refuse_non_finite(self, activations: Tensor, start: int, what: str) -> None:
         """``activations`` [n, T, D] of samples from ``start`` on. One synchronisation."""

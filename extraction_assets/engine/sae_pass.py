@@ -110,6 +110,9 @@ class SaePass:
 
     def __init__(self, task: SaeTask, shared: PassContext) -> None:
         self.task, self._shared, self._settings = task, shared, shared.settings
+        if task.stored_features is not None and shared.settings.exclude_outlier_norms is not None:
+            raise ValueError(f"SAE {task.name!r}: outlier norms are those of activations, which stored features lack")
+        self._counted = shared.counted_at(task.hook)
         num_positions, latent_dim = shared.samples.token_ids.shape[1], task.sae.latent_dim
         self._tile = (
             None if task.stored_features else tile_samples(self._settings.batch_size, num_positions, latent_dim)
@@ -174,7 +177,7 @@ class SaePass:
         stop = start + features.num_samples
         own = features
         if not self._shared.all_count and self._features_everywhere:
-            own = keep_counted(features, self._shared.counted[start:stop])
+            own = keep_counted(features, self._counted[start:stop])
         maxima = sample_maxima(own)
         table = None
         if isinstance(self._heap, DeferredTopKHeap):
@@ -197,7 +200,7 @@ class SaePass:
             raise ValueError(f"SAE {self.task.name!r} has neither stored features nor hook outputs to encode")
         count, num_positions, width = activations.shape
         filler = -count % self._tile  # at the end of the chunk
-        wanted = (self._shared.attention_mask if self._features_everywhere else self._shared.counted)[start:stop]
+        wanted = (self._shared.attention_mask if self._features_everywhere else self._counted)[start:stop]
         if filler:
             activations = torch.nn.functional.pad(activations, (0, 0, 0, 0, 0, filler))
             wanted = torch.nn.functional.pad(wanted, (0, 0, 0, filler))
@@ -213,7 +216,7 @@ class SaePass:
     def _refuse_non_finite(self, finite: Tensor, activations: Tensor, start: int, stop: int) -> None:
         """A NaN of the hook's output is one of the pre-activations too, so that one look is enough; where there is one,
         the message names the first module that it comes from."""
-        wrong = self._shared.counted[start:stop] & ~finite
+        wrong = self._counted[start:stop] & ~finite
         if bool(wrong.any()):
             hook, name = self.task.hook, self.task.name
             self._shared.refuse_non_finite(
@@ -223,7 +226,7 @@ class SaePass:
 
     def _take(self, batch: "_Batch") -> None:
         """The one place where a batch's results are added up."""
-        tokens = int(self._shared.samples.counted[batch.start : batch.stop].sum())  # on the host: no synchronisation
+        tokens = self._shared.tokens_counted(self.task.hook, batch.start, batch.stop)
         self._statistics.add(batch.statistics, batch.stop - batch.start, tokens)
         if isinstance(self._heap, DeferredTopKHeap):
             assert batch.table is not None
@@ -242,7 +245,7 @@ class SaePass:
         for row in range(batch.start, batch.stop):
             one = take_samples(batch.features, row - batch.start, row - batch.start + 1)
             samples = self._shared.samples
-            heaps.add_sample(to_dense(one)[0], samples.counted[row], samples.first_sample + row)
+            heaps.add_sample(to_dense(one)[0], self._counted[row].cpu(), samples.first_sample + row)
 
     def _score(self, batch: "_Batch") -> None:
         """Reconstructions of the chunk's first samples, for the variance that the SAE explains."""
@@ -250,7 +253,7 @@ class SaePass:
         if batch.activations is None or self.task.stored_features is not None or count <= 0:
             return
         for row, features in enumerate(each_sample(batch.features, count)):  # one by one: no batch size changes a bit
-            activations, counted = batch.activations[row], self._shared.counted[batch.start + row]
+            activations, counted = batch.activations[row], self._counted[batch.start + row]
 
             def score(features: SparseFeatures = features, x: Tensor = activations, counted: Tensor = counted) -> None:
                 self._explained.add(x, self.task.sae.decode(features)[0], counted)
