@@ -42,7 +42,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  echo "Python's venv module is missing; on Debian or Ubuntu: apt install python3-venv"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing packages into $(VENV) (a few minutes the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ui,dev,postgres,ui-test]' || { \
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ui,dev,postgres,ui-test,datasets]' || { \
 	  echo "Installing failed: pip's message above says which package. A network or a package mirror is needed once."; exit 1; }
 	@touch $@
 

@@ -11,7 +11,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 
 from benchmarks.options import Options
-from extraction_assets.assets.corpus import PACKING, read_documents, source_identity
+from extraction_assets.assets.source_identity import source_identity
+from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.engine.corpus import TokenizedCorpus
 from extraction_assets.engine.language_model import LanguageModel, load_language_model
 from extraction_assets.engine.sae import SAE
@@ -170,13 +171,13 @@ def store_corpus(settings: ExtractionSettings, corpus: TokenizedCorpus, home: Pa
     """The corpus on disk as the extraction's current one, as if its tokens had come from the source's text."""
     store, source = ChunkStore(home), Path(settings.corpus.source)
     source.write_text("Random tokens stand for this text.\n", "utf-8")
-    identity = source_identity(read_documents(str(source)))
+    identity = source_identity(find_source(settings.corpus))
     stored = write_corpus(
         store.corpora,
         corpus,
         source=source.name,
         tokenizer=tokenizer_fingerprint(settings),
-        packing=PACKING,
+        packing=settings.corpus.packing,
         start_sample=0,
     )
     fingerprint = stored.manifest.fingerprint

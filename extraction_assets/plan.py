@@ -2,8 +2,10 @@
 
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from extraction_assets.engine.corpus import CorpusError
+from extraction_assets.engine.corpora.documents import CorpusError
+from extraction_assets.engine import language_model
 from extraction_assets.engine.language_model import checkpoint_files, resolve_checkpoint
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.settings import ExtractionSettings
@@ -29,14 +31,32 @@ class CorpusNotReady(CorpusError):
 
 
 def tokenizer_fingerprint(settings: ExtractionSettings) -> str:
-    """Hash of the tokenizer's files, and of the model's own code where that is trusted."""
-    model = settings.language_model
-    trusted = model.trust_remote_code
-    folder = resolve_checkpoint(model.path, revision=model.revision, trust_remote_code=trusted)
-    files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    """Hash of the tokenizer's files, and of the model's own code where that is trusted; ``none`` where there is no
+    tokenizer and none is needed."""
+    folder, files = _tokenizer_files(settings)
     if not files:
-        raise FileNotFoundError(f"{folder} holds no tokenizer (none of {', '.join(TOKENIZER_FILES)})")
+        return "none"
+    trusted = settings.language_model.trust_remote_code
     return files_fingerprint([*files, *(sorted(folder.glob("*.py")) if trusted else [])])
+
+
+def load_tokenizer(settings: ExtractionSettings) -> Any | None:
+    """The language model's tokenizer; None where there is none and none is needed: the corpus is tokens already."""
+    folder, files = _tokenizer_files(settings)
+    if not files:
+        return None
+    return language_model.load_tokenizer(str(folder), trust_remote_code=settings.language_model.trust_remote_code)
+
+
+def _tokenizer_files(settings: ExtractionSettings) -> tuple[Path, list[Path]]:
+    """The model's folder and the tokenizer's files in it. FileNotFoundError where there are none and the corpus is
+    text."""
+    model = settings.language_model
+    folder = resolve_checkpoint(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code)
+    files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    if not files and settings.corpus.token_column is None:
+        raise FileNotFoundError(f"{folder} holds no tokenizer (none of {', '.join(TOKENIZER_FILES)})")
+    return folder, files
 
 
 def corpus_recipe(settings: ExtractionSettings) -> str:
@@ -50,6 +70,7 @@ def corpus_recipe(settings: ExtractionSettings) -> str:
         prepend_bos=corpus.prepend_bos,
         start_sample=settings.start_sample,
         evaluation_samples=settings.evaluation_samples,
+        **corpus.token_choices(),
     )
 
 
@@ -79,6 +100,7 @@ class ExtractionPlan:
             self.settings.chunk_rows(key),
             count_special_tokens=corpus.count_special_tokens,
             exclude_first_positions=corpus.exclude_first_positions,
+            exclude_positions=corpus.exclude_positions,
         )
 
     @property
@@ -111,6 +133,7 @@ class ExtractionPlan:
             counted=bytes_fingerprint(self.samples(key).counted.numpy().tobytes()),
             top_k_examples=self.settings.top_k_examples,
             min_activation=self.settings.min_activation,
+            **self.settings.corpus.model_dump(include={"exclude_outlier_norms"}, exclude_defaults=True),
         )
 
     def chunk_fingerprint(self, asset: ChunkAsset, key: str, sae: str | None) -> str:

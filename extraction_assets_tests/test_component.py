@@ -1,5 +1,6 @@
 """The component in a project of somebody else: two extractions beside assets of their own."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -148,6 +149,30 @@ def test_keep_is_read_from_the_yaml_and_changes_nothing_else(project: Path) -> N
     assert after["first"].keep.model_dump() == {"model_activations": False, "sae_features": True, "top_k_table": True}
     assert after["first"].model_copy(update={"keep": before["first"].keep}) == before["first"]
     assert after["second"] == before["second"]
+
+
+def test_what_a_corpus_is_made_of_is_read_from_the_yaml(project: Path) -> None:
+    from extraction_assets.cli.declared import declared_extractions
+
+    chosen = {
+        "source": "NeelNanda/pile-10k",
+        "streaming": True,
+        "split": "train",
+        "shuffle_seed": 3,
+        "packing": "concatenated",
+        "sequence_separator_token": "eos",
+        "exclude_positions": [3, 7],
+        "exclude_outlier_norms": 10.0,
+        "drop_duplicates": True,
+        "max_length": 16,
+    }
+    yaml = project / "lab" / "defs" / "first" / "defs.yaml"
+    written = "source: NeelNanda/pile-10k\n" + "".join(
+        f"    {name}: {json.dumps(value)}\n" for name, value in chosen.items() if name not in ("source", "max_length")
+    )
+    yaml.write_text(yaml.read_text().replace("source: ../../models/texts\n", written))
+    corpus = declared_extractions(_load())["first"].corpus
+    assert corpus.model_dump(exclude_defaults=True) == chosen
 
 
 @pytest.mark.parametrize(

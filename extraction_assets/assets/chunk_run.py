@@ -253,6 +253,7 @@ class ChunkRun:
             matmul_precision=self.gpu.matmul_precision,
             keep_activations="model_activations" in assets,
             keep_features="sae_features" in assets,
+            exclude_outlier_norms=self.plan.settings.corpus.exclude_outlier_norms,
         )
 
     def _tasks(self, key: str, targets: list[Target]) -> tuple[list[SaeTask], dict[str, Record]]:
@@ -263,7 +264,8 @@ class ChunkRun:
             if not own:
                 continue
             stored = None
-            if own == {"top_k_table"} and self.plan.chunk_state("sae_features", key, name) == "done":
+            selectable = own == {"top_k_table"} and self.plan.settings.corpus.exclude_outlier_norms is None
+            if selectable and self.plan.chunk_state("sae_features", key, name) == "done":
                 path = self.plan.chunk_path("sae_features", key, name)
                 features, record = read_features(path, self.plan.features_fingerprint(key, name))
                 if record["all_finite"]:

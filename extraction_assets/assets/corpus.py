@@ -1,8 +1,8 @@
-"""The corpus: text -> tokenized samples, once for an extraction."""
+"""The corpus: documents -> tokenized samples, once for an extraction."""
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,24 +13,19 @@ from extraction_assets.assets.faults import told
 from extraction_assets.assets.keys import SETTINGS_METADATA, corpus_key
 from extraction_assets.assets.lineage import CodeVersions
 from extraction_assets.assets.progress import progress
-from extraction_assets.engine.corpus import (
-    Document,
-    standard_library_documents,
-    text_documents,
-    tokenize_corpus,
-)
-from extraction_assets.engine.language_model import load_tokenizer, resolve_checkpoint
+from extraction_assets.assets.source_identity import file_times, source_identity
+from extraction_assets.engine.corpora.documents import CorpusError, Source
+from extraction_assets.engine.corpora.sources import find_source
+from extraction_assets.engine.corpus import Packing, tokenize_corpus
+from extraction_assets.engine.language_model import resolve_checkpoint
 from extraction_assets.engine.preflight import check_combination
-from extraction_assets.plan import corpus_recipe, tokenizer_fingerprint
+from extraction_assets.plan import corpus_recipe, load_tokenizer, tokenizer_fingerprint
 from extraction_assets.recovery import note_host
 from extraction_assets.resources import ChunkStoreResource, GpuResource
-from extraction_assets.settings import STANDARD_LIBRARY, ExtractionSettings
+from extraction_assets.settings import STANDARD_LIBRARY, CorpusSettings, ExtractionSettings, is_hub_id
 from extraction_assets.stores.chunk_store import ChunkStore, CurrentCorpus, SourceIdentity
 from extraction_assets.stores.corpus_files import StoredCorpus, write_corpus
-from extraction_assets.stores.fingerprints import fingerprint
 from extraction_assets.stores.sealed import DamagedFileError, writing
-
-PACKING = "documents"
 
 
 class Materialized(NamedTuple):
@@ -73,7 +68,7 @@ def build_corpus(settings: ExtractionSettings) -> dg.AssetsDefinition:
                 current, now = made.current, made.source
             else:
                 current = store.current_corpus(settings.name)
-                now = source_identity(read_documents(settings.corpus.source))
+                now = source_identity(find_source(settings.corpus))
             if context.selected_asset_check_keys:
                 yield compare_sources(settings, current, now)
 
@@ -110,21 +105,23 @@ def check_settings(settings: ExtractionSettings) -> None:
 def materialize_corpus(
     settings: ExtractionSettings, store: ChunkStore, num_workers: int, logger: logging.Logger
 ) -> Materialized:
-    """Reads the source and tokenizes it, unless the current corpus was made from the same text and settings."""
-    recipe, documents = corpus_recipe(settings), list(read_documents(settings.corpus.source))
-    source = source_identity(documents)
+    """Tokenizes the source, unless the current corpus was made from the same source and settings."""
+    recipe, source = corpus_recipe(settings), find_source(settings.corpus)
+    identity, files = source_identity(source), file_times(source)
     try:
         current = store.current_corpus(settings.name)
     except DamagedFileError as error:
         logger.warning("tokenizing again: %s", error)
         current = None
-    if current is not None and (current.recipe, current.source) == (recipe, source.fingerprint):
-        return Materialized(current, source, reused=True)
+    if current is not None and (current.recipe, current.source) == (recipe, identity.fingerprint):
+        return Materialized(current, identity, reused=True)
     with writing(store.corpora):  # a corpus that no pointer names yet is not cleaned away
-        stored = _tokenize(settings, store, documents, num_workers, logger)
-        new = CurrentCorpus(stored, recipe, source.fingerprint, _version(stored, current), *source[1:])
+        stored = _tokenize(settings, store, source, num_workers, logger)
+        if file_times(source) != files:
+            raise CorpusError(f"corpus source {settings.corpus.source!r} changed while it was read: try again")
+        new = CurrentCorpus(stored, recipe, identity.fingerprint, _version(stored, current), *identity[1:])
         store.write_current_corpus(settings.name, new)
-    return Materialized(new, source, reused=False)
+    return Materialized(new, identity, reused=False)
 
 
 def _version(stored: StoredCorpus, earlier: CurrentCorpus | None) -> str:
@@ -136,37 +133,33 @@ def _version(stored: StoredCorpus, earlier: CurrentCorpus | None) -> str:
     return stored.manifest.fingerprint
 
 
-def source_identity(documents: Iterable[Document]) -> SourceIdentity:
-    """What tells one source text from another, and how large it is."""
-    found = list(documents)
-    return SourceIdentity(fingerprint("documents", documents=found), len(found), sum(len(text) for _, text in found))
-
-
-def read_documents(source: str) -> Iterable[Document]:
-    """The documents of a corpus source."""
-    return standard_library_documents() if source == STANDARD_LIBRARY else text_documents(source)
+def packing_of(corpus: CorpusSettings) -> Packing:
+    """How the tokens of a corpus become samples. Documents that are tokens already stay as they are by default."""
+    prepend_bos = corpus.prepend_bos
+    if prepend_bos is None and corpus.token_column is not None:
+        prepend_bos = False
+    return Packing(
+        corpus.max_length, corpus.packing, prepend_bos, corpus.sequence_separator_token, corpus.drop_duplicates
+    )
 
 
 def _tokenize(
-    settings: ExtractionSettings,
-    store: ChunkStore,
-    documents: list[Document],
-    num_workers: int,
-    logger: logging.Logger,
+    settings: ExtractionSettings, store: ChunkStore, source: Source, num_workers: int, logger: logging.Logger
 ) -> StoredCorpus:
     # Read by the tokenizer's thread pool when it is first used.
     os.environ.setdefault("RAYON_NUM_THREADS", str(num_workers))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    model = settings.language_model
-    tokenizer = load_tokenizer(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code)
+    tokenizer = load_tokenizer(settings)
+    if tokenizer is not None and not tokenizer.is_fast and settings.corpus.token_column is None:
+        logger.warning("%s is no fast tokenizer: it tokenizes on one core", type(tokenizer).__name__)
     with progress("corpus", settings.evaluation_samples, "samples", logger) as update:
         tokenized = tokenize_corpus(
-            documents,
+            source.documents(),
             tokenizer,
-            settings.corpus.max_length,
+            packing_of(settings.corpus),
             settings.evaluation_samples,
             start_sample=settings.start_sample,
-            prepend_bos=settings.corpus.prepend_bos,
+            vocabulary_size=_vocabulary_size(settings),
             on_samples=update,
         )
     return write_corpus(
@@ -174,11 +167,21 @@ def _tokenize(
         tokenized,
         source=_portable(settings.corpus.source),
         tokenizer=tokenizer_fingerprint(settings),
-        packing=PACKING,
+        packing=settings.corpus.packing,
         start_sample=settings.start_sample,
     )
 
 
+def _vocabulary_size(settings: ExtractionSettings) -> int | None:
+    """Rows of the model's embedding, by its configuration; None where that does not say."""
+    from transformers import AutoConfig
+
+    model = settings.language_model
+    config = AutoConfig.from_pretrained(resolve_checkpoint(model.path, revision=model.revision)).get_text_config()
+    size = getattr(config, "vocab_size", None)
+    return size if isinstance(size, int) and size > 0 else None
+
+
 def _portable(source: str) -> str:
     """A source as results name it: a path's last part, so that the same text elsewhere is the same corpus."""
-    return source if source == STANDARD_LIBRARY else Path(source).name
+    return source if source == STANDARD_LIBRARY or is_hub_id(source) else Path(source).name

@@ -14,7 +14,7 @@ def source_check(settings: ExtractionSettings) -> dg.AssetCheckSpec:
     return dg.AssetCheckSpec(
         SOURCE_UNCHANGED,
         asset=corpus_key(settings),
-        description="The source holds the text that was tokenized, no more and no other.",
+        description="The source holds what was tokenized, no more and no other.",
         automation_condition=dg.AutomationCondition.on_cron(settings.schedule) if settings.schedule else None,
     )
 
@@ -37,7 +37,7 @@ def compare_sources(
         passed=not sentence,
         severity=dg.AssetCheckSeverity.WARN,
         description=sentence or "the source is as it was tokenized",
-        metadata={"documents": now.documents, "characters": now.characters},
+        metadata={name: size for name, size in now._asdict().items() if isinstance(size, int)},
     )
 
 
@@ -46,10 +46,10 @@ def _no_more(settings: ExtractionSettings) -> str:
 
 
 def _difference(current: CurrentCorpus, now: SourceIdentity) -> str:
-    if current.documents is None or current.characters is None:
-        return "the source has changed"
-    verb = "grown" if now.characters > current.characters and now.documents >= current.documents else "changed"
-    return (
-        f"the source has {verb} from {current.documents} documents of {current.characters} characters to "
-        f"{now.documents} of {now.characters}"
-    )
+    for many, small in (("documents", "characters"), ("files", "bytes")):
+        before = getattr(current, many), getattr(current, small)
+        after = getattr(now, many), getattr(now, small)
+        if None not in (*before, *after):
+            verb = "grown" if after[1] > before[1] and after[0] >= before[0] else "changed"
+            return f"the source has {verb} from {before[0]} {many} of {before[1]} {small} to {after[0]} of {after[1]}"
+    return "the source has changed"

@@ -32,12 +32,11 @@ from extraction_assets.assets.progress import progress
 from extraction_assets.database.connect import write_transaction
 from extraction_assets.database.load import CorpusSamples, ExtractionRow, replace_results
 from extraction_assets.database_urls import shown_url
-from extraction_assets.engine.corpus import display_tokens
+from extraction_assets.engine.corpora.display import display_tokens
 from extraction_assets.engine.heap import DeferredTopKHeap
-from extraction_assets.engine.language_model import load_tokenizer
 from extraction_assets.engine.shapes import FeatureStatistics, TopKTable
 from extraction_assets.engine.statistics import merge_statistics
-from extraction_assets.plan import ExtractionPlan
+from extraction_assets.plan import ExtractionPlan, load_tokenizer
 from extraction_assets.recovery import note_host
 from extraction_assets.resources import ChunkStoreResource, ResultsResource
 from extraction_assets.settings import ExtractionSettings
@@ -121,7 +120,7 @@ def _merge_into_database(
     merged = merge_chunks(plan, sae, logger)
     complete = _none_is_missing(plan, merged.statistics)
     extraction = _extraction_row(plan, sae, len(merged.statistics.sample_count))
-    display = display_tokens(_tokenizer(plan.settings))
+    display = display_tokens(load_tokenizer(plan.settings))
     corpus = _corpus_samples(plan)
     with results.open() as engine, write_transaction(engine) as connection:
         extraction_id = replace_results(connection, extraction, corpus, merged.table, merged.statistics, display)
@@ -286,8 +285,3 @@ def _corpus_samples(plan: ExtractionPlan) -> CorpusSamples:
         packing=manifest.packing,
         content_fingerprint=lambda count: plan.corpus.content_fingerprint(slice(0, count)),
     )
-
-
-def _tokenizer(settings: ExtractionSettings) -> Any:
-    model = settings.language_model
-    return load_tokenizer(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code)

@@ -7,7 +7,7 @@ import dagster as dg
 
 from extraction_assets.database.queries import UnknownResultError
 from extraction_assets.database_urls import DatabaseAwayError, DatabaseError
-from extraction_assets.engine.corpus import CorpusError
+from extraction_assets.engine.corpora.documents import CorpusError
 from extraction_assets.engine.language_model import HookError, UntrustedCodeError
 from extraction_assets.engine.pass_context import NonFiniteError
 from extraction_assets.engine.sae_formats import CheckpointError

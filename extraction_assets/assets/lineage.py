@@ -52,6 +52,8 @@ class CodeVersions:
         if asset == "top_k_table":
             parts |= settings.model_dump(include={"top_k_examples", "min_activation"})
             parts |= settings.corpus.model_dump(include={"count_special_tokens", "exclude_first_positions"})
+            later = {"exclude_positions", "exclude_outlier_norms"}
+            parts |= settings.corpus.model_dump(mode="json", include=later, exclude_defaults=True)
         return fingerprint(asset, **parts)
 
     def merged(self, sae: str) -> str:
@@ -63,6 +65,7 @@ class CodeVersions:
         """What decides the tokens of the corpus."""
         settings = self._settings
         own = settings.corpus.model_dump(include={"source", "max_length", "prepend_bos"})
+        own |= settings.corpus.token_choices()
         return {"model": self._model, "corpus": own, "start_sample": settings.start_sample}
 
 

@@ -27,11 +27,15 @@ def chunk_assets(saes: Iterable[str]) -> Iterator[tuple[ChunkAsset, str | None]]
 
 
 class SourceIdentity(NamedTuple):
-    """What a corpus source held when it was read."""
+    """What a corpus source held when it was read, and its size as far as that is known without reading it twice."""
 
     fingerprint: str
-    documents: int
-    characters: int
+    documents: int | None = None
+    characters: int | None = None
+    """Of text files."""
+    files: int | None = None
+    bytes: int | None = None
+    """Of files that hold many documents each."""
 
 
 class CurrentCorpus(NamedTuple):
@@ -41,12 +45,14 @@ class CurrentCorpus(NamedTuple):
     recipe: str
     """Fingerprint of the settings that decide what the corpus holds."""
     source: str
-    """Fingerprint of the documents."""
+    """Fingerprint of the documents, or of the files or the commit that they come from."""
     version: str
     """Stays while samples are only added or dropped at the end."""
     documents: int | None = None
-    """Documents of the source, and their characters; None where an earlier version of this package made the corpus."""
+    """The size of the source, see ``SourceIdentity``; None where an earlier version of this package made the corpus."""
     characters: int | None = None
+    files: int | None = None
+    bytes: int | None = None
 
 
 class ChunkStore:
@@ -100,7 +106,8 @@ class ChunkStore:
         try:
             pointer = json.loads(path.read_text("utf-8"))
             corpus = open_corpus(self.corpora, pointer["corpus"])
-            later = {name: pointer[name] for name in ("documents", "characters") if name in pointer}
+            sizes = ("documents", "characters", "files", "bytes")
+            later = {name: pointer[name] for name in sizes if name in pointer}
             version = pointer.get("version", pointer["corpus"])
             return CurrentCorpus(corpus, pointer["recipe"], pointer["source"], version, **later)
         except FileNotFoundError as error:

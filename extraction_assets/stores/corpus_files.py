@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,13 +50,21 @@ class StoredCorpus:
     def __len__(self) -> int:
         return len(self.arrays.token_ids)
 
-    def samples(self, rows: slice, *, count_special_tokens: bool, exclude_first_positions: int) -> Samples:
+    def samples(
+        self,
+        rows: slice,
+        *,
+        count_special_tokens: bool,
+        exclude_first_positions: int,
+        exclude_positions: Sequence[int] = (),
+    ) -> Samples:
         """Rows of the corpus as tensors, with the positions that count."""
         attention = torch.from_numpy(np.array(self.arrays.attention_mask[rows]))
         counted = attention.clone()
         if not count_special_tokens:
             counted &= ~torch.from_numpy(np.array(self.arrays.special_tokens_mask[rows]))
         counted[:, :exclude_first_positions] = False
+        counted[:, list(exclude_positions)] = False
         token_ids = torch.from_numpy(self.arrays.token_ids[rows].astype(np.int64))
         return Samples(token_ids, attention, counted, self.manifest.start_sample + rows.start)
 

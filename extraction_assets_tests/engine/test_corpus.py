@@ -1,26 +1,22 @@
 """Text becomes samples that never span documents, with masks that tell padding from tokens."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, decoders, models
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer
 
-from extraction_assets.engine.corpus import (
-    CorpusError,
-    Document,
-    TokenizedCorpus,
-    display_tokens,
-    standard_library_documents,
-    text_documents,
-    tokenize_corpus,
-)
+from extraction_assets.engine.corpora.documents import CorpusError, Document
+from extraction_assets.engine.corpus import Packing, TokenizedCorpus, tokenize_corpus
 from extraction_assets_tests.tiny import TEXTS
 
-DOCUMENTS = [("a", TEXTS["first.txt"]), ("empty", ""), ("b", "def add(a, b):"), ("c", TEXTS["third.txt"])]
+DOCUMENTS: list[Document] = [
+    ("a", TEXTS["first.txt"]),
+    ("empty", ""),
+    ("b", "def add(a, b):"),
+    ("c", TEXTS["third.txt"]),
+]
 WIDTH = 9
 
 
@@ -42,7 +38,7 @@ def sample_count(ids: list[list[int]]) -> int:
 
 @pytest.fixture(scope="module")
 def whole(tokenizer: Any, ids: list[list[int]]) -> TokenizedCorpus:
-    return tokenize_corpus(DOCUMENTS, tokenizer, WIDTH, sample_count(ids))
+    return tokenize_corpus(DOCUMENTS, tokenizer, Packing(WIDTH), sample_count(ids))
 
 
 # Samples
@@ -78,7 +74,7 @@ def test_masks_cover_the_tokens_and_nothing_else(whole: TokenizedCorpus) -> None
 
 def test_an_end_token_in_the_text_is_a_token_though_it_pads_too(tokenizer: Any) -> None:
     assert tokenizer.pad_token_id == tokenizer.eos_token_id
-    corpus = tokenize_corpus([("a", "x<|endoftext|>y")], tokenizer, 6, 1)
+    corpus = tokenize_corpus([("a", "x<|endoftext|>y")], tokenizer, Packing(6), 1)
     end = tokenizer.eos_token_id
     assert (corpus.token_ids[0, :4] == end).tolist() == [True, False, True, False]
     assert corpus.attention_mask[0].tolist() == [True] * 4 + [False] * 2
@@ -86,7 +82,7 @@ def test_an_end_token_in_the_text_is_a_token_though_it_pads_too(tokenizer: Any) 
 
 
 def test_bos_may_be_left_out(tokenizer: Any, ids: list[list[int]]) -> None:
-    corpus = tokenize_corpus(DOCUMENTS, tokenizer, WIDTH, 2, prepend_bos=False)
+    corpus = tokenize_corpus(DOCUMENTS, tokenizer, Packing(WIDTH, prepend_bos=False), 2)
     assert corpus.token_ids[0].tolist() == ids[0][:WIDTH]
     assert corpus.first_tokens.tolist() == [0, WIDTH]
     assert not corpus.special_tokens_mask.any()
@@ -99,13 +95,13 @@ def test_types_and_shapes(whole: TokenizedCorpus, ids: list[list[int]]) -> None:
 
 
 def test_start_sample_keeps_the_absolute_alignment(tokenizer: Any, whole: TokenizedCorpus) -> None:
-    part = tokenize_corpus(DOCUMENTS, tokenizer, WIDTH, 4, start_sample=3)
+    part = tokenize_corpus(DOCUMENTS, tokenizer, Packing(WIDTH), 4, start_sample=3)
     for own, all_ in zip(part[:5], whole[:5], strict=True):
         assert np.array_equal(own, all_[3:7])
 
 
 def test_more_samples_rename_nothing(tokenizer: Any, whole: TokenizedCorpus) -> None:
-    few = tokenize_corpus(DOCUMENTS, tokenizer, WIDTH, 5)
+    few = tokenize_corpus(DOCUMENTS, tokenizer, Packing(WIDTH), 5)
     for own, all_ in zip(few[:5], whole[:5], strict=True):
         assert np.array_equal(own, all_[:5])
 
@@ -114,7 +110,7 @@ def test_too_few_samples_name_both_numbers(tokenizer: Any, ids: list[list[int]])
     total = sample_count(ids)
     message = rf"holds {total} samples of 9 positions, but {total + 3} are asked for .start_sample 2 \+ "
     with pytest.raises(CorpusError, match=message):
-        tokenize_corpus(DOCUMENTS, tokenizer, WIDTH, total + 1, start_sample=2)
+        tokenize_corpus(DOCUMENTS, tokenizer, Packing(WIDTH), total + 1, start_sample=2)
 
 
 def test_documents_that_are_not_needed_are_not_read(tokenizer: Any) -> None:
@@ -123,106 +119,111 @@ def test_documents_that_are_not_needed_are_not_read(tokenizer: Any) -> None:
             assert number < 200, "read far too much"
             yield str(number), "some text"
 
-    assert len(tokenize_corpus(endless(), tokenizer, WIDTH, 70).token_ids) == 70
+    assert len(tokenize_corpus(endless(), tokenizer, Packing(WIDTH), 70).token_ids) == 70
 
 
 def test_progress_counts_the_samples(tokenizer: Any) -> None:
     seen: list[int] = []
-    tokenize_corpus(DOCUMENTS, tokenizer, WIDTH, 5, start_sample=1, on_samples=seen.append)
+    tokenize_corpus(DOCUMENTS, tokenizer, Packing(WIDTH), 5, start_sample=1, on_samples=seen.append)
     assert sum(seen) == 5
 
 
 def test_no_room_for_text_is_an_error(tokenizer: Any) -> None:
     with pytest.raises(CorpusError, match="max_length 1 leaves no room for text after the BOS token"):
-        tokenize_corpus(DOCUMENTS, tokenizer, 1, 1)
+        tokenize_corpus(DOCUMENTS, tokenizer, Packing(1), 1)
 
 
 def test_bos_of_a_tokenizer_without_one_is_an_error(llama: str) -> None:
     bare = AutoTokenizer.from_pretrained(llama)
     bare.bos_token = None
     with pytest.raises(CorpusError, match="prepend_bos is set, but the tokenizer has no BOS token"):
-        tokenize_corpus(DOCUMENTS, bare, WIDTH, 1, prepend_bos=True)
-    assert not tokenize_corpus(DOCUMENTS, bare, WIDTH, 1).special_tokens_mask.any()
+        tokenize_corpus(DOCUMENTS, bare, Packing(WIDTH, prepend_bos=True), 1)
+    assert not tokenize_corpus(DOCUMENTS, bare, Packing(WIDTH), 1).special_tokens_mask.any()
 
 
-# Tokens for people
+# Concatenated documents
 
 
-def display(tokenizer: Any, text: str) -> list[str]:
-    return display_tokens(tokenizer)(tokenizer(text, add_special_tokens=False)["input_ids"])
+def test_concatenated_samples_are_full_and_hold_every_token(tokenizer: Any, ids: list[list[int]]) -> None:
+    packing = Packing(WIDTH, "concatenated", sequence_separator_token="none", prepend_bos=False)
+    tokens = [token for own in ids for token in own]
+    count = -(-len(tokens) // WIDTH)
+    corpus = tokenize_corpus(DOCUMENTS, tokenizer, packing, count)
+    assert corpus.token_ids[corpus.attention_mask].tolist() == tokens
+    assert corpus.attention_mask[:-1].all()
+    assert corpus.attention_mask[-1].tolist() == [index < len(tokens) % WIDTH for index in range(WIDTH)]
 
 
-@pytest.mark.parametrize("text", list(TEXTS.values()))
-def test_there_is_one_display_string_for_each_id(tokenizer: Any, text: str) -> None:
-    assert len(display(tokenizer, text)) == len(tokenizer(text, add_special_tokens=False)["input_ids"])
+def test_separators_are_special_and_text_is_not(tokenizer: Any) -> None:
+    corpus = tokenize_corpus([("a", "x"), ("b", "y")], tokenizer, Packing(8, "concatenated"), 1)
+    end = tokenizer.eos_token_id
+    assert (corpus.token_ids[0, :4] == end).tolist() == [True, False, True, False]
+    assert corpus.special_tokens_mask[0].tolist() == [True, False, True] + [False] * 5
+    assert corpus.attention_mask[0].tolist() == [True] * 4 + [False] * 4
 
 
-def test_plain_text_displays_as_itself(tokenizer: Any) -> None:
-    assert "".join(display(tokenizer, TEXTS["first.txt"])) == TEXTS["first.txt"]
-    assert display(tokenizer, "\n\t") == ["\n", "\t"]
+def test_a_separator_that_the_tokenizer_lacks_is_named(llama: str) -> None:
+    bare = AutoTokenizer.from_pretrained(llama)
+    bare.bos_token = None
+    tokenize_corpus(DOCUMENTS, bare, Packing(WIDTH, "concatenated"), 1)  # by its EOS token
+    with pytest.raises(CorpusError, match="sequence_separator_token is 'bos', but the tokenizer has no BOS token"):
+        tokenize_corpus(DOCUMENTS, bare, Packing(WIDTH, "concatenated", sequence_separator_token="bos"), 1)
+    bare.eos_token = None
+    with pytest.raises(CorpusError, match="has no BOS or EOS token: choose another, or none"):
+        tokenize_corpus(DOCUMENTS, bare, Packing(WIDTH, "concatenated"), 1)
 
 
-def test_pieces_of_an_emoji_show_their_bytes(tokenizer: Any) -> None:
-    assert "".join(display(tokenizer, "\N{FOX FACE}")) == r"\xf0\x9f\xa6\x8a"
+# Duplicates
 
 
-@pytest.mark.parametrize(("text", "shown"), [("\0", r"\x00"), ("\x1b", r"\x1b"), ("\x7f", r"\x7f")])
-def test_control_characters_are_escaped(tokenizer: Any, text: str, shown: str) -> None:
-    assert display(tokenizer, text) == [shown]
+def test_a_sample_that_was_there_already_is_dropped_and_the_first_stays(tokenizer: Any) -> None:
+    documents: list[Document] = [("a", "the dog"), ("b", "the fox"), ("c", "the dog"), ("d", "the end")]
+    corpus = tokenize_corpus(documents, tokenizer, Packing(WIDTH, drop_duplicates=True), 3)
+    assert [corpus.document_ids[number] for number in corpus.document_numbers] == ["a", "b", "d"]
+    later = tokenize_corpus(documents, tokenizer, Packing(WIDTH, drop_duplicates=True), 1, start_sample=2)
+    assert np.array_equal(later.token_ids, corpus.token_ids[2:])
 
 
-def test_a_sentencepiece_word_keeps_its_space() -> None:
-    pieces = Tokenizer(models.WordLevel({"\N{LOWER ONE EIGHTH BLOCK}the": 0, "re": 1}, "re"))
-    pieces.decoder = decoders.Metaspace()
-    assert display_tokens(PreTrainedTokenizerFast(tokenizer_object=pieces))([0, 1]) == [" the", "re"]
+def test_too_few_distinct_samples_are_counted_as_such(tokenizer: Any) -> None:
+    documents: list[Document] = [(str(number), "the dog") for number in range(5)]
+    with pytest.raises(CorpusError, match="holds 1 distinct samples of 9 positions, but 2 are asked for"):
+        tokenize_corpus(documents, tokenizer, Packing(WIDTH, drop_duplicates=True), 2)
 
 
-def test_special_tokens_display_as_their_names(tokenizer: Any) -> None:
-    assert display_tokens(tokenizer)([tokenizer.eos_token_id]) == ["<|endoftext|>"]
+# Documents that are tokens already
 
 
-def test_every_token_of_the_vocabulary_is_text_that_a_database_takes(tokenizer: Any) -> None:
-    shown = display_tokens(tokenizer)(list(range(len(tokenizer))))
-    assert all(text and "\0" not in text and text.encode("utf-8") for text in shown)
-    assert not [text for text in shown if "\N{REPLACEMENT CHARACTER}" in text]
+def tokens(*ids: int) -> np.ndarray:
+    return np.array(ids, dtype=np.int64)
 
 
-# Documents
+def test_tokens_are_cut_as_text_is_and_need_no_tokenizer() -> None:
+    corpus = tokenize_corpus([("a", tokens(5, 6, 0, 0)), ("b", tokens(7))], None, Packing(3), 3)
+    assert corpus.token_ids.tolist() == [[5, 6, 0], [0, 0, 0], [7, 0, 0]]
+    assert corpus.attention_mask.sum(axis=1).tolist() == [3, 1, 1]  # token 0 counts as a token, padding does not
+    assert not corpus.special_tokens_mask.any()
 
 
-def test_a_folders_files_come_sorted_and_named_by_their_path(tmp_path: Path) -> None:
-    (tmp_path / "b").mkdir()
-    for name in ("z.txt", "b/a.txt", "b/c.md"):
-        (tmp_path / name).write_text(name)
-    assert list(text_documents(str(tmp_path))) == [(name, name) for name in ("b/a.txt", "b/c.md", "z.txt")]
+def test_special_tokens_among_them_are_known_by_the_tokenizer(tokenizer: Any) -> None:
+    end = tokenizer.eos_token_id
+    corpus = tokenize_corpus([("a", tokens(5, end, 6))], tokenizer, Packing(4, prepend_bos=False), 1)
+    assert corpus.special_tokens_mask.tolist() == [[False, True, False, False]]
 
 
-def test_a_file_and_a_glob_are_sources_too(tmp_path: Path) -> None:
-    for name in ("b.txt", "a.txt", "c.md"):
-        (tmp_path / name).write_text(name)
-    assert list(text_documents(str(tmp_path / "c.md"))) == [("c.md", "c.md")]
-    assert [name for name, _ in text_documents(str(tmp_path / "*.txt"))] == ["a.txt", "b.txt"]
+@pytest.mark.parametrize("packing", ["documents", "concatenated"])
+def test_a_bos_of_their_own_is_not_doubled(tokenizer: Any, packing: Any) -> None:
+    bos = tokenizer.bos_token_id
+    corpus = tokenize_corpus([("a", tokens(bos, 5, 6, 7))], tokenizer, Packing(3, packing, prepend_bos=True), 2)
+    assert corpus.token_ids[corpus.attention_mask].tolist() == [bos, 5, 6, bos, 7]
 
 
-def test_a_folder_with_glob_characters_in_its_name_is_read(tmp_path: Path) -> None:
-    folder = tmp_path / "corpus [v1]"
-    folder.mkdir()
-    (folder / "a.txt").write_text("text")
-    assert list(text_documents(str(folder))) == [("a.txt", "text")]
+@pytest.mark.parametrize(("own", "wrong"), [((3, 100), 100), ((3, -1), -1)], ids=str)
+def test_tokens_outside_the_models_vocabulary_are_named(own: tuple[int, ...], wrong: int) -> None:
+    documents: list[Document] = [("good", tokens(99)), ("bad", tokens(*own))]
+    with pytest.raises(CorpusError, match=f"document 'bad' holds token {wrong}: the model's vocabulary is 0 to 99"):
+        tokenize_corpus(documents, None, Packing(4), 2, vocabulary_size=100)
 
 
-def test_a_source_that_matches_nothing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match=r"corpus source '.*nothing' matches no file"):
-        list(text_documents(str(tmp_path / "nothing")))
-
-
-def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:
-    (tmp_path / "image.png").write_bytes(b"\x89PNG\xff")
-    with pytest.raises(CorpusError, match=r"image\.png is not UTF-8 text"):
-        list(text_documents(str(tmp_path)))
-
-
-def test_the_standard_library_is_a_corpus() -> None:
-    name, text = next(standard_library_documents())
-    assert name.endswith(".py")
-    assert isinstance(text, str)
+def test_text_without_a_tokenizer_is_an_error() -> None:
+    with pytest.raises(CorpusError, match="the model has no tokenizer: give token_column"):
+        tokenize_corpus([("a", "text")], None, Packing(4), 1)

@@ -1,0 +1,53 @@
+"""What every corpus source gives: documents, in an order that stays."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+Document = tuple[str, str | np.ndarray]
+"""(document id, text or int64 token ids)"""
+
+Item = TypeVar("Item")
+
+
+class CorpusError(ValueError):
+    """A corpus that cannot be read or does not hold enough samples; the message says what to change."""
+
+
+class Source(Protocol):
+    """A corpus source that was found."""
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The local files that documents are read from, in order; empty for a hub data set."""
+        ...
+
+    def documents(self) -> Iterator[Document]:
+        """Every document, each time in the same order; holds few of them at a time. Raises CorpusError."""
+        ...
+
+
+def document_order(count: int, seed: int | None) -> np.ndarray:
+    """int64 [count]: a permutation of the documents, ascending without a seed.
+
+    Documents are sorted by the raw 64-bit numbers of PCG64, which NumPy promises to keep (NEP 19), unlike the
+    permutations that it draws.
+    """
+    if seed is None:
+        return np.arange(count)
+    return np.argsort(np.random.PCG64(seed).random_raw(count), kind="stable")
+
+
+def relative_names(files: Sequence[Path], folder: Path) -> list[str]:
+    """Posix paths relative to ``folder``; a file elsewhere keeps its path."""
+    return [path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path) for path in files]
+
+
+def batched(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
+    """Groups of ``size``, the last one smaller."""
+    iterator = iter(items)
+    while batch := tuple(islice(iterator, size)):
+        yield batch

@@ -1,0 +1,164 @@
+"""Data sets of the library ``datasets`` as a corpus: saved by ``save_to_disk``, or of the Hugging Face hub."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from extraction_assets.engine.corpora.columns import Columns, table_documents
+from extraction_assets.engine.corpora.documents import CorpusError, Document, document_order
+
+SHUFFLE_BUFFER = 10_000
+"""Documents among which a streamed data set is shuffled."""
+
+_BATCH_ROWS = 1024
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class SavedDataset:
+    """A folder that ``Dataset.save_to_disk`` or ``DatasetDict.save_to_disk`` wrote, with its Arrow files mapped into
+    memory. A document's id is by default the number of its row."""
+
+    def __init__(self, folder: Path, split: str | None, columns: Columns, shuffle_seed: int | None = None) -> None:
+        _library(f"corpus source {folder} is a data set that save_to_disk wrote")
+        self._folder = _split_folder(folder, split)
+        self._columns, self._seed = columns, shuffle_seed
+        state = json.loads((self._folder / "state.json").read_text("utf-8"))
+        self.files = [self._folder / file["filename"] for file in state["_data_files"]]
+        missing = [file for file in self.files if not file.is_file()]
+        if missing:
+            raise CorpusError(f"corpus source {folder} lacks {missing[0]}")
+
+    def documents(self) -> Iterator[Document]:
+        library = _library(f"corpus source {self._folder}")
+        try:
+            dataset = library.load_from_disk(str(self._folder))
+        except (OSError, ValueError) as error:  # Arrow's errors are among the latter
+            raise CorpusError(f"corpus source {self._folder} cannot be read ({error})") from error
+        yield from _mapped_documents(dataset, self._columns, self._seed, str(self._folder))
+
+
+class HubDataset:
+    """A split of a data set of the Hugging Face hub; a document's id is by default the number of its row.
+
+    ``streaming`` reads it over the network; then ``shuffle_seed`` shuffles as ``datasets`` does, within a buffer and by
+    file, and a document's number is that in the shuffled order.
+    """
+
+    def __init__(
+        self,
+        repository: str,
+        columns: Columns,
+        *,
+        revision: str | None = None,
+        configuration: str | None = None,
+        split: str | None = None,
+        streaming: bool = False,
+        shuffle_seed: int | None = None,
+    ) -> None:
+        self.files: list[Path] = []
+        self._what = f"corpus source {repository!r} is neither a file nor a folder here, so it is a data set of the hub"
+        _library(self._what)
+        self._repository, self._columns, self._revision = repository, columns, revision
+        self._configuration, self._split = configuration, split or "train"
+        self._streaming, self._seed = streaming, shuffle_seed
+
+    @cached_property
+    def version(self) -> str:
+        """The commit that ``revision`` names now.
+
+        The revision itself where it is a full commit hash, which needs no network; else what the hub says, or, where it
+        cannot be reached, what it said when the data set was last put into the cache of ``datasets``.
+        """
+        if self._revision is not None and _COMMIT.fullmatch(self._revision):
+            return self._revision
+        library = _library(self._what)
+        try:
+            builder = library.load_dataset_builder(self._repository, self._configuration, revision=self._revision)
+        except Exception as error:
+            raise self._refused(error) from error
+        return str(builder.hash)
+
+    def documents(self) -> Iterator[Document]:
+        library = _library(self._what)
+        # The commit that was found: the branch may move meanwhile.
+        revision = self.version if _COMMIT.fullmatch(self.version) else self._revision
+        try:
+            dataset = library.load_dataset(
+                self._repository,
+                self._configuration,
+                split=self._split,
+                revision=revision,
+                streaming=self._streaming,
+            )
+        except Exception as error:
+            raise self._refused(error) from error
+        where = f"data set {self._repository!r}, split {self._split!r}"
+        if self._streaming:
+            yield from self._streamed(dataset, where)
+        else:
+            yield from _mapped_documents(dataset, self._columns, self._seed, where)
+
+    def _streamed(self, dataset: Any, where: str) -> Iterator[Document]:
+        if dataset.column_names is not None:  # else the first documents tell
+            self._columns.check(dataset.column_names, where)
+            dataset = dataset.select_columns(self._columns.names)
+        if self._seed is not None:
+            dataset = dataset.shuffle(seed=self._seed, buffer_size=SHUFFLE_BUFFER)
+        tables = dataset.with_format("arrow").iter(batch_size=_BATCH_ROWS)
+        yield from _tables_documents(tables, self._columns, where)
+
+    def _refused(self, error: Exception) -> Exception:
+        """The hub's own words: what cannot be loaded there has too many kinds to tell them apart. Only an absent
+        network is known to pass."""
+        kind = ConnectionError if isinstance(error, ConnectionError) else CorpusError
+        return kind(f"{self._what}, and that cannot be loaded: {error}")
+
+
+def _library(what: str) -> ModuleType:
+    """The library ``datasets``, an optional one."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise CorpusError(
+            f"{what}; reading it needs the library datasets: pip install 'extraction-assets[datasets]'"
+        ) from error
+    library: ModuleType = datasets
+    return library
+
+
+def _split_folder(folder: Path, split: str | None) -> Path:
+    """The folder of a split: of the one asked for, of ``train``, or of the only one."""
+    described = folder / "dataset_dict.json"
+    if not described.is_file():
+        if split is not None:
+            raise CorpusError(f"corpus.split is {split!r}, but {folder} holds one data set without splits")
+        return folder
+    splits = json.loads(described.read_text("utf-8"))["splits"]
+    wanted = split or ("train" if "train" in splits or len(splits) != 1 else splits[0])
+    if wanted not in splits:
+        raise CorpusError(f"{folder} has no split {wanted!r}; it has {', '.join(map(repr, splits))}: set corpus.split")
+    return folder / wanted
+
+
+def _mapped_documents(dataset: Any, columns: Columns, seed: int | None, where: str) -> Iterator[Document]:
+    """Documents of a data set that can be read in any order."""
+    columns.check(dataset.column_names, where)
+    dataset = dataset.select_columns(columns.names).with_format("arrow")
+    order = document_order(len(dataset), seed)
+    for first in range(0, len(dataset), _BATCH_ROWS):
+        last = min(first + _BATCH_ROWS, len(dataset))
+        rows = order[first:last].tolist()
+        table = dataset[first:last] if seed is None else dataset[rows]
+        yield from table_documents(table, columns, rows, "", where)
+
+
+def _tables_documents(tables: Iterable[Any], columns: Columns, where: str) -> Iterator[Document]:
+    first = 0
+    for table in tables:
+        columns.check(table.column_names, where)
+        yield from table_documents(table, columns, range(first, first + len(table)), "", where)
+        first += len(table)

@@ -1,0 +1,80 @@
+"""Tokens of documents -> samples of at most ``max_length`` tokens."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from extraction_assets.engine.corpora.documents import CorpusError
+
+
+class PackedSample(NamedTuple):
+    """One sample, without padding."""
+
+    token_ids: np.ndarray
+    """int64 [t], t at most ``max_length``."""
+    document: int
+    """Number of the document that its first token of text is of."""
+    first_token: int
+    """Index of that token inside its document's tokens."""
+
+
+def pack_documents(documents: Iterable[np.ndarray], max_length: int, bos: int | None) -> Iterator[PackedSample]:
+    """Samples that never span two documents; a longer document is cut into several, its tail is kept."""
+    prefix = _prefix(bos)
+    width = _text_width(max_length, len(prefix))
+    for number, ids in enumerate(documents):
+        for first in range(0, len(ids), width):
+            yield PackedSample(np.concatenate([prefix, ids[first : first + width]]), number, first)
+
+
+def pack_concatenated(
+    documents: Iterable[np.ndarray], max_length: int, bos: int | None, separator: int | None
+) -> Iterator[PackedSample]:
+    """Samples of documents joined with ``separator`` between them; all but the last are full.
+
+    The rules are those of SAELens's ``concat_and_batch_sequences``: BOS begins a sample unless its text begins with BOS
+    itself; a separator stands before every document that is added to a sample that has text already, unless
+    the document begins with it. So there is none between documents that end and begin with a sample.
+    """
+    _text_width(max_length, len(_prefix(bos)))
+    sample: list[np.ndarray] = []
+    filled, origin = 0, (0, 0)
+    for number, ids in enumerate(documents):
+        first = 0
+        while first < len(ids):
+            own = bos if not filled else separator if first == 0 else None
+            if not filled:
+                origin = (number, first)
+            if own is not None and ids[first] != own:
+                sample.append(_prefix(own))
+                filled += 1
+            part = ids[first : first + max_length - filled]
+            sample.append(part)
+            filled, first = filled + len(part), first + len(part)
+            if filled == max_length:
+                yield PackedSample(np.concatenate(sample), *origin)
+                sample, filled = [], 0
+    if filled:
+        yield PackedSample(np.concatenate(sample), *origin)
+
+
+def distinct_samples(samples: Iterable[PackedSample]) -> Iterator[PackedSample]:
+    """Samples whose tokens no earlier one has. Holds 16 bytes of hash for each."""
+    seen: set[bytes] = set()
+    for sample in samples:
+        digest = hashlib.blake2b(sample.token_ids.tobytes(), digest_size=16).digest()
+        if digest not in seen:
+            seen.add(digest)
+            yield sample
+
+
+def _prefix(token: int | None) -> np.ndarray:
+    return np.array([] if token is None else [token], dtype=np.int64)
+
+
+def _text_width(max_length: int, prefix: int) -> int:
+    if max_length <= prefix:
+        raise CorpusError(f"max_length {max_length} leaves no room for text after the BOS token")
+    return max_length - prefix

@@ -1,0 +1,87 @@
+"""Documents -> tokens."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from extraction_assets.engine.corpora.documents import CorpusError, Document, batched
+
+_BATCH_DOCUMENTS = 64
+
+SeparatorToken = Literal["auto", "bos", "eos", "sep", "none"]
+
+
+class TokenizedDocument(NamedTuple):
+    """A document's tokens, without any that the tokenizer would add."""
+
+    document_id: str
+    token_ids: np.ndarray
+    """int64 [t]"""
+
+
+def tokenized(
+    documents: Iterable[Document],
+    tokenizer: Any | None,
+    vocabulary_size: int | None = None,
+    drop_leading: int | None = None,
+) -> Iterator[TokenizedDocument]:
+    """Tokens of each document, 64 at a time; documents that are tokens already are only checked.
+
+    Of the latter, a first token ``drop_leading`` is left out: the BOS token, where samples get one of their own.
+    A fast tokenizer tokenizes in its own pool of threads, a slow one (pure Python) in this thread.
+    Raises CorpusError for a text without a tokenizer, and for a token that is none of the model's ``vocabulary_size``.
+    """
+    for batch in batched(documents, _BATCH_DOCUMENTS):
+        texts = [text for _, text in batch if isinstance(text, str)]
+        ids = iter(_token_ids(texts, tokenizer))
+        for name, text in batch:
+            own = next(ids) if isinstance(text, str) else _without_leading(text, drop_leading)
+            _check_vocabulary(name, own, vocabulary_size)
+            yield TokenizedDocument(name, own)
+
+
+def _token_ids(texts: list[str], tokenizer: Any | None) -> list[np.ndarray]:
+    if not texts:
+        return []
+    if tokenizer is None:
+        raise CorpusError("the corpus is text, but the model has no tokenizer: give token_column, or its tokenizer")
+    encoded = tokenizer(texts, add_special_tokens=False, verbose=False, return_attention_mask=False)
+    return [np.asarray(ids, dtype=np.int64) for ids in encoded["input_ids"]]
+
+
+def _without_leading(ids: np.ndarray, token: int | None) -> np.ndarray:
+    return ids[1:] if token is not None and len(ids) and ids[0] == token else ids
+
+
+def _check_vocabulary(name: str, ids: np.ndarray, vocabulary_size: int | None) -> None:
+    if not len(ids):
+        return
+    least, most = int(ids.min()), int(ids.max())
+    if least < 0 or (vocabulary_size is not None and most >= vocabulary_size):
+        known = "" if vocabulary_size is None else f": the model's vocabulary is 0 to {vocabulary_size - 1}"
+        raise CorpusError(
+            f"document {name!r} holds token {least if least < 0 else most}{known}; its tokens are of another tokenizer"
+        )
+
+
+def bos_token(tokenizer: Any | None, prepend_bos: bool | None) -> int | None:
+    """The id of the BOS token that samples begin with; None for none."""
+    bos = None if tokenizer is None else tokenizer.bos_token_id
+    if prepend_bos and bos is None:
+        raise CorpusError("prepend_bos is set, but the tokenizer has no BOS token")
+    return None if prepend_bos is False else bos
+
+
+def separator_token(tokenizer: Any | None, choice: SeparatorToken) -> int | None:
+    """The id of the token between joined documents; None for none."""
+    if choice == "none":
+        return None
+    for name in ("bos", "eos") if choice == "auto" else (choice,):
+        found: int | None = None if tokenizer is None else getattr(tokenizer, f"{name}_token_id")
+        if found is not None:
+            return found
+    wanted = "BOS or EOS" if choice == "auto" else choice.upper()
+    raise CorpusError(
+        f"sequence_separator_token is {choice!r}, but the tokenizer has no {wanted} token: choose another, or none"
+    )
