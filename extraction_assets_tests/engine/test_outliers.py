@@ -44,8 +44,9 @@ def test_a_norm_at_the_threshold_is_none() -> None:
 
 def test_the_median_is_that_of_counted_positions_and_others_are_no_outliers() -> None:
     counted = torch.tensor([[False, False, True, True, True]])
-    found = outlier_positions(norms([900.0, 900.0, 1.0, 1.0, 30.0]), counted, 10)
-    assert found.tolist() == [[False, False, False, False, True]]
+    for others in (900.0, 0.01):
+        found = outlier_positions(norms([others, others, 1.0, 1.0, 30.0]), counted, 10)
+        assert found.tolist() == [[False, False, False, False, True]]
 
 
 def test_each_sample_has_its_own_median() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from extraction_assets.engine.corpora import parquet
 from extraction_assets.engine.corpora.documents import CorpusError, document_order
 from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.settings import STANDARD_LIBRARY, CorpusSettings
@@ -160,6 +161,17 @@ def test_a_compressed_file_cannot_be_shuffled(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "a.jsonl.gz", ROWS)
     with pytest.raises(CorpusError, match=r"a\.jsonl\.gz cannot be read in another order, because it is compressed"):
         documents(source, shuffle_seed=7)
+
+
+def test_rows_keep_their_numbers_in_whatever_groups_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_BATCH_ROWS", "_SHUFFLED_ROWS"):
+        monkeypatch.setattr(parquet, name, 4)
+    source = write_parquet(tmp_path / "a.parquet", ROWS)
+    plain = [(f"a.parquet:{number}", text) for number, text in enumerate(TEXTS)]
+    assert documents(source) == plain
+    assert documents(source, shuffle_seed=7) == [plain[index] for index in ORDER_OF_SEED_7]
 
 
 # Broken files
