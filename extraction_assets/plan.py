@@ -4,8 +4,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from extraction_assets.engine.corpora.documents import CorpusError
 from extraction_assets.engine import language_model
+from extraction_assets.engine.corpora.documents import CorpusError
 from extraction_assets.engine.language_model import checkpoint_files, resolve_checkpoint
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.settings import ExtractionSettings
