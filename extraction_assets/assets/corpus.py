@@ -177,7 +177,8 @@ def _vocabulary_size(settings: ExtractionSettings) -> int | None:
     from transformers import AutoConfig
 
     model = settings.language_model
-    config = AutoConfig.from_pretrained(resolve_checkpoint(model.path, revision=model.revision)).get_text_config()
+    folder = resolve_checkpoint(model.path, revision=model.revision)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=model.trust_remote_code).get_text_config()
     size = getattr(config, "vocab_size", None)
     return size if isinstance(size, int) and size > 0 else None
 
