@@ -165,7 +165,20 @@ class SaeSettings(Settings):
     """Branch, tag or commit of a hub SAE."""
     minimum_variance_explained: float = 0.5
     """A chunk fails where the SAE explains a smaller fraction of the variance of the activations: a wrong layer,
-    hook or normalization."""
+    hook or normalization. A run looks at one batch first, so that most such mistakes cost no chunk."""
+    maximum_l0: float | None = None
+    """A run stops before its first chunk where more features than this fire on a token of one batch, on average (mean
+    L0), or none does; by default half of the features. Chunks that break it later are marked, but stored."""
+    maximum_bos_share: float = 0.5
+    """A run stops before its first chunk where a larger share of the features of one batch are strongest at a sample's
+    first or at a special token, unless most counted positions are such; 1 lets all pass. Chunks that break it later are
+    marked, but stored."""
+
+    _limits_are_not_negative = _at_least(0, "maximum_l0", "maximum_bos_share")
+
+    def l0_limit(self, latent_dim: int) -> float:
+        """``maximum_l0``, or half of ``latent_dim`` features."""
+        return latent_dim / 2 if self.maximum_l0 is None else self.maximum_l0
 
 
 class KeepSettings(Settings):

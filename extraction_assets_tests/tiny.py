@@ -88,6 +88,24 @@ def make_sae(
     return folder
 
 
+def make_faithful_sae(folder: Path, *, hook: str | None = None) -> Path:
+    """An SAE that gives back any activations: a feature for each direction and its opposite, and as many dead ones."""
+    folder.mkdir(parents=True)
+    both = torch.cat([torch.eye(D_MODEL), -torch.eye(D_MODEL)])  # [2 D, D]
+    dead = torch.zeros(2 * D_MODEL, D_MODEL)
+    tensors = {
+        "W_enc": torch.cat([both, dead]).t().contiguous(),
+        "W_dec": torch.cat([both, dead]),
+        "b_enc": torch.zeros(4 * D_MODEL),
+        "b_dec": torch.zeros(D_MODEL),
+    }
+    save_file(tensors, folder / "sae_weights.safetensors")
+    metadata = {} if hook is None else {"hook_name": hook}
+    settings = {"architecture": "standard", "d_in": D_MODEL, "d_sae": 4 * D_MODEL, "apply_b_dec_to_input": False}
+    (folder / "cfg.json").write_text(json.dumps({**settings, "metadata": metadata}))
+    return folder
+
+
 def make_settings(folder: Path, **changes: object) -> ExtractionSettings:
     """An extraction of the tiny things, made under ``folder``: two SAEs at two hooks, 23 samples in chunks of 8."""
     if not (folder / "model").exists():

@@ -14,12 +14,14 @@ import torch
 from extraction_assets.assets.chunk_writer import Computed, Finished, Target, Used, Written, chunk_targets, finish_chunk
 from extraction_assets.assets.lineage import Lineage
 from extraction_assets.assets.progress import Progress, progress
+from extraction_assets.assets.recorded_checks import chunk_evaluation
+from extraction_assets.assets.run_start import examine_start
 from extraction_assets.engine.batching import AdaptiveBatch
 from extraction_assets.engine.forward import ForwardOutOfMemoryError, HookReader, forward_pass, stored_activations
 from extraction_assets.engine.gpu_pass import PROBE_SAMPLES, chunk_steps, numerics_record
 from extraction_assets.engine.language_model import LanguageModel, load_language_model, resolve_checkpoint
 from extraction_assets.engine.pass_context import PassSettings
-from extraction_assets.engine.preflight import check_combination
+from extraction_assets.engine.preflight import check_combination, refuse_unknown_tokens
 from extraction_assets.engine.sae import SAE
 from extraction_assets.engine.sae_pass import SaeTask
 from extraction_assets.engine.shapes import Samples
@@ -48,7 +50,7 @@ class ChunkRun:
         lineage: Lineage,
         logger: logging.Logger,
     ) -> None:
-        self.plan, self.gpu, self.device, self._lineage, self._logger = plan, gpu, device, lineage, logger
+        self.plan, self.gpu, self.device, self._lineage, self.logger = plan, gpu, device, lineage, logger
         self._targets = [target for target in chunk_targets(plan.settings) if target.key in selected]
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chunk-writer")
         self._pending: _Pending | None = None
@@ -73,9 +75,11 @@ class ChunkRun:
         With ``reuse`` (a retry, a run of the missing), what of a chunk is on disk is not computed again: its events are
         recorded anew, because a partition without one counts as failed.
         """
-        with progress("chunks", sum(map(self._num_samples, keys)), "samples", self._logger) as update:
+        with progress("chunks", sum(map(self._num_samples, keys)), "samples", self.logger) as update:
             try:
                 lacking = yield from self._lacking(keys, update, reuse=reuse)
+                if lacking:
+                    examine_start(self, lacking)
                 for key, targets in lacking.items():
                     yield from self._events_of(key, targets, update)
                 yield from self._durable()
@@ -168,18 +172,14 @@ class ChunkRun:
     def model(self) -> LanguageModel:
         """The language model on the device."""
         settings = self.plan.settings.language_model
-        self._logger.info("loading %s on %s", settings.path, self.device)
-        model = load_language_model(
+        self.logger.info("loading %s on %s", settings.path, self.device)
+        return load_language_model(
             self._model_path,
             self._hooks,
             device=self.device,
             dtype=settings.dtype,
             trust_remote_code=settings.trust_remote_code,
         )
-        if self.gpu.compile_model:
-            self._logger.info("the first forward pass compiles the model's blocks")
-            model.compile_blocks()
-        return model
 
     @property
     def _hooks(self) -> list[str]:
@@ -193,7 +193,7 @@ class ChunkRun:
         """Samples to reduce at once; asked for once models are on the device."""
         settings = self.plan.settings
         latent_dim = max((sae.latent_dim for sae in self.saes.values()), default=1)
-        return self.gpu.vectorization_batch(self.device, latent_dim, settings.corpus.max_length, self._logger)
+        return self.gpu.vectorization_batch(self.device, latent_dim, settings.corpus.max_length, self.logger)
 
     @cached_property
     def _model_path(self) -> str:
@@ -203,7 +203,7 @@ class ChunkRun:
     @cached_property
     def forward_batch(self) -> AdaptiveBatch:
         """Samples of one forward pass."""
-        return AdaptiveBatch(self.gpu.batch_size, self._logger)
+        return AdaptiveBatch(self.gpu.batch_size, self.logger)
 
     def _compute(self, key: str, targets: list[Target], begin: Callable[[], None]) -> Generator[int, None, Computed]:
         """Yields the number of samples of each group that is done; calls ``begin`` once model and SAEs are loaded.
@@ -281,6 +281,10 @@ class ChunkRun:
             stored, record = read_activations(path, self.plan.activations_fingerprint(key))
             own = {hook: stored[hook] for hook in self._hooks}
             return stored_activations(own, self.device), str(next(iter(own.values())).dtype), record
+        refuse_unknown_tokens(samples, self.model)
+        if self.gpu.compile_model and not self.model.compiled:  # only now, since the early checks read more hooks
+            self.logger.info("the first forward pass compiles the model's blocks")
+            self.model.compile_blocks()
         return forward_pass(self.model, samples, settings.batch_size), str(self.model.dtype), None
 
     def _materialization(self, key: str, written: Written) -> dg.AssetMaterialization:
@@ -300,8 +304,7 @@ class ChunkRun:
             yield self._materialization(key, Written(target, metadata))
             if target.asset == "top_k_table":
                 for name, passed in read_record(path)["checks"].items():
-                    evaluation = dg.AssetCheckEvaluation(target.key, name, passed, blocking=True, partition=key)
-                    yield self._lineage.targeted(evaluation)
+                    yield self._lineage.targeted(chunk_evaluation(target.key, name, key, passed))
 
 
 class _Pending(NamedTuple):

@@ -9,23 +9,25 @@ from typing import Any, NamedTuple
 
 import dagster as dg
 
+from extraction_assets.assets.early_checks import first_or_special
 from extraction_assets.assets.keys import activations_key, sae_key
+from extraction_assets.assets.recorded_checks import (
+    BOS_DOES_NOT_DOMINATE,
+    IS_SPARSE,
+    MATCHES_LEGACY,
+    RECONSTRUCTS,
+    chunk_evaluation,
+)
 from extraction_assets.engine.gpu_pass import ChunkResult, UnfinishedChunk
 from extraction_assets.engine.legacy import LegacyComparison, compare_with_legacy
 from extraction_assets.engine.sae_pass import SaeResult
-from extraction_assets.engine.shapes import Samples
+from extraction_assets.engine.sanity import bos_dominates, bos_share, is_sparse
+from extraction_assets.engine.shapes import FeatureStatistics, Samples
 from extraction_assets.plan import ExtractionPlan
 from extraction_assets.resources.utilization import Utilization
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_files import Record, write_activations, write_features, write_table
 from extraction_assets.stores.chunk_store import ChunkAsset, chunk_assets
-
-MATCHES_LEGACY = "vectorized_matches_legacy"
-RECONSTRUCTS = "sae_reconstructs_activations"
-CHUNK_CHECKS = {
-    MATCHES_LEGACY: "The sequential legacy loop, run again on a seeded part of the chunk, finds the same examples.",
-    RECONSTRUCTS: "The SAE explains enough of the activations' variance: it is read at the right layer and hook.",
-}
 
 _WRITERS = 4
 
@@ -91,8 +93,8 @@ class Finished(NamedTuple):
     evaluations: list[dg.AssetCheckEvaluation]
 
     def refuse(self) -> None:
-        """Fails the run where a check failed; then nothing of the chunk has been stored."""
-        failed = [evaluation for evaluation in self.evaluations if not evaluation.passed]
+        """Fails the run where a check failed that has to pass; then nothing of the chunk has been stored."""
+        failed = [one for one in self.evaluations if one.blocking and not one.passed]
         if failed:
             first = failed[0]
             raise dg.Failure(
@@ -105,10 +107,10 @@ class Finished(NamedTuple):
 def finish_chunk(plan: ExtractionPlan, computed: Computed) -> Finished:
     """Waits for a chunk's results, checks them and writes the files that were asked for.
 
-    The tables come last: where they are, all is. Nothing is written where a check fails.
+    The tables come last: where they are, all is. Nothing is written where a check fails that has to pass.
     """
     outcome = _Outcome(plan, computed)
-    if not all(evaluation.passed for evaluation in outcome.evaluations):
+    if not all(one.passed for one in outcome.evaluations if one.blocking):
         return Finished([], outcome.evaluations)
     tables = [target for target in computed.targets if target.asset == "top_k_table"]
     others = [target for target in computed.targets if target.asset != "top_k_table"]
@@ -177,24 +179,52 @@ class _Outcome:
         for name in sorted(str(target.sae) for target in self._computed.targets if target.asset == "top_k_table"):
             asset, own = sae_key(settings, name, "top_k_table"), self._saes[name]
             least = settings.saes[name].minimum_variance_explained
-            yield dg.AssetCheckEvaluation(
-                asset_key=asset,
-                check_name=MATCHES_LEGACY,
-                passed=not own.legacy.mismatches,
-                metadata={"pairs_compared": own.legacy.pairs, "mismatches": own.legacy.mismatches},
-                blocking=True,
-                partition=key,
-            )
-            yield dg.AssetCheckEvaluation(
-                asset_key=asset,
-                check_name=RECONSTRUCTS,
+            pairs = {"pairs_compared": own.legacy.pairs, "mismatches": own.legacy.mismatches}
+            yield chunk_evaluation(asset, MATCHES_LEGACY, key, not own.legacy.mismatches, pairs)
+            yield chunk_evaluation(
+                asset,
+                RECONSTRUCTS,
+                key,
                 # NaN: the chunk's first samples have too few counted positions to judge by
-                passed=not own.variance_explained < least,
-                metadata={"variance_explained": own.variance_explained, "minimum": least},
-                description=f"explains {own.variance_explained:.3f} of the variance, at least {least} is asked for",
-                blocking=True,
-                partition=key,
+                not own.variance_explained < least,
+                {"variance_explained": own.variance_explained, "minimum": least},
+                f"explains {own.variance_explained:.3f} of the variance, at least {least} is asked for",
             )
+            yield self._sparsity(asset, name)
+            yield self._bos(asset, name)
+
+    def _sparsity(self, table: dg.AssetKey, sae: str) -> dg.AssetCheckEvaluation:
+        """How many features fire. Nothing to say of a chunk without a counted position."""
+        found = self._result.saes[sae].statistics
+        latent_dim, firing = len(found.sample_count), int((found.sample_count > 0).sum())
+        limit = self._plan.settings.saes[sae].l0_limit(latent_dim)
+        metadata = {"mean_l0": _mean_l0(found), "maximum_l0": limit, "features_firing": firing}
+        return chunk_evaluation(
+            table,
+            IS_SPARSE,
+            self._computed.key,
+            not found.tokens_seen or is_sparse(_mean_l0(found), limit),
+            {**metadata, "dead_fraction": 1 - firing / latent_dim},
+            f"{_mean_l0(found):.1f} features fire on a token on average, between 0 and {limit:g} are expected; "
+            f"{firing} of {latent_dim} fire somewhere in the chunk",
+        )
+
+    def _bos(self, table: dg.AssetKey, sae: str) -> dg.AssetCheckEvaluation:
+        """Where the strongest tokens of the examples lie."""
+        samples, limit = self._computed.samples, self._plan.settings.saes[sae].maximum_bos_share
+        rows = self._plan.settings.chunk_rows(self._computed.key)
+        marked = first_or_special(self._plan.corpus.arrays.special_tokens_mask[rows])
+        share = bos_share(self._result.saes[sae].table, marked, samples.first_sample)
+        positions = float((marked & samples.counted).sum()) / max(1, int(samples.counted.sum()))
+        return chunk_evaluation(
+            table,
+            BOS_DOES_NOT_DOMINATE,
+            self._computed.key,
+            not bos_dominates(share, positions, limit),
+            {"bos_share": share, "maximum_bos_share": limit, "bos_positions": positions},
+            f"{share:.1%} of the examples are strongest at a first or special token, which are {positions:.1%} of the "
+            f"counted positions; more than {limit:.0%} are not expected",
+        )
 
     def _record(self, fingerprint: str, sae: str | None) -> dict[str, Any]:
         """What a chunk's files say of themselves: no times and no sizes that differ from run to run."""
@@ -232,10 +262,15 @@ class _Outcome:
         if sae is not None:
             statistics = self._result.saes[sae].statistics
             metadata["variance_explained"] = self._saes[sae].variance_explained
-            metadata["mean_l0"] = float(statistics.token_count.sum()) / max(1, statistics.tokens_seen)
+            metadata["mean_l0"] = _mean_l0(statistics)
             metadata["features_firing"] = int((statistics.sample_count > 0).sum())
             metadata["examples"] = len(self._result.saes[sae].table.neuron_index)
         return metadata
+
+
+def _mean_l0(statistics: FeatureStatistics) -> float:
+    """Features that fire on a counted token, on average."""
+    return float(statistics.token_count.sum()) / max(1, statistics.tokens_seen)
 
 
 def chunk_targets(settings: ExtractionSettings) -> list[Target]:

@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 
 from extraction_assets.assets.chunk_run import ChunkRun
-from extraction_assets.assets.chunk_writer import CHUNK_CHECKS
 from extraction_assets.assets.corpus import materialize_corpus
 from extraction_assets.assets.faults import told
 from extraction_assets.assets.keys import REUSE_TAG, activations_key, chunk_partitions, corpus_key, sae_key
 from extraction_assets.assets.lineage import CodeVersions, Lineage
-from extraction_assets.assets.recorded_checks import recorded_checks
+from extraction_assets.assets.recorded_checks import CHUNK_CHECKS, CHUNK_WARNINGS, recorded_checks
 from extraction_assets.plan import ExtractionPlan
 from extraction_assets.recovery import note_host
 from extraction_assets.resources import ChunkStoreResource, GpuResource
@@ -139,9 +138,9 @@ def _check_specs(settings: ExtractionSettings, partitions: dg.PartitionsDefiniti
                 name,
                 asset=sae_key(settings, sae, "top_k_table"),
                 description=description,
-                blocking=True,
+                blocking=name in CHUNK_CHECKS,
                 partitions_def=partitions,
             )
             for sae in settings.saes
-            for name, description in CHUNK_CHECKS.items()
+            for name, description in {**CHUNK_CHECKS, **CHUNK_WARNINGS}.items()
         ]

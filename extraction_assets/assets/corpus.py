@@ -9,6 +9,7 @@ from typing import NamedTuple
 import dagster as dg
 
 from extraction_assets.assets.corpus_check import compare_sources, source_check
+from extraction_assets.assets.early_checks import tell
 from extraction_assets.assets.faults import told
 from extraction_assets.assets.keys import SETTINGS_METADATA, corpus_key
 from extraction_assets.assets.lineage import CodeVersions
@@ -17,8 +18,8 @@ from extraction_assets.assets.source_identity import file_times, source_identity
 from extraction_assets.engine.corpora.documents import CorpusError, Source
 from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.engine.corpus import Packing, tokenize_corpus
-from extraction_assets.engine.language_model import resolve_checkpoint
-from extraction_assets.engine.preflight import check_combination
+from extraction_assets.engine.language_model import resolve_checkpoint, vocabulary_size
+from extraction_assets.engine.preflight import check_combination, examine_vocabulary
 from extraction_assets.plan import corpus_recipe, load_tokenizer, tokenizer_fingerprint
 from extraction_assets.recovery import note_host
 from extraction_assets.resources import ChunkStoreResource, GpuResource
@@ -149,9 +150,13 @@ def _tokenize(
     # Read by the tokenizer's thread pool when it is first used.
     os.environ.setdefault("RAYON_NUM_THREADS", str(num_workers))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    tokenizer = load_tokenizer(settings)
-    if tokenizer is not None and not tokenizer.is_fast and settings.corpus.token_column is None:
-        logger.warning("%s is no fast tokenizer: it tokenizes on one core", type(tokenizer).__name__)
+    model, tokenizer = settings.language_model, load_tokenizer(settings)
+    folder = str(resolve_checkpoint(model.path, revision=model.revision))
+    rows = vocabulary_size(folder, trust_remote_code=model.trust_remote_code)
+    if tokenizer is not None and settings.corpus.token_column is None:
+        tell(examine_vocabulary(tokenizer, rows, model.path), logger)
+        if not tokenizer.is_fast:
+            logger.warning("%s is no fast tokenizer: it tokenizes on one core", type(tokenizer).__name__)
     with progress("corpus", settings.evaluation_samples, "samples", logger) as update:
         tokenized = tokenize_corpus(
             source.documents(),
@@ -159,7 +164,7 @@ def _tokenize(
             packing_of(settings.corpus),
             settings.evaluation_samples,
             start_sample=settings.start_sample,
-            vocabulary_size=_vocabulary_size(settings),
+            vocabulary_size=rows,
             on_samples=update,
         )
     return write_corpus(
@@ -170,17 +175,6 @@ def _tokenize(
         packing=settings.corpus.packing,
         start_sample=settings.start_sample,
     )
-
-
-def _vocabulary_size(settings: ExtractionSettings) -> int | None:
-    """Rows of the model's embedding, by its configuration; None where that does not say."""
-    from transformers import AutoConfig
-
-    model = settings.language_model
-    folder = resolve_checkpoint(model.path, revision=model.revision)
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=model.trust_remote_code).get_text_config()
-    size = getattr(config, "vocab_size", None)
-    return size if isinstance(size, int) and size > 0 else None
 
 
 def _portable(source: str) -> str:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import dagster as dg
 import numpy as np
 
-from extraction_assets.assets.chunk_writer import CHUNK_CHECKS
 from extraction_assets.assets.example_checks import (
     MATCH_TABLES,
     NONE_MISSING,
@@ -29,6 +28,7 @@ from extraction_assets.assets.pictures import (
 )
 from extraction_assets.assets.preview import preview
 from extraction_assets.assets.progress import progress
+from extraction_assets.assets.recorded_checks import CHUNK_CHECKS
 from extraction_assets.database.connect import write_transaction
 from extraction_assets.database.load import CorpusSamples, ExtractionRow, replace_results
 from extraction_assets.database_urls import shown_url

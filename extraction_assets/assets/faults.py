@@ -5,12 +5,14 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from extraction_assets.assets.disk_estimate import NotEnoughDiskError
 from extraction_assets.database.queries import UnknownResultError
 from extraction_assets.database_urls import DatabaseAwayError, DatabaseError
 from extraction_assets.engine.corpora.documents import CorpusError
 from extraction_assets.engine.language_model import HookError, UntrustedCodeError
 from extraction_assets.engine.pass_context import NonFiniteError
 from extraction_assets.engine.sae_formats import CheckpointError
+from extraction_assets.engine.sanity import SanityError
 from extraction_assets.resources.gpu import DeviceError
 from extraction_assets.stores.sealed import DamagedFileError
 
@@ -24,7 +26,9 @@ FOR_A_PERSON = (
     HookError,
     MemoryError,
     NonFiniteError,
+    NotEnoughDiskError,
     PermissionError,
+    SanityError,
     UnknownResultError,
     UntrustedCodeError,
 )

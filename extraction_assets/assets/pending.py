@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionResolvedStatus
 
-from extraction_assets.assets.chunk_writer import CHUNK_CHECKS, Target, chunk_targets
+from extraction_assets.assets.chunk_writer import Target, chunk_targets
 from extraction_assets.assets.keys import chunk_partitions, sae_key
 from extraction_assets.assets.lineage import CodeVersions, data_version, recorded_versions
+from extraction_assets.assets.recorded_checks import CHUNK_CHECKS
 from extraction_assets.plan import ExtractionPlan
 from extraction_assets.settings import ExtractionSettings
 

@@ -33,7 +33,7 @@ def _batch_size(_ctx: click.Context, _param: click.Parameter, value: str | None)
         raise click.BadParameter(str(error)) from error
 
 
-def _device(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+def known_device(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
     """Refused here and not by the run of the chunks, which comes after that of the corpus."""
     from extraction_assets.resources.checked_fields import parse_device
     from extraction_assets.resources.gpu import check_device
@@ -78,7 +78,9 @@ def list_command(module: str) -> None:
     help="Only chunks A to B-1, counted from 0, as in a Python slice. Merges only once no other chunk is missing.",
 )
 @click.option("--missing", is_flag=True, help="Only chunks without a durable top-k table of the current settings.")
-@click.option("--device", callback=_device, help="auto, cpu, cuda:0, …; as in the GPU resource, like the next ones.")
+@click.option(
+    "--device", callback=known_device, help="auto, cpu, cuda:0, …; as in the GPU resource, like the next ones."
+)
 @click.option("--batch-size", type=click.IntRange(min=1), help="Samples of one forward pass.")
 @click.option("--vectorization-batch-size", metavar="auto|N", callback=_batch_size, help="Samples reduced at once.")
 @click.option("--vectorized/--legacy", default=None, help="The fast engine, or the sequential loop it replaces.")

@@ -31,8 +31,8 @@ def clean(module: str, names: tuple[str, ...], dry_run: bool, yes: bool, force: 
     files of SAEs that are no longer declared, temporaries of killed processes, and corpora that no extraction uses.
     Extractions that this module does not declare are left as they are.
     """
+    from extraction_assets.disk import readable_size
     from extraction_assets.upkeep.clean import KINDS, find_garbage, remove_garbage
-    from extraction_assets.upkeep.files import readable_size
 
     definitions = load_definitions(module)
     declared = declared_extractions(definitions)
@@ -77,8 +77,8 @@ def delete(module: str, name: str, sae: str | None, with_history: bool, dry_run:
     """
     import dagster as dg
 
+    from extraction_assets.disk import readable_size
     from extraction_assets.upkeep.delete import find_holding, remove_holding
-    from extraction_assets.upkeep.files import readable_size
     from extraction_assets.upkeep.runs import history, refuse_while_alive
 
     definitions = load_definitions(module)
@@ -178,7 +178,7 @@ def _list_rows(rows: dict[str, int]) -> None:
 
 def _list_items(heading: str, items: "list[Item]") -> None:
     """Number and size of the files of each asset, under a heading."""
-    from extraction_assets.upkeep.files import readable_size
+    from extraction_assets.disk import readable_size
 
     if items:
         click.echo(click.style(heading, bold=True))

@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 from packaging.requirements import Requirement
 
+from extraction_assets.disk import nearest
 from extraction_assets.doctor.findings import Finding, Level
 from extraction_assets.home import dagster_home, extraction_home, gpu_lease_folder
 from extraction_assets.nvml import DriverError, Gpu, NoDriver, list_gpus
@@ -167,13 +168,6 @@ def probe_torch() -> dict[str, Any]:
         return {"error": lines[-1] if lines else f"the process ended with {done.returncode}"}
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
-
-
-def nearest(folder: Path) -> Path:
-    """The folder itself or the nearest one above it that exists."""
-    while not folder.is_dir() and folder != folder.parent:
-        folder = folder.parent
-    return folder
 
 
 def _gpus_or_none() -> list[Gpu]:

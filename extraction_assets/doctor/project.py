@@ -5,30 +5,17 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from extraction_assets.disk import nearest, readable_size
 from extraction_assets.doctor.findings import Finding
-from extraction_assets.doctor.machine import nearest
 from extraction_assets.home import database_url, extraction_home
 
 if TYPE_CHECKING:
+    from extraction_assets.assets.disk_estimate import Sizes
     from extraction_assets.settings import ExtractionSettings
 
-# What a chunk takes before one was measured: 4 bytes a number, and of each feature that fires on a token its number
-# and value (4 + 4 bytes) with 64 of them a token, more than most SAEs have.
-_BYTES_PER_ACTIVATION = 4
-_BYTES_PER_TOKEN_OF_FEATURES = 8 + 64 * 8
-_BYTES_PER_EXAMPLE, _BYTES_OF_STATISTICS = 40, 600
-"""Of the top-k table; 16 to 23 and 596 in the demo."""
-_BYTES_PER_ROW = 200
-"""Of the database: 192 a stored example in the demo."""
-
 Declared = Callable[[], Mapping[str, "ExtractionSettings"]]
-
-
-class _Sizes(NamedTuple):
-    width: int
-    latent_dims: dict[str, int]
 
 
 def check_definitions(module: str, declared: Declared, explain: Callable[[BaseException], str]) -> Iterator[Finding]:
@@ -52,7 +39,6 @@ def check_definitions(module: str, declared: Declared, explain: Callable[[BaseEx
 def check_estimate(declared: Declared) -> Iterator[Finding]:
     """About how much the declared extractions will still write, against what is free."""
     from extraction_assets.stores.chunk_store import ChunkStore
-    from extraction_assets.upkeep.files import readable_size
 
     store, total = ChunkStore(extraction_home()), 0.0
     for name, settings in declared().items():
@@ -61,12 +47,12 @@ def check_estimate(declared: Declared) -> Iterator[Finding]:
             yield Finding("ok", "estimate", f"{name}: not known before its checkpoints are downloaded")
         elif remaining:
             total += remaining
-            yield Finding("ok", "estimate", f"{name}: about {readable_size(int(remaining))} to come")
+            yield Finding("ok", "estimate", f"{name}: about {readable_size(remaining)} to come")
         else:
             yield Finding("ok", "estimate", f"{name}: all chunks are on disk")
     free = shutil.disk_usage(nearest(store.root)).free
     if total > free:
-        text = f"about {readable_size(int(total))} to come, but {readable_size(free)} are free in {store.root}"
+        text = f"about {readable_size(total)} to come, but {readable_size(free)} are free in {store.root}"
         yield Finding("problem", "estimate", text, "move EXTRACTION_HOME to a larger disk, or extraction-assets clean")
 
 
@@ -110,72 +96,28 @@ def _database_advice(url: Any) -> str:
 
 def _remaining_bytes(settings: "ExtractionSettings", store: Any) -> float | None:
     """Bytes of the chunks and rows that are not there yet; None where the checkpoints are not on this machine."""
-    from extraction_assets.stores.chunk_store import chunk_assets
+    from extraction_assets.assets.disk_estimate import estimate_database, estimate_files, samples_to_come
 
     sizes = _checkpoint_sizes(settings)
     if sizes is None:
         return None
-    rows = [settings.chunk_rows(key) for key in settings.chunk_keys]
-    samples = dict(zip(settings.chunk_keys, (span.stop - span.start for span in rows), strict=True))
-    total = 0.0
-    current = _current_keys(settings, store)
-    for asset, sae in chunk_assets(settings.saes):
-        stored = current(asset, sae)
-        lacking = sum(count for key, count in samples.items() if key not in stored)
-        if lacking:
-            measured = _measured_per_sample(store, settings.name, asset, sae, samples)
-            total += lacking * (measured or _assumed_per_sample(settings, sizes, asset, sae))
-            if asset == "top_k_table" and not measured and sae is not None:
-                total += sizes.latent_dims[sae] * settings.top_k_examples * _BYTES_PER_ROW
-    return total
+    to_come = samples_to_come(settings, store)
+    files = estimate_files(settings, store, sizes, to_come)
+    return sum(one.size for one in [*files, *estimate_database(settings, sizes, to_come)])
 
 
-def _current_keys(settings: "ExtractionSettings", store: Any) -> Callable[[Any, str | None], set[str]]:
-    """Which chunks of an asset need not be computed: those of the current fingerprint.
-
-    Where the corpus has to be made first, nobody knows which that is: then those of any.
-    """
-    from extraction_assets.plan import ExtractionPlan
-
-    try:
-        plan = ExtractionPlan(settings, store)
-    except (ValueError, OSError):
-        return lambda asset, sae: set(store.stored_keys(settings.name, asset, sae))
-    return lambda asset, sae: {key for key in settings.chunk_keys if plan.chunk_state(asset, key, sae) == "done"}
-
-
-def _measured_per_sample(store: Any, name: str, asset: str, sae: str | None, samples: dict[str, int]) -> float | None:
-    """Bytes a sample takes in the files that are there."""
-    folder = store.asset_folder(name, asset, sae)
-    stored = [path for path in folder.glob("[0-9]*-*") if path.name.split("-")[0] in samples]
-    keys = {path.name.split("-")[0] for path in stored}
-    if not keys:
-        return None
-    generations = max(1, len(stored) // (len(keys) * (2 if asset == "top_k_table" else 1)))
-    return sum(path.stat().st_size for path in stored) / generations / sum(samples[key] for key in keys)
-
-
-def _assumed_per_sample(settings: "ExtractionSettings", sizes: _Sizes, asset: str, sae: str | None) -> float:
-    length = settings.corpus.max_length
-    if asset == "model_activations":
-        return length * sizes.width * _BYTES_PER_ACTIVATION * len(settings.hooks)
-    if asset == "sae_features":
-        return length * _BYTES_PER_TOKEN_OF_FEATURES
-    latent_dim = sizes.latent_dims[str(sae)]
-    chunk = min(settings.chunk_size, settings.evaluation_samples)
-    examples = min(settings.top_k_examples, chunk) * _BYTES_PER_EXAMPLE
-    return latent_dim * (examples + _BYTES_OF_STATISTICS) / chunk
-
-
-def _checkpoint_sizes(settings: "ExtractionSettings") -> _Sizes | None:
+def _checkpoint_sizes(settings: "ExtractionSettings") -> "Sizes | None":
     """D and F from the checkpoints' own JSON files, without loading or downloading anything."""
+    from extraction_assets.assets.disk_estimate import Sizes
+
     model = _json(Path(settings.language_model.path) / "config.json")
     model = model.get("text_config", model)
     width = next((model[name] for name in ("hidden_size", "n_embd", "d_model") if name in model), None)
     dims = {name: _json(Path(sae.path) / "cfg.json").get("d_sae") for name, sae in settings.saes.items()}
     if width is None or None in dims.values():
         return None
-    return _Sizes(int(width), {name: int(dim) for name, dim in dims.items() if dim is not None})
+    latent_dims = {name: int(dim) for name, dim in dims.items() if dim is not None}
+    return Sizes(dict.fromkeys(settings.hooks, int(width)), latent_dims)
 
 
 def _json(path: Path) -> dict[str, Any]:

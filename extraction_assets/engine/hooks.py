@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from extraction_assets.engine.transformer_lens_names import FAMILIES, Family, Side, family_of
 
@@ -64,10 +65,10 @@ def resolve_hook(model: nn.Module, hook: str) -> Site:
     raise HookError(f"the model has no module {path!r}; near names: {shown}")
 
 
-def read_at(model: nn.Module, site: Site, receive: Callable[[Any], None]) -> None:
+def read_at(model: nn.Module, site: Site, receive: Callable[[Any], None]) -> RemovableHandle:
     """Has ``receive`` called with what stands at ``site``, an input before the module runs, whenever it runs.
 
-    ``receive`` may get something that is no tensor.
+    ``receive`` may get something that is no tensor. The handle ends it.
     """
     module = model.get_submodule(site.path)
 
@@ -79,9 +80,8 @@ def read_at(model: nn.Module, site: Site, receive: Callable[[Any], None]) -> Non
         receive(output[0] if isinstance(output, (tuple, list)) else output)
 
     if site.side == "output":
-        module.register_forward_hook(after)
-    else:
-        module.register_forward_pre_hook(before, with_kwargs=True)
+        return module.register_forward_hook(after)
+    return module.register_forward_pre_hook(before, with_kwargs=True)
 
 
 def text_configuration(model: nn.Module) -> Any:

@@ -97,6 +97,21 @@ class LanguageModel:
                 )
         return {hook: captured[site] for hook, site in self._sites.items()}
 
+    @contextlib.contextmanager
+    def also_reading(self, hooks: Sequence[str]) -> Iterator[None]:
+        """Inside the block ``activations`` gives the outputs of ``hooks`` too; HookError for an unknown one."""
+        before = self.hooks, self._sites, self._wanted
+        sites = {**self._sites, **{hook: resolve_hook(self.module, hook) for hook in hooks}}
+        self.hooks, self._sites, self._wanted = tuple(sites), sites, dict.fromkeys(sites.values())
+        added = [site for site in self._wanted if site not in before[2]]
+        handles = [read_at(self.module, site, partial(self._capture, site)) for site in added]
+        try:
+            yield
+        finally:
+            self.hooks, self._sites, self._wanted = before
+            for handle in handles:
+                handle.remove()
+
     def compile_blocks(self, backend: str = "inductor") -> None:
         """Compiles the repeated blocks by ``torch.compile``, for the one shape of a forward batch.
 
@@ -186,6 +201,13 @@ def context_length(path: str, *, revision: str | None = None, trust_remote_code:
     config = _configuration(path, revision, trust_remote_code).get_text_config()
     length = getattr(config, "max_position_embeddings", None)
     return length if isinstance(length, int) and length > 0 else None
+
+
+def vocabulary_size(path: str, *, trust_remote_code: bool = False) -> int | None:
+    """Token ids that a model has embeddings of, by its configuration; None where that does not say."""
+    config = _configuration(path, None, trust_remote_code).get_text_config()
+    size = getattr(config, "vocab_size", None)
+    return size if isinstance(size, int) and size > 0 else None
 
 
 def _configuration(path: str, revision: str | None, trust_remote_code: bool) -> Any:

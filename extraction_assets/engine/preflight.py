@@ -2,10 +2,62 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from extraction_assets.engine.corpus import CorpusError
-from extraction_assets.engine.language_model import HookError, context_length, probe_hooks
+from extraction_assets.engine.findings import Finding, refuse
+from extraction_assets.engine.language_model import HookError, LanguageModel, context_length, probe_hooks
 from extraction_assets.engine.sae_formats import CheckpointError, SAEWeights, read_checkpoint
+from extraction_assets.engine.shapes import Samples
+
+
+class Combination(NamedTuple):
+    """A model and SAEs whose hooks exist and whose files can be read."""
+
+    weights: dict[str, SAEWeights]
+    """By name of the SAE."""
+    widths: dict[str, int]
+    """D of every hook."""
+    findings: list[Finding]
+    """What of them does not fit together."""
+
+
+def examine_combination(
+    model_path: str,
+    saes: Mapping[str, tuple[Path, str]],
+    max_length: int,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> Combination:
+    """What a model and SAEs are, and every mismatch between them.
+
+    ``saes`` is {name: (checkpoint folder, hook)}. Reads the SAEs' weights and the model's configuration, not its
+    weights. ``max_length`` is the length of a sample. Raises CheckpointError or HookError where there is nothing to
+    compare: a checkpoint that cannot be read, a hook that the model does not have.
+    """
+    findings = []
+    context = context_length(model_path, revision=revision, trust_remote_code=trust_remote_code)
+    if context is not None and max_length > context:
+        findings.append(
+            Finding(
+                "error",
+                f"max_length is {max_length}, but {model_path} was made for at most {context} positions: "
+                "lower max_length",
+                CorpusError,
+            )
+        )
+    weights = {name: read_checkpoint(path) for name, (path, _) in saes.items()}
+    hooks = [hook for _, hook in saes.values()]
+    widths = probe_hooks(model_path, hooks, revision=revision, trust_remote_code=trust_remote_code)
+    for name, (path, hook) in saes.items():
+        if weights[name].d_in != widths[hook]:
+            text = (
+                f"SAE {name!r} ({path}) reads activations of width d_in = {weights[name].d_in}, but hook {hook!r} of "
+                f"{model_path} gives {widths[hook]}: they do not belong together"
+            )
+            findings.append(Finding("error", text, CheckpointError))
+    return Combination(weights, widths, findings)
 
 
 def check_combination(
@@ -18,25 +70,62 @@ def check_combination(
 ) -> dict[str, SAEWeights]:
     """The SAEs' weights by name, after checking that every hook exists and gives what its SAE reads.
 
-    ``saes`` is {name: (checkpoint folder, hook)}. Reads the SAEs' weights and the model's configuration, not its
-    weights. ``max_length`` is the length of a sample. Raises CheckpointError, HookError, CorpusError or
-    UntrustedCodeError.
+    As ``examine_combination``, but the first mismatch is raised: CheckpointError, HookError,
+    CorpusError or UntrustedCodeError.
     """
-    context = context_length(model_path, revision=revision, trust_remote_code=trust_remote_code)
-    if context is not None and max_length > context:
-        raise CorpusError(
-            f"max_length is {max_length}, but {model_path} was made for at most {context} positions: lower max_length"
+    found = examine_combination(model_path, saes, max_length, revision=revision, trust_remote_code=trust_remote_code)
+    refuse(found.findings)
+    return found.weights
+
+
+def examine_vocabulary(tokenizer: Any, rows: int | None, model_path: str) -> list[Finding]:
+    """Whether a model with ``rows`` embeddings can read what a tokenizer makes; nothing where ``rows`` is not known.
+
+    More rows than tokens are normal: vocabularies are padded. A tokenizer's added tokens may lie beyond them where text
+    never makes them (Gemma 3 1B's image token): that is a warning, and ``refuse_unknown_tokens`` looks at what comes.
+    """
+    if rows is None:
+        return []
+    own, added = tokenizer.get_vocab(), set(tokenizer.get_added_vocab())
+    largest = max((number for token, number in own.items() if token not in added), default=-1)
+    if largest >= rows:
+        text = (
+            f"the tokenizer of {model_path} makes token ids up to {largest}, but the model has embeddings of {rows} "
+            f"tokens only, 0 to {rows - 1}: tokenizer and model do not belong together"
         )
-    weights = {name: read_checkpoint(path) for name, (path, _) in saes.items()}
-    hooks = [hook for _, hook in saes.values()]
-    widths = probe_hooks(model_path, hooks, revision=revision, trust_remote_code=trust_remote_code)
-    for name, (path, hook) in saes.items():
-        if weights[name].d_in != widths[hook]:
-            raise CheckpointError(
-                f"SAE {name!r} ({path}) reads activations of width d_in = {weights[name].d_in}, but hook {hook!r} of "
-                f"{model_path} gives {widths[hook]}: they do not belong together"
-            )
-    return weights
+        return [Finding("error", text, CorpusError)]
+    beyond = sorted(token for token in added if own.get(token, -1) >= rows)
+    if not beyond:
+        return []
+    text = (
+        f"{len(beyond)} added tokens of the tokenizer of {model_path} ({', '.join(beyond[:3])}) have no embedding in "
+        f"the model, which knows {rows} tokens: a text that holds one will be refused"
+    )
+    return [Finding("warning", text)]
 
 
-__all__ = ["CheckpointError", "HookError", "check_combination"]
+def refuse_unknown_tokens(samples: Samples, model: LanguageModel) -> None:
+    """CorpusError where a token of the samples has no embedding: a GPU's kernel would end the process instead."""
+    try:
+        rows = int(model.module.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        return  # a model without a table of embeddings reads ids in a way of its own
+    wrong = samples.attention_mask & ((samples.token_ids >= rows) | (samples.token_ids < 0))
+    if bool(wrong.any()):
+        row, position = wrong.nonzero()[0].tolist()
+        raise CorpusError(
+            f"sample {samples.first_sample + row} has token id {int(samples.token_ids[row, position])} at position "
+            f"{position}, but the model has embeddings of {rows} tokens only, 0 to {rows - 1}: the corpus was "
+            "tokenized for another model"
+        )
+
+
+__all__ = [
+    "CheckpointError",
+    "Combination",
+    "HookError",
+    "check_combination",
+    "examine_combination",
+    "examine_vocabulary",
+    "refuse_unknown_tokens",
+]

@@ -32,6 +32,14 @@ class ResultsResource(dg.ConfigurableResource):
         url = parse_url(self.url or database_url(), "EXTRACTION_DATABASE_URL")
         return url.get_backend_name() != "sqlite" or Path(str(url.database)).is_file()
 
+    def folder(self) -> Path | None:
+        """Where a SQLite file of results is or will be; None for a database on a server.
+
+        Raises DatabaseError where the URL is none.
+        """
+        url = parse_url(self.url or database_url(), "EXTRACTION_DATABASE_URL")
+        return Path(str(url.database)).parent if url.get_backend_name() == "sqlite" else None
+
     @contextlib.contextmanager
     def open(self) -> Iterator[sa.Engine]:
         """An engine, the schema brought up to date; its connections are closed at the end of the block.

@@ -59,14 +59,14 @@ class StoredCorpus:
         exclude_positions: Sequence[int] = (),
     ) -> Samples:
         """Rows of the corpus as tensors, with the positions that count."""
-        attention = torch.from_numpy(np.array(self.arrays.attention_mask[rows]))
-        counted = attention.clone()
-        if not count_special_tokens:
-            counted &= ~torch.from_numpy(np.array(self.arrays.special_tokens_mask[rows]))
-        counted[:, :exclude_first_positions] = False
-        counted[:, list(exclude_positions)] = False
-        token_ids = torch.from_numpy(self.arrays.token_ids[rows].astype(np.int64))
-        return Samples(token_ids, attention, counted, self.manifest.start_sample + rows.start)
+        return samples_of(
+            self.arrays,
+            rows,
+            self.manifest.start_sample,
+            count_special_tokens=count_special_tokens,
+            exclude_first_positions=exclude_first_positions,
+            exclude_positions=exclude_positions,
+        )
 
     def content_fingerprint(self, rows: slice) -> str:
         """Hash of some samples' tokens, masks and documents."""
@@ -80,6 +80,26 @@ class StoredCorpus:
             ),
             json.dumps(names).encode(),
         )
+
+
+def samples_of(
+    arrays: TokenizedCorpus,
+    rows: slice,
+    start_sample: int,
+    *,
+    count_special_tokens: bool,
+    exclude_first_positions: int,
+    exclude_positions: Sequence[int] = (),
+) -> Samples:
+    """Rows of a corpus whose first sample is number ``start_sample``, as tensors, with the positions that count."""
+    attention = torch.from_numpy(np.array(arrays.attention_mask[rows]))
+    counted = attention.clone()
+    if not count_special_tokens:
+        counted &= ~torch.from_numpy(np.array(arrays.special_tokens_mask[rows]))
+    counted[:, :exclude_first_positions] = False
+    counted[:, list(exclude_positions)] = False
+    token_ids = torch.from_numpy(arrays.token_ids[rows].astype(np.int64))
+    return Samples(token_ids, attention, counted, start_sample + rows.start)
 
 
 def write_corpus(

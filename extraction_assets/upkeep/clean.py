@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from extraction_assets.disk import readable_size
 from extraction_assets.plan import ExtractionPlan
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_files import read_record
@@ -17,7 +18,6 @@ from extraction_assets.upkeep.files import (
     is_old,
     item,
     own_files,
-    readable_size,
     remove,
     remove_empty,
     size_of,

@@ -68,14 +68,6 @@ def size_of(path: Path) -> int:
         return 0
 
 
-def readable_size(size: int) -> str:
-    """``12.3 MB``; units of 1000, as disks are sold and `df -H` counts."""
-    amount, unit = float(size), 0
-    while amount >= 1000 and unit < 4:
-        amount, unit = amount / 1000, unit + 1
-    return f"{amount:.1f} {('bytes', 'kB', 'MB', 'GB', 'TB')[unit]}" if unit else f"{size} bytes"
-
-
 def chunk_files(folder: Path) -> Iterator[ChunkFile]:
     """The chunk files of an asset's folder, by name."""
     for path in _inside(folder):

@@ -13,6 +13,7 @@ import torch
 from extraction_assets.assets import chunk_run, chunk_writer
 from extraction_assets.assets import recorded_checks as recorded_checks_module
 from extraction_assets.assets.keys import REUSE_TAG, activations_key, sae_key
+from extraction_assets.assets.recorded_checks import CHUNK_CHECKS, CHUNK_WARNINGS, MATCHES_LEGACY
 from extraction_assets.engine import gpu_pass, sae_pass
 from extraction_assets.engine.language_model import LanguageModel
 from extraction_assets.engine.sae import SAE
@@ -143,7 +144,10 @@ def test_a_retry_records_done_chunks_again_without_computing_them(
     tags = {"dagster/parent_run_id": run.run_id, "dagster/root_run_id": run.run_id}
     result = project.chunks(tags=tags)
     assert len(result.get_asset_materialization_events()) == 15
-    assert len(result.get_asset_check_evaluations()) == 12  # two checks for each of two SAEs and three chunks
+    evaluations = result.get_asset_check_evaluations()
+    assert len(evaluations) == 24  # four checks for each of two SAEs and three chunks
+    assert {one.check_name for one in evaluations if one.blocking} == set(CHUNK_CHECKS)
+    assert {one.check_name for one in evaluations if not one.blocking} == set(CHUNK_WARNINGS)
 
 
 def test_chunks_that_are_asked_for_anew_are_computed_anew(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,14 +164,19 @@ def test_checks_are_recorded_for_each_chunk(project: Project) -> None:
         (key, sae, name)
         for key in project.settings.chunk_keys
         for sae in project.settings.saes
-        for name in ("vectorized_matches_legacy", "sae_reconstructs_activations")
+        for name in (
+            "vectorized_matches_legacy",
+            "sae_reconstructs_activations",
+            "sae_is_sparse",
+            "bos_does_not_dominate",
+        )
     }
     assert all(e.passed for e in evaluations)
     assert all(e.metadata["pairs_compared"].value > 0 for e in evaluations if "legacy" in e.check_name)
 
 
 def _table_checks(project: Project, sae: str) -> list[dg.AssetCheckKey]:
-    return [dg.AssetCheckKey(sae_key(project.settings, sae, "top_k_table"), name) for name in chunk_writer.CHUNK_CHECKS]
+    return [dg.AssetCheckKey(sae_key(project.settings, sae, "top_k_table"), name) for name in CHUNK_CHECKS]
 
 
 def test_checks_executed_alone_tell_again_what_every_stored_chunk_says(
@@ -177,13 +186,13 @@ def test_checks_executed_alone_tell_again_what_every_stored_chunk_says(
     _forbid(monkeypatch, chunk_run.ChunkRun, "_compute")
     result = project.checks_alone(_table_checks(project, "relu"))
     assert {(e.partition, e.check_name, e.passed) for e in result.get_asset_check_evaluations()} == {
-        (key, name, True) for key in project.settings.chunk_keys[:2] for name in chunk_writer.CHUNK_CHECKS
+        (key, name, True) for key in project.settings.chunk_keys[:2] for name in CHUNK_CHECKS
     }
 
 
 def test_a_check_that_was_recorded_as_failed_fails_again(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project.chunks(0, 0)
-    record = {"checks": {chunk_writer.MATCHES_LEGACY: False}, "variance_explained": 0.1}
+    record = {"checks": {MATCHES_LEGACY: False}, "variance_explained": 0.1}
     monkeypatch.setattr(recorded_checks_module, "read_record", lambda _path: record)
     with pytest.raises(dg.DagsterError, match=r"failed.*\n.*vectorized_matches_legacy"):
         project.checks_alone(_table_checks(project, "topk")[:1])
@@ -208,14 +217,20 @@ def test_the_log_of_a_run_of_chunks_misses_no_output(project: Project) -> None:
     assert not [message for message in messages if "did not yield" in message]
 
 
-def test_an_sae_that_explains_too_little_fails_the_chunk_and_stores_nothing(tiny_folder: Path, home: Path) -> None:
-    values = make_settings(tiny_folder).model_dump()
-    values["saes"]["topk"]["minimum_variance_explained"] = 0.9
-    project = Project(make_settings(tiny_folder, saes=values["saes"]), home)
-    project.corpus()
-    with pytest.raises(dg.Failure, match=r"sae_reconstructs_activations failed for chunk 000000000000 of tiny/topk"):
-        project.chunks()
-    assert list(project.files("tiny/**/*")) == ["tiny/corpus.json"]
+def test_an_sae_that_explains_too_little_fails_the_chunk_and_stores_nothing(project: Project, tmp_path: Path) -> None:
+    """A later chunk: what is wrong with the first one is found before any chunk."""
+    result, name = project.chunks(), "sae_reconstructs_activations"
+    of_topk = [e for e in result.get_asset_check_evaluations() if e.check_name == name and "topk" in e.asset_key.path]
+    first, second, _ = (float(one.metadata["variance_explained"].value) for one in of_topk)
+    assert first > second
+    values = project.settings.model_dump()
+    values["saes"]["topk"]["minimum_variance_explained"] = (first + second) / 2
+    strict = Project(type(project.settings).model_validate(values), tmp_path / "strict")
+    strict.corpus()
+    with pytest.raises(dg.Failure, match=r"sae_reconstructs_activations failed for chunk 000000000008 of tiny/topk"):
+        strict.chunks()
+    assert strict.plan.missing_chunks() == ["000000000008", "000000000016"]
+    assert not [path for path in strict.files("tiny/**/*") if "000000000008" in path]
 
 
 def test_a_wrong_selection_fails_the_legacy_check(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,145 @@
+"""What a run looks at before its first chunk: whether each SAE makes sense of one batch, and whether its files fit."""
+
+import logging
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from extraction_assets.assets.disk_estimate import Estimate, fits, listed
+from extraction_assets.disk import free_bytes, readable_size
+from extraction_assets.engine.batching import AdaptiveBatch
+from extraction_assets.engine.findings import Finding, refuse
+from extraction_assets.engine.forward import forward_pass
+from extraction_assets.engine.language_model import LanguageModel
+from extraction_assets.engine.likely_cause import enough_samples, likely_cause, same_hook_elsewhere
+from extraction_assets.engine.outliers import outlier_positions
+from extraction_assets.engine.preflight import refuse_unknown_tokens
+from extraction_assets.engine.sae import SAE
+from extraction_assets.engine.sae_pass import RECONSTRUCTION_SAMPLES
+from extraction_assets.engine.sanity import SaeSanity, SanityLimits, judge, measure_sae
+from extraction_assets.engine.shapes import Samples
+from extraction_assets.settings import ExtractionSettings
+from extraction_assets.stores.chunk_store import ChunkStore
+
+_TOKENS = 8192
+"""Tokens of the batch, at most; and of it no more samples than a chunk's check of the reconstruction has."""
+_FORWARD_SAMPLES = 8
+
+
+class Batch(NamedTuple):
+    """The samples that SAEs are tried on."""
+
+    samples: Samples
+    first_or_special: Tensor
+    """bool [n, T]"""
+
+    def take(self, count: int) -> "Batch":
+        """The first samples alone."""
+        return Batch(self.samples.part(0, count), self.first_or_special[:count])
+
+
+class Examined(NamedTuple):
+    """What a batch showed."""
+
+    saes: dict[str, SaeSanity]
+    findings: list[Finding]
+
+
+def batch_size(max_length: int) -> int:
+    """Samples that SAEs are tried on."""
+    return max(1, min(RECONSTRUCTION_SAMPLES, _TOKENS // max_length))
+
+
+def first_or_special(special_tokens_mask: np.ndarray) -> Tensor:
+    """bool [n, T]: True at special tokens and at every sample's first position, which a model without a BOS token uses
+    in its place."""
+    marked = torch.from_numpy(np.array(special_tokens_mask))
+    marked[:, 0] = True
+    return marked
+
+
+def model_outputs(model: LanguageModel, samples: Samples, logger: logging.Logger) -> dict[str, Tensor]:
+    """{hook: [n, T, D]} of some samples, a few at a time; CorpusError where the model does not know a token."""
+    refuse_unknown_tokens(samples, model)
+    batch = AdaptiveBatch(min(_FORWARD_SAMPLES, len(samples.token_ids)), logger)
+
+    def read(start: int, stop: int) -> Mapping[str, Tensor]:
+        return forward_pass(model, samples, stop - start)(start, stop)
+
+    parts = list(batch.map(len(samples.token_ids), read))
+    return {hook: torch.cat([part[hook] for part in parts]) for hook in model.hooks}
+
+
+def examine_saes(
+    settings: ExtractionSettings,
+    saes: Mapping[str, SAE],
+    outputs: Mapping[str, Tensor],
+    batch: Batch,
+    model: LanguageModel | None,
+    precision: str,
+    logger: logging.Logger,
+) -> Examined:
+    """Tries SAEs on hook ``outputs`` {hook: [n, T, D]} of a batch, all on the SAEs' device.
+
+    Where one explains too little, looks for the cause; at other layers too, if there is a ``model``.
+    """
+    found, findings = {}, []
+    for name, sae in saes.items():
+        own = settings.saes[name]
+        activations = outputs[own.hook]
+        counted, marked = (mask.to(activations.device) for mask in (batch.samples.counted, batch.first_or_special))
+        if settings.corpus.exclude_outlier_norms is not None:
+            counted = counted & ~outlier_positions(activations, counted, settings.corpus.exclude_outlier_norms)
+        found[name] = measure_sae(sae, activations, counted, marked, precision=precision)
+        logger.info("SAE %s at %s: %s", name, own.hook, described(found[name]))
+        cause = ""
+        if found[name].variance_explained < own.minimum_variance_explained:
+            logger.info("SAE %s explains too little: looking for the cause", name)
+            few = batch.take(enough_samples(counted.shape[1]))
+            places = _other_places(own.hook, outputs, few, model, logger)
+            least = own.minimum_variance_explained
+            cause = likely_cause(
+                sae, own.hook, places, counted[: len(few.samples.token_ids)], least, precision=precision
+            )
+        limits = SanityLimits(own.minimum_variance_explained, own.l0_limit(sae.latent_dim), own.maximum_bos_share)
+        findings += judge(name, own.hook, found[name], limits, cause)
+    return Examined(found, findings)
+
+
+def described(found: SaeSanity) -> str:
+    """What a batch showed of an SAE, in one line."""
+    return (
+        f"explains {found.variance_explained:.3f} of the variance, mean L0 {found.mean_l0:.1f}, "
+        f"{found.dead_fraction:.1%} of {found.latent_dim:,} features silent in {found.tokens:,} tokens, "
+        f"{found.bos_share:.1%} of the strongest tokens first or special"
+    )
+
+
+def tell(findings: list[Finding], logger: logging.Logger) -> None:
+    """Logs warnings and raises the first error."""
+    for finding in findings:
+        if finding.severity == "warning":
+            logger.warning("%s", finding.message)
+    refuse(findings)
+
+
+def refuse_full_disk(estimates: list[Estimate], store: ChunkStore, extraction: str, logger: logging.Logger) -> None:
+    """Logs what is to be written, and raises NotEnoughDiskError where it does not fit."""
+    total = readable_size(sum(one.size for one in estimates))
+    free = readable_size(free_bytes(store.root))
+    logger.info("about %s to be written to %s, %s free: %s", total, store.root, free, listed(estimates) or "nothing")
+    refuse(fits(estimates, store.root, extraction))
+
+
+def _other_places(
+    hook: str, outputs: Mapping[str, Tensor], few: Batch, model: LanguageModel | None, logger: logging.Logger
+) -> dict[str, Tensor]:
+    """Outputs of ``hook``, of what else was read, and of the same place in the model's other layers."""
+    count = len(few.samples.token_ids)
+    if model is None:
+        return {name: output[:count] for name, output in outputs.items()}
+    with model.also_reading(same_hook_elsewhere(model, hook)):
+        return model_outputs(model, few.samples, logger)

@@ -1,0 +1,89 @@
+"""The beginning of a run of chunks: the SAEs on one batch of its first chunk, and the disk."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from extraction_assets.assets.chunk_writer import Target
+from extraction_assets.assets.disk_estimate import Part, Sizes, estimate_files
+from extraction_assets.assets.early_checks import (
+    Batch,
+    batch_size,
+    examine_saes,
+    first_or_special,
+    model_outputs,
+    refuse_full_disk,
+    tell,
+)
+from extraction_assets.engine.sanity import SaeSanity
+from extraction_assets.plan import ExtractionPlan
+from extraction_assets.stores.chunk_files import read_activations
+
+if TYPE_CHECKING:
+    from extraction_assets.assets.chunk_run import ChunkRun
+
+
+def examine_start(run: "ChunkRun", lacking: Mapping[str, Sequence[Target]]) -> None:
+    """Raises SanityError or NotEnoughDiskError where a run cannot come to a good end: before its first chunk.
+
+    ``lacking`` is what each chunk lacks. SAEs whose stored features are read were examined when these were made. Looks
+    at one batch of the first chunk, with the model and SAEs that the run needs anyway, and changes no result.
+    """
+    plan, settings = run.plan, run.plan.settings
+    key, targets = next(iter(lacking.items()))
+    encoded = {name: sae for name, sae in run.saes.items() if _is_encoded(plan, key, targets, name)}
+    sanity: dict[str, SaeSanity] = {}
+    if encoded:
+        batch = first_batch(plan, key)
+        stored = _stored_outputs(run, key, targets, len(batch.samples.token_ids))
+        model = run.model if stored is None else None
+        outputs = model_outputs(model, batch.samples, run.logger) if model is not None else stored or {}
+        precision = run.gpu.matmul_precision
+        sanity, findings = examine_saes(settings, encoded, outputs, batch, model, precision, run.logger)
+        tell(findings, run.logger)
+    to_come = _to_come(plan, lacking)
+    sizes = Sizes(
+        run.model.hook_widths() if ("model_activations", None) in to_come else {},
+        {name: sae.latent_dim for name, sae in run.saes.items()},
+        run.model.dtype.itemsize if ("model_activations", None) in to_come else None,
+        {name: found.mean_l0 for name, found in sanity.items() if found.tokens},
+    )
+    refuse_full_disk(estimate_files(settings, plan.store, sizes, to_come), plan.store, settings.name, run.logger)
+
+
+def first_batch(plan: ExtractionPlan, key: str) -> Batch:
+    """The first samples of a chunk."""
+    samples, rows = plan.samples(key), plan.settings.chunk_rows(key)
+    special = plan.corpus.arrays.special_tokens_mask[rows]
+    return Batch(samples, first_or_special(special)).take(batch_size(samples.token_ids.shape[1]))
+
+
+def _is_encoded(plan: ExtractionPlan, key: str, targets: Sequence[Target], sae: str) -> bool:
+    """Whether an SAE encodes a chunk: something of it is asked for, and stored features do not do."""
+    own = {target.asset for target in targets if target.sae == sae}
+    if own == {"top_k_table"} and plan.settings.corpus.exclude_outlier_norms is None:
+        return plan.chunk_state("sae_features", key, sae) != "done"
+    return bool(own)
+
+
+def _stored_outputs(run: "ChunkRun", key: str, targets: Sequence[Target], count: int) -> dict[str, Tensor] | None:
+    """The first samples of stored activations; None where the model is to run."""
+    asked = any(target.asset == "model_activations" for target in targets)
+    if asked or run.plan.chunk_state("model_activations", key) != "done":
+        return None
+    path = run.plan.chunk_path("model_activations", key)
+    stored, _ = read_activations(path, run.plan.activations_fingerprint(key))
+    return {hook: output[:count].to(run.device) for hook, output in stored.items()}
+
+
+def _to_come(plan: ExtractionPlan, lacking: Mapping[str, Sequence[Target]]) -> dict[Part, int]:
+    """Samples of each asset that are asked for and not on disk: a file that is there is replaced by an equal one."""
+    found = Counter[Part]()
+    for key, targets in lacking.items():
+        rows = plan.settings.chunk_rows(key)
+        for target in targets:
+            if plan.chunk_state(target.asset, key, target.sae) != "done":
+                found[target.asset, target.sae] += rows.stop - rows.start
+    return dict(found)

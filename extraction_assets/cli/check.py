@@ -1,0 +1,95 @@
+"""``check``: what a run would find wrong before its first chunk."""
+
+import logging
+import math
+from typing import TYPE_CHECKING
+
+import click
+
+from extraction_assets.cli.app import command_line, main
+from extraction_assets.cli.declared import find_extraction, import_definitions
+from extraction_assets.cli.run import known_device
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import dagster as dg
+
+    from extraction_assets.assets.check_extraction import Examination
+    from extraction_assets.engine.sanity import SaeSanity
+    from extraction_assets.settings import ExtractionSettings
+
+
+@main.command()
+@click.argument("name")
+@click.option("--device", callback=known_device, help="auto, cpu, cuda:0, …; as in the GPU resource.")
+@click.pass_context
+def check(ctx: click.Context, name: str, device: str | None) -> None:
+    """Check extraction NAME without running it; exit code 1 where a run would fail.
+
+    Do model, SAEs, hooks and tokenizer belong together, is the context long enough? What does each SAE explain of one
+    small batch, how sparse is it, does it look at more than first tokens? Does what is to be written fit on the disk?
+    Stores nothing.
+    """
+    from extraction_assets.assets.check_extraction import Machine, examine_extraction
+    from extraction_assets.resources.gpu import choose_device
+
+    definitions = import_definitions(ctx.obj)
+    settings, resources = find_extraction(definitions, name), definitions.resources or {}
+    logger = logging.getLogger(__name__)
+    with choose_device(device or _configured(definitions, "device", "auto"), logger) as chosen:
+        machine = Machine(
+            chosen,
+            _configured(definitions, "matmul_precision", "high"),
+            resources["chunk_store"].open(),
+            resources["results"].folder(),
+        )
+        found = examine_extraction(settings, machine, logger)
+    _echo(settings, machine.store.root, found)
+    for finding in found.findings:
+        colour = "red" if finding.severity == "error" else "yellow"
+        click.echo(click.style(finding.severity, fg=colour, bold=True) + f"  {' '.join(finding.message.split())}")
+    if not found.fails:
+        click.echo(click.style("ok", fg="green") + f"  {command_line(ctx.obj)} run {name}")
+    ctx.exit(found.fails)
+
+
+def _configured(definitions: "dg.Definitions", field: str, default: str) -> str:
+    """A field of the module's own GPU resource; the default where the run would resolve it from the environment."""
+    value = getattr((definitions.resources or {}).get("gpu"), field, default)
+    return value if type(value) is str else default
+
+
+def _echo(settings: "ExtractionSettings", root: "Path", found: "Examination") -> None:
+    from extraction_assets.disk import free_bytes, readable_size
+
+    _line("model", settings.language_model.path, found.model)
+    for hook, width in found.widths.items():
+        _line("hook", hook, f"width {width:,}")
+    for name, weights in found.saes.items():
+        shape = f"{weights.architecture}, d_in {weights.d_in:,}, {weights.latent_dim:,} features"
+        _line("SAE", name, f"{shape}, at {settings.saes[name].hook}")
+    if found.sanity:
+        click.echo(f"\n{'SAE':20} {'explained':>10} {'mean L0':>9} {'silent':>8} {'BOS share':>10}   tokens")
+        for name, sanity in found.sanity.items():
+            click.echo(_numbers(name, sanity, found.samples))
+        click.echo("")
+    for estimate in found.estimates:
+        _line("disk", estimate.name, f"{readable_size(estimate.size):>10} to come")
+    if found.estimates:
+        total = readable_size(sum(one.size for one in found.estimates))
+        _line("", "in all", f"{total:>10}, {readable_size(free_bytes(root))} free in {root}")
+    elif found.sanity:
+        _line("disk", "all chunks", "are there")
+
+
+def _numbers(name: str, found: "SaeSanity", samples: str) -> str:
+    explained = "none" if math.isnan(found.variance_explained) else f"{found.variance_explained:.3f}"
+    return (
+        f"{name:20} {explained:>10} {found.mean_l0:9.1f} {found.dead_fraction:8.1%} {found.bos_share:10.1%}   "
+        f"{found.tokens:,} {samples}"
+    )
+
+
+def _line(what: str, name: str, text: str) -> None:
+    click.echo(f"{what:6} {name:36} {text}".rstrip())

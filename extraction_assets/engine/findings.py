@@ -1,0 +1,23 @@
+"""What is found wrong, or worth knowing, before a run spends time."""
+
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+Severity = Literal["error", "warning"]
+
+
+class Finding(NamedTuple):
+    """One sentence for a person: what was found, where, and what to do."""
+
+    severity: Severity
+    """An ``error`` stops a run before its first chunk; a ``warning`` is logged."""
+    message: str
+    raises: type[ValueError] = ValueError
+    """What an error is raised as."""
+
+
+def refuse(findings: Iterable[Finding]) -> None:
+    """Raises the first error among the findings."""
+    for finding in findings:
+        if finding.severity == "error":
+            raise finding.raises(finding.message)
