@@ -213,7 +213,8 @@ def test_a_wrong_device_of_the_modules_own_resource_is_refused_before_the_corpus
 
 
 def test_a_reader_that_has_had_enough_ends_the_command_silently(module: str, tiny_folder: Path, home: Path) -> None:
-    assert _invoke(module, "run", "tiny").exit_code == 0
+    result = _invoke(module, "run", "tiny")
+    assert result.exit_code == 0, result.output
     command = (
         "import sys; from extraction_assets.cli import show, app; from extraction_assets.database import connect\n"
         "import click\n"

@@ -109,7 +109,7 @@ def test_everything_that_the_ui_lists_says_what_it_is_and_whose(project: Path) -
         assert spec.description, spec.key
         assert list(spec.owners) == ["team:interp", "me@example.org"], spec.key
     checks = list(repository.asset_graph.asset_check_keys)
-    assert len(checks) == 10
+    assert len(checks) == 14
     named = [repository.asset_graph.get_check_spec(key) for key in checks]
     jobs = [job for job in repository.get_all_jobs() if not job.name.startswith("__")]
     for listed in (*named, *jobs, *repository.schedule_defs, *repository.sensor_defs):
