@@ -7,8 +7,9 @@ from typing import Any
 from extraction_assets.engine import language_model
 from extraction_assets.engine.corpora.documents import CorpusError
 from extraction_assets.engine.language_model import checkpoint_files, resolve_checkpoint
+from extraction_assets.engine.sae_checkpoint import encode_options, sae_files, with_recorded
 from extraction_assets.engine.shapes import Samples
-from extraction_assets.settings import ExtractionSettings
+from extraction_assets.settings import ExtractionSettings, SaeSettings
 from extraction_assets.stores.chunk_store import ChunkAsset, ChunkState, ChunkStore, CurrentCorpus
 from extraction_assets.stores.fingerprints import bytes_fingerprint, files_fingerprint, fingerprint
 
@@ -74,22 +75,30 @@ def corpus_recipe(settings: ExtractionSettings) -> str:
     )
 
 
-def sae_files(settings: ExtractionSettings, sae: str) -> list[Path]:
-    """The files that decide what an SAE computes."""
-    chosen = settings.saes[sae]
-    folder = resolve_checkpoint(chosen.path, revision=chosen.revision)
-    return sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors"))
+def sae_fingerprint(sae: SaeSettings) -> str:
+    """Of what an SAE computes: its files, and the settings that change it where they are set."""
+    files, options = files_fingerprint(sae_files(sae)), encode_options(sae)
+    return fingerprint("sae", files=files, **options) if options else files
+
+
+def resolve_settings(settings: ExtractionSettings) -> ExtractionSettings:
+    """The settings with what the SAEs' checkpoints record in place of what is not set (``with_recorded``)."""
+    model = settings.language_model
+    folder = resolve_checkpoint(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code)
+    return with_recorded(settings, folder)
 
 
 class ExtractionPlan:
     """An extraction over its materialized corpus, and what of it is done.
 
-    Raises CorpusNotReady where the corpus has to be materialized first.
+    Its ``settings`` hold what the SAEs' checkpoints record where nothing is set. Raises CorpusNotReady where the
+    corpus has to be materialized first, CheckpointError where the hook of an SAE is not known.
     """
 
     def __init__(self, settings: ExtractionSettings, store: ChunkStore) -> None:
         self.settings, self.store = settings, store
         self._current = self._current_corpus()
+        self.settings = resolve_settings(settings)
         self.corpus = self._current.corpus
         self._samples_fingerprints: dict[str, str] = {}
 
@@ -121,7 +130,7 @@ class ExtractionPlan:
 
     def features_fingerprint(self, key: str, sae: str) -> str:
         """Fingerprint of a chunk's SAE features; other hooks of the extraction have no part in it."""
-        hook = self._hook_fingerprint(key, self.settings.saes[sae].hook)
+        hook = self._hook_fingerprint(key, self.settings.saes[sae].input_hook)
         return fingerprint("sae_features", activations=hook, sae=self._sae_fingerprints[sae])
 
     def table_fingerprint(self, key: str, sae: str) -> str:
@@ -174,7 +183,7 @@ class ExtractionPlan:
 
     @cached_property
     def _sae_fingerprints(self) -> dict[str, str]:
-        return {name: files_fingerprint(sae_files(self.settings, name)) for name in self.settings.saes}
+        return {name: sae_fingerprint(sae) for name, sae in self.settings.saes.items()}
 
     def _hook_fingerprint(self, key: str, hook: str) -> str:
         """Fingerprint of one hook's output on a chunk."""

@@ -23,6 +23,7 @@ from extraction_assets.engine.language_model import LanguageModel, load_language
 from extraction_assets.engine.pass_context import PassSettings
 from extraction_assets.engine.preflight import check_combination, refuse_unknown_tokens
 from extraction_assets.engine.sae import SAE
+from extraction_assets.engine.sae_formats import compare_recorded
 from extraction_assets.engine.sae_pass import SaeTask
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.plan import ExtractionPlan
@@ -153,19 +154,19 @@ class ChunkRun:
     @cached_property
     def saes(self) -> dict[str, SAE]:
         """The SAEs that are asked for, on the device, after checking that they fit the model's hooks."""
-        wanted = {target.sae for target in self._targets}
-        folders = {
-            name: (resolve_checkpoint(sae.path, revision=sae.revision), sae.hook)
-            for name, sae in self.plan.settings.saes.items()
-            if name in wanted
-        }
-        settings = self.plan.settings
-        weights = check_combination(
-            self._model_path,
-            folders,
-            settings.corpus.max_length,
-            trust_remote_code=settings.language_model.trust_remote_code,
-        )
+        wanted, settings = {target.sae for target in self._targets}, self.plan.settings
+        chosen = {name: sae for name, sae in settings.saes.items() if name in wanted}
+        trusted = settings.language_model.trust_remote_code
+        weights = check_combination(self._model_path, chosen, settings.corpus.max_length, trust_remote_code=trusted)
+        for name, own in weights.items():
+            for finding in compare_recorded(
+                own.record,
+                settings.language_model.path,
+                settings.corpus.prepend_bos,
+                settings.corpus.max_length,
+                chosen[name].hook,
+            ):
+                self._logger.warning("SAE %s: %s", name, finding.message)
         return {name: SAE(own, self.device) for name, own in weights.items()}
 
     @cached_property
@@ -186,7 +187,7 @@ class ChunkRun:
         """Hooks to run to: all where activations are stored, else those that the SAEs asked for read."""
         if any(target.asset == "model_activations" for target in self._targets):
             return self.plan.settings.hooks
-        return list(dict.fromkeys(self.plan.settings.saes[name].hook for name in self.saes))
+        return list(dict.fromkeys(hook for name in self.saes for hook in self.plan.settings.saes[name].hooks))
 
     @cached_property
     def batch(self) -> AdaptiveBatch:
@@ -270,7 +271,8 @@ class ChunkRun:
                 features, record = read_features(path, self.plan.features_fingerprint(key, name))
                 if record["all_finite"]:
                     stored, records[name] = features, record
-            tasks.append(SaeTask(name, self.plan.settings.saes[name].hook, sae, stored))
+            chosen = self.plan.settings.saes[name]
+            tasks.append(SaeTask(name, chosen.input_hook, sae, stored, chosen.hook_out))
         return tasks, records
 
     def _reader(self, key: str, samples: Samples, settings: PassSettings) -> tuple[HookReader, str, Record | None]:

@@ -20,7 +20,7 @@ from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.engine.corpus import Packing, tokenize_corpus
 from extraction_assets.engine.language_model import resolve_checkpoint, vocabulary_size
 from extraction_assets.engine.preflight import check_combination, examine_vocabulary
-from extraction_assets.plan import corpus_recipe, load_tokenizer, tokenizer_fingerprint
+from extraction_assets.plan import corpus_recipe, load_tokenizer, resolve_settings, tokenizer_fingerprint
 from extraction_assets.recovery import note_host
 from extraction_assets.resources import ChunkStoreResource, GpuResource
 from extraction_assets.settings import STANDARD_LIBRARY, CorpusSettings, ExtractionSettings, is_hub_id
@@ -94,12 +94,10 @@ def _result(settings: ExtractionSettings, made: Materialized) -> dg.MaterializeR
 
 def check_settings(settings: ExtractionSettings) -> None:
     """Everything about model, hooks and SAEs that can be known to be wrong before work starts."""
-    saes = {
-        name: (resolve_checkpoint(sae.path, revision=sae.revision), sae.hook) for name, sae in settings.saes.items()
-    }
     model = settings.language_model
     trusted = model.trust_remote_code
     path = str(resolve_checkpoint(model.path, revision=model.revision, trust_remote_code=trusted))
+    saes = resolve_settings(settings).saes
     check_combination(path, saes, settings.corpus.max_length, trust_remote_code=trusted)
 
 

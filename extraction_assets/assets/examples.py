@@ -262,7 +262,7 @@ def _extraction_row(plan: ExtractionPlan, sae: str, latent_dim: int) -> Extracti
         name=settings.name,
         sae=sae,
         model=settings.language_model.path,
-        hook=settings.saes[sae].hook,
+        hook=settings.saes[sae].input_hook,
         latent_dim=latent_dim,
         max_length=settings.corpus.max_length,
         top_k_examples=settings.top_k_examples,

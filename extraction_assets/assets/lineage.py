@@ -15,8 +15,9 @@ import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
 from extraction_assets.assets.keys import activations_key, corpus_key, sae_key
+from extraction_assets.engine.sae_checkpoint import encode_options
 from extraction_assets.plan import ExtractionPlan
-from extraction_assets.settings import ExtractionSettings
+from extraction_assets.settings import ExtractionSettings, SaeSettings
 from extraction_assets.stores.chunk_store import ChunkAsset
 from extraction_assets.stores.fingerprints import fingerprint
 
@@ -31,7 +32,9 @@ class CodeVersions:
     def __init__(self, settings: ExtractionSettings) -> None:
         self._settings = settings
         model = settings.language_model
-        self._model = checkpoint_identity(model.path, model.revision, with_code=model.trust_remote_code)
+        self._model = checkpoint_identity(
+            model.path, model.revision, further=(".py",) if model.trust_remote_code else ()
+        )
 
     @property
     def corpus(self) -> str:
@@ -46,9 +49,12 @@ class CodeVersions:
             "dtype": settings.language_model.dtype,
             "hooks": settings.hooks,
         }
+        recorded = [sae_identity(own) for own in settings.saes.values() if own.hook is None]
+        if recorded:  # what their checkpoints say is read when a run begins
+            parts["hooks_of"] = recorded
         if sae is not None:
             chosen = settings.saes[sae]
-            parts |= {"sae": checkpoint_identity(chosen.path, chosen.revision), "hooks": [chosen.hook]}
+            parts |= {"sae": sae_identity(chosen), "hooks": [chosen.hook], **encode_options(chosen)}
         if asset == "top_k_table":
             parts |= settings.model_dump(include={"top_k_examples", "min_activation"})
             parts |= settings.corpus.model_dump(include={"count_special_tokens", "exclude_first_positions"})
@@ -69,15 +75,20 @@ class CodeVersions:
         return {"model": self._model, "corpus": own, "start_sample": settings.start_sample}
 
 
-def checkpoint_identity(path: str, revision: str | None, *, with_code: bool = False) -> Any:
+def sae_identity(sae: SaeSettings) -> Any:
+    """What tells one SAE's checkpoint from another's without reading all of it, as ``checkpoint_identity``."""
+    path = str(Path(sae.path).expanduser() / sae.subfolder) if sae.subfolder else sae.path
+    return checkpoint_identity(path, sae.revision, further=(".npz", ".pt"))
+
+
+def checkpoint_identity(path: str, revision: str | None, *, further: tuple[str, ...] = ()) -> Any:
     """What tells one checkpoint from another without reading all of it.
 
-    For a folder: name, size and the first and last 64 KiB of each file that can matter, wherever the folder lies;
-    Python files among them where ``with_code``. For a
-    hub id, and for a folder that is not there (yet): path and revision.
+    For a folder: name, size and the first and last 64 KiB of each file that can matter (of the suffixes ``further``
+    too), wherever the folder lies. For a hub id, and for a folder that is not there (yet): path and revision.
     """
     folder = Path(path).expanduser()
-    suffixes = (".json", ".safetensors", ".txt", ".model", *([".py"] if with_code else []))
+    suffixes = (".json", ".safetensors", ".txt", ".model", *further)
     files = [file for file in sorted(folder.glob("*")) if file.suffix in suffixes]
     if not files:
         return [path, revision]

@@ -67,7 +67,7 @@ def list_command(module: str) -> None:
             stored = len(store.stored_keys(settings.name, "top_k_table", name) & set(keys))
             at = merged.get((settings.name, name))
             state = f"{stored} of {len(keys)} chunks, " + (f"merged {at:%Y-%m-%d %H:%M} UTC" if at else "not merged")
-            click.echo(f"  {name:12} {sae.hook:20} {state:45} {sae.path}")
+            click.echo(f"  {name:12} {sae.hook or 'as recorded':20} {state:45} {sae.path}")
 
 
 @main.command()

@@ -97,7 +97,7 @@ def chunk_steps(
                 if settings.keep_activations:
                     _keep_rows(kept, hook, activations, start, shared)
             for run in runs:
-                run.add(start, stop, hooks.get(run.task.hook))
+                run.add(start, stop, hooks.get(run.task.hook), hooks.get(run.task.hook_out or ""))
         del hooks  # or a group would be kept while the next one is made
         yield stop - start
     with shared.reducing():

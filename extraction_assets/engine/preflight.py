@@ -1,14 +1,15 @@
 """What can be known to be wrong before any work starts."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from extraction_assets.engine.corpus import CorpusError
 from extraction_assets.engine.findings import Finding, refuse
 from extraction_assets.engine.language_model import HookError, LanguageModel, context_length, probe_hooks
-from extraction_assets.engine.sae_formats import CheckpointError, SAEWeights, read_checkpoint
+from extraction_assets.engine.sae_checkpoint import read_sae
+from extraction_assets.engine.sae_formats import CheckpointError, SAEWeights
 from extraction_assets.engine.shapes import Samples
+from extraction_assets.settings import SaeSettings
 
 
 class Combination(NamedTuple):
@@ -24,7 +25,7 @@ class Combination(NamedTuple):
 
 def examine_combination(
     model_path: str,
-    saes: Mapping[str, tuple[Path, str]],
+    saes: Mapping[str, SaeSettings],
     max_length: int,
     *,
     revision: str | None = None,
@@ -32,7 +33,7 @@ def examine_combination(
 ) -> Combination:
     """What a model and SAEs are, and every mismatch between them.
 
-    ``saes`` is {name: (checkpoint folder, hook)}. Reads the SAEs' weights and the model's configuration, not its
+    The hooks of ``saes`` are known (``with_recorded``). Reads the SAEs' weights and the model's configuration, not its
     weights. ``max_length`` is the length of a sample. Raises CheckpointError or HookError where there is nothing to
     compare: a checkpoint that cannot be read, a hook that the model does not have.
     """
@@ -47,28 +48,34 @@ def examine_combination(
                 CorpusError,
             )
         )
-    weights = {name: read_checkpoint(path) for name, (path, _) in saes.items()}
-    hooks = [hook for _, hook in saes.values()]
+    weights = {name: read_sae(sae) for name, sae in saes.items()}
+    hooks = [hook for sae in saes.values() for hook in sae.hooks]
     widths = probe_hooks(model_path, hooks, revision=revision, trust_remote_code=trust_remote_code)
-    for name, (path, hook) in saes.items():
-        if weights[name].d_in != widths[hook]:
-            text = (
-                f"SAE {name!r} ({path}) reads activations of width d_in = {weights[name].d_in}, but hook {hook!r} of "
-                f"{model_path} gives {widths[hook]}: they do not belong together"
-            )
-            findings.append(Finding("error", text, CheckpointError))
+    for name, sae in saes.items():
+        own, out = weights[name], sae.hook_out or sae.input_hook
+        for what, key, width, hook in (
+            ("reads", "d_in", own.d_in, sae.input_hook),
+            ("gives", "d_out", own.d_out, out),
+        ):
+            if width != widths[hook]:
+                text = (
+                    f"SAE {name!r} ({sae.path}) {what} activations of width {key} = {width}, but hook {hook!r} of "
+                    f"{model_path} gives {widths[hook]}: they do not belong together"
+                )
+                findings.append(Finding("error", text, CheckpointError))
+                break
     return Combination(weights, widths, findings)
 
 
 def check_combination(
     model_path: str,
-    saes: Mapping[str, tuple[Path, str]],
+    saes: Mapping[str, SaeSettings],
     max_length: int,
     *,
     revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> dict[str, SAEWeights]:
-    """The SAEs' weights by name, after checking that every hook exists and gives what its SAE reads.
+    """The SAEs' weights by name, after checking that every hook exists and has the width that its SAE reads or gives.
 
     As ``examine_combination``, but the first mismatch is raised: CheckpointError, HookError,
     CorpusError or UntrustedCodeError.

@@ -19,6 +19,7 @@ from extraction_assets.engine.firings import (
 )
 from extraction_assets.engine.ordering import starts_of
 from extraction_assets.engine.sae_formats import SAEWeights, read_checkpoint
+from extraction_assets.engine.sae_input import SaeInput, centered
 from extraction_assets.engine.shapes import SparseFeatures
 
 _CAPACITY = 64
@@ -48,13 +49,13 @@ class SAE:
     """An SAE's encoder and decoder with their parameters on one device, in float32."""
 
     def __init__(self, weights: SAEWeights, device: torch.device | str = "cpu") -> None:
-        self.architecture = weights.architecture
-        self.d_in, self.latent_dim, self.k = weights.d_in, weights.latent_dim, weights.k
-        self.metadata = weights.metadata
+        self.architecture, self.record = weights.architecture, weights.record
+        self.d_in, self.d_out, self.latent_dim, self.k = weights.d_in, weights.d_out, weights.latent_dim, weights.k
         self._w_enc = _by_column(weights.w_enc.to(device))
         self._w_dec = weights.w_dec.to(device).contiguous()
         self._b_dec = weights.b_dec.to(device)
-        self._apply_b_dec_to_input = weights.apply_b_dec_to_input
+        self._w_skip = None if weights.w_skip is None else weights.w_skip.to(device)
+        self._input, self._center_target, self._tanh = SaeInput(weights, device), weights.center_target, weights.tanh
         scale = None
         if weights.rescale_acts_by_decoder_norm:  # encode multiplies by the norms, so decode divides by them
             scale = self._w_dec.norm(dim=1)  # [F]
@@ -73,7 +74,7 @@ class SAE:
 
         Formulas: standard relu(xW + b); jumprelu keeps pre-activations above the threshold; topk the k largest
         positive ones a token, ties to the lower feature; gated gates relu(xW e^r_mag + b_mag) by xW + b_gate > 0
-        (sae-lens 6, Rajamanoharan et al. 2024, Gao et al. 2024).
+        (sae-lens 6, Rajamanoharan et al. 2024, Gao et al. 2024). x is the hook output as ``SaeInput`` prepares it.
         """
         firings = self.encode_sparse(activations)
         dense = torch.zeros(len(activations), self.latent_dim, device=activations.device)
@@ -90,14 +91,16 @@ class SAE:
         twice), and on a GPU room for firings, a sixteenth of the dense features of all N tokens, or more where they
         are many.
         """
-        x = activations.float()
-        if self._apply_b_dec_to_input:
-            x = x - self._b_dec
-        tile = tile or max(1, len(x))
-        if len(x) % tile:
-            raise ValueError(f"{len(x)} tokens are not a whole number of tiles of {tile}")
+        tile = tile or max(1, len(activations))
+        if len(activations) % tile:
+            raise ValueError(f"{len(activations)} tokens are not a whole number of tiles of {tile}")
+        x = self._input.prepare(activations, tile)
         if wanted is None:
             wanted = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        firings = self._encode(x, tile, wanted)
+        return firings._replace(values=firings.values.tanh()) if self._tanh else firings
+
+    def _encode(self, x: Tensor, tile: int, wanted: Tensor) -> Firings:
         if self.architecture == "topk":
             return self._encode_top_k(x, tile, wanted)
         if x.device.type == "cuda" and has_triton():
@@ -157,8 +160,13 @@ class SAE:
             resolved = pre.sort(dim=1, descending=True, stable=True)
             values[rows], features[rows] = resolved.values[:, : self.k], resolved.indices[:, : self.k]
 
-    def decode(self, features: SparseFeatures) -> Tensor:
-        """Features of n samples -> reconstruction of the hook output, float32 [n, T, d_in]."""
+    def decode(self, features: SparseFeatures, activations: Tensor | None = None) -> Tensor:
+        """Features of n samples -> reconstruction of the hook output (a transcoder's: of its output hook's), float32
+        [n, T, d_out], to be compared with ``target``.
+
+        ``activations`` [n, T, d_in] are what was encoded: needed where they were normalised, which is undone, and for
+        a transcoder's skip connection. Raises ValueError where they are needed and missing.
+        """
         tokens = features.num_samples * features.num_positions
         rows = starts_of(features.tokens, tokens)  # [n * T + 1]
         summed = torch.nn.functional.embedding_bag(
@@ -168,8 +176,19 @@ class SAE:
             mode="sum",
             per_sample_weights=features.values,
             include_last_offset=True,
-        )  # [n * T, D]
-        return (summed + self._b_dec).view(features.num_samples, features.num_positions, self.d_in)
+        )  # [n * T, D_out]
+        decoded = (summed + self._b_dec).view(features.num_samples, features.num_positions, self.d_out)
+        if self._w_skip is None and not self._input.is_restored:
+            return decoded
+        if activations is None:
+            raise ValueError("this SAE's reconstruction depends on what was encoded: give decode the activations")
+        decoded = self._input.restore(decoded, activations)
+        return decoded if self._w_skip is None else decoded + self._input.centered(activations) @ self._w_skip
+
+    def target(self, activations: Tensor) -> Tensor:
+        """What ``decode`` reconstructs: the (output) hook's activations [..., d_out], float32, without their mean over
+        d_out where the SAE was trained so."""
+        return centered(activations) if self._center_target else activations.float()
 
     def _products(self, x: Tensor, tile: int) -> Iterator[tuple[int, Tensor]]:
         """The first row of each tile with its product xW float32 [tile, F], all in the same memory, one after the

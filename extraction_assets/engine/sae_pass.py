@@ -38,6 +38,8 @@ class SaeTask(NamedTuple):
     sae: SAE
     stored_features: FeatureRows | None = None
     """Encoded features of the whole chunk on the CPU, if they need not be computed."""
+    hook_out: str | None = None
+    """Whose activations the SAE reconstructs, if not those that it reads."""
 
 
 class SaeResult(NamedTuple):
@@ -97,6 +99,7 @@ class _Batch(NamedTuple):
     start: int
     stop: int
     activations: Tensor | None
+    target: Tensor | None
     features: SparseFeatures
     counted_features: SparseFeatures
     rows: FeatureRows | None
@@ -128,12 +131,13 @@ class SaePass:
         self._probe: dict[int, SparseFeatures] = {}
         self._explained, self._num_scored = VarianceExplained(), 0
 
-    def add(self, start: int, stop: int, activations: Tensor | None) -> None:
-        """Samples ``start:stop`` of the chunk, with the hook's output [stop - start, T, D] if it was computed."""
+    def add(self, start: int, stop: int, activations: Tensor | None, target: Tensor | None = None) -> None:
+        """Samples ``start:stop`` of the chunk, with the hook's output [stop - start, T, D] if it was computed, and
+        that of ``hook_out`` [stop - start, T, D_out] if the SAE has one."""
 
         def work(first: int, last: int) -> list[_Batch]:
             own = None if activations is None else activations[first:last]
-            return self._reduce(start + first, start + last, own)
+            return self._reduce(start + first, start + last, own, None if target is None else target[first:last])
 
         for batches in self._shared.batch.map(stop - start, work, self._tile or 1):
             with self._shared.clock.stage("select"):
@@ -154,7 +158,7 @@ class SaePass:
             encode_tile_tokens=self._tile and self._tile * self._shared.samples.token_ids.shape[1],
         )
 
-    def _reduce(self, start: int, stop: int, activations: Tensor | None) -> "list[_Batch]":
+    def _reduce(self, start: int, stop: int, activations: Tensor | None, target: Tensor | None) -> "list[_Batch]":
         """Pure: leaves no trace unless it returns, so that it can be repeated on half of the range.
 
         One batch, or several where not even one tile may be reduced at once.
@@ -167,12 +171,13 @@ class SaePass:
             for first in range(0, stop - start, size):
                 last = min(first + size, stop - start)
                 part = take_samples(features, first, last)
-                batches.append(
-                    self._select(start + first, part, None if activations is None else activations[first:last])
-                )
+                own, out = (None if x is None else x[first:last] for x in (activations, target))
+                batches.append(self._select(start + first, part, own, out))
         return batches
 
-    def _select(self, start: int, features: SparseFeatures, activations: Tensor | None) -> "_Batch":
+    def _select(
+        self, start: int, features: SparseFeatures, activations: Tensor | None, target: Tensor | None
+    ) -> "_Batch":
         """Pure. The table and the statistics of some samples' features at wanted positions."""
         stop = start + features.num_samples
         own = features
@@ -185,7 +190,7 @@ class SaePass:
             first_sample = self._shared.samples.first_sample + start
             table = select_top_k(own, maxima, first_sample, self._settings.top_k, floor)
         rows = to_rows(features) if self._settings.keep_features else None
-        return _Batch(start, stop, activations, features, own, rows, table, statistics_update(own, maxima))
+        return _Batch(start, stop, activations, target, features, own, rows, table, statistics_update(own, maxima))
 
     @property
     def _features_everywhere(self) -> bool:
@@ -250,13 +255,18 @@ class SaePass:
     def _score(self, batch: "_Batch") -> None:
         """Reconstructions of the chunk's first samples, for the variance that the SAE explains."""
         count = min(batch.stop - batch.start, RECONSTRUCTION_SAMPLES - self._num_scored)
-        if batch.activations is None or self.task.stored_features is not None or count <= 0:
+        target = batch.activations if self.task.hook_out is None else batch.target
+        if batch.activations is None or target is None or self.task.stored_features is not None or count <= 0:
             return
         for row, features in enumerate(each_sample(batch.features, count)):  # one by one: no batch size changes a bit
-            activations, counted = batch.activations[row], self._counted[batch.start + row]
+            own = slice(row, row + 1)
+            x, y, counted = batch.activations[own], target[own], self._counted[batch.start + row]
 
-            def score(features: SparseFeatures = features, x: Tensor = activations, counted: Tensor = counted) -> None:
-                self._explained.add(x, self.task.sae.decode(features)[0], counted)
+            def score(
+                features: SparseFeatures = features, x: Tensor = x, y: Tensor = y, counted: Tensor = counted
+            ) -> None:
+                sae = self.task.sae
+                self._explained.add(sae.target(y)[0], sae.decode(features, x)[0], counted)
 
             within_memory(score, score)  # a sample needs little: what is held elsewhere is given back
         self._num_scored += count

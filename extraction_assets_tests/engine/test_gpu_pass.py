@@ -472,9 +472,9 @@ def test_one_sample_is_decoded_at_a_time(
     """So decoding needs no more memory in a larger batch, and has nothing to halve."""
     real, decoded = SAE.decode, list[int]()
 
-    def decode(self: SAE, features: SparseFeatures) -> Tensor:
+    def decode(self: SAE, features: SparseFeatures, activations: Tensor) -> Tensor:
         decoded.append(features.num_samples)
-        return real(self, features)
+        return real(self, features, activations)
 
     monkeypatch.setattr(SAE, "decode", decode)
     assert_same_result(run_pass(stored_activations(expected.activations, CPU), tasks, size=size), expected)

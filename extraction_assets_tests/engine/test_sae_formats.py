@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from extraction_assets.engine.sae import load_sae
-from extraction_assets.engine.sae_formats import CheckpointError, read_checkpoint
+from extraction_assets.engine.sae_formats import CheckpointError, checkpoint_files, read_checkpoint
 from extraction_assets_tests import tiny
 
 
@@ -25,10 +25,11 @@ def set_config(folder: Path, **changes: object) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
-def set_tensor(folder: Path, name: str, change: Callable[[Tensor], Tensor]) -> None:
+def set_tensor(folder: Path, name: str, change: Callable[[Tensor], Tensor] | Tensor) -> None:
     file = folder / "sae_weights.safetensors"
     tensors = {key: tensor.clone() for key, tensor in load_file(file).items()}
-    save_file({**tensors, name: change(tensors[name]).contiguous()}, file)
+    value = change if isinstance(change, Tensor) else change(tensors[name])
+    save_file({**tensors, name: value.contiguous()}, file)
 
 
 def refused(folder: Path, message: str) -> None:
@@ -52,27 +53,82 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
 
 
 def test_an_unknown_architecture_is_named_with_the_known_ones(folder: Path) -> None:
-    set_config(folder, architecture="transcoder")
-    refused(folder, "architecture 'transcoder' is not supported .known: standard, jumprelu, topk, gated.")
+    set_config(folder, architecture="crosscoder")
+    refused(folder, "architecture 'crosscoder' is not supported .known: standard, jumprelu, topk, gated, batchtopk, ")
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("normalize_activations", "expected_average_only_in"),
-        ("reshape_activations", "hook_z"),
+        ("normalize_activations", "covariance_whitening"),
+        ("reshape_activations", "heads"),
         ("activation_fn", "identity"),
-        ("activation_fn_str", "tanh-relu"),
+        ("hook_head_index", 3),
     ],
 )
-def test_a_setting_that_changes_the_encoder_is_named(folder: Path, key: str, value: str) -> None:
+def test_a_setting_that_changes_the_encoder_is_named(folder: Path, key: str, value: object) -> None:
     set_config(folder, **{key: value})
-    refused(folder, f"{key} = '{value}' is not supported")
+    refused(folder, f"{key} = {value!r} is not supported")
 
 
-def test_a_standard_architecture_with_topk_activation_is_refused(folder: Path) -> None:
-    set_config(folder, activation_fn_str="topk")
-    refused(folder, "standard architecture with a topk activation function")
+@pytest.mark.parametrize("function", ["topk", "tanh-relu"])
+def test_an_activation_function_of_another_architecture_is_refused(tmp_path: Path, function: str) -> None:
+    folder = tiny.make_sae(tmp_path / "gated", "gated", activation_fn_str=function)
+    refused(folder, f"a gated SAE with activation function {function} is not supported")
+
+
+def test_a_signed_topk_encoder_is_refused(folder: Path) -> None:
+    set_config(folder, activation_fn_str="topk", activation_fn_kwargs={"k": 3, "signed": True})
+    refused(folder, "its encoder is signed: it keeps features with negative activations")
+
+
+def test_an_unknown_option_of_topk_is_named(folder: Path) -> None:
+    set_config(folder, activation_fn_str="topk", activation_fn_kwargs={"k": 3, "postact_fn": "identity"})
+    refused(folder, "activation_fn_kwargs postact_fn of topk is not supported")
+
+
+def test_a_scale_is_refused_where_none_belongs(folder: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"norm_scaling_factor belongs to .* has 'none': leave it out"):
+        read_checkpoint(folder, norm_scaling_factor=2.0)
+
+
+def test_the_scale_that_training_stored_beside_the_checkpoint_is_used(folder: Path) -> None:
+    set_config(folder, normalize_activations="expected_average_only_in")
+    (folder / "activation_scaler.json").write_text('{"scaling_factor": 2.0}')
+    stored, given = read_checkpoint(folder), read_checkpoint(folder, norm_scaling_factor=2.0)
+    assert all(torch.equal(stored.tensors()[name], tensor) for name, tensor in given.tensors().items())
+    assert not torch.equal(given.w_enc, load_file(folder / "sae_weights.safetensors")["W_enc"])
+    assert [file.name for file in checkpoint_files(folder)] == [
+        "activation_scaler.json",
+        "cfg.json",
+        "sae_weights.safetensors",
+    ]
+
+
+def test_folding_norms_that_choose_among_features_is_refused(tmp_path: Path) -> None:
+    folder = tiny.make_sae(tmp_path / "topk", "topk")
+    with pytest.raises(CheckpointError, match="would change which features a topk SAE activates"):
+        read_checkpoint(folder, fold_decoder_norm=True)
+
+
+def test_features_of_tanh_relu_are_the_tanh_of_those_of_relu(folder: Path) -> None:
+    x = torch.randn(9, tiny.D_MODEL, generator=torch.Generator().manual_seed(0))
+    plain = load_sae(folder).encode(x)
+    set_config(folder, activation_fn_str="tanh-relu")
+    assert torch.equal(load_sae(folder).encode(x), plain.tanh())
+
+
+def test_a_finetuning_factor_scales_the_decoder_alone(folder: Path) -> None:
+    before, factor = read_checkpoint(folder), torch.linspace(0.5, 2, tiny.NUM_FEATURES)
+    set_tensor(folder, "finetuning_scaling_factor", factor)
+    after = read_checkpoint(folder)
+    assert torch.equal(after.w_dec, before.w_dec * factor[:, None])
+    assert torch.equal(after.w_enc, before.w_enc)
+
+
+def test_a_finetuning_factor_of_a_wrong_shape_is_named(folder: Path) -> None:
+    set_tensor(folder, "finetuning_scaling_factor", torch.tensor([2.0, 3.0]))
+    refused(folder, r"finetuning scaling factor has shape \(2,\), expected \(48,\)")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

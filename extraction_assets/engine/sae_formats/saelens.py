@@ -1,92 +1,202 @@
-"""SAELens's on-disk form: ``cfg.json`` and ``sae_weights.safetensors`` (sae-lens 6)."""
+"""SAELens's on-disk form: ``cfg.json`` and ``sae_weights.safetensors`` (sae-lens 6, and the flat keys of 2 to 5).
 
-import json
+Keys, their defaults and the formulas are those of sae-lens 6.54 (``SAE.load_from_disk``, ``handle_pre_6_0_config``);
+``tanh-relu`` and the fine-tuning factor, which it no longer knows, of sae-lens 5.11 (``sae.py``).
+"""
+
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+import torch
 from torch import Tensor
 
-from extraction_assets.engine.sae_formats.weights import CheckpointError, SAEWeights
+from extraction_assets.engine.sae_formats.files import (
+    CheckpointError,
+    per_feature,
+    pick,
+    read_config,
+    read_safetensors,
+    require_files,
+    text_or_none,
+    whole_number,
+    whole_or_none,
+)
+from extraction_assets.engine.sae_formats.recorded import SaeRecord
+from extraction_assets.engine.sae_formats.weights import Architecture, SAEWeights
 
-CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
-FILES = f"{CONFIG} and {WEIGHTS}"
+CONFIG, WEIGHTS, SCALER = "cfg.json", "sae_weights.safetensors", "activation_scaler.json"
+FILES = (CONFIG, WEIGHTS)
+OPTIONAL_FILES = (SCALER,)
 
-_EXTRA = {"standard": [], "jumprelu": ["threshold"], "topk": [], "gated": ["r_mag", "b_mag"]}
-# Settings that change what encode computes, with the values under which it is one matrix product.
+
+class _Kind(NamedTuple):
+    """What an architecture's name says."""
+
+    base: Architecture
+    is_transcoder: bool = False
+    has_skip: bool = False
+    threshold: str = "threshold"
+    """Name of the tensor that holds a jumprelu's thresholds: [F], or one for all."""
+
+
+_KINDS = {
+    "standard": _Kind("standard"),
+    "jumprelu": _Kind("jumprelu"),
+    "topk": _Kind("topk"),
+    "gated": _Kind("gated"),
+    # As they are trained. Exported for inference, both are jumprelu SAEs.
+    "batchtopk": _Kind("jumprelu", threshold="topk_threshold"),
+    "matryoshka_batchtopk": _Kind("jumprelu", threshold="topk_threshold"),
+    "transcoder": _Kind("standard", is_transcoder=True),
+    "skip_transcoder": _Kind("standard", is_transcoder=True, has_skip=True),
+    "jumprelu_transcoder": _Kind("jumprelu", is_transcoder=True),
+    "jumprelu_skip_transcoder": _Kind("jumprelu", is_transcoder=True, has_skip=True),
+}
+_REFUSED = {
+    "abstopk": "its encoder is signed: it keeps features with negative activations",
+    "temporal": "its features depend on earlier positions, which one matrix product of a token cannot express",
+    "matching_pursuit": "it encodes in several steps, which one matrix product cannot express",
+}
+# Settings that change what encode computes, with the values that are honoured. hook_z arrives with its heads side by
+# side, as reshape_activations makes it.
 _SUPPORTED: dict[str, tuple[Any, ...]] = {
-    "normalize_activations": ("none", None),
-    "reshape_activations": ("none", None),
-    "activation_fn": ("relu", "topk", None),
-    "activation_fn_str": ("relu", "topk", None),
+    "normalize_activations": ("none", None, "layer_norm", "constant_norm_rescale", "expected_average_only_in"),
+    "reshape_activations": ("none", None, "hook_z"),
+    "activation_fn": ("relu", "topk", "tanh-relu", None),
+    "hook_head_index": (None,),
+    "hook_head_index_out": (None,),
+}
+_RENAMED = {
+    "activation_fn_str": "activation_fn",
+    "hook_point": "hook_name",
+    "hook_point_head_index": "hook_head_index",
 }
 
 
 def recognises(path: Path) -> bool:
-    return (path / CONFIG).is_file() or (path / WEIGHTS).is_file()
+    return (path / WEIGHTS).is_file() or ((path / CONFIG).is_file() and "architecture" in read_config(path, CONFIG))
+
+
+def record(path: Path) -> SaeRecord:
+    """What ``cfg.json`` in folder ``path`` says of model, hook and text."""
+    config = _read_config(path)
+    kwargs = config.get("model_from_pretrained_kwargs")
+    prepend_bos = config.get("prepend_bos")
+    return SaeRecord(
+        hook=text_or_none(config.get("hook_name")),
+        hook_out=text_or_none(config.get("hook_name_out")),
+        is_transcoder=_kind_of(path, config).is_transcoder,
+        model_name=text_or_none(config.get("model_name")),
+        prepend_bos=prepend_bos if isinstance(prepend_bos, bool) else None,
+        context_size=whole_or_none(config.get("context_size")),
+        dataset_path=text_or_none(config.get("dataset_path")),
+        model_from_pretrained_kwargs=kwargs if isinstance(kwargs, dict) else {},
+    )
 
 
 def read(path: Path) -> SAEWeights:
     """The checkpoint in folder ``path``; raises CheckpointError where it cannot be used."""
+    require_files(path, *FILES)
     config = _read_config(path)
-    architecture = config.get("architecture", "standard")
-    if architecture not in _EXTRA:
-        known = ", ".join(_EXTRA)
-        raise CheckpointError(f"SAE {path}: architecture {architecture!r} is not supported (known: {known})")
+    kind, own = _kind_of(path, config), record(path)
     for key, values in _SUPPORTED.items():
         if config.get(key) not in values:
             raise CheckpointError(f"SAE {path}: {key} = {config[key]!r} is not supported")
-    if architecture == "standard" and "topk" in (
-        config.get("activation_fn"),
-        config.get("activation_fn_str"),
-    ):
-        raise CheckpointError(f"SAE {path}: a standard architecture with a topk activation function is not supported")
-    tensors = _read_tensors(path, ["W_enc", "W_dec", "b_dec", *_EXTRA[architecture]], architecture)
+    tensors = _read_tensors(path, kind, config["architecture"])
     return SAEWeights(
-        architecture=architecture,
+        architecture=kind.base,
         w_enc=tensors["W_enc"],
-        b_enc=tensors["b_gate" if architecture == "gated" else "b_enc"],
+        b_enc=tensors["b_gate" if kind.base == "gated" else "b_enc"],
         w_dec=tensors["W_dec"],
         b_dec=tensors["b_dec"],
-        # sae-lens 6 leaves a setting out of cfg.json only where it is at its default, True for this one
-        apply_b_dec_to_input=bool(config.get("apply_b_dec_to_input", True)),
-        extra={name: tensors[name] for name in _EXTRA[architecture]},
-        k=_whole_number(path, config.get("k", 0), "k"),
+        # True where it is left out, in every version; a transcoder's b_dec belongs to its output
+        apply_b_dec_to_input=bool(config.get("apply_b_dec_to_input", True)) and not kind.is_transcoder,
+        extra={name: tensors[name] for name in ("threshold", "r_mag", "b_mag") if name in tensors},
+        k=_k(path, config) if kind.base == "topk" else 0,
         rescale_acts_by_decoder_norm=bool(config.get("rescale_acts_by_decoder_norm", False)),
-        metadata=config.get("metadata", {}),
+        tanh=config.get("activation_fn") == "tanh-relu",
+        normalize_activations=config.get("normalize_activations") or "none",
+        norm_scaling_factor=_stored_scale(path),
+        center_input=own.centered_input,
+        center_target=own.centered_target,
+        is_transcoder=kind.is_transcoder,
+        w_skip=tensors["W_skip"].t() if kind.has_skip else None,
+        record=own,
     )
 
 
-def _whole_number(path: Path, value: Any, name: str) -> int:
-    if not isinstance(value, int):
-        raise CheckpointError(f"SAE {path}: {name} must be a whole number, got {value!r}")
-    return value
-
-
 def _read_config(path: Path) -> dict[str, Any]:
-    for name in (CONFIG, WEIGHTS):
-        if not (path / name).is_file():
-            raise CheckpointError(f"SAE {path}: {name} is missing")
-    try:
-        config = json.loads((path / CONFIG).read_text("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"SAE {path}: {CONFIG} is not JSON ({error})") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"SAE {path}: {CONFIG} is not a JSON object")
+    """``cfg.json`` with the names of sae-lens 6, all on one level."""
+    raw = read_config(path, CONFIG)
+    metadata = raw.get("metadata")
+    config = {**(metadata if isinstance(metadata, dict) else {}), **raw}
+    for old, new in _RENAMED.items():
+        if old in config:
+            config.setdefault(new, config[old])
+    config.setdefault("architecture", "standard")
+    if config.get("activation_fn") == "topk" and config["architecture"] == "standard":
+        config["architecture"] = "topk"
+    if isinstance(config.get("normalize_activations"), bool):  # before sae-lens 3
+        config["normalize_activations"] = "expected_average_only_in" if config["normalize_activations"] else "none"
     return config
 
 
-def _read_tensors(path: Path, names: list[str], architecture: str) -> dict[str, Tensor]:
-    names = [*names, "b_gate" if architecture == "gated" else "b_enc"]
-    try:
-        tensors = load_file(path / WEIGHTS)
-    except SafetensorError as error:
-        raise CheckpointError(f"SAE {path}: {WEIGHTS} cannot be read ({error}); is it cut short?") from error
-    missing = [name for name in names if name not in tensors]
-    if missing:
+def _kind_of(path: Path, config: dict[str, Any]) -> _Kind:
+    architecture = config["architecture"]
+    if architecture not in _KINDS:
+        why = _REFUSED.get(architecture, f"known: {', '.join(_KINDS)}")
+        raise CheckpointError(f"SAE {path}: architecture {architecture!r} is not supported ({why})")
+    own = {"topk": "topk", "tanh-relu": "standard"}.get(config.get("activation_fn") or "relu", architecture)
+    if architecture != own:
         raise CheckpointError(
-            f"SAE {path}: {WEIGHTS} lacks {', '.join(missing)}, which a {architecture} SAE needs; "
-            f"it holds {', '.join(sorted(tensors))}"
+            f"SAE {path}: a {architecture} SAE with activation function {config['activation_fn']} is not supported"
         )
-    return {name: tensors[name].float() for name in names}
+    return _KINDS[architecture]
+
+
+def _k(path: Path, config: dict[str, Any]) -> int:
+    arguments = config.get("activation_fn_kwargs")
+    old = dict(arguments) if isinstance(arguments, dict) else {}
+    own = {"k": config["k"]} if "k" in config else {}
+    options = {**old, **own}
+    if options.get("signed"):
+        raise CheckpointError(f"SAE {path}: its encoder is signed: it keeps features with negative activations")
+    unknown = sorted(set(options) - {"k", "signed"})
+    if unknown:
+        raise CheckpointError(f"SAE {path}: activation_fn_kwargs {', '.join(unknown)} of topk is not supported")
+    return whole_number(path, options.get("k", 0), "k")
+
+
+def _read_tensors(path: Path, kind: _Kind, architecture: str) -> dict[str, Tensor]:
+    """By the names of sae-lens's inference SAEs."""
+    tensors = read_safetensors(path, WEIGHTS)
+    if "log_threshold" in tensors:  # jumprelu in training, before sae-lens 6
+        tensors["threshold"] = tensors.pop("log_threshold").exp()
+    names = ["W_enc", "W_dec", "b_dec"]
+    names += ["b_gate", "r_mag", "b_mag"] if kind.base == "gated" else ["b_enc"]
+    names += [kind.threshold] if kind.base == "jumprelu" else []
+    names += ["W_skip"] if kind.has_skip else []
+    picked = pick(path, WEIGHTS, tensors, names, architecture)
+    if kind.base == "jumprelu":
+        picked["threshold"] = per_feature(picked.pop(kind.threshold), len(picked["b_enc"]))
+    factor = tensors.get("finetuning_scaling_factor", tensors.get("scaling_factor"))
+    if factor is not None and not torch.allclose(factor, torch.ones_like(factor)):
+        picked["W_dec"] = _finetuned(path, picked["W_dec"], factor)
+    return picked
+
+
+def _finetuned(path: Path, w_dec: Tensor, factor: Tensor) -> Tensor:
+    """The decoder for features that it multiplies by a factor each; encode does without."""
+    if factor.shape != w_dec.shape[:1]:
+        raise CheckpointError(
+            f"SAE {path}: the finetuning scaling factor has shape {tuple(factor.shape)}, expected ({len(w_dec)},)"
+        )
+    return w_dec * factor[:, None]
+
+
+def _stored_scale(path: Path) -> float | None:
+    """The scale that sae-lens stores beside a checkpoint in the middle of its training."""
+    if not (path / SCALER).is_file():
+        return None
+    scale = read_config(path, SCALER).get("scaling_factor")
+    return float(scale) if isinstance(scale, int | float) else None
