@@ -49,7 +49,7 @@ def read(path: Path) -> SAEWeights:
     """The checkpoint in folder ``path``; raises CheckpointError where it cannot be used."""
     require_files(path, WEIGHTS)
     try:
-        with np.load(path / WEIGHTS, allow_pickle=False) as data:
+        with (path / WEIGHTS).open("rb") as file, np.load(file, allow_pickle=False) as data:
             arrays = {name[0].upper() + name[1:] if name.startswith("w_") else name: data[name] for name in data.files}
         tensors = {name: torch.from_numpy(np.asarray(array, np.float32)) for name, array in arrays.items()}
     except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
