@@ -75,7 +75,9 @@ def make_sae(
 
     tensors = {"W_enc": random(d_in, d_sae), "W_dec": random(d_sae, d_in), "b_dec": random(d_in)}
     tensors["b_gate" if architecture == "gated" else "b_enc"] = random(d_sae) - 0.3
-    if architecture == "jumprelu":
+    if "skip" in architecture:
+        tensors["W_skip"] = random(d_in, d_in)
+    if architecture.startswith("jumprelu"):
         tensors["threshold"] = random(d_sae).abs() + 0.05
     if architecture == "gated":
         tensors |= {"r_mag": random(d_sae), "b_mag": random(d_sae)}

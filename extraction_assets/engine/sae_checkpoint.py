@@ -107,13 +107,13 @@ def with_recorded(settings: ExtractionSettings, model_folder: Path) -> Extractio
 def _with_record(name: str, sae: SaeSettings, model_folder: Path) -> SaeSettings:
     record = read_sae_record(sae)
     hook, hook_out = sae.hook or record.hook, sae.hook_out or record.hook_out
-    for key, value, needed in (("hook", hook, True), ("hook_out", hook_out, record.is_transcoder)):
-        if needed and value is None:
-            what = "reads" if key == "hook" else "of a transcoder gives"
-            raise CheckpointError(
-                f"SAE {name!r} ({sae.path}): the checkpoint does not say which hook it {what}: set saes.{name}.{key}, "
-                "such as blocks.8.hook_resid_pre or model.layers.12"
-            )
+    missing = "hook" if hook is None else "hook_out" if record.is_transcoder and hook_out is None else None
+    if missing:
+        what = "reads" if missing == "hook" else "gives the activations of"
+        raise CheckpointError(
+            f"SAE {name!r} ({sae.path}): the checkpoint does not say which hook it {what}: set saes.{name}.{missing}, "
+            "such as blocks.8.hook_resid_pre or model.layers.12"
+        )
     center = sae.center_input
     if center is None and (record.centered_input or record.centered_target):
         if has_rms_norm(model_folder):

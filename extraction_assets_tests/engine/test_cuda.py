@@ -23,12 +23,12 @@ from extraction_assets.engine.gpu_pass import ChunkResult, chunk_steps, run_chun
 from extraction_assets.engine.language_model import load_language_model
 from extraction_assets.engine.legacy import LegacyHeaps
 from extraction_assets.engine.pass_context import PassSettings
-from extraction_assets.engine.sae import SAE, load_sae
-from extraction_assets.engine.sae_formats import SAEWeights
+from extraction_assets.engine.sae import SAE, load_sae, matmul_precision
+from extraction_assets.engine.sae_formats import SAEWeights, read_checkpoint
 from extraction_assets.engine.sae_pass import SaeTask
 from extraction_assets.engine.select import sample_maxima, select_top_k, vectorized_top_k_positions
-from extraction_assets.engine.shapes import Samples
-from extraction_assets.engine.sparse import dense_to_sparse, keep_counted
+from extraction_assets.engine.shapes import Samples, SparseFeatures
+from extraction_assets.engine.sparse import dense_to_sparse, keep_counted, to_dense
 from extraction_assets.engine.stage_clock import StageClock
 from extraction_assets.engine.staging import HostStaging
 from extraction_assets.engine.statistics import feature_statistics
@@ -546,3 +546,39 @@ def test_very_many_features_fit(latent_dim: int, gib: int) -> None:
         result = run_chunk(samples, lambda a, b: {"h": hidden[a:b]}, [task], settings, batch, CUDA, [0])
     assert batch.halvings == []
     assert len(result.saes["wide"].table.neuron_index) > latent_dim / 2
+
+
+@pytest.mark.parametrize("normalize", ["none", "layer_norm", "constant_norm_rescale"])
+def test_the_input_is_prepared_on_the_gpu_as_on_the_cpu(tmp_path: Path, normalize: str) -> None:
+    folder = make_sae(tmp_path / "sae", normalize_activations=normalize)
+    x = torch.randn(48, D_MODEL, generator=torch.Generator().manual_seed(3))
+    options = {"center_input": True}
+    on_cpu, on_gpu = (SAE(read_checkpoint(folder, **options), device) for device in ("cpu", CUDA))
+    with matmul_precision("highest"):
+        torch.testing.assert_close(on_gpu.encode(x.to(CUDA)).cpu(), on_cpu.encode(x), rtol=1e-5, atol=2e-6)
+        features = on_gpu.encode_sparse(x.to(CUDA))
+    sparse = SparseFeatures(*features[:3], 4, 12, NUM_FEATURES)
+    decoded = on_gpu.decode(sparse, x.to(CUDA).view(4, 12, D_MODEL)).cpu()
+    dense = to_dense(SparseFeatures(*(column.cpu() for column in features[:3]), 4, 12, NUM_FEATURES))
+    by_hand = on_cpu.decode(dense_to_sparse(dense), x.view(4, 12, D_MODEL))
+    torch.testing.assert_close(decoded, by_hand, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_what_tf32_changes_is_printed(tmp_path: Path, architecture: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not a bound of the engine's, but of TF32's 10 bits: a feature near its threshold may fire in one alone."""
+    sae = load_sae(make_sae(tmp_path / "sae", architecture, d_in=768, d_sae=4096), CUDA)
+    x = torch.randn(2048, 768, generator=torch.Generator().manual_seed(3)).to(CUDA)
+    with matmul_precision("highest"):
+        exact = sae.encode(x)
+    with matmul_precision("high"):
+        tf32 = sae.encode(x)
+    both = (exact > 0) & (tf32 > 0)
+    relative = ((tf32 - exact).abs() / exact.abs().amax())[both]
+    alone = int(((exact > 0) != (tf32 > 0)).sum())
+    with capsys.disabled():
+        print(
+            f"\n{architecture}: TF32 changes features by at most {float(relative.max()):.1e}, on average "
+            f"{float(relative.mean()):.1e} of the largest; {alone} of {int((exact > 0).sum())} fire in one alone"
+        )
+    assert 0 < float(relative.max()) < 1e-2

@@ -23,6 +23,7 @@ from extraction_assets.engine.heap import DeferredTopKHeap, merge_top_k_tables
 from extraction_assets.engine.language_model import LanguageModel, load_language_model
 from extraction_assets.engine.pass_context import NonFiniteError, PassSettings
 from extraction_assets.engine.sae import SAE, load_sae, variance_explained
+from extraction_assets.engine.sae_formats import read_checkpoint
 from extraction_assets.engine.sae_pass import SaeResult, SaeTask, tile_samples
 from extraction_assets.engine.shapes import Samples, SparseFeatures
 from extraction_assets.engine.sparse import keep_counted, take_rows, to_dense, to_rows
@@ -149,6 +150,45 @@ def test_variance_is_that_of_the_counted_positions(expected: ChunkResult, tasks:
         reconstruction = task.sae.decode(features_of(result))
         by_hand = variance_explained(expected.activations[task.hook], reconstruction, SAMPLES.counted)
         assert result.variance_explained == pytest.approx(by_hand, rel=1e-6)
+
+
+@pytest.fixture(scope="module")
+def transcoder(tmp_path_factory: pytest.TempPathFactory) -> SaeTask:
+    """Reads layers.0 and gives layers.1."""
+    folder = tiny.make_sae(tmp_path_factory.mktemp("transcoder") / "sae", "jumprelu_skip_transcoder", seed=9)
+    return SaeTask("transcoder", "layers.0", load_sae(folder), hook_out="layers.1")
+
+
+@pytest.mark.parametrize("size", [3, 64])
+def test_a_transcoder_is_scored_against_its_output_hook(size: int, model: LanguageModel, transcoder: SaeTask) -> None:
+    result = run_pass(forward_pass(model, SAMPLES, 4), [transcoder], size=size)
+    own, found = result.saes["transcoder"], result.activations
+    reconstruction = transcoder.sae.decode(features_of(own), found["layers.0"])
+    by_hand = variance_explained(found["layers.1"], reconstruction, SAMPLES.counted)
+    assert own.variance_explained == pytest.approx(by_hand, rel=1e-6)
+    assert by_hand != pytest.approx(variance_explained(found["layers.0"], reconstruction, SAMPLES.counted), rel=0.01)
+
+
+def test_a_nan_in_the_output_hook_of_a_transcoder_is_named(
+    transcoder: SaeTask, model: LanguageModel, expected: ChunkResult
+) -> None:
+    read = with_values(expected, at(22, 4), float("nan"), "layers.1")
+    with pytest.raises(NonFiniteError, match=r"the output of hook 'layers.1' holds a NaN"):
+        run_pass(read, [transcoder])
+
+
+@pytest.mark.parametrize("changes", [{"normalize_activations": "layer_norm"}, {"center": True}])
+def test_variance_is_that_of_what_the_sae_reconstructs(
+    changes: dict[str, Any], model: LanguageModel, tmp_path: Path
+) -> None:
+    center = changes.pop("center", None)
+    folder = tiny.make_sae(tmp_path / "sae", **changes)
+    sae = SAE(read_checkpoint(folder, center_input=center))
+    result = run_pass(forward_pass(model, SAMPLES, 4), [SaeTask("own", "layers.0", sae)])
+    x = result.activations["layers.0"]
+    target = x - x.mean(dim=-1, keepdim=True) if center else x
+    by_hand = variance_explained(target, sae.decode(features_of(result.saes["own"]), x), SAMPLES.counted)
+    assert result.saes["own"].variance_explained == pytest.approx(by_hand, rel=1e-6)
 
 
 @pytest.mark.parametrize("size", [1, 5, 64])

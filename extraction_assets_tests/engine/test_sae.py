@@ -14,7 +14,7 @@ from torch import Tensor
 
 from extraction_assets.engine.firings import Firings
 from extraction_assets.engine.sae import SAE, load_sae, matmul_precision, variance_explained
-from extraction_assets.engine.sae_formats import SAEWeights
+from extraction_assets.engine.sae_formats import SAEWeights, read_checkpoint
 from extraction_assets.engine.shapes import SparseFeatures
 from extraction_assets_tests import tiny
 from extraction_assets_tests.engine.build import assert_same
@@ -110,6 +110,56 @@ def test_the_hook_output_is_left_as_it_was(sae_folders: dict[str, Path]) -> None
     for folder in sae_folders.values():
         load_sae(folder).encode(activations)
     assert torch.equal(activations, hook_output())
+
+
+# What is done to the input
+
+
+def test_a_centered_input_is_without_its_mean_over_the_width() -> None:
+    centered = sae_of([[1.0], [2.0]], center_input=True)
+    assert centered.encode(torch.tensor([[5.0, 9.0], [9.0, 5.0]])).tolist() == [[2.0], [0.0]]  # [-2, 2] and [2, -2]
+
+
+def test_centering_gives_what_a_centered_model_would_give(sae_folders: dict[str, Path]) -> None:
+    """Whatever is added to all numbers of a token has no part in it."""
+    shift = torch.arange(TOKENS)[:, None] / 4
+    for folder in sae_folders.values():
+        own = SAE(read_checkpoint(folder, center_input=True))
+        torch.testing.assert_close(own.encode(hook_output() + shift), own.encode(hook_output()), rtol=1e-4, atol=1e-5)
+        x = hook_output() - hook_output().mean(dim=1, keepdim=True)
+        torch.testing.assert_close(own.encode(hook_output()), load_sae(folder).encode(x), rtol=1e-5, atol=1e-6)
+
+
+def test_reconstructions_are_of_centered_activations(sae_folders: dict[str, Path]) -> None:
+    own = SAE(read_checkpoint(sae_folders["standard"], center_input=True))
+    x = hook_output().bfloat16()
+    torch.testing.assert_close(own.target(x), x.float() - x.float().mean(dim=1, keepdim=True))
+    assert torch.equal(load_sae(sae_folders["standard"]).target(x), x.float())
+
+
+@pytest.mark.parametrize("normalize", ["layer_norm", "constant_norm_rescale"])
+@pytest.mark.parametrize("tile", [1, 2, 6, 24])
+def test_a_normalized_token_does_not_depend_on_the_other_tiles(normalize: str, tile: int, tmp_path: Path) -> None:
+    sae = load_sae(tiny.make_sae(tmp_path / "sae", d_in=1031, d_sae=64, normalize_activations=normalize))
+    x = torch.randn(TOKENS, 1031, generator=torch.Generator().manual_seed(0))
+    apart = torch.cat([sae.encode_sparse(rows, tile).values for rows in x.split(tile)])
+    assert torch.equal(sae.encode_sparse(x, tile).values, apart)
+
+
+def test_a_normalized_token_that_is_not_finite_is_marked_alone(tmp_path: Path) -> None:
+    for normalize in ("layer_norm", "constant_norm_rescale"):
+        sae = load_sae(tiny.make_sae(tmp_path / normalize, normalize_activations=normalize))
+        activations = hook_output()
+        activations[5, 3] = float("inf")
+        assert (~sae.encode_sparse(activations, 6).finite).nonzero().squeeze(1).tolist() == [5]
+
+
+def test_a_reconstruction_that_depends_on_the_input_asks_for_it(tmp_path: Path) -> None:
+    sae = load_sae(tiny.make_sae(tmp_path / "sae", normalize_activations="layer_norm"))
+    features = SparseFeatures(*sae.encode_sparse(hook_output())[:3], 4, 6, sae.latent_dim)
+    with pytest.raises(ValueError, match="depends on what was encoded: give decode the activations"):
+        sae.decode(features)
+    assert sae.decode(features, hook_output().view(4, 6, -1)).shape == (4, 6, tiny.D_MODEL)
 
 
 # Sparse encoding

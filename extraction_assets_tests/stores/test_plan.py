@@ -132,3 +132,38 @@ def test_the_same_corpus_may_arrive_several_times_at_once(project: Project, tmp_
 def test_a_plan_without_a_corpus_says_so(tiny_folder: Path, home: Path) -> None:
     with pytest.raises(CorpusNotReady, match="materialize tiny/corpus first"):
         _ = Project(make_settings(tiny_folder), home).plan
+
+
+def test_options_of_encode_make_features_stale_and_their_defaults_do_not(project: Project, tiny_folder: Path) -> None:
+    project.chunks()
+    relu = project.settings.model_dump()["saes"]["relu"]
+    for options, state in (
+        ({"center_input": None, "fold_decoder_norm": False, "norm_scaling_factor": None}, "done"),
+        ({"fold_decoder_norm": True}, "stale"),
+        ({"center_input": True}, "stale"),
+    ):
+        other = _changed(project, tiny_folder, saes={"relu": {**relu, **options}})
+        assert other.plan.chunk_state("sae_features", "000000000000", "relu") == state
+
+
+def test_a_recorded_hook_is_the_same_as_one_that_is_set(project: Project, tiny_folder: Path, tmp_path: Path) -> None:
+    folder = make_sae(tmp_path / "sae", hook_name="layers.0")
+    own = {"path": str(folder), "minimum_variance_explained": -1e9}
+    recorded = _changed(project, tiny_folder, saes={"relu": own})
+    chosen = _changed(project, tiny_folder, saes={"relu": {**own, "hook": "layers.0"}})
+    assert recorded.plan.settings.hooks == ["layers.0"]
+    key = "000000000000"
+    assert recorded.plan.table_fingerprint(key, "relu") == chosen.plan.table_fingerprint(key, "relu")
+    assert recorded.plan.activations_fingerprint(key) == chosen.plan.activations_fingerprint(key)
+
+
+def test_the_hook_that_a_transcoder_gives_belongs_to_the_activations_alone(
+    project: Project, tiny_folder: Path, tmp_path: Path
+) -> None:
+    own = {"path": str(make_sae(tmp_path / "sae", "transcoder")), "hook": "layers.0"}
+    one, other = (
+        _changed(project, tiny_folder, saes={"relu": {**own, "hook_out": h}}) for h in ("layers.1", "layers.2")
+    )
+    key = "000000000000"
+    assert one.plan.features_fingerprint(key, "relu") == other.plan.features_fingerprint(key, "relu")
+    assert one.plan.activations_fingerprint(key) != other.plan.activations_fingerprint(key)
