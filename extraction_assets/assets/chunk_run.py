@@ -23,7 +23,7 @@ from extraction_assets.engine.language_model import LanguageModel, load_language
 from extraction_assets.engine.pass_context import PassSettings
 from extraction_assets.engine.preflight import check_combination, refuse_unknown_tokens
 from extraction_assets.engine.sae import SAE
-from extraction_assets.engine.sae_formats import compare_recorded
+from extraction_assets.engine.sae_checkpoint import check_recorded
 from extraction_assets.engine.sae_pass import SaeTask
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.plan import ExtractionPlan
@@ -158,15 +158,8 @@ class ChunkRun:
         chosen = {name: sae for name, sae in settings.saes.items() if name in wanted}
         trusted = settings.language_model.trust_remote_code
         weights = check_combination(self._model_path, chosen, settings.corpus.max_length, trust_remote_code=trusted)
-        for name, own in weights.items():
-            for finding in compare_recorded(
-                own.record,
-                settings.language_model.path,
-                settings.corpus.prepend_bos,
-                settings.corpus.max_length,
-                chosen[name].hook,
-            ):
-                self._logger.warning("SAE %s: %s", name, finding.message)
+        for difference in check_recorded(settings, weights):
+            self._logger.warning("%s", difference)
         return {name: SAE(own, self.device) for name, own in weights.items()}
 
     @cached_property

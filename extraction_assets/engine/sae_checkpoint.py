@@ -1,6 +1,7 @@
 """From an SAE's settings to its checkpoint: its folder on this machine or the hub, its files, its weights."""
 
 import json
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from extraction_assets.engine.sae_formats import (
     SaeRecord,
     SAEWeights,
     checkpoint_files,
+    compare_recorded,
     known_files,
     read_checkpoint,
     read_checkpoint_record,
@@ -121,6 +123,22 @@ def _with_record(name: str, sae: SaeSettings, model_folder: Path) -> SaeSettings
         elif record.centered_input:
             center = True
     return sae.model_copy(update={"hook": hook, "hook_out": hook_out, "center_input": center})
+
+
+def check_recorded(settings: ExtractionSettings, names: Collection[str]) -> list[str]:
+    """One sentence for each difference between what the SAEs ``names`` were trained on and what they run on
+    (``compare_recorded``). Raises CheckpointError for one that gives wrong features."""
+    told = []
+    for name in names:
+        sae, corpus = settings.saes[name], settings.corpus
+        found = compare_recorded(
+            read_sae_record(sae), settings.language_model.path, corpus.prepend_bos, corpus.max_length, sae.hook
+        )
+        for finding in found:
+            if finding.severity == "error":
+                raise CheckpointError(f"SAE {name!r} ({sae.path}): {finding.message}")
+            told.append(f"SAE {name!r}: {finding.message}")
+    return told
 
 
 def has_rms_norm(model_folder: Path) -> bool:

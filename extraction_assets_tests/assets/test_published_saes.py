@@ -62,7 +62,7 @@ def test_what_differs_from_the_record_is_logged(tiny_folder: Path, home: Path, t
     project.corpus()
     result = project.chunks()
     told = [entry.user_message for entry in project.instance.all_logs(result.run_id) if entry.level == logging.WARNING]
-    assert any("SAE own: it was trained on model gpt2-small" in message for message in told)
+    assert any("SAE 'own': it was trained on model gpt2-small" in message for message in told)
     assert any("samples of 8 positions; corpus.max_length is 16" in message for message in told)
 
 

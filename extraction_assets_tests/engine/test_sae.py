@@ -15,6 +15,7 @@ from torch import Tensor
 from extraction_assets.engine.firings import Firings
 from extraction_assets.engine.sae import SAE, load_sae, matmul_precision, variance_explained
 from extraction_assets.engine.sae_formats import SAEWeights, read_checkpoint
+from extraction_assets.engine.sae_input import SaeInput
 from extraction_assets.engine.shapes import SparseFeatures
 from extraction_assets_tests import tiny
 from extraction_assets_tests.engine.build import assert_same
@@ -144,6 +145,15 @@ def test_a_normalized_token_does_not_depend_on_the_other_tiles(normalize: str, t
     x = torch.randn(TOKENS, 1031, generator=torch.Generator().manual_seed(0))
     apart = torch.cat([sae.encode_sparse(rows, tile).values for rows in x.split(tile)])
     assert torch.equal(sae.encode_sparse(x, tile).values, apart)
+
+
+def test_sums_over_the_width_are_taken_of_one_tile_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU the number of rows decides how a row is summed."""
+    sae = load_sae(tiny.make_sae(tmp_path / "sae", normalize_activations="layer_norm"))
+    real, rows = SaeInput._normalized, list[int]()
+    monkeypatch.setattr(SaeInput, "_normalized", lambda self, x: rows.append(len(x)) or real(self, x))
+    sae.encode_sparse(hook_output(), 6)
+    assert rows == [6, 6, 6, 6]
 
 
 def test_a_normalized_token_that_is_not_finite_is_marked_alone(tmp_path: Path) -> None:

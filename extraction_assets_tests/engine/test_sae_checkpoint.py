@@ -9,6 +9,7 @@ import torch
 
 from extraction_assets.engine.sae_checkpoint import (
     CENTERED_REPOSITORIES,
+    check_recorded,
     encode_options,
     has_rms_norm,
     read_sae,
@@ -213,6 +214,20 @@ def test_a_transcoder_is_centered_where_it_writes(layer_norm_model: Path, tmp_pa
     assert (weights.center_input, weights.center_target) == (False, True)
     plain = read_sae(recorded(layer_norm_model, path=str(folder), center_input=False))
     assert (plain.center_input, plain.center_target) == (False, False)
+
+
+def test_what_would_give_wrong_features_is_an_error_and_the_rest_is_told(tmp_path: Path) -> None:
+    z, kwargs = "blocks.1.attn.hook_z", {"fold_value_biases": True}
+    wrong = tiny.make_sae(tmp_path / "wrong", hook_name=z, model_from_pretrained_kwargs=kwargs)
+    fine = tiny.make_sae(
+        tmp_path / "fine", hook_name=RESIDUAL, model_name="gpt2-xl", model_from_pretrained_kwargs=kwargs
+    )
+    values = {"language_model": {"path": "gpt2"}, "corpus": {"source": "x"}}
+    saes = {"wrong": {"path": str(wrong)}, "fine": {"path": str(fine)}}
+    settings = ExtractionSettings.model_validate({**values, "saes": saes})
+    assert check_recorded(settings, ["fine"]) == ["SAE 'fine': it was trained on model gpt2-xl, but runs on gpt2"]
+    with pytest.raises(CheckpointError, match=r"SAE 'wrong' .* with fold_value_biases"):
+        check_recorded(settings, ["fine", "wrong"])
 
 
 # What is asked of it

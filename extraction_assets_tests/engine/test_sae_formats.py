@@ -77,6 +77,12 @@ def test_an_activation_function_of_another_architecture_is_refused(tmp_path: Pat
     refused(folder, f"a gated SAE with activation function {function} is not supported")
 
 
+@pytest.mark.parametrize("architecture", ["transcoder", "jumprelu_skip_transcoder"])
+def test_a_transcoder_never_subtracts_the_bias_of_its_output(tmp_path: Path, architecture: str) -> None:
+    folder = tiny.make_sae(tmp_path / "sae", architecture, apply_b_dec_to_input=True)
+    assert not read_checkpoint(folder).apply_b_dec_to_input
+
+
 def test_a_signed_topk_encoder_is_refused(folder: Path) -> None:
     set_config(folder, activation_fn_str="topk", activation_fn_kwargs={"k": 3, "signed": True})
     refused(folder, "its encoder is signed: it keeps features with negative activations")
