@@ -26,9 +26,10 @@ from extraction_assets.engine.findings import Finding
 from extraction_assets.engine.language_model import load_language_model, resolve_checkpoint, vocabulary_size
 from extraction_assets.engine.preflight import examine_combination, examine_vocabulary
 from extraction_assets.engine.sae import SAE
+from extraction_assets.engine.sae_checkpoint import check_recorded
 from extraction_assets.engine.sae_formats import SAEWeights
 from extraction_assets.engine.sanity import SaeSanity
-from extraction_assets.plan import ExtractionPlan, load_tokenizer
+from extraction_assets.plan import ExtractionPlan, load_tokenizer, resolve_settings
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets.stores.corpus_files import samples_of
@@ -54,6 +55,8 @@ class Examination:
         """What the batch is."""
         self.widths: dict[str, int] = {}
         """D of every hook."""
+        self.hooks: dict[str, str] = {}
+        """What each SAE reads, and what a transcoder gives."""
         self.saes: dict[str, SAEWeights] = {}
         self.sanity: dict[str, SaeSanity] = {}
         self.estimates: list[Estimate] = []
@@ -88,11 +91,11 @@ def _examine(
     chosen = settings.language_model
     trusted = chosen.trust_remote_code
     model_path = str(resolve_checkpoint(chosen.path, revision=chosen.revision, trust_remote_code=trusted))
-    folders = {
-        name: (resolve_checkpoint(sae.path, revision=sae.revision), sae.hook) for name, sae in settings.saes.items()
-    }
-    combination = examine_combination(model_path, folders, settings.corpus.max_length, trust_remote_code=trusted)
+    settings = resolve_settings(settings)
+    found.hooks = {name: " -> ".join(sae.hooks) for name, sae in settings.saes.items()}
+    combination = examine_combination(model_path, settings.saes, settings.corpus.max_length, trust_remote_code=trusted)
     found.saes, found.widths, found.findings = combination.weights, combination.widths, combination.findings
+    found.findings += [Finding("warning", difference) for difference in check_recorded(settings, settings.saes)]
     yield
     batch, found.samples = _batch(found, settings, machine.store, model_path)
     yield

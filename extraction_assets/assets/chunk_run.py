@@ -159,7 +159,7 @@ class ChunkRun:
         trusted = settings.language_model.trust_remote_code
         weights = check_combination(self._model_path, chosen, settings.corpus.max_length, trust_remote_code=trusted)
         for difference in check_recorded(settings, weights):
-            self._logger.warning("%s", difference)
+            self.logger.warning("%s", difference)
         return {name: SAE(own, self.device) for name, own in weights.items()}
 
     @cached_property

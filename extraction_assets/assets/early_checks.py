@@ -89,23 +89,23 @@ def examine_saes(
     found, findings = {}, []
     for name, sae in saes.items():
         own = settings.saes[name]
-        activations = outputs[own.hook]
+        hook, hook_out = own.input_hook, own.hook_out
+        activations, target = outputs[hook], None if hook_out is None else outputs[hook_out]
         counted, marked = (mask.to(activations.device) for mask in (batch.samples.counted, batch.first_or_special))
         if settings.corpus.exclude_outlier_norms is not None:
             counted = counted & ~outlier_positions(activations, counted, settings.corpus.exclude_outlier_norms)
-        found[name] = measure_sae(sae, activations, counted, marked, precision=precision)
-        logger.info("SAE %s at %s: %s", name, own.hook, described(found[name]))
+        found[name] = measure_sae(sae, activations, counted, marked, target=target, precision=precision)
+        logger.info("SAE %s at %s: %s", name, hook, described(found[name]))
         cause = ""
         if found[name].variance_explained < own.minimum_variance_explained:
             logger.info("SAE %s explains too little: looking for the cause", name)
             few = batch.take(enough_samples(counted.shape[1]))
-            places = _other_places(own.hook, outputs, few, model, logger)
+            places = _other_places(hook, outputs, few, model, logger)
             least = own.minimum_variance_explained
-            cause = likely_cause(
-                sae, own.hook, places, counted[: len(few.samples.token_ids)], least, precision=precision
-            )
+            first = counted[: len(few.samples.token_ids)]
+            cause = likely_cause(sae, hook, places, first, least, hook_out=hook_out, precision=precision)
         limits = SanityLimits(own.minimum_variance_explained, own.l0_limit(sae.latent_dim), own.maximum_bos_share)
-        findings += judge(name, own.hook, found[name], limits, cause)
+        findings += judge(name, hook, found[name], limits, cause)
     return Examined(found, findings)
 
 

@@ -68,7 +68,7 @@ def _echo(settings: "ExtractionSettings", root: "Path", found: "Examination") ->
         _line("hook", hook, f"width {width:,}")
     for name, weights in found.saes.items():
         shape = f"{weights.architecture}, d_in {weights.d_in:,}, {weights.latent_dim:,} features"
-        _line("SAE", name, f"{shape}, at {settings.saes[name].hook}")
+        _line("SAE", name, f"{shape}, at {found.hooks[name]}")
     if found.sanity:
         click.echo(f"\n{'SAE':20} {'explained':>10} {'mean L0':>9} {'silent':>8} {'BOS share':>10}   tokens")
         for name, sanity in found.sanity.items():

@@ -2,7 +2,6 @@
 
 import glob
 import importlib.util
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from pydantic import ValidationError
 
 from extraction_assets.cli.app import DEFAULT_MODULE, command_line, main
 from extraction_assets.cli.declared import see_working_directory
-from extraction_assets.settings import STANDARD_LIBRARY, ExtractionSettings, check_name
+from extraction_assets.settings import STANDARD_LIBRARY, ExtractionSettings, SaeSettings, check_name
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _DATA_SET_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -44,14 +43,16 @@ attributes:
 _SAE = """\
     {name}:
       path: {path} # a folder (relative to this file) or a hub id
-      hook: {hook} # the module whose output it reads{source}
+{subfolder}{hook}
       # minimum_variance_explained: 0.5 # a run stops below it: set it just below what `check` shows"""
 
 
 class _Sae(NamedTuple):
     name: str
     path: str
-    hook: str
+    subfolder: str | None
+    hook: str | None
+    """None where the checkpoint, which is on the hub, may say it."""
     recorded: bool
     """Whether the hook stands in the checkpoint."""
 
@@ -64,8 +65,11 @@ class _Sae(NamedTuple):
     "--hook",
     "hooks",
     multiple=True,
-    help="Module whose output the SAEs read, such as model.layers.12: once for all, or once for each --sae in the same "
-    "order.  [default: what the checkpoint's cfg.json says]",
+    help="What the SAEs read, such as model.layers.12 or blocks.12.hook_resid_post: once for all, or once for each "
+    "--sae in the same order.  [default: what the checkpoint records]",
+)
+@click.option(
+    "--subfolder", "subfolders", multiple=True, help="Folder of each SAE inside --sae, as --hook once or for each."
 )
 @click.option(
     "--sae-name", "names", multiple=True, help="Short name of each --sae.  [default: the last part of its path]"
@@ -87,6 +91,7 @@ def init(
     model: str,
     saes: tuple[str, ...],
     hooks: tuple[str, ...],
+    subfolders: tuple[str, ...],
     names: tuple[str, ...],
     corpus: str,
     max_length: int,
@@ -103,7 +108,7 @@ def init(
         raise click.ClickException(
             f"{folder} is there already and is left as it is: edit its defs.yaml, or choose another name"
         )
-    declared = _declared_saes(saes, hooks, names)
+    declared = _declared_saes(saes, hooks, subfolders, names)
     _validate(name, model, declared, corpus, max_length, samples)
     text = _TEMPLATE.format(
         command=command_line(module),
@@ -140,21 +145,32 @@ def _defs_folder(module: str) -> Path:
     return folder / "defs"
 
 
-def _declared_saes(paths: Sequence[str], hooks: Sequence[str], names: Sequence[str]) -> list[_Sae]:
+def _declared_saes(
+    paths: Sequence[str], hooks: Sequence[str], subfolders: Sequence[str], names: Sequence[str]
+) -> list[_Sae]:
     """The SAEs with a name and a hook each; one error where these do not go with one another."""
-    if len(hooks) not in (0, 1, len(paths)):
-        raise click.ClickException(f"{len(hooks)} --hook for {len(paths)} --sae: give one for all, or one for each")
+    given_hooks = _one_each("--hook", hooks, len(paths))
+    given_folders = _one_each("--subfolder", subfolders, len(paths))
     if len(names) not in (0, len(paths)):
         raise click.ClickException(f"{len(names)} --sae-name for {len(paths)} --sae: give one for each, or none")
-    chosen = names or [_default_name(path) for path in paths]
+    whole = [path if folder is None else f"{path}/{folder}" for path, folder in zip(paths, given_folders, strict=True)]
+    chosen = names or [_default_name(path) for path in whole]
     doubled = [name for name in chosen if list(chosen).count(name) > 1]
     if doubled:
         raise click.ClickException(f"two SAEs would be called {doubled[0]}: give a --sae-name for each --sae")
-    given = [hooks[0]] * len(paths) if len(hooks) == 1 else list(hooks) or [""] * len(paths)
     return [
-        _Sae(name, path, hook or _recorded_hook(path), not hook)
-        for name, path, hook in zip(chosen, paths, given, strict=True)
+        _Sae(name, path, folder, hook or _recorded_hook(path, folder), not hook)
+        for name, path, folder, hook in zip(chosen, paths, given_folders, given_hooks, strict=True)
     ]
+
+
+def _one_each(option: str, values: Sequence[str], count: int) -> list[str | None]:
+    """The values of an option that is given once for all SAEs, or once for each."""
+    if len(values) not in (0, 1, count):
+        raise click.ClickException(f"{len(values)} {option} for {count} --sae: give one for all, or one for each")
+    if not values:
+        return [None] * count
+    return [*values] * count if len(values) == 1 else [*values]
 
 
 def _default_name(path: str) -> str:
@@ -162,22 +178,17 @@ def _default_name(path: str) -> str:
     return re.sub(r"[^A-Za-z0-9_]+", "_", Path(path).expanduser().absolute().name).strip("_") or "sae"
 
 
-def _recorded_hook(path: str) -> str:
-    """The hook that a checkpoint's ``cfg.json`` names: SAELens writes ``hook_name``, in its ``metadata`` since 6.0,
-    sparsify ``hookpoint``."""
+def _recorded_hook(path: str, subfolder: str | None) -> str | None:
+    """The hook that a local checkpoint records; None for one of the hub, which is not asked here."""
+    from extraction_assets.engine.sae_checkpoint import read_sae_record
+
     folder = Path(path).expanduser()
-    try:
-        config = json.loads((folder / "cfg.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        config = None
-    if not isinstance(config, dict):
-        raise click.ClickException(f"--hook is needed: {folder / 'cfg.json'} cannot be read on this machine to find it")
-    metadata = config.get("metadata")
-    for source in (config, metadata if isinstance(metadata, dict) else {}):
-        for key in ("hook_name", "hookpoint"):
-            if isinstance(source.get(key), str) and source[key]:
-                return str(source[key])
-    raise click.ClickException(f"--hook is needed: {folder / 'cfg.json'} does not name one")
+    if not folder.is_dir():
+        return None
+    hook = read_sae_record(SaeSettings(path=str(folder), subfolder=subfolder)).hook
+    if hook is None:
+        raise click.ClickException(f"--hook is needed: the checkpoint in {folder} does not say what it reads")
+    return hook
 
 
 def _validate(name: str, model: str, saes: Sequence[_Sae], corpus: str, max_length: int, samples: int) -> None:
@@ -186,7 +197,7 @@ def _validate(name: str, model: str, saes: Sequence[_Sae], corpus: str, max_leng
         "name": name,
         "language_model": {"path": model},
         "corpus": {"source": corpus, "max_length": max_length},
-        "saes": {sae.name: {"path": sae.path, "hook": sae.hook} for sae in saes},
+        "saes": {sae.name: {"path": sae.path, "subfolder": sae.subfolder, "hook": sae.hook} for sae in saes},
         "evaluation_samples": samples,
     }
     try:
@@ -197,9 +208,14 @@ def _validate(name: str, model: str, saes: Sequence[_Sae], corpus: str, max_leng
 
 
 def _sae_block(sae: _Sae, folder: Path) -> str:
-    source = ", by its cfg.json" if sae.recorded else ""
+    subfolder = f"      subfolder: {_scalar(sae.subfolder)}\n" if sae.subfolder else ""
+    if sae.hook is None:
+        hook = "      # hook: model.layers.12 # what it reads; by default what the checkpoint records"
+    else:
+        source = ", by its checkpoint" if sae.recorded else ""
+        hook = f"      hook: {_scalar(sae.hook)} # what it reads{source}"
     path = _scalar(_written(sae.path, folder, "--sae"))
-    return _SAE.format(name=_scalar(sae.name), path=path, hook=_scalar(sae.hook), source=source)
+    return _SAE.format(name=_scalar(sae.name), path=path, subfolder=subfolder, hook=hook)
 
 
 def _written(path: str, folder: Path, option: str) -> str:

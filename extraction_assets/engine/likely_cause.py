@@ -5,14 +5,12 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from extraction_assets.engine.hooks import HookError, resolve_hook
 from extraction_assets.engine.language_model import LanguageModel
 from extraction_assets.engine.sae import SAE, VarianceExplained, matmul_precision
 from extraction_assets.engine.sanity import encode_sample
-from extraction_assets.engine.shapes import SparseFeatures
 
 _TOKENS = 512
 """Tokens that are enough to tell one cause from another."""
@@ -51,19 +49,25 @@ class _Change(NamedTuple):
 
 
 def likely_cause(
-    sae: SAE, hook: str, outputs: Mapping[str, Tensor], counted: Tensor, minimum: float, *, precision: str = "high"
+    sae: SAE,
+    hook: str,
+    outputs: Mapping[str, Tensor],
+    counted: Tensor,
+    minimum: float,
+    *,
+    hook_out: str | None = None,
+    precision: str = "high",
 ) -> str:
-    """One sentence on why ``sae`` explains too little of the output of ``hook``.
+    """One sentence on why ``sae`` explains too little of the output of ``hook``; of a transcoder, of ``hook_out``.
 
     ``outputs`` {hook: [n, T, D]} holds that of ``hook``, and of other places that it may belong to; ``counted`` bool
     [n, T]. The first samples are enough: at most ``enough_samples``.
     """
-    own = outputs[hook].float()
     with matmul_precision(precision):
-        before = _explained(sae, _both(own), counted)
+        before = _explained(sae, _Change(outputs[hook].float(), outputs[hook_out or hook].float()), counted)
         attempts = [
             Attempt(kind, label, _explained(sae, change, counted))
-            for kind, label, change in _changes(sae, hook, outputs, counted)
+            for kind, label, change in _changes(sae, hook, hook_out, outputs, counted)
         ]
     return _told([attempt for attempt in attempts if attempt.variance_explained > before], before, minimum)
 
@@ -101,40 +105,37 @@ def _told(better: list[Attempt], before: float, minimum: float) -> str:
     return _SENTENCES[kind].format(labels=labels, value=value)
 
 
-def _changes(sae: SAE, hook: str, outputs: Mapping[str, Tensor], counted: Tensor) -> Iterator[tuple[str, str, _Change]]:
-    """Other inputs, the simplest change first.
+def _changes(
+    sae: SAE, hook: str, hook_out: str | None, outputs: Mapping[str, Tensor], counted: Tensor
+) -> Iterator[tuple[str, str, _Change]]:
+    """Other inputs, the simplest change first. What a transcoder gives stays as it is.
 
     The normalizations are those of sae-lens 6: ``expected_average_only_in`` (all by one factor, so that the mean norm
     is sqrt(d_in)), ``constant_norm_rescale`` (every token to that norm), ``layer_norm`` (unbiased std, eps 1e-5). What
     is compared is what the SAE was given: a mean and a scale that are only put back explain nothing.
     """
     x = outputs[hook].float()
-    b_dec = sae.decode(_no_features(sae, x.device))[0, 0]  # [D]
-    yield "b_dec", "apply_b_dec_to_input false", _Change(x + b_dec, x)
-    yield "b_dec", "apply_b_dec_to_input true", _Change(x - b_dec, x)
+
+    def changed(own: Tensor) -> _Change:
+        return _Change(own, own if hook_out is None else outputs[hook_out].float())
+
+    if sae.d_in == sae.d_out:
+        yield "b_dec", "apply_b_dec_to_input false", _Change(x + sae.b_dec, changed(x).target)
+        yield "b_dec", "apply_b_dec_to_input true", _Change(x - sae.b_dec, changed(x).target)
     centered = x - x.mean(-1, keepdim=True)
-    yield "centering", "", _both(centered)
+    yield "centering", "", changed(centered)
     for other, output in outputs.items():
-        if other != hook and output.shape[-1] == sae.d_in:
-            yield "hook", repr(other), _both(output.float())
+        if other not in (hook, hook_out) and output.shape[-1] == sae.d_in:
+            yield "hook", repr(other), changed(output.float())
     root, norm = sae.d_in**0.5, x.norm(dim=-1, keepdim=True)
     average = float(norm.squeeze(-1)[counted].mean())
     if average > 0:
-        yield "normalization", "expected_average_only_in", _both(x * (root / average))
-    yield "normalization", "constant_norm_rescale", _both(x * (root / norm.clamp(min=1e-12)))
-    yield "normalization", "layer_norm", _both(centered / (centered.std(-1, keepdim=True) + 1e-5))
+        yield "normalization", "expected_average_only_in", changed(x * (root / average))
+    yield "normalization", "constant_norm_rescale", changed(x * (root / norm.clamp(min=1e-12)))
+    yield "normalization", "layer_norm", changed(centered / (centered.std(-1, keepdim=True) + 1e-5))
     for power in range(-10, 11):
         if power:
-            yield "scale", f"{2.0**power:.4g}", _both(x * 2.0**power)
-
-
-def _both(x: Tensor) -> _Change:
-    return _Change(x, x)
-
-
-def _no_features(sae: SAE, device: torch.device) -> SparseFeatures:
-    nothing = torch.zeros(0, dtype=torch.int64, device=device)
-    return SparseFeatures(nothing, nothing, torch.zeros(0, device=device), 1, 1, sae.latent_dim)
+            yield "scale", f"{2.0**power:.4g}", changed(x * 2.0**power)
 
 
 def _explained(sae: SAE, change: _Change, counted: Tensor) -> float:
@@ -142,6 +143,6 @@ def _explained(sae: SAE, change: _Change, counted: Tensor) -> float:
     explained = VarianceExplained()
     for x, target, own in zip(change.inputs, change.target, counted, strict=True):
         features, finite = encode_sample(sae, x, own)
-        explained.add(target, sae.decode(features)[0], own & finite)
+        explained.add(sae.target(target), sae.decode(features, x[None])[0], own & finite)
     value = float(explained.value())
     return float("-inf") if math.isnan(value) else value

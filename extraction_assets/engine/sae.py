@@ -53,7 +53,7 @@ class SAE:
         self.d_in, self.d_out, self.latent_dim, self.k = weights.d_in, weights.d_out, weights.latent_dim, weights.k
         self._w_enc = _by_column(weights.w_enc.to(device))
         self._w_dec = weights.w_dec.to(device).contiguous()
-        self._b_dec = weights.b_dec.to(device)
+        self.b_dec = weights.b_dec.to(device)
         self._w_skip = None if weights.w_skip is None else weights.w_skip.to(device)
         self._input, self._center_target, self._tanh = SaeInput(weights, device), weights.center_target, weights.tanh
         scale = None
@@ -177,7 +177,7 @@ class SAE:
             per_sample_weights=features.values,
             include_last_offset=True,
         )  # [n * T, D_out]
-        decoded = (summed + self._b_dec).view(features.num_samples, features.num_positions, self.d_out)
+        decoded = (summed + self.b_dec).view(features.num_samples, features.num_positions, self.d_out)
         if self._w_skip is None and not self._input.is_restored:
             return decoded
         if activations is None:

@@ -58,20 +58,27 @@ class SaeSanity(NamedTuple):
 
 
 def measure_sae(
-    sae: SAE, activations: Tensor, counted: Tensor, first_or_special: Tensor, *, precision: str = "high"
+    sae: SAE,
+    activations: Tensor,
+    counted: Tensor,
+    first_or_special: Tensor,
+    *,
+    target: Tensor | None = None,
+    precision: str = "high",
 ) -> SaeSanity:
     """What ``sae`` makes of a batch: hook output [n, T, D] of any float dtype, ``counted`` and ``first_or_special``
-    bool [n, T], all on the SAE's device.
+    bool [n, T], all on the SAE's device. ``target`` [n, T, d_out] is the output hook's, of a transcoder.
 
     Tokens with a NaN or an infinity are left out: the pass over the chunk names them. Peak extra memory: the dense
     features of one sample, and [n, F] maxima. Leaves nothing behind.
     """
     explained, rows, used = VarianceExplained(), [], torch.zeros_like(counted)
+    target = activations if target is None else target
     with matmul_precision(precision):
-        for row, (x, own) in enumerate(zip(activations, counted, strict=True)):
+        for row, (x, y, own) in enumerate(zip(activations, target, counted, strict=True)):
             features, finite = encode_sample(sae, x, own)
             used[row] = own & finite
-            explained.add(x, sae.decode(features)[0], used[row])
+            explained.add(sae.target(y), sae.decode(features, x[None])[0], used[row])
             rows.append(features)
     features = _stacked(rows)
     tokens = int(used.sum())
