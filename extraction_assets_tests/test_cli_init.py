@@ -124,6 +124,15 @@ def test_the_hook_is_what_the_checkpoint_says(workshop: Path) -> None:
     assert _declared(workshop).saes["first_sae"].hook == "layers.0"
 
 
+def test_an_sae_of_the_hub_needs_no_hook_and_may_lie_in_a_subfolder(workshop: Path) -> None:
+    hub = ["--sae", "jbloom/GPT2-Small-SAEs-Reformatted", "--subfolder", "blocks.8.hook_resid_pre"]
+    _init(*ARGUMENTS, *hub)
+    (declared,) = _declared(workshop).saes.items()
+    name, sae = declared
+    assert name == "blocks_8_hook_resid_pre"
+    assert (sae.path, sae.subfolder, sae.hook) == (hub[1], hub[3], None)
+
+
 def test_a_glob_and_a_name_that_yaml_would_misread_are_written_as_text(workshop: Path) -> None:
     (workshop / "007: yes").mkdir()
     (workshop / "007: yes" / "a.txt").write_text("text")
@@ -156,8 +165,12 @@ def test_what_is_there_is_never_overwritten(workshop: Path) -> None:
         (["--model", "./nowhere"], "--model ./nowhere: there is no such folder"),
         (["--corpus", "no/*.txt"], "--corpus no/*.txt: there is no such file or folder, and the glob matches none"),
         (["--corpus", "texts.jsonl"], "--corpus texts.jsonl: there is no such file"),
-        (["--sae", "/nowhere/sae"], "cannot be read on this machine to find it"),
-        (["--sae", "../things/second"], "--hook is needed: ../things/second/cfg.json does not name one"),
+        (
+            ["--sae", "/nowhere/sae", "--sae-name", "a", "--sae-name", "b"],
+            "--sae /nowhere/sae: there is no such folder",
+        ),
+        (["--subfolder", "../other"], "subfolder '../other' must lie inside path"),
+        (["--sae", "../things/second"], "--hook is needed: the checkpoint in ../things/second does not say"),
         (["--hook", "a", "--hook", "b"], "2 --hook for 1 --sae: give one for all, or one for each"),
         (["--sae-name", "a", "--sae-name", "b"], "2 --sae-name for 1 --sae: give one for each, or none"),
         (["--sae", "../other/first-sae", "--hook", "a"], "two SAEs would be called first_sae: give a --sae-name"),

@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from extraction_assets.assets.check_extraction import Machine, examine_extraction
 from extraction_assets.assets.keys import sae_key
 from extraction_assets.assets.lineage import CodeVersions
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_files import read_activations, read_record
+from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_sae, make_settings
 
@@ -40,6 +43,20 @@ def test_a_transcoder_runs_from_its_own_record(tiny_folder: Path, home: Path, tr
     assert explained == pytest.approx(again)
     other = Project(settings_of(tiny_folder, path=str(transcoder), hook_out="layers.1"), home / "other").everything()
     assert read_record(other.plan.chunk_path("top_k_table", KEY, "own"))["variance_explained"] != explained
+
+
+def test_what_check_measures_is_what_a_chunk_records(tiny_folder: Path, home: Path, transcoder: Path) -> None:
+    normalised = make_sae(transcoder.parent / "normalised", normalize_activations="layer_norm")
+    saes: list[dict[str, Any]] = [{"path": str(transcoder)}, {"path": str(normalised), "hook": "layers.1"}]
+    for number, own in enumerate(saes):
+        project = Project(settings_of(tiny_folder, **own), home / str(number))
+        project.corpus()
+        project.chunks()
+        record = read_record(project.plan.chunk_path("top_k_table", KEY, "own"))
+        machine = Machine(torch.device("cpu"), "highest", ChunkStore(project.home), None)
+        found = examine_extraction(project.settings, machine, logging.getLogger("test"))
+        assert found.sanity["own"].variance_explained == pytest.approx(record["variance_explained"], rel=1e-5)
+    assert found.hooks == {"own": "layers.1"}
 
 
 def test_an_sae_without_a_hook_fails_with_what_to_set(tiny_folder: Path, home: Path, tmp_path: Path) -> None:
