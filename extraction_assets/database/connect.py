@@ -12,6 +12,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import event
 
+from extraction_assets.database.examples_postgres import drop_emptied
 from extraction_assets.database_urls import (
     DatabaseAwayError,
     DatabaseError,
@@ -75,9 +76,14 @@ def connect(url: str) -> sa.Engine:
 
 @contextlib.contextmanager
 def write_transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """The one transaction of a merge: other writers wait, readers see the old rows until it commits."""
+    """The one transaction of a merge: other writers wait, readers see the old rows until it commits.
+
+    On PostgreSQL the tables that earlier writers emptied are dropped first.
+    """
     options: dict[str, Any] = {"extraction_assets_writes": True}
     if engine.dialect.name == "postgresql":
+        with plain_errors(engine):
+            drop_emptied(engine, _LOCK_KEY)
         # A snapshot taken before the wait for the lock would not see what the writer before has committed.
         options["isolation_level"] = "READ COMMITTED"
     with plain_errors(engine), engine.connect().execution_options(**options) as connection, connection.begin():

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from extraction_assets.database.bulk_postgres import insert_postgres
 from extraction_assets.database.bulk_sqlite import indexes_afterwards, insert_sqlite
+from extraction_assets.database.examples_postgres import replace_examples
 from extraction_assets.database.tables import corpora, extractions, feature_activations, features, samples
 from extraction_assets.engine.heap import ranks
 from extraction_assets.engine.shapes import FeatureStatistics, TopKTable
@@ -87,6 +88,9 @@ def _replace_rows(connection: sa.Connection, table: sa.Table, extraction_id: int
     """Put rows in the place of an extraction's old ones."""
     own = table.c.extraction_id == extraction_id
     if connection.dialect.name == "postgresql":  # to drop an index, or to truncate, would hold up its readers
+        if table is feature_activations:
+            replace_examples(connection, extraction_id, pa.table(columns))
+            return
         connection.execute(sa.delete(table).where(own))
         _insert(connection, table, columns)
         return

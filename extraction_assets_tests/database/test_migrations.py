@@ -82,6 +82,29 @@ def test_the_first_version_is_upgraded_in_place_with_its_rows(results_url: str) 
     engine.dispose()
 
 
+def test_rows_that_an_earlier_version_stored_are_found_and_replaced(postgres_url: str) -> None:
+    """It stored all examples in ``feature_activations`` itself."""
+    engine = open_database(postgres_url)
+    with write_transaction(engine) as connection:
+        make_results("earlier", 1.0, num_features=4).load(connection)
+        make_results("other", 3.0, num_features=4, sae="other").load(connection)
+        rows = connection.execute(sa.select(feature_activations)).all()
+        connection.execute(sa.delete(feature_activations))
+        connection.execute(sa.insert(feature_activations), [row._asdict() for row in rows])
+    fa = feature_activations.c
+    strongest = sa.select(fa.max_activation, sa.func.count()).group_by(fa.max_activation).order_by(fa.max_activation)
+    in_it = sa.text("SELECT DISTINCT extraction_id FROM ONLY feature_activations ORDER BY 1")
+    with engine.connect() as connection:
+        assert connection.execute(strongest).all() == [(1.0, 400), (3.0, 400)]
+        assert connection.scalars(in_it).all() == [1, 2]
+    with write_transaction(engine) as connection:
+        make_results("new", 2.0, num_features=5).load(connection)
+    with engine.connect() as connection:
+        assert connection.execute(strongest).all() == [(2.0, 500), (3.0, 400)]
+        assert connection.scalars(in_it).all() == [2]
+    engine.dispose()
+
+
 def test_a_later_version_keeps_the_rows_and_this_one_then_refuses_them(results_url: str, tmp_path: Path) -> None:
     engine = open_database(results_url)
     with write_transaction(engine) as connection:

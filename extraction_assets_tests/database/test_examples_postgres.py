@@ -1,0 +1,255 @@
+"""A table for every load on PostgreSQL: queries that know which to look into, and tables that go when nobody can see
+their rows."""
+
+import re
+import time
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import event
+
+from extraction_assets.database import load as load_module
+from extraction_assets.database import queries
+from extraction_assets.database.connect import _LOCK_KEY, connect, open_database, write_transaction
+from extraction_assets.database.examples_postgres import _drop, drop_emptied, replace_examples
+from extraction_assets.database.remove import delete_results
+from extraction_assets.database.tables import extractions, feature_activations
+from extraction_assets.database_urls import DatabaseError
+from extraction_assets_tests.database.synthetic import make_results
+from extraction_assets_tests.postgres import Server
+
+
+@pytest.fixture
+def engine(postgres_url: str) -> Iterator[sa.Engine]:
+    engine = open_database(postgres_url)
+    yield engine
+    engine.dispose()
+
+
+def _load(engine: sa.Engine, fingerprint: str, activation: float, *, num_features: int = 3, sae: str = "sae") -> int:
+    with write_transaction(engine) as connection:
+        return make_results(fingerprint, activation, num_features=num_features, sae=sae).load(connection)
+
+
+def _write(engine: sa.Engine) -> None:
+    """A transaction that changes nothing."""
+    with write_transaction(engine):
+        pass
+
+
+def _tables(engine: sa.Engine) -> list[str]:
+    return sorted(name for name in sa.inspect(engine).get_table_names() if name.startswith("feature_activations_"))
+
+
+def _vacuum(engine: sa.Engine, table: str, options: str = "") -> None:
+    """As autovacuum would: once it has been told of the rows that were deleted, which takes the server a moment."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        dead = sa.select(sa.func.pg_stat_get_dead_tuples(sa.func.to_regclass(table)))
+        until = time.monotonic() + 60
+        while connection.scalar(dead) == 0:
+            assert time.monotonic() < until, "the server never heard of the deleted rows"
+            time.sleep(0.05)
+        connection.exec_driver_sql(f"VACUUM {options} {table}")
+
+
+def _count(connection: sa.Connection, activation: float) -> int | None:
+    own = feature_activations.c.max_activation == activation
+    return connection.scalar(sa.select(sa.func.count()).select_from(feature_activations).where(own))
+
+
+README_BY_FEATURE = """
+    SELECT a.rank, round(CAST(a.max_activation AS numeric), 2), a.max_token, s.document_id FROM feature_activations a
+    JOIN extractions e ON e.id = a.extraction_id
+    JOIN samples s ON s.corpus_id = e.corpus_id AND s.sample_index = a.sample_index
+    WHERE a.extraction_id = {id} AND a.neuron_index = 17 ORDER BY a.rank LIMIT 3
+"""
+README_BY_SAMPLE = """
+    SELECT neuron_index, rank, round(CAST(max_activation AS numeric), 2), max_token FROM feature_activations
+    WHERE extraction_id = {id} AND sample_index = 42 ORDER BY max_activation DESC LIMIT 3
+"""
+
+
+def _plan(connection: sa.Connection, statement: str) -> str:
+    return "\n".join(connection.exec_driver_sql(f"EXPLAIN {statement}").scalars())
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+def test_the_queries_of_the_readme_look_into_one_table_by_its_indexes(engine: sa.Engine, analyzed: bool) -> None:
+    ids = [_load(engine, "a", 1.0, num_features=60, sae=sae) for sae in ("one", "two", "three")]
+    with engine.begin() as connection:
+        if analyzed:
+            connection.exec_driver_sql("ANALYZE")
+        for statement, index in (
+            (README_BY_FEATURE, "feature_activations_2_1_pkey"),
+            (README_BY_SAMPLE, "ix_feature_activations_2_1_sample"),
+        ):
+            plan = _plan(connection, statement.format(id=ids[1]))
+            assert f" on {index}" in plan or f" using {index}" in plan, plan
+            assert set(re.findall(r" on (feature_activations_\d+_\d+)\b", plan)) <= {"feature_activations_2_1"}, plan
+            assert "Seq Scan on feature_activations_" not in plan
+
+
+def test_what_pages_ask_for_is_found_by_the_primary_key_of_one_table(engine: sa.Engine) -> None:
+    ids = [_load(engine, "a", 1.0, num_features=60, sae=sae) for sae in ("one", "two")]
+    asked: list[str] = []
+    with engine.connect() as connection:
+
+        @event.listens_for(engine, "before_cursor_execute")
+        def note(_connection: object, cursor: sa.engine.interfaces.DBAPICursor, statement: str, *rest: object) -> None:
+            if statement.startswith("SELECT"):
+                asked.append(cursor.mogrify(statement, rest[0]).decode())  # type: ignore[attr-defined]
+
+        assert len(queries.examples_of(connection, ids[0], 17, limit=3)) == 3
+        plan = _plan(connection, asked[0])
+    assert "feature_activations_1_1_pkey" in plan
+    assert "feature_activations_2_1" not in plan
+
+
+def test_every_load_has_a_table_with_the_key_and_the_index_and_no_load_keeps_the_other(engine: sa.Engine) -> None:
+    _load(engine, "old", 1.0)
+    _load(engine, "other", 3.0, sae="other")
+    _load(engine, "new", 2.0)
+    assert _tables(engine) == ["feature_activations_1_1", "feature_activations_1_2", "feature_activations_2_1"]
+    parent = sa.inspect(engine).get_pk_constraint("feature_activations")["constrained_columns"]
+    for table in _tables(engine):
+        assert sa.inspect(engine).get_pk_constraint(table)["constrained_columns"] == parent
+        columns = [index["column_names"] for index in sa.inspect(engine).get_indexes(table)]
+        assert columns == [["extraction_id", "sample_index"]]
+    with engine.connect() as connection:
+        assert connection.scalar(sa.text("SELECT count(*) FROM ONLY feature_activations")) == 0
+        assert connection.scalar(sa.text("SELECT count(*) FROM feature_activations_1_1")) == 0
+        assert (_count(connection, 2.0), _count(connection, 3.0)) == (300, 300)
+
+
+def test_an_emptied_table_stays_while_an_older_snapshot_may_want_its_rows(engine: sa.Engine) -> None:
+    """The reader has not looked at the examples before: no lock of its own keeps them."""
+    _load(engine, "old", 1.0)
+    with engine.connect() as reader:
+        assert reader.scalar(sa.select(extractions.c.fingerprint)) == "old"
+        _load(engine, "new", 2.0)
+        _vacuum(engine, "feature_activations_1_1")
+        _write(engine)
+        assert _tables(engine) == ["feature_activations_1_1", "feature_activations_1_2"]
+        assert (_count(reader, 1.0), _count(reader, 2.0)) == (300, 0)
+    _vacuum(engine, "feature_activations_1_1")
+    _write(engine)
+    assert _tables(engine) == ["feature_activations_1_2"]
+    with engine.connect() as reader:
+        assert (_count(reader, 1.0), _count(reader, 2.0)) == (0, 300)
+    _load(engine, "newer", 3.0)
+    assert _tables(engine) == ["feature_activations_1_1", "feature_activations_1_2"], "a free name is taken again"
+
+
+def test_what_is_deleted_takes_its_table_along_and_no_other(engine: sa.Engine) -> None:
+    _load(engine, "kept", 1.0, sae="kept")
+    _load(engine, "gone", 2.0, sae="gone")
+    with write_transaction(engine) as connection:
+        delete_results(connection, "made-up", "gone")
+    _vacuum(engine, "feature_activations_2_1")
+    _write(engine)
+    assert _tables(engine) == ["feature_activations_1_1"]
+    with engine.connect() as connection:
+        assert _count(connection, 1.0) == 300
+
+
+def test_a_reader_that_holds_an_emptied_table_holds_no_writer_up(engine: sa.Engine) -> None:
+    _load(engine, "old", 1.0)
+    _load(engine, "new", 2.0)
+    _vacuum(engine, "feature_activations_1_1")
+    with engine.connect() as reader:
+        assert _count(reader, 2.0) == 300  # it looks into both
+        _load(engine, "newer", 3.0)
+        assert "feature_activations_1_1" in _tables(engine)
+        assert (_count(reader, 2.0), _count(reader, 3.0)) == (300, 0)
+    _write(engine)
+    assert "feature_activations_1_1" not in _tables(engine)
+
+
+def test_a_reader_that_comes_just_before_a_table_is_dropped_keeps_it(engine: sa.Engine) -> None:
+    _load(engine, "old", 1.0)
+    with engine.connect() as reader:
+        assert _count(reader, 1.0) == 300
+        _drop(engine, "feature_activations_1_1")  # gives up instead of waiting for the reader
+        assert _count(reader, 1.0) == 300
+    _drop(engine, "feature_activations_1_1")
+    assert _tables(engine) == []
+
+
+def test_a_table_that_vacuum_could_not_shorten_is_dropped_later(engine: sa.Engine) -> None:
+    """Where a reader holds it at that moment, autovacuum takes the rows out but leaves the file as long as it was."""
+    _load(engine, "old", 1.0)
+    _load(engine, "new", 2.0)
+    _vacuum(engine, "feature_activations_1_1", "(TRUNCATE off)")
+    with engine.connect().execution_options(isolation_level="READ COMMITTED") as idle:
+        assert _count(idle, 2.0) == 300  # has no snapshot between statements, but holds the table
+        _write(engine)
+        assert "feature_activations_1_1" in _tables(engine)
+    _write(engine)
+    assert _tables(engine) == ["feature_activations_1_2"]
+
+
+def test_a_writer_does_not_drop_while_another_is_at_work(engine: sa.Engine) -> None:
+    _load(engine, "old", 1.0)
+    _load(engine, "new", 2.0)
+    _vacuum(engine, "feature_activations_1_1")
+    with engine.begin() as connection:
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK_KEY)))
+        drop_emptied(engine, _LOCK_KEY)
+        assert len(_tables(engine)) == 2
+    drop_emptied(engine, _LOCK_KEY)
+    assert len(_tables(engine)) == 1
+    _load(engine, "newer", 3.0)  # nobody holds the lock
+
+
+def test_a_load_that_fails_leaves_no_table(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    _load(engine, "old", 1.0)
+    monkeypatch.setattr(load_module, "_add_samples", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        _load(engine, "new", 2.0)
+    assert _tables(engine) == ["feature_activations_1_1"]
+
+
+def _rows(ranks: list[int], extraction_id: int = 1) -> pa.Table:
+    one = {"neuron_index": 5, "sample_index": 7, "max_activation": 1.0, "max_token": "t"}
+    columns = {name: pa.array([value] * len(ranks)) for name, value in one.items()}
+    lists = {
+        "positions": pa.array([[1]] * len(ranks), pa.large_list(pa.int64())),
+        "activations": pa.array([[1.0]] * len(ranks), pa.large_list(pa.float64())),
+    }
+    own = {"extraction_id": pa.array([extraction_id] * len(ranks), pa.int64()), "rank": pa.array(ranks, pa.int64())}
+    return pa.table({**own, **columns, **lists})
+
+
+@pytest.mark.parametrize(("ranks", "named", "reason"), [([0, 1, 0], 1, "_pkey"), ([0], 2, "_extraction_id_check")])
+def test_a_key_that_comes_twice_and_a_wrong_extraction_are_refused(
+    engine: sa.Engine, ranks: list[int], named: int, reason: str
+) -> None:
+    _load(engine, "old", 1.0)
+    with pytest.raises(Exception, match=f"feature_activations_1_2{reason}"), write_transaction(engine) as connection:
+        replace_examples(connection, 1, _rows(ranks, named))
+    with engine.connect() as connection:
+        assert _count(connection, 1.0) == 300
+
+
+def test_no_examples_need_no_table(engine: sa.Engine) -> None:
+    with write_transaction(engine) as connection:
+        replace_examples(connection, 1, _rows([]))
+    assert _tables(engine) == []
+
+
+def test_a_role_that_does_not_own_the_tables_is_told_so(postgres_server: Server, postgres_url: str) -> None:
+    open_database(postgres_url).dispose()
+    name = postgres_url.rpartition("/")[2]
+    for statement in (
+        f"CREATE ROLE {name}_writer LOGIN PASSWORD 'writer-secret'",
+        f"GRANT ALL ON SCHEMA public TO {name}_writer",
+        f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {name}_writer",
+        f"GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {name}_writer",
+    ):
+        postgres_server.execute(statement, name)
+    engine = connect(f"postgresql://{name}_writer:writer-secret@127.0.0.1:{postgres_server.port}/{name}")
+    with pytest.raises(DatabaseError, match=r"cannot be used: must be owner of table feature_activations$"):
+        _load(engine, "new", 2.0)
+    engine.dispose()
