@@ -3,7 +3,8 @@
     python -m benchmarks.storing [--tables 20] [--features 16384] [--postgres URL] [--json FILE]
 
 Makes chunk tables like those of a real extraction, merges them, and loads the result twice into a new SQLite file, and
-into PostgreSQL where a URL is given: first, and in the place of as many other rows. What it loads it removes again.
+into PostgreSQL where a URL is given: first, and in the place of as many other rows. What it loads it removes again; the
+emptied tables of PostgreSQL go with the next write once they are vacuumed.
 """
 
 import argparse

@@ -73,6 +73,7 @@ features = Table(
     Column("histogram", JSON, nullable=False),
 )
 
+# On PostgreSQL its rows stand in tables that inherit it: see examples_postgres.
 feature_activations = Table(
     "feature_activations",
     metadata,

@@ -123,6 +123,20 @@ def test_every_load_has_a_table_with_the_key_and_the_index_and_no_load_keeps_the
         assert (_count(connection, 2.0), _count(connection, 3.0)) == (300, 300)
 
 
+def test_a_merge_neither_holds_up_readers_nor_waits_for_them(engine: sa.Engine) -> None:
+    _load(engine, "old", 1.0)
+    with engine.connect() as early:
+        assert _count(early, 1.0) == 300
+        with write_transaction(engine) as writer:
+            writer.exec_driver_sql("SET LOCAL lock_timeout = '10s'")
+            make_results("new", 2.0, num_features=3).load(writer)
+            with engine.connect() as late:
+                late.exec_driver_sql("SET LOCAL lock_timeout = '10s'")
+                assert (_count(late, 1.0), _count(late, 2.0)) == (300, 0)
+            assert (_count(writer, 1.0), _count(writer, 2.0)) == (0, 300)
+        assert (_count(early, 1.0), _count(early, 2.0)) == (300, 0)
+
+
 def test_an_emptied_table_stays_while_an_older_snapshot_may_want_its_rows(engine: sa.Engine) -> None:
     """The reader has not looked at the examples before: no lock of its own keeps them."""
     _load(engine, "old", 1.0)
