@@ -91,12 +91,12 @@ def resolve_settings(settings: ExtractionSettings) -> ExtractionSettings:
 class ExtractionPlan:
     """An extraction over its materialized corpus, and what of it is done.
 
-    Its ``settings`` hold what the SAEs' checkpoints record where nothing is set. Raises CorpusNotReady where the
+    Its ``settings`` hold what the SAEs' checkpoints record where nothing is set, ``declared`` are as given. Raises CorpusNotReady where the
     corpus has to be materialized first, CheckpointError where the hook of an SAE is not known.
     """
 
     def __init__(self, settings: ExtractionSettings, store: ChunkStore) -> None:
-        self.settings, self.store = settings, store
+        self.settings, self.store, self.declared = settings, store, settings
         self._current = self._current_corpus()
         self.settings = resolve_settings(settings)
         self.corpus = self._current.corpus

@@ -109,7 +109,7 @@ class Lineage:
 
     def __init__(self, instance: dg.DagsterInstance, plan: ExtractionPlan) -> None:
         self._instance, self._plan = instance, plan
-        self._versions = CodeVersions(plan.settings)
+        self._versions = CodeVersions(plan.declared)  # as the assets are declared
         self._corpus_pointer = _pointer(instance, corpus_key(plan.settings), None)
 
     def report(self, event: dg.AssetMaterialization | dg.AssetCheckEvaluation) -> None:
