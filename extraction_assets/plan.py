@@ -91,8 +91,8 @@ def resolve_settings(settings: ExtractionSettings) -> ExtractionSettings:
 class ExtractionPlan:
     """An extraction over its materialized corpus, and what of it is done.
 
-    Its ``settings`` hold what the SAEs' checkpoints record where nothing is set, ``declared`` are as given. Raises CorpusNotReady where the
-    corpus has to be materialized first, CheckpointError where the hook of an SAE is not known.
+    Its ``settings`` hold what the SAEs' checkpoints record where nothing is set; ``declared`` are as given. Raises
+    CorpusNotReady where the corpus has to be materialized first, CheckpointError where the hook of an SAE is not known.
     """
 
     def __init__(self, settings: ExtractionSettings, store: ChunkStore) -> None:
