@@ -22,7 +22,7 @@ from extraction_assets.assets.faults import FOR_A_PERSON
 from extraction_assets.assets.run_start import first_batch
 from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.engine.corpus import tokenize_corpus
-from extraction_assets.engine.findings import Finding
+from extraction_assets.engine.findings import Finding, refuse
 from extraction_assets.engine.language_model import load_language_model, resolve_checkpoint, vocabulary_size
 from extraction_assets.engine.preflight import examine_combination, examine_vocabulary
 from extraction_assets.engine.sae import SAE
@@ -125,7 +125,9 @@ def _batch(found: Examination, settings: ExtractionSettings, store: ChunkStore, 
     model, tokenizer = settings.language_model, load_tokenizer(settings)
     rows = vocabulary_size(model_path, trust_remote_code=model.trust_remote_code)
     if tokenizer is not None and settings.corpus.token_column is None:
-        found.findings += examine_vocabulary(tokenizer, rows, model.path)
+        unknown = examine_vocabulary(tokenizer, rows, model.path)
+        refuse([finding for finding in unknown if finding.severity == "error"])  # or each text would say it again
+        found.findings += unknown
     try:
         plan = ExtractionPlan(settings, store)
     except ValueError:  # the corpus is not there, or was made from other settings, or is damaged
