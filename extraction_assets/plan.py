@@ -131,7 +131,9 @@ class ExtractionPlan:
     def features_fingerprint(self, key: str, sae: str) -> str:
         """Fingerprint of a chunk's SAE features; other hooks of the extraction have no part in it."""
         hook = self._hook_fingerprint(key, self.settings.saes[sae].input_hook)
-        return fingerprint("sae_features", activations=hook, sae=self._sae_fingerprints[sae])
+        # A transcoder's score, which the file's record holds, is that against its output hook.
+        scored = self.settings.saes[sae].model_dump(include={"hook_out"}, exclude_none=True)
+        return fingerprint("sae_features", activations=hook, sae=self._sae_fingerprints[sae], **scored)
 
     def table_fingerprint(self, key: str, sae: str) -> str:
         """Fingerprint of a chunk's top-k table."""

@@ -12,6 +12,7 @@ import dagster as dg
 import torch
 
 from extraction_assets.assets.chunk_writer import Computed, Finished, Target, Used, Written, chunk_targets, finish_chunk
+from extraction_assets.assets.early_checks import tell
 from extraction_assets.assets.lineage import Lineage
 from extraction_assets.assets.progress import Progress, progress
 from extraction_assets.assets.recorded_checks import chunk_evaluation
@@ -21,7 +22,7 @@ from extraction_assets.engine.forward import ForwardOutOfMemoryError, HookReader
 from extraction_assets.engine.gpu_pass import PROBE_SAMPLES, chunk_steps, numerics_record
 from extraction_assets.engine.language_model import LanguageModel, load_language_model, resolve_checkpoint
 from extraction_assets.engine.pass_context import PassSettings
-from extraction_assets.engine.preflight import check_combination, refuse_unknown_tokens
+from extraction_assets.engine.preflight import examine_combination, refuse_unknown_tokens
 from extraction_assets.engine.sae import SAE
 from extraction_assets.engine.sae_checkpoint import check_recorded
 from extraction_assets.engine.sae_pass import SaeTask
@@ -157,10 +158,12 @@ class ChunkRun:
         wanted, settings = {target.sae for target in self._targets}, self.plan.settings
         chosen = {name: sae for name, sae in settings.saes.items() if name in wanted}
         trusted = settings.language_model.trust_remote_code
-        weights = check_combination(self._model_path, chosen, settings.corpus.max_length, trust_remote_code=trusted)
-        for difference in check_recorded(settings, weights):
+        length = settings.corpus.max_length
+        found = examine_combination(self._model_path, chosen, length, trust_remote_code=trusted)
+        tell(found.findings, self.logger)
+        for difference in check_recorded(settings, found.weights):
             self.logger.warning("%s", difference)
-        return {name: SAE(own, self.device) for name, own in weights.items()}
+        return {name: SAE(own, self.device) for name, own in found.weights.items()}
 
     @cached_property
     def model(self) -> LanguageModel:

@@ -55,6 +55,7 @@ class CodeVersions:
         if sae is not None:
             chosen = settings.saes[sae]
             parts |= {"sae": sae_identity(chosen), "hooks": [chosen.hook], **encode_options(chosen)}
+            parts |= chosen.model_dump(include={"hook_out"}, exclude_none=True)
         if asset == "top_k_table":
             parts |= settings.model_dump(include={"top_k_examples", "min_activation"})
             parts |= settings.corpus.model_dump(include={"count_special_tokens", "exclude_first_positions"})

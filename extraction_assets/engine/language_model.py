@@ -182,18 +182,27 @@ def probe_hooks(
     Runs the model on torch's meta device, which computes shapes only; a model that wants to look at numbers on
     the way is loaded instead. Raises HookError for an unknown hook, UntrustedCodeError as ``load_language_model``.
     """
-    from transformers import AutoModel
-
-    config = _configuration(path, revision, trust_remote_code)
-    with torch.device("meta"), warnings.catch_warnings(), _code_is_asked_for(path):
-        warnings.simplefilter("ignore")
-        # A mixture of experts has shapes for bfloat16 alone on this device; widths are those of every dtype.
-        module = AutoModel.from_config(config, dtype=torch.bfloat16, trust_remote_code=trust_remote_code)
+    module = _without_weights(path, revision, trust_remote_code)
     try:
         return LanguageModel(module, hooks).hook_widths()
     except (RuntimeError, NotImplementedError):
         model = load_language_model(path, hooks, revision=revision, trust_remote_code=trust_remote_code)
         return model.hook_widths()
+
+
+def same_tensor(path: str, one: str, other: str, *, trust_remote_code: bool = False) -> bool:
+    """Whether two hooks of a model name one tensor, by its configuration alone. Raises HookError for an unknown hook,
+    UntrustedCodeError as ``load_language_model``."""
+    module = _without_weights(path, None, trust_remote_code)
+    return _behind_block(resolve_hook(module, one)) == _behind_block(resolve_hook(module, other))
+
+
+def _behind_block(site: Site) -> Site:
+    """What a block reads is what the one before it gives."""
+    stack, _, number = site.path.rpartition(".")
+    if site.side != "input" or not number.isdecimal() or int(number) == 0:
+        return site
+    return Site(f"{stack}.{int(number) - 1}", "output")
 
 
 def context_length(path: str, *, revision: str | None = None, trust_remote_code: bool = False) -> int | None:
@@ -208,6 +217,17 @@ def vocabulary_size(path: str, *, trust_remote_code: bool = False) -> int | None
     config = _configuration(path, None, trust_remote_code).get_text_config()
     size = getattr(config, "vocab_size", None)
     return size if isinstance(size, int) and size > 0 else None
+
+
+def _without_weights(path: str, revision: str | None, trust_remote_code: bool) -> nn.Module:
+    from transformers import AutoModel
+
+    config = _configuration(path, revision, trust_remote_code)
+    with torch.device("meta"), warnings.catch_warnings(), _code_is_asked_for(path):
+        warnings.simplefilter("ignore")
+        # A mixture of experts has shapes for bfloat16 alone on this device; widths are those of every dtype.
+        module: nn.Module = AutoModel.from_config(config, dtype=torch.bfloat16, trust_remote_code=trust_remote_code)
+    return module
 
 
 def _configuration(path: str, revision: str | None, trust_remote_code: bool) -> Any:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from extraction_assets.engine.corpus import CorpusError
 from extraction_assets.engine.findings import Finding, refuse
-from extraction_assets.engine.language_model import HookError, LanguageModel, context_length, probe_hooks
+from extraction_assets.engine.language_model import HookError, LanguageModel, context_length, probe_hooks, same_tensor
 from extraction_assets.engine.sae_checkpoint import read_sae
 from extraction_assets.engine.sae_formats import CheckpointError, SAEWeights
 from extraction_assets.engine.shapes import Samples
@@ -64,7 +64,25 @@ def examine_combination(
                 )
                 findings.append(Finding("error", text, CheckpointError))
                 break
+        findings += [
+            Finding("warning", f"SAE {name!r}: it was trained {what} hook {recorded}, but {does} {used}")
+            for what, does, recorded, used in (
+                ("on", "reads", own.record.hook, sae.input_hook),
+                ("to give", "is compared with", own.record.hook_out, sae.hook_out),
+            )
+            if recorded and used and not _same(model_path, recorded, used, trust_remote_code)
+        ]
     return Combination(weights, widths, findings)
+
+
+def _same(model_path: str, recorded: str, used: str, trust_remote_code: bool) -> bool:
+    """Whether both hooks name one tensor; True where the recorded one is not known in this model, and says nothing."""
+    if recorded == used:
+        return True
+    try:
+        return same_tensor(model_path, recorded, used, trust_remote_code=trust_remote_code)
+    except HookError:
+        return True
 
 
 def check_combination(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from extraction_assets.engine.language_model import load_tokenizer
 from extraction_assets.engine.sae_formats import (
     CheckpointError,
     SaeRecord,
@@ -130,15 +131,23 @@ def check_recorded(settings: ExtractionSettings, names: Collection[str]) -> list
     (``compare_recorded``). Raises CheckpointError for one that gives wrong features."""
     told = []
     for name in names:
-        sae, corpus = settings.saes[name], settings.corpus
-        found = compare_recorded(
-            read_sae_record(sae), settings.language_model.path, corpus.prepend_bos, corpus.max_length, sae.hook
-        )
-        for finding in found:
+        sae, model = settings.saes[name], settings.language_model.path
+        record = read_sae_record(sae)
+        bos = None if record.prepend_bos is None else _prepends_bos(settings)
+        for finding in compare_recorded(record, model, bos, settings.corpus.max_length, sae.hook):
             if finding.severity == "error":
                 raise CheckpointError(f"SAE {name!r} ({sae.path}): {finding.message}")
             told.append(f"SAE {name!r}: {finding.message}")
     return told
+
+
+def _prepends_bos(settings: ExtractionSettings) -> bool:
+    """Whether samples begin with a BOS token: as set, or by default where text is tokenized by one that has it."""
+    corpus, model = settings.corpus, settings.language_model
+    if corpus.prepend_bos is not None or corpus.token_column is not None:
+        return bool(corpus.prepend_bos)
+    tokenizer = load_tokenizer(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code)
+    return tokenizer.bos_token_id is not None
 
 
 def has_rms_norm(model_folder: Path) -> bool:

@@ -10,6 +10,7 @@ import torch
 from extraction_assets.assets.check_extraction import Machine, examine_extraction
 from extraction_assets.assets.keys import sae_key
 from extraction_assets.assets.lineage import CodeVersions
+from extraction_assets.assets.pending import Pending, merge_is_recorded
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_files import read_activations, read_record
 from extraction_assets.stores.chunk_store import ChunkStore
@@ -41,8 +42,34 @@ def test_a_transcoder_runs_from_its_own_record(tiny_folder: Path, home: Path, tr
     project.chunks(assets=[sae_key(project.settings, "own", "sae_features")])  # from the stored activations
     again = read_record(plan.chunk_path("top_k_table", KEY, "own"))["variance_explained"]
     assert explained == pytest.approx(again)
-    other = Project(settings_of(tiny_folder, path=str(transcoder), hook_out="layers.1"), home / "other").everything()
+    other = Project(settings_of(tiny_folder, path=str(transcoder), hook_out="layers.1"), home)
+    assert other.plan.missing_chunks() == [KEY]  # its check was against another hook
+    other.everything()
     assert read_record(other.plan.chunk_path("top_k_table", KEY, "own"))["variance_explained"] != explained
+
+
+def test_what_a_checkpoint_records_leaves_events_current(tiny_folder: Path, home: Path, transcoder: Path) -> None:
+    project = Project(settings_of(tiny_folder, path=str(transcoder)), home).everything()
+    project.execute([sae_key(project.settings, "own", "feature_report")])
+    assert merge_is_recorded(project.plan, "own", project.instance)
+    assert list(Pending(project.plan, project.instance).keys) == []
+
+
+@pytest.mark.parametrize(
+    ("hook", "is_told"), [("model.layers.2", True), ("layers.1.output", False), ("blocks.2.hook_resid_pre", False)]
+)
+def test_another_tensor_than_the_recorded_one_is_told_in_any_spelling(
+    hook: str, is_told: bool, tiny_folder: Path, home: Path, tmp_path: Path
+) -> None:
+    folder = make_sae(tmp_path / "sae", metadata={"hook_name": "blocks.1.hook_resid_post"})
+    found = examine_extraction(
+        settings_of(tiny_folder, path=str(folder), hook=hook),
+        Machine(torch.device("cpu"), "highest", ChunkStore(home), None),
+        logging.getLogger("test"),
+    )
+    expected = f"SAE 'own': it was trained on hook blocks.1.hook_resid_post, but reads {hook}"
+    assert (expected in [finding.message for finding in found.findings]) is is_told
+    assert not found.fails
 
 
 def test_what_check_measures_is_what_a_chunk_records(tiny_folder: Path, home: Path, transcoder: Path) -> None:

@@ -42,6 +42,29 @@ def recorded(model: Path, **sae: Any) -> SaeSettings:
     return with_recorded(ExtractionSettings.model_validate(values), model).saes["own"]
 
 
+def test_bos_is_compared_as_samples_have_it(tmp_path: Path) -> None:
+    """Text of a tokenizer without BOS gets none, and tokens that are there already stay as they are."""
+    model = tiny.make_language_model(tmp_path / "model")
+    saes = {
+        name: {
+            "path": str(tiny.make_sae(tmp_path / name, metadata={"prepend_bos": name == "with"})),
+            "hook": "layers.0",
+        }
+        for name in ("with", "without")
+    }
+
+    def told(**corpus: Any) -> list[str]:
+        values = {"language_model": {"path": str(model)}, "corpus": {"source": "x", **corpus}, "saes": saes}
+        return [text.split(":")[0] for text in check_recorded(ExtractionSettings.model_validate(values), saes)]
+
+    assert told() == ["SAE 'without'"]  # the tiny tokenizer has a BOS token
+    assert told(token_column="ids") == ["SAE 'with'"]
+    configuration = json.loads((model / "tokenizer_config.json").read_text())
+    (model / "tokenizer_config.json").write_text(json.dumps({**configuration, "bos_token": None}))
+    assert told() == ["SAE 'with'"]
+    assert told(prepend_bos=True) == ["SAE 'without'"]
+
+
 # Where it lies
 
 

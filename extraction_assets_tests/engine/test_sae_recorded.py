@@ -24,10 +24,6 @@ def test_what_is_not_recorded_is_not_compared() -> None:
         ({"model_name": "gpt2-medium"}, "it was trained on model gpt2-small, but runs on gpt2-medium"),
         ({"prepend_bos": False}, "with a BOS token first: set corpus.prepend_bos: true to match"),
         ({"max_length": 129}, "samples of 128 positions; corpus.max_length is 129"),
-        (
-            {"hook": "blocks.7.hook_resid_pre"},
-            "hook blocks.8.hook_resid_pre, but reads blocks.7.hook_resid_pre",
-        ),
     ],
 )
 def test_a_difference_is_one_warning(changes: dict[str, object], message: str) -> None:
@@ -49,9 +45,18 @@ def test_how_the_model_was_loaded_is_told_where_it_has_no_effect() -> None:
     assert "checkpoint_index = 7, revision = 'step3000', which has no effect" in finding.message
 
 
-def test_moved_value_biases_are_an_error_on_hook_z_alone() -> None:
-    record = SaeRecord(hook="blocks.1.attn.hook_z", model_from_pretrained_kwargs={"fold_value_biases": True})
+@pytest.mark.parametrize(
+    ("option", "hook"),
+    [
+        ("fold_value_biases", "blocks.1.attn.hook_z"),
+        ("refactor_factored_attn_matrices", "blocks.1.attn.hook_z"),
+        ("fold_ln", "blocks.1.ln2.hook_normalized"),
+        ("fold_ln", "blocks.1.mlp.hook_in"),
+    ],
+)
+def test_an_option_that_moves_what_stands_at_the_hook_is_an_error_there_alone(option: str, hook: str) -> None:
+    record = SaeRecord(hook=hook, model_from_pretrained_kwargs={option: True})
     (finding,) = compare_recorded(record, "x", True, 8)
-    assert (finding.severity, "fold_value_biases" in finding.message) == ("error", True)
-    other = SaeRecord(hook="blocks.1.hook_resid_pre", model_from_pretrained_kwargs={"fold_value_biases": True})
+    assert (finding.severity, f"{hook} of a model loaded with {option}" in finding.message) == ("error", True)
+    other = SaeRecord(hook="blocks.1.hook_resid_pre", model_from_pretrained_kwargs={option: True})
     assert compare_recorded(other, "x", True, 8) == []

@@ -157,7 +157,7 @@ def test_a_recorded_hook_is_the_same_as_one_that_is_set(project: Project, tiny_f
     assert recorded.plan.activations_fingerprint(key) == chosen.plan.activations_fingerprint(key)
 
 
-def test_the_hook_that_a_transcoder_gives_belongs_to_the_activations_alone(
+def test_the_hook_that_a_transcoder_gives_belongs_to_all_for_they_hold_its_score(
     project: Project, tiny_folder: Path, tmp_path: Path
 ) -> None:
     own = {"path": str(make_sae(tmp_path / "sae", "transcoder")), "hook": "layers.0"}
@@ -165,5 +165,6 @@ def test_the_hook_that_a_transcoder_gives_belongs_to_the_activations_alone(
         _changed(project, tiny_folder, saes={"relu": {**own, "hook_out": h}}) for h in ("layers.1", "layers.2")
     )
     key = "000000000000"
-    assert one.plan.features_fingerprint(key, "relu") == other.plan.features_fingerprint(key, "relu")
-    assert one.plan.activations_fingerprint(key) != other.plan.activations_fingerprint(key)
+    for asset in ("model_activations", "sae_features", "top_k_table"):
+        ours, theirs = (p.plan.chunk_fingerprint(asset, key, "relu") for p in (one, other))
+        assert ours != theirs

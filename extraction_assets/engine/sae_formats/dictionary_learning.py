@@ -102,10 +102,13 @@ def read(path: Path) -> SAEWeights:
 def _load(path: Path) -> dict[str, Tensor]:
     try:
         loaded = torch.load(path / WEIGHTS, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except pickle.UnpicklingError as error:  # its message tells how to run the code all the same
         raise CheckpointError(
-            f"SAE {path}: {WEIGHTS} cannot be read as a state dict without running code of it ({error})"
+            f"SAE {path}: {WEIGHTS} holds more than tensors, and is not loaded, for that would run code of it: save "
+            "its state_dict() alone"
         ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise CheckpointError(f"SAE {path}: {WEIGHTS} cannot be read ({error}); is it cut short?") from error
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise CheckpointError(f"SAE {path}: {WEIGHTS} is not a state dict of tensors")
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in loaded.items()}

@@ -25,6 +25,13 @@ _HARMLESS = {
     "trust_remote_code",
 }
 
+_MOVED = (
+    ("fold_value_biases", re.compile(r"hook_z"), "moves the value biases behind that hook"),
+    ("refactor_factored_attn_matrices", re.compile(r"hook_z"), "changes the values that are summed there"),
+    ("fold_ln", re.compile(r"hook_normalized|mlp\.hook_in"), "moves the norm's gain and bias behind that hook"),
+)
+"""Options of ``HookedTransformer.from_pretrained`` that change what stands at some hooks."""
+
 _SAME_MODEL = {"gpt2-small": "gpt2"}
 """Names that TransformerLens gives to models of the hub, where they differ by more than the owner."""
 
@@ -94,7 +101,6 @@ def compare_recorded(
         _model(record, model_name),
         _bos(record, prepend_bos),
         _context(record, max_length),
-        _hook(record, hook),
         *_kwargs(record, hook),
     ]
     return [finding for finding in found if finding is not None]
@@ -133,28 +139,14 @@ def _context(record: SaeRecord, max_length: int) -> Finding | None:
     )
 
 
-def _hook(record: SaeRecord, hook: str | None) -> Finding | None:
-    if record.hook is None or hook is None or hook == record.hook or not _same_kind(hook, record.hook):
-        return None
-    return Finding("warning", f"it was trained on hook {record.hook}, but reads {hook}")
-
-
-def _same_kind(one: str, other: str) -> bool:
-    """Both TransformerLens names, or both dotted paths: only then can they be compared."""
-    return ("hook_" in one) == ("hook_" in other)
-
-
 def _kwargs(record: SaeRecord, hook: str | None) -> list[Finding | None]:
     kwargs = record.model_from_pretrained_kwargs
     found: list[Finding | None] = []
-    if kwargs.get("fold_value_biases") is True and "hook_z" in (hook or record.hook or ""):
-        found.append(
-            Finding(
-                "error",
-                "it was trained on hook_z of a model loaded with fold_value_biases, which moves the value biases "
-                "behind that hook: this is not supported",
-            )
-        )
+    for name, hooks, what in _MOVED:
+        place = record.hook or hook or ""
+        if kwargs.get(name) is True and hooks.search(place):
+            text = f"it was trained on {place} of a model loaded with {name}, which {what}: this is not supported"
+            found.append(Finding("error", text))
     unknown = {name: value for name, value in kwargs.items() if name not in _HARMLESS}
     if unknown:
         told = ", ".join(f"{name} = {value!r}" for name, value in sorted(unknown.items()))

@@ -103,6 +103,7 @@ def read(path: Path) -> SAEWeights:
         if config.get(key) not in values:
             raise CheckpointError(f"SAE {path}: {key} = {config[key]!r} is not supported")
     tensors = _read_tensors(path, kind, config["architecture"])
+    _check_widths(path, config, tensors["W_enc"])
     return SAEWeights(
         architecture=kind.base,
         w_enc=tensors["W_enc"],
@@ -123,6 +124,18 @@ def read(path: Path) -> SAEWeights:
         w_skip=tensors["W_skip"].t() if kind.has_skip else None,
         record=own,
     )
+
+
+def _check_widths(path: Path, config: dict[str, Any], w_enc: Tensor) -> None:
+    if w_enc.dim() != 2:
+        return  # for validate to say
+    for key, width in zip(("d_in", "d_sae"), w_enc.shape, strict=True):
+        told = config.get(key)
+        if isinstance(told, int) and told != width:
+            raise CheckpointError(
+                f"SAE {path}: {CONFIG} says {key} = {told}, but W_enc of {WEIGHTS} has {width}: the two files do not "
+                "belong together"
+            )
 
 
 def _read_config(path: Path) -> dict[str, Any]:
