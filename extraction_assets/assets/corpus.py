@@ -149,8 +149,9 @@ def _tokenize(
     os.environ.setdefault("RAYON_NUM_THREADS", str(num_workers))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     model, tokenizer = settings.language_model, load_tokenizer(settings)
-    folder = str(resolve_checkpoint(model.path, revision=model.revision))
-    rows = vocabulary_size(folder, trust_remote_code=model.trust_remote_code)
+    trusted = model.trust_remote_code
+    folder = str(resolve_checkpoint(model.path, revision=model.revision, trust_remote_code=trusted))
+    rows = vocabulary_size(folder, trust_remote_code=trusted)
     if tokenizer is not None and settings.corpus.token_column is None:
         tell(examine_vocabulary(tokenizer, rows, model.path), logger)
         if not tokenizer.is_fast:

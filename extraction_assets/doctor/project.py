@@ -113,7 +113,10 @@ def _checkpoint_sizes(settings: "ExtractionSettings") -> "Sizes | None":
     model = _json(Path(settings.language_model.path) / "config.json")
     model = model.get("text_config", model)
     width = next((model[name] for name in ("hidden_size", "n_embd", "d_model") if name in model), None)
-    dims = {name: _json(Path(sae.path) / "cfg.json").get("d_sae") for name, sae in settings.saes.items()}
+    dims = {
+        name: _json(Path(sae.path) / (sae.subfolder or "") / "cfg.json").get("d_sae")
+        for name, sae in settings.saes.items()
+    }
     if width is None or None in dims.values():
         return None
     latent_dims = {name: int(dim) for name, dim in dims.items() if dim is not None}
