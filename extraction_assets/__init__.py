@@ -3,9 +3,13 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import dagster as dg
+
     from extraction_assets.component import FeatureExtraction
 
-__all__ = ["FeatureExtraction", "default_resources"]
+__all__ = ["FeatureExtraction", "default_resources", "load_defs_folder"]
 
 
 def default_resources() -> dict[str, Any]:
@@ -13,6 +17,16 @@ def default_resources() -> dict[str, Any]:
     from extraction_assets.resources import ChunkStoreResource, GpuResource, ResultsResource
 
     return {"gpu": GpuResource(), "chunk_store": ChunkStoreResource(), "results": ResultsResource()}
+
+
+def load_defs_folder(path_within_project: "Path") -> "dg.Definitions":
+    """As ``dg.load_from_defs_folder``, but a YAML file that does not load takes no other extraction with it.
+
+    In its place stands one asset, ``NAME/not_loaded``, whose description says why.
+    """
+    from extraction_assets import defs_folder
+
+    return defs_folder.load_defs_folder(path_within_project)
 
 
 def __getattr__(name: str) -> Any:

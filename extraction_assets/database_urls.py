@@ -1,5 +1,7 @@
 """URLs of databases: what people write, what the driver wants, and what may be shown."""
 
+from pathlib import Path
+
 import sqlalchemy as sa
 
 POSTGRES_DRIVER = "postgresql+psycopg2"
@@ -46,6 +48,13 @@ def _split(text: str) -> sa.URL | None:
     # A bare @ in a password ends it early, and its rest would be shown as part of the host or of the name.
     misread = url.get_backend_name() != "sqlite" and "@" in f"{url.host}{url.database}"
     return None if misread else url
+
+
+def sqlite_file(url: sa.URL) -> Path | None:
+    """The file of a SQLite URL; None for a server's database and for one in memory."""
+    if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
+        return None
+    return Path(str(url.database))
 
 
 def shown_url(url: sa.URL) -> str:

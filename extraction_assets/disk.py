@@ -1,7 +1,10 @@
 """How much is free where, and sizes as people read them."""
 
+import errno
 import shutil
 from pathlib import Path
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def readable_size(size: float) -> str:
@@ -22,3 +25,34 @@ def nearest(folder: Path) -> Path:
 def free_bytes(folder: Path) -> int:
     """Free on the disk of a folder, which need not exist yet."""
     return shutil.disk_usage(nearest(folder)).free
+
+
+FULL = 64 * 1024
+"""Bytes: a disk with less free takes no new file of a database."""
+
+
+def full_disk(path: Path) -> str:
+    """``the disk of FOLDER is full (12 bytes free)``, for the folder of a file that could not be written; where it has
+    room, that it cannot be written to."""
+    folder = nearest(path if path.is_dir() else path.parent)
+    free = free_bytes(folder)
+    if free < FULL:
+        return f"the disk of {folder} is full ({readable_size(free)} free)"
+    return f"nothing can be written in {folder} ({readable_size(free)} free): a quota, a limit, or a read-only disk"
+
+
+def says_no_room(error: BaseException) -> bool:
+    """Whether an error, or what it was raised from, says that nothing can be written to a disk."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in _NO_ROOM:
+            return True
+        reason = getattr(seen, "orig", None) or seen  # SQLAlchemy keeps the driver's error there
+        if str(getattr(reason, "sqlite_errorname", "")).startswith(SQLITE_CANNOT_WRITE):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+SQLITE_CANNOT_WRITE = ("SQLITE_IOERR", "SQLITE_FULL", "SQLITE_CANTOPEN", "SQLITE_READONLY")
+"""Names of SQLite's errors where it could not write what it needs beside a database, to open it or to change it."""

@@ -1,21 +1,37 @@
 """Runs whose process has died: Dagster leaves them started for ever, with their slot in the pool."""
 
-import socket
+import atexit
+import contextlib
+import json
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import dagster as dg
-import psutil
 from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, BulkActionsFilter, BulkActionStatus
+
+from extraction_assets.host import holders
+from extraction_assets.host.processes import Place, here, is_running
 
 MAX_RETRIES_TAG = "dagster/max_retries"
 
 HOST_TAG = "extraction_assets/host"
 """Run tag: the host whose process ids a run's events hold, and the run's own id, since retries inherit tags."""
 
+PLACE_TAG = "extraction_assets/place"
+"""Run tag: the place where the run's process ids mean something (see ``host.processes``), and the run's own id."""
+
 SILENT_SECONDS = 360.0
 """How long a run may be started without a word of its process; run monitoring ends what does not start in 300."""
+
+_RUNNING = "extraction_assets/running"
+"""Folder in the Dagster home with a locked file for the process of each run."""
+
+_PLACES = "extraction_assets/places"
+"""Folder in the Dagster home with a file for each place whose processes use it."""
+
+_VISIT_SECONDS = 86400.0
 
 _EXTRACTION_ASSETS = {"corpus", "model_activations"}
 _SAE_ASSETS = {"sae_features", "top_k_table", "feature_examples", "feature_report"}
@@ -33,15 +49,16 @@ class DeadRun(NamedTuple):
 def dead_runs(
     instance: dg.DagsterInstance, concerns: Callable[[dg.DagsterRun], bool] = lambda _run: True
 ) -> Iterator[DeadRun]:
-    """Runs that are going on by their status, but whose processes of this host are gone.
+    """Runs that are going on by their status, but whose processes are gone.
 
-    Runs of other hosts cannot be looked at from here and are left alone.
+    A run of another place (a container, another host) is judged by the lock that its process holds in the Dagster home,
+    if that is shared; else it cannot be looked at from here and is left alone.
     """
+    shared = _is_shared(instance)
     for record in instance.get_run_records(dg.RunsFilter(statuses=_ALIVE)):
         run = record.dagster_run
-        if concerns(run) and _is_of_this_host(instance, run):
-            since = record.update_timestamp.timestamp()
-            why = _why_dead(_processes(instance, run.run_id), since)
+        if concerns(run):
+            why = _why_dead(instance, run, record.update_timestamp.timestamp(), shared=shared)
             if why:
                 yield DeadRun(run, why)
 
@@ -56,6 +73,7 @@ def fail_dead_runs(
 
     The daemon tries them again where it is set up to, unless ``retried`` is false.
     """
+    _visit(instance)
     found = [dead for dead in dead_runs(instance, concerns) if _goes_on(instance, dead.run)]
     for run, why in found:
         if not retried:
@@ -67,6 +85,8 @@ def fail_dead_runs(
             instance.report_run_failed(run, message)
         if instance.event_log_storage.supports_global_concurrency_limits:
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+        for holder in _run_holders(Path(instance.root_directory), run.run_id):
+            holder.path.unlink(missing_ok=True)
     return found
 
 
@@ -94,12 +114,58 @@ def belongs_to(key: dg.AssetKey, extraction: str, sae: str | None = None) -> boo
 
 
 def note_host(instance: dg.DagsterInstance, run_id: str) -> None:
-    """Note on a run that this host works on it."""
-    instance.add_run_tags(run_id, {HOST_TAG: _host_tag(run_id)})
+    """Note on a run that this process works on it: its host and place, and a lock that lasts as long as the process."""
+    _visit(instance)
+    instance.add_run_tags(run_id, {HOST_TAG: f"{here().host} {run_id}", PLACE_TAG: json.dumps([*here(), run_id])})
+    if run_id not in _held:
+        _release()  # of a run that this process made before
+        with contextlib.suppress(OSError):  # on a full disk the tags have to do
+            _held[run_id] = holders.hold(Path(instance.root_directory) / _RUNNING, run_id)
 
 
-def _host_tag(run_id: str) -> str:
-    return f"{socket.gethostname()} {run_id}"
+def _release() -> None:
+    for held in _held.values():
+        held.release()
+    _held.clear()
+
+
+_held: dict[str, holders.Held] = {}
+"""The run that this process works on, by id."""
+
+atexit.register(_release)
+
+
+def runs_in_progress(dagster_home: Path) -> list[holders.Holder]:
+    """Processes that hold the lock of a run, whatever the history says."""
+    return [holder for holder in _run_holders(dagster_home) if holders.is_alive(holder)]
+
+
+def _run_holders(dagster_home: Path, run_id: str = "*") -> list[holders.Holder]:
+    """Noted processes of a run or of all, dead ones too."""
+    found = (holders.read(path) for path in sorted((dagster_home / _RUNNING).glob(f"{run_id}@*")))
+    return [holder for holder in found if holder is not None]
+
+
+def _visit(instance: dg.DagsterInstance) -> None:
+    """Note that processes of this place use the home."""
+    with contextlib.suppress(OSError):
+        folder = Path(instance.root_directory) / _PLACES
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _visitor()).touch()
+
+
+def _is_shared(instance: dg.DagsterInstance) -> bool:
+    """Whether a process of another place has used this home within a day."""
+    recent, folder = time.time() - _VISIT_SECONDS, Path(instance.root_directory) / _PLACES
+    try:
+        return any(path.name != _visitor() and path.stat().st_mtime >= recent for path in folder.iterdir())
+    except OSError:
+        return False
+
+
+def _visitor() -> str:
+    own = here()
+    return "-".join(part for part in (own.boot, own.namespace) if part) or own.host
 
 
 def unfinished_backfill(instance: dg.DagsterInstance, extraction: str) -> str | None:
@@ -123,13 +189,6 @@ class _Process(NamedTuple):
     """When it spoke last: a process that began later has only inherited the number."""
 
 
-def _is_of_this_host(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
-    # Dagster's own storages are files of this host, whatever its name is now; others are servers that hosts may share.
-    if type(instance.run_storage).__module__.split(".")[0] == "dagster":
-        return True
-    return run.tags.get(HOST_TAG) == _host_tag(run.run_id)
-
-
 def _goes_on(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
     """Whether a run whose process is gone has not ended meanwhile, by itself: a dead process changes nothing more."""
     now = instance.get_run_by_id(run.run_id)
@@ -147,22 +206,49 @@ def _processes(instance: dg.DagsterInstance, run_id: str) -> list[_Process]:
     return [_Process(pid, seen) for pid, seen in found.items()]
 
 
-def _why_dead(processes: list[_Process], since: float) -> str | None:
+def _why_dead(instance: dg.DagsterInstance, run: dg.DagsterRun, since: float, *, shared: bool) -> str | None:
+    """Why no process works on a run any more; None where one does, or where that cannot be known here."""
+    place = _noted_place(run)
+    if place is not None and not place.is_here():
+        return _why_dead_elsewhere(instance, run, place)
+    if place is None:
+        if not _may_be_of_this_host(instance, run):
+            return None
+        if shared and time.time() - since <= SILENT_SECONDS:
+            return None  # it may have begun a moment ago in another place, whose process ids mean nothing here
+    processes = _processes(instance, run.run_id)
     if not processes:
         silent = time.time() - since
         return f"no process has worked on it for {silent:.0f} s" if silent > SILENT_SECONDS else None
-    if any(_is_alive(process) for process in processes):
+    if any(is_running(process.pid, process.seen) for process in processes):
         return None
     pids = ", ".join(str(process.pid) for process in processes)
     return f"its process {pids} is gone, killed or crashed"
 
 
-def _is_alive(process: _Process) -> bool:
+def _why_dead_elsewhere(instance: dg.DagsterInstance, run: dg.DagsterRun, place: Place) -> str | None:
+    found = _run_holders(Path(instance.root_directory), run.run_id)
+    if any(holders.is_alive(holder) for holder in found):
+        return None
+    if found:
+        return f"its {', '.join(map(str, found))} is gone, killed or crashed"
+    return f"{place.host} was started again since" if place.is_gone() else None
+
+
+def _noted_place(run: dg.DagsterRun) -> Place | None:
+    """The place that ``note_host`` noted on this very run: retries inherit tags. None where an earlier version did."""
     try:
-        found = psutil.Process(process.pid)
-        return found.status() != psutil.STATUS_ZOMBIE and found.create_time() <= process.seen + 1
-    except psutil.NoSuchProcess:
-        return False
+        *place, run_id = json.loads(run.tags[PLACE_TAG])
+        return Place(*map(str, place)) if run_id == run.run_id else None
+    except (KeyError, ValueError, TypeError):
+        return None
+
+
+def _may_be_of_this_host(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    # Dagster's own storages are files of this host, whatever its name is now; others are servers that hosts may share.
+    if type(instance.run_storage).__module__.split(".")[0] == "dagster":
+        return True
+    return run.tags.get(HOST_TAG) == f"{here().host} {run.run_id}"
 
 
 def _selected(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[dg.AssetKey]:

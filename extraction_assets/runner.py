@@ -1,7 +1,6 @@
 """Runs the parts of an extraction as Dagster runs of this process, on the persistent instance."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,7 +13,10 @@ from extraction_assets.database.queries import merge_fingerprints
 from extraction_assets.database_urls import DatabaseError
 from extraction_assets.plan import ExtractionPlan
 from extraction_assets.recovery import MAX_RETRIES_TAG, DeadRun, alive_runs, fail_dead_runs, works_on
+from extraction_assets.resources import ChunkStoreResource, ResultsResource
+from extraction_assets.resources.resolve import resolve_resource
 from extraction_assets.settings import ExtractionSettings
+from extraction_assets.stores.in_use import runs_of
 
 GPU_OPTIONS = ("device", "batch_size", "vectorization_batch_size", "vectorized")
 
@@ -36,7 +38,8 @@ class Runner:
     ) -> None:
         self._settings = settings
         self._job = definitions.resolve_implicit_global_asset_job_def()
-        self._resources = definitions.resources or {}
+        self._store = resolve_resource(definitions.resources, ChunkStoreResource).open()
+        self._results = resolve_resource(definitions.resources, ResultsResource)
         gpu = {name: options[name] for name in GPU_OPTIONS if options.get(name) is not None}
         level = "INFO" if verbose else "CRITICAL"
         self._config: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": level}}}}
@@ -70,34 +73,28 @@ class Runner:
         """The merged examples of an SAE, and their report."""
         self._execute([sae_key(self._settings, sae, asset) for asset in ("feature_examples", "feature_report")])
 
-    @property
-    def store_root(self) -> Path:
-        """Where the files are."""
-        root: Path = self._resources["chunk_store"].open().root
-        return root
-
     def pending(self) -> Pending:
         """Chunks whose top-k tables of the current settings are not there, or not recorded."""
         return Pending(self._plan(), self._instance)
 
     def merge_is_current(self, sae: str) -> bool:
         """Whether the database, the report and Dagster's history all hold the merge of the current chunks."""
-        plan, results = self._plan(), self._resources["results"]
-        name = self._settings.name
+        plan, name = self._plan(), self._settings.name
         report = plan.store.asset_folder(name, "feature_report", sae) / "report.html"
         if not (report.is_file() and merge_is_recorded(plan, sae, self._instance)):
             return False
         try:
-            if not results.exists():
-                return False
-            with results.open() as engine, engine.connect() as connection:
+            with self._results.read() as engine, engine.connect() as connection:
                 return merge_fingerprints(connection).get((name, sae)) == plan.merge_fingerprint(sae)
         except DatabaseError:
             return False  # the merge will fail of it, on record
 
-    def alive(self) -> list[str]:
-        """Ids of runs of this extraction that wait or go on, in whatever process."""
-        return [run.run_id for run in alive_runs(self._instance, works_on(self._instance, self._settings.name))]
+    def others(self) -> list[str]:
+        """Who else works on this extraction: Dagster runs that wait or go on, in whatever process, and other commands
+        ``run``."""
+        alive = alive_runs(self._instance, works_on(self._instance, self._settings.name))
+        commands = runs_of(self._store.root, self._settings.name)
+        return [*(f"run {run.run_id}" for run in alive), *(f"`run` in {command}" for command in commands)]
 
     def ranges(self, keys: Sequence[str]) -> Iterator[list[str]]:
         """Contiguous ranges of partition keys, at most ``partitions_per_run`` long."""
@@ -108,7 +105,7 @@ class Runner:
         return fail_dead_runs(self._instance, works_on(self._instance, self._settings.name), retried=False)
 
     def _plan(self) -> ExtractionPlan:
-        return ExtractionPlan(self._settings, self._resources["chunk_store"].open())
+        return ExtractionPlan(self._settings, self._store)
 
     def _execute(
         self,

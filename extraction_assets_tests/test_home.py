@@ -39,6 +39,9 @@ defs = dg.Definitions(assets=[where], resources=default_resources())
 """
 
 
+CHECKOUT = Path(home_module.__file__).parents[1]
+
+
 def _environment(**changes: str) -> dict[str, str]:
     names = ("EXTRACTION_HOME", "EXTRACTION_DATABASE_URL", "DAGSTER_HOME")
     kept = {name: value for name, value in os.environ.items() if name not in names}
@@ -52,7 +55,7 @@ def test_a_run_and_a_code_server_started_elsewhere_agree_on_where_things_are(
 ) -> None:
     (tmp_path / "recorder.py").write_text(RECORDER)
     homes = {"EXTRACTION_HOME": str(tmp_path / "somewhere")} if configured else {}
-    environment = _environment(RECORD=str(tmp_path / "record"), PYTHONPATH=str(tmp_path), **homes)
+    environment = _environment(RECORD=str(tmp_path / "record"), PYTHONPATH=f"{tmp_path}{os.pathsep}{CHECKOUT}", **homes)
     for folder, command in (
         ("first", ["definitions", "validate", "-m", "recorder"]),  # in a code server of its own
         ("second", ["asset", "materialize", "--select", "where", "-m", "recorder"]),
@@ -64,7 +67,7 @@ def test_a_run_and_a_code_server_started_elsewhere_agree_on_where_things_are(
         )  # fmt: skip
     lines = [line.split() for line in (tmp_path / "record").read_text().splitlines()]
     assert {(what, folder) for what, folder, *_ in lines} >= {("loaded", "first"), ("materialized", "second")}
-    expected = homes.get("EXTRACTION_HOME") or str(Path(home_module.__file__).parents[1] / ".extraction")
+    expected = homes.get("EXTRACTION_HOME") or str(CHECKOUT / ".extraction")
     assert {tuple(rest) for _, _, *rest in lines} == {(expected, f"sqlite:///{expected}/results.sqlite")}
     assert not (tmp_path / "first" / ".extraction").exists()
 

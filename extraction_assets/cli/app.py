@@ -1,10 +1,14 @@
 """The command's group, and how errors are told."""
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 from pydantic import ValidationError
+
+from extraction_assets.disk import FULL, free_bytes, full_disk, says_no_room
 
 DEFAULT_MODULE = "extraction_assets.definitions"
 
@@ -30,15 +34,30 @@ def explain(error: BaseException) -> str:
     while causes[-1].__cause__ is not None:
         causes.append(causes[-1].__cause__)
     first = causes[-1]
+    if says_no_room(error):
+        return _no_room(first)
     if isinstance(first, ValidationError):  # pydantic's own text has many lines
-        from extraction_assets.cli.yaml_errors import sentences
+        from extraction_assets.yaml_errors import sentences
 
         return "; ".join(sentences(first))
     plain = isinstance(first, (ValueError, LookupError, FileNotFoundError))
-    message = str(first).strip() if plain else f"{type(first).__name__}: {str(first).strip()}"
+    said = str(first).partition("\n[SQL:")[0].strip()  # SQLAlchemy adds the statement with all its values
+    message = said if plain else f"{type(first).__name__}: {said}"
     component = [str(cause) for cause in causes if type(cause).__name__ == "ComponentTreeException"]
     where = component[-1].splitlines()[0] + "\n" if component else ""
     return f"{where}{message}"
+
+
+def _no_room(error: BaseException) -> str:
+    """Which file cannot be written, and on which full disk; of a database that does not say it, the home it lies in."""
+    from extraction_assets.home import dagster_home, extraction_home
+
+    name = getattr(error, "filename", None)
+    if name is None:
+        homes = [dagster_home(), extraction_home()]
+        name = next((folder for folder in homes if free_bytes(folder) < FULL), homes[0])
+    path = Path(os.fsdecode(name))
+    return f"{path} cannot be written: {full_disk(path)}. Make room there; `extraction-assets clean` needs none"
 
 
 class _Group(click.Group):

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 import click
 
 from extraction_assets.cli.app import command_line, main
-from extraction_assets.cli.declared import find_extraction, import_definitions
 from extraction_assets.cli.run import known_device
+from extraction_assets.cli.workspace import Workspace
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import dagster as dg
 
     from extraction_assets.assets.check_extraction import Examination
     from extraction_assets.engine.sanity import SaeSanity
@@ -34,16 +32,12 @@ def check(ctx: click.Context, name: str, device: str | None) -> None:
     from extraction_assets.assets.check_extraction import Machine, examine_extraction
     from extraction_assets.resources.gpu import choose_device
 
-    definitions = import_definitions(ctx.obj)
-    settings, resources = find_extraction(definitions, name), definitions.resources or {}
+    workspace = Workspace(ctx.obj)
+    workspace.warn_of_not_loaded()
+    settings, gpu = workspace.find(name), workspace.gpu
     logger = logging.getLogger(__name__)
-    with choose_device(device or _configured(definitions, "device", "auto"), logger) as chosen:
-        machine = Machine(
-            chosen,
-            _configured(definitions, "matmul_precision", "high"),
-            resources["chunk_store"].open(),
-            resources["results"].folder(),
-        )
+    with choose_device(device or gpu.device, logger) as chosen:
+        machine = Machine(chosen, gpu.matmul_precision, workspace.store, workspace.results.folder())
         found = examine_extraction(settings, machine, logger)
     _echo(settings, machine.store.root, found)
     for finding in found.findings:
@@ -52,12 +46,6 @@ def check(ctx: click.Context, name: str, device: str | None) -> None:
     if not found.fails:
         click.echo(click.style("ok", fg="green") + f"  {command_line(ctx.obj)} run {name}")
     ctx.exit(found.fails)
-
-
-def _configured(definitions: "dg.Definitions", field: str, default: str) -> str:
-    """A field of the module's own GPU resource; the default where the run would resolve it from the environment."""
-    value = getattr((definitions.resources or {}).get("gpu"), field, default)
-    return value if type(value) is str else default
 
 
 def _echo(settings: "ExtractionSettings", root: "Path", found: "Examination") -> None:

@@ -1,6 +1,5 @@
 """What a module of Dagster definitions declares, as the commands need it."""
 
-import datetime as dt
 import logging
 import os
 import sys
@@ -10,21 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from extraction_assets.home import prepare_dagster_home
-
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     import dagster as dg
-    import sqlalchemy as sa
 
     from extraction_assets.settings import ExtractionSettings
-
-
-def load_definitions(module: str) -> "dg.Definitions":
-    """The definitions of a module, on a prepared Dagster home."""
-    prepare_dagster_home()
-    return import_definitions(module)
 
 
 def import_definitions(module: str) -> "dg.Definitions":
@@ -61,35 +49,6 @@ def declared_extractions(definitions: "dg.Definitions") -> "dict[str, Extraction
             settings = ExtractionSettings.model_validate(getattr(value, "data", value))
             found[settings.name] = settings
     return dict(sorted(found.items()))
-
-
-def find_extraction(definitions: "dg.Definitions", name: str) -> "ExtractionSettings":
-    extractions = declared_extractions(definitions)
-    if name not in extractions:
-        raise click.ClickException(f"no extraction {name!r}; declared are: {', '.join(extractions) or 'none'}")
-    return extractions[name]
-
-
-def open_results(definitions: "dg.Definitions") -> "AbstractContextManager[sa.Engine]":
-    """The results database that the definitions' own resource names."""
-    opened: AbstractContextManager[sa.Engine] = (definitions.resources or {})["results"].open()
-    return opened
-
-
-def merged_times(definitions: "dg.Definitions") -> dict[tuple[str, str], dt.datetime]:
-    """When each (extraction, SAE) was merged. Makes no database where there is none, and an unreachable one is said on
-    standard error: what is declared can be listed all the same."""
-    from extraction_assets.database.queries import merge_times
-
-    results = (definitions.resources or {})["results"]
-    try:
-        if not results.exists():
-            return {}
-        with results.open() as engine, engine.connect() as connection:
-            return merge_times(connection)
-    except Exception as error:
-        click.echo(f"results database: {str(error).splitlines()[0]}", err=True)
-        return {}
 
 
 def _quieten() -> None:

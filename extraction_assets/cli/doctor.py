@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import click
 
 from extraction_assets.cli.app import command_line, explain, main
-from extraction_assets.cli.declared import declared_extractions, import_definitions
+from extraction_assets.cli.workspace import Workspace
 
 if TYPE_CHECKING:
     from extraction_assets.doctor.findings import Check, Finding
-    from extraction_assets.settings import ExtractionSettings
+    from extraction_assets.resources import ChunkStoreResource, ResultsResource
 
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
@@ -41,8 +41,23 @@ def _checks(module: str) -> "dict[str, Check]":
     from extraction_assets.doctor import instance, machine, project
 
     @functools.cache
-    def declared() -> "dict[str, ExtractionSettings]":
-        return declared_extractions(import_definitions(module))
+    def workspace() -> Workspace:
+        return Workspace(module)
+
+    def chunk_store() -> "ChunkStoreResource":
+        return workspace().chunk_store if loads() else project.default_store()
+
+    def results() -> "ResultsResource":
+        return workspace().results if loads() else project.default_results()
+
+    @functools.cache
+    def loads() -> bool:
+        """Whether the module loads; where not, a finding says why, and the default places are looked at."""
+        try:
+            workspace()
+        except BaseException:
+            return False
+        return True
 
     return {
         "python": machine.check_python,
@@ -56,9 +71,12 @@ def _checks(module: str) -> "dict[str, Check]":
         "pools": instance.check_pools,
         "daemon": instance.check_daemon,
         "runs": instance.check_runs(f"{command_line(module)} recover"),
-        "database": project.check_database,
-        "definitions": lambda: project.check_definitions(module, declared, explain),
-        "estimate": lambda: project.check_estimate(declared),
+        "database": lambda: project.check_database(results),
+        "resources": lambda: project.check_stores(chunk_store, results),
+        "definitions": lambda: project.check_definitions(
+            module, lambda: workspace().extractions, lambda: workspace().not_loaded, explain
+        ),
+        "estimate": lambda: project.check_estimate(lambda: workspace().extractions, chunk_store),
     }
 
 

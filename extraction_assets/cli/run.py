@@ -3,25 +3,20 @@
 import os
 import re
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from extraction_assets.cli.app import command_line, count, few, main
-from extraction_assets.cli.declared import (
-    declared_extractions,
-    find_extraction,
-    load_definitions,
-    merged_times,
-    open_results,
-)
 from extraction_assets.cli.show import show_features
+from extraction_assets.cli.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
-    import dagster as dg
-
+    from extraction_assets.runner import Runner
     from extraction_assets.settings import ExtractionSettings
+
+NOTHING_MERGED = 3
+"""Exit code where chunks are missing that another run works on, so that nothing was merged."""
 
 
 def _batch_size(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | str | None:
@@ -47,16 +42,16 @@ def known_device(_ctx: click.Context, _param: click.Parameter, value: str | None
 
 
 @main.command("list")
-@click.pass_obj
-def list_command(module: str) -> None:
+@click.pass_context
+def list_command(ctx: click.Context) -> None:
     """List the declared extractions, how many chunks of each SAE have a table, and when they were merged.
 
-    Files and rows are counted, not compared with the settings: `status NAME` says which of them are current.
+    Files and rows are counted, not compared with the settings: `status NAME` says which of them are current. An
+    extraction whose YAML file does not load is named on standard error; the exit code is 1 then.
     """
-    definitions = load_definitions(module)
-    store = definitions.resources["chunk_store"].open()  # type: ignore[index]
-    merged = merged_times(definitions)
-    for settings in declared_extractions(definitions).values():
+    workspace = open_workspace(ctx.obj)
+    store, merged = workspace.store, workspace.merge_times()
+    for settings in workspace.extractions.values():
         keys = settings.chunk_keys
         click.echo(click.style(settings.name, bold=True) + f"  {settings.language_model.path}")
         click.echo(
@@ -68,6 +63,7 @@ def list_command(module: str) -> None:
             at = merged.get((settings.name, name))
             state = f"{stored} of {len(keys)} chunks, " + (f"merged {at:%Y-%m-%d %H:%M} UTC" if at else "not merged")
             click.echo(f"  {name:12} {sae.hook or 'as recorded':20} {state:45} {sae.path}")
+    ctx.exit(bool(workspace.not_loaded))
 
 
 @main.command()
@@ -89,79 +85,92 @@ def run(ctx: click.Context, name: str, chunks: str | None, missing: bool, **opti
     """Run extraction NAME: its corpus, then its chunks, then the merge of each SAE.
 
     With --missing only what is not current: a merge whose rows are current is left as it is.
-    Every part is a run of its own on the persistent Dagster instance, so that the UI shows it afterwards.
+    Every part is a run of its own on the persistent Dagster instance, so that the UI shows it afterwards. Exit code 3:
+    nothing was merged, because another run of NAME still works on chunks that are missing; 1: it failed.
     """
-    from extraction_assets.resources.gpu import check_device
     from extraction_assets.runner import Runner
+    from extraction_assets.stores.in_use import running
 
-    definitions = load_definitions(ctx.obj)
-    settings = find_extraction(definitions, name)
+    workspace = open_workspace(ctx.obj)
+    settings = workspace.find(name)
     chosen = _chosen_chunks(settings, chunks)
-    configured = getattr((definitions.resources or {}).get("gpu"), "device", "auto")
-    if options["device"] is None and type(configured) is str:  # not an EnvVar, which the run resolves
-        check_device(configured)
+    _check_configured_device(workspace, options["device"])
     os.environ.setdefault("EXTRACTION_PROGRESS", "bar")
+    debug = ctx.parent.params["debug"] if ctx.parent else False
+    with running(workspace.store.root, name), Runner(workspace.definitions, settings, options, verbose=debug) as runner:
+        ctx.exit(_run_all(runner, workspace, settings, chosen, missing))
+
+
+def _run_all(
+    runner: "Runner", workspace: Workspace, settings: "ExtractionSettings", chosen: list[str], missing: bool
+) -> int:
+    """Corpus, chunks and merges; the command's exit code."""
     started = time.perf_counter()
-    _say_what_changed(definitions, settings, missing)
-    with Runner(definitions, settings, options, verbose=ctx.parent.params["debug"] if ctx.parent else False) as runner:
-        for dead in runner.recover():
-            click.echo(f"run {dead.run.run_id}: {dead.why}; it was marked as ended", err=True)
-        click.echo(f"corpus of {name}", err=True)
-        runner.materialize_corpus()
-        keys, recorded = chosen, 0
-        if missing:
-            pending = runner.pending()
-            keys = [key for key in pending.keys if key in chosen]
-            recorded = len(set(pending.unrecorded) & set(keys))
-        for part in runner.ranges(keys):
-            click.echo(f"chunks {part[0]} to {part[-1]}", err=True)
-            runner.materialize_chunks(part, only_missing=missing)
-        left = runner.pending().keys
-        if left:
-            click.echo(_what_is_left(settings, left, runner.alive(), command_line(ctx.obj)))
-            return
-        current = [sae for sae in settings.saes if missing and runner.merge_is_current(sae)]
-        for sae in settings.saes:
-            click.echo(f"merge of {sae}" + (" is current" if sae in current else ""), err=True)
-            if sae not in current:
-                runner.merge(sae)
+    _say_what_changed(workspace, settings, missing)
+    for dead in runner.recover():
+        click.echo(f"run {dead.run.run_id}: {dead.why}; it was marked as ended", err=True)
+    click.echo(f"corpus of {settings.name}", err=True)
+    runner.materialize_corpus()
+    keys, recorded = chosen, 0
+    if missing:
+        pending = runner.pending()
+        keys = [key for key in pending.keys if key in chosen]
+        recorded = len(set(pending.unrecorded) & set(keys))
+    for part in runner.ranges(keys):
+        click.echo(f"chunks {part[0]} to {part[-1]}", err=True)
+        runner.materialize_chunks(part, only_missing=missing)
+    left = runner.pending().keys
+    if left:
+        others = runner.others()
+        click.echo(_what_is_left(settings, left, others, command_line(workspace.module)))
+        return NOTHING_MERGED if others else 0
+    current = [sae for sae in settings.saes if missing and runner.merge_is_current(sae)]
+    for sae in settings.saes:
+        click.echo(f"merge of {sae}" + (" is current" if sae in current else ""), err=True)
+        if sae not in current:
+            runner.merge(sae)
     seconds = time.perf_counter() - started
-    _say_what_is_there(definitions, settings, runner.store_root, command_line(ctx.obj))
+    _say_what_is_there(workspace, settings)
     computed = count(len(keys) - recorded, "chunk") + (f" computed, {recorded} recorded" if recorded else "")
     click.echo(f"\n{computed}, {count(len(settings.saes) - len(current), 'merge')}: {seconds:.1f} s")
+    return 0
 
 
-def _what_is_left(settings: "ExtractionSettings", left: list[str], alive: list[str], command: str) -> str:
+def _check_configured_device(workspace: Workspace, chosen: str | None) -> None:
+    """Refused before the corpus runs, where the GPU resource names a device that is not there."""
+    from extraction_assets.resources.gpu import check_device
+
+    if chosen is None:
+        check_device(workspace.gpu.device)
+
+
+def _what_is_left(settings: "ExtractionSettings", left: list[str], others: list[str], command: str) -> str:
     """Why nothing was merged, and what to do."""
     told = (
         f"nothing merged yet, {len(left)} of {count(len(settings.chunk_keys), 'chunk')} missing or not recorded: "
         f"{few(left)}; `{command} run {settings.name} --missing` does the rest"
     )
-    return told + (f", but run {alive[0]} works on {settings.name} now: wait for it" if alive else "")
+    return told + (f", but {others[0]} works on {settings.name} now: wait for it" if others else "")
 
 
-def _say_what_changed(definitions: "dg.Definitions", settings: "ExtractionSettings", missing: bool) -> None:
+def _say_what_changed(workspace: Workspace, settings: "ExtractionSettings", missing: bool) -> None:
     from extraction_assets.upkeep.changes import changes_on_disk
 
-    changes = changes_on_disk(settings, (definitions.resources or {})["chunk_store"].open())
+    changes = changes_on_disk(settings, workspace.store)
     for change in changes:
         click.echo(change, err=True)
     if changes and not missing:
         click.echo("every chunk asked for is computed; --missing computes only those that are not current", err=True)
 
 
-def _say_what_is_there(
-    definitions: "dg.Definitions", settings: "ExtractionSettings", store: Path, command: str
-) -> None:
+def _say_what_is_there(workspace: Workspace, settings: "ExtractionSettings") -> None:
     """The end of a complete run: five features, and where things are."""
-    from extraction_assets.database_urls import shown_url
-
-    first = next(iter(settings.saes))
+    first, command = next(iter(settings.saes)), command_line(workspace.module)
     click.echo(f"\nFive features of {settings.name}/{first}, [strongest token] in context:\n")
-    with open_results(definitions) as engine:
+    with workspace.results.read() as engine:
         show_features(engine, settings.name, None, first, limit=3, width=8)
-        click.echo(f"database   {shown_url(engine.url)}")
-    click.echo(f"files      {store}")
+    click.echo(f"database   {workspace.results.shown_url()}")
+    click.echo(f"files      {workspace.store.root}")
     click.echo(f"more       {command} show {settings.name} FEATURE --sae {first}")
     click.echo(f"UI         {command} ui")
 

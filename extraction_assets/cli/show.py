@@ -5,16 +5,9 @@ from typing import TYPE_CHECKING
 import click
 
 from extraction_assets.cli.app import command_line, count, few, main
-from extraction_assets.cli.declared import (
-    declared_extractions,
-    find_extraction,
-    load_definitions,
-    merged_times,
-    open_results,
-)
+from extraction_assets.cli.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
-    import dagster as dg
     import sqlalchemy as sa
 
     from extraction_assets.plan import ExtractionPlan
@@ -30,13 +23,13 @@ if TYPE_CHECKING:
 @click.pass_obj
 def show(module: str, name: str, feature: int | None, sae: str | None, limit: int, width: int) -> None:
     """Show examples of FEATURE in context; without FEATURE, of five features that are easy to read."""
-    definitions = load_definitions(module)
-    known = set(declared_extractions(definitions))
-    if name not in known:  # it may have been merged before it was taken out of the module
-        known |= {merged for merged, _ in merged_times(definitions)}
+    workspace = open_workspace(module)
+    known = set(workspace.extractions)
+    if name not in known:  # merged before it was taken out of the module, or its file broken
+        known |= {merged for merged, _ in workspace.merge_times()}
     if name not in known:
-        raise click.ClickException(f"no extraction {name!r}; there are: {', '.join(sorted(known)) or 'none'}")
-    with open_results(definitions) as engine:
+        workspace.find(name)
+    with workspace.results.read() as engine:
         show_features(engine, name, feature, sae, limit, width)
 
 
@@ -58,23 +51,19 @@ def show_features(engine: "sa.Engine", name: str, feature: int | None, sae: str 
 @click.pass_obj
 def status(module: str, name: str) -> None:
     """Say which chunks of extraction NAME are done, stale (made from other settings) or missing, and what is merged."""
-    import dagster as dg
-
-    from extraction_assets.assets.pending import Pending
     from extraction_assets.plan import CorpusNotReady, ExtractionPlan
     from extraction_assets.stores.chunk_store import chunk_assets
     from extraction_assets.upkeep.changes import changes_on_disk
 
-    definitions = load_definitions(module)
-    settings = find_extraction(definitions, name)
-    store = definitions.resources["chunk_store"].open()  # type: ignore[index]
+    workspace = open_workspace(module)
+    settings, store = workspace.find(name), workspace.store
     changes, missing = changes_on_disk(settings, store), f"{command_line(module)} run {name} --missing"
     try:
         plan = ExtractionPlan(settings, store)
     except CorpusNotReady as error:
         nothing = f"all {count(len(settings.chunk_keys), 'chunk')} are missing"
         click.echo("\n".join([f"{error}, or `{missing}`", *(changes or [nothing])]))
-        _echo_merges(definitions, settings)
+        _echo_merges(workspace, settings)
         return
     click.echo("\n".join([f"corpus: {len(plan.corpus)} samples, {plan.corpus.folder}", *changes]))
     click.echo(f"{'':28} {'done':>6} {'stale':>6} {'missing':>8}")
@@ -83,19 +72,39 @@ def status(module: str, name: str) -> None:
         counts = "{:6} {:6} {:8}".format(*(states.count(s) for s in ("done", "stale", "missing")))
         kept = "" if getattr(settings.keep, asset) else "   not kept: clean removes what is merged"
         click.echo(f"{(sae + '/' if sae else '') + asset:28} {counts}{kept}")
-    with dg.DagsterInstance.get() as instance:
-        unrecorded = Pending(plan, instance).unrecorded
+    _echo_unrecorded(plan, missing)
+    _echo_merge_states(workspace, plan)
+
+
+def _echo_unrecorded(plan: "ExtractionPlan", missing: str) -> None:
+    """Chunks on disk that Dagster does not know."""
+    from extraction_assets.assets.pending import Pending
+    from extraction_assets.upkeep.runs import HistoryUnavailableError, ask_history
+
+    try:
+        unrecorded = ask_history(lambda instance: Pending(plan, instance).unrecorded)
+    except HistoryUnavailableError as error:
+        click.echo(f"which chunks are recorded is not known: {error}", err=True)
+        return
     if unrecorded:
-        number = f"{len(unrecorded)} of {count(len(settings.chunk_keys), 'chunk')}"
+        number = f"{len(unrecorded)} of {count(len(plan.settings.chunk_keys), 'chunk')}"
         click.echo(f"{number} on disk but not recorded in Dagster: {few(unrecorded)}; `{missing}` records them")
-    with open_results(definitions) as engine:
-        for sae in settings.saes:
-            click.echo(f"{sae + '/feature_examples':28} {_merge_state(engine, plan, sae)}")
 
 
-def _echo_merges(definitions: "dg.Definitions", settings: "ExtractionSettings") -> None:
+def _echo_merge_states(workspace: Workspace, plan: "ExtractionPlan") -> None:
+    from extraction_assets.database_urls import DatabaseError
+
+    try:
+        with workspace.results.read() as engine:
+            for sae in plan.settings.saes:
+                click.echo(f"{sae + '/feature_examples':28} {_merge_state(engine, plan, sae)}")
+    except DatabaseError as error:
+        click.echo(f"what is merged is not known: {error}", err=True)
+
+
+def _echo_merges(workspace: Workspace, settings: "ExtractionSettings") -> None:
     """What is merged of an extraction whose corpus is not current."""
-    merged = merged_times(definitions)
+    merged = workspace.merge_times()
     for sae in settings.saes:
         at = merged.get((settings.name, sae))
         if at:

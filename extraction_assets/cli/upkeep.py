@@ -1,17 +1,19 @@
 """``clean`` and ``delete``: removing what is no longer wanted, after showing it."""
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
 from extraction_assets.cli.app import command_line, count, main
-from extraction_assets.cli.declared import declared_extractions, load_definitions, open_results
+from extraction_assets.cli.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
     import dagster as dg
 
-    from extraction_assets.stores.chunk_store import ChunkStore
+    from extraction_assets.upkeep.clean import Merged
     from extraction_assets.upkeep.files import Item
 
 _FORCE = click.option("--force", is_flag=True, help="Also while a run of the extraction seems alive.")
@@ -32,34 +34,37 @@ def clean(module: str, names: tuple[str, ...], dry_run: bool, yes: bool, force: 
     Extractions that this module does not declare are left as they are.
     """
     from extraction_assets.disk import readable_size
+    from extraction_assets.stores.in_use import removing
     from extraction_assets.upkeep.clean import KINDS, find_garbage, remove_garbage
 
-    definitions = load_definitions(module)
-    declared = declared_extractions(definitions)
+    workspace = open_workspace(module)
+    declared, store = workspace.extractions, workspace.store
     unknown = [name for name in names if name not in declared]
+    if unknown and unknown[0] in [one.name for one in workspace.not_loaded]:
+        workspace.find(unknown[0])
     if unknown:
         raise click.ClickException(
             f"no extraction {unknown[0]!r} is declared (only {', '.join(declared) or 'none'}): "
             f"what is left of one is removed by {command_line(module)} delete"
         )
-    if not dry_run and not force:
-        _refuse_while_alive(names or declared)
-    store = _store(definitions)
-    garbage = find_garbage(declared, names, store, _merged(definitions))
-    for kind in KINDS:
-        _list_items(kind, [one for one in garbage.items if one.kind == kind])
-    for note in garbage.notes:
-        click.echo(f"note: {note}")
-    total = readable_size(sum(one.bytes for one in garbage.items))
-    if not garbage.items:
-        click.echo("nothing to remove")
-        return
-    click.echo(f"{total} in all")
-    if dry_run or not (yes or click.confirm("Remove them?")):
-        click.echo("nothing was removed")
-        return
-    freed, stayed = remove_garbage(garbage, store)
-    click.echo("\n".join([*stayed, f"freed {readable_size(freed)}"]))
+    with contextlib.nullcontext() if dry_run else removing(store.root, names or declared, force=force):
+        if not dry_run and not force:
+            _refuse_while_alive(names or declared)
+        garbage = find_garbage(declared, names, store, _merged(workspace))
+        for kind in KINDS:
+            _list_items(kind, [one for one in garbage.items if one.kind == kind])
+        for note in garbage.notes:
+            click.echo(f"note: {note}")
+        total = readable_size(sum(one.bytes for one in garbage.items))
+        if not garbage.items:
+            click.echo("nothing to remove")
+            return
+        click.echo(f"{total} in all")
+        if dry_run or not (yes or click.confirm("Remove them?")):
+            click.echo("nothing was removed")
+            return
+        freed, stayed = remove_garbage(garbage, store)
+        click.echo("\n".join([*stayed, f"freed {readable_size(freed)}"]))
 
 
 @main.command()
@@ -75,25 +80,23 @@ def delete(module: str, name: str, sae: str | None, with_history: bool, dry_run:
 
     Samples and corpora that another extraction uses stay.
     """
-    import dagster as dg
-
     from extraction_assets.disk import readable_size
-    from extraction_assets.upkeep.delete import find_holding, remove_holding
-    from extraction_assets.upkeep.runs import history, refuse_while_alive
+    from extraction_assets.stores.in_use import removing
+    from extraction_assets.upkeep.delete import find_holding
 
-    definitions = load_definitions(module)
-    store, what = _store(definitions), f"{name}/{sae}" if sae else name
-    holding, rows = find_holding(store, name, sae), _rows(definitions, name, sae)
-    with dg.DagsterInstance.get() as instance:
-        keys = history(instance, name, sae) if with_history else []
-        if not holding.items and not rows and not keys:
-            saes = _known_saes(definitions, name) if sae else []
-            known, kind = (saes, f"SAEs of {name}") if saes else (_known(definitions), "extractions")
-            raise click.ClickException(
-                f"there is nothing of {what}; {kind} with files or rows: {', '.join(known) or 'none'}"
-            )
+    workspace = open_workspace(module)
+    store, what = workspace.store, f"{name}/{sae}" if sae else name
+    holding, rows = find_holding(store, name, sae), _rows(workspace, name, sae)
+    keys = _history(name, sae) if with_history else []
+    if not holding.items and not rows and not keys:
+        saes = _known_saes(workspace, name) if sae else []
+        known, kind = (saes, f"SAEs of {name}") if saes else (_known(workspace), "extractions")
+        raise click.ClickException(
+            f"there is nothing of {what}; {kind} with files or rows: {', '.join(known) or 'none'}"
+        )
+    with contextlib.nullcontext() if dry_run else removing(store.root, [name], force=force):
         if not dry_run and not force:
-            refuse_while_alive(instance, name)
+            _refuse_while_alive([name])
         _list_rows(rows)
         _list_items("files", holding.items)
         if keys:
@@ -103,70 +106,105 @@ def delete(module: str, name: str, sae: str | None, with_history: bool, dry_run:
         if dry_run or not (yes or click.prompt(f"Type {what} to remove this", default="", show_default=False) == what):
             click.echo("nothing was removed")
             return
-        _delete_rows(definitions, rows, name, sae)
-        freed = remove_holding(store, name, sae)
-        instance.wipe_assets(keys)
+        freed = _delete_rows_and_files(workspace, rows, name, sae)
+        _forget(keys)
     click.echo(f"removed {what}: {count(sum(rows.values()), 'row')}, {readable_size(freed)} of files")
-    declared = declared_extractions(definitions).get(name)
+    declared = workspace.extractions.get(name)
     if declared and (sae is None or sae in declared.saes):
         click.echo(f"{what} is still declared: {command_line(module)} run {name} computes it again")
 
 
 def _refuse_while_alive(names: Iterable[str]) -> None:
-    import dagster as dg
+    """ClickException or RunAlive where a run of one of these is under way, as far as that can be known."""
+    from extraction_assets.home import dagster_home
+    from extraction_assets.recovery import runs_in_progress
+    from extraction_assets.upkeep.runs import HistoryUnavailableError, ask_history, refuse_while_alive
 
-    from extraction_assets.upkeep.runs import refuse_while_alive
-
-    with dg.DagsterInstance.get() as instance:
+    try:
         for name in names:
-            refuse_while_alive(instance, name)
+            ask_history(partial(refuse_while_alive, extraction=name))
+    except HistoryUnavailableError as error:
+        for holder in runs_in_progress(dagster_home()):
+            raise click.ClickException(
+                f"{holder} computes a run, of which extraction is not known ({error}): wait for it, or use --force if "
+                "it is of another extraction"
+            ) from None
+        click.echo(f"note: {error}; no process that computes a run was found", err=True)
 
 
-def _store(definitions: "dg.Definitions") -> "ChunkStore":
-    store: ChunkStore = (definitions.resources or {})["chunk_store"].open()
-    return store
+def _history(name: str, sae: str | None) -> "list[dg.AssetKey]":
+    from extraction_assets.upkeep.runs import ask_history, history
+
+    return ask_history(lambda instance: history(instance, name, sae))
 
 
-def _merged(definitions: "dg.Definitions") -> Mapping[tuple[str, str], str]:
+def _forget(keys: "list[dg.AssetKey]") -> None:
+    from extraction_assets.upkeep.runs import ask_history
+
+    if keys:
+        ask_history(lambda instance: instance.wipe_assets(keys))
+
+
+def _merged(workspace: Workspace) -> "Merged":
+    """What is merged; None, with a note, where the database cannot be read."""
     from extraction_assets.database.queries import merge_fingerprints
+    from extraction_assets.database_urls import DatabaseError
 
-    if not (definitions.resources or {})["results"].exists():
+    try:
+        with workspace.read_results() as connection:
+            return merge_fingerprints(connection)
+    except DatabaseError as error:
+        click.echo(f"note: what is merged is not known, so it stays whatever `keep:` says: {error}", err=True)
         return {}
-    with open_results(definitions) as engine, engine.connect() as connection:
-        return merge_fingerprints(connection)
 
 
-def _rows(definitions: "dg.Definitions", name: str, sae: str | None) -> dict[str, int]:
+def _rows(workspace: Workspace, name: str, sae: str | None) -> dict[str, int]:
     from extraction_assets.database.remove import count_results
 
-    if not (definitions.resources or {})["results"].exists():
-        return {}
-    with open_results(definitions) as engine, engine.connect() as connection:
+    with workspace.read_results() as connection:
         return count_results(connection, name, sae)
 
 
-def _delete_rows(definitions: "dg.Definitions", rows: dict[str, int], name: str, sae: str | None) -> None:
+def _delete_rows_and_files(workspace: Workspace, rows: dict[str, int], name: str, sae: str | None) -> int:
+    """Bytes of files that were removed. Rows go first, so that an error leaves all; but on a full disk files do, since
+    they make the room that rows need to go."""
+    from extraction_assets.database.connect import FullDiskError
+    from extraction_assets.upkeep.delete import remove_holding
+
+    try:
+        _delete_rows(workspace, rows, name, sae)
+    except FullDiskError:
+        freed = remove_holding(workspace.store, name, sae)
+        try:
+            _delete_rows(workspace, rows, name, sae)
+        except FullDiskError as error:
+            raise click.ClickException(f"its files were removed, its rows were not: {error}; make room first") from None
+        return freed
+    return remove_holding(workspace.store, name, sae)
+
+
+def _delete_rows(workspace: Workspace, rows: dict[str, int], name: str, sae: str | None) -> None:
     from extraction_assets.database.connect import write_transaction
     from extraction_assets.database.remove import delete_results
 
     if rows:
-        with open_results(definitions) as engine, write_transaction(engine) as connection:
+        with workspace.results.open() as engine, write_transaction(engine) as connection:
             delete_results(connection, name, sae)
 
 
-def _known(definitions: "dg.Definitions") -> list[str]:
+def _known(workspace: Workspace) -> list[str]:
     """Extractions that have files or rows."""
     from extraction_assets.upkeep.files import stored_extractions
 
-    return sorted({*stored_extractions(_store(definitions)), *(name for name, _ in _merged(definitions))})
+    return sorted({*stored_extractions(workspace.store), *(name for name, _ in _merged(workspace))})
 
 
-def _known_saes(definitions: "dg.Definitions", name: str) -> list[str]:
+def _known_saes(workspace: Workspace, name: str) -> list[str]:
     """SAEs of an extraction that have files or rows."""
     from extraction_assets.upkeep.files import stored_saes
 
-    stored = stored_saes(_store(definitions).root / name)
-    return sorted({*stored, *(sae for merged, sae in _merged(definitions) if merged == name)})
+    stored = stored_saes(workspace.store.root / name)
+    return sorted({*stored, *(sae for merged, sae in _merged(workspace) if merged == name)})
 
 
 def _list_rows(rows: dict[str, int]) -> None:

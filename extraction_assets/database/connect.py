@@ -20,7 +20,9 @@ from extraction_assets.database_urls import (
     make_engine,
     parse_url,
     shown_url,
+    sqlite_file,
 )
+from extraction_assets.disk import FULL, free_bytes, full_disk, says_no_room
 
 BUSY_TIMEOUT_MS = 120_000
 """How long a SQLite writer waits for another to finish."""
@@ -28,6 +30,7 @@ BUSY_TIMEOUT_MS = 120_000
 _LOCK_KEY = 0x5AE_FEA7  # PostgreSQL advisory lock of everything that writes results
 _SQLITE_CACHE_KB = 256 * 1024  # an upper bound; with the default 2 MB, replacing an index's pages takes thrice as long
 _NOT_PERMITTED = "42501"  # PostgreSQL's insufficient_privilege
+_DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 # What libpq says where a server, or the network before it, went away; which of them is a matter of moments.
 _LOST = (
     "terminating connection",
@@ -37,6 +40,10 @@ _LOST = (
     "no connection",
 )
 _AWAY = ("refused", "timeout", "timed out", "starting up", "shutting down", "too many clients", "disk I/O error")
+
+
+class FullDiskError(DatabaseError):
+    """A SQLite database that cannot be written because its disk is full."""
 
 
 class NewerDatabaseError(DatabaseError):
@@ -70,7 +77,7 @@ def connect(url: str) -> sa.Engine:
         Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
     engine = make_engine(parsed)
     event.listen(engine, "connect", _set_up_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
+    event.listen(engine, "begin", begin_sqlite)
     return engine
 
 
@@ -100,14 +107,19 @@ def plain_errors(engine: sa.Engine) -> Iterator[None]:
         yield
     except reported as error:
         reason = _root(error, engine)
-        if not isinstance(reason, _unavailable(engine)) and getattr(reason, "pgcode", None) != _NOT_PERMITTED:
+        damaged = str(getattr(reason, "sqlite_errorname", "")).startswith(_DAMAGED)
+        refused = getattr(reason, "pgcode", None) == _NOT_PERMITTED
+        if not (damaged or refused or isinstance(reason, _unavailable(engine))):
             raise
         # Without its cause: tracebacks of statements that name every row help nobody whose server is down.
-        raise _plain_error(engine, str(reason)) from None
+        raise _plain_error(engine, reason) from None
 
 
-def _plain_error(engine: sa.Engine, said: str) -> DatabaseError:
+def _plain_error(engine: sa.Engine, reason: BaseException) -> DatabaseError:
     kind: type[DatabaseError] = DatabaseAwayError
+    said, file = str(reason), sqlite_file(engine.url)
+    if file is not None and says_no_room(reason) and (free_bytes(file.parent) < FULL or "is full" in said):
+        return FullDiskError(error_sentence("the results database", engine.url, full_disk(file)))
     if "database is locked" in said:
         said = f"another program has been writing to it for {BUSY_TIMEOUT_MS // 1000} s (database is locked)"
     elif any(phrase in said for phrase in _LOST):
@@ -145,7 +157,7 @@ def _set_up_postgres(dbapi_connection: Any, _record: Any) -> None:
 
 
 def _set_up_sqlite(dbapi_connection: Any, _record: Any) -> None:
-    # Python's sqlite3 begins transactions by itself, and late; _begin_sqlite does it instead.
+    # Python's sqlite3 begins transactions by itself, and late; begin_sqlite does it instead.
     dbapi_connection.isolation_level = None
     cursor = dbapi_connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
@@ -155,7 +167,7 @@ def _set_up_sqlite(dbapi_connection: Any, _record: Any) -> None:
     cursor.close()
 
 
-def _begin_sqlite(connection: sa.Connection) -> None:
+def begin_sqlite(connection: sa.Connection) -> None:
     """A writer takes the lock at once: a lock that is upgraded later can fail without waiting."""
     writes = connection.get_execution_options().get("extraction_assets_writes")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
@@ -186,18 +198,16 @@ def _upgrade(engine: sa.Engine) -> None:
         command.upgrade(config, "head")
 
 
-def schema_revisions(url: sa.URL) -> tuple[str | None, list[str]]:
-    """Revision of a database's schema (None where it has none), and those that this version knows, newest first.
+def current_revision(engine: sa.Engine) -> str | None:
+    """Revision of a database's schema; None where it has none."""
+    with engine.connect() as connection:
+        return _revision(connection)
 
-    Only reads: a SQLite file is opened as it is.
-    """
+
+def known_revisions() -> list[str]:
+    """The schemas that this version knows, newest first."""
     script = ScriptDirectory.from_config(_alembic_config())
-    engine = make_engine(url)
-    try:
-        with engine.connect() as connection:
-            return _revision(connection), [revision.revision for revision in script.walk_revisions()]
-    finally:
-        engine.dispose()
+    return [revision.revision for revision in script.walk_revisions()]
 
 
 def _revision(connection: sa.Connection) -> str | None:

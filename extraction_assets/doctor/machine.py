@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 from packaging.requirements import Requirement
 
-from extraction_assets.disk import nearest
+from extraction_assets.disk import nearest, says_no_room
 from extraction_assets.doctor.findings import Finding, Level
 from extraction_assets.home import dagster_home, extraction_home, gpu_lease_folder
 from extraction_assets.nvml import DriverError, Gpu, NoDriver, list_gpus
@@ -125,18 +125,23 @@ def check_homes() -> Iterator[Finding]:
             yield Finding("problem", "homes", str(error), f"set {variable} to a full path")
             continue
         by = f"set by {variable}" if os.environ.get(variable) else f"default; {variable} moves it"
-        yield from _folder(variable, folder, by)
-    yield from _folder("TMPDIR", Path(tempfile.gettempdir()), "temporary files and GPU leases")
+        yield from check_folder(variable, folder, by)
+    yield from check_folder("TMPDIR", Path(tempfile.gettempdir()), "temporary files and GPU leases")
 
 
 def check_space() -> Iterator[Finding]:
     """Free space where things are written."""
     for what, ask in (("files and results", extraction_home), ("Dagster's history", dagster_home), ("TMPDIR", _tmp)):
-        folder = nearest(ask())
-        free = shutil.disk_usage(folder).free
-        level: Level = "problem" if free < TOO_LITTLE_SPACE else "warning" if free < LITTLE_SPACE else "ok"
-        advice = "make room: extraction-assets clean, or move the home to another disk" if level != "ok" else ""
-        yield Finding(level, "disk", f"{free / 1e9:.1f} GB free for {what} ({folder})", advice)
+        yield check_free(what, ask())
+
+
+def check_free(what: str, folder: Path) -> Finding:
+    """How much is free on a folder's disk."""
+    folder = nearest(folder)
+    free = shutil.disk_usage(folder).free
+    level: Level = "problem" if free < TOO_LITTLE_SPACE else "warning" if free < LITTLE_SPACE else "ok"
+    advice = "make room: extraction-assets clean, or move the home to another disk" if level != "ok" else ""
+    return Finding(level, "disk", f"{free / 1e9:.1f} GB free for {what} ({folder})", advice)
 
 
 def check_port() -> Iterator[Finding]:
@@ -205,7 +210,7 @@ def _unmet(requirement: Requirement) -> str | None:
     return None
 
 
-def _folder(variable: str, folder: Path, by: str) -> Iterator[Finding]:
+def check_folder(variable: str, folder: Path, by: str) -> Iterator[Finding]:
     """Whether a folder can be written to, and has what stores and databases rely on."""
     existing, text = nearest(folder), f"{variable} is {folder} ({by})"
     if any(part.exists() and not part.is_dir() for part in (folder, *folder.parents)):
@@ -214,7 +219,10 @@ def _folder(variable: str, folder: Path, by: str) -> Iterator[Finding]:
     try:
         lacks = _lacking(existing)
     except OSError as error:
-        advice = f"make it writable for this user, or set {variable} to another folder"
+        if says_no_room(error):
+            advice = f"make room: extraction-assets clean works on a full disk; or set {variable} to another folder"
+        else:
+            advice = f"make it writable for this user, or set {variable} to another folder"
         yield Finding("problem", "homes", f"{text}: cannot be written to ({error.strerror})", advice)
         return
     kind = _file_system(existing)

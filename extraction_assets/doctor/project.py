@@ -9,24 +9,45 @@ from typing import TYPE_CHECKING, Any
 
 from extraction_assets.disk import nearest, readable_size
 from extraction_assets.doctor.findings import Finding
-from extraction_assets.home import database_url, extraction_home
+from extraction_assets.doctor.machine import check_folder, check_free
+from extraction_assets.home import extraction_home
 
 if TYPE_CHECKING:
     from extraction_assets.assets.disk_estimate import Sizes
+    from extraction_assets.defs_folder import NotLoaded
+    from extraction_assets.resources import ChunkStoreResource, ResultsResource
     from extraction_assets.settings import ExtractionSettings
 
 Declared = Callable[[], Mapping[str, "ExtractionSettings"]]
 
 
-def check_definitions(module: str, declared: Declared, explain: Callable[[BaseException], str]) -> Iterator[Finding]:
+def default_store() -> "ChunkStoreResource":
+    """The chunk store of ``default_resources()``."""
+    from extraction_assets.resources import ChunkStoreResource
+
+    return ChunkStoreResource()
+
+
+def default_results() -> "ResultsResource":
+    """The results database of ``default_resources()``."""
+    from extraction_assets.resources import ResultsResource
+
+    return ResultsResource()
+
+
+def check_definitions(
+    module: str, declared: Declared, left_out: "Callable[[], list[NotLoaded]]", explain: Callable[[BaseException], str]
+) -> Iterator[Finding]:
     """Whether the module's definitions load, and the checkpoints that they name are there."""
     try:
-        extractions = declared()
+        extractions, not_loaded = declared(), left_out()
     except BaseException as error:
         yield Finding("problem", "definitions", f"{module} does not load: {explain(error)}", "mend what it names")
         return
     names = ", ".join(extractions) or "no extraction"
     yield Finding("ok" if extractions else "warning", "definitions", f"{module} declares {names}")
+    for one in not_loaded:
+        yield Finding("problem", "definitions", f"{one.file} does not load and is left out: {one.why}", "mend the file")
     for name, settings in extractions.items():
         paths = {"model": settings.language_model.path}
         paths |= {f"SAE {sae}": chosen.path for sae, chosen in settings.saes.items()}
@@ -36,11 +57,11 @@ def check_definitions(module: str, declared: Declared, explain: Callable[[BaseEx
                 yield Finding("problem", "definitions", f"{name}: {what} {path} is not there", advice)
 
 
-def check_estimate(declared: Declared) -> Iterator[Finding]:
-    """About how much the declared extractions will still write, against what is free."""
-    from extraction_assets.stores.chunk_store import ChunkStore
-
-    store, total = ChunkStore(extraction_home()), 0.0
+def check_estimate(
+    declared: Declared, chunk_store: "Callable[[], ChunkStoreResource]" = default_store
+) -> Iterator[Finding]:
+    """About how much the declared extractions will still write, against what is free in the module's chunk store."""
+    store, total = chunk_store().open(), 0.0
     for name, settings in declared().items():
         remaining = _remaining_bytes(settings, store)
         if remaining is None:
@@ -56,25 +77,48 @@ def check_estimate(declared: Declared) -> Iterator[Finding]:
         yield Finding("problem", "estimate", text, "move EXTRACTION_HOME to a larger disk, or extraction-assets clean")
 
 
-def check_database() -> Iterator[Finding]:
-    """Whether the results database answers, and its schema is the one that this version knows."""
+def check_stores(
+    chunk_store: "Callable[[], ChunkStoreResource]", results: "Callable[[], ResultsResource]"
+) -> Iterator[Finding]:
+    """Folders that the module's resources name, where they lie outside EXTRACTION_HOME."""
+    places: dict[str, Callable[[], Path | None]] = {
+        "chunk_store.root": lambda: chunk_store().open().root,
+        "results.url": lambda: results().folder(),
+    }
+    for field, ask in places.items():
+        try:
+            folder = ask()
+        except ValueError as error:
+            yield Finding("problem", "resources", str(error), f"correct {field} in the module's resources")
+            continue
+        if folder is not None and not folder.is_relative_to(extraction_home()):
+            yield from check_folder(field, folder, "set by the module's resources")
+            yield check_free("files" if field == "chunk_store.root" else "results", folder)
+
+
+def check_database(results: "Callable[[], ResultsResource]" = default_results) -> Iterator[Finding]:
+    """Whether the module's results database answers, and its schema is the one that this version knows."""
     import sqlalchemy as sa
 
-    from extraction_assets.database.connect import schema_revisions
-    from extraction_assets.database_urls import DatabaseError, error_sentence, parse_url, shown_url
+    from extraction_assets.database.connect import known_revisions
+    from extraction_assets.database.reading import schema_revision
+    from extraction_assets.database_urls import DatabaseError, error_sentence, shown_url
 
     try:
-        url = parse_url(database_url(), "EXTRACTION_DATABASE_URL")
+        url = results().parsed_url()
     except ValueError as error:
-        yield Finding("problem", "database", str(error), "correct EXTRACTION_DATABASE_URL")
+        yield Finding("problem", "database", str(error), "correct EXTRACTION_DATABASE_URL, or the resource's url")
         return
-    shown = shown_url(url)
+    shown, known = shown_url(url), known_revisions()
     if url.get_backend_name() == "sqlite" and not Path(str(url.database)).is_file():
         yield Finding("ok", "database", f"{shown} is not made yet: the first merge makes it")
         return
     try:
-        current, known = schema_revisions(url)
-    except (DatabaseError, sa.exc.SQLAlchemyError, sqlite3.Error, OSError) as error:
+        current = schema_revision(url)
+    except DatabaseError as error:
+        yield Finding("problem", "database", str(error), _database_advice(url))
+        return
+    except (sa.exc.SQLAlchemyError, sqlite3.Error, OSError) as error:
         first = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         yield Finding("problem", "database", error_sentence("it", url, first), _database_advice(url))
         return

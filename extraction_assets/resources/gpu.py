@@ -47,6 +47,16 @@ def vectorized_by_default() -> bool:
     raise ValueError(f"USE_VECTORIZED_EXTRACTION is {text!r}; use true or false")
 
 
+def _read_now(field: str, value: Any) -> Any:
+    """The value of an environment variable for a field whose type Dagster gives no ``EnvVar``; others as they are."""
+    if not isinstance(value, dg.EnvVar) or field not in ("vectorized", "compile_model", "matmul_precision"):
+        return value
+    text = value.get_value()
+    if text is None:
+        raise ValueError(f"the environment variable {value.env_var_name} is not set, which gpu.{field} is from")
+    return text.strip().lower()
+
+
 class GpuResource(dg.ConfigurableResource):
     """The GPU (or CPU) of a run, and which engine works on it. Missing and empty fields mean the defaults."""
 
@@ -86,7 +96,7 @@ class GpuResource(dg.ConfigurableResource):
 
     def __init__(self, **fields: Any) -> None:
         # Dagster shows as a field's default what the constructor was given, and no default of a default_factory.
-        given = {name: value for name, value in fields.items() if value is not None}
+        given = {name: _read_now(name, value) for name, value in fields.items() if value is not None}
         super().__init__(**{"vectorized": vectorized_by_default(), **given})
 
     @contextlib.contextmanager

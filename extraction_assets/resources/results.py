@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from pydantic import Field
 
 from extraction_assets.database.connect import open_database, plain_errors
-from extraction_assets.database_urls import DatabaseError, holds_password, parse_url
+from extraction_assets.database.reading import read_database
+from extraction_assets.database_urls import DatabaseError, holds_password, parse_url, shown_url, sqlite_file
 from extraction_assets.home import database_url
 
 
@@ -29,16 +30,20 @@ class ResultsResource(dg.ConfigurableResource):
 
         Raises DatabaseError where the URL is none.
         """
-        url = parse_url(self.url or database_url(), "EXTRACTION_DATABASE_URL")
-        return url.get_backend_name() != "sqlite" or Path(str(url.database)).is_file()
+        file = sqlite_file(self.parsed_url())
+        return file is None or file.is_file()
 
     def folder(self) -> Path | None:
         """Where a SQLite file of results is or will be; None for a database on a server.
 
         Raises DatabaseError where the URL is none.
         """
-        url = parse_url(self.url or database_url(), "EXTRACTION_DATABASE_URL")
-        return Path(str(url.database)).parent if url.get_backend_name() == "sqlite" else None
+        file = sqlite_file(self.parsed_url())
+        return file.parent if file else None
+
+    def shown_url(self) -> str:
+        """The database's URL without its password. Raises DatabaseError where the URL is none."""
+        return shown_url(self.parsed_url())
 
     @contextlib.contextmanager
     def open(self) -> Iterator[sa.Engine]:
@@ -52,6 +57,19 @@ class ResultsResource(dg.ConfigurableResource):
                 yield engine
         finally:
             engine.dispose()
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[sa.Engine]:
+        """An engine that only reads, on a full disk too; where there is no database yet, none is made.
+
+        Raises DatabaseError where the database cannot be used, at once or later in the block.
+        """
+        with read_database(self._url()) as engine:
+            yield engine
+
+    def parsed_url(self) -> sa.URL:
+        """The database's URL with its driver. Raises DatabaseError where it is none."""
+        return parse_url(self.url or database_url(), "EXTRACTION_DATABASE_URL")
 
     def _url(self) -> str:
         if self.url is None:

@@ -1,12 +1,37 @@
 """Runs and backfills of an extraction that have not ended, and its history."""
 
-import dagster as dg
+from collections.abc import Callable
+from typing import TypeVar
 
+import dagster as dg
+import sqlalchemy as sa
+
+from extraction_assets.disk import full_disk, says_no_room
+from extraction_assets.home import dagster_home
 from extraction_assets.recovery import alive_runs, belongs_to, unfinished_backfill, works_on
 
 
 class RunAlive(ValueError):
     """An extraction that cannot be touched now."""
+
+
+class HistoryUnavailableError(ValueError):
+    """Dagster's history cannot be read, because its disk is full."""
+
+
+Answer = TypeVar("Answer")
+
+
+def ask_history(ask: Callable[[dg.DagsterInstance], Answer]) -> Answer:
+    """What ``ask`` finds in Dagster's history. Raises HistoryUnavailableError on a full disk, where its SQLite files,
+    which are in WAL mode, do not open."""
+    try:
+        with dg.DagsterInstance.get() as instance:
+            return ask(instance)
+    except (OSError, sa.exc.OperationalError) as error:
+        if not says_no_room(error):
+            raise
+    raise HistoryUnavailableError(f"Dagster's history does not open: {full_disk(dagster_home())}")
 
 
 def refuse_while_alive(instance: dg.DagsterInstance, extraction: str) -> None:

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+import yaml
 from pydantic import BaseModel, ValidationError
 
 from extraction_assets.settings import ExtractionSettings
@@ -18,6 +20,30 @@ class _Mistake(NamedTuple):
     """``FILE:LINE``, or empty."""
     kind: str
     message: str
+
+
+def explain_yaml(error: BaseException, file: Path) -> str:
+    """What is wrong with a component's YAML file, in one sentence that names the line where it is known."""
+    cause = first_cause(error)
+    if isinstance(cause, ValidationError):
+        return "; ".join(sentences(cause))
+    if isinstance(cause, yaml.MarkedYAMLError) and cause.problem_mark is not None:
+        return f"no YAML at {file}:{cause.problem_mark.line + 1}: {cause.problem}"
+    if type(cause).__name__ == "DagsterUnresolvableSymbolError":
+        return f"type: {cause}".rstrip(".") + "; an extraction has type: extraction_assets.FeatureExtraction"
+    if isinstance(cause, UnicodeDecodeError):
+        return f"it is not UTF-8: {cause.reason} at byte {cause.start}"
+    said = " ".join(str(cause).split())
+    if "No components found" in said:
+        return "it is empty: `extraction-assets init` writes one"
+    return said if isinstance(cause, (ValueError, LookupError, OSError)) else f"{type(cause).__name__}: {said}"
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """The error that the others were raised from."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def sentences(error: ValidationError) -> list[str]:

@@ -1,0 +1,180 @@
+"""Loads a project's defs folder so that a YAML file that does not load takes nothing else with it.
+
+Dagster's own loader gives up the whole code location for one bad file. The names of Dagster's component tree that this
+needs are private, and all here; where they have moved, its own loader does the work.
+"""
+
+import logging
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import dagster as dg
+
+from extraction_assets.settings import ExtractionSettings
+from extraction_assets.yaml_errors import explain_yaml
+
+try:
+    from dagster._utils.warnings import suppress_dagster_warnings
+    from dagster.components.core.component_tree import ComponentTree
+    from dagster.components.core.decl import (
+        ComponentDecl,
+        ComponentLoaderDecl,
+        DefsFolderDecl,
+        YamlFileDecl,
+        build_component_decl_from_yaml_file,
+        build_filesystem_component_decl_from_context,
+    )
+    from dagster.components.core.defs_module import ComponentPath, find_defs_or_component_yaml
+except ImportError:
+    ComponentTree = None  # type: ignore[assignment,misc]
+
+NOT_LOADED_METADATA = "extraction_assets/not_loaded"
+"""Metadata key of the asset that stands in the place of an extraction whose YAML file does not load: why."""
+
+FILE_METADATA = "extraction_assets/file"
+
+_logger = logging.getLogger(__name__)
+
+
+class NotLoaded(NamedTuple):
+    """An extraction whose YAML file does not load."""
+
+    file: Path
+    why: str
+    """One sentence, with the line where it is known."""
+
+    @property
+    def name(self) -> str:
+        """Name of the folder, which most often is the extraction's."""
+        return self.file.parent.name
+
+
+def load_defs_folder(path_within_project: Path) -> dg.Definitions:
+    """The definitions of a project's defs folder, as ``dg.load_from_defs_folder`` gives them.
+
+    In the place of a ``defs.yaml`` that does not load stands one asset, ``NAME/not_loaded``, whose description says
+    why; the error is logged too. Python files that do not load raise as they do there.
+    """
+    if ComponentTree is None:
+        return dg.load_from_defs_folder(path_within_project=path_within_project)
+    return suppress_dagster_warnings(_IsolatingTree.for_project(path_within_project).build_defs)()
+
+
+def not_loaded(definitions: dg.Definitions) -> list[NotLoaded]:
+    """Extractions whose YAML file did not load."""
+    specs = definitions.resolve_all_asset_specs()
+    stand_ins = [spec.metadata for spec in specs if NOT_LOADED_METADATA in spec.metadata]
+    return [NotLoaded(Path(_text(own[FILE_METADATA])), _text(own[NOT_LOADED_METADATA])) for own in stand_ins]
+
+
+def _text(value: Any) -> str:
+    return str(getattr(value, "value", value))
+
+
+class NotLoadedComponent(dg.Component):
+    """Stands for a YAML file that does not load."""
+
+    def __init__(self, folder: Path, error: BaseException) -> None:
+        self.folder, self.file = folder, find_defs_or_component_yaml(folder) or folder
+        self.why = explain_yaml(error, self.file)
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """One asset that nobody can materialize, so that the UI shows the name and the reason."""
+        _logger.error("%s does not load and is left out: %s", self.file, self.why)
+        below = self.folder.relative_to(context.defs_module_path).as_posix()
+        name = re.sub(r"\W", "_", below, flags=re.ASCII)
+        stand_in = dg.AssetSpec(
+            [name, "not_loaded"],
+            group_name=name,
+            description=f"This extraction is left out, for `{self.file}` does not load: {self.why}",
+            metadata={NOT_LOADED_METADATA: self.why, FILE_METADATA: str(self.file)},
+            kinds={"yaml"},
+        )
+        return dg.Definitions(assets=[stand_in])
+
+
+if ComponentTree is not None:
+
+    class _IsolatingTree(ComponentTree):
+        """A component tree in which a YAML file that cannot be read, loaded or built becomes a NotLoadedComponent."""
+
+        def _get_filesystem_decl(self) -> ComponentDecl[Any]:
+            loc = ComponentPath.from_path(self.defs_module_path)
+            if self.state_tracker.get_cache_data(loc).component_decl is None:
+                context = self.decl_load_context.for_component_loc(loc)
+                self.state_tracker.set_cache_data(loc, component_decl=_declare(context, self.defs_module_path))
+            declared = self.state_tracker.get_cache_data(loc).component_decl
+            assert declared is not None
+            return declared
+
+        def _load_component_at_loc(self, resolved_loc: Any) -> None:
+            try:
+                super()._load_component_at_loc(resolved_loc)
+            except Exception as error:
+                self._give_up(resolved_loc, error)
+
+        def _build_defs_inner(self, resolved_loc: Any) -> dg.Definitions | None:
+            try:
+                self._refuse_used_names(resolved_loc)
+                return super()._build_defs_inner(resolved_loc)
+            except Exception as error:
+                self._give_up(resolved_loc, error)
+                return super()._build_defs_inner(resolved_loc)
+
+        @cached_property
+        def _named(self) -> dict[str, Any]:
+            """Name of an extraction -> where it is declared."""
+            return {}
+
+        def _refuse_used_names(self, loc: Any) -> None:
+            """ValueError for the second extraction of a name: both would have the same assets."""
+            found = self._component_and_context_at_loc(loc)
+            for one in getattr(found[0], "components", ()) if found else ():
+                if isinstance(one, ExtractionSettings):
+                    name = one.name or loc.file_path.name
+                    first = self._named.setdefault(name, loc)
+                    if first != loc:
+                        raise ValueError(f"another extraction is called {name!r}, in {first.file_path}: give it a name")
+
+        def _give_up(self, loc: Any, error: BaseException) -> None:
+            """Puts a NotLoadedComponent in the place of a YAML file; raises the error again for anything else."""
+            declared = self.state_tracker.get_cache_data(loc).component_decl or self._component_decl_tree().get(loc)
+            if not isinstance(declared, YamlFileDecl):
+                raise error
+            instead = _stand_in(declared.context, loc.file_path, error)
+            self.state_tracker.set_cache_data(loc, component=instead._load_component(), component_decl=instead)
+
+    def _stand_in(context: Any, folder: Path, error: BaseException) -> ComponentLoaderDecl:
+        def load(_context: Any) -> NotLoadedComponent:
+            return NotLoadedComponent(folder, error)
+
+        return ComponentLoaderDecl(context=context, loc=ComponentPath.from_path(folder), component_node_fn=load)
+
+    def _declare(context: Any, path: Path) -> "ComponentDecl[Any] | None":
+        """As ``build_filesystem_component_decl_from_context``, with folders and YAML files one by one."""
+        file = find_defs_or_component_yaml(path)
+        if file is not None:
+            try:
+                return build_component_decl_from_yaml_file(context, file)
+            except Exception as error:
+                return _stand_in(context, path, error)
+        if not path.is_dir():
+            return build_filesystem_component_decl_from_context(context)
+        children = _declare_children(context, path)
+        if not children:
+            return None
+        loc = ComponentPath.from_path(path)
+        return DefsFolderDecl(context=context, loc=loc, children=children, source_tree=None, component_file_model=None)
+
+    def _declare_children(context: Any, folder: Path) -> "Mapping[Path, ComponentDecl[Any]]":
+        found = {}
+        for path in sorted(folder.iterdir()):
+            if path.name == "__pycache__" or (path.name.startswith(".") and path.is_dir()):
+                continue
+            declared = _declare(context.for_component_loc(ComponentPath.from_path(path)), path)
+            if declared is not None:
+                found[path] = declared
+        return found

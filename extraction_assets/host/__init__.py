@@ -1,0 +1,1 @@
+"""This machine: what tells a process here from one elsewhere."""

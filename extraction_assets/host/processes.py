@@ -1,0 +1,75 @@
+"""Which process is meant by a process id: the id alone says nothing where containers or hosts share files.
+
+Containers of one host have ids of their own (a pid namespace each), and a container that is started again gets the same
+ids for other processes. A *place* names the namespace and the boot of the kernel: ids are compared inside one place.
+"""
+
+import functools
+import os
+import socket
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_MACHINE_ID = Path("/etc/machine-id")
+
+
+class Place(NamedTuple):
+    """Where process ids mean the same thing."""
+
+    host: str
+    """Host name, for people: containers of one image may have the same."""
+    boot: str
+    """Id of this boot of the kernel; empty where the system has none."""
+    namespace: str
+    """Inode of the pid namespace; empty where the system has none."""
+    machine: str = ""
+    """What stays when this machine is booted again (``/etc/machine-id``); empty where it has none."""
+
+    def is_here(self) -> bool:
+        """Whether it is the place of this process, so that its process ids can be looked up."""
+        own = here()
+        if self.boot and own.boot:
+            return (self.boot, self.namespace) == (own.boot, own.namespace)
+        return self.host == own.host
+
+    def is_gone(self) -> bool:
+        """Whether no process of it can live: this very machine was booted again since."""
+        own = here()
+        same = bool(self.machine) and (self.host, self.machine) == (own.host, own.machine)
+        return same and bool(self.boot and own.boot) and self.boot != own.boot
+
+
+@functools.lru_cache(maxsize=1)
+def _place(pid: int) -> Place:
+    """By process, since a forked one may live in another namespace."""
+    try:
+        namespace = str(os.stat("/proc/self/ns/pid").st_ino)
+    except OSError:
+        namespace = ""
+    return Place(socket.gethostname(), _first_line(_BOOT_ID), namespace, _first_line(_MACHINE_ID))
+
+
+def _first_line(file: Path) -> str:
+    try:
+        return file.read_text("ascii").partition("\n")[0].strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def here() -> Place:
+    """The place of this process."""
+    return _place(os.getpid())
+
+
+def is_running(pid: int, seen: float | None = None) -> bool:
+    """Whether a process of this place lives. ``seen`` is when it spoke last (seconds since 1970): one that began later
+    has only inherited its number."""
+    try:
+        found = psutil.Process(pid)
+        began_before = seen is None or found.create_time() <= seen + 1
+        return bool(found.status() != psutil.STATUS_ZOMBIE and began_before)
+    except psutil.NoSuchProcess:
+        return False
