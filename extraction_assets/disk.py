@@ -2,6 +2,7 @@
 
 import errno
 import shutil
+import tempfile
 from pathlib import Path
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -39,6 +40,16 @@ def full_disk(path: Path) -> str:
     if free < FULL:
         return f"the disk of {folder} is full ({readable_size(free)} free)"
     return f"nothing can be written in {folder} ({readable_size(free)} free): a quota, a limit, or a read-only disk"
+
+
+def ensure_temporary_folder() -> None:
+    """Lets `tempfile` name a folder on a machine whose disk is full, /tmp included: libraries ask for one as they are
+    imported, and fail where none takes a file."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        memory = Path("/dev/shm")
+        tempfile.tempdir = str(memory if memory.is_dir() and free_bytes(memory) > FULL else Path("/tmp"))
 
 
 def says_no_room(error: BaseException) -> bool:

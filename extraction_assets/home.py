@@ -11,6 +11,10 @@ _PACKAGE = Path(__file__).parent
 _RELATIVE_SQLITE = re.compile(r"sqlite(\+\w+)?:///(?!/|:memory:|file:|$)")
 
 
+class HistoryUnavailableError(ValueError):
+    """Dagster's history cannot be read, because its disk is full."""
+
+
 def extraction_home() -> Path:
     """``EXTRACTION_HOME``; by default ``.extraction`` in the checkout that this package runs from, or in the user's
     home where it is installed without one. Never depends on the working directory."""

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
-from extraction_assets.disk import FULL, free_bytes, full_disk, says_no_room
+from extraction_assets.disk import FULL, ensure_temporary_folder, free_bytes, full_disk, says_no_room
 
 DEFAULT_MODULE = "extraction_assets.definitions"
 
@@ -92,4 +92,5 @@ def main(ctx: click.Context, module: str, debug: bool) -> None:
     Files live under EXTRACTION_HOME, results in the database at EXTRACTION_DATABASE_URL, Dagster's history
     under DAGSTER_HOME.
     """
+    ensure_temporary_folder()
     ctx.obj = module

@@ -34,7 +34,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
             _echo(finding)
     if as_json:
         click.echo(json.dumps([finding._asdict() for finding in findings], indent=1))
-    ctx.exit(any(finding.level == "problem" for finding in findings))
+    ctx.exit(int(any(finding.level == "problem" for finding in findings)))
 
 
 def _checks(module: str) -> "dict[str, Check]":

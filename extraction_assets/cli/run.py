@@ -63,7 +63,7 @@ def list_command(ctx: click.Context) -> None:
             at = merged.get((settings.name, name))
             state = f"{stored} of {len(keys)} chunks, " + (f"merged {at:%Y-%m-%d %H:%M} UTC" if at else "not merged")
             click.echo(f"  {name:12} {sae.hook or 'as recorded':20} {state:45} {sae.path}")
-    ctx.exit(bool(workspace.not_loaded))
+    ctx.exit(1 if workspace.not_loaded else 0)
 
 
 @main.command()

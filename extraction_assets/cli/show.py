@@ -79,7 +79,8 @@ def status(module: str, name: str) -> None:
 def _echo_unrecorded(plan: "ExtractionPlan", missing: str) -> None:
     """Chunks on disk that Dagster does not know."""
     from extraction_assets.assets.pending import Pending
-    from extraction_assets.upkeep.runs import HistoryUnavailableError, ask_history
+    from extraction_assets.home import HistoryUnavailableError
+    from extraction_assets.upkeep.runs import ask_history
 
     try:
         unrecorded = ask_history(lambda instance: Pending(plan, instance).unrecorded)

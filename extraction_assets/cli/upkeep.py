@@ -116,9 +116,9 @@ def delete(module: str, name: str, sae: str | None, with_history: bool, dry_run:
 
 def _refuse_while_alive(names: Iterable[str]) -> None:
     """ClickException or RunAlive where a run of one of these is under way, as far as that can be known."""
-    from extraction_assets.home import dagster_home
+    from extraction_assets.home import HistoryUnavailableError, dagster_home
     from extraction_assets.recovery import runs_in_progress
-    from extraction_assets.upkeep.runs import HistoryUnavailableError, ask_history, refuse_while_alive
+    from extraction_assets.upkeep.runs import ask_history, refuse_while_alive
 
     try:
         for name in names:

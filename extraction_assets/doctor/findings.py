@@ -4,6 +4,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
+from extraction_assets.home import HistoryUnavailableError
+
 SECONDS = 60.0
 """How long one check may take: a hung network drive or database must not hang the doctor."""
 
@@ -49,4 +51,6 @@ def _isolated(name: str, check: Check, seconds: float) -> list[Finding]:
 def one_line(error: BaseException) -> str:
     """The first line of an error with its type."""
     lines = str(error).strip().splitlines()
+    if isinstance(error, HistoryUnavailableError):
+        return lines[0]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from extraction_assets.dagster_home import POSTGRES_VARIABLE, storage_of
+from extraction_assets.disk import full_disk, says_no_room
 from extraction_assets.doctor.findings import Finding
-from extraction_assets.home import dagster_home
+from extraction_assets.home import HistoryUnavailableError, dagster_home
 
 
 def check_dagster_home() -> Iterator[Finding]:
@@ -100,9 +101,21 @@ class _instance:
 
         home: Path = dagster_home()
         made = (home / "dagster.yaml").is_file() or (home / "storage").is_dir()
-        self._opened = dg.DagsterInstance.from_config(str(home)) if made else None
+        self._opened = None
+        try:
+            self._opened = dg.DagsterInstance.from_config(str(home)) if made else None
+        except Exception as error:
+            _raise_if_full(error)
+            raise
         return self._opened
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
         if self._opened is not None:
             self._opened.dispose()
+        if error is not None:
+            _raise_if_full(error)
+
+
+def _raise_if_full(error: BaseException) -> None:
+    if says_no_room(error):
+        raise HistoryUnavailableError(f"Dagster's history does not open: {full_disk(dagster_home())}") from None

@@ -7,16 +7,12 @@ import dagster as dg
 import sqlalchemy as sa
 
 from extraction_assets.disk import full_disk, says_no_room
-from extraction_assets.home import dagster_home
+from extraction_assets.home import HistoryUnavailableError, dagster_home
 from extraction_assets.recovery import alive_runs, belongs_to, unfinished_backfill, works_on
 
 
 class RunAlive(ValueError):
     """An extraction that cannot be touched now."""
-
-
-class HistoryUnavailableError(ValueError):
-    """Dagster's history cannot be read, because its disk is full."""
 
 
 Answer = TypeVar("Answer")

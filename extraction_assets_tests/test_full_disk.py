@@ -1,0 +1,193 @@
+"""A full disk: what reads works, `clean` makes room, and one sentence names the disk."""
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from extraction_assets.database.connect import FullDiskError, open_database
+from extraction_assets.database.queries import merge_times
+from extraction_assets.database.reading import read_database
+from extraction_assets.database_urls import DatabaseError
+from extraction_assets_tests.command import declare, invoke, succeed
+from extraction_assets_tests.full_disk import fill, small_disk
+from extraction_assets_tests.project import Project
+from extraction_assets_tests.tiny import make_settings
+from extraction_assets_tests.upkeep.conftest import _merged_once, project  # noqa: F401
+
+CORPUS = "INSERT INTO corpora (fingerprint, sample_count, start_sample, source, tokenizer, packing) VALUES "
+WRITER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+connection.execute(sys.argv[2] + "('written', 1, 0, 's', 't', 'p')")
+connection.commit()
+print("written", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk") as folder:
+        yield folder
+
+
+@pytest.fixture
+def merged(disk: Path, _merged_once: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
+    """A home on the small disk in which the tiny extraction is merged."""
+    shutil.copytree(_merged_once, disk / "home")
+    monkeypatch.setenv("EXTRACTION_HOME", str(disk / "home"))
+    return disk / "home"
+
+
+@pytest.fixture
+def module(merged: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The tiny extraction with a smaller K, so that its tables are superseded; Dagster's home is made."""
+    declared = declare(monkeypatch, make_settings(tiny_folder, top_k_examples=3))
+    succeed(declared, "list")
+    return declared
+
+
+def _corpora(url: str) -> list[str]:
+    with read_database(url) as engine, engine.connect() as connection:
+        return list(connection.scalars(sa.text("SELECT fingerprint FROM corpora ORDER BY id")))
+
+
+# ------------------------------------------------------------------------------------------------------------ commands
+
+
+def test_clean_removes_files_and_says_what_it_could_not_ask(disk: Path, merged: Path, module: str) -> None:
+    fill(disk)
+    result = invoke(module, "clean", "--yes")
+    assert result.exit_code == 0, result.output
+    assert "freed 218.0 kB" in result.stdout
+    assert f"Dagster's history does not open: the disk of {merged}/dagster is full" in result.stderr
+
+
+def test_status_goes_on_without_dagsters_history(disk: Path, module: str) -> None:
+    fill(disk)
+    result = invoke(module, "status", "tiny")
+    assert result.exit_code == 0
+    assert "relu/top_k_table                  0      3        0" in result.stdout
+    assert "relu/feature_examples        merged" in result.stdout
+    assert "which chunks are recorded is not known: Dagster's history does not open" in result.stderr
+
+
+def test_show_reads_features(disk: Path, module: str) -> None:
+    before = succeed(module, "show", "tiny", "--sae", "relu")
+    fill(disk)
+    assert succeed(module, "show", "tiny", "--sae", "relu") == before
+
+
+def test_the_doctor_calls_the_disk_full_and_the_database_good(disk: Path, merged: Path, module: str) -> None:
+    fill(disk)
+    lines = invoke(module, "doctor").output.splitlines()
+    assert f"ok       database     sqlite:///{merged}/results.sqlite, schema 0002" in lines
+    for check in ("pools", "daemon", "runs"):
+        (line,) = (line for line in lines if line.split()[1:2] == [check])
+        assert line.endswith(f"the disk of {merged}/dagster is full (0 bytes free)")
+    assert not any("sqlite3" in line or "SQL:" in line for line in lines)
+
+
+def test_run_names_the_disk_and_shows_no_sql(disk: Path, merged: Path, module: str) -> None:
+    fill(disk)
+    result = invoke(module, "run", "tiny", "--missing")
+    assert result.exit_code == 1
+    assert f"{merged}/dagster cannot be written: the disk of {merged}/dagster is full" in result.stderr
+    assert "SQL" not in result.output
+
+
+def test_delete_makes_room_with_files_and_then_removes_rows(disk: Path, merged: Path, module: str) -> None:
+    fill(disk)
+    assert "removed tiny" in succeed(module, "delete", "tiny", "--yes")
+    with read_database(f"sqlite:///{merged}/results.sqlite") as engine, engine.connect() as connection:
+        assert merge_times(connection) == {}
+    assert not (merged / "tiny").exists()
+
+
+# ------------------------------------------------------------------------------------------------------------ database
+
+
+def test_a_merge_on_a_full_disk_names_the_disk(disk: Path) -> None:
+    url = f"sqlite:///{disk}/results.sqlite"
+    open_database(url).dispose()
+    fill(disk)
+    with pytest.raises(FullDiskError, match=f"the disk of {disk} is full \\(0 bytes free\\)"):
+        open_database(url)
+
+
+def test_what_a_killed_writer_left_in_the_wal_is_read(disk: Path, tmp_path: Path) -> None:
+    file = tmp_path / "results.sqlite"
+    open_database(f"sqlite:///{file}").dispose()
+    command = [sys.executable, "-c", WRITER, str(file), CORPUS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        writer.send_signal(signal.SIGKILL)
+    for name in ("results.sqlite", "results.sqlite-wal"):
+        shutil.copyfile(tmp_path / name, disk / name)
+    fill(disk)
+    assert (disk / "results.sqlite-wal").stat().st_size > 0
+    assert _corpora(f"sqlite:///{disk}/results.sqlite") == ["written"]
+
+
+def test_where_no_other_disk_has_room_for_a_copy_it_says_so(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from extraction_assets.database import full_disk
+
+    file = disk / "results.sqlite"
+    open_database(f"sqlite:///{file}").dispose()
+    (disk / "results.sqlite-wal").write_bytes(b"x" * 100)
+    fill(disk)
+    monkeypatch.setattr(full_disk, "free_bytes", lambda _folder: 1000)
+    with pytest.raises(DatabaseError, match=r"no other disk has .* for a copy: make room, or set TMPDIR"):
+        _corpora(f"sqlite:///{file}")
+
+
+# ------------------------------------------------------------------------- without the right to mount: RLIMIT_FSIZE
+
+LIMITED = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # no file takes a byte
+from extraction_assets.cli import main
+main()
+"""
+DEFINITIONS = """
+import dagster as dg
+from extraction_assets import default_resources
+from extraction_assets.component import build_definitions
+from extraction_assets.settings import ExtractionSettings
+settings = ExtractionSettings.model_validate_json({json!r})
+defs = dg.Definitions.merge(build_definitions(settings), dg.Definitions(resources=default_resources()))
+"""
+
+
+@pytest.fixture
+def limited_module(project: Project, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:  # noqa: F811
+    settings = make_settings(tiny_folder, top_k_examples=3)
+    (tmp_path / "limited.py").write_text(DEFINITIONS.format(json=settings.model_dump_json()))
+    succeed(declare(monkeypatch, settings), "list")
+    return "limited"
+
+
+def _limited(module: str, folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-B", "-c", LIMITED, "--module", module, *arguments]
+    return subprocess.run(command, cwd=folder, env={**os.environ}, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.slow
+def test_commands_work_where_no_file_takes_a_byte(limited_module: str, tmp_path: Path, home: Path) -> None:
+    status = _limited(limited_module, tmp_path, "status", "tiny")
+    assert (status.returncode, "relu/feature_examples        merged" in status.stdout) == (0, True), status.stderr
+    shown = _limited(limited_module, tmp_path, "show", "tiny", "--sae", "relu")
+    assert (shown.returncode, "feature" in shown.stdout) == (0, True), shown.stderr
+    cleaned = _limited(limited_module, tmp_path, "clean", "--yes")
+    assert (cleaned.returncode, "freed 218.0 kB" in cleaned.stdout) == (0, True), cleaned.stderr
+    assert sqlite3.connect(f"file:{home}/results.sqlite?immutable=1", uri=True).execute("SELECT 1").fetchone() == (1,)
