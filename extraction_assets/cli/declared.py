@@ -54,5 +54,6 @@ def declared_extractions(definitions: "dg.Definitions") -> "dict[str, Extraction
 def _quieten() -> None:
     """Keep what Dagster and transformers print out of a terminal that shows a progress bar."""
     logging.getLogger("dagster").setLevel(logging.ERROR)
+    logging.getLogger("extraction_assets.defs_folder").setLevel(logging.CRITICAL)  # the commands say it themselves
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

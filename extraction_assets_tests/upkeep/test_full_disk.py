@@ -20,7 +20,6 @@ from extraction_assets_tests.command import declare, invoke, succeed
 from extraction_assets_tests.full_disk import fill, small_disk
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_settings
-from extraction_assets_tests.upkeep.conftest import _merged_once, project  # noqa: F401
 
 CORPUS = "INSERT INTO corpora (fingerprint, sample_count, start_sample, source, tokenizer, packing) VALUES "
 WRITER = """
@@ -40,7 +39,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def merged(disk: Path, _merged_once: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
+def merged(disk: Path, _merged_once: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home on the small disk in which the tiny extraction is merged."""
     shutil.copytree(_merged_once, disk / "home")
     monkeypatch.setenv("EXTRACTION_HOME", str(disk / "home"))
@@ -170,7 +169,7 @@ defs = dg.Definitions.merge(build_definitions(settings), dg.Definitions(resource
 
 
 @pytest.fixture
-def limited_module(project: Project, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:  # noqa: F811
+def limited_module(project: Project, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     settings = make_settings(tiny_folder, top_k_examples=3)
     (tmp_path / "limited.py").write_text(DEFINITIONS.format(json=settings.model_dump_json()))
     succeed(declare(monkeypatch, settings), "list")
