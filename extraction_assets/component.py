@@ -1,8 +1,8 @@
 """FeatureExtraction: a YAML block -> assets, checks, schedule and sensors."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import dagster as dg
 import yaml
@@ -16,6 +16,7 @@ from extraction_assets.assets.examples import build_feature_examples
 from extraction_assets.assets.report import build_feature_report
 from extraction_assets.automation import build_automation
 from extraction_assets.settings import ExtractionSettings
+from extraction_assets.templates import TemplateError, fill_in
 
 
 class FeatureExtraction(ExtractionSettings, dg.Component, dg.Resolvable):
@@ -39,11 +40,15 @@ class FeatureExtraction(ExtractionSettings, dg.Component, dg.Resolvable):
         """The component of a YAML block. Errors of its values name file and line, as those of its form do."""
         tree = context.source_position_tree
         if tree is None or "attributes" not in tree.children:
-            return super().resolve_from_model(context, model)
+            return super().resolve_from_model(context, fill_in(model, None))
         for repeated in _repeated_keys(Path(tree.position.filename)):
             raise ValueError(repeated)
         with enrich_validation_errors_with_source_position(tree.children["attributes"], ["attributes"]):
-            return super().resolve_from_model(context, model)
+            try:
+                filled = fill_in(model, _project_root(context))
+            except TemplateError as error:
+                raise ValueError(f"{_place(tree.children['attributes'], error.path)}: {error}") from None
+            return super().resolve_from_model(context, filled)
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Assets of this extraction; relative paths count from the folder of the YAML file."""
@@ -58,6 +63,18 @@ def build_definitions(settings: ExtractionSettings) -> dg.Definitions:
     assets = [build_corpus(settings), build_chunk_assets(settings), *merged]
     owned = [own.map_asset_specs(lambda spec: spec.replace_attributes(owners=settings.owners)) for own in assets]
     return dg.Definitions.merge(dg.Definitions(assets=owned), build_automation(settings))
+
+
+def _project_root(context: dg.ResolutionContext) -> Path | None:
+    scope = context.scope.get("context")
+    return None if scope is None else Path(scope.project_root)
+
+
+def _place(tree: Any, path: Sequence[str]) -> str:
+    """``FILE:LINE`` of a field below ``attributes``."""
+    for key in path:
+        tree = tree.children.get(key, tree)
+    return f"{tree.position.filename}:{tree.position.start.line}"
 
 
 def _repeated_keys(file: Path) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Fixtures: every test has a home of its own; the tiny model, SAEs and texts are made once."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,3 +80,27 @@ def results_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'folder' / 'results.sqlite'}"
     url: str = request.getfixturevalue("postgres_url")
     return url
+
+
+@pytest.fixture
+def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A Dagster project ``yard`` with the extractions ``first`` and ``second``; its defs folder."""
+    from extraction_assets_tests import command, test_component
+
+    package = tmp_path / "project" / "yard"
+    for name, sae in (("first", "relu"), ("second", "topk")):
+        (package / "defs" / name).mkdir(parents=True)
+        (package / "defs" / name / "defs.yaml").write_text(test_component.YAML.format(sae=sae))
+    tiny.make_settings(package / "models")
+    (package / "__init__.py").write_text("")
+    loader = "dg.load_from_defs_folder(path_within_project=Path(__file__).parent)"
+    own = test_component.DEFINITIONS.replace(loader, "load_defs_folder(Path(__file__).parent)")
+    (package / "definitions.py").write_text(
+        own.replace("default_resources\n", "default_resources, load_defs_folder\n", 1)
+    )
+    (package.parent / "pyproject.toml").write_text('[tool.dg.project]\nroot_module = "yard"\n')
+    command.declare(monkeypatch)  # what a command needs of the environment
+    monkeypatch.syspath_prepend(str(package.parent))
+    yield package / "defs"
+    for name in [name for name in sys.modules if name.split(".")[0] == "yard"]:
+        del sys.modules[name]

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -10,11 +9,8 @@ import pytest
 
 from extraction_assets import default_resources
 from extraction_assets.defs_folder import not_loaded
-from extraction_assets_tests.command import declare, invoke, succeed
-from extraction_assets_tests.test_component import DEFINITIONS, YAML
-from extraction_assets_tests.tiny import make_settings
-
-LOADER = "dg.load_from_defs_folder(path_within_project=Path(__file__).parent)"
+from extraction_assets_tests.command import invoke, succeed
+from extraction_assets_tests.test_component import YAML
 
 BROKEN = {
     "syntax": ("attributes:\n  a: b: c\n", "no YAML at {file}:2: mapping values are not allowed here"),
@@ -31,27 +27,6 @@ BROKEN = {
     "used name": (YAML.format(sae="topk") + "  name: first\n", "another extraction is called 'first', in "),
     "template": (YAML.format(sae="topk") + '  name: "{{ nothing.here }}"\n', "name"),
 }
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A Dagster project ``yard`` with the extractions ``first`` and ``second``; its defs folder."""
-    package = tmp_path / "project" / "yard"
-    for name, sae in (("first", "relu"), ("second", "topk")):
-        (package / "defs" / name).mkdir(parents=True)
-        (package / "defs" / name / "defs.yaml").write_text(YAML.format(sae=sae))
-    make_settings(package / "models")
-    (package / "__init__.py").write_text("")
-    own = DEFINITIONS.replace(LOADER, "load_defs_folder(Path(__file__).parent)")
-    (package / "definitions.py").write_text(
-        own.replace("default_resources\n", "default_resources, load_defs_folder\n", 1)
-    )
-    (package.parent / "pyproject.toml").write_text('[tool.dg.project]\nroot_module = "yard"\n')
-    declare(monkeypatch)
-    monkeypatch.syspath_prepend(str(package.parent))
-    yield package / "defs"
-    for name in [name for name in sys.modules if name.split(".")[0] == "yard"]:
-        del sys.modules[name]
 
 
 def _load() -> dg.Definitions:
@@ -72,9 +47,9 @@ def _break(defs: Path, content: str | bytes) -> Path:
     return file
 
 
-def test_good_files_load_as_dagster_loads_them(project: Path) -> None:
+def test_good_files_load_as_dagster_loads_them(yard: Path) -> None:
     ours = _load()
-    theirs = dg.load_from_defs_folder(path_within_project=project)
+    theirs = dg.load_from_defs_folder(path_within_project=yard)
     theirs = dg.Definitions.merge(theirs, dg.Definitions(resources=default_resources()))
     keys = {spec.key for spec in theirs.resolve_all_asset_specs()} | {dg.AssetKey("labels")}
     assert {spec.key for spec in ours.resolve_all_asset_specs()} == keys
@@ -82,9 +57,9 @@ def test_good_files_load_as_dagster_loads_them(project: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_bad_file_is_named_with_what_is_wrong_and_the_other_extraction_stays(project: Path, kind: str) -> None:
+def test_a_bad_file_is_named_with_what_is_wrong_and_the_other_extraction_stays(yard: Path, kind: str) -> None:
     content, expected = BROKEN[kind]
-    file = _break(project, content)
+    file = _break(yard, content)
     definitions = _load()
     assert _groups(definitions) == {"first": 6, "second": 1, "default": 1}
     (one,) = not_loaded(definitions)
@@ -93,8 +68,8 @@ def test_a_bad_file_is_named_with_what_is_wrong_and_the_other_extraction_stays(p
     assert len(one.why.splitlines()) == 1
 
 
-def test_the_ui_shows_the_bad_one_in_its_group_with_the_reason(project: Path) -> None:
-    file = _break(project, BROKEN["syntax"][0])
+def test_the_ui_shows_the_bad_one_in_its_group_with_the_reason(yard: Path) -> None:
+    file = _break(yard, BROKEN["syntax"][0])
     repository = _load().get_repository_def()
     node = repository.asset_graph.get(dg.AssetKey(["second", "not_loaded"]))
     assert node.group_name == "second"
@@ -102,24 +77,24 @@ def test_the_ui_shows_the_bad_one_in_its_group_with_the_reason(project: Path) ->
     assert f"`{file}` does not load: no YAML at {file}:2" in str(node.description)
 
 
-def test_status_of_the_good_one_goes_on(project: Path) -> None:
-    file = _break(project, BROKEN["value"][0])
+def test_status_of_the_good_one_goes_on(yard: Path) -> None:
+    file = _break(yard, BROKEN["value"][0])
     result = invoke("yard.definitions", "status", "first")
     assert result.exit_code == 0
     assert "all 3 chunks are missing" in result.stdout
     assert f"left out: {file} does not load: " in result.stderr
 
 
-def test_a_command_about_the_bad_one_gives_its_error(project: Path) -> None:
-    file = _break(project, BROKEN["syntax"][0])
+def test_a_command_about_the_bad_one_gives_its_error(yard: Path) -> None:
+    file = _break(yard, BROKEN["syntax"][0])
     for command in ("status", "run", "check", "show", "clean"):
         result = invoke("yard.definitions", command, "second")
         assert result.exit_code == 1, command
         assert result.stderr.splitlines()[-1].startswith(f"Error: {file} does not load: no YAML at {file}:2"), command
 
 
-def test_list_and_doctor_name_it_and_exit_with_1(project: Path) -> None:
-    file = _break(project, BROKEN["type"][0])
+def test_list_and_doctor_name_it_and_exit_with_1(yard: Path) -> None:
+    file = _break(yard, BROKEN["type"][0])
     listed = invoke("yard.definitions", "list")
     assert (listed.exit_code, listed.stdout.split()[0]) == (1, "first")
     assert f"left out: {file} does not load" in listed.stderr
@@ -128,33 +103,33 @@ def test_list_and_doctor_name_it_and_exit_with_1(project: Path) -> None:
     assert f"problem  definitions  {file} does not load and is left out" in doctor.stdout
 
 
-def test_clean_leaves_what_the_bad_one_has(project: Path, home: Path) -> None:
+def test_clean_leaves_what_the_bad_one_has(yard: Path, home: Path) -> None:
     kept = home / "second" / "corpus.json"
     kept.parent.mkdir(parents=True)
     kept.write_text('{"corpus": "0"}')
-    _break(project, BROKEN["value"][0])
+    _break(yard, BROKEN["value"][0])
     assert "note: second (" in succeed("yard.definitions", "clean", "--yes")
     assert kept.is_file()
 
 
-def test_a_bad_file_in_a_folder_of_folders_is_isolated_too(project: Path) -> None:
-    (project / "more" / "third").mkdir(parents=True)
-    (project / "more" / "third" / "defs.yaml").write_text(BROKEN["syntax"][0])
+def test_a_bad_file_in_a_folder_of_folders_is_isolated_too(yard: Path) -> None:
+    (yard / "more" / "third").mkdir(parents=True)
+    (yard / "more" / "third" / "defs.yaml").write_text(BROKEN["syntax"][0])
     definitions = _load()
     assert _groups(definitions) == {"first": 6, "second": 6, "more_third": 1, "default": 1}
     assert [one.name for one in not_loaded(definitions)] == ["third"]
 
 
-def test_a_python_file_that_does_not_load_raises_as_ever(project: Path) -> None:
-    (project / "broken.py").write_text("raise RuntimeError('mine')")
+def test_a_python_file_that_does_not_load_raises_as_ever(yard: Path) -> None:
+    (yard / "broken.py").write_text("raise RuntimeError('mine')")
     with pytest.raises(Exception, match="mine"):
         _load()
 
 
 @pytest.mark.slow
-def test_a_code_location_loads_with_the_good_ones(project: Path) -> None:
-    file = _break(project, BROKEN["syntax"][0])
+def test_a_code_location_loads_with_the_good_ones(yard: Path) -> None:
+    file = _break(yard, BROKEN["syntax"][0])
     command = [sys.executable, "-m", "dagster", "definitions", "validate", "-m", "yard.definitions"]
-    done = subprocess.run(command, cwd=project.parents[1], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=yard.parents[1], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert f"{file} does not load and is left out: no YAML at {file}:2" in done.stdout + done.stderr
