@@ -13,9 +13,14 @@ __all__ = ["FeatureExtraction", "default_resources", "load_defs_folder"]
 
 
 def default_resources() -> dict[str, Any]:
-    """The resources that extractions use, by key, with their defaults: bind them once in a Dagster project."""
+    """The resources that extractions use, by key, with their defaults: bind them once in a Dagster project.
+
+    Unless ``EXTRACTION_HOME`` is set, their files lie in ``.extraction`` of the project whose module calls this.
+    """
+    from extraction_assets.project_home import use_project_of_caller
     from extraction_assets.resources import ChunkStoreResource, GpuResource, ResultsResource
 
+    use_project_of_caller(2)
     return {"gpu": GpuResource(), "chunk_store": ChunkStoreResource(), "results": ResultsResource()}
 
 

@@ -15,6 +15,7 @@ from extraction_assets.assets.corpus import build_corpus
 from extraction_assets.assets.examples import build_feature_examples
 from extraction_assets.assets.report import build_feature_report
 from extraction_assets.automation import build_automation
+from extraction_assets.project_home import use_project_of
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.templates import TemplateError, fill_in
 
@@ -52,6 +53,7 @@ class FeatureExtraction(ExtractionSettings, dg.Component, dg.Resolvable):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Assets of this extraction; relative paths count from the folder of the YAML file."""
+        use_project_of(context.path)
         fields = {name: getattr(self, name) for name in ExtractionSettings.model_fields}
         settings = ExtractionSettings(**{**fields, "name": self.name or context.path.name})
         return build_definitions(settings.with_paths_from(context.path))

@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 
 from extraction_assets.dagster_home import check_storage, make_dagster_home
+from extraction_assets.project_home import default_home
 
-_PACKAGE = Path(__file__).parent
 _RELATIVE_SQLITE = re.compile(r"sqlite(\+\w+)?:///(?!/|:memory:|file:|$)")
 
 
@@ -16,13 +16,12 @@ class HistoryUnavailableError(ValueError):
 
 
 def extraction_home() -> Path:
-    """``EXTRACTION_HOME``; by default ``.extraction`` in the checkout that this package runs from, or in the user's
-    home where it is installed without one. Never depends on the working directory."""
+    """``EXTRACTION_HOME``; by default ``.extraction`` in the Dagster project whose extractions this process loads, see
+    ``project_home``. Never depends on the working directory."""
     configured = os.environ.get("EXTRACTION_HOME")
     if configured:
         return full_path(configured, "EXTRACTION_HOME")
-    checkout = _PACKAGE.parent
-    return (checkout if (checkout / "workspace.yaml").is_file() else Path.home()) / ".extraction"
+    return default_home()
 
 
 def database_url() -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from extraction_assets import home as home_module
+from extraction_assets import project_home
 from extraction_assets.home import dagster_home, database_url, extraction_home
 from extraction_assets.resources import ChunkStoreResource
 
@@ -105,3 +106,75 @@ def test_a_tilde_is_the_users_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("EXTRACTION_HOME", "~/extractions")
     assert extraction_home() == tmp_path / "extractions"
+
+
+# ------------------------------------------------------------------------------------------------- a project of its own
+
+ASK = """
+import sys
+from importlib import import_module
+import_module(sys.argv[1]).defs()  # as a code server does; the working directory is another
+from extraction_assets.home import dagster_home, database_url, extraction_home
+print(extraction_home(), database_url(), dagster_home())
+"""
+
+
+def _asked(yard: Path, tmp_path: Path, *command: str, **changes: str) -> str:
+    """Output of a Python process that has no EXTRACTION_HOME, started in another folder."""
+    path = os.pathsep.join([str(yard.parents[1]), str(CHECKOUT)])
+    environment = _environment(PYTHONPATH=path, HOME=str(tmp_path / "user"), **changes)
+    (tmp_path / "cwd").mkdir(exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, *command], cwd=tmp_path / "cwd", env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_project_that_uses_the_package_keeps_its_files_in_itself(yard: Path, tmp_path: Path) -> None:
+    own = yard.parents[1] / ".extraction"
+    assert _asked(yard, tmp_path, "-c", ASK, "yard.definitions").split() == [
+        str(own), f"sqlite:///{own}/results.sqlite", str(own / "dagster")
+    ]  # fmt: skip
+    before = sorted(CHECKOUT.glob(".extraction/dagster/*"))
+    assert "first" in _asked(yard, tmp_path, "-m", "extraction_assets.cli", "--module", "yard.definitions", "list")
+    assert (own / "dagster" / "dagster.yaml").is_file()
+    assert sorted(CHECKOUT.glob(".extraction/dagster/*")) == before
+    assert not (tmp_path / "user" / ".extraction").exists()
+
+
+def test_a_command_knows_the_project_before_it_loads_it(yard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EXTRACTION_HOME")
+    project_home.use_project_of_module("yard.definitions")
+    assert extraction_home() == yard.parents[1] / ".extraction"
+    project_home.use_project_of_module("extraction_assets.definitions")
+    assert extraction_home() == CHECKOUT / ".extraction"
+
+
+def test_a_set_up_of_an_earlier_version_keeps_its_place(
+    yard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EXTRACTION_HOME")
+    monkeypatch.setattr(project_home, "_checkout", lambda: None)
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    shared = tmp_path / "user" / ".extraction"
+    project_home.use_project_of_module("yard.definitions")
+    (shared / "of_another_project").mkdir(parents=True)
+    (shared / "of_another_project" / "corpus.json").write_text("{}")
+    assert extraction_home() == yard.parents[1] / ".extraction"
+    (shared / "first").mkdir(parents=True)
+    (shared / "first" / "corpus.json").write_text("{}")
+    assert extraction_home() == shared
+    (yard.parents[1] / ".extraction").mkdir()
+    assert extraction_home() == yard.parents[1] / ".extraction"
+
+
+def test_a_module_without_a_project_keeps_the_place_that_it_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "alone.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delenv("EXTRACTION_HOME")
+    project_home.use_project_of_module("alone")
+    assert extraction_home() == CHECKOUT / ".extraction"

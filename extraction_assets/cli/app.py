@@ -8,7 +8,9 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
+from extraction_assets.cli.declared import see_working_directory
 from extraction_assets.disk import FULL, ensure_temporary_folder, free_bytes, full_disk, says_no_room
+from extraction_assets.project_home import use_project_of_module
 
 DEFAULT_MODULE = "extraction_assets.definitions"
 
@@ -93,4 +95,6 @@ def main(ctx: click.Context, module: str, debug: bool) -> None:
     under DAGSTER_HOME.
     """
     ensure_temporary_folder()
+    see_working_directory()
+    use_project_of_module(module)
     ctx.obj = module
