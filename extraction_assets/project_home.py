@@ -1,7 +1,7 @@
 """Where a Dagster project's own files go when nothing says it: into the project.
 
 A process learns its project from what it loads: an extraction's YAML file lies in one, and so does the module that
-binds ``default_resources()``. Commands learn it from ``--module`` before anything is loaded, and come to the same place.
+binds ``default_resources()``. Commands learn it from ``--module`` before anything is loaded, and come to the same one.
 """
 
 import re
