@@ -61,7 +61,7 @@ def build_corpus(settings: ExtractionSettings) -> dg.AssetsDefinition:
         """Reads and tokenizes the source, or only compares it with what was tokenized."""
         store, current = chunk_store.open(), None
         note_host(context.instance, context.run.run_id)
-        with told(context.retry_number):
+        with told(context.retry_number, context.log):
             if context.selected_asset_keys:
                 check_settings(settings)
                 made = materialize_corpus(settings, store, gpu.num_workers, context.log)

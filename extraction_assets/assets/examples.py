@@ -92,7 +92,7 @@ def build_feature_examples(settings: ExtractionSettings, sae: str) -> dg.AssetsD
         """The strongest examples of every feature over the whole corpus, with statistics, in the results database."""
         note_host(context.instance, context.run.run_id)
         try:
-            with told(context.retry_number):
+            with told(context.retry_number, context.log):
                 plan = ExtractionPlan(settings, chunk_store.open())
                 yield _merge_into_database(plan, sae, results, context.log)
         except MergeRefused as error:

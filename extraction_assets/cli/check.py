@@ -9,6 +9,7 @@ import click
 from extraction_assets.cli.app import command_line, main
 from extraction_assets.cli.declared import find_extraction, import_definitions
 from extraction_assets.cli.run import known_device
+from extraction_assets.terminal import echo, styled
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,9 +49,9 @@ def check(ctx: click.Context, name: str, device: str | None) -> None:
     _echo(settings, machine.store.root, found)
     for finding in found.findings:
         colour = "red" if finding.severity == "error" else "yellow"
-        click.echo(click.style(finding.severity, fg=colour, bold=True) + f"  {' '.join(finding.message.split())}")
+        echo(styled(finding.severity, fg=colour, bold=True) + f"  {' '.join(finding.message.split())}")
     if not found.fails:
-        click.echo(click.style("ok", fg="green") + f"  {command_line(ctx.obj)} run {name}")
+        echo(styled("ok", fg="green") + f"  {command_line(ctx.obj)} run {name}")
     ctx.exit(found.fails)
 
 
@@ -70,10 +71,10 @@ def _echo(settings: "ExtractionSettings", root: "Path", found: "Examination") ->
         shape = f"{weights.architecture}, d_in {weights.d_in:,}, {weights.latent_dim:,} features"
         _line("SAE", name, f"{shape}, at {found.hooks[name]}")
     if found.sanity:
-        click.echo(f"\n{'SAE':20} {'explained':>10} {'mean L0':>9} {'silent':>8} {'BOS share':>10}   tokens")
+        echo("", f"{'SAE':20} {'explained':>10} {'mean L0':>9} {'silent':>8} {'BOS share':>10}   tokens")
         for name, sanity in found.sanity.items():
-            click.echo(_numbers(name, sanity, found.samples))
-        click.echo("")
+            echo(_numbers(name, sanity, found.samples))
+        echo("")
     for estimate in found.estimates:
         _line("disk", estimate.name, f"{readable_size(estimate.size):>10} to come")
     if found.estimates:
@@ -92,4 +93,4 @@ def _numbers(name: str, found: "SaeSanity", samples: str) -> str:
 
 
 def _line(what: str, name: str, text: str) -> None:
-    click.echo(f"{what:6} {name:36} {text}".rstrip())
+    echo(f"{what:6} {name:36} {text}".rstrip())

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from extraction_assets.home import prepare_dagster_home
+from extraction_assets.terminal import echo
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -88,7 +89,7 @@ def merged_times(definitions: "dg.Definitions") -> dict[tuple[str, str], dt.date
         with results.open() as engine, engine.connect() as connection:
             return merge_times(connection)
     except Exception as error:
-        click.echo(f"results database: {str(error).splitlines()[0]}", err=True)
+        echo(f"results database: {str(error).splitlines()[0]}", err=True)
         return {}
 
 

@@ -17,6 +17,7 @@ from extraction_assets.cli.declared import (
     open_results,
 )
 from extraction_assets.cli.show import show_features
+from extraction_assets.terminal import echo, styled
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -58,8 +59,8 @@ def list_command(module: str) -> None:
     merged = merged_times(definitions)
     for settings in declared_extractions(definitions).values():
         keys = settings.chunk_keys
-        click.echo(click.style(settings.name, bold=True) + f"  {settings.language_model.path}")
-        click.echo(
+        echo(styled(settings.name, bold=True) + f"  {settings.language_model.path}")
+        echo(
             f"  {settings.evaluation_samples} samples of {settings.corpus.max_length} tokens in "
             f"{count(len(keys), 'chunk')}, the {settings.top_k_examples} strongest examples of every feature"
         )
@@ -67,7 +68,7 @@ def list_command(module: str) -> None:
             stored = len(store.stored_keys(settings.name, "top_k_table", name) & set(keys))
             at = merged.get((settings.name, name))
             state = f"{stored} of {len(keys)} chunks, " + (f"merged {at:%Y-%m-%d %H:%M} UTC" if at else "not merged")
-            click.echo(f"  {name:12} {sae.hook or 'as recorded':20} {state:45} {sae.path}")
+            echo(f"  {name:12} {sae.hook or 'as recorded':20} {state:45} {sae.path}")
 
 
 @main.command()
@@ -105,8 +106,8 @@ def run(ctx: click.Context, name: str, chunks: str | None, missing: bool, **opti
     _say_what_changed(definitions, settings, missing)
     with Runner(definitions, settings, options, verbose=ctx.parent.params["debug"] if ctx.parent else False) as runner:
         for dead in runner.recover():
-            click.echo(f"run {dead.run.run_id}: {dead.why}; it was marked as ended", err=True)
-        click.echo(f"corpus of {name}", err=True)
+            echo(f"run {dead.run.run_id}: {dead.why}; it was marked as ended", err=True)
+        echo(f"corpus of {name}", err=True)
         runner.materialize_corpus()
         keys, recorded = chosen, 0
         if missing:
@@ -114,21 +115,21 @@ def run(ctx: click.Context, name: str, chunks: str | None, missing: bool, **opti
             keys = [key for key in pending.keys if key in chosen]
             recorded = len(set(pending.unrecorded) & set(keys))
         for part in runner.ranges(keys):
-            click.echo(f"chunks {part[0]} to {part[-1]}", err=True)
+            echo(f"chunks {part[0]} to {part[-1]}", err=True)
             runner.materialize_chunks(part, only_missing=missing)
         left = runner.pending().keys
         if left:
-            click.echo(_what_is_left(settings, left, runner.alive(), command_line(ctx.obj)))
+            echo(_what_is_left(settings, left, runner.alive(), command_line(ctx.obj)))
             return
         current = [sae for sae in settings.saes if missing and runner.merge_is_current(sae)]
         for sae in settings.saes:
-            click.echo(f"merge of {sae}" + (" is current" if sae in current else ""), err=True)
+            echo(f"merge of {sae}" + (" is current" if sae in current else ""), err=True)
             if sae not in current:
                 runner.merge(sae)
     seconds = time.perf_counter() - started
     _say_what_is_there(definitions, settings, runner.store_root, command_line(ctx.obj))
     computed = count(len(keys) - recorded, "chunk") + (f" computed, {recorded} recorded" if recorded else "")
-    click.echo(f"\n{computed}, {count(len(settings.saes) - len(current), 'merge')}: {seconds:.1f} s")
+    echo("", f"{computed}, {count(len(settings.saes) - len(current), 'merge')}: {seconds:.1f} s")
 
 
 def _what_is_left(settings: "ExtractionSettings", left: list[str], alive: list[str], command: str) -> str:
@@ -145,9 +146,9 @@ def _say_what_changed(definitions: "dg.Definitions", settings: "ExtractionSettin
 
     changes = changes_on_disk(settings, (definitions.resources or {})["chunk_store"].open())
     for change in changes:
-        click.echo(change, err=True)
+        echo(change, err=True)
     if changes and not missing:
-        click.echo("every chunk asked for is computed; --missing computes only those that are not current", err=True)
+        echo("every chunk asked for is computed; --missing computes only those that are not current", err=True)
 
 
 def _say_what_is_there(
@@ -157,13 +158,14 @@ def _say_what_is_there(
     from extraction_assets.database_urls import shown_url
 
     first = next(iter(settings.saes))
-    click.echo(f"\nFive features of {settings.name}/{first}, [strongest token] in context:\n")
+    marks = "[strongest token] and ‹other firing tokens›"  # noqa: RUF001
+    echo("", f"Five features of {settings.name}/{first}, {marks} in context:", "")
     with open_results(definitions) as engine:
         show_features(engine, settings.name, None, first, limit=3, width=8)
-        click.echo(f"database   {shown_url(engine.url)}")
-    click.echo(f"files      {store}")
-    click.echo(f"more       {command} show {settings.name} FEATURE --sae {first}")
-    click.echo(f"UI         {command} ui")
+        echo(f"database   {shown_url(engine.url)}")
+    echo(f"files      {store}")
+    echo(f"more       {command} show {settings.name} FEATURE --sae {first}")
+    echo(f"UI         {command} ui")
 
 
 def _chosen_chunks(settings: "ExtractionSettings", chunks: str | None) -> list[str]:

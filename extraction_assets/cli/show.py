@@ -12,6 +12,7 @@ from extraction_assets.cli.declared import (
     merged_times,
     open_results,
 )
+from extraction_assets.terminal import echo
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -50,7 +51,7 @@ def show_features(engine: "sa.Engine", name: str, feature: int | None, sae: str 
         for index in chosen:
             statistics = queries.find_feature(connection, extraction.id, index)
             examples = queries.examples_of(connection, extraction.id, index, limit)
-            click.echo("\n".join(feature_lines(statistics, examples, width)) + "\n")
+            echo(*feature_lines(statistics, examples, width), "")
 
 
 @main.command()
@@ -73,24 +74,24 @@ def status(module: str, name: str) -> None:
         plan = ExtractionPlan(settings, store)
     except CorpusNotReady as error:
         nothing = f"all {count(len(settings.chunk_keys), 'chunk')} are missing"
-        click.echo("\n".join([f"{error}, or `{missing}`", *(changes or [nothing])]))
+        echo(f"{error}, or `{missing}`", *(changes or [nothing]))
         _echo_merges(definitions, settings)
         return
-    click.echo("\n".join([f"corpus: {len(plan.corpus)} samples, {plan.corpus.folder}", *changes]))
-    click.echo(f"{'':28} {'done':>6} {'stale':>6} {'missing':>8}")
+    echo(f"corpus: {len(plan.corpus)} samples, {plan.corpus.folder}", *changes)
+    echo(f"{'':28} {'done':>6} {'stale':>6} {'missing':>8}")
     for asset, sae in chunk_assets(settings.saes):
         states = [plan.chunk_state(asset, key, sae) for key in settings.chunk_keys]
         counts = "{:6} {:6} {:8}".format(*(states.count(s) for s in ("done", "stale", "missing")))
         kept = "" if getattr(settings.keep, asset) else "   not kept: clean removes what is merged"
-        click.echo(f"{(sae + '/' if sae else '') + asset:28} {counts}{kept}")
+        echo(f"{(sae + '/' if sae else '') + asset:28} {counts}{kept}")
     with dg.DagsterInstance.get() as instance:
         unrecorded = Pending(plan, instance).unrecorded
     if unrecorded:
         number = f"{len(unrecorded)} of {count(len(settings.chunk_keys), 'chunk')}"
-        click.echo(f"{number} on disk but not recorded in Dagster: {few(unrecorded)}; `{missing}` records them")
+        echo(f"{number} on disk but not recorded in Dagster: {few(unrecorded)}; `{missing}` records them")
     with open_results(definitions) as engine:
         for sae in settings.saes:
-            click.echo(f"{sae + '/feature_examples':28} {_merge_state(engine, plan, sae)}")
+            echo(f"{sae + '/feature_examples':28} {_merge_state(engine, plan, sae)}")
 
 
 def _echo_merges(definitions: "dg.Definitions", settings: "ExtractionSettings") -> None:
@@ -99,7 +100,7 @@ def _echo_merges(definitions: "dg.Definitions", settings: "ExtractionSettings") 
     for sae in settings.saes:
         at = merged.get((settings.name, sae))
         if at:
-            click.echo(f"{sae + '/feature_examples':28} merged {at:%Y-%m-%d %H:%M} UTC, from an earlier corpus")
+            echo(f"{sae + '/feature_examples':28} merged {at:%Y-%m-%d %H:%M} UTC, from an earlier corpus")
 
 
 def _merge_state(engine: "sa.Engine", plan: "ExtractionPlan", sae: str) -> str:

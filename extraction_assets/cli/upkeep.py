@@ -7,6 +7,8 @@ import click
 
 from extraction_assets.cli.app import command_line, count, main
 from extraction_assets.cli.declared import declared_extractions, load_definitions, open_results
+from extraction_assets.terminal import echo, styled
+from extraction_assets.visible_text import visible
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -49,17 +51,17 @@ def clean(module: str, names: tuple[str, ...], dry_run: bool, yes: bool, force: 
     for kind in KINDS:
         _list_items(kind, [one for one in garbage.items if one.kind == kind])
     for note in garbage.notes:
-        click.echo(f"note: {note}")
+        echo(f"note: {note}")
     total = readable_size(sum(one.bytes for one in garbage.items))
     if not garbage.items:
-        click.echo("nothing to remove")
+        echo("nothing to remove")
         return
-    click.echo(f"{total} in all")
+    echo(f"{total} in all")
     if dry_run or not (yes or click.confirm("Remove them?")):
-        click.echo("nothing was removed")
+        echo("nothing was removed")
         return
     freed, stayed = remove_garbage(garbage, store)
-    click.echo("\n".join([*stayed, f"freed {readable_size(freed)}"]))
+    echo(*stayed, f"freed {readable_size(freed)}")
 
 
 @main.command()
@@ -97,19 +99,19 @@ def delete(module: str, name: str, sae: str | None, with_history: bool, dry_run:
         _list_rows(rows)
         _list_items("files", holding.items)
         if keys:
-            click.echo(f"Dagster's history of {count(len(keys), 'asset')}")
+            echo(f"Dagster's history of {count(len(keys), 'asset')}")
         for path in holding.left:
-            click.echo(f"note: {path} is not of this package and stays")
-        if dry_run or not (yes or click.prompt(f"Type {what} to remove this", default="", show_default=False) == what):
-            click.echo("nothing was removed")
+            echo(f"note: {path} is not of this package and stays")
+        if dry_run or not (yes or _is_typed(what)):
+            echo("nothing was removed")
             return
         _delete_rows(definitions, rows, name, sae)
         freed = remove_holding(store, name, sae)
         instance.wipe_assets(keys)
-    click.echo(f"removed {what}: {count(sum(rows.values()), 'row')}, {readable_size(freed)} of files")
+    echo(f"removed {what}: {count(sum(rows.values()), 'row')}, {readable_size(freed)} of files")
     declared = declared_extractions(definitions).get(name)
     if declared and (sae is None or sae in declared.saes):
-        click.echo(f"{what} is still declared: {command_line(module)} run {name} computes it again")
+        echo(f"{what} is still declared: {command_line(module)} run {name} computes it again")
 
 
 def _refuse_while_alive(names: Iterable[str]) -> None:
@@ -120,6 +122,12 @@ def _refuse_while_alive(names: Iterable[str]) -> None:
     with dg.DagsterInstance.get() as instance:
         for name in names:
             refuse_while_alive(instance, name)
+
+
+def _is_typed(what: str) -> bool:
+    """Whether the user types the name of what is to be removed."""
+    typed: str = click.prompt(visible(f"Type {what} to remove this"), default="", show_default=False)
+    return typed == what
 
 
 def _store(definitions: "dg.Definitions") -> "ChunkStore":
@@ -171,9 +179,9 @@ def _known_saes(definitions: "dg.Definitions", name: str) -> list[str]:
 
 def _list_rows(rows: dict[str, int]) -> None:
     if rows:
-        click.echo(click.style("rows", bold=True))
+        echo(styled("rows", bold=True))
     for table, number in rows.items():
-        click.echo(f"  {table:40} {number:8}")
+        echo(f"  {table:40} {number:8}")
 
 
 def _list_items(heading: str, items: "list[Item]") -> None:
@@ -181,8 +189,8 @@ def _list_items(heading: str, items: "list[Item]") -> None:
     from extraction_assets.disk import readable_size
 
     if items:
-        click.echo(click.style(heading, bold=True))
+        echo(styled(heading, bold=True))
     for asset in dict.fromkeys(one.asset for one in items):
         own = [one for one in items if one.asset == asset]
         number = count(len(own), "folder" if own[0].path.is_dir() else "file")
-        click.echo(f"  {asset:40} {number:>12} {readable_size(sum(one.bytes for one in own)):>12}")
+        echo(f"  {asset:40} {number:>12} {readable_size(sum(one.bytes for one in own)):>12}")
