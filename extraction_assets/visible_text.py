@@ -8,7 +8,8 @@ around (https://trojansource.codes). Ordinary text of every script stays as it i
 import logging
 import re
 
-_SIGNS = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
+SIGNS = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
+"""What is shown for a line break, a tab and a carriage return."""
 
 _SEEN = "\u3000\u06dd\u070f\u08e2\U000110bd\U000110cd" + "".join(map(chr, (*range(0x600, 0x606), 0x890, 0x891)))
 """Seen as text though ``str.isprintable`` says no: CJK's wide space, and the signs that Unicode calls prepended."""
@@ -51,8 +52,8 @@ def visible_log(record: logging.LogRecord) -> bool:
 
 
 def _shown(ch: str) -> str:
-    if ch in _SIGNS:
-        return _SIGNS[ch]
+    if ch in SIGNS:
+        return SIGNS[ch]
     if ch in _SEEN or (ch.isprintable() and not _SUSPECT.match(ch)):
         return ch
     code = ord(ch)

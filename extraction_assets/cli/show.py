@@ -1,6 +1,7 @@
 """``show`` and ``status``: what is there."""
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -13,6 +14,7 @@ from extraction_assets.cli.declared import (
     open_results,
 )
 from extraction_assets.terminal import echo
+from extraction_assets.visible_text import SIGNS
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -24,13 +26,21 @@ if TYPE_CHECKING:
 
 @main.command()
 @click.argument("name")
-@click.argument("feature", type=int, required=False)
+@click.argument("feature", required=False, metavar="[FEATURE|TOKEN]")
 @click.option("--sae", help="Short name of the SAE, where the extraction has several.")
 @click.option("--limit", default=5, show_default=True, type=click.IntRange(min=1), help="Examples of a feature.")
+@click.option(
+    "--features", default=5, show_default=True, type=click.IntRange(min=1), help="Features, where no number names one."
+)
 @click.option("--context", "width", default=12, show_default=True, type=click.IntRange(min=0), help="Tokens each side.")
 @click.pass_obj
-def show(module: str, name: str, feature: int | None, sae: str | None, limit: int, width: int) -> None:
-    """Show examples of FEATURE in context; without FEATURE, of five features that are easy to read."""
+def show(module: str, name: str, feature: str | None, sae: str | None, limit: int, features: int, width: int) -> None:
+    """Show examples of a feature in context: its strongest token in [], the other tokens on which it fires in ‹›.
+
+    FEATURE is a number, 12 or #12. TOKEN is any other text: shown are the features that have it as the strongest token
+    of one of their 20 strongest examples, best first. Upper and lower case differ, spaces around it do not count; in
+    quotes of its own, "'12'" or "' import'", it is taken as it is. Without either: features that are easy to read.
+    """
     definitions = load_definitions(module)
     known = set(declared_extractions(definitions))
     if name not in known:  # it may have been merged before it was taken out of the module
@@ -38,20 +48,65 @@ def show(module: str, name: str, feature: int | None, sae: str | None, limit: in
     if name not in known:
         raise click.ClickException(f"no extraction {name!r}; there are: {', '.join(sorted(known)) or 'none'}")
     with open_results(definitions) as engine:
-        show_features(engine, name, feature, sae, limit, width)
+        show_features(engine, name, parse_feature(feature), sae, limit, width, features)
 
 
-def show_features(engine: "sa.Engine", name: str, feature: int | None, sae: str | None, limit: int, width: int) -> None:
+class Token(NamedTuple):
+    """What the strongest token of a feature shall be."""
+
+    text: str
+    exact: bool
+    """Whether spaces around it count."""
+
+
+def parse_feature(text: str | None) -> int | Token | None:
+    """A feature's number, or a token to look for: ``12`` and ``#12`` are numbers, ``'12'`` in quotes is a token."""
+    if text is None:
+        return None
+    if re.fullmatch("#?[0-9]{1,4000}", text):
+        return int(text.removeprefix("#"))
+    quoted = re.fullmatch(r"(['\"])(.*)\1", text, re.DOTALL)
+    token = quoted[2] if quoted else text
+    for character, sign in SIGNS.items():  # as a token is shown
+        token = token.replace(sign, character)
+    return Token(token, exact=quoted is not None)
+
+
+def show_features(
+    engine: "sa.Engine",
+    name: str,
+    feature: int | Token | None,
+    sae: str | None,
+    limit: int,
+    width: int,
+    features: int = 5,
+) -> None:
+    """Print ``limit`` examples of a feature, of the first ``features`` that a token finds, or of as many that are easy
+    to read."""
     from extraction_assets.database import queries
     from extraction_assets.terminal import feature_lines
 
     with engine.connect() as connection:
         extraction = queries.find_extraction(connection, name, sae)
-        chosen = [feature] if feature is not None else queries.readable_features(connection, extraction.id)
+        if isinstance(feature, Token):
+            found = queries.features_of_token(connection, extraction.id, feature.text, exact=feature.exact)
+            chosen = found[:features]
+            _echo_found(feature.text, found, features)
+        elif feature is None:
+            chosen = queries.readable_features(connection, extraction.id, features)
+        else:
+            chosen = [feature]
         for index in chosen:
             statistics = queries.find_feature(connection, extraction.id, index)
             examples = queries.examples_of(connection, extraction.id, index, limit)
             echo(*feature_lines(statistics, examples, width), "")
+
+
+def _echo_found(token: str, found: list[int], shown: int) -> None:
+    """How many features a token finds, and the numbers of those that are not shown."""
+    rest = f"; the first {shown} are shown, then come {few(list(map(str, found[shown:])), 10)}"
+    found_by = f"with {token!r} as the strongest token of some of their strongest examples"
+    echo(f"{count(len(found), 'feature')} {found_by}" + (rest if len(found) > shown else ""), "")
 
 
 @main.command()
