@@ -106,13 +106,16 @@ def materialize_corpus(
 ) -> Materialized:
     """Tokenizes the source, unless the current corpus was made from the same source and settings."""
     recipe, source = corpus_recipe(settings), find_source(settings.corpus)
-    identity, files = source_identity(source), file_times(source)
+    identity = source_identity(source, reads_text=settings.corpus.token_column is None)
+    files = file_times(source)
     try:
         current = store.current_corpus(settings.name)
     except DamagedFileError as error:
         logger.warning("tokenizing again: %s", error)
         current = None
-    if current is not None and (current.recipe, current.source) == (recipe, identity.fingerprint):
+    if current is not None and (
+        (current.recipe, current.source, current.reading) == (recipe, identity.fingerprint, identity.reading)
+    ):
         return Materialized(current, identity, reused=True)
     with writing(store.corpora):  # a corpus that no pointer names yet is not cleaned away
         stored = _tokenize(settings, store, source, num_workers, logger)
