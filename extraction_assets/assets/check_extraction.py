@@ -17,9 +17,11 @@ from extraction_assets.assets.disk_estimate import (
     same_disk,
     samples_to_come,
 )
+from extraction_assets.assets.document_share import DocumentShare
 from extraction_assets.assets.early_checks import Batch, batch_size, examine_saes, first_or_special, model_outputs
 from extraction_assets.assets.faults import FOR_A_PERSON
 from extraction_assets.assets.run_start import first_batch
+from extraction_assets.assets.sample_count import examine_samples
 from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.engine.corpus import tokenize_corpus
 from extraction_assets.engine.findings import Finding, refuse
@@ -51,6 +53,8 @@ class Examination:
     def __init__(self) -> None:
         self.model = ""
         """Class of the model, and the dtype in which it ran."""
+        self.corpus: DocumentShare | None = None
+        """How many samples there are, as far as that was counted, and how many documents they come from."""
         self.samples = ""
         """What the batch is."""
         self.widths: dict[str, int] = {}
@@ -96,6 +100,9 @@ def _examine(
     combination = examine_combination(model_path, settings.saes, settings.corpus.max_length, trust_remote_code=trusted)
     found.saes, found.widths, found.findings = combination.weights, combination.widths, combination.findings
     found.findings += [Finding("warning", difference) for difference in check_recorded(settings, settings.saes)]
+    yield
+    found.corpus, more = examine_samples(settings, machine.store, logger)
+    found.findings += more
     yield
     batch, found.samples = _batch(found, settings, machine.store, model_path)
     yield

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import dagster as dg
 
 from extraction_assets.assets.corpus_check import compare_sources, source_check
+from extraction_assets.assets.document_share import DocumentShare, first_documents, stored_share
 from extraction_assets.assets.early_checks import tell
 from extraction_assets.assets.faults import told
 from extraction_assets.assets.keys import SETTINGS_METADATA, corpus_key
@@ -35,6 +36,7 @@ class Materialized(NamedTuple):
     current: CurrentCorpus
     source: SourceIdentity
     reused: bool
+    share: DocumentShare
 
 
 def build_corpus(settings: ExtractionSettings) -> dg.AssetsDefinition:
@@ -83,7 +85,8 @@ def _result(settings: ExtractionSettings, made: Materialized) -> dg.MaterializeR
         metadata={
             "samples": len(current.corpus),
             "tokens": int(arrays.attention_mask.sum()),
-            "documents": len(set(arrays.document_numbers.tolist())),
+            "documents": made.share.counted.documents,
+            **({} if made.share.total is None else {"documents_in_source": made.share.total}),
             "max_length": settings.corpus.max_length,
             "reused": made.reused,
             "path": dg.MetadataValue.path(str(current.corpus.folder)),
@@ -106,21 +109,37 @@ def materialize_corpus(
 ) -> Materialized:
     """Tokenizes the source, unless the current corpus was made from the same source and settings."""
     recipe, source = corpus_recipe(settings), find_source(settings.corpus)
-    identity, files = source_identity(source), file_times(source)
+    identity = source_identity(source, reads_text=settings.corpus.token_column is None)
+    files = file_times(source)
     try:
         current = store.current_corpus(settings.name)
     except DamagedFileError as error:
         logger.warning("tokenizing again: %s", error)
         current = None
-    if current is not None and (current.recipe, current.source) == (recipe, identity.fingerprint):
-        return Materialized(current, identity, reused=True)
+    if current is not None and (
+        (current.recipe, current.source, current.reading) == (recipe, identity.fingerprint, identity.reading)
+    ):
+        return _materialized(settings, current, identity, source, True, logger)
     with writing(store.corpora):  # a corpus that no pointer names yet is not cleaned away
         stored = _tokenize(settings, store, source, num_workers, logger)
         if file_times(source) != files:
             raise CorpusError(f"corpus source {settings.corpus.source!r} changed while it was read: try again")
         new = CurrentCorpus(stored, recipe, identity.fingerprint, _version(stored, current), *identity[1:])
         store.write_current_corpus(settings.name, new)
-    return Materialized(new, identity, reused=False)
+    return _materialized(settings, new, identity, source, False, logger)
+
+
+def _materialized(
+    settings: ExtractionSettings,
+    current: CurrentCorpus,
+    identity: SourceIdentity,
+    source: Source,
+    reused: bool,
+    logger: logging.Logger,
+) -> Materialized:
+    share = stored_share(current.corpus, settings, source)
+    tell(list(first_documents(settings, share)), logger)
+    return Materialized(current, identity, reused, share)
 
 
 def _version(stored: StoredCorpus, earlier: CurrentCorpus | None) -> str:

@@ -2,6 +2,8 @@
 
 import logging
 import math
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -12,8 +14,6 @@ from extraction_assets.cli.run import known_device
 from extraction_assets.terminal import echo, styled
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import dagster as dg
 
     from extraction_assets.assets.check_extraction import Examination
@@ -28,13 +28,15 @@ if TYPE_CHECKING:
 def check(ctx: click.Context, name: str, device: str | None) -> None:
     """Check extraction NAME without running it; exit code 1 where a run would fail.
 
-    Do model, SAEs, hooks and tokenizer belong together, is the context long enough? What does each SAE explain of one
-    small batch, how sparse is it, does it look at more than first tokens? Does what is to be written fit on the disk?
+    Do model, SAEs, hooks and tokenizer belong together, is the context long enough? Does the corpus hold so many
+    samples, and how many documents do they come from? What does each SAE explain of one small batch, how sparse is it,
+    does it look at more than first tokens? Does what is to be written fit on the disk?
     Stores nothing.
     """
     from extraction_assets.assets.check_extraction import Machine, examine_extraction
     from extraction_assets.resources.gpu import choose_device
 
+    os.environ.setdefault("EXTRACTION_PROGRESS", "bar")
     definitions = import_definitions(ctx.obj)
     settings, resources = find_extraction(definitions, name), definitions.resources or {}
     logger = logging.getLogger(__name__)
@@ -61,7 +63,7 @@ def _configured(definitions: "dg.Definitions", field: str, default: str) -> str:
     return value if type(value) is str else default
 
 
-def _echo(settings: "ExtractionSettings", root: "Path", found: "Examination") -> None:
+def _echo(settings: "ExtractionSettings", root: Path, found: "Examination") -> None:
     from extraction_assets.disk import free_bytes, readable_size
 
     _line("model", settings.language_model.path, found.model)
@@ -70,6 +72,8 @@ def _echo(settings: "ExtractionSettings", root: "Path", found: "Examination") ->
     for name, weights in found.saes.items():
         shape = f"{weights.architecture}, d_in {weights.d_in:,}, {weights.latent_dim:,} features"
         _line("SAE", name, f"{shape}, at {found.hooks[name]}")
+    if found.corpus is not None:
+        _line("corpus", Path(settings.corpus.source).name, found.corpus.sentence)
     if found.sanity:
         echo("", f"{'SAE':20} {'explained':>10} {'mean L0':>9} {'silent':>8} {'BOS share':>10}   tokens")
         for name, sanity in found.sanity.items():

@@ -36,6 +36,8 @@ class SourceIdentity(NamedTuple):
     files: int | None = None
     bytes: int | None = None
     """Of files that hold many documents each."""
+    reading: int | None = None
+    """Version of the rule by which text is read, where ``fingerprint`` is not one of the text itself."""
 
 
 class CurrentCorpus(NamedTuple):
@@ -53,6 +55,7 @@ class CurrentCorpus(NamedTuple):
     characters: int | None = None
     files: int | None = None
     bytes: int | None = None
+    reading: int | None = None
 
 
 class ChunkStore:
@@ -106,7 +109,7 @@ class ChunkStore:
         try:
             pointer = json.loads(path.read_text("utf-8"))
             corpus = open_corpus(self.corpora, pointer["corpus"])
-            sizes = ("documents", "characters", "files", "bytes")
+            sizes = ("documents", "characters", "files", "bytes", "reading")
             later = {name: pointer[name] for name in sizes if name in pointer}
             version = pointer.get("version", pointer["corpus"])
             return CurrentCorpus(corpus, pointer["recipe"], pointer["source"], version, **later)

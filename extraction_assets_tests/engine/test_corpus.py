@@ -7,8 +7,16 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
+from extraction_assets.engine import corpus as corpus_module
 from extraction_assets.engine.corpora.documents import CorpusError, Document
-from extraction_assets.engine.corpus import Packing, TokenizedCorpus, tokenize_corpus
+from extraction_assets.engine.corpus import (
+    Packing,
+    SampleCount,
+    TokenizedCorpus,
+    count_samples,
+    documents_behind,
+    tokenize_corpus,
+)
 from extraction_assets_tests.tiny import TEXTS
 
 DOCUMENTS: list[Document] = [
@@ -227,3 +235,50 @@ def test_tokens_outside_the_models_vocabulary_are_named(own: tuple[int, ...], wr
 def test_text_without_a_tokenizer_is_an_error() -> None:
     with pytest.raises(CorpusError, match="the model has no tokenizer: give token_column"):
         tokenize_corpus([("a", "text")], None, Packing(4), 1)
+
+
+# Counting
+
+
+@pytest.mark.parametrize("packing", ["documents", "concatenated"])
+@pytest.mark.parametrize("start", [0, 2])
+def test_samples_are_counted_as_they_are_made(tokenizer: Any, packing: Any, start: int) -> None:
+    own = Packing(WIDTH, packing)
+    counted = count_samples(DOCUMENTS, tokenizer, own, 10_000, start_sample=start)
+    made = tokenize_corpus(DOCUMENTS, tokenizer, own, counted.samples - start, start_sample=start)
+    assert counted.ended
+    assert counted.documents == documents_behind(made.document_numbers, len(made.document_ids), packing)
+    with pytest.raises(CorpusError, match=rf"lower evaluation_samples to {counted.samples - start} or add text"):
+        tokenize_corpus(DOCUMENTS, tokenizer, own, counted.samples - start + 1, start_sample=start)
+
+
+def test_counting_stops_at_the_number_asked_for_and_reads_no_further(tokenizer: Any) -> None:
+    def documents() -> Iterator[Document]:
+        for number in range(100):
+            yield str(number), TEXTS["first.txt"]
+        raise AssertionError("read on")
+
+    assert count_samples(documents(), tokenizer, Packing(WIDTH), 3) == SampleCount(3, 1, 1, ended=False)
+
+
+def test_counting_stops_when_its_time_is_up(tokenizer: Any) -> None:
+    endless: Iterator[Document] = iter(lambda: ("empty", ""), None)
+    counted = count_samples(endless, tokenizer, Packing(WIDTH), 3, seconds=0.05)
+    assert (counted.samples, counted.ended) == (0, False)
+
+
+def test_documents_joined_in_one_sample_are_all_behind_it(tokenizer: Any) -> None:
+    documents: list[Document] = [(str(number), "fox") for number in range(10)]
+    counted = count_samples(documents, tokenizer, Packing(1000, "concatenated"), 5)
+    assert counted == SampleCount(1, 10, 10, ended=True)
+
+
+def test_arrays_grow_with_the_samples_that_there_are(
+    tokenizer: Any, whole: TokenizedCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus_module, "_FIRST_ROWS", 2)
+    grown = tokenize_corpus(DOCUMENTS, tokenizer, Packing(WIDTH), len(whole.token_ids))
+    for own, other in zip(grown[:-1], whole[:-1], strict=True):
+        assert np.array_equal(own, other)
+    with pytest.raises(CorpusError, match="but 100000000000 are asked for"):
+        tokenize_corpus(DOCUMENTS, tokenizer, Packing(WIDTH), 10**11)
