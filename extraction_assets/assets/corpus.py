@@ -110,9 +110,10 @@ def materialize_corpus(
     try:
         current = store.current_corpus(settings.name)
     except DamagedFileError as error:
-        logger.warning("tokenizing again: %s", error)
+        logger.warning("the corpus is tokenized again: %s", error)
         current = None
     if current is not None and (current.recipe, current.source) == (recipe, identity.fingerprint):
+        store.seal_current_corpus(settings.name, CurrentCorpus(*current[:4], *identity[1:]))
         return Materialized(current, identity, reused=True)
     with writing(store.corpora):  # a corpus that no pointer names yet is not cleaned away
         stored = _tokenize(settings, store, source, num_workers, logger)

@@ -100,6 +100,8 @@ def delete(module: str, name: str, sae: str | None, with_history: bool, dry_run:
             click.echo(f"Dagster's history of {count(len(keys), 'asset')}")
         for path in holding.left:
             click.echo(f"note: {path} is not of this package and stays")
+        for note in holding.notes:
+            click.echo(f"note: {note}")
         if dry_run or not (yes or click.prompt(f"Type {what} to remove this", default="", show_default=False) == what):
             click.echo("nothing was removed")
             return
