@@ -3,8 +3,8 @@
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 _NO_FILE = (errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.EISDIR)
 """A circle of links, a path through a file, a socket, a folder."""
@@ -22,7 +22,7 @@ class IrregularFileError(ValueError):
     """A folder, a named pipe, a device or a circle of links where a file was expected; the message names it."""
 
 
-def open_regular(path: Path, flags: int = os.O_RDONLY) -> BinaryIO:
+def open_regular(path: Path, flags: int = os.O_RDONLY) -> BufferedReader:
     """Opens a file for reading bytes; ``flags`` are those of ``os.open``.
 
     Raises IrregularFileError for anything else, without waiting for who writes to a pipe; FileNotFoundError,

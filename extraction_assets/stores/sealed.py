@@ -13,8 +13,8 @@ import os
 import re
 import uuid
 from collections.abc import Callable, Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from extraction_assets.host.regular_files import IrregularFileError, open_regular
 
@@ -48,7 +48,7 @@ def damaged(path: Path, what: object, advice: str = MAKE_AGAIN) -> DamagedFileEr
     return DamagedFileError(f"{path} is damaged: {reason.rstrip('.')}; {advice}", path)
 
 
-def open_stored(path: Path, advice: str = MAKE_AGAIN) -> BinaryIO:
+def open_stored(path: Path, advice: str = MAKE_AGAIN) -> BufferedReader:
     """Opens a stored file. Raises FileNotFoundError where there is none, DamagedFileError where it is no file."""
     try:
         return open_regular(path)
@@ -67,7 +67,7 @@ def set_aside(path: Path) -> Path | None:
     return aside
 
 
-def write_sealed(path: Path, write: Callable[[Path], None]) -> str:
+def write_sealed(path: Path, write: Callable[[Path], object]) -> str:
     """Write a file with ``write(temporary path)``, seal it, make it durable and rename it to ``path``.
 
     Returns the checksum. On an error nothing is left behind and an older file at ``path`` stays.

@@ -24,7 +24,7 @@ class SealedJson(NamedTuple):
 def write_sealed_json(path: Path, value: Mapping[str, Any]) -> None:
     """An object as JSON with a checksum inside, durable and whole."""
     text = json.dumps({**value, _CHECKSUM: PLACEHOLDER}, indent=1, sort_keys=True)
-    write_sealed(path, lambda temporary: temporary.write_bytes(text.encode()) and None)
+    write_sealed(path, lambda temporary: temporary.write_bytes(text.encode()))
 
 
 def read_sealed_json(path: Path, advice: str, earlier: Collection[str]) -> SealedJson:

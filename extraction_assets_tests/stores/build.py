@@ -50,10 +50,10 @@ def as_of_an_earlier_version(store: ChunkStore) -> None:
         path.write_text(json.dumps(value, indent=1, sort_keys=ordered))
 
 
-def flipped(data: bytes) -> Iterator[bytes]:
-    """The bytes with each single bit flipped in turn."""
+def flipped(data: bytes, *, every_bit: bool = True) -> Iterator[bytes]:
+    """The bytes with each single bit flipped in turn; else one bit of each byte."""
     for at in range(len(data)):
-        for bit in range(8):
+        for bit in range(8) if every_bit else [at % 8]:
             yield data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
 
 
