@@ -3,6 +3,8 @@
 Every file carries a record (JSON) with its fingerprint and, as ``numerics``, what can change its last bits.
 """
 
+import contextlib
+import re
 import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -24,6 +26,7 @@ from extraction_assets.stores.chunk_record import (
     RECORD_FIELD,
     Record,
     expect_fingerprint,
+    look_at,
     read_checked_record,
     read_record,
     record_json,
@@ -124,19 +127,48 @@ def check_files(path: Path, fingerprint: str) -> None:
         _read_statistics(path, record)
 
 
+def look_at_files(path: Path, fingerprint: str) -> None:
+    """As ``check_files``, but looks at headers, footers and sizes alone: finds a file that is cut or of another format,
+    not one with other bytes in its middle."""
+    record = look_at(path, fingerprint)
+    if path.suffix == ".parquet":
+        beside = _statistics_path(path, _named_statistics(path, record))
+        with _as_damage_of(path, beside):
+            look_at(beside, fingerprint)
+
+
+def read_statistics(path: Path) -> tuple[FeatureStatistics, int]:
+    """The statistics beside a table that has been checked, and the table's number of examples."""
+    with refusing(path):
+        examples = int(pq.read_metadata(path).num_rows)
+    return _read_statistics(path, read_record(path)), examples
+
+
 def _read_statistics(table: Path, record: Record) -> FeatureStatistics:
-    """The statistics that a table names. The error names their file, and the table as what has to be made again."""
-    checksum = record.get("statistics")
-    if not isinstance(checksum, str):
-        raise damaged(table, "it names no statistics")
+    """The statistics that a table names."""
+    checksum = _named_statistics(table, record)
     path = _statistics_path(table, checksum)
-    try:
+    with _as_damage_of(table, path):
         tensors, _, found = _read_safetensors(path, str(record["fingerprint"]))
         if found != checksum:
             raise damaged(path, "it is not the file that its table names")
         return checked_statistics(path, tensors, record)
+
+
+def _named_statistics(table: Path, record: Record) -> str:
+    checksum = record.get("statistics")
+    if not isinstance(checksum, str) or not re.fullmatch("[0-9a-f]{64}", checksum):
+        raise damaged(table, "it names no statistics")
+    return checksum
+
+
+@contextlib.contextmanager
+def _as_damage_of(table: Path, statistics: Path) -> Iterator[None]:
+    """Damage of a table's statistics, named by their file: what has to be made again is the table."""
+    try:
+        yield
     except FileNotFoundError as error:
-        raise damaged(table, f"it lacks its statistics {path.name}") from error
+        raise damaged(table, f"it lacks its statistics {statistics.name}") from error
     except DamagedFileError as error:
         raise DamagedFileError(str(error), table) from error
 

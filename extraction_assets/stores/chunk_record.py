@@ -83,6 +83,12 @@ def expect_fingerprint(path: Path, record: Record, fingerprint: str) -> None:
         )
 
 
+def checks_of(record: Record) -> dict[str, bool]:
+    """Check -> whether it has passed, as a table's record says; empty where it says nothing."""
+    checks = record.get("checks")
+    return {name: one for name, one in checks.items() if isinstance(one, bool)} if isinstance(checks, dict) else {}
+
+
 def _parquet_record(path: Path) -> bytes:
     return bytes((pq.read_schema(path).metadata or {})[RECORD_FIELD.encode()])
 
