@@ -114,11 +114,12 @@ def materialize_corpus(
     try:
         current = store.current_corpus(settings.name)
     except DamagedFileError as error:
-        logger.warning("tokenizing again: %s", error)
+        logger.warning("the corpus is tokenized again: %s", error)
         current = None
     if current is not None and (
         (current.recipe, current.source, current.reading) == (recipe, identity.fingerprint, identity.reading)
     ):
+        store.seal_current_corpus(settings.name, CurrentCorpus(*current[:4], *identity[1:]))
         return _materialized(settings, current, identity, source, True, logger)
     with writing(store.corpora):  # a corpus that no pointer names yet is not cleaned away
         stored = _tokenize(settings, store, source, num_workers, logger)

@@ -102,6 +102,8 @@ def delete(module: str, name: str, sae: str | None, with_history: bool, dry_run:
             echo(f"Dagster's history of {count(len(keys), 'asset')}")
         for path in holding.left:
             echo(f"note: {path} is not of this package and stays")
+        for note in holding.notes:
+            echo(f"note: {note}")
         if dry_run or not (yes or _is_typed(what)):
             echo("nothing was removed")
             return

@@ -2,7 +2,7 @@
 
 from extraction_assets.plan import corpus_recipe
 from extraction_assets.settings import ExtractionSettings
-from extraction_assets.stores.chunk_files import read_record
+from extraction_assets.stores.chunk_record import read_record
 from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets.stores.sealed import DamagedFileError
 from extraction_assets.upkeep.files import chunk_files
@@ -88,6 +88,6 @@ def _stored_spans(settings: ExtractionSettings, store: ChunkStore) -> Spans:
             if chunk.seal is None:
                 try:
                     spans.setdefault(chunk.key, set()).add(int(read_record(chunk.path)["samples_seen"]))
-                except (DamagedFileError, KeyError, FileNotFoundError):
+                except (DamagedFileError, KeyError, TypeError, ValueError, OSError):
                     continue  # what it held is not known
     return {key: sizes for key, sizes in spans.items() if sizes}

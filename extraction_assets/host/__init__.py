@@ -1,0 +1,1 @@
+"""What the host offers, looked at with care: files, disks, devices."""
