@@ -12,8 +12,8 @@ def _suffixes(names: str) -> frozenset[str]:
 
 
 _WEIGHTS = _suffixes(
-    "safetensors bin pt pth ckpt gguf ggml onnx onnx_data data h5 hdf5 msgpack tflite task litertlm mlmodel mlpackage npz "
-    "npy ot pb nemo engine plan pkl pickle joblib zip tar gz bz2 xz zst 7z llamafile dduf distcp parquet arrow"
+    "safetensors bin pt pth ckpt gguf ggml onnx onnx_data data h5 hdf5 msgpack tflite task litertlm mlmodel mlpackage "
+    "npz npy ot pb nemo engine plan pkl pickle joblib zip tar gz bz2 xz zst 7z llamafile dduf distcp parquet arrow"
 )
 _DOCUMENTS = _suffixes("md mdx rst pdf html htm tex bib doc docx ipynb log")
 _IMAGES = _suffixes("png jpg jpeg gif svg webp bmp ico tif tiff mp3 mp4 wav flac webm mov")

@@ -63,7 +63,8 @@ def compare_readings(
         try:
             by_file, by_class = tokenizer, class_tokenizer(folder, trust_remote_code=trust_remote_code)
         except ValueError as error:
-            text = f"{file} is read as it is, but not compared with the class of transformers, which fails: {error}"
+            why = " ".join(str(error.__cause__ or error).split())[:200]
+            text = f"{file} is read as it is; it is not compared with the class of transformers, which fails ({why})"
             return [Finding("warning", text), *_contradictions(file, tokenizer)]
     else:
         by_file, by_class = generic_tokenizer(folder), tokenizer
@@ -165,8 +166,9 @@ def _example(text: str, one: Reading, other: Reading) -> str:
 
 
 def _cut(text: str) -> str:
-    """A piece of text as one short printable word."""
-    return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}…"
+    """A piece of text, quoted and short; escaped where it holds what cannot be printed."""
+    short = text[:_SHOWN]
+    return (f"'{short}'" if short.isprintable() else repr(short)) + ("…" if len(text) > _SHOWN else "")
 
 
 def _smallest(text: str, one: Reading, other: Reading) -> str:
