@@ -47,7 +47,9 @@ _standing: dict[tuple[str, str, str], bool] = {}
 
 
 def _recipe(settings: ExtractionSettings, tokenizer: str) -> str:
+    """``tokenizer`` is the fingerprint of the tokenizer, the choice of its reading included."""
     corpus = settings.corpus
+    choices = {name: value for name, value in corpus.token_choices().items() if name != "tokenizer"}
     return fingerprint(
         "corpus",
         tokenizer=tokenizer,
@@ -56,7 +58,7 @@ def _recipe(settings: ExtractionSettings, tokenizer: str) -> str:
         prepend_bos=corpus.prepend_bos,
         start_sample=settings.start_sample,
         evaluation_samples=settings.evaluation_samples,
-        **corpus.token_choices(),
+        **choices,
     )
 
 

@@ -39,14 +39,20 @@ _FILES_OF_RULES_1 = (
 
 
 def tokenizer_fingerprint(settings: ExtractionSettings) -> str:
-    """Hash of all small files of the model's folder, of the model's own code where that is trusted, and of its
-    configuration where that chooses the tokenizer's class; ``none`` where there is no tokenizer and none is needed."""
+    """Of how text becomes tokens: all small files of the model's folder, the model's own code where that is trusted,
+    its configuration where that chooses the tokenizer's class, and ``corpus.tokenizer``; ``none`` where there is no
+    tokenizer and none is needed."""
     folder, files = _tokenizer_files(settings)
     if not files:
         return "none"
-    if settings.corpus.tokenizer == "transformers" or tokenizer_file(folder) is None:
-        files = [*files, *(path for path in [folder / "config.json"] if path.is_file())]
-    return fingerprint("tokenizer", files=files_fingerprint([*files, *_own_code(settings, folder)]), rules=RULES)
+    by_class = settings.corpus.tokenizer == "transformers" or tokenizer_file(folder) is None
+    configuration = [path for path in [folder / "config.json"] if by_class and path.is_file()]
+    return fingerprint(
+        "tokenizer",
+        files=files_fingerprint([*files, *configuration, *_own_code(settings, folder)]),
+        rules=RULES,
+        **settings.corpus.model_dump(include={"tokenizer"}, exclude_defaults=True),
+    )
 
 
 def tokenizer_fingerprint_of_rules_1(settings: ExtractionSettings) -> str:
@@ -80,11 +86,15 @@ def tokenizer_findings(settings: ExtractionSettings, tokenizer: Any | None, text
 
 def tokens_stand(settings: ExtractionSettings, corpus: TokenizedCorpus) -> bool:
     """Whether a corpus of rules 1 holds what it would hold now. False where that cannot be told without its text."""
-    tokenizer = load_tokenizer(settings)
-    if tokenizer is None:
-        return True
     folder, files = _tokenizer_files(settings)
-    before = class_tokenizer(folder, trust_remote_code=settings.language_model.trust_remote_code)
+    if not files:
+        return True
+    try:
+        tokenizer = load_tokenizer(settings)
+        before = class_tokenizer(folder, trust_remote_code=settings.language_model.trust_remote_code)
+    except ValueError:
+        return False  # what is wrong is said when the corpus is made again
+    assert tokenizer is not None, "there are files of one"
     if sorted(set(before.all_special_ids)) != special_token_ids(tokenizer):
         return False
     if before.bos_token_id != tokenizer.bos_token_id or before.eos_token_id != tokenizer.eos_token_id:

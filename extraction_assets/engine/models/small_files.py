@@ -18,9 +18,21 @@ _WEIGHTS = _suffixes(
 _DOCUMENTS = _suffixes("md mdx rst pdf html htm tex bib doc docx ipynb log")
 _IMAGES = _suffixes("png jpg jpeg gif svg webp bmp ico tif tiff mp3 mp4 wav flac webm mov")
 _CODE = _suffixes("py pyc pyi sh so ps1 toml cfg lock")
-_NOT_A_PART = _WEIGHTS | _DOCUMENTS | _IMAGES | _CODE
-_PAPERS = ("readme", "license", "licence", "notice", "copying", "changelog", "citation", "use_policy", "acceptable_use")
-"""How the names of documents begin that have the suffix ``.txt``, or none."""
+_DATABASES = _suffixes("sqlite sqlite3 sqlite-wal sqlite-shm sqlite-journal db tmp part incomplete swp")
+_NOT_A_PART = _WEIGHTS | _DOCUMENTS | _IMAGES | _CODE | _DATABASES
+_PAPERS = (
+    "readme",
+    "license",
+    "licence",
+    "notice",
+    "copying",
+    "changelog",
+    "citation",
+    "use_policy",
+    "acceptable_use",
+    "events.out",
+)
+"""How the names of documents begin that have the suffix ``.txt``, or none, and of a training's logs."""
 _ALONE = frozenset({"config.json", "requirements.txt", "dockerfile", "makefile"})
 """The model's configuration belongs to the model; the others to nobody who reads a checkpoint."""
 

@@ -71,11 +71,14 @@ def class_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
 
 def tokenizer_file(folder: Path) -> Path | None:
     """The ``tokenizer.json`` that transformers of this version reads; None where there is none."""
-    from transformers.tokenization_utils_base import get_fast_tokenizer_file
-
+    name = "tokenizer.json"
     versions = tokenizer_settings(folder).get("fast_tokenizer_files")
-    path = folder / (get_fast_tokenizer_file(versions) if versions else "tokenizer.json")
-    return path if path.is_file() else None
+    if versions:
+        from transformers.tokenization_utils_base import get_fast_tokenizer_file
+
+        with _one_sentence(folder):
+            name = get_fast_tokenizer_file(versions)
+    return folder / name if (folder / name).is_file() else None
 
 
 def tokenizer_settings(folder: Path) -> dict[str, Any]:
