@@ -4,6 +4,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from extraction_assets.engine.corpora.documents import CorpusError
+
 PLAIN_TEXTS = ("hello world", "the cat sat on the mat and looked at the other one", "we read many books")
 """Text that no class has a reason to change: it has neither case, digits, marks, accents nor runs of spaces."""
 
@@ -54,12 +56,17 @@ def tokenizer_pieces(tokenizer: Any, text: str) -> list[str]:
 
 
 def _read(path: Path) -> SentencePieceFile | None:
-    with warnings.catch_warnings():
-        # The types of its C part have no module, of which Python warns; that warning as an error ends the process.
-        warnings.simplefilter("ignore")
-        import sentencepiece
-        from sentencepiece import sentencepiece_model_pb2
-
+    try:
+        with warnings.catch_warnings():
+            # The types of its C part have no module, of which Python warns; that warning as an error ends the process.
+            warnings.simplefilter("ignore")
+            import sentencepiece
+            from sentencepiece import sentencepiece_model_pb2
+    except Exception as error:  # protobuf has errors of its own for code that was made by a newer one
+        said = " ".join(str(error).split())[:200]
+        raise CorpusError(
+            f"sentencepiece, which reads {path}, does not load beside protobuf ({said}): install 'sentencepiece<0.2.3'"
+        ) from error
     processor = sentencepiece.SentencePieceProcessor()
     try:
         processor.Load(str(path))

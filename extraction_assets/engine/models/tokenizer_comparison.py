@@ -59,24 +59,34 @@ def compare_readings(
     file = tokenizer_file(folder)
     if file is None:
         return [*_other_class(folder, tokenizer, choice), *_with_sentencepiece(folder, tokenizer, compared)]
-    if choice == "file":
+    by_file = generic_tokenizer(folder)
+    return [
+        *_with_class(file, by_file, tokenizer, choice, compared, trust_remote_code),
+        *_contradictions(file, by_file),
+    ]
+
+
+def _with_class(
+    file: Path, by_file: Any, tokenizer: Any, choice: TokenizerChoice, texts: list[str], trust_remote_code: bool
+) -> Iterable[Finding]:
+    if type(tokenizer) is not type(by_file):
+        by_class, used = tokenizer, "the class is used, corpus.tokenizer: file takes the other"
+        if choice == "file":
+            used = "the class comes with the tokenizer, is trusted and is used"
+    else:
+        used = "the file is used, corpus.tokenizer: transformers takes the other"
         try:
-            by_file, by_class = tokenizer, class_tokenizer(folder, trust_remote_code=trust_remote_code)
+            by_class = class_tokenizer(file.parent, trust_remote_code=trust_remote_code)
         except ValueError as error:
             why = " ".join(str(error.__cause__ or error).split())[:200]
             text = f"{file} is read as it is; it is not compared with the class of transformers, which fails ({why})"
-            return [Finding("warning", text), *_contradictions(file, tokenizer)]
-    else:
-        by_file, by_class = generic_tokenizer(folder), tokenizer
-    found: list[Finding] = []
-    if type(by_file) is not type(by_class):
-        used = "the file is used" if by_file is tokenizer else "the class is used"
-        other = "transformers" if by_file is tokenizer else "file"
+            yield Finding("warning", text)
+            return
+    if type(by_class) is not type(by_file):
         readings = (_reading("the file", by_file), _reading(type(by_class).__name__, by_class))
-        difference = _difference(*readings, compared)
+        difference = _difference(*readings, texts)
         if difference:
-            found.append(Finding("warning", f"{file}: {difference}; {used}, corpus.tokenizer: {other} takes the other"))
-    return [*found, *_contradictions(file, by_file)]
+            yield Finding("warning", f"{file}: {difference}; {used}")
 
 
 def _other_class(folder: Path, tokenizer: Any, choice: TokenizerChoice) -> Iterable[Finding]:

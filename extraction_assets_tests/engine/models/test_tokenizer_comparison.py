@@ -1,13 +1,27 @@
 """What the class of a model's type would change is a warning with an example."""
 
+import sys
 from pathlib import Path
 
+import pytest
 from tokenizers import AddedToken
 
 from extraction_assets.engine.findings import Finding
 from extraction_assets.engine.models.tokenizer_comparison import PROBES, compare_readings
 from extraction_assets.engine.models.tokenizers import TokenizerChoice, read_tokenizer
 from extraction_assets_tests.engine.models.tokenizer_folders import byte_level, make_folder, unigram, wordpiece
+
+OWN_CLASS = """
+from tokenizers import pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+
+class OwnTokenizer(PreTrainedTokenizerFast):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        parts = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        self.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(parts)
+"""
 
 
 def compare(folder: Path, *texts: str, choice: TokenizerChoice = "file") -> list[Finding]:
@@ -64,3 +78,17 @@ def test_a_role_whose_token_tokenizer_json_does_not_hold_is_named(tmp_path: Path
     [found] = compare(make_folder(tmp_path, tokenizer, "llama", {"bos_token": "<begin>"}))
     assert "name '<begin>' as bos_token, but tokenizer.json does not hold it" in found.message
     assert f"it is given the id {tokenizer.get_vocab_size()}" in found.message
+
+
+def test_a_trusted_class_that_comes_with_the_tokenizer_is_used_and_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr("sys.path", [*sys.path])
+    mapped = {"auto_map": {"AutoTokenizer": [None, "own.OwnTokenizer"]}, "tokenizer_class": "OwnTokenizer"}
+    folder = make_folder(tmp_path / "own", byte_level(), "llama", mapped)
+    (folder / "own.py").write_text(OWN_CLASS)
+    tokenizer = read_tokenizer(folder, trust_remote_code=True)
+    [found] = compare_readings(folder, tokenizer, "file", ["2024"], trust_remote_code=True)
+    assert "'2024' ('202|4' by the file, '2|0|2|4' by OwnTokenizer)" in found.message
+    assert "the class comes with the tokenizer, is trusted and is used" in found.message
