@@ -119,13 +119,18 @@ class CorpusSettings(Settings):
     """Column that holds a document's id; by default documents are numbered."""
     token_column: str | None = None
     """Column that holds token ids, such as `input_ids`, where documents are tokenized already; then no text is read,
-    `prepend_bos` is false unless it is set, and a model without a tokenizer will do."""
+    a BOS among them stays and none is added unless `prepend_bos` is set, and a model without a tokenizer will do."""
     attention_mask_column: str | None = None
     """Column that is 1 where `token_column` holds a token and 0 at its padding, on either side; by default all of a
     row is tokens, whatever their ids."""
     shuffle_seed: int | None = None
     """Shuffle the documents with this seed; by default they keep their order. The order stays the same for the same
     documents, but for a hub data set with `streaming`, which `datasets` shuffles in a buffer of 10,000 documents."""
+    tokenizer: Literal["file", "transformers"] = "file"
+    """`file`: tokens are those of the model's `tokenizer.json` as it stands; `transformers`: those of the class that
+    transformers has for the model's type, which may rebuild the tokenizer with digits, prefixes or case of its own.
+    `check` says what the other would change. Without a `tokenizer.json`, `file` too takes that class, and refuses one
+    that reads plain text otherwise than the SentencePiece model beside it."""
     packing: Literal["documents", "concatenated"] = "documents"
     """`documents`: a sample never spans two documents; a longer one is cut into several samples, tails kept.
     `concatenated`: documents are joined, and every sample but the last is full."""
@@ -135,7 +140,8 @@ class CorpusSettings(Settings):
     max_length: int = 128
     """Positions of a sample, the BOS token included."""
     prepend_bos: bool | None = None
-    """Begin every sample with the tokenizer's BOS token; by default wherever it has one."""
+    """Begin every sample with the tokenizer's BOS token; by default wherever it has one. A BOS at the start of a
+    document is left out first, so that there are never two. With `token_column` and no `prepend_bos`, tokens stay."""
     drop_duplicates: bool = False
     """Drop samples whose tokens an earlier sample has; sample indices count those that are kept."""
     count_special_tokens: bool = False
@@ -191,6 +197,7 @@ class CorpusSettings(Settings):
         fields = {
             *("read_as", "revision", "configuration", "split", "text_column", "id_column", "token_column"),
             *("attention_mask_column", "shuffle_seed", "packing", "sequence_separator_token", "drop_duplicates"),
+            "tokenizer",
         }
         if self.shuffle_seed is not None:
             fields.add("streaming")  # only then does it change the order

@@ -89,7 +89,7 @@ def checkpoint_identity(path: str, revision: str | None, *, further: tuple[str, 
     too), wherever the folder lies. For a hub id, and for a folder that is not there (yet): path and revision.
     """
     folder = Path(path).expanduser()
-    suffixes = (".json", ".safetensors", ".txt", ".model", *further)
+    suffixes = (".json", ".safetensors", ".txt", ".model", ".codes", ".spm", ".bpe", ".tiktoken", ".vocab", *further)
     files = [file for file in sorted(folder.glob("*")) if file.suffix in suffixes]
     if not files:
         return [path, revision]

@@ -12,6 +12,7 @@ import numpy as np
 from extraction_assets.engine.corpora.documents import CorpusError, Document
 from extraction_assets.engine.corpora.packing import PackedSample, distinct_samples, pack_concatenated, pack_documents
 from extraction_assets.engine.corpora.tokenizing import SeparatorToken, bos_token, separator_token, tokenized
+from extraction_assets.engine.models.tokenizers import special_token_ids
 
 _FIRST_ROWS = 1 << 14
 
@@ -28,7 +29,7 @@ class TokenizedCorpus(NamedTuple):
     document_numbers: np.ndarray
     """int64 [N]: index into ``document_ids``, of the document that the sample's first token of text is of."""
     first_tokens: np.ndarray
-    """int64 [N]: index of the sample's first token of text inside its document's tokens."""
+    """int64 [N]: index of the sample's first token of text inside its document's tokens, BOS at its start left out."""
     document_ids: list[str]
 
 
@@ -40,6 +41,8 @@ class Packing(NamedTuple):
     prepend_bos: bool | None = None
     sequence_separator_token: SeparatorToken = "auto"
     drop_duplicates: bool = False
+    keep_leading_bos: bool = False
+    """Leave a BOS at the start of a document where it is: nothing is said about BOS, and the documents are tokens."""
 
 
 def tokenize_corpus(
@@ -84,8 +87,7 @@ def tokenize_corpus(
     if seen < wanted:
         raise CorpusError(too_few_samples(seen, packing, start_sample, num_samples))
     attention_mask = np.arange(packing.max_length) < lengths[:, None]  # [N, T]
-    special_ids = [] if tokenizer is None else sorted(set(tokenizer.all_special_ids))
-    special = np.isin(token_ids, special_ids) & attention_mask
+    special = np.isin(token_ids, special_token_ids(tokenizer)) & attention_mask
     numbers, first_tokens = (np.ascontiguousarray(column) for column in origins.T)
     return TokenizedCorpus(token_ids, attention_mask, special, numbers, first_tokens, document_ids)
 
@@ -172,9 +174,12 @@ def _samples(
     vocabulary_size: int | None,
     document_ids: list[str],
 ) -> Iterator[PackedSample]:
-    """The samples of all documents; notes the ids of those that were read."""
-    bos = bos_token(tokenizer, packing.prepend_bos)
-    own_bos = bos if packing.packing == "documents" else None  # pack_concatenated looks for it itself
+    """The samples of all documents; notes the ids of those that were read.
+
+    One rule for all: BOS at the start of a document is left out, then ``prepend_bos`` says whether samples get one.
+    """
+    bos = bos_token(tokenizer, packing.prepend_bos, vocabulary_size)
+    own_bos = None if tokenizer is None or packing.keep_leading_bos else tokenizer.bos_token_id
 
     def token_ids() -> Iterator[np.ndarray]:
         for document in tokenized(documents, tokenizer, vocabulary_size, own_bos):
@@ -184,6 +189,6 @@ def _samples(
     if packing.packing == "documents":
         samples = pack_documents(token_ids(), packing.max_length, bos)
     else:
-        separator = separator_token(tokenizer, packing.sequence_separator_token)
+        separator = separator_token(tokenizer, packing.sequence_separator_token, vocabulary_size)
         samples = pack_concatenated(token_ids(), packing.max_length, bos, separator)
     return distinct_samples(samples) if packing.drop_duplicates else samples

@@ -1,6 +1,6 @@
 """What changed settings of samples and chunks mean for the chunks on disk, in sentences for people."""
 
-from extraction_assets.plan import corpus_recipe
+from extraction_assets.plan import has_recipe
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_record import read_record
 from extraction_assets.stores.chunk_store import ChunkStore
@@ -26,7 +26,7 @@ def changes_on_disk(settings: ExtractionSettings, store: ChunkStore) -> list[str
     if current is None:
         return [f"{len(stored)} chunks are on disk; which are current is known once the corpus is there"]
     corpus = current.corpus
-    if current.recipe != corpus_recipe(settings.model_copy(update={"evaluation_samples": len(corpus)})):
+    if not has_recipe(current, settings.model_copy(update={"evaluation_samples": len(corpus)})):
         return ["which of the chunks on disk are still current is known once the corpus is there"]
     because = ""
     if len(corpus) != settings.evaluation_samples:

@@ -225,6 +225,13 @@ def test_a_bos_of_their_own_is_not_doubled(tokenizer: Any, packing: Any) -> None
     assert corpus.token_ids[corpus.attention_mask].tolist() == [bos, 5, 6, bos, 7]
 
 
+def test_they_stay_as_they_are_where_nothing_is_said_about_bos(tokenizer: Any) -> None:
+    bos = tokenizer.bos_token_id
+    packing = Packing(3, prepend_bos=False, keep_leading_bos=True)
+    corpus = tokenize_corpus([("a", tokens(bos, bos, 5, 6))], tokenizer, packing, 2)
+    assert corpus.token_ids.tolist() == [[bos, bos, 5], [6, 0, 0]]
+
+
 @pytest.mark.parametrize(("own", "wrong"), [((3, 100), 100), ((3, -1), -1)], ids=str)
 def test_tokens_outside_the_models_vocabulary_are_named(own: tuple[int, ...], wrong: int) -> None:
     documents: list[Document] = [("good", tokens(99)), ("bad", tokens(*own))]
@@ -282,3 +289,13 @@ def test_arrays_grow_with_the_samples_that_there_are(
         assert np.array_equal(own, other)
     with pytest.raises(CorpusError, match="but 100000000000 are asked for"):
         tokenize_corpus(DOCUMENTS, tokenizer, Packing(WIDTH), 10**11)
+
+
+def test_a_bos_that_the_model_has_no_embedding_of_is_an_error(llama: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(llama)
+    rows = len(tokenizer)
+    tokenizer.add_special_tokens({"bos_token": "<begin>"})  # gets the next id
+    message = f"BOS token has id {rows}, but the model's vocabulary is 0 to {rows - 1}"
+    for packing in (Packing(4), Packing(4, "concatenated", False, "bos")):
+        with pytest.raises(CorpusError, match=message):
+            tokenize_corpus([("a", "text")], tokenizer, packing, 1, vocabulary_size=rows)
