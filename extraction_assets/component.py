@@ -56,11 +56,17 @@ class FeatureExtraction(ExtractionSettings, dg.Component, dg.Resolvable):
         use_project_of(context.path)
         fields = {name: getattr(self, name) for name in ExtractionSettings.model_fields}
         settings = ExtractionSettings(**{**fields, "name": self.name or context.path.name})
-        return build_definitions(settings.with_paths_from(context.path))
+        return build_definitions(settings, context.path)
 
 
-def build_definitions(settings: ExtractionSettings) -> dg.Definitions:
-    """Assets of one extraction, whose settings carry a name and absolute paths."""
+def build_definitions(settings: ExtractionSettings, folder: Path | None = None) -> dg.Definitions:
+    """Assets of one extraction, whose settings carry a name; relative paths count from ``folder``.
+
+    Without a folder all paths must be full: ValueError names one that is another in every working directory.
+    """
+    if folder is not None:
+        settings = settings.with_paths_from(folder)
+    settings.require_full_paths()
     merged = [build(settings, sae) for sae in settings.saes for build in (build_feature_examples, build_feature_report)]
     assets = [build_corpus(settings), build_chunk_assets(settings), *merged]
     owned = [own.map_asset_specs(lambda spec: spec.replace_attributes(owners=settings.owners)) for own in assets]

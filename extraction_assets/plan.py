@@ -2,76 +2,63 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from extraction_assets.engine import language_model
 from extraction_assets.engine.corpora.documents import CorpusError
 from extraction_assets.engine.language_model import checkpoint_files, resolve_checkpoint
 from extraction_assets.engine.sae_checkpoint import encode_options, sae_files, with_recorded
 from extraction_assets.engine.shapes import Samples
+from extraction_assets.planning.tokenization import (
+    load_tokenizer,
+    tokenizer_findings,
+    tokenizer_fingerprint,
+    tokenizer_fingerprint_of_rules_1,
+    tokens_stand,
+)
 from extraction_assets.settings import ExtractionSettings, SaeSettings
 from extraction_assets.stores.chunk_store import ChunkAsset, ChunkState, ChunkStore, CurrentCorpus
 from extraction_assets.stores.fingerprints import bytes_fingerprint, files_fingerprint, fingerprint
-
-TOKENIZER_FILES = (
-    "added_tokens.json",
-    "merges.txt",
-    "sentencepiece.bpe.model",
-    "special_tokens_map.json",
-    "spiece.model",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
-    "vocab.txt",
-)
 
 
 class CorpusNotReady(CorpusError):
     """The corpus was never materialized, or was made from other settings."""
 
 
-def tokenizer_fingerprint(settings: ExtractionSettings) -> str:
-    """Hash of the tokenizer's files, and of the model's own code where that is trusted; ``none`` where there is no
-    tokenizer and none is needed."""
-    folder, files = _tokenizer_files(settings)
-    if not files:
-        return "none"
-    trusted = settings.language_model.trust_remote_code
-    return files_fingerprint([*files, *(sorted(folder.glob("*.py")) if trusted else [])])
-
-
-def load_tokenizer(settings: ExtractionSettings) -> Any | None:
-    """The language model's tokenizer; None where there is none and none is needed: the corpus is tokens already."""
-    folder, files = _tokenizer_files(settings)
-    if not files:
-        return None
-    return language_model.load_tokenizer(str(folder), trust_remote_code=settings.language_model.trust_remote_code)
-
-
-def _tokenizer_files(settings: ExtractionSettings) -> tuple[Path, list[Path]]:
-    """The model's folder and the tokenizer's files in it. FileNotFoundError where there are none and the corpus is
-    text."""
-    model = settings.language_model
-    folder = resolve_checkpoint(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code)
-    files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
-    if not files and settings.corpus.token_column is None:
-        raise FileNotFoundError(f"{folder} holds no tokenizer (none of {', '.join(TOKENIZER_FILES)})")
-    return folder, files
-
-
 def corpus_recipe(settings: ExtractionSettings) -> str:
     """Fingerprint of the settings that decide what the corpus holds, its source text aside."""
+    return _recipe(settings, tokenizer_fingerprint(settings))
+
+
+def has_recipe(current: CurrentCorpus, settings: ExtractionSettings) -> bool:
+    """Whether a corpus is what the settings ask for, its source text aside: it was made from them, or by an earlier
+    version of this package whose tokens, masks and numbers would be the same now (``tokens_stand``)."""
+    recipe = corpus_recipe(settings)
+    if current.recipe == recipe:
+        return True
+    if current.recipe != _recipe(settings, tokenizer_fingerprint_of_rules_1(settings)):
+        return False
+    key = (current.recipe, recipe, current.corpus.manifest.fingerprint)
+    if key not in _standing:
+        _standing[key] = tokens_stand(settings, current.corpus.arrays)
+    return _standing[key]
+
+
+_standing: dict[tuple[str, str, str], bool] = {}
+"""What was found of corpora of earlier versions, so that tokenizers are compared once in a process."""
+
+
+def _recipe(settings: ExtractionSettings, tokenizer: str) -> str:
+    """``tokenizer`` is the fingerprint of the tokenizer, the choice of its reading included."""
     corpus = settings.corpus
+    choices = {name: value for name, value in corpus.token_choices().items() if name != "tokenizer"}
     return fingerprint(
         "corpus",
-        tokenizer=tokenizer_fingerprint(settings),
+        tokenizer=tokenizer,
         source=corpus.source,
         max_length=corpus.max_length,
         prepend_bos=corpus.prepend_bos,
         start_sample=settings.start_sample,
         evaluation_samples=settings.evaluation_samples,
-        **corpus.token_choices(),
+        **choices,
     )
 
 
@@ -210,9 +197,23 @@ class ExtractionPlan:
         current = self.store.current_corpus(name)
         if current is None:
             raise CorpusNotReady(f"the corpus of {name} is not there yet: materialize {name}/corpus first")
-        if current.recipe != corpus_recipe(self.settings):
+        if not has_recipe(current, self.settings):
             raise CorpusNotReady(
-                f"the corpus of {name} was made from other settings (corpus, tokenizer, start_sample or "
-                f"evaluation_samples have changed): materialize {name}/corpus again"
+                f"the corpus of {name} was made from other settings or by other rules (corpus, tokenizer, "
+                "start_sample or evaluation_samples have changed, or how this version reads its tokenizer): "
+                f"materialize {name}/corpus again"
             )
         return current
+
+
+__all__ = [
+    "CorpusNotReady",
+    "ExtractionPlan",
+    "corpus_recipe",
+    "has_recipe",
+    "load_tokenizer",
+    "resolve_settings",
+    "sae_fingerprint",
+    "tokenizer_findings",
+    "tokenizer_fingerprint",
+]

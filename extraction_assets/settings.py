@@ -1,5 +1,6 @@
 """What an extraction is made of, validated. The docstrings under the fields are what the UI and the README show."""
 
+import glob
 import math
 import re
 from pathlib import Path
@@ -11,12 +12,27 @@ STANDARD_LIBRARY = "standard-library"
 
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_FILE_SUFFIX = re.compile(r"\.(txt|md|py|json|jsonl|ndjson|parquet|arrow|csv|gz|bz2|zst)$")
+_FILE_SUFFIX = re.compile(
+    r"\.(txt|md|py|html|xml|jsonl?|ndjson|jsonlines|parquet|arrow|feather|csv|tsv|xlsx|pdf|docx|zip|tar|t?gz|bz2|zst|xz)$",
+    re.IGNORECASE,
+)
 _OWNER = re.compile(r"team:\S+|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}")  # as Dagster has it
+
+
+MOST_CHUNKS = 100_000
+"""Partitions that Dagster recommends for an asset at most; definitions hold all their keys."""
+_MOST_SAMPLES = 10**12
+"""Chunk keys have 12 digits."""
+_LONGEST_NAME = 200
+"""Names of files and folders have 255 bytes, and ours are followed by suffixes such as ``_missing_chunks``."""
 
 
 def check_name(name: str, what: str) -> str:
     """``name`` if it can be part of an asset key and of a path; ValueError otherwise."""
+    if len(name) > _LONGEST_NAME:
+        raise ValueError(
+            f"{what} {name[:20]}… has {len(name)} characters, but may have {_LONGEST_NAME}: it is part of file names"
+        )
     if not _NAME.fullmatch(name):
         raise ValueError(
             f"{what} {name!r} may hold letters, digits and underscores only: it becomes part of asset keys"
@@ -24,11 +40,14 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
-def is_hub_id(source: str, folder: Path = Path()) -> bool:
-    """Whether a corpus source that is not there as a path (relative to ``folder``) has the form of a hub id."""
+def is_hub_id(source: str, folder: Path | None = None) -> bool:
+    """Whether a corpus source has the form of a hub id, and is not there as a path relative to ``folder``.
+
+    Without a folder the form alone tells: what lies in the working directory never does.
+    """
     if not _HUB_ID.fullmatch(source) or _FILE_SUFFIX.search(source):
         return False
-    return not (folder / source).exists()
+    return folder is None or not (folder / source).exists()
 
 
 class Settings(BaseModel):
@@ -43,6 +62,18 @@ def _at_least(least: int, *fields: str) -> Any:
     def check(_cls: type, value: float | None, info: ValidationInfo) -> float | None:
         if value is not None and not (math.isfinite(value) and value >= least):
             raise ValueError(f"{info.field_name} must be at least {least}, got {value}")
+        return value
+
+    return field_validator(*fields)(classmethod(check))
+
+
+def _at_most(most: int, *fields: str) -> Any:
+    """A validator of an upper bound, above which nothing can be meant."""
+
+    def check(_cls: type, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and value > most:
+            shown = value if value < 10**20 else f"a number of {len(str(value))} digits"
+            raise ValueError(f"{info.field_name} must be at most {most}, got {shown}")
         return value
 
     return field_validator(*fields)(classmethod(check))
@@ -69,7 +100,11 @@ class CorpusSettings(Settings):
     """`standard-library` (the running Python's own sources); a file, a folder or a glob (relative to the YAML file) of
     text files (one file is one document), of JSONL files (one document a line; `.jsonl`, `.ndjson`, also with `.gz`,
     `.bz2` or `.zst`) or of Parquet files (one document a row); a folder that `datasets` saved with `save_to_disk`; or
-    the id of a data set on the Hugging Face hub, `owner/name`. The last two need the extra `datasets`."""
+    the id of a data set on the Hugging Face hub, `owner/name`. The last two need the extra `datasets`. Text is UTF-8;
+    one leading BOM is dropped, newlines stay as they are."""
+    read_as: Literal["auto", "text", "jsonl", "parquet"] = "auto"
+    """What the files of `source` are; `auto` goes by the ends of their names, in either case, and refuses data formats
+    that are not read. `text` reads any of them, `.json` and `.csv` too, as one document each, syntax and all."""
     revision: str | None = None
     """Branch, tag or commit of a hub data set. A full commit hash needs no network to tell that nothing has changed."""
     configuration: str | None = None
@@ -84,13 +119,18 @@ class CorpusSettings(Settings):
     """Column that holds a document's id; by default documents are numbered."""
     token_column: str | None = None
     """Column that holds token ids, such as `input_ids`, where documents are tokenized already; then no text is read,
-    `prepend_bos` is false unless it is set, and a model without a tokenizer will do."""
+    a BOS among them stays and none is added unless `prepend_bos` is set, and a model without a tokenizer will do."""
     attention_mask_column: str | None = None
     """Column that is 1 where `token_column` holds a token and 0 at its padding, on either side; by default all of a
     row is tokens, whatever their ids."""
     shuffle_seed: int | None = None
     """Shuffle the documents with this seed; by default they keep their order. The order stays the same for the same
     documents, but for a hub data set with `streaming`, which `datasets` shuffles in a buffer of 10,000 documents."""
+    tokenizer: Literal["file", "transformers"] = "file"
+    """`file`: tokens are those of the model's `tokenizer.json` as it stands; `transformers`: those of the class that
+    transformers has for the model's type, which may rebuild the tokenizer with digits, prefixes or case of its own.
+    `check` says what the other would change. Without a `tokenizer.json`, `file` too takes that class, and refuses one
+    that reads plain text otherwise than the SentencePiece model beside it."""
     packing: Literal["documents", "concatenated"] = "documents"
     """`documents`: a sample never spans two documents; a longer one is cut into several samples, tails kept.
     `concatenated`: documents are joined, and every sample but the last is full."""
@@ -100,7 +140,8 @@ class CorpusSettings(Settings):
     max_length: int = 128
     """Positions of a sample, the BOS token included."""
     prepend_bos: bool | None = None
-    """Begin every sample with the tokenizer's BOS token; by default wherever it has one."""
+    """Begin every sample with the tokenizer's BOS token; by default wherever it has one. A BOS at the start of a
+    document is left out first, so that there are never two. With `token_column` and no `prepend_bos`, tokens stay."""
     drop_duplicates: bool = False
     """Drop samples whose tokens an earlier sample has; sample indices count those that are kept."""
     count_special_tokens: bool = False
@@ -115,8 +156,16 @@ class CorpusSettings(Settings):
     tables are made from activations and not from stored features."""
 
     _sample_has_a_position = _at_least(1, "max_length")
+    _sample_fits_in_memory = _at_most(2**24, "max_length")
     _no_negative_count = _at_least(0, "exclude_first_positions", "shuffle_seed")
     _a_multiple_of_the_median = _at_least(1, "exclude_outlier_norms")
+
+    @field_validator("source")
+    @classmethod
+    def _source_is_named(cls, source: str) -> str:
+        if not source.strip() or "\0" in source:
+            raise ValueError(f"source {source!r} names no file, folder, glob or data set")
+        return source
 
     @model_validator(mode="after")
     def _some_position_counts(self) -> Self:
@@ -127,7 +176,8 @@ class CorpusSettings(Settings):
         outside = [position for position in self.exclude_positions if not 0 <= position < self.max_length]
         if outside:
             raise ValueError(f"exclude_positions holds {outside[0]}, but positions are 0 to {self.max_length - 1}")
-        if {*range(self.exclude_first_positions), *self.exclude_positions} >= set(range(self.max_length)):
+        later = {position for position in self.exclude_positions if position >= self.exclude_first_positions}
+        if self.exclude_first_positions + len(later) >= self.max_length:
             raise ValueError(f"exclude_positions leaves none of max_length {self.max_length}")
         return self
 
@@ -145,8 +195,9 @@ class CorpusSettings(Settings):
         """Settings other than their default that decide the tokens of the corpus, beside ``source``, ``max_length`` and
         ``prepend_bos``. A setting at its default makes no earlier corpus stale."""
         fields = {
-            *("revision", "configuration", "split", "text_column", "id_column", "token_column"),
+            *("read_as", "revision", "configuration", "split", "text_column", "id_column", "token_column"),
             *("attention_mask_column", "shuffle_seed", "packing", "sequence_separator_token", "drop_duplicates"),
+            "tokenizer",
         }
         if self.shuffle_seed is not None:
             fields.add("streaming")  # only then does it change the order
@@ -284,6 +335,22 @@ class ExtractionSettings(Settings):
         1, "evaluation_samples", "chunk_size", "top_k_examples", "top_positions", "partitions_per_run"
     )
     _no_negative_bound = _at_least(0, "start_sample", "min_activation")
+    _keys_have_12_digits = _at_most(
+        _MOST_SAMPLES, "evaluation_samples", "start_sample", "chunk_size", "partitions_per_run"
+    )
+    _examples_can_be_ordered = _at_most(10**6, "top_k_examples", "top_positions")
+
+    @model_validator(mode="after")
+    def _chunks_can_be_partitions(self) -> Self:
+        if self.start_sample + self.evaluation_samples > _MOST_SAMPLES:
+            raise ValueError(f"start_sample + evaluation_samples must be at most {_MOST_SAMPLES}")
+        chunks = -(-self.evaluation_samples // self.chunk_size)
+        if chunks > MOST_CHUNKS:
+            raise ValueError(
+                f"evaluation_samples {self.evaluation_samples} in chunks of {self.chunk_size} make {chunks} "
+                f"partitions, but Dagster is made for {MOST_CHUNKS} of an asset: raise chunk_size"
+            )
+        return self
 
     @field_validator("name")
     @classmethod
@@ -332,7 +399,7 @@ class ExtractionSettings(Settings):
         model = self.language_model
         source = self.corpus.source
         if source != STANDARD_LIBRARY and not is_hub_id(source, folder):
-            source = str((folder / Path(source).expanduser()).absolute())
+            source = _locate_source(source, folder)
         return self.model_copy(
             update={
                 "saes": saes,
@@ -340,6 +407,27 @@ class ExtractionSettings(Settings):
                 "corpus": self.corpus.model_copy(update={"source": source}),
             }
         )
+
+    def require_full_paths(self) -> None:
+        """ValueError where a path would be another one in every working directory."""
+        source, checkpoints = self.corpus.source, {"language_model.path": self.language_model.path}
+        checkpoints |= {f"saes.{name}.path": sae.path for name, sae in self.saes.items()}
+        relative = {field: path for field, path in checkpoints.items() if path.startswith(".")}
+        if source != STANDARD_LIBRARY and not is_hub_id(source) and not Path(source).expanduser().is_absolute():
+            relative["corpus.source"] = source
+        for field, path in relative.items():
+            raise ValueError(
+                f"{field} is {path!r}, which is another one in every working directory: give its full path, or the "
+                "folder that paths count from: build_definitions(settings, Path(__file__).parent)"
+            )
+
+
+def _locate_source(source: str, folder: Path) -> str:
+    """A corpus source relative to ``folder`` made absolute; ``folder`` itself is no pattern where ``source`` is one."""
+    path = Path(source).expanduser()
+    if path.is_absolute() or (folder / path).exists() or not glob.has_magic(source):
+        return str((folder / path).absolute())
+    return str(Path(glob.escape(str(folder.absolute()))) / path)
 
 
 def _locate(path: str, folder: Path) -> str:

@@ -15,7 +15,7 @@ from extraction_assets.resources import ChunkStoreResource, GpuResource, Results
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore
 
-_SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 class Project:
@@ -88,7 +88,7 @@ class Project:
             asset_selection=keys,
             tags=tags,
             instance=self.instance,
-            run_config={**_SILENT, **(config or {})},
+            run_config={**SILENT, **(config or {})},
         )
 
     def checks_alone(
@@ -96,7 +96,7 @@ class Project:
     ) -> dg.ExecuteInProcessResult:
         """As the button "Execute all" of the Checks tab does: checks without their assets, without a partition."""
         job = self._job.get_subset(asset_selection=set(), asset_check_selection=set(checks))
-        return job.execute_in_process(instance=self.instance, tags=tags, run_config=_SILENT, raise_on_error=True)
+        return job.execute_in_process(instance=self.instance, tags=tags, run_config=SILENT, raise_on_error=True)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         engine = open_database(self.url)

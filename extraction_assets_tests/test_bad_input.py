@@ -142,22 +142,6 @@ def test_a_damaged_table_stops_the_merge_and_earlier_rows_stay(
     assert project.rows("SELECT * FROM feature_activations") == before
 
 
-@pytest.mark.parametrize("damage", [_cut, _flip])
-@pytest.mark.parametrize("asset", ["model_activations", "relu/sae_features"])
-def test_a_damaged_upstream_file_is_named_and_nothing_is_built_on_it(
-    tiny_folder: Path, home: Path, damage: Callable[[bytes], bytes], asset: str
-) -> None:
-    project = Project(make_settings(tiny_folder), home)
-    project.corpus()
-    project.chunks(assets=[dg.AssetKey(["tiny", *asset.split("/")])])
-    victim = sorted((home / "tiny" / asset).glob("*.safetensors"))[0]
-    victim.write_bytes(damage(victim.read_bytes()))
-    with pytest.raises(dg.Failure, match="is damaged") as caught:
-        project.chunks(assets=[dg.AssetKey(["tiny", "relu", "top_k_table"])])
-    assert victim.name in str(caught.value.description)
-    assert not list(home.glob("tiny/relu/top_k_table/*"))
-
-
 def test_a_damaged_corpus_file_is_named(tiny_folder: Path, home: Path) -> None:
     project = Project(make_settings(tiny_folder), home)
     project.corpus()

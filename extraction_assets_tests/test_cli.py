@@ -171,6 +171,27 @@ def test_show_prints_examples_in_context(module: str) -> None:
     assert "feature 3" in result.output
 
 
+def test_names_of_files_and_folders_are_shown_and_not_obeyed(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile = "a\x1b]0;title\x07\r\nError: forged\u202e"
+    settings = make_settings(tmp_path / hostile)
+    for path in (tmp_path / hostile / "texts").iterdir():
+        path.rename(path.with_name(f"{hostile}{path.name}"))
+    module = declare(monkeypatch, settings)
+    outputs = [
+        CliRunner().invoke(cli.main, ["--module", module, *command], color=True).output
+        for command in (["run", "tiny"], ["show", "tiny", "--sae", "topk"], ["list"], ["check", "tiny"])
+    ]
+    (tmp_path / hostile / "relu" / "cfg.json").write_text("[]")
+    outputs.append(_invoke(module, "check", "tiny").output)
+    for output in outputs:
+        assert r"a\x1b]0;title\x07␍⏎Error: forged\u202e" in output
+        assert "\x1b]" not in output
+        assert "\u202e" not in output
+        assert not [line for line in output.splitlines() if line.startswith("Error: forged")]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

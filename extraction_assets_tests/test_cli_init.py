@@ -234,7 +234,8 @@ def test_a_check_that_the_disk_is_too_small(tiny_folder: Path, tmp_path: Path, m
     saes = {"own": {"path": str(make_faithful_sae(tmp_path / "faithful")), "hook": "layers.1"}}
     result = invoke(declare(monkeypatch, make_settings(tiny_folder, saes=saes)), "check", "tiny")
     assert result.exit_code == 0, result.output
-    more = make_settings(tiny_folder, saes=saes, evaluation_samples=700)
+    corpus = {"source": "standard-library", "max_length": 16}
+    more = make_settings(tiny_folder, saes=saes, evaluation_samples=700, corpus=corpus)
     output = _check(monkeypatch, more)
     assert "where 500.0 kB are free: own/top_k_table" in output
     assert "disk   own/results" in output, "what was found before is shown"

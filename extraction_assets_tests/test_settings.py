@@ -1,10 +1,17 @@
 """What a corpus source means, seen from the folder of the YAML file."""
 
+import contextlib
+import re
 from pathlib import Path
 
+import dagster as dg
 import pytest
+from pydantic import ValidationError
 
-from extraction_assets.settings import STANDARD_LIBRARY, is_hub_id
+from extraction_assets.assets.keys import SETTINGS_METADATA
+from extraction_assets.component import build_definitions
+from extraction_assets.engine.corpora.sources import find_source
+from extraction_assets.settings import STANDARD_LIBRARY, ExtractionSettings, is_hub_id
 from extraction_assets_tests.tiny import make_settings
 
 
@@ -28,3 +35,102 @@ def test_a_folder_that_is_there_is_no_hub_id(tiny_folder: Path, tmp_path: Path) 
     assert located(tiny_folder, tmp_path, "data/texts") == str(tmp_path / "data" / "texts")
     assert not is_hub_id("data/texts", tmp_path)
     assert is_hub_id("data/texts", tmp_path / "data")
+
+
+def test_a_pattern_in_a_folder_with_wildcards_in_its_name_means_the_files_there(tmp_path: Path) -> None:
+    folder = tmp_path / "project [v1]"
+    folder.mkdir()
+    (folder / "a.txt").write_text("text")
+    settings = make_settings(tmp_path / "tiny", corpus={"source": "./*.txt"})
+    assert list(find_source(settings.with_paths_from(folder).corpus).documents()) == [("a.txt", "text")]
+
+
+# Paths that a module of definitions gives without a YAML file
+
+
+@pytest.mark.parametrize("source", ["texts", "./texts", "../texts", "texts/*.txt", "a/b/c"])
+def test_a_relative_corpus_is_refused_where_nothing_says_what_it_counts_from(tiny_folder: Path, source: str) -> None:
+    settings = make_settings(tiny_folder, corpus={"source": source})
+    with pytest.raises(
+        ValueError, match=r"corpus\.source is .*, which is another one in every working directory: give"
+    ):
+        build_definitions(settings)
+
+
+def test_a_relative_checkpoint_is_refused_too(tiny_folder: Path) -> None:
+    for change in ({"language_model": {"path": "./model"}}, {"saes": {"a": {"path": "../sae", "hook": "layers.0"}}}):
+        with pytest.raises(ValueError, match=r"\.path is '\.\.?/.*', which is another one in every working directory"):
+            build_definitions(make_settings(tiny_folder, **change))
+
+
+def test_a_folder_says_what_paths_count_from(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = make_settings(tiny_folder, corpus={"source": "texts"})
+    corpus, *_ = build_definitions(settings, tiny_folder).assets or []
+    assert isinstance(corpus, dg.AssetsDefinition)
+    (spec,) = corpus.specs
+    declared = ExtractionSettings.model_validate(spec.metadata[SETTINGS_METADATA].value)
+    assert declared.corpus.source == str(tiny_folder / "texts")
+
+
+def test_a_path_in_the_users_home_is_a_full_one(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.txt").write_text("text")
+    settings = make_settings(tiny_folder, corpus={"source": "~/*.txt"})
+    build_definitions(settings)
+    assert list(find_source(settings.corpus).documents()) == [("a.txt", "text")]
+
+
+# Bounds
+
+HUGE = 10**30
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("evaluation_samples", HUGE, "evaluation_samples must be at most 1000000000000, got a number of 31 digits"),
+        ("evaluation_samples", 10**12, "in chunks of 8 make 125000000000 partitions, but Dagster is made for 100000"),
+        ("evaluation_samples", 800_001, "make 100001 partitions"),
+        ("start_sample", HUGE, "start_sample must be at most"),
+        ("start_sample", 10**12, "start_sample + evaluation_samples must be at most"),
+        ("chunk_size", HUGE, "chunk_size must be at most"),
+        ("top_k_examples", HUGE, "top_k_examples must be at most 1000000, got a number of 31 digits"),
+        ("top_positions", 10**7, "top_positions must be at most 1000000, got 10000000"),
+        ("partitions_per_run", HUGE, "partitions_per_run must be at most"),
+        ("name", "n" * 201, "extraction name nnnnnnnnnnnnnnnnnnnn… has 201 characters, but may have 200"),
+        ("corpus", {"source": "/x", "max_length": HUGE}, "max_length must be at most 16777216"),
+        ("corpus", {"source": " "}, "source ' ' names no file, folder, glob or data set"),
+        ("corpus", {"source": "/a\0b"}, "names no file, folder, glob or data set"),
+    ],
+    ids=str,
+)
+def test_a_value_that_cannot_be_meant_is_refused(tiny_folder: Path, field: str, value: object, message: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(message)):
+        make_settings(tiny_folder, **{field: value})
+
+
+def test_the_greatest_number_of_chunks_is_allowed(tiny_folder: Path) -> None:
+    assert len(make_settings(tiny_folder, evaluation_samples=800_000).chunk_keys) == 100_000
+    with pytest.raises(ValidationError, match=r"SAE name .* has 300 characters"):
+        make_settings(tiny_folder, saes={"s" * 300: {"path": "/x", "hook": "layers.0"}})
+
+
+@pytest.mark.parametrize(
+    ("corpus", "left"),
+    [
+        ({"exclude_first_positions": 3, "exclude_positions": [0, 3]}, False),
+        ({"exclude_first_positions": 2, "exclude_positions": [0, 3, 3]}, True),
+        ({"exclude_positions": [0, 1, 2]}, True),
+        ({"exclude_positions": [0, 1, 2, 3]}, False),
+    ],
+    ids=str,
+)
+def test_some_position_has_to_count(tiny_folder: Path, corpus: dict[str, object], left: bool) -> None:
+    refused = contextlib.nullcontext() if left else pytest.raises(ValidationError, match="leaves none of max_length 4")
+    with refused:
+        make_settings(tiny_folder, corpus={"source": "/x", "max_length": 4, **corpus})

@@ -3,11 +3,11 @@
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
-from extraction_assets.assets.corpus import packing_of
+from extraction_assets.assets.corpus import noting_texts, packing_of
 from extraction_assets.assets.disk_estimate import (
     Estimate,
     Sizes,
@@ -17,9 +17,11 @@ from extraction_assets.assets.disk_estimate import (
     same_disk,
     samples_to_come,
 )
+from extraction_assets.assets.document_share import DocumentShare
 from extraction_assets.assets.early_checks import Batch, batch_size, examine_saes, first_or_special, model_outputs
 from extraction_assets.assets.faults import FOR_A_PERSON
 from extraction_assets.assets.run_start import first_batch
+from extraction_assets.assets.sample_count import examine_samples
 from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.engine.corpus import tokenize_corpus
 from extraction_assets.engine.findings import Finding, refuse
@@ -29,7 +31,7 @@ from extraction_assets.engine.sae import SAE
 from extraction_assets.engine.sae_checkpoint import check_recorded
 from extraction_assets.engine.sae_formats import SAEWeights
 from extraction_assets.engine.sanity import SaeSanity
-from extraction_assets.plan import ExtractionPlan, load_tokenizer, resolve_settings
+from extraction_assets.plan import ExtractionPlan, load_tokenizer, resolve_settings, tokenizer_findings
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets.stores.corpus_files import samples_of
@@ -51,6 +53,8 @@ class Examination:
     def __init__(self) -> None:
         self.model = ""
         """Class of the model, and the dtype in which it ran."""
+        self.corpus: DocumentShare | None = None
+        """How many samples there are, as far as that was counted, and how many documents they come from."""
         self.samples = ""
         """What the batch is."""
         self.widths: dict[str, int] = {}
@@ -97,6 +101,9 @@ def _examine(
     found.saes, found.widths, found.findings = combination.weights, combination.widths, combination.findings
     found.findings += [Finding("warning", difference) for difference in check_recorded(settings, settings.saes)]
     yield
+    found.corpus, more = examine_samples(settings, machine.store, logger)
+    found.findings += more
+    yield
     batch, found.samples = _batch(found, settings, machine.store, model_path)
     yield
     model = load_language_model(
@@ -132,14 +139,27 @@ def _batch(found: Examination, settings: ExtractionSettings, store: ChunkStore, 
         plan = ExtractionPlan(settings, store)
     except ValueError:  # the corpus is not there, or was made from other settings, or is damaged
         count = min(batch_size(settings.corpus.max_length), settings.evaluation_samples)
-        return _tokenized(settings, tokenizer, rows, count), "of the source, tokenized for this"
-    return first_batch(plan, settings.chunk_keys[0]), "of the corpus"
+        texts: list[str] = []
+        batch = _tokenized(settings, tokenizer, rows, count, texts)
+        found.findings += tokenizer_findings(settings, tokenizer, texts)
+        return batch, "of the source, tokenized for this"
+    batch = first_batch(plan, settings.chunk_keys[0])
+    found.findings += tokenizer_findings(settings, tokenizer, _decoded(batch, tokenizer))
+    return batch, "of the corpus"
 
 
-def _tokenized(settings: ExtractionSettings, tokenizer: object, vocabulary: int | None, count: int) -> Batch:
-    """The first samples of the source, whatever ``start_sample`` is."""
+def _decoded(batch: Batch, tokenizer: Any | None) -> Iterator[str]:
+    """The text of a batch's samples, as far as the tokenizer gives it back."""
+    for ids, mask in zip(batch.samples.token_ids, batch.samples.attention_mask, strict=True):
+        yield "" if tokenizer is None else tokenizer.decode(ids[mask].tolist(), skip_special_tokens=True)
+
+
+def _tokenized(
+    settings: ExtractionSettings, tokenizer: object, vocabulary: int | None, count: int, texts: list[str]
+) -> Batch:
+    """The first samples of the source, whatever ``start_sample`` is; notes the ``texts`` that were read."""
     corpus = settings.corpus
-    documents, packing = find_source(corpus).documents(), packing_of(corpus)
+    documents, packing = noting_texts(find_source(corpus).documents(), texts), packing_of(corpus)
     arrays = tokenize_corpus(documents, tokenizer, packing, count, vocabulary_size=vocabulary)
     samples = samples_of(
         arrays,

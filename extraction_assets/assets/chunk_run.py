@@ -12,10 +12,12 @@ import dagster as dg
 import torch
 
 from extraction_assets.assets.chunk_writer import Computed, Finished, Target, Used, Written, chunk_targets, finish_chunk
+from extraction_assets.assets.damage import is_sound, usable_activations, usable_features
 from extraction_assets.assets.early_checks import tell
 from extraction_assets.assets.lineage import Lineage
 from extraction_assets.assets.progress import Progress, progress
-from extraction_assets.assets.recorded_checks import chunk_evaluation
+from extraction_assets.assets.recorded_checks import replayed
+from extraction_assets.assets.recorded_numbers import metadata_again
 from extraction_assets.assets.run_start import examine_start
 from extraction_assets.engine.batching import AdaptiveBatch
 from extraction_assets.engine.forward import ForwardOutOfMemoryError, HookReader, forward_pass, stored_activations
@@ -30,12 +32,7 @@ from extraction_assets.engine.shapes import Samples
 from extraction_assets.plan import ExtractionPlan
 from extraction_assets.resources import GpuResource
 from extraction_assets.resources.utilization import UtilizationSampler
-from extraction_assets.stores.chunk_files import (
-    Record,
-    read_activations,
-    read_features,
-    read_record,
-)
+from extraction_assets.stores.chunk_record import Record, checks_of, read_record
 
 Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
 
@@ -97,10 +94,10 @@ class ChunkRun:
         self, keys: Sequence[str], update: Progress, *, reuse: bool
     ) -> Generator[Event, None, dict[str, list[Target]]]:
         """What of each chunk is to be computed. With ``reuse``, all that is there is recorded first: then what is left
-        of the run is work alone, and so is the time left."""
+        of the run is work alone, and so is the time left. What is damaged is not there."""
         lacking = {}
         for key in keys:
-            done = [t for t in self._targets if reuse and self.plan.chunk_state(t.asset, key, t.sae) == "done"]
+            done = [t for t in self._targets if reuse and is_sound(self.plan, t.asset, key, t.sae, self.logger)]
             yield from self._recorded_again(key, done)
             lacking[key] = [target for target in self._targets if target not in done]
             if not lacking[key]:
@@ -262,11 +259,9 @@ class ChunkRun:
                 continue
             stored = None
             selectable = own == {"top_k_table"} and self.plan.settings.corpus.exclude_outlier_norms is None
-            if selectable and self.plan.chunk_state("sae_features", key, name) == "done":
-                path = self.plan.chunk_path("sae_features", key, name)
-                features, record = read_features(path, self.plan.features_fingerprint(key, name))
-                if record["all_finite"]:
-                    stored, records[name] = features, record
+            found = usable_features(self.plan, key, name, sae.latent_dim, self.logger) if selectable else None
+            if found is not None:
+                stored, records[name] = found
             chosen = self.plan.settings.saes[name]
             tasks.append(SaeTask(name, chosen.input_hook, sae, stored, chosen.hook_out))
         return tasks, records
@@ -274,11 +269,10 @@ class ChunkRun:
     def _reader(self, key: str, samples: Samples, settings: PassSettings) -> tuple[HookReader, str, Record | None]:
         """Hook outputs from the store if they are there and not asked for anew, else from the model; their dtype, and
         the record of the file that they were read from."""
-        if not settings.keep_activations and self.plan.chunk_state("model_activations", key) == "done":
-            path = self.plan.chunk_path("model_activations", key)
-            stored, record = read_activations(path, self.plan.activations_fingerprint(key))
-            own = {hook: stored[hook] for hook in self._hooks}
-            return stored_activations(own, self.device), str(next(iter(own.values())).dtype), record
+        usable = None if settings.keep_activations else usable_activations(self.plan, key, self._hooks, self.logger)
+        if usable is not None:
+            stored, record = usable
+            return stored_activations(stored, self.device), str(next(iter(stored.values())).dtype), record
         refuse_unknown_tokens(samples, self.model)
         if self.gpu.compile_model and not self.model.compiled:  # only now, since the early checks read more hooks
             self.logger.info("the first forward pass compiles the model's blocks")
@@ -291,18 +285,14 @@ class ChunkRun:
         return dg.AssetMaterialization(target.key, partition=key, metadata=written.metadata, tags=tags)
 
     def _recorded_again(self, key: str, targets: list[Target]) -> Iterator[Event]:
-        """Events of a chunk that an earlier attempt of this run made durable."""
+        """Events of a chunk that an earlier run or attempt made durable, with the numbers of that time."""
         for target in targets:
-            path = self.plan.chunk_path(target.asset, key, target.sae)
-            metadata = {
-                "path": dg.MetadataValue.path(str(path)),
-                "fingerprint": self.plan.chunk_fingerprint(target.asset, key, target.sae),
-                "recorded_again": True,
-            }
+            metadata = metadata_again(self.plan, target, key, self._lineage.instance)
             yield self._materialization(key, Written(target, metadata))
             if target.asset == "top_k_table":
-                for name, passed in read_record(path)["checks"].items():
-                    yield self._lineage.targeted(chunk_evaluation(target.key, name, key, passed))
+                record = read_record(self.plan.chunk_path(target.asset, key, target.sae))
+                for name in checks_of(record):
+                    yield self._lineage.targeted(replayed(dg.AssetCheckKey(target.key, name), key, record))
 
 
 class _Pending(NamedTuple):

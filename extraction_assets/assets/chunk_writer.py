@@ -262,10 +262,14 @@ class _Outcome:
         if sae is not None:
             statistics = self._result.saes[sae].statistics
             metadata["variance_explained"] = self._saes[sae].variance_explained
-            metadata["mean_l0"] = _mean_l0(statistics)
-            metadata["features_firing"] = int((statistics.sample_count > 0).sum())
+            metadata |= statistics_metadata(statistics)
             metadata["examples"] = len(self._result.saes[sae].table.neuron_index)
         return metadata
+
+
+def statistics_metadata(statistics: FeatureStatistics) -> dict[str, Any]:
+    """What the statistics of a chunk put into its metadata."""
+    return {"mean_l0": _mean_l0(statistics), "features_firing": int((statistics.sample_count > 0).sum())}
 
 
 def _mean_l0(statistics: FeatureStatistics) -> float:

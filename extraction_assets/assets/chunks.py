@@ -38,7 +38,7 @@ def build_chunk_assets(settings: ExtractionSettings) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, gpu: GpuResource, chunk_store: ChunkStoreResource
     ) -> Iterator[ChunkEvent]:
         """Runs chunks through the model and the SAEs, and records each as soon as its files are durable."""
-        with told(context.retry_number):
+        with told(context.retry_number, context.log):
             _refuse_merge_in_one_run(context, settings)
             note_host(context.instance, context.run.run_id)
             store = chunk_store.open()

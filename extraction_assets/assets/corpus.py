@@ -2,25 +2,34 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import dagster as dg
 
 from extraction_assets.assets.corpus_check import compare_sources, source_check
+from extraction_assets.assets.document_share import DocumentShare, first_documents, stored_share
 from extraction_assets.assets.early_checks import tell
 from extraction_assets.assets.faults import told
 from extraction_assets.assets.keys import SETTINGS_METADATA, corpus_key
 from extraction_assets.assets.lineage import CodeVersions
 from extraction_assets.assets.progress import progress
 from extraction_assets.assets.source_identity import file_times, source_identity
-from extraction_assets.engine.corpora.documents import CorpusError, Source
+from extraction_assets.engine.corpora.documents import CorpusError, Document, Source
 from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.engine.corpus import Packing, tokenize_corpus
 from extraction_assets.engine.language_model import resolve_checkpoint, vocabulary_size
+from extraction_assets.engine.models.tokenizer_comparison import CHARACTERS, TEXTS
 from extraction_assets.engine.preflight import check_combination, examine_vocabulary
-from extraction_assets.plan import corpus_recipe, load_tokenizer, resolve_settings, tokenizer_fingerprint
+from extraction_assets.plan import (
+    corpus_recipe,
+    has_recipe,
+    load_tokenizer,
+    resolve_settings,
+    tokenizer_findings,
+    tokenizer_fingerprint,
+)
 from extraction_assets.recovery import note_host
 from extraction_assets.resources import ChunkStoreResource, GpuResource
 from extraction_assets.settings import STANDARD_LIBRARY, CorpusSettings, ExtractionSettings, is_hub_id
@@ -35,6 +44,9 @@ class Materialized(NamedTuple):
     current: CurrentCorpus
     source: SourceIdentity
     reused: bool
+    share: DocumentShare
+    tokenizer_differences: tuple[str, ...] = ()
+    """What another reading of the tokenizer's files would change; unknown where the corpus is reused."""
 
 
 def build_corpus(settings: ExtractionSettings) -> dg.AssetsDefinition:
@@ -61,7 +73,7 @@ def build_corpus(settings: ExtractionSettings) -> dg.AssetsDefinition:
         """Reads and tokenizes the source, or only compares it with what was tokenized."""
         store, current = chunk_store.open(), None
         note_host(context.instance, context.run.run_id)
-        with told(context.retry_number):
+        with told(context.retry_number, context.log):
             if context.selected_asset_keys:
                 check_settings(settings)
                 made = materialize_corpus(settings, store, gpu.num_workers, context.log)
@@ -78,15 +90,18 @@ def build_corpus(settings: ExtractionSettings) -> dg.AssetsDefinition:
 
 def _result(settings: ExtractionSettings, made: Materialized) -> dg.MaterializeResult:
     current, arrays = made.current, made.current.corpus.arrays
+    differences = {"tokenizer_differences": dg.MetadataValue.md("\n\n".join(made.tokenizer_differences))}
     return dg.MaterializeResult(
         asset_key=corpus_key(settings),
         metadata={
             "samples": len(current.corpus),
             "tokens": int(arrays.attention_mask.sum()),
-            "documents": len(set(arrays.document_numbers.tolist())),
+            "documents": made.share.counted.documents,
+            **({} if made.share.total is None else {"documents_in_source": made.share.total}),
             "max_length": settings.corpus.max_length,
             "reused": made.reused,
             "path": dg.MetadataValue.path(str(current.corpus.folder)),
+            **(differences if made.tokenizer_differences else {}),
         },
         data_version=dg.DataVersion(current.version),
     )
@@ -106,21 +121,41 @@ def materialize_corpus(
 ) -> Materialized:
     """Tokenizes the source, unless the current corpus was made from the same source and settings."""
     recipe, source = corpus_recipe(settings), find_source(settings.corpus)
-    identity, files = source_identity(source), file_times(source)
+    identity = source_identity(source, reads_text=settings.corpus.token_column is None)
+    files = file_times(source)
     try:
         current = store.current_corpus(settings.name)
     except DamagedFileError as error:
-        logger.warning("tokenizing again: %s", error)
+        logger.warning("the corpus is tokenized again: %s", error)
         current = None
-    if current is not None and (current.recipe, current.source) == (recipe, identity.fingerprint):
-        return Materialized(current, identity, reused=True)
+    unchanged = current is not None and (current.source, current.reading) == (identity.fingerprint, identity.reading)
+    if current is not None and unchanged and has_recipe(current, settings):
+        if current.recipe != recipe:  # an earlier version's, found to hold the same
+            current = current._replace(recipe=recipe)
+            store.write_current_corpus(settings.name, current)
+        store.seal_current_corpus(settings.name, CurrentCorpus(*current[:4], *identity[1:]))
+        return _materialized(settings, current, identity, source, logger)
     with writing(store.corpora):  # a corpus that no pointer names yet is not cleaned away
-        stored = _tokenize(settings, store, source, num_workers, logger)
+        stored, differences = _tokenize(settings, store, source, num_workers, logger)
         if file_times(source) != files:
             raise CorpusError(f"corpus source {settings.corpus.source!r} changed while it was read: try again")
         new = CurrentCorpus(stored, recipe, identity.fingerprint, _version(stored, current), *identity[1:])
         store.write_current_corpus(settings.name, new)
-    return Materialized(new, identity, reused=False)
+    made = _materialized(settings, new, identity, source, logger)
+    return made._replace(reused=False, tokenizer_differences=differences)
+
+
+def _materialized(
+    settings: ExtractionSettings,
+    current: CurrentCorpus,
+    identity: SourceIdentity,
+    source: Source,
+    logger: logging.Logger,
+) -> Materialized:
+    """A current corpus, with what is said of it."""
+    share = stored_share(current.corpus, settings, source)
+    tell(list(first_documents(settings, share)), logger)
+    return Materialized(current, identity, True, share)
 
 
 def _version(stored: StoredCorpus, earlier: CurrentCorpus | None) -> str:
@@ -134,17 +169,20 @@ def _version(stored: StoredCorpus, earlier: CurrentCorpus | None) -> str:
 
 def packing_of(corpus: CorpusSettings) -> Packing:
     """How the tokens of a corpus become samples. Documents that are tokens already stay as they are by default."""
-    prepend_bos = corpus.prepend_bos
-    if prepend_bos is None and corpus.token_column is not None:
-        prepend_bos = False
+    as_they_are = corpus.prepend_bos is None and corpus.token_column is not None
     return Packing(
-        corpus.max_length, corpus.packing, prepend_bos, corpus.sequence_separator_token, corpus.drop_duplicates
+        corpus.max_length,
+        corpus.packing,
+        False if as_they_are else corpus.prepend_bos,
+        corpus.sequence_separator_token,
+        corpus.drop_duplicates,
+        keep_leading_bos=as_they_are,
     )
 
 
 def _tokenize(
     settings: ExtractionSettings, store: ChunkStore, source: Source, num_workers: int, logger: logging.Logger
-) -> StoredCorpus:
+) -> tuple[StoredCorpus, tuple[str, ...]]:
     # Read by the tokenizer's thread pool when it is first used.
     os.environ.setdefault("RAYON_NUM_THREADS", str(num_workers))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -156,9 +194,10 @@ def _tokenize(
         tell(examine_vocabulary(tokenizer, rows, model.path), logger)
         if not tokenizer.is_fast:
             logger.warning("%s is no fast tokenizer: it tokenizes on one core", type(tokenizer).__name__)
+    texts: list[str] = []
     with progress("corpus", settings.evaluation_samples, "samples", logger) as update:
         tokenized = tokenize_corpus(
-            source.documents(),
+            noting_texts(source.documents(), texts),
             tokenizer,
             packing_of(settings.corpus),
             settings.evaluation_samples,
@@ -166,7 +205,9 @@ def _tokenize(
             vocabulary_size=rows,
             on_samples=update,
         )
-    return write_corpus(
+    differences = tokenizer_findings(settings, tokenizer, texts)
+    tell(differences, logger)
+    stored = write_corpus(
         store.corpora,
         tokenized,
         source=_portable(settings.corpus.source),
@@ -174,6 +215,15 @@ def _tokenize(
         packing=settings.corpus.packing,
         start_sample=settings.start_sample,
     )
+    return stored, tuple(finding.message for finding in differences)
+
+
+def noting_texts(documents: Iterable[Document], texts: list[str]) -> Iterator[Document]:
+    """The same documents; adds the texts of the first ones to ``texts``, as many and as much as are compared."""
+    for name, text in documents:
+        if len(texts) < TEXTS and isinstance(text, str):
+            texts.append(text[:CHARACTERS])
+        yield name, text
 
 
 def _portable(source: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import dagster as dg
 import numpy as np
 
+from extraction_assets.assets.damage import put_aside
 from extraction_assets.assets.example_checks import (
     MATCH_TABLES,
     NONE_MISSING,
@@ -40,7 +41,9 @@ from extraction_assets.plan import ExtractionPlan, load_tokenizer
 from extraction_assets.recovery import note_host
 from extraction_assets.resources import ChunkStoreResource, ResultsResource
 from extraction_assets.settings import ExtractionSettings
-from extraction_assets.stores.chunk_files import TableFile, read_record, read_tables
+from extraction_assets.stores.chunk_files import TableFile, check_files, read_tables
+from extraction_assets.stores.chunk_record import Record, checks_of, read_record
+from extraction_assets.stores.sealed import DamagedFileError
 
 
 class MergeRefused(ValueError):
@@ -92,7 +95,7 @@ def build_feature_examples(settings: ExtractionSettings, sae: str) -> dg.AssetsD
         """The strongest examples of every feature over the whole corpus, with statistics, in the results database."""
         note_host(context.instance, context.run.run_id)
         try:
-            with told(context.retry_number):
+            with told(context.retry_number, context.log):
                 plan = ExtractionPlan(settings, chunk_store.open())
                 yield _merge_into_database(plan, sae, results, context.log)
         except MergeRefused as error:
@@ -182,9 +185,17 @@ def _pictures(merged: Merged, top_k: int) -> dict[str, dg.MarkdownMetadataValue]
 def merge_chunks(plan: ExtractionPlan, sae: str, logger: logging.Logger) -> Merged:
     """Merges all chunk tables of an SAE, one after the other, in memory that does not grow with their number.
 
-    Raises MergeRefused that names every chunk that is missing, made from other inputs, or not checked.
+    Raises MergeRefused that names every chunk that is missing, made from other inputs, or not checked; or one that is
+    damaged, which is set aside, so that it is missing from then on and can be made again.
     """
-    _refuse_unfit_chunks(plan, sae)
+    try:
+        _refuse_unfit_chunks(plan, sae)
+        return _merge_files(plan, sae, logger)
+    except DamagedFileError as error:
+        raise MergeRefused(NONE_MISSING, put_aside(error)) from error
+
+
+def _merge_files(plan: ExtractionPlan, sae: str, logger: logging.Logger) -> Merged:
     settings = plan.settings
     keys = settings.chunk_keys
     files = ((plan.chunk_path("top_k_table", key, sae), plan.table_fingerprint(key, sae)) for key in keys)
@@ -215,8 +226,9 @@ def merge_tables(
         heap = heap or DeferredTopKHeap(len(chunk.statistics.sample_count), top_k, min_activation)
         heap.add_batch(heap.contenders(chunk.table))
         statistics = merge_statistics([chunk.statistics] if statistics is None else [statistics, chunk.statistics])
-        if chunk.record["numerics"] not in numerics:
-            numerics.append(chunk.record["numerics"])
+        own = chunk.record.get("numerics", {})
+        if own not in numerics:
+            numerics.append(own)
         expectation.add(chunk.table, chunk.statistics)
         merged_one()
     assert heap is not None, "an extraction has at least one chunk"
@@ -231,6 +243,9 @@ def _of_own_samples(settings: ExtractionSettings, chunks: Iterable[TableFile]) -
         number = chunk.table.sample_index - settings.start_sample
         if bool(((number < rows.start) | (number >= rows.stop)).any()):
             raise MergeRefused(NONE_MISSING, f"the table of chunk {key} holds samples of other chunks")
+        problem = _failed_check(chunk.record)  # again, of a record that was verified
+        if problem:
+            raise MergeRefused(NONE_MISSING, f"chunk {key}: {problem}")
         yield chunk
 
 
@@ -251,7 +266,16 @@ def _problem(plan: ExtractionPlan, sae: str, key: str) -> str | None:
     state = plan.chunk_state("top_k_table", key, sae)
     if state != "done":
         return "missing" if state == "missing" else "made from other inputs or settings"
-    checks = read_record(plan.chunk_path("top_k_table", key, sae)).get("checks", {})
+    path = plan.chunk_path("top_k_table", key, sae)
+    problem = _failed_check(read_record(path))
+    if problem:
+        check_files(path, plan.table_fingerprint(key, sae))  # or is it damaged?
+    return problem
+
+
+def _failed_check(record: Record) -> str | None:
+    """Which of the checks that have to pass a chunk's record does not say passed."""
+    checks = checks_of(record)
     failed = [name for name in CHUNK_CHECKS if not checks.get(name)]
     return f"check {failed[0]} {'failed' if failed[0] in checks else 'is absent'}" if failed else None
 

@@ -1,6 +1,7 @@
 """How errors of an asset end its run: at once where only a person can mend them, after retries where time may."""
 
 import contextlib
+import logging
 from collections.abc import Iterator
 
 import dagster as dg
@@ -15,6 +16,7 @@ from extraction_assets.engine.sae_formats import CheckpointError
 from extraction_assets.engine.sanity import SanityError
 from extraction_assets.resources.gpu import DeviceError
 from extraction_assets.stores.sealed import DamagedFileError
+from extraction_assets.visible_text import visible, visible_log
 
 FOR_A_PERSON = (
     CheckpointError,
@@ -42,8 +44,13 @@ FIRST_WAIT_SECONDS = 5.0
 
 
 @contextlib.contextmanager
-def told(retry_number: int) -> Iterator[None]:
-    """Turns what a block raises into one clear failure, or into a request to try the step again, each time later."""
+def told(retry_number: int, logger: logging.Logger | None = None) -> Iterator[None]:
+    """Turns what a block raises into one clear failure, or into a request to try the step again, each time later.
+
+    What the block logs to ``logger``, and the failure, may quote files: it is shown as ``visible`` shows it.
+    """
+    if logger is not None:
+        logger.addFilter(visible_log)
     try:
         yield
     except (*FOR_A_PERSON, *FOR_TIME) as error:
@@ -56,4 +63,4 @@ def told(retry_number: int) -> Iterator[None]:
 
 def failure(error: Exception) -> dg.Failure:
     """An error as a run failure that no retry can mend."""
-    return dg.Failure(description=str(error), allow_retries=False)
+    return dg.Failure(description=visible(str(error)), allow_retries=False)

@@ -89,7 +89,7 @@ def checkpoint_identity(path: str, revision: str | None, *, further: tuple[str, 
     too), wherever the folder lies. For a hub id, and for a folder that is not there (yet): path and revision.
     """
     folder = Path(path).expanduser()
-    suffixes = (".json", ".safetensors", ".txt", ".model", *further)
+    suffixes = (".json", ".safetensors", ".txt", ".model", ".codes", ".spm", ".bpe", ".tiktoken", ".vocab", *further)
     files = [file for file in sorted(folder.glob("*")) if file.suffix in suffixes]
     if not files:
         return [path, revision]
@@ -109,20 +109,20 @@ class Lineage:
     """Tags that say what a recorded chunk was made from. Dagster adds them only to what a step records at its end."""
 
     def __init__(self, instance: dg.DagsterInstance, plan: ExtractionPlan) -> None:
-        self._instance, self._plan = instance, plan
+        self.instance, self._plan = instance, plan
         self._versions = CodeVersions(plan.declared)  # as the assets are declared
         self._corpus_pointer = _pointer(instance, corpus_key(plan.settings), None)
 
     def report(self, event: dg.AssetMaterialization | dg.AssetCheckEvaluation) -> None:
         """Records an event where the run takes none any more."""
-        self._instance.report_runless_asset_event(event)
+        self.instance.report_runless_asset_event(event)
 
     def targeted(self, evaluation: dg.AssetCheckEvaluation) -> dg.AssetCheckEvaluation:
         """An evaluation that names the latest materialization of its chunk; without one Dagster takes it for outdated.
 
         Ask after the materialization was recorded.
         """
-        record = _latest(self._instance, evaluation.asset_key, evaluation.partition)
+        record = _latest(self.instance, evaluation.asset_key, evaluation.partition)
         if record is None:
             return evaluation
         return dg.AssetCheckEvaluation(
@@ -161,10 +161,10 @@ class Lineage:
             return (
                 upstream,
                 data_version(self._plan, "model_activations", None, key),
-                _pointer(self._instance, upstream, key),
+                _pointer(self.instance, upstream, key),
             )
         upstream = sae_key(settings, str(sae), "sae_features")
-        return upstream, data_version(self._plan, "sae_features", sae, key), _pointer(self._instance, upstream, key)
+        return upstream, data_version(self._plan, "sae_features", sae, key), _pointer(self.instance, upstream, key)
 
 
 def data_version(plan: ExtractionPlan, asset: ChunkAsset, sae: str | None, key: str) -> str:

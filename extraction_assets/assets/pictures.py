@@ -55,7 +55,7 @@ def bar_chart(bars: Sequence[Bar]) -> str:
     texts = "".join(f"<text y='{_ROW * row + 15}'>{bar.label}: {bar.features}</text>" for row, bar in enumerate(bars))
     return (
         f"<svg xmlns='http://www.w3.org/2000/svg' width='346' height='{height}' viewBox='-6 0 346 {height}' "
-        f"style='background:#fff' font-family='sans-serif' font-size='12'>"
+        f"font-family='sans-serif' font-size='12'><rect x='-6' width='346' height='{height}' fill='#fff'/>"
         f"<path stroke='#46d' stroke-width='12' d='{lines}'/>{texts}</svg>"
     )
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import dagster as dg
 
+from extraction_assets.assets.damage import is_sound
 from extraction_assets.assets.keys import sae_key
 from extraction_assets.plan import ExtractionPlan
-from extraction_assets.stores.chunk_files import Record, read_record
+from extraction_assets.stores.chunk_record import Record, checks_of, read_record
 
 MATCHES_LEGACY = "vectorized_matches_legacy"
 RECONSTRUCTS = "sae_reconstructs_activations"
@@ -55,11 +56,14 @@ def recorded_checks(
     """What the stored tables of chunks ``keys`` say of their own ``checks``; others are passed over.
 
     A chunk is checked while it is computed, and a chunk whose check fails is not stored, so this is what the merge
-    reads. Raises dg.Failure where no chunk of a check's table is stored.
+    reads. A damaged one is set aside, with a warning. Raises dg.Failure where no chunk of a check's table is stored.
     """
+    records: dict[dg.AssetKey, list[tuple[str, Record]]] = {}
     for check in sorted(checks, key=lambda check: check.to_user_string()):
-        stored = list(_stored_records(plan, check, keys))
-        found = [_told_again(check, key, record) for key, record in stored if check.name in record["checks"]]
+        if check.asset_key not in records:
+            records[check.asset_key] = list(_stored_records(plan, check, keys, logger))
+        stored = records[check.asset_key]
+        found = [replayed(check, key, record) for key, record in stored if check.name in checks_of(record)]
         if not stored or (not found and check.name in CHUNK_CHECKS):
             raise dg.Failure(
                 f"no chunk of {check.asset_key.to_user_string()} is stored, so there is nothing to check: "
@@ -70,21 +74,26 @@ def recorded_checks(
         yield from found
 
 
-def _stored_records(plan: ExtractionPlan, check: dg.AssetCheckKey, keys: Sequence[str]) -> Iterator[tuple[str, Record]]:
-    """Those of the chunks that are stored, each with what its table says of itself."""
-    sae = next(name for name in plan.settings.saes if check.asset_key == sae_key(plan.settings, name, "top_k_table"))
-    for key in keys:
-        if plan.chunk_state("top_k_table", key, sae) == "done":
-            yield key, read_record(plan.chunk_path("top_k_table", key, sae))
-
-
-def _told_again(check: dg.AssetCheckKey, key: str, record: Record) -> dg.AssetCheckEvaluation:
+def replayed(check: dg.AssetCheckKey, key: str, record: Record) -> dg.AssetCheckEvaluation:
+    """A check of chunk ``key`` as its table's record tells it."""
+    explained = record.get("variance_explained")
+    with_score = f", with {explained:.3f} of the variance explained" if isinstance(explained, float) else ""
+    numbers = {"variance_explained": explained} if check.name == RECONSTRUCTS and with_score else {}
     return chunk_evaluation(
         check.asset_key,
         check.name,
         key,
-        record["checks"][check.name],
-        {"recorded_again": True},
-        f"as found when the chunk was computed, with {record['variance_explained']:.3f} of the variance explained; "
-        "nothing was computed again",
+        checks_of(record)[check.name],
+        {**numbers, "recorded_again": True},
+        f"as found when the chunk was computed{with_score}; nothing was computed again",
     )
+
+
+def _stored_records(
+    plan: ExtractionPlan, check: dg.AssetCheckKey, keys: Sequence[str], logger: logging.Logger
+) -> Iterator[tuple[str, Record]]:
+    """Those of the chunks that are stored, each with what its table says of itself, after checking all of it."""
+    sae = next(name for name in plan.settings.saes if check.asset_key == sae_key(plan.settings, name, "top_k_table"))
+    for key in keys:
+        if is_sound(plan, "top_k_table", key, sae, logger):
+            yield key, read_record(plan.chunk_path("top_k_table", key, sae))

@@ -1,15 +1,16 @@
 """A report for people: one self-contained HTML page for each SAE."""
 
 import datetime as dt
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import dagster as dg
-import jinja2
 import markupsafe
 import sqlalchemy as sa
 
 from extraction_assets.assets.faults import told
+from extraction_assets.assets.html_page import page_environment
 from extraction_assets.assets.keys import sae_key
 from extraction_assets.assets.pictures import (
     DENSITY_TITLE,
@@ -20,7 +21,7 @@ from extraction_assets.assets.pictures import (
     examples_histogram,
     markdown_picture,
 )
-from extraction_assets.assets.preview import preview
+from extraction_assets.assets.preview import code, escape, preview
 from extraction_assets.database.queries import (
     Example,
     example_counts,
@@ -39,13 +40,15 @@ from extraction_assets.stores.sealed import durable_path
 REPORTED_FEATURES = 50
 REPORTED_EXAMPLES = 5
 FEATURES_AT_TOP = 20
+SHADES = 20
+"""How many shades of a token the style sheet has: the page's policy allows no style of a token's own."""
 
 
 class Shaded(NamedTuple):
-    """A token and how strongly the feature fires on it, from 0 to 1."""
+    """A token and how strongly the feature fires on it: 0 for not at all, ``SHADES`` for the sample's maximum."""
 
     text: str
-    strength: float
+    shade: int
 
 
 def build_feature_report(settings: ExtractionSettings, sae: str) -> dg.AssetsDefinition:
@@ -65,7 +68,7 @@ def build_feature_report(settings: ExtractionSettings, sae: str) -> dg.AssetsDef
         """An HTML page: how often features fire, and fifty of them with their strongest samples shaded."""
         path = chunk_store.open().asset_folder(settings.name, "feature_report", sae) / "report.html"
         note_host(context.instance, context.run.run_id)
-        with told(context.retry_number):
+        with told(context.retry_number, context.log):
             with results.open() as engine, engine.connect() as connection:
                 extraction = find_extraction(connection, settings.name, sae)
                 page = render_report(connection, extraction)
@@ -88,20 +91,20 @@ def render_report(connection: sa.Connection, extraction: sa.Row[Any]) -> str:
     for index in readable_features(connection, extraction.id, REPORTED_FEATURES):
         own = examples_of(connection, extraction.id, index, REPORTED_EXAMPLES)
         chosen.append((index, find_feature(connection, extraction.id, index), [_shaded(e) for e in own]))
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template("report.html").render(
-        extraction=extraction,
-        finished=_utc(extraction.finished_at),
-        dead=density[0].features,
-        pictures=[
-            (title, markupsafe.Markup(bar_chart(bars)))  # labels and numbers of our own, nothing to escape
-            for title, bars in ((DENSITY_TITLE, density), (EXAMPLES_TITLE, examples))
-        ],
-        features=chosen,
+    return (
+        page_environment(Path(__file__).parent)
+        .get_template("report.html")
+        .render(
+            extraction=extraction,
+            finished=_utc(extraction.finished_at),
+            dead=density[0].features,
+            pictures=[
+                (title, markupsafe.Markup(bar_chart(bars)))  # labels and numbers of our own, nothing to escape
+                for title, bars in ((DENSITY_TITLE, density), (EXAMPLES_TITLE, examples))
+            ],
+            features=chosen,
+            shades=SHADES,
+        )
     )
 
 
@@ -110,7 +113,8 @@ def report_top(connection: sa.Connection, extraction: sa.Row[Any], top_positions
     density, examples = histograms(connection, extraction)
     return "\n\n".join(
         [
-            f"**{extraction.name} / {extraction.sae}**: {extraction.latent_dim} features at `{extraction.hook}`, "
+            f"**{escape(extraction.name)} / {escape(extraction.sae)}**: {extraction.latent_dim} features at "
+            f"{code(extraction.hook)}, "
             f"{extraction.sample_count} samples, {extraction.token_count} counted tokens, "
             f"{density[0].features} features never fire. Merged {_utc(extraction.finished_at)}.",
             markdown_picture(DENSITY_TITLE, density),
@@ -130,10 +134,12 @@ def histograms(connection: sa.Connection, extraction: sa.Row[Any]) -> tuple[list
 
 def _shaded(example: Example) -> tuple[Example, list[Shaded]]:
     strengths = dict(zip(example.positions, example.activations, strict=True))
-    return example, [
-        Shaded(token, strengths.get(position, 0.0) / example.max_activation)
-        for position, token in enumerate(example.tokens)
-    ]
+    tokens = []
+    for position, token in enumerate(example.tokens):
+        shade = math.ceil(SHADES * strengths.get(position, 0.0) / example.max_activation)
+        # A line break has no width to shade, so one on which the feature fires gets a sign.
+        tokens.append(Shaded(token.replace("\n", "⏎\n") if shade else token, shade))
+    return example, tokens
 
 
 def _utc(moment: dt.datetime) -> str:

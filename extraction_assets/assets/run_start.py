@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from extraction_assets.assets.chunk_writer import Target
+from extraction_assets.assets.damage import usable_activations
 from extraction_assets.assets.disk_estimate import Part, Sizes, estimate_files
 from extraction_assets.assets.early_checks import (
     Batch,
@@ -19,7 +20,6 @@ from extraction_assets.assets.early_checks import (
 )
 from extraction_assets.engine.sanity import SaeSanity
 from extraction_assets.plan import ExtractionPlan
-from extraction_assets.stores.chunk_files import read_activations
 
 if TYPE_CHECKING:
     from extraction_assets.assets.chunk_run import ChunkRun
@@ -71,11 +71,10 @@ def _is_encoded(plan: ExtractionPlan, key: str, targets: Sequence[Target], sae: 
 def _stored_outputs(run: "ChunkRun", key: str, targets: Sequence[Target], count: int) -> dict[str, Tensor] | None:
     """The first samples of stored activations; None where the model is to run."""
     asked = any(target.asset == "model_activations" for target in targets)
-    if asked or run.plan.chunk_state("model_activations", key) != "done":
+    usable = None if asked else usable_activations(run.plan, key, run.plan.settings.hooks, run.logger)
+    if usable is None:
         return None
-    path = run.plan.chunk_path("model_activations", key)
-    stored, _ = read_activations(path, run.plan.activations_fingerprint(key))
-    return {hook: output[:count].to(run.device) for hook, output in stored.items()}
+    return {hook: output[:count].to(run.device) for hook, output in usable[0].items()}
 
 
 def _to_come(plan: ExtractionPlan, lacking: Mapping[str, Sequence[Target]]) -> dict[Part, int]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from extraction_assets.engine.corpora import decoding
 from extraction_assets.engine.corpora.documents import Source, relative_names
 from extraction_assets.engine.corpora.hub_datasets import HubDataset
 from extraction_assets.engine.corpora.text_files import TextFiles
@@ -13,18 +14,20 @@ from extraction_assets.stores.chunk_store import SourceIdentity
 from extraction_assets.stores.fingerprints import FORMAT_VERSION, LENGTH, files_fingerprint, fingerprint
 
 
-def source_identity(source: Source) -> SourceIdentity:
+def source_identity(source: Source, *, reads_text: bool = True) -> SourceIdentity:
     """Of text files by their names and texts, of files of many documents by their contents (nothing of them is
-    decoded), of a hub data set by its commit. Raises CorpusError where the source cannot be read."""
+    decoded), of a hub data set by its commit; the latter with the version of the rule that makes text of them, unless
+    tokens are read. Raises CorpusError where the source cannot be read."""
     if isinstance(source, TextFiles):
         return _documents_identity(source.documents())
+    reading = decoding.RULES if reads_text else None
     if isinstance(source, HubDataset):
-        return SourceIdentity(fingerprint("hub_dataset", commit=source.version))
+        return SourceIdentity(fingerprint("hub_dataset", commit=source.version), reading=reading)
     folder = Path(os.path.commonpath([path.parent for path in source.files]))
     names = relative_names(source.files, folder)  # part of the documents' ids
     content = fingerprint("source_files", names=names, contents=files_fingerprint(source.files))
     size = sum(path.stat().st_size for path in source.files)
-    return SourceIdentity(content, files=len(source.files), bytes=size)
+    return SourceIdentity(content, files=len(source.files), bytes=size, reading=reading)
 
 
 def file_times(source: Source) -> list[tuple[str, int, int]]:

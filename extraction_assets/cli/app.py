@@ -1,6 +1,8 @@
 """The command's group, and how errors are told."""
 
+import logging
 import os
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from pydantic import ValidationError
 from extraction_assets.cli.declared import see_working_directory
 from extraction_assets.disk import FULL, ensure_temporary_folder, free_bytes, full_disk, says_no_room
 from extraction_assets.project_home import use_project_of_module
+from extraction_assets.terminal import echo
+from extraction_assets.visible_text import visible, visible_log
 
 DEFAULT_MODULE = "extraction_assets.definitions"
 
@@ -31,23 +35,26 @@ def few(keys: Sequence[str], most: int = 3) -> str:
 
 
 def explain(error: BaseException) -> str:
-    """What went wrong, without the traceback: the first cause, and the YAML file where it lies in one."""
+    """What went wrong, without the traceback: the first cause, after a line with the YAML file where it lies in one.
+
+    What a message quotes of a file is shown by ``visible``, so no more than these lines come of it.
+    """
     causes = [error]
     while causes[-1].__cause__ is not None:
         causes.append(causes[-1].__cause__)
     first = causes[-1]
     if says_no_room(error):
-        return _no_room(first)
+        return visible(_no_room(first))
     if isinstance(first, ValidationError):  # pydantic's own text has many lines
         from extraction_assets.yaml_errors import sentences
 
-        return "; ".join(sentences(first))
+        return visible("; ".join(sentences(first)))
     plain = isinstance(first, (ValueError, LookupError, FileNotFoundError))
     said = str(first).partition("\n[SQL:")[0].strip()  # SQLAlchemy adds the statement with all its values
     message = said if plain else f"{type(first).__name__}: {said}"
     component = [str(cause) for cause in causes if type(cause).__name__ == "ComponentTreeException"]
-    where = component[-1].splitlines()[0] + "\n" if component else ""
-    return f"{where}{message}"
+    where = visible(component[-1].splitlines()[0]) + "\n" if component else ""
+    return where + visible(message)
 
 
 def _no_room(error: BaseException) -> str:
@@ -68,13 +75,17 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except click.ClickException as error:
+            error.__dict__["message"] = visible(error.message)  # its type calls it final
+            raise
+        except (click.exceptions.Exit, click.Abort):
             raise
         except BrokenPipeError:
             raise  # the reader has had enough (`| head`): click ends silently, as other tools do
         except Exception as error:
             if ctx.params.get("debug"):
-                raise
+                echo(*traceback.format_exc().split("\n"), err=True)
+                ctx.exit(1)
             raise click.ClickException(explain(error)) from error
 
 
@@ -94,6 +105,8 @@ def main(ctx: click.Context, module: str, debug: bool) -> None:
     Files live under EXTRACTION_HOME, results in the database at EXTRACTION_DATABASE_URL, Dagster's history
     under DAGSTER_HOME.
     """
+    if logging.lastResort is not None:  # what a library warns of, which Python prints where no handler is set
+        logging.lastResort.addFilter(visible_log)
     ensure_temporary_folder()
     see_working_directory()
     use_project_of_module(module)

@@ -2,6 +2,8 @@
 
 import logging
 import math
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -9,10 +11,9 @@ import click
 from extraction_assets.cli.app import command_line, main
 from extraction_assets.cli.run import known_device
 from extraction_assets.cli.workspace import Workspace
+from extraction_assets.terminal import echo, styled
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from extraction_assets.assets.check_extraction import Examination
     from extraction_assets.engine.sanity import SaeSanity
     from extraction_assets.settings import ExtractionSettings
@@ -25,13 +26,15 @@ if TYPE_CHECKING:
 def check(ctx: click.Context, name: str, device: str | None) -> None:
     """Check extraction NAME without running it; exit code 1 where a run would fail.
 
-    Do model, SAEs, hooks and tokenizer belong together, is the context long enough? What does each SAE explain of one
-    small batch, how sparse is it, does it look at more than first tokens? Does what is to be written fit on the disk?
+    Do model, SAEs, hooks and tokenizer belong together, is the context long enough? Does the corpus hold so many
+    samples, and how many documents do they come from? What does each SAE explain of one small batch, how sparse is it,
+    does it look at more than first tokens? Does what is to be written fit on the disk?
     Stores nothing.
     """
     from extraction_assets.assets.check_extraction import Machine, examine_extraction
     from extraction_assets.resources.gpu import choose_device
 
+    os.environ.setdefault("EXTRACTION_PROGRESS", "bar")
     workspace = Workspace(ctx.obj)
     workspace.warn_of_not_loaded()
     settings, gpu = workspace.find(name), workspace.gpu
@@ -42,13 +45,13 @@ def check(ctx: click.Context, name: str, device: str | None) -> None:
     _echo(settings, machine.store.root, found)
     for finding in found.findings:
         colour = "red" if finding.severity == "error" else "yellow"
-        click.echo(click.style(finding.severity, fg=colour, bold=True) + f"  {' '.join(finding.message.split())}")
+        echo(styled(finding.severity, fg=colour, bold=True) + f"  {' '.join(finding.message.split())}")
     if not found.fails:
-        click.echo(click.style("ok", fg="green") + f"  {command_line(ctx.obj)} run {name}")
+        echo(styled("ok", fg="green") + f"  {command_line(ctx.obj)} run {name}")
     ctx.exit(found.fails)
 
 
-def _echo(settings: "ExtractionSettings", root: "Path", found: "Examination") -> None:
+def _echo(settings: "ExtractionSettings", root: Path, found: "Examination") -> None:
     from extraction_assets.disk import free_bytes, readable_size
 
     _line("model", settings.language_model.path, found.model)
@@ -57,11 +60,13 @@ def _echo(settings: "ExtractionSettings", root: "Path", found: "Examination") ->
     for name, weights in found.saes.items():
         shape = f"{weights.architecture}, d_in {weights.d_in:,}, {weights.latent_dim:,} features"
         _line("SAE", name, f"{shape}, at {found.hooks[name]}")
+    if found.corpus is not None:
+        _line("corpus", Path(settings.corpus.source).name, found.corpus.sentence)
     if found.sanity:
-        click.echo(f"\n{'SAE':20} {'explained':>10} {'mean L0':>9} {'silent':>8} {'BOS share':>10}   tokens")
+        echo("", f"{'SAE':20} {'explained':>10} {'mean L0':>9} {'silent':>8} {'BOS share':>10}   tokens")
         for name, sanity in found.sanity.items():
-            click.echo(_numbers(name, sanity, found.samples))
-        click.echo("")
+            echo(_numbers(name, sanity, found.samples))
+        echo("")
     for estimate in found.estimates:
         _line("disk", estimate.name, f"{readable_size(estimate.size):>10} to come")
     if found.estimates:
@@ -80,4 +85,4 @@ def _numbers(name: str, found: "SaeSanity", samples: str) -> str:
 
 
 def _line(what: str, name: str, text: str) -> None:
-    click.echo(f"{what:6} {name:36} {text}".rstrip())
+    echo(f"{what:6} {name:36} {text}".rstrip())

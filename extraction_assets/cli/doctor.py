@@ -8,6 +8,7 @@ import click
 
 from extraction_assets.cli.app import command_line, explain, main
 from extraction_assets.cli.workspace import Workspace
+from extraction_assets.terminal import echo, styled
 
 if TYPE_CHECKING:
     from extraction_assets.doctor.findings import Check, Finding
@@ -33,7 +34,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
         if not as_json:
             _echo(finding)
     if as_json:
-        click.echo(json.dumps([finding._asdict() for finding in findings], indent=1))
+        echo(*json.dumps([finding._asdict() for finding in findings], indent=1).splitlines())
     ctx.exit(int(any(finding.level == "problem" for finding in findings)))
 
 
@@ -81,7 +82,7 @@ def _checks(module: str) -> "dict[str, Check]":
 
 
 def _echo(finding: "Finding") -> None:
-    level = click.style(f"{finding.level:8}", fg=_COLOURS[finding.level], bold=finding.level != "ok")
-    click.echo(f"{level} {finding.check:12} {' '.join(finding.text.split())}")
+    level = styled(f"{finding.level:8}", fg=_COLOURS[finding.level], bold=finding.level != "ok")
+    echo(f"{level} {finding.check:12} {' '.join(finding.text.split())}")
     if finding.advice:
-        click.echo(f"{'':21} → {finding.advice}")
+        echo(f"{'':21} → {finding.advice}")

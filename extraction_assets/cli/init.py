@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from extraction_assets.cli.app import DEFAULT_MODULE, command_line, main
 from extraction_assets.cli.declared import see_working_directory
 from extraction_assets.settings import STANDARD_LIBRARY, ExtractionSettings, SaeSettings, check_name
+from extraction_assets.terminal import echo
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _DATA_SET_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -122,9 +123,9 @@ def init(
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "defs.yaml").open("x", encoding="utf-8") as file:
         file.write(text)
-    click.echo(f"wrote {folder / 'defs.yaml'}")
-    click.echo(f"next  {command_line(module)} check {name}")
-    click.echo(f"      {command_line(module)} run {name}")
+    echo(f"wrote {folder / 'defs.yaml'}")
+    echo(f"next  {command_line(module)} check {name}")
+    echo(f"      {command_line(module)} run {name}")
 
 
 def _defs_folder(module: str) -> Path:

@@ -1,9 +1,8 @@
 """``recover``: ends runs whose process has died."""
 
-import click
-
 from extraction_assets.cli.app import main
 from extraction_assets.home import prepare_dagster_home
+from extraction_assets.terminal import echo
 
 
 @main.command()
@@ -20,6 +19,6 @@ def recover() -> None:
     with dg.DagsterInstance.get() as instance:
         ended = fail_dead_runs(instance)
     for run, why in ended:
-        click.echo(f"run {run.run_id}: {why}; marked as ended")
+        echo(f"run {run.run_id}: {why}; marked as ended")
     if not ended:
-        click.echo("no run was left by a dead process")
+        echo("no run was left by a dead process")

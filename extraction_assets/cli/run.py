@@ -10,6 +10,7 @@ import click
 from extraction_assets.cli.app import command_line, count, few, main
 from extraction_assets.cli.show import show_features
 from extraction_assets.cli.workspace import Workspace, open_workspace
+from extraction_assets.terminal import echo, styled
 
 if TYPE_CHECKING:
     from extraction_assets.runner import Runner
@@ -53,8 +54,8 @@ def list_command(ctx: click.Context) -> None:
     store, merged = workspace.store, workspace.merge_times()
     for settings in workspace.extractions.values():
         keys = settings.chunk_keys
-        click.echo(click.style(settings.name, bold=True) + f"  {settings.language_model.path}")
-        click.echo(
+        echo(styled(settings.name, bold=True) + f"  {settings.language_model.path}")
+        echo(
             f"  {settings.evaluation_samples} samples of {settings.corpus.max_length} tokens in "
             f"{count(len(keys), 'chunk')}, the {settings.top_k_examples} strongest examples of every feature"
         )
@@ -62,7 +63,7 @@ def list_command(ctx: click.Context) -> None:
             stored = len(store.stored_keys(settings.name, "top_k_table", name) & set(keys))
             at = merged.get((settings.name, name))
             state = f"{stored} of {len(keys)} chunks, " + (f"merged {at:%Y-%m-%d %H:%M} UTC" if at else "not merged")
-            click.echo(f"  {name:12} {sae.hook or 'as recorded':20} {state:45} {sae.path}")
+            echo(f"  {name:12} {sae.hook or 'as recorded':20} {state:45} {sae.path}")
     ctx.exit(1 if workspace.not_loaded else 0)
 
 
@@ -108,8 +109,8 @@ def _run_all(
     started = time.perf_counter()
     _say_what_changed(workspace, settings, missing)
     for dead in runner.recover():
-        click.echo(f"run {dead.run.run_id}: {dead.why}; it was marked as ended", err=True)
-    click.echo(f"corpus of {settings.name}", err=True)
+        echo(f"run {dead.run.run_id}: {dead.why}; it was marked as ended", err=True)
+    echo(f"corpus of {settings.name}", err=True)
     runner.materialize_corpus()
     keys, recorded = chosen, 0
     if missing:
@@ -117,22 +118,22 @@ def _run_all(
         keys = [key for key in pending.keys if key in chosen]
         recorded = len(set(pending.unrecorded) & set(keys))
     for part in runner.ranges(keys):
-        click.echo(f"chunks {part[0]} to {part[-1]}", err=True)
+        echo(f"chunks {part[0]} to {part[-1]}", err=True)
         runner.materialize_chunks(part, only_missing=missing)
     left = runner.pending().keys
     if left:
         others = runner.others()
-        click.echo(_what_is_left(settings, left, others, command_line(workspace.module)))
+        echo(_what_is_left(settings, left, others, command_line(workspace.module)))
         return NOTHING_MERGED if others else 0
     current = [sae for sae in settings.saes if missing and runner.merge_is_current(sae)]
     for sae in settings.saes:
-        click.echo(f"merge of {sae}" + (" is current" if sae in current else ""), err=True)
+        echo(f"merge of {sae}" + (" is current" if sae in current else ""), err=True)
         if sae not in current:
             runner.merge(sae)
     seconds = time.perf_counter() - started
     _say_what_is_there(workspace, settings)
     computed = count(len(keys) - recorded, "chunk") + (f" computed, {recorded} recorded" if recorded else "")
-    click.echo(f"\n{computed}, {count(len(settings.saes) - len(current), 'merge')}: {seconds:.1f} s")
+    echo("", f"{computed}, {count(len(settings.saes) - len(current), 'merge')}: {seconds:.1f} s")
     return 0
 
 
@@ -158,21 +159,22 @@ def _say_what_changed(workspace: Workspace, settings: "ExtractionSettings", miss
 
     changes = changes_on_disk(settings, workspace.store)
     for change in changes:
-        click.echo(change, err=True)
+        echo(change, err=True)
     if changes and not missing:
-        click.echo("every chunk asked for is computed; --missing computes only those that are not current", err=True)
+        echo("every chunk asked for is computed; --missing computes only those that are not current", err=True)
 
 
 def _say_what_is_there(workspace: Workspace, settings: "ExtractionSettings") -> None:
     """The end of a complete run: five features, and where things are."""
     first, command = next(iter(settings.saes)), command_line(workspace.module)
-    click.echo(f"\nFive features of {settings.name}/{first}, [strongest token] in context:\n")
+    marks = "[strongest token] and ‹other firing tokens›"  # noqa: RUF001
+    echo("", f"Five features of {settings.name}/{first}, {marks} in context:", "")
     with workspace.results.read() as engine:
         show_features(engine, settings.name, None, first, limit=3, width=8)
-    click.echo(f"database   {workspace.results.shown_url()}")
-    click.echo(f"files      {workspace.store.root}")
-    click.echo(f"more       {command} show {settings.name} FEATURE --sae {first}")
-    click.echo(f"UI         {command} ui")
+    echo(f"database   {workspace.results.shown_url()}")
+    echo(f"files      {workspace.store.root}")
+    echo(f"more       {command} show {settings.name} FEATURE --sae {first}")
+    echo(f"UI         {command} ui")
 
 
 def _chosen_chunks(settings: "ExtractionSettings", chunks: str | None) -> list[str]:

@@ -3,6 +3,7 @@
 import click
 
 from extraction_assets.cli.app import main
+from extraction_assets.terminal import echo
 
 
 @main.command()
@@ -28,4 +29,4 @@ def setup(storage: str | None, gpus: int | None, force: bool) -> None:
     from extraction_assets.home import dagster_home
 
     for line in set_up_dagster_home(dagster_home(), storage, gpus, force=force):
-        click.echo(line)
+        echo(line)

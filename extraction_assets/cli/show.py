@@ -1,11 +1,14 @@
 """``show`` and ``status``: what is there."""
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from extraction_assets.cli.app import command_line, count, few, main
 from extraction_assets.cli.workspace import Workspace, open_workspace
+from extraction_assets.terminal import echo
+from extraction_assets.visible_text import SIGNS
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -16,13 +19,21 @@ if TYPE_CHECKING:
 
 @main.command()
 @click.argument("name")
-@click.argument("feature", type=int, required=False)
+@click.argument("feature", required=False, metavar="[FEATURE|TOKEN]")
 @click.option("--sae", help="Short name of the SAE, where the extraction has several.")
 @click.option("--limit", default=5, show_default=True, type=click.IntRange(min=1), help="Examples of a feature.")
+@click.option(
+    "--features", default=5, show_default=True, type=click.IntRange(min=1), help="Features, where no number names one."
+)
 @click.option("--context", "width", default=12, show_default=True, type=click.IntRange(min=0), help="Tokens each side.")
 @click.pass_obj
-def show(module: str, name: str, feature: int | None, sae: str | None, limit: int, width: int) -> None:
-    """Show examples of FEATURE in context; without FEATURE, of five features that are easy to read."""
+def show(module: str, name: str, feature: str | None, sae: str | None, limit: int, features: int, width: int) -> None:
+    """Show examples of a feature in context: its strongest token in [], the other tokens on which it fires in ‹›.
+
+    FEATURE is a number, 12 or #12. TOKEN is any other text: shown are the features that have it as the strongest token
+    of one of their 20 strongest examples, best first. Upper and lower case differ, spaces around it do not count; in
+    quotes of its own, "'12'" or "' import'", it is taken as it is. Without either: features that are easy to read.
+    """
     workspace = open_workspace(module)
     known = set(workspace.extractions)
     if name not in known:  # merged before it was taken out of the module, or its file broken
@@ -30,20 +41,65 @@ def show(module: str, name: str, feature: int | None, sae: str | None, limit: in
     if name not in known:
         workspace.find(name)
     with workspace.results.read() as engine:
-        show_features(engine, name, feature, sae, limit, width)
+        show_features(engine, name, parse_feature(feature), sae, limit, width, features)
 
 
-def show_features(engine: "sa.Engine", name: str, feature: int | None, sae: str | None, limit: int, width: int) -> None:
+class Token(NamedTuple):
+    """What the strongest token of a feature shall be."""
+
+    text: str
+    exact: bool
+    """Whether spaces around it count."""
+
+
+def parse_feature(text: str | None) -> int | Token | None:
+    """A feature's number, or a token to look for: ``12`` and ``#12`` are numbers, ``'12'`` in quotes is a token."""
+    if text is None:
+        return None
+    if re.fullmatch("#?[0-9]{1,4000}", text):
+        return int(text.removeprefix("#"))
+    quoted = re.fullmatch(r"(['\"])(.*)\1", text, re.DOTALL)
+    token = quoted[2] if quoted else text
+    for character, sign in SIGNS.items():  # as a token is shown
+        token = token.replace(sign, character)
+    return Token(token, exact=quoted is not None)
+
+
+def show_features(
+    engine: "sa.Engine",
+    name: str,
+    feature: int | Token | None,
+    sae: str | None,
+    limit: int,
+    width: int,
+    features: int = 5,
+) -> None:
+    """Print ``limit`` examples of a feature, of the first ``features`` that a token finds, or of as many that are easy
+    to read."""
     from extraction_assets.database import queries
     from extraction_assets.terminal import feature_lines
 
     with engine.connect() as connection:
         extraction = queries.find_extraction(connection, name, sae)
-        chosen = [feature] if feature is not None else queries.readable_features(connection, extraction.id)
+        if isinstance(feature, Token):
+            found = queries.features_of_token(connection, extraction.id, feature.text, exact=feature.exact)
+            chosen = found[:features]
+            _echo_found(feature.text, found, features)
+        elif feature is None:
+            chosen = queries.readable_features(connection, extraction.id, features)
+        else:
+            chosen = [feature]
         for index in chosen:
             statistics = queries.find_feature(connection, extraction.id, index)
             examples = queries.examples_of(connection, extraction.id, index, limit)
-            click.echo("\n".join(feature_lines(statistics, examples, width)) + "\n")
+            echo(*feature_lines(statistics, examples, width), "")
+
+
+def _echo_found(token: str, found: list[int], shown: int) -> None:
+    """How many features a token finds, and the numbers of those that are not shown."""
+    rest = f"; the first {shown} are shown, then come {few(list(map(str, found[shown:])), 10)}"
+    found_by = f"with {token!r} as the strongest token of some of their strongest examples"
+    echo(f"{count(len(found), 'feature')} {found_by}" + (rest if len(found) > shown else ""), "")
 
 
 @main.command()
@@ -62,16 +118,16 @@ def status(module: str, name: str) -> None:
         plan = ExtractionPlan(settings, store)
     except CorpusNotReady as error:
         nothing = f"all {count(len(settings.chunk_keys), 'chunk')} are missing"
-        click.echo("\n".join([f"{error}, or `{missing}`", *(changes or [nothing])]))
+        echo(f"{error}, or `{missing}`", *(changes or [nothing]))
         _echo_merges(workspace, settings)
         return
-    click.echo("\n".join([f"corpus: {len(plan.corpus)} samples, {plan.corpus.folder}", *changes]))
-    click.echo(f"{'':28} {'done':>6} {'stale':>6} {'missing':>8}")
+    echo(f"corpus: {len(plan.corpus)} samples, {plan.corpus.folder}", *changes)
+    echo(f"{'':28} {'done':>6} {'stale':>6} {'missing':>8}")
     for asset, sae in chunk_assets(settings.saes):
         states = [plan.chunk_state(asset, key, sae) for key in settings.chunk_keys]
         counts = "{:6} {:6} {:8}".format(*(states.count(s) for s in ("done", "stale", "missing")))
         kept = "" if getattr(settings.keep, asset) else "   not kept: clean removes what is merged"
-        click.echo(f"{(sae + '/' if sae else '') + asset:28} {counts}{kept}")
+        echo(f"{(sae + '/' if sae else '') + asset:28} {counts}{kept}")
     _echo_unrecorded(plan, missing)
     _echo_merge_states(workspace, plan)
 
@@ -85,11 +141,11 @@ def _echo_unrecorded(plan: "ExtractionPlan", missing: str) -> None:
     try:
         unrecorded = ask_history(lambda instance: Pending(plan, instance).unrecorded)
     except HistoryUnavailableError as error:
-        click.echo(f"which chunks are recorded is not known: {error}", err=True)
+        echo(f"which chunks are recorded is not known: {error}", err=True)
         return
     if unrecorded:
         number = f"{len(unrecorded)} of {count(len(plan.settings.chunk_keys), 'chunk')}"
-        click.echo(f"{number} on disk but not recorded in Dagster: {few(unrecorded)}; `{missing}` records them")
+        echo(f"{number} on disk but not recorded in Dagster: {few(unrecorded)}; `{missing}` records them")
 
 
 def _echo_merge_states(workspace: Workspace, plan: "ExtractionPlan") -> None:
@@ -98,9 +154,9 @@ def _echo_merge_states(workspace: Workspace, plan: "ExtractionPlan") -> None:
     try:
         with workspace.results.read() as engine:
             for sae in plan.settings.saes:
-                click.echo(f"{sae + '/feature_examples':28} {_merge_state(engine, plan, sae)}")
+                echo(f"{sae + '/feature_examples':28} {_merge_state(engine, plan, sae)}")
     except DatabaseError as error:
-        click.echo(f"what is merged is not known: {error}", err=True)
+        echo(f"what is merged is not known: {error}", err=True)
 
 
 def _echo_merges(workspace: Workspace, settings: "ExtractionSettings") -> None:
@@ -109,7 +165,7 @@ def _echo_merges(workspace: Workspace, settings: "ExtractionSettings") -> None:
     for sae in settings.saes:
         at = merged.get((settings.name, sae))
         if at:
-            click.echo(f"{sae + '/feature_examples':28} merged {at:%Y-%m-%d %H:%M} UTC, from an earlier corpus")
+            echo(f"{sae + '/feature_examples':28} merged {at:%Y-%m-%d %H:%M} UTC, from an earlier corpus")
 
 
 def _merge_state(engine: "sa.Engine", plan: "ExtractionPlan", sae: str) -> str:

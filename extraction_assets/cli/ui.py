@@ -20,6 +20,7 @@ import click
 from extraction_assets.cli.app import main
 from extraction_assets.cli.declared import see_working_directory
 from extraction_assets.home import prepare_dagster_home
+from extraction_assets.terminal import echo
 
 HOST = "127.0.0.1"
 _SECONDS_TO_END = 30.0
@@ -44,7 +45,7 @@ def ui(module: str, port: int, workspace: str | None) -> None:
             [str(programs / "dagster-daemon"), "run", "-w", served],
             [str(programs / "dagster-webserver"), "-w", served, "-h", HOST, "-p", str(port)],
         ]
-        click.echo(f"http://{HOST}:{port}  (Dagster home {home}; Ctrl-C ends it)")
+        echo(f"http://{HOST}:{port}  (Dagster home {home}; Ctrl-C ends it)")
         _run_together(commands)
 
 
@@ -110,7 +111,7 @@ def _run_together(commands: list[list[str]]) -> None:
         while all(process.poll() is None for process in processes):
             time.sleep(0.2)
     except KeyboardInterrupt:
-        click.echo("ending")
+        echo("ending")
         _end(processes)
         return
     command, code = next(

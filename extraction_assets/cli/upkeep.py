@@ -9,6 +9,8 @@ import click
 
 from extraction_assets.cli.app import command_line, count, main
 from extraction_assets.cli.workspace import Workspace, open_workspace
+from extraction_assets.terminal import echo, styled
+from extraction_assets.visible_text import visible
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -54,17 +56,17 @@ def clean(module: str, names: tuple[str, ...], dry_run: bool, yes: bool, force: 
         for kind in KINDS:
             _list_items(kind, [one for one in garbage.items if one.kind == kind])
         for note in garbage.notes:
-            click.echo(f"note: {note}")
+            echo(f"note: {note}")
         total = readable_size(sum(one.bytes for one in garbage.items))
         if not garbage.items:
-            click.echo("nothing to remove")
+            echo("nothing to remove")
             return
-        click.echo(f"{total} in all")
+        echo(f"{total} in all")
         if dry_run or not (yes or click.confirm("Remove them?")):
-            click.echo("nothing was removed")
+            echo("nothing was removed")
             return
         freed, stayed = remove_garbage(garbage, store)
-        click.echo("\n".join([*stayed, f"freed {readable_size(freed)}"]))
+        echo(*stayed, f"freed {readable_size(freed)}")
 
 
 @main.command()
@@ -100,18 +102,20 @@ def delete(module: str, name: str, sae: str | None, with_history: bool, dry_run:
         _list_rows(rows)
         _list_items("files", holding.items)
         if keys:
-            click.echo(f"Dagster's history of {count(len(keys), 'asset')}")
+            echo(f"Dagster's history of {count(len(keys), 'asset')}")
         for path in holding.left:
-            click.echo(f"note: {path} is not of this package and stays")
-        if dry_run or not (yes or click.prompt(f"Type {what} to remove this", default="", show_default=False) == what):
-            click.echo("nothing was removed")
+            echo(f"note: {path} is not of this package and stays")
+        for note in holding.notes:
+            echo(f"note: {note}")
+        if dry_run or not (yes or _is_typed(what)):
+            echo("nothing was removed")
             return
         freed = _delete_rows_and_files(workspace, rows, name, sae)
         _forget(keys)
-    click.echo(f"removed {what}: {count(sum(rows.values()), 'row')}, {readable_size(freed)} of files")
+    echo(f"removed {what}: {count(sum(rows.values()), 'row')}, {readable_size(freed)} of files")
     declared = workspace.extractions.get(name)
     if declared and (sae is None or sae in declared.saes):
-        click.echo(f"{what} is still declared: {command_line(module)} run {name} computes it again")
+        echo(f"{what} is still declared: {command_line(module)} run {name} computes it again")
 
 
 def _refuse_while_alive(names: Iterable[str]) -> None:
@@ -129,7 +133,13 @@ def _refuse_while_alive(names: Iterable[str]) -> None:
                 f"{holder} computes a run, of which extraction is not known ({error}): wait for it, or use --force if "
                 "it is of another extraction"
             ) from None
-        click.echo(f"note: {error}; no process that computes a run was found", err=True)
+        echo(f"note: {error}; no process that computes a run was found", err=True)
+
+
+def _is_typed(what: str) -> bool:
+    """Whether the user types the name of what is to be removed."""
+    typed: str = click.prompt(visible(f"Type {what} to remove this"), default="", show_default=False)
+    return typed == what
 
 
 def _history(name: str, sae: str | None) -> "list[dg.AssetKey]":
@@ -154,7 +164,7 @@ def _merged(workspace: Workspace) -> "Merged":
         with workspace.read_results() as connection:
             return merge_fingerprints(connection)
     except DatabaseError as error:
-        click.echo(f"note: what is merged is not known, so it stays whatever `keep:` says: {error}", err=True)
+        echo(f"note: what is merged is not known, so it stays whatever `keep:` says: {error}", err=True)
         return {}
 
 
@@ -209,9 +219,9 @@ def _known_saes(workspace: Workspace, name: str) -> list[str]:
 
 def _list_rows(rows: dict[str, int]) -> None:
     if rows:
-        click.echo(click.style("rows", bold=True))
+        echo(styled("rows", bold=True))
     for table, number in rows.items():
-        click.echo(f"  {table:40} {number:8}")
+        echo(f"  {table:40} {number:8}")
 
 
 def _list_items(heading: str, items: "list[Item]") -> None:
@@ -219,8 +229,8 @@ def _list_items(heading: str, items: "list[Item]") -> None:
     from extraction_assets.disk import readable_size
 
     if items:
-        click.echo(click.style(heading, bold=True))
+        echo(styled(heading, bold=True))
     for asset in dict.fromkeys(one.asset for one in items):
         own = [one for one in items if one.asset == asset]
         number = count(len(own), "folder" if own[0].path.is_dir() else "file")
-        click.echo(f"  {asset:40} {number:>12} {readable_size(sum(one.bytes for one in own)):>12}")
+        echo(f"  {asset:40} {number:>12} {readable_size(sum(one.bytes for one in own)):>12}")

@@ -11,6 +11,7 @@ import click
 from extraction_assets.cli.app import explain
 from extraction_assets.cli.declared import declared_extractions, import_definitions
 from extraction_assets.home import prepare_dagster_home
+from extraction_assets.terminal import echo
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -62,7 +63,7 @@ class Workspace:
     def warn_of_not_loaded(self) -> None:
         """Names what did not load, on standard error."""
         for one in self.not_loaded:
-            click.echo(f"left out: {one.file} does not load: {one.why}", err=True)
+            echo(f"left out: {one.file} does not load: {one.why}", err=True)
 
     @cached_property
     def chunk_store(self) -> "ChunkStoreResource":
@@ -105,7 +106,7 @@ class Workspace:
             with self.read_results() as connection:
                 return merge_times(connection)
         except Exception as error:
-            click.echo(f"results database: {explain(error)}", err=True)
+            echo(f"results database: {explain(error)}", err=True)
             return {}
 
     def _resource(self, kind: "type[Resource]") -> "Resource":

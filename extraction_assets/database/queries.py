@@ -1,12 +1,18 @@
 """What people and pages ask the results database. Results are pandas frames or plain named tuples."""
 
 import datetime as dt
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 import pandas as pd
 import sqlalchemy as sa
 
 from extraction_assets.database.tables import extractions, feature_activations, features, samples
+
+LOOKED_AT = 20
+"""How many of a feature's strongest examples say what it fires on: reading them all would read the whole table."""
+
+_SPACE = " \n\t\r"
 
 
 class Example(NamedTuple):
@@ -93,7 +99,8 @@ def example_counts(connection: sa.Connection, extraction_id: int) -> "pd.Series[
 def find_feature(connection: sa.Connection, extraction_id: int, neuron_index: int) -> sa.Row[Any]:
     """Statistics of one feature. Raises UnknownResultError."""
     own = (features.c.extraction_id == extraction_id) & (features.c.neuron_index == neuron_index)
-    row = connection.execute(sa.select(features).where(own)).one_or_none()
+    storable = 0 <= neuron_index < 2**63
+    row = connection.execute(sa.select(features).where(own)).one_or_none() if storable else None
     if row is None:
         query = sa.select(extractions.c.latent_dim).where(extractions.c.id == extraction_id)
         last = (connection.scalar(query) or 0) - 1
@@ -120,7 +127,7 @@ def examples_of(connection: sa.Connection, extraction_id: int, neuron_index: int
 
 
 def readable_features(connection: sa.Connection, extraction_id: int, count: int = 5) -> list[int]:
-    """Features to begin reading with: those whose 20 strongest examples agree most on one word.
+    """Features to begin reading with: those whose ``LOOKED_AT`` strongest examples agree most on one word.
 
     Features that fire in more than a fifth of the samples come last; of features that agree equally the one that
     fires more strongly comes first; no word is shown twice.
@@ -128,7 +135,7 @@ def readable_features(connection: sa.Connection, extraction_id: int, count: int 
     fa = feature_activations.c
     query = (
         sa.select(fa.neuron_index, fa.max_token, sa.func.count().label("agreeing"))
-        .where(fa.extraction_id == extraction_id, fa.rank < 20)
+        .where(*_strongest(extraction_id))
         .group_by(fa.neuron_index, fa.max_token)
     )
     words = _frame(connection, query)
@@ -144,6 +151,52 @@ def readable_features(connection: sa.Connection, extraction_id: int, count: int 
     shown = sa.select(fa.neuron_index).where(fa.extraction_id == extraction_id, fa.rank == 0)
     rest = connection.scalars(shown.order_by(fa.max_activation.desc(), fa.neuron_index)).all()
     return [*chosen, *(index for index in rest if index not in set(chosen))][:count]
+
+
+def features_of_token(connection: sa.Connection, extraction_id: int, token: str, *, exact: bool = False) -> list[int]:
+    """Features that fire most strongly on a token: those with it as the strongest token of one of their ``LOOKED_AT``
+    strongest examples. First the features with the most such examples, then the larger activation, the lower index.
+
+    Case counts; spaces and line breaks around the word do not, unless ``exact`` (or where there is nothing else).
+    Raises UnknownResultError where there is none, with the words that are near.
+    """
+    fa, word = feature_activations.c, token.strip(_SPACE)
+    is_token = fa.max_token == token if exact or not word else _word(fa.max_token) == word
+    query = (
+        sa.select(fa.neuron_index)
+        .where(*_strongest(extraction_id), is_token)
+        .group_by(fa.neuron_index)
+        .order_by(sa.func.count().desc(), sa.func.max(fa.max_activation).desc(), fa.neuron_index)
+    )
+    found = [int(index) for index in connection.scalars(query)]
+    if not found:
+        near = _near_words(connection, extraction_id, word)
+        raise UnknownResultError(
+            f"no feature has {token!r} as the strongest token of one of its {LOOKED_AT} strongest examples"
+            + (f"; there are {', '.join(map(repr, near))}" if near else "")
+        )
+    return found
+
+
+def _strongest(extraction_id: int) -> tuple[sa.ColumnElement[bool], ...]:
+    """Conditions for the ``LOOKED_AT`` strongest examples of every feature, which the primary key finds: SQLite uses
+    all of it only where it knows the features."""
+    fa = feature_activations.c
+    indices = sa.select(features.c.neuron_index).where(features.c.extraction_id == extraction_id)
+    return fa.extraction_id == extraction_id, fa.neuron_index.in_(indices), fa.rank < LOOKED_AT
+
+
+def _word(token: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+    return sa.func.trim(token, _SPACE, type_=sa.Text)
+
+
+def _near_words(connection: sa.Connection, extraction_id: int, word: str) -> list[str]:
+    """Strongest tokens of features that differ from a word in case, else those that are spelled nearly like it."""
+    fa = feature_activations.c
+    query = sa.select(_word(fa.max_token)).where(*_strongest(extraction_id), fa.rank == 0).distinct()
+    words = sorted(connection.scalars(query))
+    same = [one for one in words if one.casefold() == word.casefold()]
+    return same or get_close_matches(word, words, n=3)
 
 
 def _frame(connection: sa.Connection, query: sa.Select[Any]) -> pd.DataFrame:

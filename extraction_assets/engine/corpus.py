@@ -1,5 +1,9 @@
 """Documents -> samples, attention mask, special tokens mask and document ids."""
 
+import contextlib
+import math
+import time
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -8,6 +12,9 @@ import numpy as np
 from extraction_assets.engine.corpora.documents import CorpusError, Document
 from extraction_assets.engine.corpora.packing import PackedSample, distinct_samples, pack_concatenated, pack_documents
 from extraction_assets.engine.corpora.tokenizing import SeparatorToken, bos_token, separator_token, tokenized
+from extraction_assets.engine.models.tokenizers import special_token_ids
+
+_FIRST_ROWS = 1 << 14
 
 
 class TokenizedCorpus(NamedTuple):
@@ -22,7 +29,7 @@ class TokenizedCorpus(NamedTuple):
     document_numbers: np.ndarray
     """int64 [N]: index into ``document_ids``, of the document that the sample's first token of text is of."""
     first_tokens: np.ndarray
-    """int64 [N]: index of the sample's first token of text inside its document's tokens."""
+    """int64 [N]: index of the sample's first token of text inside its document's tokens, BOS at its start left out."""
     document_ids: list[str]
 
 
@@ -34,6 +41,8 @@ class Packing(NamedTuple):
     prepend_bos: bool | None = None
     sequence_separator_token: SeparatorToken = "auto"
     drop_duplicates: bool = False
+    keep_leading_bos: bool = False
+    """Leave a BOS at the start of a document where it is: nothing is said about BOS, and the documents are tokens."""
 
 
 def tokenize_corpus(
@@ -55,30 +64,107 @@ def tokenize_corpus(
     """
     document_ids: list[str] = []
     samples = _samples(documents, tokenizer, packing, vocabulary_size, document_ids)
-    token_ids = np.zeros((num_samples, packing.max_length), dtype=np.int32)
-    lengths = np.zeros(num_samples, dtype=np.int64)
-    origins = np.zeros((2, num_samples), dtype=np.int64)
+    rows = min(num_samples, _FIRST_ROWS)  # grows, as there may be fewer samples than asked for
+    token_ids = np.zeros((rows, packing.max_length), dtype=np.int32)
+    lengths = np.zeros(rows, dtype=np.int64)
+    origins = np.zeros((rows, 2), dtype=np.int64)
     seen, wanted = 0, start_sample + num_samples
     for sample in samples:
         row = seen - start_sample
         seen += 1
         if row >= 0:
+            if row == len(lengths):
+                rows = min(num_samples, 2 * row)
+                token_ids.resize((rows, packing.max_length), refcheck=False)
+                lengths.resize(rows, refcheck=False)
+                origins.resize((rows, 2), refcheck=False)
             lengths[row] = len(sample.token_ids)
             token_ids[row, : lengths[row]] = sample.token_ids
-            origins[:, row] = sample.document, sample.first_token
+            origins[row] = sample.document, sample.first_token
             on_samples(1)
         if seen == wanted:
             break
     if seen < wanted:
-        distinct = "distinct " if packing.drop_duplicates else ""
-        raise CorpusError(
-            f"the corpus holds {seen} {distinct}samples of {packing.max_length} positions, but {wanted} are asked for "
-            f"(start_sample {start_sample} + evaluation_samples {num_samples}): lower evaluation_samples or add text"
-        )
+        raise CorpusError(too_few_samples(seen, packing, start_sample, num_samples))
     attention_mask = np.arange(packing.max_length) < lengths[:, None]  # [N, T]
-    special_ids = [] if tokenizer is None else sorted(set(tokenizer.all_special_ids))
-    special = np.isin(token_ids, special_ids) & attention_mask
-    return TokenizedCorpus(token_ids, attention_mask, special, origins[0], origins[1], document_ids)
+    special = np.isin(token_ids, special_token_ids(tokenizer)) & attention_mask
+    numbers, first_tokens = (np.ascontiguousarray(column) for column in origins.T)
+    return TokenizedCorpus(token_ids, attention_mask, special, numbers, first_tokens, document_ids)
+
+
+def too_few_samples(found: int, packing: Packing, start_sample: int, num_samples: int) -> str:
+    """The sentence about a corpus of ``found`` samples, fewer than ``start_sample + num_samples``; what to do too."""
+    distinct = "distinct " if packing.drop_duplicates else ""
+    left = found - start_sample
+    remedy = f"lower evaluation_samples to {left}" if left > 0 else "lower start_sample"
+    return (
+        f"the corpus holds {found} {distinct}samples of {packing.max_length} positions, but "
+        f"{start_sample + num_samples} are asked for (start_sample {start_sample} + evaluation_samples {num_samples}): "
+        f"{remedy} or add text"
+    )
+
+
+class SampleCount(NamedTuple):
+    """How many samples a corpus has, as far as they were counted."""
+
+    samples: int
+    documents: int
+    """Those that the samples from ``start_sample`` on come from."""
+    documents_read: int
+    ended: bool
+    """Whether the source has no more."""
+
+
+def count_samples(
+    documents: Iterable[Document],
+    tokenizer: Any | None,
+    packing: Packing,
+    most: int,
+    *,
+    start_sample: int = 0,
+    seconds: float = math.inf,
+    on_samples: Callable[[int], None] = lambda _: None,
+) -> SampleCount:
+    """Counts the samples that ``tokenize_corpus`` would make, up to ``most`` of them and for about ``seconds``.
+
+    Holds 8 bytes a sample. Time is looked at between documents, of which 64 are tokenized at once.
+    """
+    deadline = time.monotonic() + seconds
+    document_ids: list[str] = []
+    numbers = array("q")
+    ended, seen = False, 0
+    with contextlib.suppress(_TimeIsUp):
+        for sample in _samples(_until(deadline, documents), tokenizer, packing, None, document_ids):
+            seen += 1
+            if seen > start_sample:
+                numbers.append(sample.document)
+            on_samples(1)
+            if seen == most or time.monotonic() > deadline:
+                break
+        else:
+            ended = True
+    read = len(document_ids)
+    return SampleCount(seen, documents_behind(np.asarray(numbers), read, packing.packing), read, ended)
+
+
+def documents_behind(document_numbers: np.ndarray, documents_read: int, packing: str) -> int:
+    """Documents that samples come from: ``document_numbers`` int64 [N] of their first tokens, of all that were read."""
+    if not len(document_numbers):
+        return 0
+    if packing == "documents":
+        return len(np.unique(document_numbers))
+    return documents_read - int(document_numbers[0])  # the first of none, where it lies whole inside a sample
+
+
+class _TimeIsUp(Exception):
+    pass
+
+
+def _until(deadline: float, documents: Iterable[Document]) -> Iterator[Document]:
+    for document in documents:
+        if time.monotonic() > deadline:
+            raise _TimeIsUp
+        yield document
 
 
 def _samples(
@@ -88,9 +174,12 @@ def _samples(
     vocabulary_size: int | None,
     document_ids: list[str],
 ) -> Iterator[PackedSample]:
-    """The samples of all documents; notes the ids of those that were read."""
-    bos = bos_token(tokenizer, packing.prepend_bos)
-    own_bos = bos if packing.packing == "documents" else None  # pack_concatenated looks for it itself
+    """The samples of all documents; notes the ids of those that were read.
+
+    One rule for all: BOS at the start of a document is left out, then ``prepend_bos`` says whether samples get one.
+    """
+    bos = bos_token(tokenizer, packing.prepend_bos, vocabulary_size)
+    own_bos = None if tokenizer is None or packing.keep_leading_bos else tokenizer.bos_token_id
 
     def token_ids() -> Iterator[np.ndarray]:
         for document in tokenized(documents, tokenizer, vocabulary_size, own_bos):
@@ -100,6 +189,6 @@ def _samples(
     if packing.packing == "documents":
         samples = pack_documents(token_ids(), packing.max_length, bos)
     else:
-        separator = separator_token(tokenizer, packing.sequence_separator_token)
+        separator = separator_token(tokenizer, packing.sequence_separator_token, vocabulary_size)
         samples = pack_concatenated(token_ids(), packing.max_length, bos, separator)
     return distinct_samples(samples) if packing.drop_duplicates else samples

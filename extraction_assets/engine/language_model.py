@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from extraction_assets.engine.hooks import HookError, Site, read_at, resolve_hook, text_configuration
+from extraction_assets.engine.models.small_files import PATTERNS, wanted_from_hub
+from extraction_assets.engine.models.tokenizers import TokenizerChoice, read_tokenizer
 
 
 class UntrustedCodeError(ValueError):
@@ -165,13 +167,14 @@ def load_language_model(
     return LanguageModel(module.to(device), hooks)
 
 
-def load_tokenizer(path: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
-    """The tokenizer in folder ``path`` (or of that hub id). Raises UntrustedCodeError as ``load_language_model``."""
-    from transformers import AutoTokenizer
-
+def load_tokenizer(
+    path: str, *, revision: str | None = None, trust_remote_code: bool = False, choice: TokenizerChoice = "file"
+) -> Any:
+    """The tokenizer in folder ``path`` (or of that hub id), see ``read_tokenizer``. Raises TokenizerError, and
+    UntrustedCodeError as ``load_language_model``."""
     folder = resolve_checkpoint(path, revision=revision, trust_remote_code=trust_remote_code)
     with _code_is_asked_for(path):
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        return read_tokenizer(folder, choice, trust_remote_code=trust_remote_code)
 
 
 def probe_hooks(
@@ -281,10 +284,24 @@ def resolve_checkpoint(path: str, *, revision: str | None = None, trust_remote_c
         raise FileNotFoundError(f"no checkpoint at {folder}: the folder does not exist")
     from huggingface_hub import snapshot_download
 
-    wanted = ["*.json", "*.safetensors", "*.txt", "*.model", *(["*.py"] if trust_remote_code else [])]
+    wanted = _hub_files(path, revision, trust_remote_code)
     try:
         return Path(snapshot_download(path, revision=revision, allow_patterns=wanted))
     except Exception as error:
         raise FileNotFoundError(
             f"no checkpoint {path!r}: there is no such folder, and the Hugging Face hub did not give it ({error})"
         ) from error
+
+
+def _hub_files(repository: str, revision: str | None, code: bool) -> list[str]:
+    """Names of the files to download, or patterns of them where the hub cannot be asked: then the local cache has
+    what it has."""
+    from glob import escape
+
+    from huggingface_hub import HfApi
+
+    try:
+        listed = HfApi().model_info(repository, revision=revision, files_metadata=True).siblings or []
+    except Exception:  # no network, or no such repository: the download says which
+        return [*PATTERNS, *(["*.py"] if code else [])]
+    return [escape(name) for name in wanted_from_hub({own.rfilename: own.size or 0 for own in listed}, code=code)]

@@ -146,7 +146,9 @@ def _prepends_bos(settings: ExtractionSettings) -> bool:
     corpus, model = settings.corpus, settings.language_model
     if corpus.prepend_bos is not None or corpus.token_column is not None:
         return bool(corpus.prepend_bos)
-    tokenizer = load_tokenizer(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code)
+    tokenizer = load_tokenizer(
+        model.path, revision=model.revision, trust_remote_code=model.trust_remote_code, choice=corpus.tokenizer
+    )
     return tokenizer.bos_token_id is not None
 
 

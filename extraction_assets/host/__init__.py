@@ -1,1 +1,1 @@
-"""This machine: what tells a process here from one elsewhere."""
+"""What the host offers, looked at with care: files, disks, devices, and which process is which."""

@@ -3,7 +3,8 @@
 Every file carries a record (JSON) with its fingerprint and, as ``numerics``, what can change its last bits.
 """
 
-import json
+import contextlib
+import re
 import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -15,18 +16,31 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from extraction_assets.engine.heap import ranks
 from extraction_assets.engine.shapes import FeatureRows, FeatureStatistics, TopKTable
-from extraction_assets.stores.sealed import PLACEHOLDER, DamagedFileError, verify, write_sealed
+from extraction_assets.stores.chunk_record import (
+    RECORD_FIELD,
+    Record,
+    expect_fingerprint,
+    look_at,
+    read_checked_record,
+    read_record,
+    record_json,
+    refusing,
+)
+from extraction_assets.stores.chunk_shapes import (
+    ROW_TENSORS,
+    STATISTICS_TENSORS,
+    check_table,
+    checked_rows,
+    checked_statistics,
+)
+from extraction_assets.stores.sealed import DamagedFileError, damaged, set_aside, verify, write_sealed
 
-_RECORD = "extraction_assets"
-_STATISTICS_TENSORS = ("sample_count", "token_count", "max_activation", "activation_limbs", "histogram")
-
-_ROW_TENSORS = ("row_pointers", "feature_ids", "values")
 # Whole numbers as differences, LZ4: a third of the time to write and half of that to read of Parquet's defaults with
 # zstd, and no larger.
 _PARQUET_OPTIONS: dict[str, Any] = {
@@ -42,8 +56,6 @@ _COLUMNS = ["neuron_index", "sample_index", "max_activation", "positions", "acti
 
 TABLES_AHEAD = 3
 """Tables that are read and checked before they are asked for."""
-
-Record = dict[str, Any]
 
 
 class TableFile(NamedTuple):
@@ -61,22 +73,22 @@ def write_activations(path: Path, activations: dict[str, Tensor], record: Record
 
 def read_activations(path: Path, fingerprint: str) -> tuple[dict[str, Tensor], Record]:
     """{hook: [n, T, D]}, memory-mapped, and their record, after checking the file."""
-    return _read_safetensors(path, fingerprint)
+    tensors, record, _ = _read_safetensors(path, fingerprint)
+    return tensors, record
 
 
 def write_features(path: Path, features: FeatureRows, record: Record) -> None:
     """Features at all non-padding positions in compressed rows, as safetensors: ``row_pointers`` int64 [n * T + 1],
     ``feature_ids`` int32 [Z], ``values`` float32 [Z]."""
     shape = [features.num_samples, features.num_positions, features.num_features]
-    tensors = {name: getattr(features, name) for name in _ROW_TENSORS}
+    tensors = {name: getattr(features, name) for name in ROW_TENSORS}
     _write_safetensors(path, tensors, {**record, "shape": shape})
 
 
 def read_features(path: Path, fingerprint: str) -> tuple[FeatureRows, Record]:
     """The stored features, memory-mapped, and their record, after checking the file."""
-    tensors, record = _read_safetensors(path, fingerprint)
-    pointers, features, values = (tensors[name] for name in _ROW_TENSORS)
-    return FeatureRows(pointers, features, values, *record["shape"]), record
+    tensors, record, _ = _read_safetensors(path, fingerprint)
+    return checked_rows(path, tensors, record.get("shape")), record
 
 
 def write_table(path: Path, table: TopKTable, statistics: FeatureStatistics, record: Record) -> None:
@@ -86,27 +98,79 @@ def write_table(path: Path, table: TopKTable, statistics: FeatureStatistics, rec
     """
     counts = {"samples_seen": statistics.samples_seen, "tokens_seen": statistics.tokens_seen}
     num_features = len(statistics.sample_count)
-    tensors = {name: getattr(statistics, name) for name in _STATISTICS_TENSORS}
+    tensors = {name: getattr(statistics, name) for name in STATISTICS_TENSORS}
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     checksum = _write_safetensors(draft, tensors, {**record, **counts})
-    draft.rename(_statistics_path(path, checksum))
+    beside = _statistics_path(path, checksum)
+    if beside.is_dir():  # somebody has put a folder in their place
+        set_aside(beside)
+    draft.rename(beside)
     full = {**record, **counts, "statistics": checksum, "num_features": num_features}
     write_sealed(path, lambda temporary: _write_parquet(temporary, _table_to_arrow(table, num_features), full))
 
 
 def read_table(path: Path, fingerprint: str) -> TableFile:
     """The stored table of a chunk, its statistics and its record, after checking both files."""
-    verify(path)
-    with pq.ParquetFile(path) as file:
-        record: Record = json.loads(file.metadata.metadata[_RECORD.encode()])
-        arrow = file.read(_COLUMNS)
-    _expect_fingerprint(path, record, fingerprint)
-    statistics_path = _statistics_path(path, record["statistics"])
-    if not statistics_path.is_file():
-        raise DamagedFileError(f"{path} lacks its statistics {statistics_path.name}: materialize its chunk again")
-    tensors, _ = _read_safetensors(statistics_path, fingerprint)
-    statistics = FeatureStatistics(**tensors, samples_seen=record["samples_seen"], tokens_seen=record["tokens_seen"])
-    return TableFile(_table_from_arrow(arrow), statistics, record)
+    record = read_checked_record(path, fingerprint)
+    statistics = _read_statistics(path, record)
+    with refusing(path), pq.ParquetFile(path) as file:
+        table = _table_from_arrow(file.read(_COLUMNS))
+    check_table(path, table, len(statistics.sample_count))
+    return TableFile(table, statistics, record)
+
+
+def check_files(path: Path, fingerprint: str) -> None:
+    """Reads every byte of a chunk file, of a table with its statistics; DamagedFileError where one is not as it was
+    written, FileNotFoundError where the file is gone."""
+    record = read_checked_record(path, fingerprint)
+    if path.suffix == ".parquet":
+        _read_statistics(path, record)
+
+
+def look_at_files(path: Path, fingerprint: str) -> None:
+    """As ``check_files``, but looks at headers, footers and sizes alone: finds a file that is cut or of another format,
+    not one with other bytes in its middle."""
+    record = look_at(path, fingerprint)
+    if path.suffix == ".parquet":
+        beside = _statistics_path(path, _named_statistics(path, record))
+        with _as_damage_of(path, beside):
+            look_at(beside, fingerprint)
+
+
+def read_statistics(path: Path) -> tuple[FeatureStatistics, int]:
+    """The statistics beside a table that has been checked, and the table's number of examples."""
+    with refusing(path):
+        examples = int(pq.read_metadata(path).num_rows)
+    return _read_statistics(path, read_record(path)), examples
+
+
+def _read_statistics(table: Path, record: Record) -> FeatureStatistics:
+    """The statistics that a table names."""
+    checksum = _named_statistics(table, record)
+    path = _statistics_path(table, checksum)
+    with _as_damage_of(table, path):
+        tensors, _, found = _read_safetensors(path, str(record["fingerprint"]))
+        if found != checksum:
+            raise damaged(path, "it is not the file that its table names")
+        return checked_statistics(path, tensors, record)
+
+
+def _named_statistics(table: Path, record: Record) -> str:
+    checksum = record.get("statistics")
+    if not isinstance(checksum, str) or not re.fullmatch("[0-9a-f]{64}", checksum):
+        raise damaged(table, "it names no statistics")
+    return checksum
+
+
+@contextlib.contextmanager
+def _as_damage_of(table: Path, statistics: Path) -> Iterator[None]:
+    """Damage of a table's statistics, named by their file: what has to be made again is the table."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise damaged(table, f"it lacks its statistics {statistics.name}") from error
+    except DamagedFileError as error:
+        raise DamagedFileError(str(error), table) from error
 
 
 def read_tables(files: Iterable[tuple[Path, str]]) -> Iterator[TableFile]:
@@ -128,17 +192,6 @@ def read_tables(files: Iterable[tuple[Path, str]]) -> Iterator[TableFile]:
                 future.cancel()
 
 
-def read_record(path: Path) -> Record:
-    """The record of a chunk file, without reading or checking the rest. DamagedFileError where there is none."""
-    try:
-        if path.suffix == ".parquet":
-            return dict(json.loads((pq.read_schema(path).metadata or {})[_RECORD.encode()]))
-        with safe_open(path, framework="pt") as file:
-            return dict(json.loads(file.metadata()[_RECORD]))
-    except (pa.ArrowInvalid, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise DamagedFileError(f"{path} is damaged ({error}). Delete it and materialize its chunk again") from error
-
-
 def _statistics_path(table: Path, checksum: str) -> Path:
     return table.with_suffix(f".{checksum[:12]}.statistics.safetensors")
 
@@ -146,7 +199,7 @@ def _statistics_path(table: Path, checksum: str) -> Path:
 def _write_parquet(path: Path, arrow: pa.Table, record: Record) -> None:
     with pq.ParquetWriter(path, arrow.schema, **_PARQUET_OPTIONS) as writer:
         writer.write_table(arrow, row_group_size=_ROW_GROUP_EXAMPLES)
-        writer.add_key_value_metadata({_RECORD: _record_json(record)})
+        writer.add_key_value_metadata({RECORD_FIELD: record_json(record)})
 
 
 def _table_to_arrow(table: TopKTable, num_features: int) -> pa.Table:
@@ -180,30 +233,20 @@ def _one_piece(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def _record_json(record: Record) -> str:
-    return json.dumps({**record, "checksum": PLACEHOLDER}, sort_keys=True)
-
-
 def _write_safetensors(path: Path, tensors: dict[str, Tensor], record: Record) -> str:
     """One metadata entry alone: safetensors writes several in no fixed order."""
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    metadata = {_RECORD: _record_json(record)}
+    metadata = {RECORD_FIELD: record_json(record)}
     try:
         return write_sealed(path, lambda temporary: save_file(contiguous, temporary, metadata=metadata))
     except SafetensorError as error:  # what the disk said, such as that it is full
         raise OSError(f"{path} cannot be written: {error}") from error
 
 
-def _read_safetensors(path: Path, fingerprint: str) -> tuple[dict[str, Tensor], Record]:
-    verify(path)
+def _read_safetensors(path: Path, fingerprint: str) -> tuple[dict[str, Tensor], Record, str]:
+    """The tensors of a file, its record and its checksum, after checking it."""
+    checksum = verify(path)
     record = read_record(path)
-    _expect_fingerprint(path, record, fingerprint)
-    return load_file(path), record
-
-
-def _expect_fingerprint(path: Path, record: Record, fingerprint: str) -> None:
-    if record.get("fingerprint") != fingerprint:
-        raise DamagedFileError(
-            f"{path} was made from other inputs: it carries fingerprint {record.get('fingerprint')}, "
-            f"expected {fingerprint}. Delete it and materialize its chunk again"
-        )
+    expect_fingerprint(path, record, fingerprint)
+    with refusing(path):
+        return load_file(path), record, checksum

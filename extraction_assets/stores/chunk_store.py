@@ -1,12 +1,16 @@
 """Where the files of extractions lie, and which of them are done."""
 
-import json
+import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from extraction_assets.stores.corpus_files import StoredCorpus, open_corpus, write_json
-from extraction_assets.stores.sealed import DamagedFileError
+from extraction_assets.stores.corpus_arrays import TOKENIZE_AGAIN
+from extraction_assets.stores.corpus_files import StoredCorpus, open_corpus, seal_manifest
+from extraction_assets.stores.fingerprints import LENGTH
+from extraction_assets.stores.sealed import damaged
+from extraction_assets.stores.sealed_json import SealedJson, check_fields, read_sealed_json, write_sealed_json
 
 ChunkAsset = Literal["model_activations", "sae_features", "top_k_table"]
 ChunkState = Literal["done", "stale", "missing"]
@@ -36,6 +40,8 @@ class SourceIdentity(NamedTuple):
     files: int | None = None
     bytes: int | None = None
     """Of files that hold many documents each."""
+    reading: int | None = None
+    """Version of the rule by which text is read, where ``fingerprint`` is not one of the text itself."""
 
 
 class CurrentCorpus(NamedTuple):
@@ -53,6 +59,10 @@ class CurrentCorpus(NamedTuple):
     characters: int | None = None
     files: int | None = None
     bytes: int | None = None
+    reading: int | None = None
+
+
+_SIZES = ("documents", "characters", "files", "bytes", "reading")
 
 
 class ChunkStore:
@@ -92,25 +102,49 @@ class ChunkStore:
 
     def write_current_corpus(self, extraction: str, current: CurrentCorpus) -> None:
         """Note which corpus an extraction uses, and what it was made from."""
-        pointer = {**current._asdict(), "corpus": current.corpus.manifest.fingerprint}
-        write_json(self.root / extraction / "corpus.json", pointer)
+        said = {**current._asdict(), "corpus": current.corpus.manifest.fingerprint}
+        write_sealed_json(self.pointer(extraction), said)
+
+    def pointer(self, extraction: str) -> Path:
+        """The file that says which corpus an extraction uses."""
+        return self.root / extraction / "corpus.json"
 
     def current_corpus(self, extraction: str) -> CurrentCorpus | None:
         """The last materialized corpus; None before the first.
 
-        Raises DamagedFileError where its files are cut, altered or gone.
+        Of a pointer that an earlier version wrote without a checksum, only that is taken which its reader compares with
+        what it works out itself. Raises DamagedFileError where its files are cut, altered or gone.
         """
-        path = self.root / extraction / "corpus.json"
-        if not path.is_file():
+        path = self.pointer(extraction)
+        if not os.path.lexists(path):
             return None
+        said, sealed = read_pointer(path)
         try:
-            pointer = json.loads(path.read_text("utf-8"))
-            corpus = open_corpus(self.corpora, pointer["corpus"])
-            sizes = ("documents", "characters", "files", "bytes")
-            later = {name: pointer[name] for name in sizes if name in pointer}
-            version = pointer.get("version", pointer["corpus"])
-            return CurrentCorpus(corpus, pointer["recipe"], pointer["source"], version, **later)
+            corpus = open_corpus(self.corpora, said["corpus"])
         except FileNotFoundError as error:
-            raise DamagedFileError(f"{error.filename} is gone: materialize the corpus of {extraction} again") from error
-        except (json.JSONDecodeError, KeyError) as error:
-            raise DamagedFileError(f"{path} is damaged ({error}): materialize the corpus again") from error
+            raise damaged(self.corpora / said["corpus"], "it is gone", TOKENIZE_AGAIN) from error
+        if not sealed:
+            return CurrentCorpus(corpus, said["recipe"], said["source"], said["corpus"])
+        later = {name: said.get(name) for name in _SIZES}
+        return CurrentCorpus(corpus, said["recipe"], said["source"], said["version"], **later)
+
+    def seal_current_corpus(self, extraction: str, current: CurrentCorpus) -> None:
+        """Writes what an earlier version stored without checksums once more; does nothing where all is sealed."""
+        seal_manifest(current.corpus)
+        if not read_pointer(self.pointer(extraction)).sealed:
+            self.write_current_corpus(extraction, current)
+
+
+def read_pointer(path: Path) -> SealedJson:
+    """What a ``corpus.json`` says, see ``CurrentCorpus``; ``corpus`` is the fingerprint of one.
+
+    Raises DamagedFileError, FileNotFoundError where there is none.
+    """
+    found = read_sealed_json(path, TOKENIZE_AGAIN, CurrentCorpus._fields)
+    texts = ("corpus", "recipe", "source", *(["version"] if found.sealed else []))
+    check_fields(found.value, dict.fromkeys(texts, str), path, TOKENIZE_AGAIN)
+    sizes = {name: int for name in _SIZES if found.value.get(name) is not None}
+    check_fields(found.value, sizes, path, TOKENIZE_AGAIN)
+    if not re.fullmatch(rf"[0-9a-f]{{{LENGTH}}}", found.value["corpus"]):
+        raise damaged(path, "its 'corpus' is no fingerprint of one", TOKENIZE_AGAIN)
+    return found

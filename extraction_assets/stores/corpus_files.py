@@ -6,21 +6,20 @@ import os
 import shutil
 import uuid
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from extraction_assets.engine.corpus import TokenizedCorpus
 from extraction_assets.engine.shapes import Samples
+from extraction_assets.stores.corpus_arrays import ARRAYS, FILES, TOKENIZE_AGAIN, map_arrays, write_arrays
 from extraction_assets.stores.fingerprints import LENGTH, bytes_fingerprint
-from extraction_assets.stores.sealed import DamagedFileError, durable_path, sync
+from extraction_assets.stores.sealed import DamagedFileError, damaged, open_stored, set_aside, sync
+from extraction_assets.stores.sealed_json import check_fields, read_sealed_json, write_sealed_json
 
 MANIFEST = "manifest.json"
-_ARRAYS = ("token_ids", "attention_mask", "special_tokens_mask", "document_numbers", "first_tokens")
-_DOCUMENTS = "document_ids.json"
 
 
 class CorpusManifest(NamedTuple):
@@ -36,16 +35,14 @@ class CorpusManifest(NamedTuple):
     """File name -> SHA-256."""
 
 
+_FIELDS = {"fingerprint": str, "source": str, "tokenizer": str, "packing": str, "start_sample": int, "files": dict}
+
+
 class StoredCorpus:
-    """A corpus on disk; arrays are memory-mapped when they are first looked at."""
+    """A corpus on disk, whose files have been checked; its arrays are memory-mapped."""
 
-    def __init__(self, folder: Path, manifest: CorpusManifest) -> None:
-        self.folder, self.manifest = folder, manifest
-
-    @cached_property
-    def arrays(self) -> TokenizedCorpus:
-        mapped = {name: np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
-        return TokenizedCorpus(**mapped, document_ids=json.loads((self.folder / _DOCUMENTS).read_text("utf-8")))
+    def __init__(self, folder: Path, manifest: CorpusManifest, arrays: TokenizedCorpus) -> None:
+        self.folder, self.manifest, self.arrays = folder, manifest, arrays
 
     def __len__(self) -> int:
         return len(self.arrays.token_ids)
@@ -75,7 +72,7 @@ class StoredCorpus:
         return bytes_fingerprint(
             *(
                 np.ascontiguousarray(getattr(arrays, name)[rows]).tobytes()
-                for name in _ARRAYS
+                for name in ARRAYS
                 if name != "document_numbers"
             ),
             json.dumps(names).encode(),
@@ -109,12 +106,11 @@ def write_corpus(
     temporary = root / f".{uuid.uuid4().hex}.tmp"
     temporary.mkdir(parents=True)
     try:
-        files = _write_files(temporary, corpus)
-        identity = json.dumps([files, source, tokenizer, packing, start_sample]).encode()
-        manifest = CorpusManifest(
-            hashlib.sha256(identity).hexdigest()[:LENGTH], source, tokenizer, packing, start_sample, files
-        )
-        (temporary / MANIFEST).write_text(json.dumps(manifest._asdict(), indent=1))
+        write_arrays(temporary, corpus)
+        files = {name: _sha256(temporary / name) for name in sorted(FILES)}
+        named = identity(files, source, tokenizer, packing, start_sample)
+        manifest = CorpusManifest(named, source, tokenizer, packing, start_sample, files)
+        write_sealed_json(temporary / MANIFEST, manifest._asdict())
         for path in temporary.iterdir():
             sync(path)
         sync(temporary)
@@ -125,21 +121,20 @@ def write_corpus(
     return open_corpus(root, manifest.fingerprint)
 
 
-def _write_files(folder: Path, corpus: TokenizedCorpus) -> dict[str, str]:
-    for name in _ARRAYS:
-        np.save(folder / f"{name}.npy", getattr(corpus, name))
-    (folder / _DOCUMENTS).write_text(json.dumps(corpus.document_ids), "utf-8")
-    return {path.name: _sha256(path) for path in sorted(folder.iterdir())}
+def identity(files: dict[str, str], source: str, tokenizer: str, packing: str, start_sample: int) -> str:
+    """The fingerprint of a corpus, by which its folder is named: a hash of all that its manifest says."""
+    said = json.dumps([files, source, tokenizer, packing, start_sample])
+    return hashlib.sha256(said.encode()).hexdigest()[:LENGTH]
 
 
 def _put_in_place(temporary: Path, folder: Path) -> None:
-    """Rename into place; a folder that is there already is replaced only where it is damaged."""
-    if folder.exists():
+    """Rename into place; what is there already is replaced only where it is damaged."""
+    if os.path.lexists(folder):
         try:
-            open_corpus(folder.parent, folder.name)
+            seal_manifest(open_corpus(folder.parent, folder.name))
             return
         except (DamagedFileError, FileNotFoundError):
-            os.replace(folder, folder.with_name(f".{uuid.uuid4().hex}.damaged"))
+            set_aside(folder)
     try:
         os.replace(temporary, folder)
     except OSError:
@@ -147,32 +142,46 @@ def _put_in_place(temporary: Path, folder: Path) -> None:
 
 
 def open_corpus(root: Path, fingerprint: str) -> StoredCorpus:
-    """The stored corpus with this fingerprint, after checking its files.
+    """The stored corpus with this fingerprint, after checking its files and working out its identity again.
 
     Raises FileNotFoundError where it is absent, DamagedFileError that names a file that is cut or altered.
     """
     folder = root / fingerprint
-    manifest = CorpusManifest(**_read_json(folder / MANIFEST))
+    manifest = _read_manifest(folder)
     for name, expected in manifest.files.items():
         path = folder / name
-        if not path.is_file() or _sha256(path) != expected:
-            raise DamagedFileError(f"{path} is damaged or missing: delete {folder} and materialize the corpus again")
-    return StoredCorpus(folder, manifest)
+        try:
+            found = _sha256(path)
+        except FileNotFoundError as error:
+            raise damaged(path, "it is missing", TOKENIZE_AGAIN) from error
+        if found != expected:
+            raise damaged(path, "its bytes do not match the checksum in its manifest", TOKENIZE_AGAIN)
+    return StoredCorpus(folder, manifest, map_arrays(folder))
 
 
-def write_json(path: Path, value: Any) -> None:
-    """A small JSON file, durable and whole."""
-    with durable_path(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, sort_keys=True), "utf-8")
+def seal_manifest(corpus: StoredCorpus) -> None:
+    """Gives the manifest of a corpus that an earlier version stored the checksum that it lacks."""
+    path = corpus.folder / MANIFEST
+    if not read_sealed_json(path, TOKENIZE_AGAIN, CorpusManifest._fields).sealed:
+        write_sealed_json(path, corpus.manifest._asdict())
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DamagedFileError(f"{path} is damaged ({error})") from error
+def _read_manifest(folder: Path) -> CorpusManifest:
+    """The manifest of a folder. What an earlier version stored without a checksum is covered by its identity."""
+    path = folder / MANIFEST
+    value = read_sealed_json(path, TOKENIZE_AGAIN, CorpusManifest._fields).value
+    check_fields(value, _FIELDS, path, TOKENIZE_AGAIN)
+    manifest = CorpusManifest(**{name: value[name] for name in CorpusManifest._fields})
+    if set(manifest.files) != set(FILES) or not all(isinstance(one, str) for one in manifest.files.values()):
+        raise damaged(path, f"it does not name the files {', '.join(sorted(FILES))}", TOKENIZE_AGAIN)
+    # In the order in which they were written: a sealed manifest has sorted them.
+    files = {name: manifest.files[name] for name in sorted(manifest.files)}
+    worked_out = identity(files, *(value[name] for name in ("source", "tokenizer", "packing", "start_sample")))
+    if not worked_out == manifest.fingerprint == folder.name:
+        raise damaged(path, f"what it says belongs to a corpus {worked_out}, not to {folder.name}", TOKENIZE_AGAIN)
+    return manifest
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_stored(path, TOKENIZE_AGAIN) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,22 +13,61 @@ import os
 import re
 import uuid
 from collections.abc import Callable, Iterator
+from io import BufferedReader
 from pathlib import Path
+
+from extraction_assets.host.regular_files import IrregularFileError, open_regular
 
 _PREFIX = b"extraction-assets-sha256:"
 _DIGITS = 64
 PLACEHOLDER = (_PREFIX + b"0" * _DIGITS).decode()
 """To be written once in a file's metadata; ``write_sealed`` puts the checksum in its place."""
 
+_LONGEST_REASON = 200
 _SEAL = re.compile(re.escape(_PREFIX) + rb"[0-9a-f]{64}")
 _METADATA_BYTES = 1 << 20  # the field lies in the first or last MiB, where headers and footers are
+
+
+MAKE_AGAIN = "`run NAME --missing` computes its chunk again"
+"""What to do about a damaged file of a chunk."""
 
 
 class DamagedFileError(ValueError):
     """A stored file that is cut, altered or not what it claims to be; the message names it."""
 
+    def __init__(self, message: str, path: Path | None = None) -> None:
+        super().__init__(message)
+        self.path = path
+        """The file, where it is known."""
 
-def write_sealed(path: Path, write: Callable[[Path], None]) -> str:
+
+def damaged(path: Path, what: object, advice: str = MAKE_AGAIN) -> DamagedFileError:
+    """The error of a damaged file in one sentence: ``what`` is found, an error of a library too, and what to do."""
+    lines = str(what).strip().splitlines() or [type(what).__name__]
+    reason = lines[0] if len(lines[0]) <= _LONGEST_REASON else lines[0][: _LONGEST_REASON - 3] + "..."
+    return DamagedFileError(f"{path} is damaged: {reason.rstrip('.')}; {advice}", path)
+
+
+def open_stored(path: Path, advice: str = MAKE_AGAIN) -> BufferedReader:
+    """Opens a stored file. Raises FileNotFoundError where there is none, DamagedFileError where it is no file."""
+    try:
+        return open_regular(path)
+    except IrregularFileError as error:
+        raise damaged(path, str(error).removeprefix(f"{path} "), advice) from error
+
+
+def set_aside(path: Path) -> Path | None:
+    """Renames a damaged file or folder to a temporary's name, which `clean` removes once it is old: then what it was is
+    missing and can be made again. None where it has gone meanwhile."""
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.damaged")
+    try:
+        os.replace(path, aside)
+    except FileNotFoundError:
+        return None
+    return aside
+
+
+def write_sealed(path: Path, write: Callable[[Path], object]) -> str:
     """Write a file with ``write(temporary path)``, seal it, make it durable and rename it to ``path``.
 
     Returns the checksum. On an error nothing is left behind and an older file at ``path`` stays.
@@ -83,6 +122,8 @@ def durable_path(path: Path) -> Iterator[Path]:
             yield temporary
             temporary.chmod(permissions)
             sync(temporary)
+            if path.is_dir():  # somebody has put a folder in the file's place
+                set_aside(path)
             os.replace(temporary, path)
             sync(path.parent)
         finally:
@@ -98,26 +139,27 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def verify(path: Path) -> str:
-    """The checksum of a sealed file; DamagedFileError where the file does not match it.
+def verify(path: Path, advice: str = MAKE_AGAIN) -> str:
+    """The checksum of a sealed file; DamagedFileError, with ``advice``, where the file does not match it.
 
     FileNotFoundError where there is no file. Reads the whole file once.
     """
-    with path.open("rb") as file:
+    with open_stored(path, advice) as file:
         if os.fstat(file.fileno()).st_size == 0:
-            raise DamagedFileError(f"{path} is empty: delete it and materialize its chunk again")
+            raise damaged(path, "it is empty", advice)
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            at = _find_digits(data)
-            if at is None:
-                raise DamagedFileError(_damaged(path, "its checksum is missing; it is cut short or altered"))
-            stored = bytes(data[at : at + _DIGITS]).decode()
-            if _checksum(data, at) != stored:
-                raise DamagedFileError(_damaged(path, "its bytes do not match its checksum; it is altered"))
-            return stored
+            return verify_bytes(data, path, advice)
 
 
-def _damaged(path: Path, what: str) -> str:
-    return f"{path} is damaged: {what}. Delete it and materialize its chunk again"
+def verify_bytes(data: bytes | mmap.mmap, path: Path, advice: str = MAKE_AGAIN) -> str:
+    """``verify`` for the bytes of a whole file that have been read."""
+    at = _find_digits(data)
+    if at is None:
+        raise damaged(path, "its checksum is missing, so it is cut short or altered", advice)
+    stored = bytes(data[at : at + _DIGITS]).decode()
+    if _checksum(data, at) != stored:
+        raise damaged(path, "its bytes do not match its checksum", advice)
+    return stored
 
 
 def _seal(path: Path) -> str:
@@ -131,7 +173,7 @@ def _seal(path: Path) -> str:
         return checksum
 
 
-def _find_digits(data: mmap.mmap) -> int | None:
+def _find_digits(data: bytes | mmap.mmap) -> int | None:
     """Where the 64 digits stand."""
     size = len(data)
     for start, stop in ((0, _METADATA_BYTES), (max(0, size - _METADATA_BYTES), size)):
@@ -141,7 +183,7 @@ def _find_digits(data: mmap.mmap) -> int | None:
     return None
 
 
-def _checksum(data: mmap.mmap, digits_at: int) -> str:
+def _checksum(data: bytes | mmap.mmap, digits_at: int) -> str:
     digest = hashlib.sha256()
     view = memoryview(data)
     try:

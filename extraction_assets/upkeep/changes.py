@@ -1,8 +1,8 @@
 """What changed settings of samples and chunks mean for the chunks on disk, in sentences for people."""
 
-from extraction_assets.plan import corpus_recipe
+from extraction_assets.plan import has_recipe
 from extraction_assets.settings import ExtractionSettings
-from extraction_assets.stores.chunk_files import read_record
+from extraction_assets.stores.chunk_record import read_record
 from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets.stores.sealed import DamagedFileError
 from extraction_assets.upkeep.files import chunk_files
@@ -26,7 +26,7 @@ def changes_on_disk(settings: ExtractionSettings, store: ChunkStore) -> list[str
     if current is None:
         return [f"{len(stored)} chunks are on disk; which are current is known once the corpus is there"]
     corpus = current.corpus
-    if current.recipe != corpus_recipe(settings.model_copy(update={"evaluation_samples": len(corpus)})):
+    if not has_recipe(current, settings.model_copy(update={"evaluation_samples": len(corpus)})):
         return ["which of the chunks on disk are still current is known once the corpus is there"]
     because = ""
     if len(corpus) != settings.evaluation_samples:
@@ -88,6 +88,6 @@ def _stored_spans(settings: ExtractionSettings, store: ChunkStore) -> Spans:
             if chunk.seal is None:
                 try:
                     spans.setdefault(chunk.key, set()).add(int(read_record(chunk.path)["samples_seen"]))
-                except (DamagedFileError, KeyError, FileNotFoundError):
+                except (DamagedFileError, KeyError, TypeError, ValueError, OSError):
                     continue  # what it held is not known
     return {key: sizes for key, sizes in spans.items() if sizes}

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from extraction_assets.disk import readable_size
 from extraction_assets.plan import ExtractionPlan
 from extraction_assets.settings import ExtractionSettings
-from extraction_assets.stores.chunk_files import read_record
+from extraction_assets.stores.chunk_record import read_record
 from extraction_assets.stores.chunk_store import SUFFIXES, ChunkStore, chunk_assets
 from extraction_assets.stores.sealed import DamagedFileError, nobody_writing
 from extraction_assets.upkeep.files import (
@@ -174,5 +174,5 @@ def _named_by_table(path: Path, seal: str) -> bool:
         return str(read_record(table)["statistics"]).startswith(seal)
     except FileNotFoundError:
         return False
-    except (DamagedFileError, KeyError):
+    except (DamagedFileError, KeyError, OSError):
         return True

@@ -1,12 +1,21 @@
 """Removing an extraction: its files, and the corpus that only it used. Its rows are the database's business."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from extraction_assets.settings import check_name
 from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets.stores.sealed import nobody_writing
-from extraction_assets.upkeep.files import Item, item, own_files, remove, remove_empty, unnamed_corpora
+from extraction_assets.upkeep.files import (
+    Item,
+    UnreadablePointer,
+    item,
+    own_files,
+    remove,
+    remove_empty,
+    unnamed_corpora,
+)
 
 RESERVED = ("corpora", "dagster")
 
@@ -17,24 +26,32 @@ class Holding(NamedTuple):
     items: list[Item]
     left: list[Path]
     """Files in its folder that are not of this package: they stay."""
+    notes: Sequence[str] = ()
+    """What else stays, and why."""
 
 
 def find_holding(store: ChunkStore, name: str, sae: str | None = None) -> Holding:
     """What there is on disk of an extraction by its name, declared or not. ValueError for what cannot be a name."""
     folder = _folder(store, name, sae)
     own = list(own_files(store.root / name, sae))
-    items = [item("file", path, store) for path in own]
+    items, notes = [item("file", path, store) for path in own], []
     if sae is None:
-        items += [item("corpus", path, store) for path in _only_its_corpora(store, name)]
+        try:
+            items += [item("corpus", path, store) for path in _only_its_corpora(store, name)]
+        except UnreadablePointer as error:
+            notes.append(f"all corpora stay: {error}")
     left = [path for path in sorted(folder.rglob("*")) if path.is_file() and path not in set(own)]
-    return Holding(items, left)
+    return Holding(items, left, notes)
 
 
 def remove_holding(store: ChunkStore, name: str, sae: str | None = None) -> int:
     """Removes it; bytes freed. The pointer to the corpus goes last but one, so that a second try finds the corpus."""
     folder = _folder(store, name, sae)
-    corpora = _only_its_corpora(store, name) if sae is None else []
-    pointer = store.root / name / "corpus.json"
+    try:
+        corpora = _only_its_corpora(store, name) if sae is None else []
+    except UnreadablePointer:
+        corpora = []
+    pointer = store.pointer(name)
     freed = remove(path for path in own_files(store.root / name, sae) if path != pointer)
     if sae is None and corpora:
         with nobody_writing(store.corpora) as free:  # nobody comes to use the corpus while it goes

@@ -1,6 +1,5 @@
 """What lies in the chunk store, file by file. What is not recognised here is never removed."""
 
-import json
 import os
 import re
 import shutil
@@ -10,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from extraction_assets.stores.chunk_store import ChunkStore
-from extraction_assets.stores.sealed import nobody_writing
+from extraction_assets.stores.chunk_store import ChunkStore, read_pointer
+from extraction_assets.stores.sealed import DamagedFileError, nobody_writing
 
 SAE_ASSETS = ("sae_features", "top_k_table", "feature_report")
 """Folders of an SAE."""
@@ -122,7 +121,8 @@ def unnamed_corpora(store: ChunkStore, without: str | None = None) -> list[Path]
 
     Pointers of every extraction under this root count, declared or not. UnreadablePointer where one cannot be read.
     """
-    named = {_named_corpus(path) for path in store.root.glob("*/corpus.json") if path.parent.name != without}
+    pointers = [store.pointer(folder.name) for folder in _inside(store.root) if folder.name != without]
+    named = {_named_corpus(path, store.corpora) for path in pointers if os.path.lexists(path)}
     corpora = [path for path in _inside(store.corpora) if path.is_dir() and _CORPUS.fullmatch(path.name)]
     return [path for path in corpora if path.name not in named]
 
@@ -162,11 +162,15 @@ def remove_empty(folder: Path) -> None:
                 folder.rmdir()
 
 
-def _named_corpus(pointer: Path) -> str:
+def _named_corpus(pointer: Path, corpora: Path) -> str:
     try:
-        return str(json.loads(pointer.read_text("utf-8"))["corpus"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UnreadablePointer(f"{pointer} is damaged, so it is not known which corpus it names") from error
+        said, sealed = read_pointer(pointer)
+    except (DamagedFileError, OSError) as error:
+        raise UnreadablePointer(f"it is not known which corpus an extraction uses: {error}") from error
+    name: str = said["corpus"]
+    if not sealed and not (corpora / name).is_dir():  # without a checksum, the name may be another than was written
+        raise UnreadablePointer(f"{pointer} names the corpus {name}, which is not there")
+    return name
 
 
 def _inside(folder: Path) -> list[Path]:

@@ -85,6 +85,29 @@ def test_text_files_are_known_as_they_ever_were(tmp_path: Path) -> None:
     assert (found.documents, found.characters) == (2, 14)
 
 
+def test_text_files_that_an_earlier_version_read_otherwise_are_known_as_others(tmp_path: Path) -> None:
+    """CRLF was read as LF, and a BOM was kept: those fingerprints are of other documents."""
+    for raw, before in (("one\r\ntwo", "one\ntwo"), ("\ufefftext", "\ufefftext")):
+        (tmp_path / "a.txt").write_bytes(raw.encode())
+        found = source_identity(TextFiles(["a.txt"], [tmp_path / "a.txt"]))
+        assert found.fingerprint != fingerprint("documents", documents=[["a.txt", before]])
+
+
+def test_columns_of_text_that_an_earlier_version_read_are_read_again_once(
+    tiny_folder: Path, home: Path, tmp_path: Path
+) -> None:
+    source = write_jsonl(tmp_path / "a.jsonl", ROWS)
+    project = Project(with_corpus(tiny_folder, source), home).everything()
+    pointer = home / "tiny" / "corpus.json"
+    before = json.loads(pointer.read_text())
+    assert before["reading"] == 2
+    pointer.write_text(json.dumps({name: value for name, value in before.items() if name != "reading"}))
+    assert not materialized(project)["reused"]
+    assert materialized(project)["reused"]
+    assert project.plan.missing_chunks() == [], "the samples are the same"
+    assert json.loads(pointer.read_text()) == before
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -15,7 +15,7 @@ from extraction_assets.assets import chunk_run, chunk_writer, faults
 from extraction_assets.database_urls import DatabaseAwayError, DatabaseError
 from extraction_assets.engine.pass_context import NonFiniteError
 from extraction_assets.settings import ExtractionSettings
-from extraction_assets_tests.project import Project
+from extraction_assets_tests.project import SILENT, Project
 from extraction_assets_tests.tiny import make_settings
 
 
@@ -156,3 +156,18 @@ def test_a_process_killed_at_many_moments_loses_only_what_it_was_doing(
 def _run_from(settings: ExtractionSettings, home: Path, first: int) -> None:
     torch.set_num_threads(1)
     Project(settings, home).chunks(first)
+
+
+def test_what_a_log_line_or_a_failure_quotes_is_shown_and_not_obeyed() -> None:
+    @dg.asset
+    def quoting(context: dg.AssetExecutionContext) -> None:
+        with faults.told(0, context.log):
+            context.log.warning("reading %s", "a\x1b[2J\u202e\nb.txt")
+            raise FileNotFoundError("no file a\x1b[2J\u202e\nb.txt")
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize([quoting], instance=instance, raise_on_error=False, run_config=SILENT)
+        logged = [entry.user_message for entry in instance.all_logs(result.run_id) if not entry.is_dagster_event]
+    assert logged == [r"reading a\x1b[2J\u202e⏎b.txt"]
+    (failure,) = result.get_step_failure_events()
+    assert failure.step_failure_data.user_failure_data.description == r"no file a\x1b[2J\u202e⏎b.txt"

@@ -103,7 +103,9 @@ def test_a_hub_that_is_away_is_named_and_may_come_back(hub: Calls, monkeypatch: 
         raise ConnectionError("Couldn't reach 'someone/some-data' on the Hub")
 
     monkeypatch.setattr(datasets, "load_dataset_builder", away)
-    with pytest.raises(ConnectionError, match="'someone/some-data' is neither a file nor a folder here, so it is"):
+    with pytest.raises(
+        ConnectionError, match="'someone/some-data' is neither a full path nor a file or folder beside the YAML file"
+    ):
         source_identity(find_source(CorpusSettings(source=HUB_ID)))
 
 
@@ -112,15 +114,15 @@ def test_a_source_that_the_hub_does_not_have_is_named(hub: Calls, monkeypatch: p
         raise datasets.exceptions.DatasetNotFoundError("Dataset 'data/txts' doesn't exist on the Hub")
 
     monkeypatch.setattr(datasets, "load_dataset_builder", unknown)
-    with pytest.raises(CorpusError, match=r"'data/txts' is neither a file nor a folder here.*doesn't exist on the Hub"):
+    with pytest.raises(CorpusError, match=r"'data/txts' is neither a full path nor .*doesn't exist on the Hub"):
         source_identity(find_source(CorpusSettings(source="data/txts")))
 
 
-def test_a_folder_of_that_name_is_a_folder(hub: Calls, tmp_path: Path) -> None:
+def test_a_folder_of_that_name_in_the_working_directory_changes_nothing(hub: Calls, tmp_path: Path) -> None:
     (tmp_path / HUB_ID).mkdir(parents=True)
     (tmp_path / HUB_ID / "a.txt").write_text("here")
-    assert documents(HUB_ID) == [("a.txt", "here")]
-    assert hub == []
+    assert [text for _, text in documents(HUB_ID)] == TEXTS
+    assert documents(tmp_path / HUB_ID) == [("a.txt", "here")]
 
 
 @pytest.mark.parametrize("kind", ["hub", "saved"])

@@ -1,6 +1,8 @@
 """The preview of features: Markdown that renders as meant."""
 
-from extraction_assets.assets.preview import context_markdown
+import pytest
+
+from extraction_assets.assets.preview import code, context_markdown
 from extraction_assets.database.queries import Example
 
 
@@ -18,6 +20,31 @@ def test_a_token_of_spaces_is_shown() -> None:
 
 def test_signs_of_markdown_and_line_breaks_stay_inside_the_cell() -> None:
     assert context_markdown(_example(["a|b", "*", "\n"], 1), 5) == "a\\|b**\\***⏎"
+
+
+def test_html_entities_and_controls_are_text() -> None:
+    shown = context_markdown(_example(["<img src=x>", "&lt;", "![a](b)", "\x1b\u202e"], 1), 5)
+    assert shown == "\\<img src=x\\>**\\&lt;**!\\[a\\](b)\\x1b\\u202e".replace("\\x1b\\u", "\\\\x1b\\\\u")
+
+
+@pytest.mark.parametrize(
+    ("token", "markdown"),
+    [
+        ("word", "`word`"),
+        ("_a*b", "`_a*b`"),
+        (" space", "`  space `"),
+        ("  ", "`␣␣`"),
+        ("`", "`` ` ``"),
+        ("a``b", "```a``b```"),
+        ("a|b", "`a\\|b`"),
+        ("\\|", "`\\\\\\|`"),
+        ("\n\x1b", "`⏎\\x1b`"),
+        ("\n", "`⏎`"),
+        ("", "`  `"),
+    ],
+)
+def test_a_token_as_code_does_not_leave_it(token: str, markdown: str) -> None:
+    assert code(token) == markdown
 
 
 def test_as_many_of_the_strongest_positions_as_asked_for_are_bold() -> None:

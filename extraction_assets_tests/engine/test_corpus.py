@@ -7,8 +7,16 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
+from extraction_assets.engine import corpus as corpus_module
 from extraction_assets.engine.corpora.documents import CorpusError, Document
-from extraction_assets.engine.corpus import Packing, TokenizedCorpus, tokenize_corpus
+from extraction_assets.engine.corpus import (
+    Packing,
+    SampleCount,
+    TokenizedCorpus,
+    count_samples,
+    documents_behind,
+    tokenize_corpus,
+)
 from extraction_assets_tests.tiny import TEXTS
 
 DOCUMENTS: list[Document] = [
@@ -217,6 +225,13 @@ def test_a_bos_of_their_own_is_not_doubled(tokenizer: Any, packing: Any) -> None
     assert corpus.token_ids[corpus.attention_mask].tolist() == [bos, 5, 6, bos, 7]
 
 
+def test_they_stay_as_they_are_where_nothing_is_said_about_bos(tokenizer: Any) -> None:
+    bos = tokenizer.bos_token_id
+    packing = Packing(3, prepend_bos=False, keep_leading_bos=True)
+    corpus = tokenize_corpus([("a", tokens(bos, bos, 5, 6))], tokenizer, packing, 2)
+    assert corpus.token_ids.tolist() == [[bos, bos, 5], [6, 0, 0]]
+
+
 @pytest.mark.parametrize(("own", "wrong"), [((3, 100), 100), ((3, -1), -1)], ids=str)
 def test_tokens_outside_the_models_vocabulary_are_named(own: tuple[int, ...], wrong: int) -> None:
     documents: list[Document] = [("good", tokens(99)), ("bad", tokens(*own))]
@@ -227,3 +242,60 @@ def test_tokens_outside_the_models_vocabulary_are_named(own: tuple[int, ...], wr
 def test_text_without_a_tokenizer_is_an_error() -> None:
     with pytest.raises(CorpusError, match="the model has no tokenizer: give token_column"):
         tokenize_corpus([("a", "text")], None, Packing(4), 1)
+
+
+# Counting
+
+
+@pytest.mark.parametrize("packing", ["documents", "concatenated"])
+@pytest.mark.parametrize("start", [0, 2])
+def test_samples_are_counted_as_they_are_made(tokenizer: Any, packing: Any, start: int) -> None:
+    own = Packing(WIDTH, packing)
+    counted = count_samples(DOCUMENTS, tokenizer, own, 10_000, start_sample=start)
+    made = tokenize_corpus(DOCUMENTS, tokenizer, own, counted.samples - start, start_sample=start)
+    assert counted.ended
+    assert counted.documents == documents_behind(made.document_numbers, len(made.document_ids), packing)
+    with pytest.raises(CorpusError, match=rf"lower evaluation_samples to {counted.samples - start} or add text"):
+        tokenize_corpus(DOCUMENTS, tokenizer, own, counted.samples - start + 1, start_sample=start)
+
+
+def test_counting_stops_at_the_number_asked_for_and_reads_no_further(tokenizer: Any) -> None:
+    def documents() -> Iterator[Document]:
+        for number in range(100):
+            yield str(number), TEXTS["first.txt"]
+        raise AssertionError("read on")
+
+    assert count_samples(documents(), tokenizer, Packing(WIDTH), 3) == SampleCount(3, 1, 1, ended=False)
+
+
+def test_counting_stops_when_its_time_is_up(tokenizer: Any) -> None:
+    endless: Iterator[Document] = iter(lambda: ("empty", ""), None)
+    counted = count_samples(endless, tokenizer, Packing(WIDTH), 3, seconds=0.05)
+    assert (counted.samples, counted.ended) == (0, False)
+
+
+def test_documents_joined_in_one_sample_are_all_behind_it(tokenizer: Any) -> None:
+    documents: list[Document] = [(str(number), "fox") for number in range(10)]
+    counted = count_samples(documents, tokenizer, Packing(1000, "concatenated"), 5)
+    assert counted == SampleCount(1, 10, 10, ended=True)
+
+
+def test_arrays_grow_with_the_samples_that_there_are(
+    tokenizer: Any, whole: TokenizedCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus_module, "_FIRST_ROWS", 2)
+    grown = tokenize_corpus(DOCUMENTS, tokenizer, Packing(WIDTH), len(whole.token_ids))
+    for own, other in zip(grown[:-1], whole[:-1], strict=True):
+        assert np.array_equal(own, other)
+    with pytest.raises(CorpusError, match="but 100000000000 are asked for"):
+        tokenize_corpus(DOCUMENTS, tokenizer, Packing(WIDTH), 10**11)
+
+
+def test_a_bos_that_the_model_has_no_embedding_of_is_an_error(llama: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(llama)
+    rows = len(tokenizer)
+    tokenizer.add_special_tokens({"bos_token": "<begin>"})  # gets the next id
+    message = f"BOS token has id {rows}, but the model's vocabulary is 0 to {rows - 1}"
+    for packing in (Packing(4), Packing(4, "concatenated", False, "bos")):
+        with pytest.raises(CorpusError, match=message):
+            tokenize_corpus([("a", "text")], tokenizer, packing, 1, vocabulary_size=rows)

@@ -1,12 +1,19 @@
 """Documents out of columns: their text or their tokens, and their ids, checked."""
 
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from extraction_assets.engine.corpora import decoding
+from extraction_assets.engine.corpora.boundary import one_sentence, reason
 from extraction_assets.engine.corpora.documents import CorpusError, Document
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 58
+_SHORT.maxlist = _SHORT.maxarray = 20
 
 
 class Columns(NamedTuple):
@@ -27,6 +34,8 @@ class Columns(NamedTuple):
     def check(self, present: Sequence[str], where: str) -> None:
         """CorpusError that names the columns there are where one is missing."""
         for name in self.names:
+            if list(present).count(name) > 1:
+                raise CorpusError(f"{where} has {list(present).count(name)} columns {name!r}: which one is meant?")
             if name not in present:
                 raise CorpusError(f"{where} has no column {name!r}; it has {', '.join(map(repr, present)) or 'none'}")
 
@@ -48,7 +57,10 @@ def table_documents(
     table: pa.Table, columns: Columns, row_numbers: Sequence[int], id_prefix: str, where: str
 ) -> Iterator[Document]:
     """The documents of a table's rows; ``row_numbers`` are those in the source, ``where`` names it in errors."""
-    values = {name: _column_values(table[name].combine_chunks(), f"{where}: column {name!r}") for name in columns.names}
+    values = {}
+    for name in columns.names:
+        with one_sentence(f"{where}: column {name!r} cannot be read"):
+            values[name] = _column_values(table[name].combine_chunks(), f"{where}: column {name!r}")
     for index, number in enumerate(row_numbers):
         row = {name: column[index] for name, column in values.items()}
         yield row_document(row, columns, f"{id_prefix}{number}", f"{where}, row {number}")
@@ -96,17 +108,24 @@ def masked_tokens(ids: np.ndarray, mask: np.ndarray, column: str, where: str) ->
 def _document_id(value: Any, column: str, where: str) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise CorpusError(f"{where}: column {column!r} holds {_shown(value)}, a document id is text or a whole number")
-    return str(value)
+    return _unicode(str(value), column, where)
 
 
 def _text(value: Any, column: str, where: str) -> str:
     if not isinstance(value, str):
         raise CorpusError(f"{where}: column {column!r} holds {_shown(value)}, not text")
+    if len(value) > decoding.MAX_DOCUMENT_BYTES:
+        raise CorpusError(f"{where}: column {column!r} {decoding.too_long('it')}")
+    return decoding.without_bom(_unicode(value, column, where))
+
+
+def _unicode(text: str, column: str, where: str) -> str:
+    """``text``, unless it holds half of a surrogate pair, which is no character."""
     try:
-        value.encode("utf-8")
+        text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise CorpusError(f"{where}: column {column!r} holds text that is not Unicode ({error})") from error
-    return value
+        raise CorpusError(f"{where}: column {column!r} holds text that is not Unicode ({reason(error)})") from error
+    return text
 
 
 def _integers(value: Any, column: str, where: str) -> np.ndarray:
@@ -114,7 +133,7 @@ def _integers(value: Any, column: str, where: str) -> np.ndarray:
     is_sequence = isinstance(value, (list, np.ndarray))
     try:
         found = np.asarray(value) if is_sequence else None
-    except ValueError:  # a ragged list
+    except (ValueError, OverflowError):  # a ragged list
         found = None
     if found is None or found.ndim != 1 or (found.size and found.dtype.kind not in "iub"):
         raise CorpusError(f"{where}: column {column!r} holds {_shown(value)}, not a list of whole numbers")
@@ -122,6 +141,6 @@ def _integers(value: Any, column: str, where: str) -> np.ndarray:
 
 
 def _shown(value: Any) -> str:
-    """A value with its type, not too long."""
-    text = repr(value)
+    """A value with its type, not too long, of which no more is looked at than that."""
+    text = _SHORT.repr(value)
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"

@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from extraction_assets.visible_text import visible
+
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 """A byte token of SentencePiece."""
@@ -13,8 +15,9 @@ def display_tokens(tokenizer: Any | None) -> Callable[[list[int]], list[str]]:
     """A function from token ids to one readable string an id.
 
     A token is decoded by itself; one that is not whole UTF-8 (a piece of a byte-level BPE character, a byte token of
-    SentencePiece) shows its bytes as ``\\xNN``, and control characters are escaped, NUL too, which PostgreSQL refuses
-    in text. An id that the tokenizer does not know, or any id where there is no tokenizer, shows as ``<id 17>``.
+    SentencePiece) shows its bytes as ``\\xNN``. What cannot be seen is escaped, see ``visible``: NUL too, which
+    PostgreSQL refuses in text. Line breaks and tabs stay. An id that the tokenizer does not know, or any id where
+    there is no tokenizer, shows as ``<id 17>``.
     """
     known: dict[int, str] = {}
     added = {} if tokenizer is None else {i: str(token) for i, token in tokenizer.added_tokens_decoder.items()}
@@ -23,9 +26,7 @@ def display_tokens(tokenizer: Any | None) -> Callable[[list[int]], list[str]]:
         for token_id in ids:
             if token_id not in known:
                 text = _token_text(tokenizer, token_id, added.get(token_id))
-                known[token_id] = "".join(
-                    ch if ch.isprintable() or ch in "\n\t\r" else f"\\x{ord(ch):02x}" for ch in text
-                )
+                known[token_id] = visible(text, keep="\n\t\r")
         return [known[token_id] for token_id in ids]
 
     return display

@@ -1,5 +1,6 @@
 """What every corpus source gives: documents, in an order that stays."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -25,6 +26,11 @@ class Source(Protocol):
         """The local files that documents are read from, in order; empty for a hub data set."""
         ...
 
+    @property
+    def num_documents(self) -> int | None:
+        """All documents of the source, as far as that is known without reading on; None while it is not."""
+        ...
+
     def documents(self) -> Iterator[Document]:
         """Every document, each time in the same order; holds few of them at a time. Raises CorpusError."""
         ...
@@ -42,8 +48,10 @@ def document_order(count: int, seed: int | None) -> np.ndarray:
 
 
 def relative_names(files: Sequence[Path], folder: Path) -> list[str]:
-    """Posix paths relative to ``folder``; a file elsewhere keeps its path."""
-    return [path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path) for path in files]
+    """Posix paths relative to ``folder``; a file elsewhere keeps its path. They are document ids, so that bytes of a
+    name that are not UTF-8 stand as ``\\xNN``."""
+    paths = (path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path) for path in files)
+    return [os.fsencode(path).decode("utf-8", "backslashreplace") for path in paths]
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:

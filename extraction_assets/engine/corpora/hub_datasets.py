@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from extraction_assets.engine.corpora.boundary import one_sentence
 from extraction_assets.engine.corpora.columns import Columns, table_documents
 from extraction_assets.engine.corpora.documents import CorpusError, Document, document_order
 
@@ -26,19 +27,25 @@ class SavedDataset:
         _library(f"corpus source {folder} is a data set that save_to_disk wrote")
         self._folder = _split_folder(folder, split)
         self._columns, self._seed = columns, shuffle_seed
-        state = json.loads((self._folder / "state.json").read_text("utf-8"))
-        self.files = [self._folder / file["filename"] for file in state["_data_files"]]
+        with one_sentence(f"{self._folder / 'state.json'} is damaged"):
+            state = json.loads((self._folder / "state.json").read_text("utf-8"))
+            self.files = [self._folder / file["filename"] for file in state["_data_files"]]
         missing = [file for file in self.files if not file.is_file()]
         if missing:
             raise CorpusError(f"corpus source {folder} lacks {missing[0]}")
 
+    @property
+    def num_documents(self) -> int:
+        return len(self._dataset)
+
     def documents(self) -> Iterator[Document]:
+        yield from _mapped_documents(self._dataset, self._columns, self._seed, str(self._folder))
+
+    @cached_property
+    def _dataset(self) -> Any:
         library = _library(f"corpus source {self._folder}")
-        try:
-            dataset = library.load_from_disk(str(self._folder))
-        except (OSError, ValueError) as error:  # Arrow's errors are among the latter
-            raise CorpusError(f"corpus source {self._folder} cannot be read ({error})") from error
-        yield from _mapped_documents(dataset, self._columns, self._seed, str(self._folder))
+        with one_sentence(f"corpus source {self._folder} cannot be read"):
+            return library.load_from_disk(str(self._folder))
 
 
 class HubDataset:
@@ -60,7 +67,11 @@ class HubDataset:
         shuffle_seed: int | None = None,
     ) -> None:
         self.files: list[Path] = []
-        self._what = f"corpus source {repository!r} is neither a file nor a folder here, so it is a data set of the hub"
+        self.num_documents: int | None = None
+        self._what = (
+            f"corpus source {repository!r} is neither a full path nor a file or folder beside the YAML file, so it is "
+            "a data set of the hub"
+        )
         _library(self._what)
         self._repository, self._columns, self._revision = repository, columns, revision
         self._configuration, self._split = configuration, split or "train"
@@ -100,6 +111,7 @@ class HubDataset:
         if self._streaming:
             yield from self._streamed(dataset, where)
         else:
+            self.num_documents = len(dataset)
             yield from _mapped_documents(dataset, self._columns, self._seed, where)
 
     def _streamed(self, dataset: Any, where: str) -> Iterator[Document]:
@@ -137,7 +149,8 @@ def _split_folder(folder: Path, split: str | None) -> Path:
         if split is not None:
             raise CorpusError(f"corpus.split is {split!r}, but {folder} holds one data set without splits")
         return folder
-    splits = json.loads(described.read_text("utf-8"))["splits"]
+    with one_sentence(f"{described} is damaged"):
+        splits = [str(own) for own in json.loads(described.read_text("utf-8"))["splits"]]
     wanted = split or ("train" if "train" in splits or len(splits) != 1 else splits[0])
     if wanted not in splits:
         raise CorpusError(f"{folder} has no split {wanted!r}; it has {', '.join(map(repr, splits))}: set corpus.split")
@@ -152,7 +165,8 @@ def _mapped_documents(dataset: Any, columns: Columns, seed: int | None, where: s
     for first in range(0, len(dataset), _BATCH_ROWS):
         last = min(first + _BATCH_ROWS, len(dataset))
         rows = order[first:last].tolist()
-        table = dataset[first:last] if seed is None else dataset[rows]
+        with one_sentence(f"corpus source {where} is damaged"):
+            table = dataset[first:last] if seed is None else dataset[rows]
         yield from table_documents(table, columns, rows, "", where)
 
 

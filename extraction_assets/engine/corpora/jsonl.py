@@ -10,20 +10,24 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from extraction_assets.engine.corpora import decoding
+from extraction_assets.engine.corpora.boundary import one_sentence
 from extraction_assets.engine.corpora.columns import Columns, row_document
 from extraction_assets.engine.corpora.documents import CorpusError, Document, document_order
-
-_COMPRESSED = (".gz", ".bz2", ".zst")
+from extraction_assets.engine.corpora.kinds import compression
 
 
 class JsonLines:
     """JSONL files by name, some of them perhaps compressed. A document's id is by default ``<file>:<line>``."""
 
+    num_documents: int | None = None
+    """Not known before all lines are read."""
+
     def __init__(
         self, names: Sequence[str], files: Sequence[Path], columns: Columns, shuffle_seed: int | None = None
     ) -> None:
         self.files, self._names, self._columns, self._seed = files, names, columns, shuffle_seed
-        compressed = [file for file in files if file.suffix in _COMPRESSED]
+        compressed = [file for file in files if compression(file)]
         if compressed and shuffle_seed is not None:
             raise CorpusError(
                 f"shuffle_seed: lines of {compressed[0]} cannot be read in another order, because it is compressed: "
@@ -44,37 +48,61 @@ class JsonLines:
         index = [_line_starts(file) for file in self.files]
         owners = np.repeat(np.arange(len(index)), [len(starts) for _, starts in index])
         firsts = np.concatenate([[0], np.cumsum([len(starts) for _, starts in index])])
+        self.num_documents = len(owners)
         for document in document_order(len(owners), seed).tolist():
             owner = int(owners[document])
             numbers, starts = index[owner]
             own = document - int(firsts[owner])
             with self.files[owner].open("rb") as file:
                 file.seek(starts[own])
-                line = file.readline()
+                line = file.readline(decoding.MAX_DOCUMENT_BYTES)
             yield self._document(self._names[owner], self.files[owner], numbers[own], line)
 
     def _document(self, name: str, file: Path, number: int, line: bytes) -> Document:
         where = f"{file}, line {number}"
-        try:
-            row: Any = json.loads(line)
-        except ValueError as error:  # not JSON, or not UTF-8
-            raise CorpusError(f"{where} is not JSON ({error})") from error
-        if not isinstance(row, dict):
-            raise CorpusError(f"{where} holds a JSON {type(row).__name__}, not an object with columns")
+        row = _json_row(line, where)
         self._columns.check(list(row), where)
+        repeated = row.repeated & set(self._columns.names) if isinstance(row, _RepeatedKeys) else None
+        if repeated:
+            raise CorpusError(f"{where} has the key {min(repeated)!r} twice")
         return row_document(row, self._columns, f"{name}:{number}", where)
 
 
+class _RepeatedKeys(dict[str, Any]):
+    """An object that has some keys twice, with the last value of each."""
+
+    repeated: frozenset[str]
+
+
+def _json_row(line: bytes, where: str) -> dict[str, Any]:
+    with one_sentence(f"{where} is not JSON"):  # nor UTF-8, or nested too deep, or with a number of 5,000 digits
+        row: Any = json.loads(decoding.without_bom(line.decode("utf-8")), object_pairs_hook=_json_object)
+    if not isinstance(row, dict):
+        raise CorpusError(f"{where} holds a JSON {type(row).__name__}, not an object with columns")
+    return row
+
+
+def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    plain = dict(pairs)
+    if len(plain) == len(pairs):
+        return plain
+    row, names = _RepeatedKeys(plain), [name for name, _ in pairs]
+    row.repeated = frozenset(name for name in plain if names.count(name) > 1)
+    return row
+
+
 def _lines(file: Path) -> Iterator[bytes]:
-    try:
-        with pa.input_stream(str(file), compression="detect") as stream, BufferedReader(stream, 1 << 20) as lines:
-            yield from lines
-    except pa.ArrowException as error:
-        raise CorpusError(f"corpus file {file} cannot be read ({error})") from error
-    except OSError as error:
-        if file.suffix not in _COMPRESSED:
-            raise
-        raise CorpusError(f"corpus file {file} cannot be decompressed ({error})") from error
+    """Lines with their ends. Holds one of them, of ``MAX_DOCUMENT_BYTES`` at most, and 1 MiB of the file."""
+    packed = compression(file)
+    number, most = 0, decoding.MAX_DOCUMENT_BYTES
+    with one_sentence(f"corpus file {file} cannot be {'decompressed' if packed else 'read'}"):
+        opened = pa.input_stream(str(file), compression=packed)
+        with opened as stream, BufferedReader(stream, 1 << 20) as lines:
+            while line := lines.readline(most + 1):
+                number += 1
+                if len(line) > most:
+                    raise CorpusError(f"{file}, line {number} {decoding.too_long('it')}")
+                yield line
 
 
 def _line_starts(file: Path) -> tuple[array, array]:

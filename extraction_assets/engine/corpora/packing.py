@@ -17,16 +17,23 @@ class PackedSample(NamedTuple):
     document: int
     """Number of the document that its first token of text is of."""
     first_token: int
-    """Index of that token inside its document's tokens."""
+    """Index of that token inside its document's tokens, as they were given to be packed."""
 
 
 def pack_documents(documents: Iterable[np.ndarray], max_length: int, bos: int | None) -> Iterator[PackedSample]:
-    """Samples that never span two documents; a longer document is cut into several, its tail is kept."""
+    """Samples that never span two documents; a longer document is cut into several, its tail is kept.
+
+    BOS begins a sample unless its text begins with BOS itself, where a document is cut at one (GPT-2's BOS ends texts).
+    """
     prefix = _prefix(bos)
-    width = _text_width(max_length, len(prefix))
+    _check_width(max_length, len(prefix))
     for number, ids in enumerate(documents):
-        for first in range(0, len(ids), width):
-            yield PackedSample(np.concatenate([prefix, ids[first : first + width]]), number, first)
+        first = 0
+        while first < len(ids):
+            before = prefix if ids[first] != bos else prefix[:0]
+            part = ids[first : first + max_length - len(before)]
+            yield PackedSample(np.concatenate([before, part]), number, first)
+            first += len(part)
 
 
 def pack_concatenated(
@@ -38,7 +45,7 @@ def pack_concatenated(
     itself; a separator stands before every document that is added to a sample that has text already, unless
     the document begins with it. So there is none between documents that end and begin with a sample.
     """
-    _text_width(max_length, len(_prefix(bos)))
+    _check_width(max_length, len(_prefix(bos)))
     sample: list[np.ndarray] = []
     filled, origin = 0, (0, 0)
     for number, ids in enumerate(documents):
@@ -74,7 +81,6 @@ def _prefix(token: int | None) -> np.ndarray:
     return np.array([] if token is None else [token], dtype=np.int64)
 
 
-def _text_width(max_length: int, prefix: int) -> int:
+def _check_width(max_length: int, prefix: int) -> None:
     if max_length <= prefix:
         raise CorpusError(f"max_length {max_length} leaves no room for text after the BOS token")
-    return max_length - prefix

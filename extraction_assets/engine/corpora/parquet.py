@@ -2,17 +2,26 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from extraction_assets.engine.corpora.boundary import one_sentence
 from extraction_assets.engine.corpora.columns import Columns, table_documents
 from extraction_assets.engine.corpora.documents import CorpusError, Document, document_order
 
 _BATCH_ROWS = 1024
 _SHUFFLED_ROWS = 16_384
 """Documents held at once where they are shuffled: each row group is read again for each so many."""
+
+
+class _RowGroup(NamedTuple):
+    file: int
+    number: int
+    first_row: int
+    rows: int
 
 
 class ParquetFiles:
@@ -22,27 +31,38 @@ class ParquetFiles:
         self, names: Sequence[str], files: Sequence[Path], columns: Columns, shuffle_seed: int | None = None
     ) -> None:
         self.files, self._names, self._columns, self._seed = files, names, columns, shuffle_seed
-        for file in files:
-            with _opened(file) as parquet:
-                columns.check(parquet.schema_arrow.names, str(file))
+        self._groups: list[_RowGroup] = []
+        for number, path in enumerate(files):
+            no_parquet = f"corpus file {path} is not a Parquet file, or a damaged one"
+            with one_sentence(no_parquet), pq.ParquetFile(path) as parquet:
+                self._groups += _row_groups(number, parquet.metadata)
+                present = parquet.schema_arrow.names
+            columns.check(present, str(path))
+
+    @property
+    def num_documents(self) -> int:
+        return sum(group.rows for group in self._groups)
 
     def documents(self) -> Iterator[Document]:
         if self._seed is not None:
             yield from self._shuffled(self._seed)
             return
-        for name, path in zip(self._names, self.files, strict=True):
+        for number, (name, path) in enumerate(zip(self._names, self.files, strict=True)):
             first = 0
-            with _opened(path) as file:
-                for batch in _batches(file, self._columns, path):
-                    table = pa.Table.from_batches([batch])
-                    rows = range(first, first + len(table))
-                    yield from table_documents(table, self._columns, rows, f"{name}:", str(path))
-                    first += len(table)
+            for batch in _batches(path, self._columns):
+                table = pa.Table.from_batches([batch])
+                yield from self._table_documents(table, range(first, first + len(table)), name, path)
+                first += len(table)
+            rows = sum(group.rows for group in self._groups if group.file == number)
+            if first != rows:
+                raise CorpusError(f"corpus file {path} is damaged (it holds {first} rows, and says {rows})")
+
+    def _table_documents(self, table: pa.Table, rows: Sequence[int], name: str, path: Path) -> Iterator[Document]:
+        yield from table_documents(table, self._columns, rows, f"{name}:", str(path))
 
     def _shuffled(self, seed: int) -> Iterator[Document]:
         """Documents in groups of the new order; each group's come from whatever row groups they lie in."""
-        groups = [group for number, path in enumerate(self.files) for group in _row_groups(number, path)]
-        firsts = np.cumsum([0, *(rows for _, _, _, rows in groups)])
+        firsts = np.cumsum([0, *(group.rows for group in self._groups)])
         order = document_order(int(firsts[-1]), seed)
         for start in range(0, len(order), _SHUFFLED_ROWS):
             wanted = order[start : start + _SHUFFLED_ROWS]
@@ -50,42 +70,31 @@ class ParquetFiles:
             found: dict[int, Document] = {}
             for owner in np.unique(owners).tolist():
                 slots = np.flatnonzero(owners == owner)
-                own = self._rows(groups[owner], wanted[slots] - firsts[owner])
+                own = self._rows(self._groups[owner], wanted[slots] - firsts[owner])
                 found.update(zip(slots.tolist(), own, strict=True))
             yield from (found[slot] for slot in range(len(wanted)))
 
-    def _rows(self, group: tuple[int, int, int, int], rows: np.ndarray) -> Iterator[Document]:
+    def _rows(self, group: _RowGroup, rows: np.ndarray) -> Iterator[Document]:
         """Documents at some rows of a row group."""
-        file_number, group_number, first_row, _ = group
-        path = self.files[file_number]
-        with _opened(path) as file:
-            try:
-                table = file.read_row_group(group_number, columns=self._columns.names).take(pa.array(rows))
-            except (pa.ArrowException, OSError) as error:
-                raise CorpusError(f"corpus file {path} is damaged ({error})") from error
-        name = self._names[file_number]
-        yield from table_documents(table, self._columns, (rows + first_row).tolist(), f"{name}:", str(path))
+        path = self.files[group.file]
+        with one_sentence(f"corpus file {path} is damaged"), pq.ParquetFile(path) as file:
+            table = file.read_row_group(group.number, columns=self._columns.names).take(pa.array(rows))
+        yield from self._table_documents(table, (rows + group.first_row).tolist(), self._names[group.file], path)
 
 
-def _opened(path: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path)
-    except pa.ArrowException as error:
-        raise CorpusError(f"corpus file {path} is not a Parquet file, or a damaged one ({error})") from error
-
-
-def _batches(file: pq.ParquetFile, columns: Columns, path: Path) -> Iterator[pa.RecordBatch]:
-    try:
+def _batches(path: Path, columns: Columns) -> Iterator[pa.RecordBatch]:
+    with one_sentence(f"corpus file {path} is damaged"), pq.ParquetFile(path) as file:
         yield from file.iter_batches(batch_size=_BATCH_ROWS, columns=columns.names)
-    except (pa.ArrowException, OSError) as error:
-        raise CorpusError(f"corpus file {path} is damaged ({error})") from error
 
 
-def _row_groups(file_number: int, path: Path) -> Iterator[tuple[int, int, int, int]]:
-    """(file number, group number, first row, rows) of each row group."""
+def _row_groups(file: int, metadata: pq.FileMetaData) -> Iterator[_RowGroup]:
+    """The row groups of a file; CorpusError where their rows are not the file's."""
     first = 0
-    with _opened(path) as file:
-        for number in range(file.num_row_groups):
-            rows = file.metadata.row_group(number).num_rows
-            yield file_number, number, first, rows
-            first += rows
+    for number in range(metadata.num_row_groups):
+        rows = metadata.row_group(number).num_rows
+        if not 0 <= rows <= metadata.num_rows - first:
+            raise ValueError(f"row group {number} says that it holds {rows} of {metadata.num_rows} rows")
+        yield _RowGroup(file, number, first, rows)
+        first += rows
+    if first != metadata.num_rows:
+        raise ValueError(f"its row groups hold {first} of {metadata.num_rows} rows")

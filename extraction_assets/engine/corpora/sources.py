@@ -1,23 +1,19 @@
 """Finding out what a corpus source is, by looking at it."""
 
-import glob
 from collections import defaultdict
 from pathlib import Path
 
 from extraction_assets.engine.corpora.columns import Columns
 from extraction_assets.engine.corpora.documents import CorpusError, Source, relative_names
+from extraction_assets.engine.corpora.file_search import matching_files
 from extraction_assets.engine.corpora.hub_datasets import HubDataset, SavedDataset
 from extraction_assets.engine.corpora.jsonl import JsonLines
+from extraction_assets.engine.corpora.kinds import FileKind, file_kind, not_read
 from extraction_assets.engine.corpora.parquet import ParquetFiles
 from extraction_assets.engine.corpora.text_files import TextFiles, standard_library
 from extraction_assets.settings import STANDARD_LIBRARY, CorpusSettings, is_hub_id
 
-_KINDS = {
-    **dict.fromkeys((".jsonl", ".ndjson"), "JSONL"),
-    **{f"{kind}{packed}": "JSONL" for kind in (".jsonl", ".ndjson") for packed in (".gz", ".bz2", ".zst")},
-    ".parquet": "Parquet",
-}
-
+_SHOWN = {"text": "text", "jsonl": "JSONL", "parquet": "Parquet"}
 _COLUMN_FIELDS = ("text_column", "id_column", "token_column", "attention_mask_column")
 _HUB_FIELDS = ("revision", "configuration", "streaming")
 
@@ -31,11 +27,12 @@ def find_source(corpus: CorpusSettings) -> Source:
     """
     seed = corpus.shuffle_seed
     if corpus.source == STANDARD_LIBRARY:
-        _refuse_settings(corpus, (*_COLUMN_FIELDS, "split", *_HUB_FIELDS), "text files")
+        _refuse_settings(corpus, ("read_as", *_COLUMN_FIELDS, "split", *_HUB_FIELDS), "text files")
         return standard_library(seed)
     columns = Columns(corpus.text_column, corpus.id_column, corpus.token_column, corpus.attention_mask_column)
-    root = Path(corpus.source)
+    source = str(Path(corpus.source).expanduser())
     if is_hub_id(corpus.source):
+        _refuse_settings(corpus, ("read_as",), "a data set of the hub")
         return HubDataset(
             corpus.source,
             columns,
@@ -45,38 +42,40 @@ def find_source(corpus: CorpusSettings) -> Source:
             streaming=corpus.streaming,
             shuffle_seed=seed,
         )
-    if _is_saved_dataset(root):
-        _refuse_settings(corpus, _HUB_FIELDS, "a data set on disk")
-        return SavedDataset(root, corpus.split, columns, seed)
-    files, folder = _matching_files(corpus.source)
-    names, kind = relative_names(files, folder), _common_kind(corpus.source, files)
+    if _is_saved_dataset(Path(source)):
+        _refuse_settings(corpus, ("read_as", *_HUB_FIELDS), "a data set on disk")
+        return SavedDataset(Path(source), corpus.split, columns, seed)
+    files, folder = matching_files(source)
+    names, kind = relative_names(files, folder), _common_kind(corpus, files)
     if kind == "text":
         _refuse_settings(corpus, (*_COLUMN_FIELDS, "split", *_HUB_FIELDS), "text files")
         return TextFiles(names, files, seed)
-    _refuse_settings(corpus, ("split", *_HUB_FIELDS), f"{kind} files")
-    return (JsonLines if kind == "JSONL" else ParquetFiles)(names, files, columns, seed)
+    _refuse_settings(corpus, ("split", *_HUB_FIELDS), f"{_SHOWN[kind]} files")
+    return (JsonLines if kind == "jsonl" else ParquetFiles)(names, files, columns, seed)
 
 
-def _matching_files(source: str) -> tuple[list[Path], Path]:
-    """The files of a file, folder (recursively) or glob, sorted by path, and the folder that they are named from."""
-    root = Path(source)
-    pattern = f"{glob.escape(source)}/**/*" if root.is_dir() else source
-    found = sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())
-    if not found:
-        raise CorpusError(f"corpus source {source!r} matches no file")
-    files = [Path(path) for path in found]
-    return files, root if root.is_dir() else files[0].parent
-
-
-def _common_kind(source: str, files: list[Path]) -> str:
+def _common_kind(corpus: CorpusSettings, files: list[Path]) -> FileKind:
+    """What all files are read as; CorpusError where they are of several kinds, or of one that is not read."""
+    if corpus.read_as != "auto":
+        return corpus.read_as
     kinds = defaultdict(list)
     for file in files:
-        packed = "".join(file.suffixes[-2:])
-        kinds[_KINDS.get(packed) or _KINDS.get(file.suffix) or "text"].append(file)
+        kinds[file_kind(file)].append(file)
+    if None in kinds:
+        what, remedy = not_read(kinds[None][0])
+        others = "" if len(kinds) == 1 else "; or name the files to read by a glob, such as '*.txt'"
+        raise CorpusError(
+            f"corpus source {corpus.source!r}: {kinds[None][0]} is {what}, which is not read: {remedy}{others}"
+        )
     if len(kinds) > 1:
-        seen = " and ".join(f"{kind} files ({own[0].name})" for kind, own in sorted(kinds.items()))
-        raise CorpusError(f"corpus source {source!r} mixes {seen}: name one kind by a glob, such as '*.parquet'")
-    return next(iter(kinds))
+        seen = " and ".join(f"{_SHOWN[kind]} files ({own[0].name})" for kind, own in sorted(kinds.items()) if kind)
+        raise CorpusError(
+            f"corpus source {corpus.source!r} mixes {seen}: name one kind by a glob, such as '*.parquet', or say by "
+            "corpus.read_as what all are read as"
+        )
+    (kind,) = kinds
+    assert kind is not None
+    return kind
 
 
 def _is_saved_dataset(folder: Path) -> bool:

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from extraction_assets.engine.corpora.documents import CorpusError, document_order
+from extraction_assets.engine.corpora.decoding import read_text
+from extraction_assets.engine.corpora.documents import document_order
 from extraction_assets.engine.standard_library import standard_library_files
 
 
@@ -15,13 +16,13 @@ class TextFiles:
         self.files = [files[number] for number in order]
         self._names = [names[number] for number in order]
 
+    @property
+    def num_documents(self) -> int:
+        return len(self.files)
+
     def documents(self) -> Iterator[tuple[str, str]]:
         for name, file in zip(self._names, self.files, strict=True):
-            try:
-                text = file.read_text("utf-8")
-            except UnicodeDecodeError as error:
-                raise CorpusError(f"corpus file {file} is not UTF-8 text ({error})") from error
-            yield name, text
+            yield name, read_text(file)
 
 
 def standard_library(shuffle_seed: int | None = None) -> TextFiles:

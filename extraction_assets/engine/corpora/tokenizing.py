@@ -13,7 +13,7 @@ SeparatorToken = Literal["auto", "bos", "eos", "sep", "none"]
 
 
 class TokenizedDocument(NamedTuple):
-    """A document's tokens, without any that the tokenizer would add."""
+    """A document's tokens, without any that the tokenizer would add, and without BOS at its start."""
 
     document_id: str
     token_ids: np.ndarray
@@ -28,7 +28,8 @@ def tokenized(
 ) -> Iterator[TokenizedDocument]:
     """Tokens of each document, 64 at a time; documents that are tokens already are only checked.
 
-    Of the latter, a first token ``drop_leading`` is left out: the BOS token, where samples get one of their own.
+    Tokens ``drop_leading`` at the start of a document, text or tokens, are left out: its own BOS, for samples begin
+    with the one that they are given or with none.
     A fast tokenizer tokenizes in its own pool of threads, a slow one (pure Python) in this thread.
     Raises CorpusError for a text without a tokenizer, and for a token that is none of the model's ``vocabulary_size``.
     """
@@ -36,9 +37,9 @@ def tokenized(
         texts = [text for _, text in batch if isinstance(text, str)]
         ids = iter(_token_ids(texts, tokenizer))
         for name, text in batch:
-            own = next(ids) if isinstance(text, str) else _without_leading(text, drop_leading)
+            own = next(ids) if isinstance(text, str) else text
             _check_vocabulary(name, own, vocabulary_size)
-            yield TokenizedDocument(name, own)
+            yield TokenizedDocument(name, _without_leading(own, drop_leading))
 
 
 def _token_ids(texts: list[str], tokenizer: Any | None) -> list[np.ndarray]:
@@ -51,7 +52,10 @@ def _token_ids(texts: list[str], tokenizer: Any | None) -> list[np.ndarray]:
 
 
 def _without_leading(ids: np.ndarray, token: int | None) -> np.ndarray:
-    return ids[1:] if token is not None and len(ids) and ids[0] == token else ids
+    if token is None or not len(ids) or ids[0] != token:
+        return ids
+    others = np.flatnonzero(ids != token)
+    return ids[others[0] :] if len(others) else ids[:0]
 
 
 def _check_vocabulary(name: str, ids: np.ndarray, vocabulary_size: int | None) -> None:
@@ -65,23 +69,33 @@ def _check_vocabulary(name: str, ids: np.ndarray, vocabulary_size: int | None) -
         )
 
 
-def bos_token(tokenizer: Any | None, prepend_bos: bool | None) -> int | None:
-    """The id of the BOS token that samples begin with; None for none."""
+def bos_token(tokenizer: Any | None, prepend_bos: bool | None, vocabulary_size: int | None = None) -> int | None:
+    """The id of the BOS token that samples begin with; None for none. Raises CorpusError as ``separator_token``."""
     bos = None if tokenizer is None else tokenizer.bos_token_id
     if prepend_bos and bos is None:
         raise CorpusError("prepend_bos is set, but the tokenizer has no BOS token")
-    return None if prepend_bos is False else bos
+    return None if prepend_bos is False else _known("BOS", bos, vocabulary_size)
 
 
-def separator_token(tokenizer: Any | None, choice: SeparatorToken) -> int | None:
-    """The id of the token between joined documents; None for none."""
+def separator_token(tokenizer: Any | None, choice: SeparatorToken, vocabulary_size: int | None = None) -> int | None:
+    """The id of the token between joined documents; None for none. Raises CorpusError where the tokenizer has none, or
+    one that the model with its ``vocabulary_size`` embeddings does not know."""
     if choice == "none":
         return None
     for name in ("bos", "eos") if choice == "auto" else (choice,):
         found: int | None = None if tokenizer is None else getattr(tokenizer, f"{name}_token_id")
         if found is not None:
-            return found
+            return _known(name.upper(), found, vocabulary_size)
     wanted = "BOS or EOS" if choice == "auto" else choice.upper()
     raise CorpusError(
         f"sequence_separator_token is {choice!r}, but the tokenizer has no {wanted} token: choose another, or none"
     )
+
+
+def _known(role: str, token: int | None, vocabulary_size: int | None) -> int | None:
+    if token is not None and vocabulary_size is not None and token >= vocabulary_size:
+        raise CorpusError(
+            f"the tokenizer's {role} token has id {token}, but the model's vocabulary is 0 to {vocabulary_size - 1}: "
+            "tokenizer and model do not belong together, or the tokenizer's files name a token that they do not hold"
+        )
+    return token

@@ -31,6 +31,12 @@ def test_documents_are_cut_and_their_tails_kept() -> None:
     assert found == [([0, 2, 3], 0, 0), ([0, 4, 5], 0, 2), ([0, 6], 0, 4), ([0, 7], 2, 0)]
 
 
+def test_a_document_that_is_cut_at_bos_gets_no_second_one() -> None:
+    """GPT-2's BOS stands at the end of texts, and so may stand inside a document."""
+    found = shown(pack_documents(arrays([2, 3, 0, 4, 5, 6]), 3, BOS))
+    assert found == [([0, 2, 3], 0, 0), ([0, 4, 5], 0, 2), ([0, 6], 0, 5)]
+
+
 def test_joined_documents_fill_every_sample_but_the_last() -> None:
     found = shown(pack_concatenated(arrays([2, 3, 4], [], [5, 6, 7], [8]), 4, BOS, EOS))
     # the first document ends with its sample: no separator stands there

@@ -1,0 +1,87 @@
+"""Does a corpus hold the samples that are asked for?"""
+
+import logging
+from collections.abc import Iterator
+
+from extraction_assets.assets.corpus import packing_of
+from extraction_assets.assets.document_share import DocumentShare, first_documents, stored_share
+from extraction_assets.assets.progress import progress
+from extraction_assets.assets.source_identity import source_identity
+from extraction_assets.engine.corpora.documents import CorpusError
+from extraction_assets.engine.corpora.sources import find_source
+from extraction_assets.engine.corpus import count_samples, too_few_samples
+from extraction_assets.engine.findings import Finding
+from extraction_assets.plan import corpus_recipe, load_tokenizer
+from extraction_assets.settings import ExtractionSettings
+from extraction_assets.stores.chunk_store import ChunkStore
+from extraction_assets.stores.corpus_files import StoredCorpus
+from extraction_assets.stores.sealed import DamagedFileError
+
+SECONDS = 60.0
+"""Counting stops after about so long, whatever the size of the corpus."""
+
+_COMPARED_BYTES = 1 << 30
+"""Files up to this size in all are compared with what the stored corpus was made from."""
+
+
+def count_corpus(settings: ExtractionSettings, logger: logging.Logger, seconds: float = SECONDS) -> DocumentShare:
+    """Tokenizes the source until there are as many samples as the settings ask for, and keeps none of them.
+
+    Raises CorpusError where it cannot be read, and what ``load_tokenizer`` raises.
+    """
+    source, tokenizer = find_source(settings.corpus), load_tokenizer(settings)
+    wanted = settings.start_sample + settings.evaluation_samples
+    with progress("counting", wanted, "samples", logger) as update:
+        count = count_samples(
+            source.documents(),
+            tokenizer,
+            packing_of(settings.corpus),
+            wanted,
+            start_sample=settings.start_sample,
+            seconds=seconds,
+            on_samples=update,
+        )
+    total = source.num_documents
+    return DocumentShare(count, count.documents_read if total is None and count.ended else total)
+
+
+def examine_samples(
+    settings: ExtractionSettings, store: ChunkStore, logger: logging.Logger, seconds: float = SECONDS
+) -> tuple[DocumentShare, list[Finding]]:
+    """Whether the corpus holds the samples that are asked for, and whether they come from all of it.
+
+    The stored corpus tells where a run would not tokenize again; else samples are counted.
+    """
+    stored = _current_corpus(settings, store)
+    if stored is None:
+        share = count_corpus(settings, logger, seconds)
+    else:
+        share = stored_share(stored, settings, find_source(settings.corpus))
+    return share, [*_too_few(settings, share, seconds), *first_documents(settings, share)]
+
+
+def _too_few(settings: ExtractionSettings, share: DocumentShare, seconds: float) -> Iterator[Finding]:
+    found, start, asked = share.counted.samples, settings.start_sample, settings.evaluation_samples
+    if found >= start + asked:
+        return
+    if share.counted.ended:
+        yield Finding("error", too_few_samples(found, packing_of(settings.corpus), start, asked), CorpusError)
+        return
+    yield Finding(
+        "warning",
+        f"{found} samples were counted in {seconds:g} s, of {start + asked} that are asked for (start_sample {start} + "
+        f"evaluation_samples {asked}): whether the corpus holds so many is not known before the run reads on",
+    )
+
+
+def _current_corpus(settings: ExtractionSettings, store: ChunkStore) -> StoredCorpus | None:
+    """The stored corpus, where a run would not tokenize again."""
+    try:
+        current = store.current_corpus(settings.name)
+    except DamagedFileError:  # the run makes it again
+        return None
+    if current is None or current.recipe != corpus_recipe(settings):
+        return None
+    source = find_source(settings.corpus)
+    small = source.files and sum(path.stat().st_size for path in source.files) <= _COMPARED_BYTES
+    return None if small and source_identity(source).fingerprint != current.source else current.corpus

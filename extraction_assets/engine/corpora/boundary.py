@@ -1,0 +1,37 @@
+"""The one boundary between files of strangers and the rest: whatever a parser raises becomes one sentence."""
+
+import contextlib
+import errno
+from collections.abc import Iterator
+
+from extraction_assets.engine.corpora.documents import CorpusError
+
+_OF_THE_CONTENT = (errno.EINVAL, errno.EOVERFLOW, errno.EFBIG)
+"""What the system answers where a damaged file asks it for an impossible place or size."""
+_MOST_CHARACTERS = 300
+
+
+@contextlib.contextmanager
+def one_sentence(what: str) -> Iterator[None]:
+    """Turns what a block raises into ``CorpusError``: ``what`` (which names the file) and the parser's own words.
+
+    Stands around third-party parsers alone: they raise nearly anything on a damaged file (``OSError`` without an
+    errno, ``KeyError``, ``RecursionError``, ``MemoryError`` for a length that is a lie …). Errors of the file system
+    itself, which have an errno and name the file, pass: some of them go away by themselves.
+    """
+    try:
+        yield
+    except CorpusError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None and error.errno not in _OF_THE_CONTENT:
+            raise
+        raise CorpusError(f"{what} ({reason(error)})") from error
+
+
+def reason(error: Exception) -> str:
+    """The words of an error in one line, not too long; its type where it has none or they say little alone."""
+    text = " ".join(str(error).split())
+    if not text or isinstance(error, (KeyError, RecursionError, MemoryError, TypeError)):
+        text = f"{type(error).__name__}: {text}".removesuffix(": ")
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 1]}…"

@@ -1,0 +1,98 @@
+"""What a chunk file says of itself: its record, found in the header or footer, and the one boundary for its readers."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from safetensors import safe_open
+
+from extraction_assets.stores.sealed import MAKE_AGAIN, PLACEHOLDER, DamagedFileError, damaged, open_stored, verify
+from extraction_assets.stores.sealed_json import parse_json
+
+RECORD_FIELD = "extraction_assets"
+"""The metadata field of a file that holds its record as JSON."""
+
+Record = dict[str, Any]
+
+
+@contextlib.contextmanager
+def refusing(path: Path) -> Iterator[None]:
+    """Whatever a library raises for the bytes of a file becomes DamagedFileError; faults of the disk, too little memory
+    and a file that is not there stay what they are."""
+    try:
+        yield
+    except (DamagedFileError, FileNotFoundError, MemoryError):
+        raise
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise damaged(path, error) from error  # Arrow has no other error for bytes that it cannot decode
+    except Exception as error:  # the readers of Parquet and safetensors have no common error for hostile bytes
+        raise damaged(path, error) from error
+
+
+def record_json(record: Record) -> str:
+    """A record as it is stored, with the place of the file's checksum."""
+    return json.dumps({**record, "checksum": PLACEHOLDER}, sort_keys=True)
+
+
+def read_record(path: Path) -> Record:
+    """The record of a chunk file, without reading or checking the rest: to look at, not to vouch for anything.
+
+    Raises DamagedFileError where there is none, FileNotFoundError where there is no file.
+    """
+    open_stored(path).close()
+    try:
+        with refusing(path):
+            text = _parquet_record(path) if path.suffix == ".parquet" else _safetensors_record(path)
+    except MemoryError as error:  # as much as a hostile footer asks for
+        raise damaged(path, f"it asks for more memory than there is ({error})") from error
+    record = parse_json(text, path, MAKE_AGAIN)
+    if not isinstance(record, dict):
+        raise damaged(path, "its record is no object")
+    return record
+
+
+def read_checked_record(path: Path, fingerprint: str) -> Record:
+    """The record of a chunk file after checking every byte of it, and that it is of ``fingerprint``.
+
+    Raises DamagedFileError, FileNotFoundError.
+    """
+    verify(path)
+    return look_at(path, fingerprint)
+
+
+def look_at(path: Path, fingerprint: str) -> Record:
+    """As ``read_checked_record``, but looks at the header or footer alone: a file that is cut is found, one with other
+    bytes in its middle is not."""
+    record = read_record(path)
+    expect_fingerprint(path, record, fingerprint)
+    return record
+
+
+def expect_fingerprint(path: Path, record: Record, fingerprint: str) -> None:
+    """DamagedFileError where a file's record is of another fingerprint than its name."""
+    if record.get("fingerprint") != fingerprint:
+        raise DamagedFileError(
+            f"{path} was made from other inputs: it carries fingerprint {str(record.get('fingerprint'))[:100]}, "
+            f"expected {fingerprint}; {MAKE_AGAIN}",
+            path,
+        )
+
+
+def checks_of(record: Record) -> dict[str, bool]:
+    """Check -> whether it has passed, as a table's record says; empty where it says nothing."""
+    checks = record.get("checks")
+    return {name: one for name, one in checks.items() if isinstance(one, bool)} if isinstance(checks, dict) else {}
+
+
+def _parquet_record(path: Path) -> bytes:
+    return bytes((pq.read_schema(path).metadata or {})[RECORD_FIELD.encode()])
+
+
+def _safetensors_record(path: Path) -> bytes:
+    with safe_open(path, framework="pt") as file:
+        return str(file.metadata()[RECORD_FIELD]).encode()

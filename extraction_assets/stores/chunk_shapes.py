@@ -1,0 +1,63 @@
+"""What the tensors of a chunk file have to be, so that they are what its record says."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from extraction_assets.engine.shapes import FeatureRows, FeatureStatistics, TopKTable
+from extraction_assets.stores.sealed import damaged
+
+ROW_TENSORS = {"row_pointers": torch.int64, "feature_ids": torch.int32, "values": torch.float32}
+STATISTICS_TENSORS = {
+    "sample_count": torch.int64,
+    "token_count": torch.int64,
+    "max_activation": torch.float32,
+    "activation_limbs": torch.int64,
+    "histogram": torch.int64,
+}
+
+
+def checked_rows(path: Path, tensors: Mapping[str, Tensor], shape: Any) -> FeatureRows:
+    """The features in a file whose record says ``shape`` [n, T, F]. DamagedFileError where they are not of it."""
+    pointers, features, values = _of_dtypes(path, tensors, ROW_TENSORS)
+    if not isinstance(shape, list) or len(shape) != 3 or not all(_is_count(size) for size in shape):
+        raise damaged(path, f"its record says shape {shape!r:.60}, which is none")
+    rows = shape[0] * shape[1] + 1
+    if pointers.shape != (rows,) or features.dim() != 1 or features.shape != values.shape:
+        raise damaged(path, f"its tensors are not of shape {shape}, which its record says")
+    if int(pointers[0]) != 0 or int(pointers[-1]) != len(values):
+        raise damaged(path, f"its rows end at {int(pointers[-1])}, and it holds {len(values)} values")
+    return FeatureRows(pointers, features, values, *shape)
+
+
+def checked_statistics(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> FeatureStatistics:
+    """The statistics in a file, and what the record of their table says. DamagedFileError where they do not agree."""
+    found = _of_dtypes(path, tensors, STATISTICS_TENSORS)
+    latent_dim = record.get("num_features", len(found[0]))
+    seen = [record.get(name) for name in ("samples_seen", "tokens_seen")]
+    if any(len(tensor) != latent_dim for tensor in found) or not all(map(_is_count, seen)):
+        raise damaged(path, f"its statistics are not of the {latent_dim} features that its table says")
+    return FeatureStatistics(*found, *seen)  # type: ignore[arg-type]
+
+
+def check_table(path: Path, table: TopKTable, latent_dim: int) -> None:
+    """DamagedFileError where a table names features that its statistics do not have."""
+    neurons = table.neuron_index
+    if len(neurons) and not 0 <= int(neurons.min()) <= int(neurons.max()) < latent_dim:
+        raise damaged(path, f"it names features beyond the {latent_dim} of its statistics")
+
+
+def _of_dtypes(path: Path, tensors: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype]) -> list[Tensor]:
+    if set(tensors) != set(dtypes):
+        raise damaged(path, f"it does not hold the tensors {', '.join(dtypes)}")
+    for name, dtype in dtypes.items():
+        if tensors[name].dtype != dtype or tensors[name].dim() == 0:
+            raise damaged(path, f"its {name} are {tensors[name].dtype}, not {dtype}")
+    return [tensors[name] for name in dtypes]
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -1,0 +1,81 @@
+"""The arrays of a stored corpus: written as they are, and mapped only where they belong together."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from extraction_assets.engine.corpus import TokenizedCorpus
+from extraction_assets.stores.sealed import damaged, open_stored
+from extraction_assets.stores.sealed_json import parse_json
+
+TOKENIZE_AGAIN = "`run NAME --missing` tokenizes the corpus again"
+"""What to do about a damaged file of a corpus."""
+
+DOCUMENTS = "document_ids.json"
+
+_DTYPES: dict[str, type[np.generic]] = {
+    "token_ids": np.int32,
+    "attention_mask": np.bool_,
+    "special_tokens_mask": np.bool_,
+    "document_numbers": np.int64,
+    "first_tokens": np.int64,
+}
+_BY_POSITION = ("token_ids", "attention_mask", "special_tokens_mask")
+"""[N, T]; the others are [N]."""
+
+ARRAYS = tuple(_DTYPES)
+FILES = (*(f"{name}.npy" for name in ARRAYS), DOCUMENTS)
+"""Every file of a corpus but its manifest."""
+
+
+def write_arrays(folder: Path, corpus: TokenizedCorpus) -> None:
+    """The files of ``FILES``."""
+    for name in ARRAYS:
+        np.save(folder / f"{name}.npy", getattr(corpus, name))
+    (folder / DOCUMENTS).write_text(json.dumps(corpus.document_ids), "utf-8")
+
+
+def map_arrays(folder: Path) -> TokenizedCorpus:
+    """The arrays of a folder, memory-mapped, and its document ids.
+
+    Raises DamagedFileError for a file that is no such array, or whose dtype, shape or document numbers do not belong to
+    the others'.
+    """
+    arrays = {name: _mapped(folder / f"{name}.npy", dtype) for name, dtype in _DTYPES.items()}
+    ids = _document_ids(folder / DOCUMENTS)
+    shape = arrays["token_ids"].shape
+    for name, array in arrays.items():
+        expected = shape if name in _BY_POSITION else shape[:1]
+        if len(shape) != 2 or array.shape != expected:
+            raise _damaged(folder / f"{name}.npy", f"its shape is {array.shape}, and token_ids.npy has {shape}")
+    numbers = arrays["document_numbers"]
+    if len(numbers) and not 0 <= int(numbers.min()) <= int(numbers.max()) < len(ids):
+        raise _damaged(folder / "document_numbers.npy", f"it names other documents than the {len(ids)} of {DOCUMENTS}")
+    return TokenizedCorpus(**arrays, document_ids=ids)
+
+
+def _mapped(path: Path, dtype: type[np.generic]) -> np.ndarray:
+    open_stored(path, TOKENIZE_AGAIN).close()
+    try:
+        array: np.ndarray = np.lib.format.open_memmap(path, mode="r")
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a header is Python source: what NumPy raises for a hostile one has no common type
+        raise _damaged(path, f"it is no array that can be mapped ({error})") from error
+    if array.dtype != dtype or not array.flags.c_contiguous:
+        raise _damaged(path, f"it holds {array.dtype}, not {np.dtype(dtype)} in C order")
+    return array
+
+
+def _document_ids(path: Path) -> list[str]:
+    with open_stored(path, TOKENIZE_AGAIN) as file:
+        ids: Any = parse_json(file.read(), path, TOKENIZE_AGAIN)
+    if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
+        raise _damaged(path, "it is no list of document ids")
+    return ids
+
+
+def _damaged(path: Path, what: str) -> Exception:
+    return damaged(path, what, TOKENIZE_AGAIN)

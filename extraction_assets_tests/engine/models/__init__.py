@@ -1,0 +1,1 @@
+"""Tests of a checkpoint's files and its tokenizer."""

@@ -1,0 +1,73 @@
+"""Every small file of a checkpoint counts, but weights, documents and images."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from extraction_assets.engine.language_model import resolve_checkpoint
+from extraction_assets.engine.models.small_files import SMALL_BYTES, holds_tokenizer, is_small_file, small_files
+
+OF_A_TOKENIZER = [
+    *("tokenizer.json", "vocab.txt", "merges.txt", "bpe.codes", "spm.model", "chat_template.jinja", "vocab.bpe"),
+    *("qwen.tiktoken", "source.spm", "dict.src", "sentencepiece.bpe.model", "tekken.json", "vocab"),
+]
+OTHERS = [
+    *("pytorch_model.bin", "model.gguf", "model.onnx", "model.onnx_data", "tf_model.h5", "flax_model.msgpack"),
+    *("model.safetensors.index.json", "rust_model.ot", "README.md", "LICENSE", "LICENSE.txt", "NOTICE", "paper.pdf"),
+    *("figure.PNG", ".gitattributes", "modeling.py", "model.tflite", "USE_POLICY.md", "config.json"),
+]
+
+
+@pytest.mark.parametrize("name", OF_A_TOKENIZER)
+def test_a_small_file_counts(name: str) -> None:
+    assert is_small_file(name, 1000)
+    assert not is_small_file(name, SMALL_BYTES + 1)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_others_do_not(name: str) -> None:
+    assert not is_small_file(name, 1000)
+
+
+def test_those_of_a_folder_are_its_top_ones(tmp_path: Path) -> None:
+    for name in ("vocab.json", "README.md", "model.safetensors", "bpe.codes"):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "tokenizer.json").write_text("{}")
+    assert [path.name for path in small_files(tmp_path)] == ["bpe.codes", "vocab.json"]
+
+
+def test_small_files_alone_make_no_tokenizer() -> None:
+    assert not holds_tokenizer(["generation_config.json", "chat_template.jinja", "trainer_state.json"])
+    assert all(holds_tokenizer([name]) for name in ("bpe.codes", "spm.model", "tokenizer.4.0.0.json", "vocab.bpe"))
+
+
+def download(monkeypatch: pytest.MonkeyPatch, folder: Path, *, code: bool = False) -> list[str]:
+    """What is asked of a hub repository that holds all these files, a large one and one in a subfolder too."""
+    asked: list[str] = []
+
+    def snapshot_download(_repository: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.extend(allow_patterns)
+        return str(folder)
+
+    def model_info(_self: Any, _repository: str, *, revision: str | None, files_metadata: bool) -> Any:
+        sizes = dict.fromkeys([*OF_A_TOKENIZER, *OTHERS, "model.safetensors", "onnx/config.json"], 1000)
+        sizes["huge"] = 1 << 40
+        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name, size=size) for name, size in sizes.items()])
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", model_info)
+    resolve_checkpoint("someone/model", trust_remote_code=code)
+    return asked
+
+
+def test_of_the_hub_small_files_and_weights_are_downloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    more = ["config.json", "model.safetensors", "model.safetensors.index.json"]
+    assert sorted(download(monkeypatch, tmp_path)) == sorted([*OF_A_TOKENIZER, *more])
+
+
+def test_code_is_downloaded_where_it_is_trusted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    plain, trusted = download(monkeypatch, tmp_path), download(monkeypatch, tmp_path, code=True)
+    assert set(trusted) - set(plain) == {"modeling.py"}

@@ -1,0 +1,229 @@
+"""Tokens are those of tokenizer.json, whatever class transformers has for the model's type."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer
+from transformers import AutoTokenizer
+
+from extraction_assets.engine.language_model import load_tokenizer
+from extraction_assets.engine.models.tokenizers import TokenizerError, read_tokenizer, special_token_ids
+from extraction_assets_tests.engine.models.tokenizer_folders import byte_level, make_folder, unigram, wordpiece
+
+MODEL_TYPES = [
+    *("albert", "bert", "clip", "cohere", "deberta-v2", "falcon", "gemma", "gpt2", "gpt_neox", "llama", "mistral"),
+    *("modernbert", "mpnet", "opt", "qwen2", "qwen3", "roberta", "t5", "whisper", "xlm-roberta", "xlnet"),
+]
+KINDS = {"byte_level": byte_level, "wordpiece": wordpiece, "unigram": unigram}
+
+
+def pieces(tokenizer: Any, text: str) -> list[str]:
+    return list(tokenizer.convert_ids_to_tokens(tokenizer(text, add_special_tokens=False)["input_ids"]))
+
+
+# The file
+
+
+def test_digits_are_split_as_the_file_says_and_not_as_the_class_does(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path, byte_level(), "qwen2", {"tokenizer_class": "Qwen2Tokenizer"})
+    assert pieces(read_tokenizer(folder), "2024") == ["202", "4"]
+    assert pieces(read_tokenizer(folder, "transformers"), "2024") == ["2", "0", "2", "4"]
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
+def kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A tokenizer.json, and what every model type's folder with it gives."""
+    tokenizer, folder = KINDS[request.param](), tmp_path_factory.mktemp(request.param)
+    loaded = [read_tokenizer(make_folder(folder / name, tokenizer, name)) for name in MODEL_TYPES]
+    return Tokenizer.from_file(str(folder / MODEL_TYPES[0] / "tokenizer.json")), loaded
+
+
+@given(text=st.text(max_size=40) | st.text("ab 0123456789\n\t éÉe\u0301İß½ﬁ<s>", max_size=40))
+def test_every_model_type_gives_the_tokens_of_the_file(kind: Any, text: str) -> None:
+    by_file, loaded = kind
+    expected = by_file.encode(text, add_special_tokens=False).ids
+    assert [one(text, add_special_tokens=False)["input_ids"] == expected for one in loaded] == [True] * len(loaded)
+
+
+def test_truncation_and_padding_of_the_file_are_off(tmp_path: Path) -> None:
+    tokenizer = byte_level()
+    tokenizer.enable_truncation(4)
+    tokenizer.enable_padding(length=64, pad_token="<s>")
+    folder = make_folder(tmp_path, tokenizer)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    text = "the lazy dog ran 100 miles"
+    assert read_tokenizer(folder)(text, add_special_tokens=False)["input_ids"] == tokenizer.encode(text).ids
+
+
+def test_an_option_that_would_put_another_pre_tokenizer_there_is_left_out(tmp_path: Path) -> None:
+    settings = {"fix_mistral_regex": True, "tokenizer_class": "PreTrainedTokenizerFast"}
+    folder = make_folder(tmp_path, byte_level(), "mistral", settings)
+    found = read_tokenizer(folder).backend_tokenizer.pre_tokenizer
+    assert found.__getstate__() == byte_level().pre_tokenizer.__getstate__()
+
+
+def test_the_file_of_this_version_of_transformers_is_read(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path, unigram(), "llama", {"fast_tokenizer_files": ["tokenizer.4.0.0.json"]})
+    byte_level().save(str(folder / "tokenizer.4.0.0.json"))
+    assert pieces(read_tokenizer(folder), "2024") == ["202", "4"]
+
+
+# What the other files add
+
+
+def test_tokens_that_the_settings_add_are_tokens(tmp_path: Path) -> None:
+    tokenizer = byte_level()
+    number = tokenizer.get_vocab_size()
+    added = {str(number): {"content": "<tool>", "special": False}}
+    loaded = read_tokenizer(make_folder(tmp_path, tokenizer, "qwen2", {"added_tokens_decoder": added}))
+    assert pieces(loaded, "a<tool>b") == ["a", "<tool>", "b"]
+    assert number not in special_token_ids(loaded)
+
+
+def test_tokens_of_the_legacy_file_are_tokens(tmp_path: Path) -> None:
+    tokenizer = byte_level()
+    folder = make_folder(tmp_path, tokenizer)
+    (folder / "added_tokens.json").write_text(json.dumps({"<tool>": tokenizer.get_vocab_size()}))
+    assert pieces(read_tokenizer(folder), "a<tool>b") == ["a", "<tool>", "b"]
+
+
+@pytest.mark.parametrize(("split", "expected"), [(False, ["a", "<s>"]), (True, ["a", "<", "s", ">"])])
+def test_special_tokens_in_a_text_are_split_where_the_settings_say_so(
+    tmp_path: Path, split: bool, expected: list[str]
+) -> None:
+    folder = make_folder(tmp_path, byte_level(), "qwen2", {"split_special_tokens": split})
+    assert pieces(read_tokenizer(folder), "a<s>") == expected
+
+
+def test_roles_are_those_of_the_files(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "a", byte_level(), "gpt2", {"bos_token": "<s>"})
+    loaded = read_tokenizer(folder)
+    assert (loaded.bos_token, loaded.eos_token) == ("<s>", None)
+    older = make_folder(tmp_path / "b", byte_level(), "gpt2")
+    (older / "special_tokens_map.json").write_text(json.dumps({"eos_token": "</s>"}))
+    assert (read_tokenizer(older).bos_token, read_tokenizer(older).eos_token) == (None, "</s>")
+
+
+def test_where_no_file_names_a_role_they_are_the_classs(tmp_path: Path) -> None:
+    """GPT-2's files name none, and its BOS token is known all the same."""
+    loaded = read_tokenizer(make_folder(tmp_path, byte_level(), "gpt2", {"model_max_length": 1024}))
+    assert loaded.bos_token == loaded.eos_token == "<|endoftext|>"
+    assert pieces(loaded, "2024") == ["202", "4"]
+
+
+def test_a_role_of_the_class_whose_token_the_file_does_not_hold_is_no_role(tmp_path: Path) -> None:
+    tokenizer = byte_level(special_tokens=[])
+    assert read_tokenizer(make_folder(tmp_path, tokenizer, "gpt2")).bos_token is None
+
+
+# Special tokens
+
+
+def test_special_is_what_the_file_marks_whether_it_has_a_role_or_not(tmp_path: Path) -> None:
+    tokenizer = byte_level()
+    tokenizer.add_tokens([AddedToken("<|tool|>", special=False), AddedToken("<|header|>", special=True)])
+    folder = make_folder(tmp_path, tokenizer, "llama", {"bos_token": "<s>", "eos_token": "</s>"})
+    loaded = read_tokenizer(folder)
+    marked = loaded.convert_ids_to_tokens(special_token_ids(loaded))
+    assert set(marked) == {"<unk>", "<s>", "</s>", "[UNK]", "<|endoftext|>", "<|header|>"}
+
+
+def test_special_is_what_the_settings_mark_too(tmp_path: Path) -> None:
+    tokenizer = byte_level()
+    tokenizer.add_tokens([AddedToken("<|eot|>", special=False)])
+    number = tokenizer.token_to_id("<|eot|>")
+    added = {str(number): {"content": "<|eot|>", "special": True}}
+    loaded = read_tokenizer(make_folder(tmp_path, tokenizer, "llama", {"added_tokens_decoder": added}))
+    assert loaded.convert_tokens_to_ids("<|eot|>") == number
+    assert number in special_token_ids(loaded)
+
+
+def test_there_are_no_special_tokens_without_a_tokenizer() -> None:
+    assert special_token_ids(None) == []
+
+
+# Without a tokenizer.json
+
+
+def bpe_files(folder: Path) -> Path:
+    make_folder(folder, byte_level(), "gpt2", {"tokenizer_class": "GPT2Tokenizer"})
+    byte_level().model.save(str(folder))
+    (folder / "tokenizer.json").unlink()
+    return folder
+
+
+def test_the_class_reads_vocabulary_and_merges(tmp_path: Path) -> None:
+    loaded = read_tokenizer(bpe_files(tmp_path))
+    assert pieces(loaded, "the dog") == pieces(AutoTokenizer.from_pretrained(tmp_path), "the dog") == ["the", "Ġdog"]
+
+
+@pytest.mark.parametrize("missing", ["merges.txt", "vocab.json"])
+def test_a_vocabulary_without_merges_is_an_error_and_so_are_merges_alone(tmp_path: Path, missing: str) -> None:
+    (bpe_files(tmp_path) / missing).unlink()
+    with pytest.raises(TokenizerError, match=rf"the tokenizer in {tmp_path} cannot be loaded"):
+        read_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "name", "needs"),
+    [
+        ("gpt2", "GPT2Tokenizer", r"vocab\.json and merges\.txt"),
+        ("qwen2", "Qwen2Tokenizer", r"vocab\.json and merges\.txt"),
+        ("bert", "BertTokenizer", r"vocab\.txt"),
+        ("bert", "LlamaTokenizer", r"tokenizer\.model"),
+        ("t5", "T5Tokenizer", r"spiece\.model"),
+        ("xlm-roberta", "XLMRobertaTokenizer", r"sentencepiece\.bpe\.model"),
+    ],
+)
+def test_a_class_without_its_vocabulary_is_an_error(tmp_path: Path, model_type: str, name: str, needs: str) -> None:
+    """To transformers its vocabulary then is its special tokens, and all text is unknown."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name}))
+    with pytest.raises(TokenizerError, match=rf"{name} needs {needs}, or a tokenizer\.json"):
+        read_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer"])
+def test_tokenizers_of_bytes_and_characters_need_no_vocabulary(tmp_path: Path, name: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5"}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name}))
+    loaded = read_tokenizer(tmp_path)
+    assert len(loaded("fox", add_special_tokens=False)["input_ids"]) == 3
+    assert set(loaded.all_special_ids) <= set(special_token_ids(loaded))
+
+
+def test_a_slow_tokenizer_is_read_by_its_class(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "ctrl"}))
+    (tmp_path / "vocab.json").write_text(json.dumps({"<unk>": 0, "t@@": 1, "h@@": 2, "e": 3, "the": 4}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\nt h\nth e</w>\n")
+    loaded = read_tokenizer(tmp_path)
+    assert not loaded.is_fast
+    assert pieces(loaded, "the") == ["the"]
+
+
+# Files that cannot be read
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer.json", "{"),
+        ("tokenizer.json", '{"version": "1.0", "model": {"type": "Unheard"}}'),
+        ("tokenizer_config.json", "[1]"),
+        ("tokenizer_config.json", "{" * 99),
+        ("special_tokens_map.json", "7"),
+        ("added_tokens.json", "null"),
+    ],
+)
+def test_a_damaged_file_is_one_sentence(tmp_path: Path, name: str, content: str) -> None:
+    folder = make_folder(tmp_path, byte_level())
+    (folder / name).write_text(content)
+    with pytest.raises(TokenizerError) as caught:
+        load_tokenizer(str(folder))
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,233 @@
+"""Stored corpora: every byte of what vouches for them is covered, and nothing hostile is believed or raised raw."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from extraction_assets.stores.chunk_store import ChunkStore
+from extraction_assets.stores.corpus_files import MANIFEST, StoredCorpus, identity, open_corpus
+from extraction_assets.stores.sealed import DamagedFileError
+from extraction_assets.stores.sealed_json import write_sealed_json
+from extraction_assets_tests.stores.build import (
+    HOSTILE,
+    as_of_an_earlier_version,
+    flipped,
+    make_arrays,
+    store_corpus,
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ChunkStore:
+    return ChunkStore(tmp_path)
+
+
+@pytest.fixture
+def stored(store: ChunkStore) -> StoredCorpus:
+    return store_corpus(store)
+
+
+def _path(store: ChunkStore, name: str) -> Path:
+    return store.pointer("tiny") if name == "corpus.json" else next(store.corpora.glob(f"*/{name}"))
+
+
+def _refusal(store: ChunkStore, name: str) -> str:
+    """The message with which the current corpus is refused; one sentence that names the file."""
+    with pytest.raises(DamagedFileError) as caught:
+        store.current_corpus("tiny")
+    message = str(caught.value)
+    assert name in message
+    assert "run NAME --missing" in message
+    assert len(message.splitlines()) == 1
+    assert len(message) < 500 + len(str(store.root))
+    return message
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["sealed", "of an earlier version"])
+@pytest.mark.parametrize("name", ["corpus.json", MANIFEST])
+def test_every_flipped_bit_is_found(store: ChunkStore, stored: StoredCorpus, name: str, earlier: bool) -> None:
+    if earlier:
+        as_of_an_earlier_version(store)
+    path, accepted = _path(store, name), []
+    right, whole = path.read_bytes(), store.current_corpus("tiny")
+    assert whole is not None
+    for number, wrong in enumerate(flipped(right)):
+        path.write_bytes(wrong)
+        try:
+            found = store.current_corpus("tiny")
+        except DamagedFileError:
+            continue
+        accepted.append((number, found))
+    if not (earlier and name == "corpus.json"):
+        assert accepted == []
+    # An earlier pointer has no checksum: what is compared with what a run works out itself may differ, and no more.
+    for _, found in accepted:
+        assert found is not None
+        assert (found.recipe, found.source) != (whole.recipe, whole.source) or found[3:] == whole[3:]
+        assert found.corpus.manifest == whole.corpus.manifest
+
+
+@pytest.mark.parametrize("name", ["corpus.json", MANIFEST])
+def test_every_cut_is_found(store: ChunkStore, stored: StoredCorpus, name: str) -> None:
+    path = _path(store, name)
+    right = path.read_bytes()
+    for length in range(len(right)):
+        path.write_bytes(right[:length])
+        _refusal(store, name)
+
+
+@pytest.mark.parametrize("leave", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("name", ["corpus.json", MANIFEST, "document_ids.json"])
+def test_whatever_lies_in_the_place_of_a_json_file_is_one_sentence(
+    store: ChunkStore, stored: StoredCorpus, name: str, leave: Callable[[Path], Any]
+) -> None:
+    path = _path(store, name)
+    path.unlink()
+    if name == "document_ids.json" and leave is HOSTILE["a huge file"]:
+        pytest.skip("is hashed, which takes its time")
+    leave(path)
+    _refusal(store, name)
+
+
+def test_another_start_sample_is_another_corpus(store: ChunkStore, stored: StoredCorpus) -> None:
+    """The manifest of the issue: sealed as it should be, but with ``start_sample`` 1."""
+    write_sealed_json(stored.folder / MANIFEST, {**stored.manifest._asdict(), "start_sample": 1})
+    assert "what it says belongs to a corpus" in _refusal(store, MANIFEST)
+
+
+def test_a_manifest_with_the_identity_of_another_folder_is_refused(store: ChunkStore, stored: StoredCorpus) -> None:
+    other = store_corpus(store, start_sample=1)
+    (other.folder / MANIFEST).write_bytes((stored.folder / MANIFEST).read_bytes())
+    _refusal(store, MANIFEST)
+
+
+def test_a_pointer_that_leads_out_of_the_store_is_refused(store: ChunkStore, stored: StoredCorpus) -> None:
+    path = store.pointer("tiny")
+    said = {name: one for name, one in json.loads(path.read_text()).items() if name != "checksum"}
+    write_sealed_json(path, {**said, "corpus": "../../elsewhere"})
+    assert "'corpus' is no fingerprint" in _refusal(store, "corpus.json")
+
+
+def test_a_corpus_that_is_gone_is_named(store: ChunkStore, stored: StoredCorpus) -> None:
+    stored.folder.rename(store.root / "elsewhere")
+    assert "it is gone" in _refusal(store, stored.folder.name)
+
+
+def _store_hostile(store: ChunkStore, stored: StoredCorpus, name: str, content: bytes) -> None:
+    """Puts a file into a corpus whose manifest and pointer vouch for it."""
+    import hashlib
+
+    (stored.folder / name).write_bytes(content)
+    manifest = stored.manifest
+    files = {**manifest.files, name: hashlib.sha256(content).hexdigest()}
+    named = identity(files, manifest.source, manifest.tokenizer, manifest.packing, manifest.start_sample)
+    write_sealed_json(stored.folder / MANIFEST, {**manifest._asdict(), "files": files, "fingerprint": named})
+    stored.folder.rename(store.corpora / named)
+    path = store.pointer("tiny")
+    said = {name: one for name, one in json.loads(path.read_text()).items() if name != "checksum"}
+    write_sealed_json(path, {**said, "corpus": named})
+
+
+def _npy(array: np.ndarray, tmp_path: Path) -> bytes:
+    np.save(tmp_path / "one.npy", array)
+    return (tmp_path / "one.npy").read_bytes()
+
+
+def _header(text: str) -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x93NUMPY",
+        b"PK\x03\x04",
+        b"\x80\x04N.",
+        _header("{'descr': '<i4', 'fortran_order': False, 'shape': (9999999999999, 4), }\n"),
+        _header("{'descr': '<i4', 'fortran_order': False, 'shape': (1 << 62, 1 << 62), }\n"),
+        _header("{'descr': '<i4', 'fortran_order': False, 'shape': (-1, 4), }\n"),
+        _header("{'descr': '|O', 'fortran_order': False, 'shape': (6, 4), }\n"),
+        _header("{'descr': '<i4', 'fortran_order': True, 'shape': (2, 2), }\n") + bytes(16),
+        _header("{'descr': '>i4', 'fortran_order': False, 'shape': (2, 2), }\n") + bytes(16),
+        _header("{'descr': '<i4', 'fortran_order': False, 'shape': 4, }\n"),
+        _header("(" * 9_000 + "\n"),
+        _header("{'descr': [" + "('a', [" * 2_000 + "\n"),
+        _header("'''\n"),
+    ],
+    ids=range(14),
+)
+def test_an_array_that_is_none_is_one_sentence(store: ChunkStore, stored: StoredCorpus, content: bytes) -> None:
+    _store_hostile(store, stored, "token_ids.npy", content)
+    _refusal(store, "token_ids.npy")
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("attention_mask", np.ones((6, 5), dtype=np.bool_)),
+        ("attention_mask", np.ones((6, 4), dtype=np.int8)),
+        ("special_tokens_mask", np.ones((5, 4), dtype=np.bool_)),
+        ("document_numbers", np.zeros(5, dtype=np.int64)),
+        ("document_numbers", np.full(6, 2)),
+        ("document_numbers", np.full(6, -1)),
+        ("first_tokens", np.zeros((6, 1), dtype=np.int64)),
+        ("token_ids", np.zeros((6, 4), dtype=np.int64)),
+        ("token_ids", np.zeros(24, dtype=np.int32)),
+    ],
+    ids=range(9),
+)
+def test_arrays_that_do_not_belong_together_are_refused(
+    store: ChunkStore, stored: StoredCorpus, tmp_path: Path, name: str, array: np.ndarray
+) -> None:
+    _store_hostile(store, stored, f"{name}.npy", _npy(array, tmp_path))
+    _refusal(store, ".npy")
+
+
+@pytest.mark.parametrize("content", [b"{}", b"[1, 2]", b'["a.txt"]', b"[" * 200_000, b'["a.txt", "\xff"]'])
+def test_document_ids_that_are_none_are_one_sentence(store: ChunkStore, stored: StoredCorpus, content: bytes) -> None:
+    _store_hostile(store, stored, "document_ids.json", content)
+    _refusal(store, "document_")
+
+
+def test_a_corpus_of_an_earlier_version_is_read_and_gets_its_seals(store: ChunkStore, stored: StoredCorpus) -> None:
+    sealed = {name: _path(store, name).read_bytes() for name in ("corpus.json", MANIFEST)}
+    as_of_an_earlier_version(store)
+    current = store.current_corpus("tiny")
+    assert current is not None
+    assert current.corpus.manifest == stored.manifest
+    assert (current.documents, current.characters) == (None, None)  # nothing tells whether these were altered
+    store.seal_current_corpus("tiny", current._replace(documents=2, characters=50))
+    assert {name: _path(store, name).read_bytes() for name in sealed} == sealed
+
+
+def test_an_equal_corpus_takes_the_place_of_a_damaged_one(store: ChunkStore, stored: StoredCorpus) -> None:
+    (stored.folder / MANIFEST).write_text("{}")
+    store_corpus(store)
+    assert open_corpus(store.corpora, stored.folder.name).manifest == stored.manifest
+
+
+@pytest.mark.parametrize("kind", ["a named pipe", "links in a circle", "no JSON"])
+def test_a_corpus_takes_the_place_of_what_is_no_folder(store: ChunkStore, stored: StoredCorpus, kind: str) -> None:
+    stored.folder.rename(store.root / "elsewhere")
+    HOSTILE[kind](stored.folder)
+    store_corpus(store)
+    assert open_corpus(store.corpora, stored.folder.name).manifest == stored.manifest
+
+
+def test_a_pointer_takes_the_place_of_a_folder(store: ChunkStore, stored: StoredCorpus) -> None:
+    path = store.pointer("tiny")
+    os.unlink(path)
+    (path / "deep").mkdir(parents=True)
+    store_corpus(store)
+    assert store.current_corpus("tiny") is not None
+
+
+def test_arrays_come_back_equal(store: ChunkStore, stored: StoredCorpus) -> None:
+    for found, right in zip(open_corpus(store.corpora, stored.folder.name).arrays, make_arrays(), strict=True):
+        assert np.array_equal(found, right)

@@ -1,0 +1,78 @@
+"""``show``: a feature by its number, or features by a token."""
+
+import re
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+from click.testing import Result
+
+from extraction_assets.cli.show import Token, parse_feature
+from extraction_assets.database.connect import open_database, write_transaction
+from extraction_assets_tests.command import declare, invoke
+from extraction_assets_tests.database.synthetic import make_results
+
+Show = Callable[..., Result]
+
+
+@pytest.fixture
+def show(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> Show:
+    """Twelve features of which the third, say, has the tokens t4 and t5; tokens begin again after t7."""
+    monkeypatch.setenv("EXTRACTION_DATABASE_URL", url := f"sqlite:///{tmp_path}/results.sqlite")
+    engine = open_database(url)
+    with write_transaction(engine) as connection:
+        make_results("f", 1.5, num_features=12, top_k=2).load(connection)
+    engine.dispose()
+    return partial(invoke, declare(monkeypatch), "show", "made-up")
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("12", 12),
+        ("#12", 12),
+        ("'12'", Token("12", True)),
+        ('"#12"', Token("#12", True)),
+        ("import", Token("import", False)),
+        (" import", Token(" import", False)),
+        ("' import'", Token(" import", True)),
+        ("1.5", Token("1.5", False)),
+        ("'", Token("'", False)),
+        ("⏎⇥", Token("\n\t", False)),
+        ("١٢", Token("١٢", False)),
+    ],
+)
+def test_digits_are_a_number_and_all_else_is_a_token(text: str, meant: int | Token) -> None:
+    assert parse_feature(text) == meant
+
+
+@pytest.mark.parametrize("number", ["7", "#7"])
+def test_a_number_shows_that_feature(show: Show, number: str) -> None:
+    output = show(number).output
+    assert re.findall("^feature ([0-9]+) ", output, re.MULTILINE) == ["7"]
+    assert "[t6]" in output
+
+
+def test_a_token_shows_the_features_that_have_it(show: Show) -> None:
+    output = show("t4").output
+    found = "3 features with 't4' as the strongest token of some of their strongest examples"
+    assert output.splitlines()[0] == found
+    assert re.findall("^feature ([0-9]+) ", output, re.MULTILINE) == ["2", "6", "10"]
+
+
+def test_no_more_features_than_asked_for_are_shown_and_the_next_are_named(show: Show) -> None:
+    output = show("t4", "--features", "1").output
+    assert output.splitlines()[0].endswith("; the first 1 are shown, then come 6, 10")
+    assert re.findall("^feature ([0-9]+) ", output, re.MULTILINE) == ["2"]
+
+
+def test_a_token_that_no_feature_has_is_one_sentence(show: Show) -> None:
+    result = show("T4")
+    assert result.exit_code == 1
+    assert result.output == (
+        "Error: no feature has 'T4' as the strongest token of one of its 20 strongest examples; there are 't4'\n"
+    )
+
+
+def test_without_a_feature_as_many_as_asked_for_are_shown(show: Show) -> None:
+    assert show("--features", "3").output.count("feature ") == 3
