@@ -32,6 +32,20 @@ TEXTS, CHARACTERS = 64, 2000
 _SHOWN = 60
 
 
+def same_parts(one: Any, other: Any) -> bool:
+    """Whether two tokenizers of the same files are the same in every part that makes tokens of text."""
+    if not (one.is_fast and other.is_fast):
+        return type(one) is type(other)
+    return bool(type(one)._encode_plus is type(other)._encode_plus and _parts(one) == _parts(other))
+
+
+def _parts(tokenizer: Any) -> list[Any]:
+    backend = tokenizer.backend_tokenizer
+    parts = [part and part.__getstate__() for part in (backend.normalizer, backend.pre_tokenizer, backend.model)]
+    added = {number: repr(token) for number, token in backend.get_added_tokens_decoder().items()}
+    return [*parts, added, tokenizer.split_special_tokens]
+
+
 class Reading(NamedTuple):
     """One way to tokenize."""
 
@@ -69,7 +83,7 @@ def compare_readings(
 def _with_class(
     file: Path, by_file: Any, tokenizer: Any, choice: TokenizerChoice, texts: list[str], trust_remote_code: bool
 ) -> Iterable[Finding]:
-    if type(tokenizer) is not type(by_file):
+    if not same_parts(tokenizer, by_file):
         by_class, used = tokenizer, "the class is used, corpus.tokenizer: file takes the other"
         if choice == "file":
             used = "the class comes with the tokenizer, is trusted and is used"
@@ -82,7 +96,7 @@ def _with_class(
             text = f"{file} is read as it is; it is not compared with the class of transformers, which fails ({why})"
             yield Finding("warning", text)
             return
-    if type(by_class) is not type(by_file):
+    if not same_parts(by_class, by_file):
         readings = (_reading("the file", by_file), _reading(type(by_class).__name__, by_class))
         difference = _difference(*readings, texts)
         if difference:
@@ -136,7 +150,7 @@ def _contradictions(file: Path, tokenizer: Any) -> Iterable[Finding]:
             yield Finding("warning", text)
             break
     held = Tokenizer.from_file(str(file))
-    for role in tokenizer.SPECIAL_TOKENS_ATTRIBUTES:
+    for role in ("bos_token", "eos_token", "sep_token"):  # those that samples are given
         token = getattr(tokenizer, role, None)
         if isinstance(token, str) and held.token_to_id(token) is None and token not in contents:
             text = (

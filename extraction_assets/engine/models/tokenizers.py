@@ -40,12 +40,12 @@ def read_tokenizer(folder: Path, choice: TokenizerChoice = "file", *, trust_remo
     """
     if choice == "transformers":
         return class_tokenizer(folder, trust_remote_code=trust_remote_code)
-    if tokenizer_file(folder) is None:
-        return _agreeing_with_sentencepiece(folder, class_tokenizer(folder, trust_remote_code=trust_remote_code))
     if _has_own_class(folder):
         tokenizer = class_tokenizer(folder, trust_remote_code=trust_remote_code)
         if trust_remote_code:
             return tokenizer
+    if tokenizer_file(folder) is None:
+        return _agreeing_with_sentencepiece(folder, class_tokenizer(folder))
     return _with_roles(folder, generic_tokenizer(folder))
 
 
