@@ -10,9 +10,9 @@ from extraction_assets.engine.models.sentencepiece_files import open_sentencepie
 from extraction_assets.engine.models.tokenizers import (
     TokenizerChoice,
     class_tokenizer,
+    declared_tokens,
     generic_tokenizer,
     tokenizer_file,
-    tokenizer_settings,
 )
 
 PROBES = (
@@ -137,10 +137,7 @@ def _contradictions(file: Path, tokenizer: Any) -> Iterable[Finding]:
     tokenizer.json does not hold: transformers then gives ids that no model was trained with."""
     from tokenizers import Tokenizer
 
-    settings, vocabulary = tokenizer_settings(file.parent), tokenizer.get_vocab()
-    declared = settings.get("added_tokens_decoder")
-    entries = declared.items() if isinstance(declared, dict) else ()
-    contents = {token["content"]: int(number) for number, token in entries}
+    contents, vocabulary = declared_tokens(file.parent), tokenizer.get_vocab()
     for content, number in contents.items():
         if vocabulary.get(content) != number:
             text = (
