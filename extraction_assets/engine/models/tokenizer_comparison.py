@@ -72,7 +72,8 @@ def compare_readings(
     compared = [text[:CHARACTERS] for text, _ in zip(texts, range(TEXTS), strict=False)]
     file = tokenizer_file(folder)
     if file is None:
-        return [*_other_class(folder, tokenizer, choice), *_with_sentencepiece(folder, tokenizer, compared)]
+        other = [] if choice == "transformers" else _other_class(folder, tokenizer, trust_remote_code)
+        return [*other, *_with_sentencepiece(folder, tokenizer, compared)]
     by_file = generic_tokenizer(folder)
     return [
         *_with_class(file, by_file, tokenizer, choice, compared, trust_remote_code),
@@ -103,9 +104,9 @@ def _with_class(
             yield Finding("warning", f"{file}: {difference}; {used}")
 
 
-def _other_class(folder: Path, tokenizer: Any, choice: TokenizerChoice) -> Iterable[Finding]:
+def _other_class(folder: Path, tokenizer: Any, trust_remote_code: bool) -> Iterable[Finding]:
     """Whether another class reads the files than the one that transformers chooses (``read_tokenizer``)."""
-    chosen = type(tokenizer if choice == "transformers" else class_tokenizer(folder, trust_remote_code=True)).__name__
+    chosen = type(class_tokenizer(folder, trust_remote_code=trust_remote_code)).__name__
     used = type(tokenizer).__name__
     if chosen != used:
         text = f"transformers would read the tokenizer in {folder} by {chosen}, otherwise than sentencepiece does"

@@ -268,3 +268,15 @@ def test_a_class_of_its_own_over_a_sentencepiece_model_is_used_where_it_is_trust
     assert pieces(loaded, "hw")[-2:] == ["H", "W"]
     with pytest.raises(ValueError, match="trust_remote_code"):
         read_tokenizer(tmp_path / "own")
+
+
+def test_code_of_a_tokenizers_own_is_not_run_unasked(tmp_path: Path) -> None:
+    """Though transformers has a class of that name, and so reads the folder without it."""
+    mapped = {"auto_map": {"AutoTokenizer": ["own.LlamaTokenizer", None]}, "tokenizer_class": "LlamaTokenizer"}
+    make_sentencepiece(tmp_path, "llama", settings=mapped)
+    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    for choice in ("file", "transformers"):
+        tokenizer = read_tokenizer(tmp_path, choice)  # type: ignore[arg-type]
+        compare_readings(tmp_path, tokenizer, choice, ["text"])  # type: ignore[arg-type]
+    assert type(tokenizer).__name__ == "LlamaTokenizer"
+    assert not (tmp_path / "ran").exists()
