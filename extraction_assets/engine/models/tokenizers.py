@@ -168,8 +168,8 @@ def _refuse_missing_vocabulary(folder: Path, tokenizer: Any) -> None:
     """A class that finds no vocabulary makes one of its special tokens alone, and one without merges splits all text
     into characters: neither is an error to transformers."""
     names = getattr(tokenizer, "vocab_files_names", None) or {}
-    if not names or tokenizer_file(folder) is not None:  # those of characters or bytes have no files
-        return
+    if not names or tokenizer_file(folder) is not None or _has_own_class(folder):
+        return  # those of characters or bytes have no files, and a class that comes with its files finds them itself
     found = [path.name for path in folder.iterdir()]
     wanted = {key: name for key, name in names.items() if key in ("vocab_file", "merges_file")}
     missing = [name for key, name in wanted.items() if name not in found and not _given(tokenizer, key)]
