@@ -145,7 +145,7 @@ class CorpusSettings(Settings):
     drop_duplicates: bool = False
     """Drop samples whose tokens an earlier sample has; sample indices count those that are kept."""
     count_special_tokens: bool = False
-    """Let special tokens (BOS and the like) count in examples and statistics."""
+    """Let special tokens (BOS and all others that the tokenizer's files mark so) count in examples and statistics."""
     exclude_first_positions: int = 0
     """Positions at the start of every sample that do not count; they stay in the model's input."""
     exclude_positions: list[int] = []
