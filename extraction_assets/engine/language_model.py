@@ -86,12 +86,12 @@ class LanguageModel:
 
     @torch.inference_mode()
     def hook_widths(self) -> dict[str, int]:
-        """D of every hook, from a whole forward pass over one token. Raises HookError as ``activations``."""
-        one = torch.zeros(1, 1, dtype=torch.int64, device=self.device)
+        """D of every hook, from a whole forward pass over a few tokens. Raises HookError as ``activations``."""
+        few = torch.zeros(2, 3, dtype=torch.int64, device=self.device)  # two sizes, or a transposed output would do
         # Without a mask, for nothing is padding: a model given one looks at its numbers, which a meta device has not.
         with self._uncompiled():
-            captured = self._capture.run_whole(one, {})
-        return {hook: output.shape[-1] for hook, output in self._shaped(captured, one).items()}
+            captured = self._capture.run_whole(few, {})
+        return {hook: output.shape[-1] for hook, output in self._shaped(captured, few).items()}
 
     @cached_property
     def is_causal(self) -> bool:
@@ -261,14 +261,14 @@ def _behind_block(site: Site) -> Site:
 
 def context_length(path: str, *, revision: str | None = None, trust_remote_code: bool = False) -> int | None:
     """Positions that a model was made for, by its configuration; None where that does not say."""
-    config = _configuration(path, revision, trust_remote_code).get_text_config()
+    config = configuration(path, revision, trust_remote_code).get_text_config()
     length = getattr(config, "max_position_embeddings", None)
     return length if isinstance(length, int) and length > 0 else None
 
 
 def vocabulary_size(path: str, *, trust_remote_code: bool = False) -> int | None:
     """Token ids that a model has embeddings of, by its configuration; None where that does not say."""
-    config = _configuration(path, None, trust_remote_code).get_text_config()
+    config = configuration(path, None, trust_remote_code).get_text_config()
     size = getattr(config, "vocab_size", None)
     return size if isinstance(size, int) and size > 0 else None
 
@@ -276,7 +276,7 @@ def vocabulary_size(path: str, *, trust_remote_code: bool = False) -> int | None
 def _without_weights(path: str, revision: str | None, trust_remote_code: bool) -> nn.Module:
     from transformers import AutoModel
 
-    config = _configuration(path, revision, trust_remote_code)
+    config = configuration(path, revision, trust_remote_code)
     with torch.device("meta"), warnings.catch_warnings(), _code_is_asked_for(path):
         warnings.simplefilter("ignore")
         # A mixture of experts has shapes for bfloat16 alone on this device; widths are those of every dtype.
@@ -284,7 +284,8 @@ def _without_weights(path: str, revision: str | None, trust_remote_code: bool) -
     return module
 
 
-def _configuration(path: str, revision: str | None, trust_remote_code: bool) -> Any:
+def configuration(path: str, revision: str | None, trust_remote_code: bool) -> Any:
+    """The configuration in folder ``path`` (or of that hub id). Raises UntrustedCodeError as ``load_language_model``."""
     from transformers import AutoConfig
 
     with _code_is_asked_for(path):

@@ -24,19 +24,12 @@ _TEXT_INPUTS = ("input_ids", "inputs_embeds", "hidden_states", "attention_mask")
 """Main inputs of a module that a forward pass over text calls."""
 
 
-class _TextEnds(Exception):
-    """Ends a forward pass where the decoder of an encoder-decoder model would begin."""
-
-
 def run_text(model: nn.Module, token_ids: Tensor, **options: Any) -> None:
-    """Runs ``model`` on int64 [B, T] to its end, of an encoder-decoder model to the end of the encoder."""
+    """Runs ``model`` on int64 [B, T] to its end; of an encoder-decoder model the encoder alone, which reads the text."""
     decoder = decoder_path(model)
-    with contextlib.ExitStack() as stack:
-        if decoder is not None:
-            handle = model.get_submodule(decoder).register_forward_pre_hook(_end_text)
-            stack.callback(handle.remove)
-        stack.enter_context(contextlib.suppress(_TextEnds))
-        model(input_ids=token_ids, **options)
+    encoder = None if decoder is None else f"{decoder.removesuffix('decoder')}encoder"
+    reader = model if encoder is None else dict(model.named_modules()).get(encoder, model)
+    reader(input_ids=token_ids, **options)
 
 
 def decoder_path(model: nn.Module) -> str | None:
@@ -75,7 +68,7 @@ def explain_not_run(model: nn.Module, hook: str, site: Site) -> HookError:
     """Why a hook did not give anything in a whole forward pass over text."""
     module = model.get_submodule(site.path)
     if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
-        members = ", ".join(f"{hook}.{name}" for name, _ in list(module.named_children())[:2])
+        members = ", ".join(f"{site.path}.{name}" for name, _ in list(module.named_children())[:2])
         return HookError(f"hook {hook!r} is a container of modules, which is not itself run: take one of its members, such as {members}")
     return HookError(
         f"hook {hook!r} is part of the model but did not run in its forward pass over text: take a module that does"
@@ -101,7 +94,7 @@ def readable_modules(model: nn.Module) -> dict[str, int]:
 
     with _hooks_on_all(model, look), contextlib.suppress(Exception):
         device = next(model.parameters()).device
-        run_text(model, torch.tensor([[5, 6, 7], [8, 9, 10]], device=device))
+        run_text(model, torch.tensor([[1, 2, 1], [2, 1, 2]], device=device))
     return {name: count for name, count in runs.items() if name and name not in unfit}
 
 
@@ -127,10 +120,6 @@ def _reader_of(model: nn.Module, path: str) -> tuple[nn.Module, Any]:
 
 def _takes_token_ids(model: nn.Module) -> bool:
     return "input_ids" in inspect.signature(model.forward).parameters
-
-
-def _end_text(*_: Any) -> None:
-    raise _TextEnds
 
 
 def _is_within(path: str, outer: str) -> bool:
