@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def examine_start(run: "ChunkRun", lacking: Mapping[str, Sequence[Target]]) -> None:
-    """Raises HookError, SanityError or NotEnoughDiskError where a run cannot come to a good end: before its first chunk.
+    """Raises HookError, SanityError or NotEnoughDiskError where a run cannot succeed, before its first chunk.
 
     ``lacking`` is what each chunk lacks. SAEs whose stored features are read were examined when these were made. Looks
     at one batch of the first chunk, with the model and SAEs that the run needs anyway, and changes no result.

@@ -285,7 +285,7 @@ def _without_weights(path: str, revision: str | None, trust_remote_code: bool) -
 
 
 def configuration(path: str, revision: str | None, trust_remote_code: bool) -> Any:
-    """The configuration in folder ``path`` (or of that hub id). Raises UntrustedCodeError as ``load_language_model``."""
+    """The configuration in folder ``path`` or of that hub id. Raises UntrustedCodeError as ``load_language_model``."""
     from transformers import AutoConfig
 
     with _code_is_asked_for(path):

@@ -73,7 +73,9 @@ def test_a_tensor_that_nothing_writes_into_is_not_copied() -> None:
     module, seen = on_gpu("llama", torch.float32), list[int]()
     model = LanguageModel(module, ["layers.0.mlp"])
     model.activations(ids.to(CUDA), mask.to(CUDA))
-    module.get_submodule("layers.0.mlp.down_proj").register_forward_hook(lambda _m, _i, out: seen.append(out.data_ptr()))
+    module.get_submodule("layers.0.mlp.down_proj").register_forward_hook(
+        lambda _m, _i, out: seen.append(out.data_ptr())
+    )
     assert model.activations(ids.to(CUDA), mask.to(CUDA))["layers.0.mlp"].data_ptr() == seen[0]
 
 

@@ -23,8 +23,8 @@ _WRONG = {
     "nystromformer": r"",
     "yoso": r"",
 }
-"""By model type, what is found in such hooks: tensors that the model writes into later (Falcon, CTRL, FlauBERT), modules
-that run more than once, of which the first run was taken, and models in which padding has a part."""
+"""By model type, what is found in such hooks: tensors that the model writes into later (Falcon, CTRL, FlauBERT),
+modules that run more than once, of which the first run was taken, and models in which padding has a part."""
 
 
 def forward_version(folder: Path, hook: str) -> int:

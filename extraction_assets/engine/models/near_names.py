@@ -16,7 +16,7 @@ _LIKE_TRANSFORMER_LENS = re.compile(r"^blocks?\b|hook|resid", re.IGNORECASE)
 
 def no_such_module(model: nn.Module, hook: str, works: Callable[[str], bool]) -> str:
     """One sentence on a hook that names no module; ``works`` tells whether a hook exists."""
-    path, run, side = spelled(hook)
+    path, run, _ = spelled(hook)
     if run is not None and path.endswith((".input", ".output")):
         outer, _, own_side = path.rpartition(".")
         return f"the number of a run stands behind the module's path: write {outer}[{run}].{own_side} for {hook!r}"
@@ -30,7 +30,7 @@ def no_such_module(model: nn.Module, hook: str, works: Callable[[str], bool]) ->
         return (
             f"hook {hook!r} is in {own.name} beyond {type(model).__name__}, and the forward pass that hooks are read "
             f"from does not run it (a head, most often): take a module of the model beneath it, such as "
-            f"{', '.join(_shown(model, _names(model)[-1:], path, works))}"
+            f"{', '.join(_shown(model, [_last_block(_names(model))], path, works))}"
         )
     near = _shown(model, _near_names(model, hook, path), path, works)
     return f"the model has no module {path!r}; near names: {', '.join(near)}"
@@ -68,6 +68,11 @@ def _names(model: nn.Module) -> list[str]:
     ordered = {name: readable[name] for name in named_modules(model) if name in readable}
     found = [name if runs == 1 else f"{name}[0]" for name, runs in ordered.items()]
     return found or [name for name in named_modules(model) if name]
+
+
+def _last_block(names: list[str]) -> str:
+    """The last member of a list of blocks, or the last name."""
+    return next((name for name in reversed(names) if re.search(r"\.\d+(\[0\])?$", name)), names[-1])
 
 
 def _without_prefix(model: nn.Module, path: str) -> str:

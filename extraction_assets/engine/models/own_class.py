@@ -77,5 +77,5 @@ def _from_configuration(name: str, config: Any) -> nn.Module | None:
         return whole
     for auto, reference in (getattr(config, "auto_map", None) or {}).items():
         if str(reference).rpartition(".")[2] == name and type(config).__module__.startswith("transformers_modules"):
-            return getattr(transformers, auto).from_config(config, trust_remote_code=True)  # type: ignore[no-any-return]
+            return getattr(transformers, auto).from_config(config, trust_remote_code=True)
     return None

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from extraction_assets.engine.models.sites import HookError, Site, first_tensor
 
 _PREFIX_LM = {
-    "paligemma": "it reads its prompt in both directions and needs token_type_ids, which say where the prompt ends, and "
-    "an image",
+    "paligemma": "it reads its prompt in both directions and needs an image, and token_type_ids that say where the "
+    "prompt ends",
     "colpali": "it reads its prompt in both directions, behind an image",
     "pi0": "it reads a robot's state and images",
 }
@@ -25,18 +25,21 @@ _TEXT_INPUTS = ("input_ids", "inputs_embeds", "hidden_states", "attention_mask")
 
 
 def run_text(model: nn.Module, token_ids: Tensor, **options: Any) -> None:
-    """Runs ``model`` on int64 [B, T] to its end; of an encoder-decoder model the encoder alone, which reads the text."""
+    """Runs ``model`` on int64 [B, T] to its end; beside a decoder, the encoder alone, which reads the text."""
     decoder = decoder_path(model)
-    encoder = None if decoder is None else f"{decoder.removesuffix('decoder')}encoder"
-    reader = model if encoder is None else dict(model.named_modules()).get(encoder, model)
+    reader = model if decoder is None else model.get_submodule(_encoder_beside(decoder))
     reader(input_ids=token_ids, **options)
 
 
 def decoder_path(model: nn.Module) -> str | None:
-    """Path of the decoder of an encoder-decoder model; None of another model."""
-    if not getattr(getattr(model, "config", None), "is_encoder_decoder", False):
-        return None
-    return next((name for name, _ in model.named_modules() if name.rpartition(".")[2] == "decoder"), None)
+    """Path of the decoder that stands beside an encoder; None of another model."""
+    names = {name for name, _ in model.named_modules()}
+    decoders = (name for name in names if name.rpartition(".")[2] == "decoder")
+    return next((name for name in decoders if _encoder_beside(name) in names), None)
+
+
+def _encoder_beside(decoder: str) -> str:
+    return f"{decoder.removesuffix('decoder')}encoder"
 
 
 def refuse_other_inputs(model: nn.Module, hook: str, site: Site) -> None:
@@ -52,8 +55,8 @@ def refuse_other_inputs(model: nn.Module, hook: str, site: Site) -> None:
     decoder = decoder_path(model)
     if decoder is not None and _is_within(site.path, decoder):
         raise HookError(
-            f"hook {hook!r} is in the decoder of {name}, whose forward pass needs decoder_input_ids, and a corpus gives "
-            "the encoder's input alone: take a hook of the encoder"
+            f"hook {hook!r} is in the decoder of {name}, whose forward pass needs decoder_input_ids, and a corpus "
+            "gives the encoder's input alone: take a hook of the encoder"
         )
     reader, wanted = _reader_of(model, site.path)
     if wanted not in _TEXT_INPUTS and (reader is not model or not _takes_token_ids(model)):
@@ -69,7 +72,10 @@ def explain_not_run(model: nn.Module, hook: str, site: Site) -> HookError:
     module = model.get_submodule(site.path)
     if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
         members = ", ".join(f"{site.path}.{name}" for name, _ in list(module.named_children())[:2])
-        return HookError(f"hook {hook!r} is a container of modules, which is not itself run: take one of its members, such as {members}")
+        return HookError(
+            f"hook {hook!r} is a container of modules, which is not itself run: take one of its members, such as "
+            f"{members}"
+        )
     return HookError(
         f"hook {hook!r} is part of the model but did not run in its forward pass over text: take a module that does"
     )

@@ -9,7 +9,9 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 SIZES: dict[str, Any] = {
     **dict.fromkeys(("vocab_size", "n_positions", "max_position_embeddings", "max_seq_len", "n_ctx"), 64),
-    **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim", "embedding_size", "word_embed_proj_dim", "emb_dim"), 16),
+    **dict.fromkeys(
+        ("hidden_size", "d_model", "n_embd", "dim", "embedding_size", "word_embed_proj_dim", "emb_dim"), 16
+    ),
     **dict.fromkeys(("intermediate_size", "ffn_dim", "d_ff", "hidden_dim", "n_inner"), 32),
     **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 32),
     **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers"), 2),
@@ -20,7 +22,11 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("head_dim", "d_kv", "q_lora_rank", "kv_lora_rank", "v_head_dim", "mamba_d_head"), 8),
     **dict.fromkeys(("qk_rope_head_dim", "qk_nope_head_dim", "rotary_dim", "state_size", "mamba_d_state"), 4),
     **dict.fromkeys(("n_group", "topk_group", "first_k_dense_replace", "num_groups", "mamba_n_groups"), 1),
-    **{"mamba_n_heads": 4, "mamba_expand": 2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
+    "mamba_n_heads": 4,
+    "mamba_expand": 2,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
 }
 
 OWN_SIZES: dict[str, dict[str, Any]] = {
@@ -37,8 +43,32 @@ OWN_SIZES: dict[str, dict[str, Any]] = {
 """Of types that take other names of sizes."""
 
 TYPES = (
-    *("albert", "apertus", "arcee", "bamba", "bart", "bert", "bert-generation", "big_bird", "biogpt", "bitnet", "bloom"),
-    *("camembert", "cohere", "cohere2", "ctrl", "cwm", "deberta", "deberta-v2", "distilbert", "doge", "electra", "ernie"),
+    *(
+        "albert",
+        "apertus",
+        "arcee",
+        "bamba",
+        "bart",
+        "bert",
+        "bert-generation",
+        "big_bird",
+        "biogpt",
+        "bitnet",
+        "bloom",
+    ),
+    *(
+        "camembert",
+        "cohere",
+        "cohere2",
+        "ctrl",
+        "cwm",
+        "deberta",
+        "deberta-v2",
+        "distilbert",
+        "doge",
+        "electra",
+        "ernie",
+    ),
     *("ernie4_5", "esm", "eurobert", "exaone4", "falcon", "flaubert", "gemma", "gemma2", "gemma3_text", "glm", "glm4"),
     *("gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gpt_oss", "gptj", "granite", "granitemoe", "helium", "jetmoe"),
     *("lfm2", "llama", "mamba", "mamba2", "marian", "megatron-bert", "ministral", "mistral", "mixtral", "modernbert"),
