@@ -338,7 +338,7 @@ def test_an_encoder_beside_a_decoder_has_to_be_named(hook: str) -> None:
     }
     both = AutoModel.from_config(BartConfig(vocab_size=9, max_position_embeddings=8, d_model=4, **sizes))
     assert resolve_hook(both, hook) == Site("encoder.layers.0", "output")
-    with pytest.raises(HookError, match=r"no module 'layers\.0'; near names: .*decoder\.layers\.0"):
+    with pytest.raises(HookError, match=r"no module 'layers\.0'; near names: .*encoder\.layers\.0"):
         resolve_hook(both, "layers.0")
 
 

@@ -19,8 +19,8 @@ BOUNDS = {torch.float32: 1e-3, torch.float16: 0.0125, torch.bfloat16: 0.1}
 
 Another shape or attention kernel changes last bits: by 2e-6 in float32 and 0.02 in bfloat16 at most, measured on tiny
 models of 130 types; float16 has 3 bits more than bfloat16, so an eighth of that. The rest is left for deep models,
-whose blocks carry errors on. What goes wrong otherwise, such as a convolution that reads padding or another direction of
-attention, errs by 0.1 to 2.
+whose blocks carry errors on. What goes wrong otherwise, such as a convolution that reads padding or another direction
+of attention, errs by 0.1 to 2.
 """
 _SAMPLES = 4
 _PERCENTILE = 0.99
