@@ -5,6 +5,7 @@ from pathlib import Path
 
 from extraction_assets.engine.corpora.documents import CorpusError
 from extraction_assets.engine.language_model import checkpoint_files, resolve_checkpoint
+from extraction_assets.engine.models.changed import forward_version
 from extraction_assets.engine.sae_checkpoint import encode_options, sae_files, with_recorded
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.planning.tokenization import (
@@ -171,17 +172,24 @@ class ExtractionPlan:
         )
 
     @cached_property
+    def _model_folder(self) -> Path:
+        model = self.settings.language_model
+        return resolve_checkpoint(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code)
+
+    @cached_property
     def _sae_fingerprints(self) -> dict[str, str]:
         return {name: sae_fingerprint(sae) for name, sae in self.settings.saes.items()}
 
     def _hook_fingerprint(self, key: str, hook: str) -> str:
         """Fingerprint of one hook's output on a chunk."""
+        version = forward_version(self._model_folder, hook)
         return fingerprint(
             "hook_output",
             model=self.model_fingerprint,
             dtype=self.settings.language_model.dtype,
             hook=hook,
             samples=self._samples_fingerprint(key),
+            **({} if version == 1 else {"version": version}),
         )
 
     def _samples_fingerprint(self, key: str) -> str:

@@ -216,8 +216,8 @@ class SaeSettings(Settings):
     """Branch, tag or commit of a hub SAE."""
     hook: str | None = None
     """What the SAE reads: the dotted path of a module of the model, such as `model.layers.12`, for its output; with
-    `.input`, for its input; or a TransformerLens name, such as `blocks.12.hook_resid_pre`. By default what the
-    checkpoint records."""
+    `.input`, for its input; or a TransformerLens name, such as `blocks.12.hook_resid_pre`. Of a module that runs more
+    than once in a forward pass, one run by its number, `path[2]`. By default what the checkpoint records."""
     hook_out: str | None = None
     """Whose activations a transcoder gives, in the same form; it is scored against them. By default what the checkpoint
     records."""

@@ -26,6 +26,7 @@ from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.engine.corpus import tokenize_corpus
 from extraction_assets.engine.findings import Finding, refuse
 from extraction_assets.engine.language_model import load_language_model, resolve_checkpoint, vocabulary_size
+from extraction_assets.engine.models.alone import examine_alone
 from extraction_assets.engine.preflight import examine_combination, examine_vocabulary
 from extraction_assets.engine.sae import SAE
 from extraction_assets.engine.sae_checkpoint import check_recorded
@@ -111,6 +112,8 @@ def _examine(
     )
     found.model = f"{type(model.module).__name__}, {str(model.dtype).removeprefix('torch.')} on {machine.device}"
     outputs = model_outputs(model, batch.samples, logger)
+    found.findings += examine_alone(model, batch.samples, outputs)
+    yield
     saes = {name: SAE(own, machine.device) for name, own in found.saes.items()}
     examined = examine_saes(settings, saes, outputs, batch, model, machine.matmul_precision, logger)
     found.sanity = examined.saes

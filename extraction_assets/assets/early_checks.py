@@ -26,7 +26,8 @@ from extraction_assets.stores.chunk_store import ChunkStore
 
 _TOKENS = 8192
 """Tokens of the batch, at most; and of it no more samples than a chunk's check of the reconstruction has."""
-_FORWARD_SAMPLES = 8
+FORWARD_SAMPLES = 8
+"""Samples of one forward pass here."""
 
 
 class Batch(NamedTuple):
@@ -64,7 +65,7 @@ def first_or_special(special_tokens_mask: np.ndarray) -> Tensor:
 def model_outputs(model: LanguageModel, samples: Samples, logger: logging.Logger) -> dict[str, Tensor]:
     """{hook: [n, T, D]} of some samples, a few at a time; CorpusError where the model does not know a token."""
     refuse_unknown_tokens(samples, model)
-    batch = AdaptiveBatch(min(_FORWARD_SAMPLES, len(samples.token_ids)), logger)
+    batch = AdaptiveBatch(min(FORWARD_SAMPLES, len(samples.token_ids)), logger)
 
     def read(start: int, stop: int) -> Mapping[str, Tensor]:
         return forward_pass(model, samples, stop - start)(start, stop)
@@ -141,5 +142,5 @@ def _other_places(
     count = len(few.samples.token_ids)
     if model is None:
         return {name: output[:count] for name, output in outputs.items()}
-    with model.also_reading(same_hook_elsewhere(model, hook)):
+    with model.also_reading(model.find_readable(same_hook_elsewhere(model, hook))):
         return model_outputs(model, few.samples, logger)

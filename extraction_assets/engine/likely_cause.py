@@ -2,12 +2,13 @@
 
 import itertools
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from torch import Tensor
 
-from extraction_assets.engine.hooks import HookError, resolve_hook
+from extraction_assets.engine.hooks import find_hook
 from extraction_assets.engine.language_model import LanguageModel
 from extraction_assets.engine.sae import SAE, VarianceExplained, matmul_precision
 from extraction_assets.engine.sanity import encode_sample
@@ -17,6 +18,9 @@ _TOKENS = 512
 _CLEARLY = 0.2
 _SAME = 0.02
 """Differences of the variance explained: what makes a cause worth naming, and what leaves two of them open."""
+
+_NUMBER = re.compile(r"(?<=\.)[0-9]+(?=\.|\[|$)|(?<=\[)[0-9]+(?=\])")
+"""A number between the dots of a hook, or of a run."""
 
 _SENTENCES = {
     "normalization": "With {labels} of its input it explains {value:.2f}: is normalize_activations missing in its "
@@ -78,16 +82,15 @@ def enough_samples(num_positions: int) -> int:
 
 
 def same_hook_elsewhere(model: LanguageModel, hook: str) -> list[str]:
-    """The hooks that differ from ``hook`` in one number alone, such as those of all other layers."""
-    parts, found = hook.split("."), []
-    for place, part in enumerate(parts):
-        if not part.isdecimal():
-            continue
-        for number in itertools.count():
-            name = ".".join([*parts[:place], str(number), *parts[place + 1 :]])
-            try:
-                resolve_hook(model.module, name)
-            except HookError:
+    """The hooks that differ from ``hook`` in one number alone, such as those of all other layers, or of the other runs
+    of its module."""
+    found = []
+    for match in _NUMBER.finditer(hook):
+        of_run = match.start() > 0 and hook[match.start() - 1] == "["
+        runs = model.num_runs(hook) or 0
+        for number in range(runs) if of_run else itertools.count():
+            name = f"{hook[: match.start()]}{number}{hook[match.end() :]}"
+            if find_hook(model.module, name) is None:
                 break
             if name != hook:
                 found.append(name)

@@ -110,10 +110,12 @@ def test_calls_do_not_see_each_others_outputs(llama: str) -> None:
 def test_nothing_after_the_deepest_hook_runs(llama: str) -> None:
     whole = LlamaForCausalLM.from_pretrained(llama, dtype=torch.float32)
     ran: list[str] = []
+    model = LanguageModel(whole, ["model.layers.0", "model.layers.0.self_attn"])
+    run(model, make_samples([T]))  # the first batch is watched to the end
     later = {"layer 1": whole.model.layers[1], "layer 2": whole.model.layers[2], "norm": whole.model.norm}
     for name, module in {**later, "head": whole.lm_head, "layer 0": whole.model.layers[0]}.items():
         module.register_forward_pre_hook(lambda *_, name=name: ran.append(name))
-    run(LanguageModel(whole, ["model.layers.0", "model.layers.0.self_attn"]), make_samples([T]))
+    run(model, make_samples([T]))
     assert ran == ["layer 0"]
 
 
