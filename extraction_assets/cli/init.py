@@ -109,9 +109,9 @@ def init(
         corpus=found.corpus.model_copy(update={"source": corpus}),
         saes=declared,
         evaluation_samples=found.evaluation_samples,
-    )
+    ).encode()
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "defs.yaml").open("x", encoding="utf-8") as file:
+    with (folder / "defs.yaml").open("xb") as file:
         file.write(text)
     echo(f"wrote {folder / 'defs.yaml'}")
     for sentence in sentences:
