@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from extraction_assets.engine.corpora import decoding
+from extraction_assets.engine.corpora import decoding, parquet
 from extraction_assets.engine.corpora.boundary import one_sentence, reason
 from extraction_assets.engine.corpora.documents import CorpusError
 from extraction_assets.engine.corpora.sources import find_source
@@ -161,6 +161,14 @@ def test_flipped_pages_give_documents_or_one_sentence(tmp_path: Path) -> None:
         path.write_bytes(raw[:place] + bytes([raw[place] ^ 0xFF]) + raw[place + 1 :])
         _documents_or_one_sentence(path, "a.parquet")
         _documents_or_one_sentence(path, "a.parquet", token_column="label")
+
+
+def test_a_file_that_gives_fewer_rows_than_it_says_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = parquet._batches
+    monkeypatch.setattr(parquet, "_BATCH_ROWS", 4)
+    monkeypatch.setattr(parquet, "_batches", lambda *arguments: list(real(*arguments))[:-1])
+    path = write_parquet(tmp_path / "a.parquet", ROWS)
+    assert "a.parquet is damaged (it holds 8 rows, and says 10)" in refused(path)
 
 
 def test_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
