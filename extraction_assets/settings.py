@@ -165,6 +165,8 @@ class CorpusSettings(Settings):
     def _source_is_named(cls, source: str) -> str:
         if not source.strip() or "\0" in source:
             raise ValueError(f"source {source!r} names no file, folder, glob or data set")
+        if any("\ud800" <= character <= "\udfff" for character in source):
+            raise ValueError(f"source {source!r} is not UTF-8: give the file or folder another name")
         return source
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 import json
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from io import BufferedReader
 from pathlib import Path
@@ -86,8 +87,8 @@ def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     plain = dict(pairs)
     if len(plain) == len(pairs):
         return plain
-    row, names = _RepeatedKeys(plain), [name for name, _ in pairs]
-    row.repeated = frozenset(name for name in plain if names.count(name) > 1)
+    row, times = _RepeatedKeys(plain), Counter(name for name, _ in pairs)
+    row.repeated = frozenset(name for name, number in times.items() if number > 1)
     return row
 
 

@@ -35,6 +35,16 @@ def test_two_links_in_a_circle_are_followed_once(texts: Path, pattern: str) -> N
     assert found(texts / pattern) == ["a.txt", "sub/b.txt"]
 
 
+@pytest.mark.parametrize("pattern", ["", "**/*.txt"])
+def test_two_folders_that_lead_to_each_other_are_read_once(texts: Path, pattern: str) -> None:
+    for name, other in (("left", "right"), ("right", "left")):
+        (texts / name).mkdir()
+        (texts / name / f"{name}.txt").write_text(name)
+        (texts / name / "to").symlink_to(f"../{other}")
+        (texts / name / "again").symlink_to(f"../{other}")
+    assert found(texts / pattern) == ["a.txt", "left/left.txt", "right/right.txt", "sub/b.txt"]
+
+
 def test_a_link_to_a_folder_around_the_corpus_is_not_followed(texts: Path) -> None:
     (texts.parent / "other.txt").write_text("other")
     (texts / "up").symlink_to("..")
