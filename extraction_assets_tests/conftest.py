@@ -1,5 +1,6 @@
 """Fixtures: every test has a home of its own; the tiny model, SAEs and texts are made once."""
 
+import gc
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -44,6 +45,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow files first, so that no worker is left alone with one at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is imported by now out of every later garbage collection, each of which looked at a million objects:
+    tests that run out of memory on purpose collect at every halving."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
