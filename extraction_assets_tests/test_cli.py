@@ -16,6 +16,8 @@ from extraction_assets_tests.command import declare
 from extraction_assets_tests.command import invoke as _invoke
 from extraction_assets_tests.tiny import make_settings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def module(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
