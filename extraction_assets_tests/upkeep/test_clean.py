@@ -14,6 +14,8 @@ from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_settings
 from extraction_assets_tests.upkeep.conftest import Age
 
+pytestmark = pytest.mark.slow
+
 
 def _tables(project: Project) -> set[str]:
     return {name for name in project.files() if "/top_k_table/" in name}
