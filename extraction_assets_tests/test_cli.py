@@ -122,9 +122,12 @@ def test_missing_leaves_a_merge_alone_that_is_current(module: str, home: Path) -
     assert "0 chunks, 0 merges: " in again.stdout
     _invoke(module, "delete", "tiny", "--sae", "relu", "--yes")
     assert "3 chunks, 1 merge: " in _invoke(module, "run", "tiny", "--missing").stdout
-    (home / "tiny" / "topk" / "feature_report" / "report.html").unlink()
-    assert "0 chunks, 1 merge: " in _invoke(module, "run", "tiny", "--missing").stdout
-    assert "0 chunks, 0 merges: " in _invoke(module, "run", "tiny", "--missing").stdout
+    report = home / "tiny" / "topk" / "feature_report" / "report.html"
+    report.unlink()
+    again = _invoke(module, "run", "tiny", "--missing")
+    assert f"{report} is not there; the report is written again" in again.stderr
+    assert "0 chunks, 0 merges: " in again.stdout
+    assert report.is_file()
     assert "1 chunk, 2 merges: " in _invoke(module, "run", "tiny", "--chunks", "0:1").stdout
 
 

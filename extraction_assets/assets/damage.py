@@ -17,6 +17,10 @@ from extraction_assets.stores.sealed import DamagedFileError, damaged, set_aside
 
 _READERS = 4
 
+terminal = logging.getLogger("extraction_assets.damage")
+"""What a run's log is told is told here too: `run NAME`, where Dagster's log is silent, shows it on standard error."""
+terminal.addHandler(logging.NullHandler())
+
 
 class DamagedFile(NamedTuple):
     """A chunk file of the current fingerprint that is not as it was written."""
@@ -44,6 +48,12 @@ def put_aside(error: DamagedFileError) -> str:
     return str(error) if aside is None else f"{error} (it was set aside as {aside.name})"
 
 
+def warn(logger: logging.Logger, sentence: str) -> None:
+    """Says to the run's own log and to the terminal what is damaged, and what comes of it."""
+    logger.warning("%s", sentence)
+    terminal.warning("%s", sentence)
+
+
 def is_sound(plan: ExtractionPlan, asset: ChunkAsset, key: str, sae: str | None, logger: logging.Logger) -> bool:
     """Whether a chunk file of the current fingerprint is there and every byte is as it was written. A damaged one is
     set aside, with a warning."""
@@ -54,7 +64,7 @@ def is_sound(plan: ExtractionPlan, asset: ChunkAsset, key: str, sae: str | None,
     except FileNotFoundError:
         return False
     except DamagedFileError as error:
-        logger.warning("%s", put_aside(error))
+        warn(logger, put_aside(error))
         return False
     return True
 
@@ -74,7 +84,7 @@ def usable_features(
     except FileNotFoundError:
         return None
     except DamagedFileError as error:
-        logger.warning("SAE features of chunk %s are computed, not read: %s", key, put_aside(error))
+        warn(logger, f"SAE features of chunk {key} are computed, not read: {put_aside(error)}")
         return None
     return (features, record) if record["all_finite"] else None
 
@@ -98,7 +108,7 @@ def usable_activations(
     except FileNotFoundError:
         return None
     except DamagedFileError as error:
-        logger.warning("model activations of chunk %s are computed, not read: %s", key, put_aside(error))
+        warn(logger, f"model activations of chunk {key} are computed, not read: {put_aside(error)}")
         return None
     return {hook: stored[hook] for hook in hooks}, record
 

@@ -111,8 +111,12 @@ def run(ctx: click.Context, name: str, chunks: str | None, missing: bool, **opti
         runner.materialize_corpus()
         keys, recorded = chosen, 0
         if missing:
+            damaged = runner.set_damaged_aside()
+            for sentence in (one for found in damaged.values() for one in found):
+                echo(sentence, err=True)
             pending = runner.pending()
-            keys = [key for key in pending.keys if key in chosen]
+            wanted = {*pending.keys, *(key for key in damaged if pending.assets([key]))}
+            keys = [key for key in chosen if key in wanted]
             recorded = len(set(pending.unrecorded) & set(keys))
         for part in runner.ranges(keys):
             echo(f"chunks {part[0]} to {part[-1]}", err=True)
@@ -126,6 +130,9 @@ def run(ctx: click.Context, name: str, chunks: str | None, missing: bool, **opti
             echo(f"merge of {sae}" + (" is current" if sae in current else ""), err=True)
             if sae not in current:
                 runner.merge(sae)
+            elif (wrong := runner.report_damage(sae)) is not None:
+                echo(wrong, err=True)
+                runner.report(sae)
     seconds = time.perf_counter() - started
     _say_what_is_there(definitions, settings, runner.store_root, command_line(ctx.obj))
     computed = count(len(keys) - recorded, "chunk") + (f" computed, {recorded} recorded" if recorded else "")

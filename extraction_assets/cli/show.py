@@ -119,6 +119,7 @@ def status(module: str, name: str) -> None:
     from extraction_assets.assets.pending import Pending
     from extraction_assets.plan import CorpusNotReady, ExtractionPlan
     from extraction_assets.stores.chunk_store import chunk_assets
+    from extraction_assets.stores.sealed import DamagedFileError
     from extraction_assets.upkeep.changes import changes_on_disk
 
     definitions = load_definitions(module)
@@ -132,6 +133,10 @@ def status(module: str, name: str) -> None:
         echo(f"{error}, or `{missing}`", *(changes or [nothing]))
         _echo_merges(definitions, settings)
         return
+    except DamagedFileError as error:
+        echo(str(error), "which of the chunks on disk are current is known once the corpus is there")
+        _echo_merges(definitions, settings)
+        return
     echo(f"corpus: {len(plan.corpus)} samples, {plan.corpus.folder}", *changes)
     echo(f"{'':28} {'done':>6} {'stale':>6} {'missing':>8}")
     for asset, sae in chunk_assets(settings.saes):
@@ -139,6 +144,7 @@ def status(module: str, name: str) -> None:
         counts = "{:6} {:6} {:8}".format(*(states.count(s) for s in ("done", "stale", "missing")))
         kept = "" if getattr(settings.keep, asset) else "   not kept: clean removes what is merged"
         echo(f"{(sae + '/' if sae else '') + asset:28} {counts}{kept}")
+    _echo_damaged(plan)
     with dg.DagsterInstance.get() as instance:
         unrecorded = Pending(plan, instance).unrecorded
     if unrecorded:
@@ -147,6 +153,17 @@ def status(module: str, name: str) -> None:
     with open_results(definitions) as engine:
         for sae in settings.saes:
             echo(f"{sae + '/feature_examples':28} {_merge_state(engine, plan, sae)}")
+
+
+def _echo_damaged(plan: "ExtractionPlan", most: int = 5) -> None:
+    """Files that a look at headers and footers finds damaged. What is altered in their middle is found on reading."""
+    from extraction_assets.assets.damage import find_damaged
+
+    found = find_damaged(plan, whole=False)
+    for one in found[:most]:
+        echo(str(one.error))
+    if len(found) > most:
+        echo(f"and {count(len(found) - most, 'more damaged file')}")
 
 
 def _echo_merges(definitions: "dg.Definitions", settings: "ExtractionSettings") -> None:

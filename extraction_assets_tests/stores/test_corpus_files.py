@@ -202,7 +202,7 @@ def test_a_corpus_of_an_earlier_version_is_read_and_gets_its_seals(store: ChunkS
     assert current is not None
     assert current.corpus.manifest == stored.manifest
     assert (current.documents, current.characters) == (None, None)  # nothing tells whether these were altered
-    store.seal_current_corpus("tiny", current._replace(documents=2, characters=50))
+    store.keep_current_corpus("tiny", current._replace(documents=2, characters=50))
     assert {name: _path(store, name).read_bytes() for name in sealed} == sealed
 
 
