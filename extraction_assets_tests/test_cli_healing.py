@@ -7,10 +7,11 @@ import dagster as dg
 import pytest
 
 from extraction_assets.assets.damage import find_damaged
+from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets.stores.corpus_files import MANIFEST
 from extraction_assets_tests.command import declare, invoke, succeed
 from extraction_assets_tests.project import Project
-from extraction_assets_tests.stores.build import HOSTILE
+from extraction_assets_tests.stores.build import HOSTILE, as_of_an_earlier_version
 from extraction_assets_tests.tiny import make_settings
 
 
@@ -141,6 +142,15 @@ def test_check_names_a_damaged_corpus_and_goes_on(project: Project, module: str)
     output = " ".join(invoke(module, "check", "tiny").output.split())
     assert f"{victim} is damaged: " in output
     assert "of the source, tokenized for this" in output
+
+
+def test_a_corpus_of_an_earlier_version_is_kept_and_gets_its_checksums(project: Project, module: str) -> None:
+    before = _whole(project)
+    as_of_an_earlier_version(ChunkStore(project.home))
+    assert _whole(project) != before
+    assert "corpus: 23 samples" in succeed(module, "status", "tiny")
+    assert "0 chunks, 0 merges" in succeed(module, "run", "tiny", "--missing")
+    assert _whole(project) == before
 
 
 def test_a_damaged_pointer_keeps_no_extraction_from_being_deleted(project: Project, module: str) -> None:

@@ -115,13 +115,18 @@ def usable_activations(
 
 def _files(plan: ExtractionPlan, *, whole: bool) -> Iterator[tuple[str, Path, str, bool]]:
     """(chunk, file, fingerprint, whether to read all of it) of every chunk file that is there."""
+    name = plan.settings.name
     for key in plan.settings.chunk_keys:
-        stored = [one for one in chunk_assets(plan.settings.saes) if plan.chunk_state(one[0], key, one[1]) == "done"]
-        paths = {one: plan.chunk_path(one[0], key, one[1]) for one in stored}
-        tables = [_changed(path) for (asset, _), path in paths.items() if asset == "top_k_table"]
-        for (asset, sae), path in paths.items():
+        stored = []
+        for asset, sae in chunk_assets(plan.settings.saes):
+            fingerprint = plan.chunk_fingerprint(asset, key, sae)
+            path = plan.store.chunk_path(name, asset, sae, key, fingerprint)
+            if path.is_file():
+                stored.append((asset, path, fingerprint))
+        tables = [_changed(path) for asset, path, _ in stored if asset == "top_k_table"]
+        for asset, path, fingerprint in stored:
             later = asset == "top_k_table" or not tables or _changed(path) > max(tables)
-            yield key, path, plan.chunk_fingerprint(asset, key, sae), whole and later
+            yield key, path, fingerprint, whole and later
 
 
 def _look(key: str, path: Path, fingerprint: str, whole: bool) -> DamagedFile | None:
