@@ -36,6 +36,7 @@ from extraction_assets.plan import ExtractionPlan, load_tokenizer, resolve_setti
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets.stores.corpus_files import samples_of
+from extraction_assets.stores.sealed import DamagedFileError
 
 
 class Machine(NamedTuple):
@@ -140,7 +141,9 @@ def _batch(found: Examination, settings: ExtractionSettings, store: ChunkStore, 
         found.findings += unknown
     try:
         plan = ExtractionPlan(settings, store)
-    except ValueError:  # the corpus is not there, or was made from other settings, or is damaged
+    except ValueError as error:  # the corpus is not there, or was made from other settings, or is damaged
+        if isinstance(error, DamagedFileError):
+            found.findings.append(Finding("warning", str(error)))
         count = min(batch_size(settings.corpus.max_length), settings.evaluation_samples)
         texts: list[str] = []
         batch = _tokenized(settings, tokenizer, rows, count, texts)

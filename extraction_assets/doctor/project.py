@@ -11,6 +11,7 @@ from extraction_assets.disk import nearest, readable_size
 from extraction_assets.doctor.findings import Finding
 from extraction_assets.doctor.machine import check_folder, check_free
 from extraction_assets.home import extraction_home
+from extraction_assets.host.regular_files import read_text
 
 if TYPE_CHECKING:
     from extraction_assets.assets.disk_estimate import Sizes
@@ -169,7 +170,7 @@ def _checkpoint_sizes(settings: "ExtractionSettings") -> "Sizes | None":
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        value = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
