@@ -39,7 +39,7 @@ def show(module: str, name: str, feature: str | None, sae: str | None, limit: in
     if name not in known:  # merged before it was taken out of the module, or its file broken
         known |= {merged for merged, _ in workspace.merge_times()}
     if name not in known:
-        workspace.find(name)
+        raise workspace.no_extraction(name, f"there are: {', '.join(sorted(known)) or 'none'}")
     with workspace.results.read() as engine:
         show_features(engine, name, parse_feature(feature), sae, limit, width, features)
 
