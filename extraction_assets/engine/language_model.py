@@ -12,7 +12,10 @@ from torch import Tensor, nn
 
 from extraction_assets.engine.hooks import HookError, Site, resolve_hook, text_configuration
 from extraction_assets.engine.models.capture import Capture
+from extraction_assets.engine.models.loaded_weights import LoadedWeights, LoadingInfo, is_quantized, without_load_report
+from extraction_assets.engine.models.model_folder import check_model_folder, reading_model
 from extraction_assets.engine.models.small_files import PATTERNS, wanted_from_hub
+from extraction_assets.engine.models.stored_weights import read_stored_weights, refuse_oversized
 from extraction_assets.engine.models.text_pass import refuse_other_inputs
 from extraction_assets.engine.models.tokenizers import TokenizerChoice, read_tokenizer
 
@@ -39,6 +42,8 @@ class LanguageModel:
         self._compiled: dict[nn.Module, Any] = {}
         """The compiled forward of each block."""
         self._capture = Capture(self.module, self._resolved(hooks))
+        self.weights: LoadedWeights | None = None
+        """What of the weights is as the files say, of a model that was loaded from files."""
 
     @property
     def hooks(self) -> tuple[str, ...]:
@@ -202,19 +207,32 @@ def load_language_model(
     """The model in folder ``path`` (or of that hub id), without its LM head, on ``device``.
 
     ``dtype`` ``auto`` is the checkpoint's own on a GPU and float32 on a CPU, where 16-bit arithmetic is slow and
-    coarse. Weights come from safetensors alone, never from a pickle. Raises HookError for an unknown hook and
-    UntrustedCodeError for a model that needs code of its own, unless that is trusted.
+    coarse. Weights come from safetensors alone, never from a pickle. Raises HookError for an unknown hook,
+    UntrustedCodeError for a model that needs code of its own, unless that is trusted, and CheckpointError where a file
+    is damaged or the weights that the hooks depend on are not those of the files (``LoadedWeights``).
     """
     from transformers import AutoModel
 
     device = torch.device(device)
     wanted: Any = DTYPES.get(dtype, "auto" if device.type == "cuda" else torch.float32)
-    with _code_is_asked_for(path):
-        module = AutoModel.from_pretrained(
-            path, revision=revision, dtype=wanted, use_safetensors=True, trust_remote_code=trust_remote_code
+    folder = resolve_checkpoint(path, revision=revision, trust_remote_code=trust_remote_code)
+    config = _configuration(str(folder), None, trust_remote_code)
+    stored = read_stored_weights(folder, config)
+    with _code_is_asked_for(str(folder)), without_load_report(stored):
+        module, told = AutoModel.from_pretrained(
+            str(folder),
+            dtype=wanted,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
         )
     module.config.get_text_config().use_cache = False  # keys and values of every block would be kept for nobody
-    return LanguageModel(module.to(device), hooks)
+    weights = LoadedWeights(module.to(device), stored, LoadingInfo.of(told), is_quantized=is_quantized(config))
+    weights.refuse_problems(hooks)
+    model = LanguageModel(module, hooks)
+    model.weights = weights
+    return model
 
 
 def load_tokenizer(
@@ -223,7 +241,7 @@ def load_tokenizer(
     """The tokenizer in folder ``path`` (or of that hub id), see ``read_tokenizer``. Raises TokenizerError, and
     UntrustedCodeError as ``load_language_model``."""
     folder = resolve_checkpoint(path, revision=revision, trust_remote_code=trust_remote_code)
-    with _code_is_asked_for(path):
+    with _code_is_asked_for(str(folder), "tokenizer.json"):
         return read_tokenizer(folder, choice, trust_remote_code=trust_remote_code)
 
 
@@ -236,6 +254,9 @@ def probe_hooks(
     the way is loaded instead. Raises HookError for an unknown hook, UntrustedCodeError as ``load_language_model``.
     """
     module = _without_weights(path, revision, trust_remote_code)
+    folder = Path(path).expanduser()
+    if any(folder.glob("*.safetensors")):
+        refuse_oversized(module, read_stored_weights(folder, module.config))
     try:
         return LanguageModel(module, hooks).hook_widths()
     except (RuntimeError, NotImplementedError):
@@ -299,9 +320,13 @@ def repeated_blocks(model: nn.Module) -> list[nn.Module]:
 
 
 @contextlib.contextmanager
-def _code_is_asked_for(path: str) -> Iterator[None]:
+def _code_is_asked_for(path: str, name: str = "config.json") -> Iterator[None]:
+    """What transformers raises while it reads ``path``, in one sentence: untrusted code, or a damaged file of it, by
+    default file ``name``."""
+    folder = Path(path).expanduser()
     try:
-        yield
+        with reading_model(folder, name) if folder.is_dir() else contextlib.nullcontext():
+            yield
     except ValueError as error:
         if "trust_remote_code" not in str(error):
             raise
@@ -331,6 +356,7 @@ def resolve_checkpoint(path: str, *, revision: str | None = None, trust_remote_c
     """
     folder = Path(path).expanduser()
     if folder.is_dir():
+        check_model_folder(folder)
         return folder
     if folder.is_absolute() or path.startswith("."):
         raise FileNotFoundError(f"no checkpoint at {folder}: the folder does not exist")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, BartConfig, DebertaV2Config, LlamaForCausalLM, MixtralConfig
 
+from extraction_assets.engine.file_boundary import CheckpointError
 from extraction_assets.engine.forward import forward_pass
 from extraction_assets.engine.language_model import (
     HookError,
@@ -239,7 +240,7 @@ def test_a_mixture_of_experts_has_widths_without_weights(tmp_path: Path) -> None
 def test_a_model_that_looks_at_numbers_is_loaded_to_learn_widths(tmp_path: Path) -> None:
     config = DebertaV2Config(**SMALL)
     config.save_pretrained(tmp_path)
-    with pytest.raises(OSError, match="safetensors"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is missing"):
         probe_hooks(str(tmp_path), ["encoder.layer.1"])
     AutoModel.from_config(config).save_pretrained(tmp_path)
     assert probe_hooks(str(tmp_path), ["encoder.layer.1"]) == {"encoder.layer.1": 16}

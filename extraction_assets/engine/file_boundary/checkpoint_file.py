@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 _SHOWN = 200
 """Characters of another library's message that are repeated."""
-_NOT_THE_FILES_FAULT = {errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOSPC, errno.EMFILE}
+NOT_THE_FILES_FAULT = {errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOSPC, errno.EMFILE}
+"""Error numbers of a right, a disk or a network that is missing."""
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe",
@@ -69,7 +70,7 @@ class CheckpointFile(NamedTuple):
         except CheckpointError:
             raise
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in _NOT_THE_FILES_FAULT:
+            if isinstance(error, OSError) and error.errno in NOT_THE_FILES_FAULT:
                 raise
             raise self.error(f"cannot be read ({one_line(error)}); {doubt}") from error
 

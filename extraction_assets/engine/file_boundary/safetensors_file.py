@@ -82,7 +82,9 @@ def read_header(file: CheckpointFile) -> dict[str, StoredTensor]:
 def _span(file: CheckpointFile, name: str, entry: Any) -> tuple[StoredTensor, int, int]:
     """One entry of the header, and where its bytes begin and end."""
     found: Mapping[str, Any] = entry if isinstance(entry, dict) else {}
-    dtype, shape, offsets = found.get("dtype"), found.get("shape"), found.get("data_offsets")
+    dtype: Any = found.get("dtype")
+    shape: Any = found.get("shape")
+    offsets: Any = found.get("data_offsets")
     if not _sizes(shape) or not _sizes(offsets) or len(offsets) != 2 or not isinstance(dtype, str):
         raise file.error(f"is not a valid safetensors file: its header says {shown(entry)} of {shown(name)}")
     if dtype not in _BITS:
