@@ -117,9 +117,9 @@ class LoadedWeights:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is wrong with any weight of the model, used or not. Looks at all numbers."""
+        """Whether nothing is wrong with any weight of the model, used or not. Looks at all numbers, once."""
         everything = InUse(frozenset(self._held), frozenset())
-        return not self._faults and not self._unused and not self.problems(everything)
+        return not any(self._unused.values()) and not self.problems(everything)
 
     def _unknown_types(self, name: str) -> list[str]:
         """Types in the files of which converting to a floating point parameter does not give its numbers."""
