@@ -15,7 +15,14 @@ from extraction_assets.engine.batching import AdaptiveBatch
 from extraction_assets.engine.findings import Finding, refuse
 from extraction_assets.engine.forward import forward_pass
 from extraction_assets.engine.language_model import LanguageModel
-from extraction_assets.engine.likely_cause import Tried, better_hook, enough_samples, likely_cause, same_hook_elsewhere
+from extraction_assets.engine.likely_cause import (
+    Tried,
+    better_hook,
+    enough_samples,
+    is_where_recorded,
+    likely_cause,
+    same_hook_elsewhere,
+)
 from extraction_assets.engine.outliers import outlier_positions
 from extraction_assets.engine.preflight import refuse_unknown_tokens
 from extraction_assets.engine.sae import SAE
@@ -100,7 +107,7 @@ def examine_saes(
         found[name] = _measured(own, sae, outputs, counted, batch, precision)
         logger.info("SAE %s at %s: %s", name, own.input_hook, described(found[name]))
         cause, least = "", own.minimum_variance_explained
-        distance = _distance_to_look(found[name], least)
+        distance = _distance_to_look(found[name], least, is_where_recorded(model, sae, own.input_hook))
         if distance is not None:
             few = batch.take(enough_samples(counted.shape[1]))
             places = _other_places(own.input_hook, outputs, few, model, logger, distance)
@@ -114,14 +121,15 @@ def examine_saes(
     return Examined(found, findings)
 
 
-def _distance_to_look(found: SaeSanity, least: float) -> int | None:
+def _distance_to_look(found: SaeSanity, least: float, is_where_recorded: bool) -> int | None:
     """How many layers away to look for the place where an SAE explains more: everywhere where it explains too little,
     nearby where there is doubt, else, or where there is nothing to go by, nowhere."""
-    if found.not_finite or math.isnan(found.variance_explained):
+    variance = found.variance_explained
+    if found.not_finite or math.isnan(variance):
         return None
-    if found.variance_explained < least:
+    if variance < least:
         return _EVERYWHERE
-    return 1 if found.variance_explained < _BEYOND_DOUBT else None
+    return None if is_where_recorded or variance >= _BEYOND_DOUBT else 1
 
 
 def _belongs_elsewhere(name: str, tried: Tried, precision: str) -> list[Finding]:

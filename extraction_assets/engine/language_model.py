@@ -267,7 +267,11 @@ def probe_hooks(
 def same_tensor(path: str, one: str, other: str, *, trust_remote_code: bool = False) -> bool:
     """Whether two hooks of a model name one tensor, by its configuration alone. Raises HookError for an unknown hook,
     UntrustedCodeError as ``load_language_model``."""
-    module = _without_weights(path, None, trust_remote_code)
+    return name_same_tensor(_without_weights(path, None, trust_remote_code), one, other)
+
+
+def name_same_tensor(module: nn.Module, one: str, other: str) -> bool:
+    """Whether two hooks of a module name one tensor. Raises HookError for an unknown hook."""
     return _behind_block(resolve_hook(module, one)) == _behind_block(resolve_hook(module, other))
 
 

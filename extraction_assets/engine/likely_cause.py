@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from extraction_assets.engine.hooks import find_hook
-from extraction_assets.engine.language_model import LanguageModel
+from extraction_assets.engine.hooks import HookError, find_hook
+from extraction_assets.engine.language_model import LanguageModel, name_same_tensor
 from extraction_assets.engine.models.parameters_in_use import parameters_in_use
 from extraction_assets.engine.sae import SAE, VarianceExplained, matmul_precision
 from extraction_assets.engine.sanity import encode_sample
@@ -18,8 +18,8 @@ from extraction_assets.engine.sanity import encode_sample
 _TOKENS = 512
 """Tokens that are enough to tell one cause from another."""
 _CLEARLY = 0.2
-_HALF = 0.5
-"""What another hook must leave unexplained, at most, of what the chosen one does, to be named where that explains
+_MUCH_LESS = 0.75
+"""What another hook must leave unexplained, at most, of what the chosen one does, to be named where that one explains
 enough."""
 _SAME = 0.02
 """Differences of the variance explained: what makes a cause worth naming, and what leaves two of them open."""
@@ -83,7 +83,7 @@ def likely_cause(tried: Tried, minimum: float, precision: str = "high") -> str:
 
 
 def better_hook(tried: Tried, precision: str = "high") -> str:
-    """What to say of the other hook where an SAE leaves at most half as much unexplained; empty where there is none."""
+    """What to say of another hook where an SAE leaves much less unexplained; empty where there is none."""
     with matmul_precision(precision):
         before = _explained(tried.sae, _unchanged(tried), tried.counted)
         others = [
@@ -91,7 +91,7 @@ def better_hook(tried: Tried, precision: str = "high") -> str:
             for kind, label, change in _other_hooks(tried)
         ]
     best = max(others, key=lambda attempt: attempt.variance_explained, default=None)
-    if best is None or best.variance_explained <= 0 or 1 - best.variance_explained > _HALF * (1 - before):
+    if best is None or best.variance_explained <= 0 or 1 - best.variance_explained > _MUCH_LESS * (1 - before):
         return ""
     return (
         f"explains {before:.3f} of the variance of some samples, but at hook {best.label} it explains "
@@ -102,6 +102,18 @@ def better_hook(tried: Tried, precision: str = "high") -> str:
 def enough_samples(num_positions: int) -> int:
     """Samples whose tokens tell one cause from another."""
     return max(1, _TOKENS // num_positions)
+
+
+def is_where_recorded(model: LanguageModel | None, sae: SAE, hook: str) -> bool:
+    """Whether the checkpoint says that ``sae`` reads the tensor that ``hook`` names; by the names alone without a
+    model."""
+    recorded = sae.record.hook
+    if recorded is None or model is None:
+        return recorded == hook
+    try:
+        return name_same_tensor(model.module, recorded, hook)
+    except HookError:  # of another family of models
+        return False
 
 
 def same_hook_elsewhere(model: LanguageModel, hook: str, distance: int | None = None) -> list[str]:
