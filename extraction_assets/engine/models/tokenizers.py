@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from extraction_assets.engine.corpora.documents import CorpusError
+from extraction_assets.engine.models.model_folder import damaged_json
 from extraction_assets.engine.models.sentencepiece_files import (
     SentencePieceFile,
     open_sentencepiece,
@@ -203,6 +204,9 @@ def _one_sentence(folder: Path) -> Iterator[None]:
     except Exception as error:  # tokenizers raises plain Exceptions
         if "trust_remote_code" in str(error):
             raise
+        damaged = damaged_json(folder)
+        if damaged is not None:
+            raise TokenizerError(str(damaged)) from error
         said = " ".join(str(error).split())
         raise TokenizerError(
             f"the tokenizer in {folder} cannot be loaded ({type(error).__name__}: {said[:200]}): give it a "
