@@ -6,6 +6,7 @@ from pathlib import Path
 from extraction_assets.engine.corpora.documents import CorpusError
 from extraction_assets.engine.language_model import checkpoint_files, resolve_checkpoint
 from extraction_assets.engine.models.changed import forward_version
+from extraction_assets.engine.models.model_folder import has_own_code
 from extraction_assets.engine.sae_checkpoint import encode_options, sae_files, with_recorded
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.planning.tokenization import (
@@ -167,9 +168,11 @@ class ExtractionPlan:
     @cached_property
     def model_fingerprint(self) -> str:
         model = self.settings.language_model
-        return files_fingerprint(
-            checkpoint_files(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code)
-        )
+        files = checkpoint_files(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code)
+        whole = files_fingerprint(files)
+        if model.trust_remote_code and has_own_code(files[0].parent):  # its computed buffers were once left unfilled
+            return fingerprint("model", files=whole, computed_buffers="filled")
+        return whole
 
     @cached_property
     def _model_folder(self) -> Path:

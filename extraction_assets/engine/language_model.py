@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from extraction_assets.engine.hooks import HookError, Site, resolve_hook, text_configuration
 from extraction_assets.engine.models.capture import Capture
+from extraction_assets.engine.models.computed_buffers import restore_computed_buffers
 from extraction_assets.engine.models.loaded_weights import LoadedWeights, LoadingInfo, is_quantized, without_load_report
 from extraction_assets.engine.models.model_folder import check_model_folder, reading_model
 from extraction_assets.engine.models.small_files import PATTERNS, wanted_from_hub
@@ -227,6 +228,7 @@ def load_language_model(
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
+        restore_computed_buffers(module)
     module.config.get_text_config().use_cache = False  # keys and values of every block would be kept for nobody
     weights = LoadedWeights(module.to(device), stored, LoadingInfo.of(told), is_quantized=is_quantized(config))
     weights.refuse_problems(hooks)

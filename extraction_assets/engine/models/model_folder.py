@@ -37,7 +37,7 @@ def check_model_folder(folder: Path) -> None:
         model_file(folder, name).size(_MOST_JSON if name.endswith(".json") else None)
     if not (folder / CONFIG).exists():
         return
-    config = read_json_object(model_file(folder, CONFIG), _MOST_CONFIG)
+    config = model_configuration(folder)
     for part in (config, *(value for value in config.values() if isinstance(value, dict))):
         _check_sizes(folder, part)
     if (folder / ADAPTER).exists():
@@ -45,6 +45,17 @@ def check_model_folder(folder: Path) -> None:
             "says that there is an adapter (PEFT), which is not applied here: merge it into the model's weights and "
             "save these, or remove the file to run the model without it"
         )
+
+
+def model_configuration(folder: Path) -> dict[str, Any]:
+    """``config.json`` of the language model in ``folder``. Raises CheckpointError."""
+    return read_json_object(model_file(folder, CONFIG), _MOST_CONFIG)
+
+
+def has_own_code(folder: Path) -> bool:
+    """Whether the model in ``folder`` is made by Python code that comes with it, where that is trusted."""
+    classes = model_configuration(folder).get("auto_map")
+    return isinstance(classes, dict) and "AutoModel" in classes
 
 
 def _check_sizes(folder: Path, part: dict[str, Any]) -> None:
