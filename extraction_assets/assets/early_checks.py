@@ -149,7 +149,9 @@ def _measured(
 ) -> SaeSanity:
     target = None if own.hook_out is None else outputs[own.hook_out]
     marked = batch.first_or_special.to(counted.device)
-    return measure_sae(sae, outputs[own.input_hook], counted, marked, target=target, precision=precision)
+    first = batch.samples.first_sample
+    activations = outputs[own.input_hook]
+    return measure_sae(sae, activations, counted, marked, target=target, precision=precision, first_sample=first)
 
 
 def described(found: SaeSanity) -> str:

@@ -55,6 +55,8 @@ class SaeSanity(NamedTuple):
     d_in: int
     not_finite: int = 0
     """Counted positions with a NaN or an infinity in the activations, what the SAE makes of them, or the target."""
+    first_not_finite: tuple[int, int] | None = None
+    """Sample and position of the first of them."""
 
     @property
     def dead_fraction(self) -> float:
@@ -70,9 +72,11 @@ def measure_sae(
     *,
     target: Tensor | None = None,
     precision: str = "high",
+    first_sample: int = 0,
 ) -> SaeSanity:
     """What ``sae`` makes of a batch: hook output [n, T, D] of any float dtype, ``counted`` and ``first_or_special``
-    bool [n, T], all on the SAE's device. ``target`` [n, T, d_out] is the output hook's, of a transcoder.
+    bool [n, T], all on the SAE's device. ``target`` [n, T, d_out] is the output hook's, of a transcoder; the
+    samples are those from ``first_sample`` on.
 
     Tokens with a NaN or an infinity are counted and left out. Peak extra memory: the dense
     features of one sample, and [n, F] maxima. Leaves nothing behind.
@@ -89,6 +93,7 @@ def measure_sae(
     tokens = int(used.sum())
     norms = activations.float().norm(dim=-1)  # [n, T]
     table = select_top_k(features, sample_maxima(features), 0, len(rows))
+    wrong = (counted & ~used).nonzero().tolist()
     return SaeSanity(
         tokens=tokens,
         variance_explained=float(explained.value()),
@@ -99,7 +104,8 @@ def measure_sae(
         bos_positions=float((first_or_special & used).sum()) / max(1, tokens),
         mean_norm=float(torch.where(used, norms, 0).double().sum()) / max(1, tokens),
         d_in=sae.d_in,
-        not_finite=int((counted & ~used).sum()),
+        not_finite=len(wrong),
+        first_not_finite=(first_sample + wrong[0][0], wrong[0][1]) if wrong else None,
     )
 
 
@@ -129,7 +135,7 @@ def judge(name: str, hook: str, found: SaeSanity, limits: SanityLimits, cause: s
     """What of a batch breaks the limits, or that it shows too little to judge by; ``cause`` is what ``likely_cause``
     says where the SAE explains too little."""
     what, tokens = f"SAE {name!r} at {hook!r}", f"{found.tokens:,} tokens of one batch"
-    nothing = _no_evidence(what, found)
+    nothing = _no_evidence(name, hook, found)
     if nothing:
         return [Finding("error", nothing, SanityError)]
     findings = []
@@ -172,14 +178,17 @@ def judge(name: str, hook: str, found: SaeSanity, limits: SanityLimits, cause: s
     return findings
 
 
-def _no_evidence(what: str, found: SaeSanity) -> str:
+def _no_evidence(name: str, hook: str, found: SaeSanity) -> str:
     """Why a batch says nothing of an SAE; empty where it does."""
-    if found.not_finite:
+    what = f"SAE {name!r} at {hook!r}"
+    if found.first_not_finite is not None:
+        sample, position = found.first_not_finite
         counted = found.tokens + found.not_finite
         return (
-            f"{what}: {found.not_finite:,} of {counted:,} tokens of one batch hold a NaN or an infinity, in the "
-            "activations or in what the SAE makes of them: set language_model.dtype to a wider type (float32, or "
-            "bfloat16 in place of float16), and check the weights of the model"
+            f"hook {hook!r}, which SAE {name!r} reads, or what the SAE makes of it, holds a NaN or an infinity in "
+            f"sample {sample}, position {position} ({found.not_finite:,} of {counted:,} tokens of one batch): set "
+            "language_model.dtype to a wider type (float32, or bfloat16 in place of float16), and check the weights of "
+            "the model"
         )
     if not found.tokens:
         return (

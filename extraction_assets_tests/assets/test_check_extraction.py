@@ -104,7 +104,7 @@ def overflowing(tiny_folder: Path, folder: Path) -> Path:
 def test_activations_that_overflow_float16_are_an_error(tiny_folder: Path, home: Path, tmp_path: Path) -> None:
     model = overflowing(tiny_folder, tmp_path / "half")
     (message,) = errors(examined(tiny_folder, home, tiny_folder / "relu", model))
-    assert "tokens of one batch hold a NaN or an infinity" in message
+    assert "holds a NaN or an infinity in sample 0, position 1 (" in message
     assert "set language_model.dtype" in message
     wide = Path(shutil.move(model, tmp_path / "wide"))
     assert not any("NaN" in message for message in errors(examined(tiny_folder, home, tiny_folder / "relu", wide)))
@@ -116,7 +116,7 @@ def test_a_run_stops_for_them_before_its_first_chunk(tiny_folder: Path, home: Pa
     model = overflowing(tiny_folder, tmp_path / "half")
     project = Project(make_settings(tiny_folder, language_model=model_options(model)), home)
     project.corpus()
-    with pytest.raises(dg.Failure, match="tokens of one batch hold a NaN or an infinity"):
+    with pytest.raises(dg.Failure, match="holds a NaN or an infinity in sample 0, position 1"):
         project.chunks()
     assert list(project.files("tiny/**/*")) == ["tiny/corpus.json"]
 

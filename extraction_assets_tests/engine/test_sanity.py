@@ -62,7 +62,7 @@ def test_tokens_that_are_not_finite_are_counted_and_left_out() -> None:
     counted_less = counted.clone()
     counted_less[1, 2] = False
     without = measure_sae(_sae(), _batch(), counted_less, _first())
-    assert measure_sae(_sae(), broken, counted, _first()) == without._replace(not_finite=1)
+    assert measure_sae(_sae(), broken, counted, _first()) == without._replace(not_finite=1, first_not_finite=(1, 2))
 
 
 def test_a_target_that_is_not_finite_is_counted_too() -> None:
@@ -86,10 +86,12 @@ def test_activations_that_are_not_finite_are_an_error(spoiled: slice) -> None:
     """All of them, as of a float16 model that overflows, or some."""
     activations, counted = _batch(), torch.ones(2, 3, dtype=torch.bool)
     activations[spoiled] = float("nan")
-    (finding,) = judge("s", "h", measure_sae(_sae(), activations, counted, _first()), LIMITS)
+    found = measure_sae(_sae(), activations, counted, _first(), first_sample=40)
+    (finding,) = judge("s", "h", found, LIMITS)
     number = 6 if spoiled == slice(None) else 3
     assert finding.severity == "error"
-    assert f"{number} of 6 tokens of one batch hold a NaN or an infinity" in finding.message
+    assert finding.message.startswith("hook 'h', which SAE 's' reads, ")
+    assert f"holds a NaN or an infinity in sample 40, position 0 ({number} of 6 tokens of one batch)" in finding.message
     assert "set language_model.dtype" in finding.message
 
 
