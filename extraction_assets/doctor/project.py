@@ -10,7 +10,6 @@ from extraction_assets.disk import nearest, readable_size
 from extraction_assets.doctor.findings import Finding
 from extraction_assets.doctor.machine import check_folder, check_free
 from extraction_assets.home import extraction_home
-from extraction_assets.host.regular_files import read_text
 
 if TYPE_CHECKING:
     from extraction_assets.assets.disk_estimate import Sizes

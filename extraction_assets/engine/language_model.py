@@ -15,6 +15,7 @@ from extraction_assets.engine.models.capture import Capture
 from extraction_assets.engine.models.computed_buffers import restore_computed_buffers
 from extraction_assets.engine.models.loaded_weights import LoadedWeights, LoadingInfo, is_quantized, without_load_report
 from extraction_assets.engine.models.model_folder import check_model_folder, reading_model
+from extraction_assets.engine.models.parameters_in_use import InUse, parameters_in_use
 from extraction_assets.engine.models.small_files import PATTERNS, wanted_from_hub
 from extraction_assets.engine.models.stored_weights import read_stored_weights, refuse_oversized
 from extraction_assets.engine.models.text_pass import refuse_other_inputs
@@ -30,6 +31,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 _WATCHED_SAMPLES = 8
 """Samples that are run to the model's end to find what it writes into: at most those of one early batch."""
+
+_FEW_TOKENS = (1, 16, 128)
+"""Tokens that are tried to see what a pass uses."""
 
 
 class LanguageModel:
@@ -117,6 +121,24 @@ class LanguageModel:
     def num_runs(self, hook: str) -> int | None:
         """How often the module of a hook runs in a forward pass; None before the first one."""
         return self._capture.num_runs(resolve_hook(self.module, hook).path)
+
+    @torch.inference_mode()
+    def weights_in_use(self) -> InUse:
+        """What a forward pass up to the hooks uses of the module, from one over a few tokens."""
+        with self._uncompiled():
+            return parameters_in_use(self.module, self._run_few_tokens)
+
+    def _run_few_tokens(self) -> None:
+        """A pass up to the hooks, whose outputs are not looked at. Raises what the model raises for any few tokens."""
+        for length in _FEW_TOKENS:
+            ids = torch.zeros(1, length, dtype=torch.int64, device=self.device)
+            try:
+                with contextlib.suppress(HookError):  # for the first batch to raise
+                    self._capture.run(ids, self._mask_option(torch.ones_like(ids)))
+                return
+            except Exception:  # of any library and any kind; attention in windows may need more tokens
+                if length == _FEW_TOKENS[-1]:
+                    raise
 
     def find_readable(self, hooks: Sequence[str]) -> list[str]:
         """Those of ``hooks`` that exist and can be read."""
@@ -217,7 +239,7 @@ def load_language_model(
     device = torch.device(device)
     wanted: Any = DTYPES.get(dtype, "auto" if device.type == "cuda" else torch.float32)
     folder = resolve_checkpoint(path, revision=revision, trust_remote_code=trust_remote_code)
-    config = _configuration(str(folder), None, trust_remote_code)
+    config = configuration(str(folder), None, trust_remote_code)
     stored = read_stored_weights(folder, config)
     with _code_is_asked_for(str(folder)), without_load_report(stored):
         module, told = AutoModel.from_pretrained(
@@ -230,10 +252,10 @@ def load_language_model(
         )
         restore_computed_buffers(module)
     module.config.get_text_config().use_cache = False  # keys and values of every block would be kept for nobody
-    weights = LoadedWeights(module.to(device), stored, LoadingInfo.of(told), is_quantized=is_quantized(config))
-    weights.refuse_problems(hooks)
-    model = LanguageModel(module, hooks)
-    model.weights = weights
+    model = LanguageModel(module.to(device), hooks)
+    model.weights = LoadedWeights(module, stored, LoadingInfo.of(told), is_quantized=is_quantized(config))
+    if hooks:
+        model.weights.refuse_problems(model.weights_in_use(), model.hooks)
     return model
 
 

@@ -6,12 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from extraction_assets.engine.hooks import HookError, find_hook
 from extraction_assets.engine.language_model import LanguageModel, name_same_tensor
-from extraction_assets.engine.models.parameters_in_use import parameters_in_use
 from extraction_assets.engine.sae import SAE, VarianceExplained, matmul_precision
 from extraction_assets.engine.sanity import encode_sample
 
@@ -136,9 +134,8 @@ def same_hook_elsewhere(model: LanguageModel, hook: str, distance: int | None = 
 def _has_its_weights(model: LanguageModel, hook: str) -> bool:
     if model.weights is None or model.weights.is_whole:
         return True
-    token = torch.zeros(1, 1, dtype=torch.int64, device=model.device)
     with model.also_reading([hook]):
-        use = parameters_in_use(model.module, lambda: model.activations(token, torch.ones_like(token).bool()))
+        use = model.weights_in_use()
     return not model.weights.problems(use)
 
 

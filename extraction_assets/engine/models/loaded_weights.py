@@ -17,10 +17,8 @@ from torch import Tensor, nn
 
 from extraction_assets.engine.file_boundary.checkpoint_file import shown
 from extraction_assets.engine.file_boundary.safetensors_file import FLOATS
-from extraction_assets.engine.hooks import resolve_hook
 from extraction_assets.engine.models.model_folder import model_file
-from extraction_assets.engine.models.parameters_in_use import InUse, parameters_in_use
-from extraction_assets.engine.models.short_pass import short_pass
+from extraction_assets.engine.models.parameters_in_use import InUse
 from extraction_assets.engine.models.stored_weights import StoredWeights
 
 _SHOWN = 4
@@ -79,25 +77,17 @@ class LoadedWeights:
         """What the model has no place for, with the innermost module that it would belong to."""
         self._finite: dict[str, bool] = {}
 
-    def refuse_problems(self, hooks: Sequence[str]) -> None:
-        """Raises CheckpointError with the ``problems`` of what a pass up to ``hooks`` uses, HookError for unknown ones.
-
-        Runs such a pass on a token.
-        """
-        sites = {resolve_hook(self._module, hook) for hook in hooks}
-        if not sites:
-            return
-        use = parameters_in_use(self._module, lambda: short_pass(self._module, sites))
+    def refuse_problems(self, use: InUse, hooks: Sequence[str]) -> None:
+        """Raises CheckpointError with the ``problems`` of what a pass up to ``hooks`` uses."""
         problems = self.problems(use)
-        if problems:
-            if use.failure:
-                problems.append(
-                    f"all weights are asked for, as a pass of one token could not be followed ({use.failure})"
-                )
-            named = ", ".join(repr(hook) for hook in hooks[:_SHOWN]) + (", …" if len(hooks) > _SHOWN else "")
-            raise model_file(self._stored.folder, self._stored.file).error(
-                f"does not give the weights that hook {named} depends on: {'; '.join(problems)}"
-            )
+        if not problems:
+            return
+        if use.failure:
+            problems.append(f"all weights are asked for, as a pass of few tokens could not be followed ({use.failure})")
+        named = ", ".join(repr(hook) for hook in hooks[:_SHOWN]) + (", …" if len(hooks) > _SHOWN else "")
+        raise model_file(self._stored.folder, self._stored.file).error(
+            f"does not give the weights that hook {named} depends on: {'; '.join(problems)}"
+        )
 
     def problems(self, use: InUse) -> list[str]:
         """What is wrong with the weights in ``use``, with their names: they are not in the files, or otherwise than the

@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from extraction_assets.engine.hooks import Site
+from extraction_assets.engine.language_model import LanguageModel
 from extraction_assets.engine.models.parameters_in_use import parameters_in_use
-from extraction_assets.engine.models.short_pass import short_pass
 
 
 class Model(nn.Module):
@@ -38,9 +37,8 @@ class Block(nn.Module):
         return y * self.scale * self.computed
 
 
-def used(*sites: Site) -> set[str]:
-    model = Model()
-    return set(parameters_in_use(model, lambda: short_pass(model, sites)).tensors)
+def used(*hooks: str) -> set[str]:
+    return set(LanguageModel(Model(), hooks).weights_in_use().tensors)
 
 
 EMBEDDING = {"embed.weight", "head.weight", "own"}
@@ -48,20 +46,20 @@ THIRD = {f"blocks.2.{name}" for name in ("inner.weight", "experts.0.weight", "ex
 
 
 def test_a_block_that_ran_counts_with_all_beneath_it() -> None:
-    assert used(Site("blocks.2", "output")) == EMBEDDING | THIRD
+    assert used("blocks.2") == EMBEDDING | THIRD
 
 
 def test_of_a_block_that_the_hook_is_inside_only_what_was_read_counts() -> None:
-    assert used(Site("blocks.2.inner", "output")) == EMBEDDING | {"blocks.2.inner.weight"}
-    assert used(Site("blocks.2.inner", "input")) == EMBEDDING
+    assert used("blocks.2.inner") == EMBEDDING | {"blocks.2.inner.weight"}
+    assert used("blocks.2.inner.input") == EMBEDDING
 
 
 def test_a_weight_that_another_module_reads_counts() -> None:
-    assert used(Site("blocks.0", "input")) == EMBEDDING | THIRD | {"blocks.0.experts.1.weight"}
+    assert used("blocks.0.input") == EMBEDDING | THIRD | {"blocks.0.experts.1.weight"}
 
 
-def test_all_sites_must_be_reached() -> None:
-    assert "blocks.2.scale" in used(Site("embed", "output"), Site("blocks.2", "output"))
+def test_all_hooks_must_be_reached() -> None:
+    assert "blocks.2.scale" in used("embed", "blocks.2")
 
 
 def test_where_the_pass_fails_everything_counts_and_it_is_said_why() -> None:
@@ -77,5 +75,5 @@ def test_where_the_pass_fails_everything_counts_and_it_is_said_why() -> None:
 
 def test_nothing_is_left_on_the_model() -> None:
     model = Model()
-    parameters_in_use(model, lambda: short_pass(model, [Site("blocks.2", "output")]))
+    parameters_in_use(model, lambda: model(torch.zeros(1, 2, dtype=torch.int64)))
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
