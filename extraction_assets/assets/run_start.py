@@ -19,6 +19,7 @@ from extraction_assets.assets.early_checks import (
     refuse_full_disk,
     tell,
 )
+from extraction_assets.engine.findings import Finding
 from extraction_assets.engine.models.alone import examine_alone
 from extraction_assets.engine.sanity import SaeSanity
 from extraction_assets.plan import ExtractionPlan
@@ -42,14 +43,15 @@ def examine_start(run: "ChunkRun", lacking: Mapping[str, Sequence[Target]]) -> N
         batch = first_batch(plan, key)
         stored = _stored_outputs(run, key, targets, len(batch.samples.token_ids))
         model = run.model if stored is None else None
-        outputs = stored or {}
+        outputs, alone = stored or {}, list[Finding]()
         if model is not None:
             outputs = model_outputs(model, batch.samples, run.logger)
-            tell(examine_alone(model, batch.samples, outputs), run.logger)
+            alone = examine_alone(model, batch.samples, outputs)
             unguarded = None
         precision = run.gpu.matmul_precision
         sanity, findings = examine_saes(settings, encoded, outputs, batch, model, precision, run.logger)
-        tell(findings, run.logger)
+        broken = any(found.not_finite for found in sanity.values())  # says more than that such samples differ
+        tell(findings if broken else [*alone, *findings], run.logger)
     if unguarded is not None:
         _guard_forward(run, unguarded)
     to_come = _to_come(plan, lacking)
