@@ -225,6 +225,8 @@ def test_the_flow_of_the_readme_runs_on_a_folder_of_30_small_files(workshop: Pat
     assert 30 <= declared.evaluation_samples < 200
     samples = f"{declared.evaluation_samples} samples, from 30 of 30 documents"
     assert f"corpus  {samples} (there are no more)" in output
+    written = (workshop / "workshop" / "defs" / "new" / "defs.yaml").read_text()
+    assert f"evaluation_samples: {declared.evaluation_samples} # samples to run, as many as were counted;" in written
     checked = invoke("workshop.definitions", "check", "new")
     assert checked.exit_code == 0, checked.output
     assert re.search(rf"^corpus small +{samples}$", checked.output, re.MULTILINE)

@@ -11,7 +11,7 @@ from extraction_assets.engine.corpora.documents import CorpusError
 from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.engine.corpus import count_samples, too_few_samples
 from extraction_assets.engine.findings import Finding
-from extraction_assets.plan import corpus_recipe, load_tokenizer
+from extraction_assets.plan import has_recipe, load_tokenizer
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets.stores.corpus_files import StoredCorpus
@@ -80,7 +80,7 @@ def _current_corpus(settings: ExtractionSettings, store: ChunkStore) -> StoredCo
         current = store.current_corpus(settings.name)
     except DamagedFileError:  # the run makes it again
         return None
-    if current is None or current.recipe != corpus_recipe(settings):
+    if current is None or not has_recipe(current, settings):
         return None
     source = find_source(settings.corpus)
     small = source.files and sum(path.stat().st_size for path in source.files) <= _COMPARED_BYTES

@@ -36,6 +36,8 @@ def refuse_unknown_hooks(settings: ExtractionSettings) -> Iterator[str]:
     """One error for a hook that the model does not have, by its configuration alone; yields why others were not
     looked at."""
     model = settings.language_model.path
+    if not settings.hooks:
+        return  # those that checkpoints on the hub record
     if not Path(model).is_dir():
         yield f"whether the hooks exist is not known: {model} is on the hub, which init does not ask (check does)"
         return

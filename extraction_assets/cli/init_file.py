@@ -30,7 +30,7 @@ attributes:
     # exclude_first_positions: 1 # first positions that do not count, where they drown all others
   saes: # any number; they share one forward pass
 {saes}
-  evaluation_samples: {samples} # samples to run; raise it later and only new chunks are computed
+  evaluation_samples: {samples} # samples to run{of}; raise it later and only new chunks are computed
   # chunk_size: 5000 # samples of a chunk: what is computed, stored and done again at once
   # top_k_examples: 100 # strongest examples kept for every feature
   # keep: {{model_activations: false}} # the largest files by far: `clean` removes them once they are merged
@@ -63,6 +63,7 @@ def yaml_text(
     corpus: CorpusSettings,
     saes: Sequence[DeclaredSae],
     evaluation_samples: int,
+    fewer_than_asked: bool,
 ) -> str:
     """The file's text; paths that exist are written relative to ``folder``, where it will lie.
 
@@ -76,6 +77,7 @@ def yaml_text(
         options="\n".join(_options(corpus)),
         max_length=corpus.max_length,
         samples=evaluation_samples,
+        of=", as many as were counted" if fewer_than_asked else "",
         saes="\n".join(_sae_block(one, folder) for one in saes),
     )
 

@@ -120,6 +120,7 @@ def test_columns_of_text_that_an_earlier_version_read_are_read_again_once(
         {"token_column": "input_ids"},
         {"split": "test"},
         {"revision": "main"},
+        {"read_as": "text"},
     ],
     ids=str,
 )

@@ -215,8 +215,9 @@ def test_a_cut_arrow_file_is_named(tmp_path: Path) -> None:
 
 
 def test_the_boundary_lets_errors_of_the_file_system_pass() -> None:
-    with pytest.raises(PermissionError), one_sentence("a.txt"):
-        raise PermissionError(13, "Permission denied", "a.txt")
+    for passing in (PermissionError(13, "Permission denied", "a.txt"), ConnectionError("no network"), TimeoutError()):
+        with pytest.raises(type(passing)), one_sentence("a.txt"):
+            raise passing
     with pytest.raises(CorpusError, match=r"a\.txt is damaged \(bad magic\)"), one_sentence("a.txt is damaged"):
         raise OSError("bad\n  magic")
 
