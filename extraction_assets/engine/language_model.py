@@ -46,6 +46,10 @@ class LanguageModel:
         self.module = module.eval()
         self._compiled: dict[nn.Module, Any] = {}
         """The compiled forward of each block."""
+        self.compiled = False
+        """Whether ``compile_blocks`` was called, which can change last bits."""
+        self.eager_blocks: list[int] = []
+        """Numbers of the blocks that were left as they are for hooks inside: part of what last bits depend on."""
         self._capture = Capture(self.module, self._resolved(hooks))
         self.weights: LoadedWeights | None = None
         """What of the weights is as the files say, of a model that was loaded from files."""
@@ -53,11 +57,6 @@ class LanguageModel:
     @property
     def hooks(self) -> tuple[str, ...]:
         return tuple(self._capture.sites)
-
-    @property
-    def compiled(self) -> bool:
-        """Whether ``compile_blocks`` was called, which can change last bits."""
-        return bool(self._compiled)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -165,10 +164,13 @@ class LanguageModel:
         The first forward pass waits for it: once for all blocks of a kind. A block with a hook inside stays as it is.
         """
         hooked = {self.module.get_submodule(site.path) for site in self._capture.sites.values()}
-        for block in repeated_blocks(self.module):
-            if not hooked & (set(block.modules()) - {block}):
+        for number, block in enumerate(repeated_blocks(self.module)):
+            if hooked & (set(block.modules()) - {block}):
+                self.eager_blocks.append(number)
+            else:
                 self._compiled[block] = torch.compile(block.forward, dynamic=False, backend=backend)
                 block.forward = self._compiled[block]
+        self.compiled = True
 
     def _resolved(self, hooks: Sequence[str]) -> dict[str, Site]:
         sites = {hook: resolve_hook(self.module, hook) for hook in hooks}

@@ -149,6 +149,7 @@ def test_compiled_blocks_give_the_same_at_every_hook_and_end_at_the_deepest(llam
     assert (plain.compiled, model.compiled) == (False, True)
     compiled = [hasattr(block.forward, "_torchdynamo_orig_callable") for block in repeated_blocks(model.module)]
     assert compiled == [True, False, True]  # a hook inside a block would be lost in a graph
+    assert model.eager_blocks == [1]
     for seed in (1, 2):
         samples = make_samples([T, 3], seed=seed)
         torch.testing.assert_close(run(model, samples), run(plain, samples))

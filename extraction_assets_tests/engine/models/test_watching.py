@@ -141,6 +141,35 @@ def test_a_buffer_that_a_module_fills_again_in_the_next_pass_is_copied(lazily: b
     assert torch.equal(first, before)
 
 
+def test_a_buffer_that_a_module_fills_again_two_passes_later_is_copied() -> None:
+    class Alternates(Inner):
+        buffers = [torch.empty(2, T, D), torch.empty(2, T, D)]
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.buffers.reverse()
+            return self.buffers[0].copy_(x)
+
+    module = Writes(lambda x: None)
+    module.inner = Alternates()
+    model = LanguageModel(module, ["inner"])
+    outputs = [model.activations(ids + number, mask)["inner"] for number in range(4)]
+    assert all(torch.equal(out[..., 0], (ids + number).float()) for number, out in enumerate(outputs))
+
+
+@pytest.mark.parametrize("write", ["mul_", "foreach", "out="])
+def test_a_write_that_changes_nothing_in_the_first_batch_counts(write: str) -> None:
+    factor = [1.0]
+    writes: dict[str, Callable[[Tensor], Any]] = {
+        "mul_": lambda x: x.mul_(factor[0]),
+        "foreach": lambda x: torch._foreach_mul_([torch.ones(2), x[:1], x[1:]], factor[0]),
+        "out=": lambda x: torch.mul(x, factor[0], out=x),
+    }
+    model = LanguageModel(Writes(writes[write]), ["inner", "last"])
+    model.activations(ids, mask)
+    factor[0] = 2.0
+    assert torch.equal(model.activations(ids, mask)["inner"], ids[..., None].expand(-1, -1, D).float() + 1)
+
+
 def test_a_model_that_writes_nothing_copies_nothing() -> None:
     module, copies = Writes(lambda x: None), list[int]()
     model = LanguageModel(module, ["inner", "last"])
@@ -169,3 +198,22 @@ def test_blocks_compiled_before_the_first_batch_are_watched_as_they_were() -> No
     compiled.compile_blocks("aot_eager")
     assert compiled.compiled
     torch.testing.assert_close(compiled.activations(ids, mask), plain.activations(ids, mask))
+
+
+def test_the_watched_pass_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = list[int]()
+
+    def compile_(forward: Callable[..., Any], **_: object) -> Callable[..., Any]:
+        def compiled(*args: Any, **kwargs: Any) -> Any:
+            calls.append(1)
+            return forward(*args, **kwargs)
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    model = LanguageModel(tiny_model("llama"), ["layers.1"])
+    model.compile_blocks()
+    model.activations(ids, mask)
+    assert len(calls) == 2  # the two blocks of the batch itself
+    model.activations_alone(ids[0])
+    assert len(calls) == 2
