@@ -58,14 +58,16 @@ def test_compiled_blocks_give_the_cloned_output() -> None:
 
 
 @pytest.mark.parametrize("model_type", ["falcon", "llama"])
-def test_a_pass_after_the_first_one_does_not_synchronise(model_type: str) -> None:
+def test_a_pass_after_the_first_one_synchronises_no_more_than_the_model_itself(model_type: str) -> None:
     hook = {"falcon": "h.0.mlp", "llama": "layers.0.mlp"}[model_type]
-    model = LanguageModel(on_gpu(model_type, torch.float32), [hook])
-    on_device = ids.to(CUDA), mask.to(CUDA)
-    model.activations(*on_device)
+    module, (token_ids, attention_mask) = on_gpu(model_type, torch.float32), (ids.to(CUDA), mask.to(CUDA))
+    with torch.inference_mode(), counted_synchronisations() as own:
+        module(input_ids=token_ids)
+    model = LanguageModel(module, [hook])
+    model.activations(token_ids, attention_mask)
     with counted_synchronisations() as found:
-        model.activations(*on_device)
-    assert found == []
+        model.activations(token_ids, attention_mask)
+    assert len(found) <= len(own)
 
 
 def test_a_tensor_that_nothing_writes_into_is_not_copied() -> None:
