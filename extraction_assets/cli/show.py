@@ -38,8 +38,10 @@ def show(module: str, name: str, feature: str | None, sae: str | None, limit: in
     known = set(workspace.extractions)
     if name not in known:  # merged before it was taken out of the module, or its file broken
         known |= {merged for merged, _ in workspace.merge_times()}
+    if name in {one.name for one in workspace.not_loaded} - known:
+        workspace.find(name)  # raises its error
     if name not in known:
-        workspace.find(name)
+        raise click.ClickException(f"no extraction {name!r}; there are: {', '.join(sorted(known)) or 'none'}")
     with workspace.results.read() as engine:
         show_features(engine, name, parse_feature(feature), sae, limit, width, features)
 
