@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--json", type=Path, metavar="FILE", help="write the figures there too")
     add("--only", type=_names, default=STAGES, metavar="NAME,…", help="run these stages alone")
     add("--time-limit", type=float, default=20.0, metavar="S", help="seconds of repeated measurement of one line")
-    add("--folder", type=Path, help="where the temporary files lie (default: the system's); its disk is measured too")
+    add("--folder", type=_full_path, help="where temporary files lie (default: the system's); its disk is measured too")
     add("--blocks", type=_count, default=8, help="blocks of the language model; the hook is the last one")
     add("--width", type=_count, default=768, help="D, the model's width")
     add("--heads", type=_count, default=12, help="attention heads")
@@ -133,6 +133,10 @@ def _count(text: str) -> int:
 
 def _counts(text: str) -> tuple[int, ...]:
     return tuple(_count(part) for part in text.split(","))
+
+
+def _full_path(text: str) -> Path:
+    return Path(text).absolute()
 
 
 def _names(text: str) -> tuple[str, ...]:

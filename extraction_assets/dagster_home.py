@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
+from extraction_assets.host.regular_files import IrregularFileError, open_regular, read_text
+
 if TYPE_CHECKING:
     import dagster as dg
     import sqlalchemy as sa
@@ -25,6 +27,7 @@ STORAGES = {"sqlite": "local", "postgres": "postgres"}
 """Storage -> folder of its template."""
 
 _FILE = "dagster.yaml"
+_LONGEST_REASON = 300
 _DEPLOY = Path(__file__).parent / "deploy"
 _MADE_BY = "# Made by `extraction-assets setup`, which brings it up to date unless you edit it. "
 _MADE_BEFORE = {"bf2f74f18f56dfd84ed24db5ce88883f1f6cd11d0814fc92e85078a19e4f2af4"}  # made without the line above
@@ -61,14 +64,14 @@ def check_storage(home: Path) -> None:
 
     Gives the URL in the environment its driver, for this process and those it starts. Raises DatabaseError.
     """
-    if POSTGRES_VARIABLE in (home / _FILE).read_text("utf-8"):
+    if POSTGRES_VARIABLE in _read(home / _FILE):
         _connect_postgres()
 
 
 def storage_of(home: Path) -> str:
     """The storage of a home that is there, a key of STORAGES or ``custom``. Raises DagsterHomeError."""
     path = home / _FILE
-    return _storage(path, path.read_text("utf-8"))
+    return _storage(path, _read(path))
 
 
 def set_up_dagster_home(home: Path, storage: str | None, gpus: int | None, *, force: bool = False) -> list[str]:
@@ -91,7 +94,7 @@ def _change(home: Path, storage: str | None, force: bool) -> _Change:
     if not path.is_file():
         new = storage or _first_storage()
         return _Change(new, False, [f"made {path}, storage {new}"])
-    text = path.read_text("utf-8")
+    text = _read(path)
     current = _storage(path, text)
     wanted = storage or current
     if wanted != current and not force:
@@ -118,6 +121,8 @@ def _change(home: Path, storage: str | None, force: bool) -> _Change:
 def _write(home: Path, storage: str, gpus: int | None, keep: bool = False) -> str:
     """Write dagster.yaml once its instance has the pool's limit, so that no home is ever without."""
     path, draft = home / _FILE, home / f".{_FILE}.new"
+    if path.is_dir():
+        raise DagsterHomeError(f"{path} is a folder: remove it")
     draft.write_text(_template(storage), "utf-8")
     try:
         pool = _set_pool(home, draft.name, gpus)
@@ -156,7 +161,7 @@ def _is_unused(home: Path) -> bool:
 def _instance(home: Path, file: str) -> "dg.DagsterInstance":
     import dagster as dg
 
-    if POSTGRES_VARIABLE in (home / file).read_text("utf-8"):
+    if POSTGRES_VARIABLE in _read(home / file):
         _connect_postgres()
     try:
         return dg.DagsterInstance.from_config(str(home), file)
@@ -211,7 +216,12 @@ def _postgres_url() -> "sa.URL":
 @contextlib.contextmanager
 def _locked(home: Path) -> Iterator[None]:
     """Two commands at once make a home one after the other."""
-    with (home / ".setup.lock").open("w") as handle:
+    path = home / ".setup.lock"
+    try:
+        handle = open_regular(path, os.O_RDWR | os.O_CREAT)
+    except IrregularFileError as error:
+        raise DagsterHomeError(f"{error}: remove it") from None
+    with handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
@@ -243,13 +253,23 @@ def _storage(path: Path, text: str) -> str:
     return next(iter(settings.get("storage") or {"sqlite": None}))
 
 
+def _read(path: Path) -> str:
+    """The text of a dagster.yaml. DagsterHomeError where it is no text, FileNotFoundError where there is none."""
+    try:
+        return read_text(path)
+    except IrregularFileError as error:
+        raise DagsterHomeError(f"{error}: put it back from a back-up, or remove it and run `setup`") from None
+
+
 def _load(path: Path, text: str) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise DagsterHomeError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(settings, dict):
-        raise DagsterHomeError(f"{path} holds no settings")
+        _flat(settings)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:_LONGEST_REASON]
+        raise DagsterHomeError(f"{path} is not YAML: {reason}") from None
+    if not isinstance(settings, dict) or not isinstance(settings.get("storage") or {}, dict):
+        raise DagsterHomeError(f"{path} holds no settings of Dagster")
     return settings
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from extraction_assets.engine.corpora.documents import CorpusError
 from extraction_assets.engine.language_model import checkpoint_files, resolve_checkpoint
+from extraction_assets.engine.models.changed import forward_version
+from extraction_assets.engine.models.model_folder import has_own_code
 from extraction_assets.engine.sae_checkpoint import encode_options, sae_files, with_recorded
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.planning.tokenization import (
@@ -166,9 +168,16 @@ class ExtractionPlan:
     @cached_property
     def model_fingerprint(self) -> str:
         model = self.settings.language_model
-        return files_fingerprint(
-            checkpoint_files(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code)
-        )
+        files = checkpoint_files(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code)
+        whole = files_fingerprint(files)
+        if model.trust_remote_code and has_own_code(files[0].parent):  # its computed buffers were once left unfilled
+            return fingerprint("model", files=whole, computed_buffers="filled")
+        return whole
+
+    @cached_property
+    def _model_folder(self) -> Path:
+        model = self.settings.language_model
+        return resolve_checkpoint(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code)
 
     @cached_property
     def _sae_fingerprints(self) -> dict[str, str]:
@@ -176,12 +185,14 @@ class ExtractionPlan:
 
     def _hook_fingerprint(self, key: str, hook: str) -> str:
         """Fingerprint of one hook's output on a chunk."""
+        version = forward_version(self._model_folder, hook)
         return fingerprint(
             "hook_output",
             model=self.model_fingerprint,
             dtype=self.settings.language_model.dtype,
             hook=hook,
             samples=self._samples_fingerprint(key),
+            **({} if version == 1 else {"version": version}),
         )
 
     def _samples_fingerprint(self, key: str) -> str:

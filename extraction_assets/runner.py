@@ -1,14 +1,17 @@
 """Runs the parts of an extraction as Dagster runs of this process, on the persistent instance."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import dagster as dg
 
+from extraction_assets.assets import damage
 from extraction_assets.assets.chunk_writer import chunk_targets
 from extraction_assets.assets.keys import REUSE_TAG, corpus_key, sae_key
 from extraction_assets.assets.pending import Pending, merge_is_recorded, range_tags, ranges
+from extraction_assets.assets.report import REPORT_FILE, report_damage
 from extraction_assets.database.queries import merge_fingerprints
 from extraction_assets.database_urls import DatabaseError
 from extraction_assets.plan import ExtractionPlan
@@ -17,6 +20,7 @@ from extraction_assets.resources import ChunkStoreResource, ResultsResource
 from extraction_assets.resources.resolve import resolve_resource
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.in_use import runs_of
+from extraction_assets.terminal import echo
 
 GPU_OPTIONS = ("device", "batch_size", "vectorization_batch_size", "vectorized")
 
@@ -45,8 +49,10 @@ class Runner:
         self._config: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": level}}}}
         self._gpu_config = {"resources": {"gpu": {"config": gpu}}} if gpu else {}
         self._instance = dg.DagsterInstance.get()
+        self._shown = _OnTheTerminal()
 
     def __enter__(self) -> Self:
+        damage.terminal.addHandler(self._shown)
         return self
 
     def __exit__(
@@ -55,6 +61,7 @@ class Runner:
         _error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
+        damage.terminal.removeHandler(self._shown)
         self._instance.dispose()
 
     def materialize_corpus(self) -> None:
@@ -77,11 +84,26 @@ class Runner:
         """Chunks whose top-k tables of the current settings are not there, or not recorded."""
         return Pending(self._plan(), self._instance)
 
+    def report(self, sae: str) -> None:
+        """The report of an SAE alone."""
+        self._execute([sae_key(self._settings, sae, "feature_report")])
+
+    def set_damaged_aside(self) -> dict[str, list[str]]:
+        """Chunk -> what was found damaged of it, in sentences; its files are missing from now on."""
+        found: dict[str, list[str]] = {}
+        for one in damage.find_damaged(self._plan(), whole=True):
+            found.setdefault(one.key, []).append(damage.put_aside(one.error))
+        return found
+
+    def report_damage(self, sae: str) -> str | None:
+        """What is wrong with the file of a report, in a sentence; None where it is as it was written."""
+        folder = self._plan().store.asset_folder(self._settings.name, "feature_report", sae)
+        return report_damage(folder / REPORT_FILE)
+
     def merge_is_current(self, sae: str) -> bool:
-        """Whether the database, the report and Dagster's history all hold the merge of the current chunks."""
+        """Whether the database and Dagster's history hold the merge of the current chunks."""
         plan, name = self._plan(), self._settings.name
-        report = plan.store.asset_folder(name, "feature_report", sae) / "report.html"
-        if not (report.is_file() and merge_is_recorded(plan, sae, self._instance)):
+        if not merge_is_recorded(plan, sae, self._instance):
             return False
         try:
             with self._results.read() as engine, engine.connect() as connection:
@@ -122,6 +144,13 @@ class Runner:
         )
         if not result.success:
             raise RunFailed(_first_error(result))
+
+
+class _OnTheTerminal(logging.Handler):
+    """Writes messages to standard error as they are, whatever it is at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        echo(record.getMessage(), err=True)
 
 
 def _first_error(result: dg.ExecuteInProcessResult) -> str:

@@ -145,7 +145,7 @@ class CorpusSettings(Settings):
     drop_duplicates: bool = False
     """Drop samples whose tokens an earlier sample has; sample indices count those that are kept."""
     count_special_tokens: bool = False
-    """Let special tokens (BOS and the like) count in examples and statistics."""
+    """Let special tokens (BOS and all others that the tokenizer's files mark so) count in examples and statistics."""
     exclude_first_positions: int = 0
     """Positions at the start of every sample that do not count; they stay in the model's input."""
     exclude_positions: list[int] = []
@@ -165,6 +165,8 @@ class CorpusSettings(Settings):
     def _source_is_named(cls, source: str) -> str:
         if not source.strip() or "\0" in source:
             raise ValueError(f"source {source!r} names no file, folder, glob or data set")
+        if any("\ud800" <= character <= "\udfff" for character in source):
+            raise ValueError(f"source {source!r} is not UTF-8: give the file or folder another name")
         return source
 
     @model_validator(mode="after")
@@ -216,8 +218,8 @@ class SaeSettings(Settings):
     """Branch, tag or commit of a hub SAE."""
     hook: str | None = None
     """What the SAE reads: the dotted path of a module of the model, such as `model.layers.12`, for its output; with
-    `.input`, for its input; or a TransformerLens name, such as `blocks.12.hook_resid_pre`. By default what the
-    checkpoint records."""
+    `.input`, for its input; or a TransformerLens name, such as `blocks.12.hook_resid_pre`. Of a module that runs more
+    than once in a forward pass, one run by its number, `path[2]`. By default what the checkpoint records."""
     hook_out: str | None = None
     """Whose activations a transcoder gives, in the same form; it is scored against them. By default what the checkpoint
     records."""

@@ -1,6 +1,7 @@
 """The terminal: what every command prints goes through ``echo``, and features and examples are lines for it."""
 
 import secrets
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,13 @@ def styled(text: str, **style: Any) -> str:
 
 
 def echo(*lines: str, err: bool = False) -> None:
-    """Print lines, each argument one; control characters in them are shown, see ``visible``, and never obeyed."""
-    click.echo("\n".join(visible(line).replace(_STYLE, "\x1b[") for line in lines), err=err)
+    """Print lines, each argument one; control characters in them are shown, see ``visible``, and never obeyed.
+
+    A character that the terminal's encoding does not have is written as ``\\u2026``, and no error.
+    """
+    text = "\n".join(visible(line).replace(_STYLE, "\x1b[") for line in lines)
+    encoding = getattr(sys.stderr if err else sys.stdout, "encoding", None) or "utf-8"
+    click.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=err)
 
 
 def feature_lines(feature: Any, examples: "Sequence[Example]", width: int) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import stages
 from benchmarks.extraction import main
-from benchmarks.options import STAGES
+from benchmarks.options import STAGES, parse_options
 from extraction_assets.engine.heap import DeferredTopKHeap
 from extraction_assets.engine.shapes import TopKTable
 
@@ -114,3 +114,7 @@ def test_an_unknown_stage_is_refused(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit):
         main(["--device", "cpu", "--only", "forwards"])
     assert "no stage forwards" in capsys.readouterr().err
+
+
+def test_a_folder_is_the_same_from_every_working_directory() -> None:
+    assert parse_options(["--device", "cpu", "--folder", "here"]).folder == Path("here").absolute()

@@ -1,8 +1,11 @@
 """The command line on a tiny extraction, on a persistent instance of its own."""
 
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import dagster as dg
 import pytest
@@ -13,11 +16,38 @@ from extraction_assets_tests.command import declare
 from extraction_assets_tests.command import invoke as _invoke
 from extraction_assets_tests.tiny import make_settings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def module(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A module whose definitions hold the tiny extraction."""
     return declare(monkeypatch, make_settings(tiny_folder))
+
+
+class Ran(NamedTuple):
+    """A run of the tiny extraction."""
+
+    home: Path
+    output: str
+
+
+@pytest.fixture(scope="module")
+def ran(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """The tiny extraction, run once by the command. Not to be changed."""
+    folder = tmp_path_factory.mktemp("ran") / "home"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("EXTRACTION_HOME", str(folder))
+        result = _invoke(declare(monkeypatch, make_settings(tiny_folder)), "run", "tiny")
+    assert result.exit_code == 0, result.output
+    return Ran(folder, result.output)
+
+
+@pytest.fixture
+def ran_module(ran: Ran, module: str, home: Path) -> str:
+    """The module of the tiny extraction, which has been run in this test's own home."""
+    shutil.copytree(ran.home, home)
+    return module
 
 
 def test_list_names_extractions_and_saes(module: str) -> None:
@@ -58,19 +88,16 @@ def test_a_url_that_is_none_is_named_and_no_part_of_its_password_shown(
     assert "ss:w" not in output
 
 
-def test_run_ends_with_five_features_and_where_things_are(module: str, home: Path) -> None:
-    result = _invoke(module, "run", "tiny")
-    assert result.exit_code == 0, result.output
-    assert result.output.count("feature ") >= 5
-    assert f"database   sqlite:///{home}/results.sqlite" in result.output
-    assert f"files      {home}" in result.output
-    assert f"more       extraction-assets --module {module} show tiny FEATURE --sae relu" in result.output
-    assert f"UI         extraction-assets --module {module} ui" in result.output
+def test_run_ends_with_five_features_and_where_things_are(module: str, ran: Ran) -> None:
+    assert ran.output.count("feature ") >= 5
+    assert f"database   sqlite:///{ran.home}/results.sqlite" in ran.output
+    assert f"files      {ran.home}" in ran.output
+    assert f"more       extraction-assets --module {module} show tiny FEATURE --sae relu" in ran.output
+    assert f"UI         extraction-assets --module {module} ui" in ran.output
 
 
-def test_runs_stand_in_the_persistent_history_that_the_ui_opens(module: str, home: Path) -> None:
-    _invoke(module, "run", "tiny")
-    with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
+def test_runs_stand_in_the_persistent_history_that_the_ui_opens(ran: Ran) -> None:
+    with dg.DagsterInstance.from_config(str(ran.home / "dagster")) as instance:
         assert {run.status for run in instance.get_runs()} == {dg.DagsterRunStatus.SUCCESS}
         assert len(instance.get_runs()) == 4  # corpus, chunks, and a merge of each SAE
         key = dg.AssetKey(["tiny", "relu", "top_k_table"])
@@ -88,21 +115,20 @@ def test_chunks_takes_a_slice_and_merges_once_none_is_missing(module: str) -> No
 
 
 def test_chunks_whose_events_are_lost_are_not_called_missing_but_recorded(
-    module: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ran_module: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a process was killed between a file and its event."""
-    _invoke(module, "run", "tiny")
-    assert "not recorded" not in _invoke(module, "status", "tiny").output
+    assert "not recorded" not in _invoke(ran_module, "status", "tiny").output
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "forgetful"))
-    output = _invoke(module, "status", "tiny").output
-    command = f"`extraction-assets --module {module} run tiny --missing`"
+    output = _invoke(ran_module, "status", "tiny").output
+    command = f"`extraction-assets --module {ran_module} run tiny --missing`"
     (line,) = (line for line in output.splitlines() if line.startswith("relu/top_k_table"))
     assert line.split()[1:] == ["3", "0", "0"]
     keys = "000000000000, 000000000008, 000000000016"
     assert f"3 of 3 chunks on disk but not recorded in Dagster: {keys}; {command} records them" in output
-    first = _invoke(module, "run", "tiny", "--missing", "--chunks", "0:1")
+    first = _invoke(ran_module, "run", "tiny", "--missing", "--chunks", "0:1")
     assert f"2 of 3 chunks missing or not recorded: {keys[14:]}; {command} does the rest" in first.output
-    assert "0 chunks computed, 2 recorded, 2 merges: " in _invoke(module, "run", "tiny", "--missing").output
+    assert "0 chunks computed, 2 recorded, 2 merges: " in _invoke(ran_module, "run", "tiny", "--missing").output
 
 
 def test_what_is_left_names_the_run_that_works_on_it(module: str, home: Path) -> None:
@@ -115,32 +141,32 @@ def test_what_is_left_names_the_run_that_works_on_it(module: str, home: Path) ->
     assert output.endswith(f"does the rest, but run {run.run_id} works on tiny now: wait for it\n")
 
 
-def test_missing_leaves_a_merge_alone_that_is_current(module: str, home: Path) -> None:
-    _invoke(module, "run", "tiny")
-    again = _invoke(module, "run", "tiny", "--missing")
+def test_missing_leaves_a_merge_alone_that_is_current(ran_module: str, home: Path) -> None:
+    again = _invoke(ran_module, "run", "tiny", "--missing")
     assert "merge of relu is current\nmerge of topk is current\n" in again.stderr
     assert "0 chunks, 0 merges: " in again.stdout
-    _invoke(module, "delete", "tiny", "--sae", "relu", "--yes")
-    assert "3 chunks, 1 merge: " in _invoke(module, "run", "tiny", "--missing").stdout
-    (home / "tiny" / "topk" / "feature_report" / "report.html").unlink()
-    assert "0 chunks, 1 merge: " in _invoke(module, "run", "tiny", "--missing").stdout
-    assert "0 chunks, 0 merges: " in _invoke(module, "run", "tiny", "--missing").stdout
-    assert "1 chunk, 2 merges: " in _invoke(module, "run", "tiny", "--chunks", "0:1").stdout
+    _invoke(ran_module, "delete", "tiny", "--sae", "relu", "--yes")
+    assert "3 chunks, 1 merge: " in _invoke(ran_module, "run", "tiny", "--missing").stdout
+    report = home / "tiny" / "topk" / "feature_report" / "report.html"
+    report.unlink()
+    again = _invoke(ran_module, "run", "tiny", "--missing")
+    assert f"{report} is not there; the report is written again" in again.stderr
+    assert "0 chunks, 0 merges: " in again.stdout
+    assert report.is_file()
+    assert "1 chunk, 2 merges: " in _invoke(ran_module, "run", "tiny", "--chunks", "0:1").stdout
 
 
 def test_show_of_what_is_merged_but_not_declared_any_more(
-    module: str, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+    ran_module: str, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _invoke(module, "run", "tiny")
     declare(monkeypatch, make_settings(tiny_folder, name="other"))
-    assert "feature 3" in _invoke(module, "show", "tiny", "3", "--sae", "topk").output
-    assert _invoke(module, "show", "nope").output == "Error: no extraction 'nope'; there are: other, tiny\n"
+    assert "feature 3" in _invoke(ran_module, "show", "tiny", "3", "--sae", "topk").output
+    assert _invoke(ran_module, "show", "nope").output == "Error: no extraction 'nope'; there are: other, tiny\n"
 
 
-def test_missing_reads_what_is_stored_upstream(module: str, home: Path) -> None:
-    _invoke(module, "run", "tiny")
+def test_missing_reads_what_is_stored_upstream(ran_module: str, home: Path) -> None:
     next(home.glob("tiny/relu/top_k_table/000000000008-*.parquet")).unlink()
-    result = _invoke(module, "run", "tiny", "--missing")
+    result = _invoke(ran_module, "run", "tiny", "--missing")
     assert result.exit_code == 0, result.output
     with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
         events = {
@@ -164,11 +190,13 @@ def test_status_counts_done_stale_and_missing(module: str) -> None:
     assert line.split()[1:] == ["2", "0", "1"]
 
 
-def test_show_prints_examples_in_context(module: str) -> None:
-    _invoke(module, "run", "tiny")
-    result = _invoke(module, "show", "tiny", "3", "--sae", "topk", "--limit", "2")
+def test_show_prints_examples_in_context(ran_module: str) -> None:
+    result = _invoke(ran_module, "show", "tiny", "--sae", "topk", "--limit", "2", "--features", "1")
     assert result.exit_code == 0, result.output
-    assert "feature 3" in result.output
+    heading, *examples = result.output.split("\n")[:-2]
+    assert heading.startswith("feature ")
+    assert len(examples) == 2
+    assert all(re.search(r"^ +[0-9.]+  .*\[.+\].*\.txt, sample [0-9]+$", line) for line in examples)
 
 
 def test_names_of_files_and_folders_are_shown_and_not_obeyed(
@@ -233,9 +261,7 @@ def test_a_wrong_device_of_the_modules_own_resource_is_refused_before_the_corpus
     assert not (home / "corpora").exists()
 
 
-def test_a_reader_that_has_had_enough_ends_the_command_silently(module: str, tiny_folder: Path, home: Path) -> None:
-    result = _invoke(module, "run", "tiny")
-    assert result.exit_code == 0, result.output
+def test_a_reader_that_has_had_enough_ends_the_command_silently(ran_module: str, tiny_folder: Path, home: Path) -> None:
     command = (
         "import sys; from extraction_assets.cli import show, app; from extraction_assets.database import connect\n"
         "import click\n"

@@ -1,5 +1,6 @@
 """``init`` and ``check``: a new extraction in somebody's project, from nothing to rows."""
 
+import gzip
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from extraction_assets.assets import sample_count
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets_tests.command import declare, invoke
 from extraction_assets_tests.tiny import make_faithful_sae, make_language_model, make_sae, make_settings, make_texts
@@ -75,6 +77,7 @@ def test_what_init_writes_is_checked_and_run(workshop: Path, home: Path) -> None
     command = "extraction-assets --module workshop.definitions"
     assert _init(*ARGUMENTS, *BOTH).splitlines() == [
         f"wrote {file}",
+        "corpus  23 samples, from 2 of 3 documents",
         f"next  {command} check new",
         f"      {command} run new",
     ]
@@ -199,7 +202,144 @@ def test_an_unknown_module_says_where_else_to_write(workshop: Path) -> None:
     assert "there is no module no_such.module: name the folder to write to with --defs-folder" in result.output
 
 
+# What init finds out
+
+
+def _refused(*arguments: str) -> str:
+    """The one sentence that ``init`` refuses with."""
+    result = invoke("workshop.definitions", "init", "new", *arguments)
+    assert result.exit_code == 1, result.output
+    (line,) = result.output.splitlines()
+    return line
+
+
+def test_the_flow_of_the_readme_runs_on_a_folder_of_30_small_files(workshop: Path, home: Path) -> None:
+    folder = workshop.parent / "things" / "small"
+    folder.mkdir()
+    for number in range(30):
+        (folder / f"{number:02}.txt").write_text(f"text number {number}: the quick brown fox.\n" * (1 + number % 7))
+    given = ["--model", "../things/model", "--corpus", "../things/small", *FIRST]
+    output = _init(*given)
+    declared = _declared(workshop)
+    assert (declared.corpus.max_length, declared.corpus.shuffle_seed) == (64, 0), "the tiny model has 64 positions"
+    assert 30 <= declared.evaluation_samples < 200
+    samples = f"{declared.evaluation_samples} samples, from 30 of 30 documents"
+    assert f"corpus  {samples} (there are no more)" in output
+    written = (workshop / "workshop" / "defs" / "new" / "defs.yaml").read_text()
+    assert f"evaluation_samples: {declared.evaluation_samples} # samples to run, as many as were counted;" in written
+    checked = invoke("workshop.definitions", "check", "new")
+    assert checked.exit_code == 0, checked.output
+    assert re.search(rf"^corpus small +{samples}$", checked.output, re.MULTILINE)
+    assert "warning" not in checked.output
+    run = invoke("workshop.definitions", "run", "new")
+    assert run.exit_code == 0, run.output
+    again = invoke("workshop.definitions", "check", "new")
+    assert samples in again.output
+
+
+def test_init_asks_for_no_more_samples_than_asked_for(workshop: Path) -> None:
+    assert "corpus  5 samples, from " in _init(*ARGUMENTS[:-1], "5", *FIRST)
+    assert _declared(workshop).evaluation_samples == 5
+
+
+@pytest.mark.parametrize(("hook", "near"), [("model.layers.9", "layers"), ("blocks.7.hook_resid_post", "")])
+def test_init_refuses_a_hook_that_the_model_does_not_have(workshop: Path, hook: str, near: str) -> None:
+    message = _refused(*ARGUMENTS, *FIRST, "--hook", hook)
+    assert message.startswith("Error: ")
+    assert near in message
+    assert not (workshop / "workshop" / "defs").exists()
+
+
+def test_a_hook_of_a_model_on_the_hub_is_not_known_and_said_so(workshop: Path) -> None:
+    output = _init("--model", "gpt2", "--corpus", "../things/texts", *FIRST)
+    assert "hooks  whether the hooks exist is not known: gpt2 is on the hub, which init does not ask" in output
+    assert "corpus  not counted, as gpt2 is on the hub (check counts)" in output
+    assert _declared(workshop).evaluation_samples == 10_000
+
+
+def test_a_corpus_on_the_hub_is_not_counted_and_is_shuffled(workshop: Path) -> None:
+    output = _init("--model", "../things/model", "--corpus", "someone/texts", *FIRST)
+    assert "corpus  not counted, as someone/texts is on the hub (check counts)" in output
+    assert _declared(workshop).corpus.shuffle_seed == 0
+
+
+def test_what_cannot_be_shuffled_or_is_mixed_already_is_not(workshop: Path) -> None:
+    rows = b"".join(b'{"text": "the quick brown fox"}\n' for _ in range(9))
+    (workshop / "a.jsonl.gz").write_bytes(gzip.compress(rows))
+    _init("--model", "../things/model", "--corpus", "a.jsonl.gz", *FIRST, name="packed")
+    _init("--model", "../things/model", "--corpus", "standard-library", "--samples", "9", *FIRST, name="library")
+    for name, samples in (("packed", 9), ("library", 9)):
+        declared = _declared(workshop, name)
+        assert (declared.corpus.shuffle_seed, declared.evaluation_samples) == (None, samples)
+
+
+def test_columns_and_kinds_that_init_is_given_are_counted_by_and_written(workshop: Path) -> None:
+    (workshop / "a.json").write_text('{"body": "the quick brown fox"}\n' * 4)
+    given = ["--model", "../things/model", *FIRST, "--corpus", "a.json"]
+    assert "--corpus a.json: corpus source " in _refused(*given)
+    assert "has no column 'text'; it has 'body'" in _refused(*given, "--read-as", "jsonl")
+    _init(*given, "--read-as", "jsonl", "--text-column", "body")
+    declared = _declared(workshop)
+    assert (declared.corpus.read_as, declared.corpus.text_column, declared.evaluation_samples) == ("jsonl", "body", 4)
+
+
+def test_a_corpus_without_text_or_with_a_broken_file_is_refused(workshop: Path) -> None:
+    given = ["--model", "../things/model", *FIRST, "--corpus", "files"]
+    (workshop / "files").mkdir()
+    assert "matches no file" in _refused(*given)
+    (workshop / "files" / "a.txt").write_text("")
+    assert "holds no text" in _refused(*given)
+    (workshop / "files" / "a.txt").write_bytes(b"\xff\xfe")
+    assert "a.txt is not UTF-8 text" in _refused(*given)
+
+
+def test_a_folder_that_is_no_model_is_refused(workshop: Path) -> None:
+    (workshop / "empty").mkdir()
+    assert "--model empty: the folder holds no config.json" in _refused(*ARGUMENTS, *FIRST, "--model", "empty")
+
+
+def test_a_number_or_a_name_that_cannot_be_meant_is_refused(workshop: Path) -> None:
+    assert "evaluation_samples must be at most" in _refused(*ARGUMENTS, *FIRST, "--samples", "9" * 30)
+    assert "may have 200: it is part of file names" in _refused(*ARGUMENTS, *FIRST, "--sae-name", "s" * 300)
+
+
 # ---------------------------------------------------------------------------------------------------------------- check
+
+
+def test_a_check_of_too_few_samples_says_how_many_there_are(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saes = {"own": {"path": str(make_faithful_sae(tmp_path / "faithful")), "hook": "layers.1"}}
+    settings = make_settings(tiny_folder, saes=saes, evaluation_samples=10_000, start_sample=3)
+    output = _check(monkeypatch, settings)
+    found = re.search(r"corpus texts +(\d+) samples, from 3 of 3 documents", output)
+    assert found
+    there = int(found[1])
+    assert f"error  the corpus holds {there} samples of 16 positions, but 10003 are asked for" in output
+    assert f"lower evaluation_samples to {there - 3} or add text" in output
+    fewer = make_settings(tiny_folder, saes=saes, evaluation_samples=there - 3, start_sample=3)
+    assert invoke(declare(monkeypatch, fewer), "check", "tiny").exit_code == 0
+
+
+def test_a_check_that_has_no_time_to_count_says_so(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sample_count, "SECONDS", 0.0)
+    saes = {"own": {"path": str(make_faithful_sae(tmp_path / "faithful")), "hook": "layers.1"}}
+    result = invoke(declare(monkeypatch, make_settings(tiny_folder, saes=saes)), "check", "tiny")
+    assert result.exit_code == 0, result.output
+    assert "samples were counted in 0 s, of 23 that are asked for" in result.output
+
+
+def test_samples_of_the_first_documents_alone_are_told(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saes = {"own": {"path": str(make_faithful_sae(tmp_path / "faithful")), "hook": "layers.1"}}
+    for corpus, told in (({}, True), ({"shuffle_seed": 0}, False)):
+        corpus |= {"source": str(tiny_folder / "texts"), "max_length": 16}
+        settings = make_settings(tiny_folder, saes=saes, evaluation_samples=3, corpus=corpus)
+        output = invoke(declare(monkeypatch, settings), "check", "tiny").output
+        assert ("warning  no sample comes from a document after the first 1 of 3: set corpus.shuffle" in output) == told
 
 
 def _check(monkeypatch: pytest.MonkeyPatch, settings: ExtractionSettings) -> str:

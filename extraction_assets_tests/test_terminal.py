@@ -42,6 +42,11 @@ def test_our_own_styles_survive_and_those_of_others_do_not() -> None:
     assert _printed(styled("ok\x1b[8m", fg="green") + " \x1b[1mbold") == "\x1b[32mok\\x1b[8m\x1b[0m \\x1b[1mbold\n"
 
 
+def test_a_character_that_the_terminal_does_not_have_is_written_out() -> None:
+    printed = CliRunner(charset="latin-1").invoke(click.command()(lambda: echo("é ⏎")))
+    assert printed.stdout_bytes.decode("latin-1") == "é \\u23ce\n"
+
+
 def test_every_firing_token_is_marked_without_colours_too() -> None:
     example = _example(["a", " b", " c", " d", " e"], [3, 1, 2])
     line = click.unstyle(_printed(feature_lines(FEATURE, [example], width=9)[1]))

@@ -26,6 +26,7 @@ from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.engine.corpus import tokenize_corpus
 from extraction_assets.engine.findings import Finding, refuse
 from extraction_assets.engine.language_model import load_language_model, resolve_checkpoint, vocabulary_size
+from extraction_assets.engine.models.alone import examine_alone
 from extraction_assets.engine.preflight import examine_combination, examine_vocabulary
 from extraction_assets.engine.sae import SAE
 from extraction_assets.engine.sae_checkpoint import check_recorded
@@ -35,6 +36,7 @@ from extraction_assets.plan import ExtractionPlan, load_tokenizer, resolve_setti
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets.stores.corpus_files import samples_of
+from extraction_assets.stores.sealed import DamagedFileError
 
 
 class Machine(NamedTuple):
@@ -111,6 +113,8 @@ def _examine(
     )
     found.model = f"{type(model.module).__name__}, {str(model.dtype).removeprefix('torch.')} on {machine.device}"
     outputs = model_outputs(model, batch.samples, logger)
+    found.findings += examine_alone(model, batch.samples, outputs)
+    yield
     saes = {name: SAE(own, machine.device) for name, own in found.saes.items()}
     examined = examine_saes(settings, saes, outputs, batch, model, machine.matmul_precision, logger)
     found.sanity = examined.saes
@@ -137,7 +141,9 @@ def _batch(found: Examination, settings: ExtractionSettings, store: ChunkStore, 
         found.findings += unknown
     try:
         plan = ExtractionPlan(settings, store)
-    except ValueError:  # the corpus is not there, or was made from other settings, or is damaged
+    except ValueError as error:  # the corpus is not there, or was made from other settings, or is damaged
+        if isinstance(error, DamagedFileError):
+            found.findings.append(Finding("warning", str(error)))
         count = min(batch_size(settings.corpus.max_length), settings.evaluation_samples)
         texts: list[str] = []
         batch = _tokenized(settings, tokenizer, rows, count, texts)

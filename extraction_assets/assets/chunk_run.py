@@ -224,6 +224,7 @@ class ChunkRun:
         needs_hooks = pass_settings.keep_activations or any(task.stored_features is None for task in tasks)
         reader, dtype, source = self._reader(key, samples, pass_settings) if needs_hooks else (None, "", None)
         compiled = source is None and needs_hooks and self.model.compiled
+        blocks = self.model.eager_blocks if compiled else []
         rng = random.Random(int(key))
         rows = sorted(rng.sample(range(len(samples.token_ids)), min(PROBE_SAMPLES, len(samples.token_ids))))
         batch, halvings = self.batch, len(self.batch.halvings)
@@ -231,7 +232,7 @@ class ChunkRun:
         self._usage.restart()
         unfinished = yield from chunk_steps(samples, reader, tasks, pass_settings, batch, self.device, rows)
         usage = self._usage.read()
-        numerics = numerics_record(self.device, dtype, pass_settings, compiled=compiled)
+        numerics = numerics_record(self.device, dtype, pass_settings, compiled=compiled, eager_blocks=blocks)
         if source is not None:
             numerics["activations"] = source["numerics"]
         used = Used(pass_settings.batch_size, batch.size, batch.halvings[halvings:], usage)

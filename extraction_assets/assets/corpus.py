@@ -9,6 +9,7 @@ from typing import NamedTuple
 import dagster as dg
 
 from extraction_assets.assets.corpus_check import compare_sources, source_check
+from extraction_assets.assets.damage import warn
 from extraction_assets.assets.document_share import DocumentShare, first_documents, stored_share
 from extraction_assets.assets.early_checks import tell
 from extraction_assets.assets.faults import told
@@ -126,14 +127,13 @@ def materialize_corpus(
     try:
         current = store.current_corpus(settings.name)
     except DamagedFileError as error:
-        logger.warning("the corpus is tokenized again: %s", error)
+        warn(logger, f"the corpus is tokenized again: {error}")
         current = None
     unchanged = current is not None and (current.source, current.reading) == (identity.fingerprint, identity.reading)
     if current is not None and unchanged and has_recipe(current, settings):
-        if current.recipe != recipe:  # an earlier version's, found to hold the same
-            current = current._replace(recipe=recipe)
-            store.write_current_corpus(settings.name, current)
-        store.seal_current_corpus(settings.name, CurrentCorpus(*current[:4], *identity[1:]))
+        # What an earlier version stored gets its checksums, and the recipe that was found to hold the same.
+        current = CurrentCorpus(current.corpus, recipe, current.source, current.version, *identity[1:])
+        store.keep_current_corpus(settings.name, current)
         return _materialized(settings, current, identity, source, logger)
     with writing(store.corpora):  # a corpus that no pointer names yet is not cleaned away
         stored, differences = _tokenize(settings, store, source, num_workers, logger)

@@ -17,6 +17,10 @@ from extraction_assets.stores.sealed import DamagedFileError, damaged, set_aside
 
 _READERS = 4
 
+terminal = logging.getLogger("extraction_assets.damage")
+"""What a run's log is told is told here too: `run NAME`, where Dagster's log is silent, shows it on standard error."""
+terminal.addHandler(logging.NullHandler())
+
 
 class DamagedFile(NamedTuple):
     """A chunk file of the current fingerprint that is not as it was written."""
@@ -44,6 +48,12 @@ def put_aside(error: DamagedFileError) -> str:
     return str(error) if aside is None else f"{error} (it was set aside as {aside.name})"
 
 
+def warn(logger: logging.Logger, sentence: str) -> None:
+    """Says to the run's own log and to the terminal what is damaged, and what comes of it."""
+    logger.warning("%s", sentence)
+    terminal.warning("%s", sentence)
+
+
 def is_sound(plan: ExtractionPlan, asset: ChunkAsset, key: str, sae: str | None, logger: logging.Logger) -> bool:
     """Whether a chunk file of the current fingerprint is there and every byte is as it was written. A damaged one is
     set aside, with a warning."""
@@ -54,7 +64,7 @@ def is_sound(plan: ExtractionPlan, asset: ChunkAsset, key: str, sae: str | None,
     except FileNotFoundError:
         return False
     except DamagedFileError as error:
-        logger.warning("%s", put_aside(error))
+        warn(logger, put_aside(error))
         return False
     return True
 
@@ -74,7 +84,7 @@ def usable_features(
     except FileNotFoundError:
         return None
     except DamagedFileError as error:
-        logger.warning("SAE features of chunk %s are computed, not read: %s", key, put_aside(error))
+        warn(logger, f"SAE features of chunk {key} are computed, not read: {put_aside(error)}")
         return None
     return (features, record) if record["all_finite"] else None
 
@@ -98,20 +108,25 @@ def usable_activations(
     except FileNotFoundError:
         return None
     except DamagedFileError as error:
-        logger.warning("model activations of chunk %s are computed, not read: %s", key, put_aside(error))
+        warn(logger, f"model activations of chunk {key} are computed, not read: {put_aside(error)}")
         return None
     return {hook: stored[hook] for hook in hooks}, record
 
 
 def _files(plan: ExtractionPlan, *, whole: bool) -> Iterator[tuple[str, Path, str, bool]]:
     """(chunk, file, fingerprint, whether to read all of it) of every chunk file that is there."""
+    name = plan.settings.name
     for key in plan.settings.chunk_keys:
-        stored = [one for one in chunk_assets(plan.settings.saes) if plan.chunk_state(one[0], key, one[1]) == "done"]
-        paths = {one: plan.chunk_path(one[0], key, one[1]) for one in stored}
-        tables = [_changed(path) for (asset, _), path in paths.items() if asset == "top_k_table"]
-        for (asset, sae), path in paths.items():
+        stored = []
+        for asset, sae in chunk_assets(plan.settings.saes):
+            fingerprint = plan.chunk_fingerprint(asset, key, sae)
+            path = plan.store.chunk_path(name, asset, sae, key, fingerprint)
+            if path.is_file():
+                stored.append((asset, path, fingerprint))
+        tables = [_changed(path) for asset, path, _ in stored if asset == "top_k_table"]
+        for asset, path, fingerprint in stored:
             later = asset == "top_k_table" or not tables or _changed(path) > max(tables)
-            yield key, path, plan.chunk_fingerprint(asset, key, sae), whole and later
+            yield key, path, fingerprint, whole and later
 
 
 def _look(key: str, path: Path, fingerprint: str, whole: bool) -> DamagedFile | None:

@@ -90,7 +90,7 @@ def checkpoint_identity(path: str, revision: str | None, *, further: tuple[str, 
     """
     folder = Path(path).expanduser()
     suffixes = (".json", ".safetensors", ".txt", ".model", ".codes", ".spm", ".bpe", ".tiktoken", ".vocab", *further)
-    files = [file for file in sorted(folder.glob("*")) if file.suffix in suffixes]
+    files = [file for file in sorted(folder.glob("*")) if file.suffix in suffixes and file.is_file()]
     if not files:
         return [path, revision]
     return [(file.name, file.stat().st_size, _ends(file)) for file in files]

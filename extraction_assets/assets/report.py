@@ -35,8 +35,10 @@ from extraction_assets.recovery import note_host
 from extraction_assets.resources import ChunkStoreResource, ResultsResource
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.fingerprints import fingerprint
-from extraction_assets.stores.sealed import durable_path
+from extraction_assets.stores.sealed import PLACEHOLDER, DamagedFileError, verify, write_sealed
 
+REPORT_FILE = "report.html"
+_WRITTEN_AGAIN = "the report is written again"
 REPORTED_FEATURES = 50
 REPORTED_EXAMPLES = 5
 FEATURES_AT_TOP = 20
@@ -66,15 +68,14 @@ def build_feature_report(settings: ExtractionSettings, sae: str) -> dg.AssetsDef
         context: dg.AssetExecutionContext, chunk_store: ChunkStoreResource, results: ResultsResource
     ) -> dg.MaterializeResult:
         """An HTML page: how often features fire, and fifty of them with their strongest samples shaded."""
-        path = chunk_store.open().asset_folder(settings.name, "feature_report", sae) / "report.html"
+        path = chunk_store.open().asset_folder(settings.name, "feature_report", sae) / REPORT_FILE
         note_host(context.instance, context.run.run_id)
         with told(context.retry_number, context.log):
             with results.open() as engine, engine.connect() as connection:
                 extraction = find_extraction(connection, settings.name, sae)
                 page = render_report(connection, extraction)
                 top = report_top(connection, extraction, settings.top_positions)
-            with durable_path(path) as temporary:
-                temporary.write_text(page, "utf-8")
+            write_report(path, page)
         return dg.MaterializeResult(
             # No link: browsers open no file:// address from a web page. The UI puts a copy button beside a path.
             metadata={"path": dg.MetadataValue.path(str(path)), "top_of_report": dg.MetadataValue.md(top)},
@@ -82,6 +83,23 @@ def build_feature_report(settings: ExtractionSettings, sae: str) -> dg.AssetsDef
         )
 
     return feature_report
+
+
+def write_report(path: Path, page: str) -> None:
+    """A page as a file that carries its checksum, in a comment before all that comes from texts."""
+    sealed = f"<!-- {PLACEHOLDER} -->\n{page}"
+    write_sealed(path, lambda temporary: temporary.write_bytes(sealed.encode("utf-8")))
+
+
+def report_damage(path: Path) -> str | None:
+    """Why a report has to be written again, in a sentence; None where it is as it was written."""
+    try:
+        verify(path, _WRITTEN_AGAIN)
+    except FileNotFoundError:
+        return f"{path} is not there; {_WRITTEN_AGAIN}"
+    except DamagedFileError as error:
+        return str(error)
+    return None
 
 
 def render_report(connection: sa.Connection, extraction: sa.Row[Any]) -> str:

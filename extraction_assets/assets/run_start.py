@@ -10,6 +10,7 @@ from extraction_assets.assets.chunk_writer import Target
 from extraction_assets.assets.damage import usable_activations
 from extraction_assets.assets.disk_estimate import Part, Sizes, estimate_files
 from extraction_assets.assets.early_checks import (
+    FORWARD_SAMPLES,
     Batch,
     batch_size,
     examine_saes,
@@ -18,6 +19,8 @@ from extraction_assets.assets.early_checks import (
     refuse_full_disk,
     tell,
 )
+from extraction_assets.engine.findings import Finding
+from extraction_assets.engine.models.alone import examine_alone
 from extraction_assets.engine.sanity import SaeSanity
 from extraction_assets.plan import ExtractionPlan
 
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def examine_start(run: "ChunkRun", lacking: Mapping[str, Sequence[Target]]) -> None:
-    """Raises SanityError or NotEnoughDiskError where a run cannot come to a good end: before its first chunk.
+    """Raises HookError, SanityError or NotEnoughDiskError where a run cannot succeed, before its first chunk.
 
     ``lacking`` is what each chunk lacks. SAEs whose stored features are read were examined when these were made. Looks
     at one batch of the first chunk, with the model and SAEs that the run needs anyway, and changes no result.
@@ -35,14 +38,22 @@ def examine_start(run: "ChunkRun", lacking: Mapping[str, Sequence[Target]]) -> N
     key, targets = next(iter(lacking.items()))
     encoded = {name: sae for name, sae in run.saes.items() if _is_encoded(plan, key, targets, name)}
     sanity: dict[str, SaeSanity] = {}
+    unguarded = next((key for key, own in lacking.items() if _runs_the_model(run, key, own)), None)
     if encoded:
         batch = first_batch(plan, key)
         stored = _stored_outputs(run, key, targets, len(batch.samples.token_ids))
         model = run.model if stored is None else None
-        outputs = model_outputs(model, batch.samples, run.logger) if model is not None else stored or {}
+        outputs, alone = stored or {}, list[Finding]()
+        if model is not None:
+            outputs = model_outputs(model, batch.samples, run.logger)
+            alone = examine_alone(model, batch.samples, outputs)
+            unguarded = None
         precision = run.gpu.matmul_precision
         sanity, findings = examine_saes(settings, encoded, outputs, batch, model, precision, run.logger)
-        tell(findings, run.logger)
+        broken = any(found.not_finite for found in sanity.values())  # says more than that such samples differ
+        tell(findings if broken else [*alone, *findings], run.logger)
+    if unguarded is not None:
+        _guard_forward(run, unguarded)
     to_come = _to_come(plan, lacking)
     sizes = Sizes(
         run.model.hook_widths() if ("model_activations", None) in to_come else {},
@@ -58,6 +69,20 @@ def first_batch(plan: ExtractionPlan, key: str) -> Batch:
     samples, rows = plan.samples(key), plan.settings.chunk_rows(key)
     special = plan.corpus.arrays.special_tokens_mask[rows]
     return Batch(samples, first_or_special(special)).take(batch_size(samples.token_ids.shape[1]))
+
+
+def _runs_the_model(run: "ChunkRun", key: str, targets: Sequence[Target]) -> bool:
+    """Whether a chunk needs hook outputs that are not stored, or is to store them."""
+    if any(target.asset == "model_activations" for target in targets):
+        return True
+    encoded = any(_is_encoded(run.plan, key, targets, name) for name in run.saes)
+    return encoded and run.plan.chunk_state("model_activations", key) != "done"
+
+
+def _guard_forward(run: "ChunkRun", key: str) -> None:
+    """HookError where samples of a chunk are not what they are alone; for a run whose first batch no SAE looks at."""
+    samples = first_batch(run.plan, key).take(FORWARD_SAMPLES).samples
+    tell(examine_alone(run.model, samples, model_outputs(run.model, samples, run.logger)), run.logger)
 
 
 def _is_encoded(plan: ExtractionPlan, key: str, targets: Sequence[Target], sae: str) -> bool:

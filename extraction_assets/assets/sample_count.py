@@ -11,7 +11,7 @@ from extraction_assets.engine.corpora.documents import CorpusError
 from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.engine.corpus import count_samples, too_few_samples
 from extraction_assets.engine.findings import Finding
-from extraction_assets.plan import corpus_recipe, load_tokenizer
+from extraction_assets.plan import has_recipe, load_tokenizer
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets.stores.corpus_files import StoredCorpus
@@ -24,7 +24,7 @@ _COMPARED_BYTES = 1 << 30
 """Files up to this size in all are compared with what the stored corpus was made from."""
 
 
-def count_corpus(settings: ExtractionSettings, logger: logging.Logger, seconds: float = SECONDS) -> DocumentShare:
+def count_corpus(settings: ExtractionSettings, logger: logging.Logger, seconds: float) -> DocumentShare:
     """Tokenizes the source until there are as many samples as the settings ask for, and keeps none of them.
 
     Raises CorpusError where it cannot be read, and what ``load_tokenizer`` raises.
@@ -46,7 +46,7 @@ def count_corpus(settings: ExtractionSettings, logger: logging.Logger, seconds: 
 
 
 def examine_samples(
-    settings: ExtractionSettings, store: ChunkStore, logger: logging.Logger, seconds: float = SECONDS
+    settings: ExtractionSettings, store: ChunkStore, logger: logging.Logger
 ) -> tuple[DocumentShare, list[Finding]]:
     """Whether the corpus holds the samples that are asked for, and whether they come from all of it.
 
@@ -54,13 +54,13 @@ def examine_samples(
     """
     stored = _current_corpus(settings, store)
     if stored is None:
-        share = count_corpus(settings, logger, seconds)
+        share = count_corpus(settings, logger, SECONDS)
     else:
         share = stored_share(stored, settings, find_source(settings.corpus))
-    return share, [*_too_few(settings, share, seconds), *first_documents(settings, share)]
+    return share, [*_too_few(settings, share), *first_documents(settings, share)]
 
 
-def _too_few(settings: ExtractionSettings, share: DocumentShare, seconds: float) -> Iterator[Finding]:
+def _too_few(settings: ExtractionSettings, share: DocumentShare) -> Iterator[Finding]:
     found, start, asked = share.counted.samples, settings.start_sample, settings.evaluation_samples
     if found >= start + asked:
         return
@@ -69,7 +69,7 @@ def _too_few(settings: ExtractionSettings, share: DocumentShare, seconds: float)
         return
     yield Finding(
         "warning",
-        f"{found} samples were counted in {seconds:g} s, of {start + asked} that are asked for (start_sample {start} + "
+        f"{found} samples were counted in {SECONDS:g} s, of {start + asked} that are asked for (start_sample {start} + "
         f"evaluation_samples {asked}): whether the corpus holds so many is not known before the run reads on",
     )
 
@@ -80,7 +80,7 @@ def _current_corpus(settings: ExtractionSettings, store: ChunkStore) -> StoredCo
         current = store.current_corpus(settings.name)
     except DamagedFileError:  # the run makes it again
         return None
-    if current is None or current.recipe != corpus_recipe(settings):
+    if current is None or not has_recipe(current, settings):
         return None
     source = find_source(settings.corpus)
     small = source.files and sum(path.stat().st_size for path in source.files) <= _COMPARED_BYTES

@@ -1,61 +1,26 @@
 """``init``: writes the YAML block of a new extraction."""
 
-import glob
 import importlib.util
-import os
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import click
-import yaml
 from pydantic import ValidationError
 
 from extraction_assets.cli.app import DEFAULT_MODULE, command_line, main
 from extraction_assets.cli.declared import see_working_directory
-from extraction_assets.settings import STANDARD_LIBRARY, ExtractionSettings, SaeSettings, check_name
+from extraction_assets.cli.init_examination import (
+    one_sentence_of,
+    refuse_unknown_hooks,
+    samples_there_are,
+    shuffled,
+    usual_length,
+)
+from extraction_assets.cli.init_file import DeclaredSae, check_paths, yaml_text
+from extraction_assets.settings import ExtractionSettings, SaeSettings, check_name
 from extraction_assets.terminal import echo
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_DATA_SET_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_FILE_SUFFIX = re.compile(r"\.(txt|md|py|json|jsonl|ndjson|parquet|arrow|csv|gz|bz2|zst)$")
-_TEMPLATE = """\
-# `{command} check {name}` looks for mistakes, `{command} run {name}` runs it.
-# Every field and its default: the README, "Your own extraction".
-type: extraction_assets.FeatureExtraction
-
-attributes:
-  language_model:
-    path: {model} # a folder (relative to this file) or a hub id
-    # revision: main # branch, tag or commit of a hub model
-    # dtype: bfloat16 # by default the checkpoint's on a GPU, float32 on a CPU
-  corpus:
-    source: {corpus} # the text
-    max_length: {max_length} # positions of a sample, BOS included: at most the context that model and SAE were made for
-    # exclude_first_positions: 1 # first positions that do not count, where they drown all others
-  saes: # any number; they share one forward pass
-{saes}
-  evaluation_samples: {samples} # samples to run; raise it later and only new chunks are computed
-  # chunk_size: 5000 # samples of a chunk: what is computed, stored and done again at once
-  # top_k_examples: 100 # strongest examples kept for every feature
-  # keep: {{model_activations: false}} # the largest files by far: `clean` removes them once they are merged
-"""
-_SAE = """\
-    {name}:
-      path: {path} # a folder (relative to this file) or a hub id
-{subfolder}{hook}
-      # minimum_variance_explained: 0.5 # a run stops below it: set it just below what `check` shows"""
-
-
-class _Sae(NamedTuple):
-    name: str
-    path: str
-    subfolder: str | None
-    hook: str | None
-    """None where the checkpoint, which is on the hub, may say it."""
-    recorded: bool
-    """Whether the hook stands in the checkpoint."""
 
 
 @main.command()
@@ -78,8 +43,25 @@ class _Sae(NamedTuple):
 @click.option(
     "--corpus", required=True, help="Texts: a file, folder or glob, the hub id of a data set, or standard-library."
 )
-@click.option("--max-length", default=128, show_default=True, type=click.IntRange(min=1), help="Tokens of a sample.")
-@click.option("--samples", default=10_000, show_default=True, type=click.IntRange(min=1), help="Samples to run.")
+@click.option(
+    "--read-as",
+    type=click.Choice(["text", "jsonl", "parquet"]),
+    help="What --corpus's files are.  [default: by their names]",
+)
+@click.option("--text-column", help="Column (JSONL: key) of a document's text.  [default: text]")
+@click.option("--token-column", help="Column of token ids, where documents are tokenized already.")
+@click.option(
+    "--max-length",
+    type=click.IntRange(min=1),
+    help="Tokens of a sample.  [default: 128, or what a local model was made for where that is less]",
+)
+@click.option(
+    "--samples",
+    default=10_000,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Samples to run; as many as there are where a local corpus holds fewer.",
+)
 @click.option(
     "--defs-folder",
     type=click.Path(file_okay=False, path_type=Path),
@@ -95,13 +77,15 @@ def init(
     subfolders: tuple[str, ...],
     names: tuple[str, ...],
     corpus: str,
-    max_length: int,
+    max_length: int | None,
     samples: int,
     defs_folder: Path | None,
+    **columns: str | None,
 ) -> None:
     """Declare a new extraction NAME: writes its defs.yaml, which says what the fields mean that one changes most.
 
-    Paths that exist are written relative to that file. Never overwrites a file.
+    Refuses a hook that a local model does not have, and counts the samples of a local corpus, so that the file asks for
+    no more than there are. Paths that exist are written relative to that file. Never overwrites a file.
     """
     check_name(name, "extraction name")
     folder = (defs_folder or _defs_folder(module)).absolute() / name
@@ -110,22 +94,41 @@ def init(
             f"{folder} is there already and is left as it is: edit its defs.yaml, or choose another name"
         )
     declared = _declared_saes(saes, hooks, subfolders, names)
-    _validate(name, model, declared, corpus, max_length, samples)
-    text = _TEMPLATE.format(
-        command=command_line(module),
-        name=name,
-        model=_scalar(_written(model, folder, "--model")),
-        corpus=_scalar(_written_corpus(corpus, folder)),
-        max_length=max_length,
-        samples=samples,
-        saes="\n".join(_sae_block(one, folder) for one in declared),
-    )
+    options = {field: value for field, value in columns.items() if value is not None}
+    declare = partial(_settings, name, model, declared, {"source": corpus, **options}, samples)
+    declare(max_length or 1)  # what the settings themselves refuse comes first
+    check_paths(model, corpus, declared, folder)
+    usual = usual_length(model)
+    settings = declare(usual if max_length is None else max_length)
+    found, sentences = _examined(settings, corpus)
+    text = yaml_text(
+        name,
+        command_line(module),
+        folder,
+        model=model,
+        corpus=found.corpus.model_copy(update={"source": corpus}),
+        saes=declared,
+        evaluation_samples=found.evaluation_samples,
+        fewer_than_asked=found.evaluation_samples < samples,
+    ).encode()
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "defs.yaml").open("x", encoding="utf-8") as file:
+    with (folder / "defs.yaml").open("xb") as file:
         file.write(text)
     echo(f"wrote {folder / 'defs.yaml'}")
+    for sentence in sentences:
+        echo(sentence)
     echo(f"next  {command_line(module)} check {name}")
     echo(f"      {command_line(module)} run {name}")
+
+
+def _examined(settings: ExtractionSettings, corpus: str) -> tuple[ExtractionSettings, list[str]]:
+    """The settings with the samples that there are, and what to say of them; one error for what cannot be meant."""
+    here = settings.with_paths_from(Path.cwd())
+    sentences = [f"hooks  {sentence}" for sentence in refuse_unknown_hooks(here)]
+    with one_sentence_of(f"--corpus {corpus}"):
+        here = here.model_copy(update={"corpus": shuffled(here.corpus)})
+        samples, sentence = samples_there_are(here)
+    return here.model_copy(update={"evaluation_samples": samples}), [*sentences, f"corpus  {sentence}"]
 
 
 def _defs_folder(module: str) -> Path:
@@ -148,7 +151,7 @@ def _defs_folder(module: str) -> Path:
 
 def _declared_saes(
     paths: Sequence[str], hooks: Sequence[str], subfolders: Sequence[str], names: Sequence[str]
-) -> list[_Sae]:
+) -> list[DeclaredSae]:
     """The SAEs with a name and a hook each; one error where these do not go with one another."""
     given_hooks = _one_each("--hook", hooks, len(paths))
     given_folders = _one_each("--subfolder", subfolders, len(paths))
@@ -160,7 +163,7 @@ def _declared_saes(
     if doubled:
         raise click.ClickException(f"two SAEs would be called {doubled[0]}: give a --sae-name for each --sae")
     return [
-        _Sae(name, path, folder, hook or _recorded_hook(path, folder), not hook)
+        DeclaredSae(name, path, folder, hook or _recorded_hook(path, folder), not hook)
         for name, path, folder, hook in zip(chosen, paths, given_folders, given_hooks, strict=True)
     ]
 
@@ -192,60 +195,19 @@ def _recorded_hook(path: str, subfolder: str | None) -> str | None:
     return hook
 
 
-def _validate(name: str, model: str, saes: Sequence[_Sae], corpus: str, max_length: int, samples: int) -> None:
-    """The settings' own rules, in one sentence."""
+def _settings(
+    name: str, model: str, saes: Sequence[DeclaredSae], corpus: dict[str, str], samples: int, max_length: int
+) -> ExtractionSettings:
+    """What is declared, by the settings' own rules; what they refuse is one sentence."""
     values = {
         "name": name,
         "language_model": {"path": model},
-        "corpus": {"source": corpus, "max_length": max_length},
+        "corpus": {**corpus, "max_length": max_length},
         "saes": {sae.name: {"path": sae.path, "subfolder": sae.subfolder, "hook": sae.hook} for sae in saes},
         "evaluation_samples": samples,
     }
     try:
-        ExtractionSettings.model_validate(values)
+        return ExtractionSettings.model_validate(values)
     except ValidationError as error:
         sentences = [one["msg"].removeprefix("Value error, ") for one in error.errors()]
         raise click.ClickException("; ".join(sentences)) from error
-
-
-def _sae_block(sae: _Sae, folder: Path) -> str:
-    subfolder = f"      subfolder: {_scalar(sae.subfolder)}\n" if sae.subfolder else ""
-    if sae.hook is None:
-        hook = "      # hook: model.layers.12 # what it reads; by default what the checkpoint records"
-    else:
-        source = ", by its checkpoint" if sae.recorded else ""
-        hook = f"      hook: {_scalar(sae.hook)} # what it reads{source}"
-    path = _scalar(_written(sae.path, folder, "--sae"))
-    return _SAE.format(name=_scalar(sae.name), path=path, subfolder=subfolder, hook=hook)
-
-
-def _written(path: str, folder: Path, option: str) -> str:
-    """A checkpoint as the file names it: a folder relative to ``folder``, a hub id as it is."""
-    local = Path(path).expanduser()
-    if local.is_dir():
-        return _relative(local, folder)
-    if path.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(path):
-        raise click.ClickException(f"{option} {path}: there is no such folder")
-    return path
-
-
-def _written_corpus(source: str, folder: Path) -> str:
-    """A corpus source as the file names it: files relative to ``folder``, what can be no path as it is."""
-    local = Path(source).expanduser()
-    if source != STANDARD_LIBRARY and (local.exists() or glob.glob(str(local), recursive=True)):
-        return _relative(local, folder)
-    if source != STANDARD_LIBRARY and (_FILE_SUFFIX.search(source) or not _DATA_SET_ID.fullmatch(source)):
-        raise click.ClickException(f"--corpus {source}: there is no such file or folder, and the glob matches none")
-    return source
-
-
-def _relative(path: Path, folder: Path) -> str:
-    """A path from ``folder``, beginning with a dot so that nobody takes it for a hub id. The last parts are not
-    resolved, as a glob has none."""
-    relative = os.path.relpath(path.absolute(), folder.resolve())
-    return relative if relative.startswith("..") else f"./{relative}"
-
-
-def _scalar(value: str) -> str:
-    """Text as YAML writes it: in quotes where it needs them."""
-    return yaml.safe_dump(value, width=10_000, allow_unicode=True).removesuffix("...\n").strip()

@@ -112,11 +112,7 @@ def _run_all(
         echo(f"run {dead.run.run_id}: {dead.why}; it was marked as ended", err=True)
     echo(f"corpus of {settings.name}", err=True)
     runner.materialize_corpus()
-    keys, recorded = chosen, 0
-    if missing:
-        pending = runner.pending()
-        keys = [key for key in pending.keys if key in chosen]
-        recorded = len(set(pending.unrecorded) & set(keys))
+    keys, recorded = _to_compute(runner, chosen) if missing else (chosen, 0)
     for part in runner.ranges(keys):
         echo(f"chunks {part[0]} to {part[-1]}", err=True)
         runner.materialize_chunks(part, only_missing=missing)
@@ -130,11 +126,26 @@ def _run_all(
         echo(f"merge of {sae}" + (" is current" if sae in current else ""), err=True)
         if sae not in current:
             runner.merge(sae)
+        elif (wrong := runner.report_damage(sae)) is not None:
+            echo(wrong, err=True)
+            runner.report(sae)
     seconds = time.perf_counter() - started
     _say_what_is_there(workspace, settings)
     computed = count(len(keys) - recorded, "chunk") + (f" computed, {recorded} recorded" if recorded else "")
     echo("", f"{computed}, {count(len(settings.saes) - len(current), 'merge')}: {seconds:.1f} s")
     return 0
+
+
+def _to_compute(runner: "Runner", chosen: list[str]) -> tuple[list[str], int]:
+    """The chunks among ``chosen`` that are missing, damaged or not recorded, and how many of them are only to be
+    recorded. What is damaged is set aside and named."""
+    damaged = runner.set_damaged_aside()
+    for sentence in (one for found in damaged.values() for one in found):
+        echo(sentence, err=True)
+    pending = runner.pending()
+    wanted = {*pending.keys, *(key for key in damaged if pending.assets([key]))}
+    keys = [key for key in chosen if key in wanted]
+    return keys, len(set(pending.unrecorded) & set(keys))
 
 
 def _check_configured_device(workspace: Workspace, chosen: str | None) -> None:

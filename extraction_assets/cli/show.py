@@ -38,10 +38,8 @@ def show(module: str, name: str, feature: str | None, sae: str | None, limit: in
     known = set(workspace.extractions)
     if name not in known:  # merged before it was taken out of the module, or its file broken
         known |= {merged for merged, _ in workspace.merge_times()}
-    if name in {one.name for one in workspace.not_loaded} - known:
-        workspace.find(name)  # raises its error
     if name not in known:
-        raise click.ClickException(f"no extraction {name!r}; there are: {', '.join(sorted(known)) or 'none'}")
+        raise workspace.no_extraction(name, f"there are: {', '.join(sorted(known)) or 'none'}")
     with workspace.results.read() as engine:
         show_features(engine, name, parse_feature(feature), sae, limit, width, features)
 
@@ -111,6 +109,7 @@ def status(module: str, name: str) -> None:
     """Say which chunks of extraction NAME are done, stale (made from other settings) or missing, and what is merged."""
     from extraction_assets.plan import CorpusNotReady, ExtractionPlan
     from extraction_assets.stores.chunk_store import chunk_assets
+    from extraction_assets.stores.sealed import DamagedFileError
     from extraction_assets.upkeep.changes import changes_on_disk
 
     workspace = open_workspace(module)
@@ -123,6 +122,10 @@ def status(module: str, name: str) -> None:
         echo(f"{error}, or `{missing}`", *(changes or [nothing]))
         _echo_merges(workspace, settings)
         return
+    except DamagedFileError as error:
+        echo(str(error), "which of the chunks on disk are current is known once the corpus is there")
+        _echo_merges(workspace, settings)
+        return
     echo(f"corpus: {len(plan.corpus)} samples, {plan.corpus.folder}", *changes)
     echo(f"{'':28} {'done':>6} {'stale':>6} {'missing':>8}")
     for asset, sae in chunk_assets(settings.saes):
@@ -130,6 +133,7 @@ def status(module: str, name: str) -> None:
         counts = "{:6} {:6} {:8}".format(*(states.count(s) for s in ("done", "stale", "missing")))
         kept = "" if getattr(settings.keep, asset) else "   not kept: clean removes what is merged"
         echo(f"{(sae + '/' if sae else '') + asset:28} {counts}{kept}")
+    _echo_damaged(plan)
     _echo_unrecorded(plan, missing)
     _echo_merge_states(workspace, plan)
 
@@ -148,6 +152,17 @@ def _echo_unrecorded(plan: "ExtractionPlan", missing: str) -> None:
     if unrecorded:
         number = f"{len(unrecorded)} of {count(len(plan.settings.chunk_keys), 'chunk')}"
         echo(f"{number} on disk but not recorded in Dagster: {few(unrecorded)}; `{missing}` records them")
+
+
+def _echo_damaged(plan: "ExtractionPlan", most: int = 5) -> None:
+    """Files that a look at headers and footers finds damaged. What is altered in their middle is found on reading."""
+    from extraction_assets.assets.damage import find_damaged
+
+    found = find_damaged(plan, whole=False)
+    for one in found[:most]:
+        echo(str(one.error))
+    if len(found) > most:
+        echo(f"and {count(len(found) - most, 'more damaged file')}")
 
 
 def _echo_merge_states(workspace: Workspace, plan: "ExtractionPlan") -> None:

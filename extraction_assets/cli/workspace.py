@@ -50,10 +50,14 @@ class Workspace:
         """Settings of an extraction; ClickException with what is wrong where there is none."""
         if name in self.extractions:
             return self.extractions[name]
+        raise self.no_extraction(name, self.names())
+
+    def no_extraction(self, name: str, known: str) -> click.ClickException:
+        """Why there is no extraction of this name; ``known`` says which there are."""
         for one in self.not_loaded:
             if one.name == name:
-                raise click.ClickException(f"{one.file} does not load: {one.why}")
-        raise click.ClickException(f"no extraction {name!r}; {self.names()}")
+                return click.ClickException(f"{one.file} does not load: {one.why}")
+        return click.ClickException(f"no extraction {name!r}; {known}")
 
     def names(self) -> str:
         """``declared are: a, b (c does not load)``."""

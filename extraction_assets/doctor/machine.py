@@ -1,6 +1,7 @@
 """Python, packages, torch, GPUs, disks, folders and ports."""
 
 import fcntl
+import http.client
 import importlib.metadata
 import json
 import os
@@ -262,9 +263,10 @@ def _file_system(folder: Path) -> str:
 def _is_dagster(port: int) -> bool:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info", timeout=3) as answer:
-            return "dagster_webserver_version" in json.load(answer)
-    except (OSError, ValueError):
-        return False
+            told = json.loads(answer.read(1 << 20))
+    except (OSError, ValueError, RecursionError, http.client.HTTPException):
+        return False  # whatever listens there may answer anything
+    return isinstance(told, dict) and "dagster_webserver_version" in told
 
 
 def _lease_holder(uuid: str) -> str | None:

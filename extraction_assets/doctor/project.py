@@ -1,6 +1,5 @@
 """What a module declares, what it will write, and the results database."""
 
-import json
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
@@ -155,21 +154,24 @@ def _checkpoint_sizes(settings: "ExtractionSettings") -> "Sizes | None":
     from extraction_assets.assets.disk_estimate import Sizes
 
     model = _json(Path(settings.language_model.path) / "config.json")
-    model = model.get("text_config", model)
+    text = model.get("text_config")
+    model = text if isinstance(text, dict) else model
     width = next((model[name] for name in ("hidden_size", "n_embd", "d_model") if name in model), None)
     dims = {
         name: _json(Path(sae.path) / (sae.subfolder or "") / "cfg.json").get("d_sae")
         for name, sae in settings.saes.items()
     }
-    if width is None or None in dims.values():
+    if not all(type(size) is int and size > 0 for size in (width, *dims.values())):
         return None
     latent_dims = {name: int(dim) for name, dim in dims.items() if dim is not None}
-    return Sizes(dict.fromkeys(settings.hooks, int(width)), latent_dims)
+    return Sizes(dict.fromkeys(settings.hooks, int(width or 0)), latent_dims)
 
 
 def _json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a checkpoint; empty where there is none, for a run to say why."""
+    from extraction_assets.engine.file_boundary import CheckpointError, CheckpointFile, read_json_object
+
     try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        return read_json_object(CheckpointFile("checkpoint", path.parent, path.name))
+    except (OSError, CheckpointError):
         return {}
-    return value if isinstance(value, dict) else {}

@@ -125,9 +125,15 @@ def run_chunk(
 
 
 def numerics_record(
-    device: torch.device, model_dtype: str, settings: PassSettings, *, compiled: bool = False
+    device: torch.device,
+    model_dtype: str,
+    settings: PassSettings,
+    *,
+    compiled: bool = False,
+    eager_blocks: Sequence[int] = (),
 ) -> dict[str, Any]:
-    """What can change the last bits of a result, beyond its inputs and settings; ``compiled`` is said of the model."""
+    """What can change the last bits of a result, beyond its inputs and settings; ``compiled`` is said of the model, and
+    ``eager_blocks`` of those of its blocks that are not, because of hooks inside."""
     import transformers
 
     on_gpu = device.type == "cuda"
@@ -142,6 +148,7 @@ def numerics_record(
         "transformers": transformers.__version__,
         "cuda": torch.version.cuda if on_gpu else None,
         **({"compiled": True} if compiled else {}),
+        **({"eager_blocks": list(eager_blocks)} if compiled and eager_blocks else {}),
     }
 
 

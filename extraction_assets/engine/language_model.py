@@ -2,16 +2,23 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
-from functools import cached_property, partial
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from extraction_assets.engine.hooks import HookError, Site, read_at, resolve_hook, text_configuration
+from extraction_assets.engine.hooks import HookError, Site, resolve_hook, text_configuration
+from extraction_assets.engine.models.capture import Capture
+from extraction_assets.engine.models.computed_buffers import restore_computed_buffers
+from extraction_assets.engine.models.loaded_weights import LoadedWeights, LoadingInfo, is_quantized, without_load_report
+from extraction_assets.engine.models.model_folder import check_model_folder, reading_model
+from extraction_assets.engine.models.parameters_in_use import InUse, parameters_in_use
 from extraction_assets.engine.models.small_files import PATTERNS, wanted_from_hub
+from extraction_assets.engine.models.stored_weights import read_stored_weights, refuse_oversized
+from extraction_assets.engine.models.text_pass import refuse_other_inputs
 from extraction_assets.engine.models.tokenizers import TokenizerChoice, read_tokenizer
 
 
@@ -19,11 +26,14 @@ class UntrustedCodeError(ValueError):
     """A model or tokenizer that needs Python code of its own, which nobody said to trust."""
 
 
-class _DeepestHookReached(Exception):
-    """Ends the forward pass: every hook has fired, so no later block and no LM head runs."""
-
-
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+_WATCHED_SAMPLES = 8
+"""Samples that are run to the model's end to find what it writes into: at most those of one early batch."""
+
+_FEW_TOKENS = (1, 16, 128)
+"""Tokens that are tried to see what a pass uses."""
 
 
 class LanguageModel:
@@ -34,14 +44,19 @@ class LanguageModel:
 
     def __init__(self, module: nn.Module, hooks: Sequence[str]) -> None:
         self.module = module.eval()
+        self._compiled: dict[nn.Module, Any] = {}
+        """The compiled forward of each block."""
         self.compiled = False
         """Whether ``compile_blocks`` was called, which can change last bits."""
-        self._sites = {hook: resolve_hook(self.module, hook) for hook in hooks}
-        self.hooks = tuple(self._sites)
-        self._captured: dict[Site, Tensor] = {}
-        self._wanted = dict.fromkeys(self._sites.values())
-        for site in self._wanted:
-            read_at(self.module, site, partial(self._capture, site))
+        self.eager_blocks: list[int] = []
+        """Numbers of the blocks that were left as they are for hooks inside: part of what last bits depend on."""
+        self._capture = Capture(self.module, self._resolved(hooks))
+        self.weights: LoadedWeights | None = None
+        """What of the weights is as the files say, of a model that was loaded from files."""
+
+    @property
+    def hooks(self) -> tuple[str, ...]:
+        return tuple(self._capture.sites)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -57,16 +72,35 @@ class LanguageModel:
 
         ``token_ids`` int64 [B, T] and ``attention_mask`` bool [B, T], padded on the right (so a token's
         position is its index) -> {hook: [B, T, D]} in the model's dtype. The pass stops at the deepest hook.
-        Raises HookError where a hook never fires or does not give [B, T, D].
+
+        The first call with a hook also runs a part of the batch twice to the model's end, to find which tensors the
+        model writes into after the hook (Falcon adds the attention's output to the MLP's, in place): these are copied
+        when they are captured, so that what a hook gives depends on no other hook. Nothing else is copied.
+        Raises HookError where a hook never fires, runs more than once, needs other inputs than text, or does not give
+        [B, T, D].
         """
-        return self._run(token_ids, **self._mask_option(attention_mask))
+        if not self._capture.is_watched:
+            self._watch(token_ids, attention_mask)
+        return self._shaped(self._capture.run(token_ids, self._mask_option(attention_mask)), token_ids)
+
+    @torch.inference_mode()
+    def activations_alone(self, token_ids: Tensor) -> dict[str, Tensor]:
+        """What every hook reads of one sample without padding, as a user of transformers calls the model: int64 [n] and
+        a mask of ones -> {hook: [1, at least n, D]}. Uncompiled; for comparisons, since last bits differ from those of
+        a batch."""
+        ids = token_ids[None]
+        with self._uncompiled():
+            captured = self._capture.run(ids, {"attention_mask": torch.ones_like(ids)})
+        return self._shaped(captured, ids, or_longer=True)
 
     @torch.inference_mode()
     def hook_widths(self) -> dict[str, int]:
-        """D of every hook, from a forward pass over one token."""
-        one = torch.zeros(1, 1, dtype=torch.int64, device=self.device)
+        """D of every hook, from a whole forward pass over a few tokens. Raises HookError as ``activations``."""
+        few = torch.zeros(2, 3, dtype=torch.int64, device=self.device)  # two sizes, or a transposed output would do
         # Without a mask, for nothing is padding: a model given one looks at its numbers, which a meta device has not.
-        return {hook: output.shape[-1] for hook, output in self._run(one).items()}
+        with self._uncompiled():
+            captured = self._capture.run_whole(few, {})
+        return {hook: output.shape[-1] for hook, output in self._shaped(captured, few).items()}
 
     @cached_property
     def is_causal(self) -> bool:
@@ -83,47 +117,84 @@ class LanguageModel:
         ]
         return bool(of_text) and all(of_text)
 
-    def _run(self, token_ids: Tensor, **options: Any) -> dict[str, Tensor]:
-        self._captured = {}
-        with contextlib.suppress(_DeepestHookReached):  # the way a complete pass ends
-            self.module(input_ids=token_ids, **options)
-        captured, self._captured = self._captured, {}
-        for hook, site in self._sites.items():
-            if site not in captured:
-                raise HookError(f"hook {hook!r} is part of the model but did not run in its forward pass")
-            output = captured[site]
-            if output.dim() != 3 or output.shape[:2] != token_ids.shape:
-                raise HookError(
-                    f"hook {hook!r} gives a tensor of shape {tuple(output.shape)}, "
-                    f"expected [samples, positions, width] = [{token_ids.shape[0]}, {token_ids.shape[1]}, …]"
-                )
-        return {hook: captured[site] for hook, site in self._sites.items()}
+    def num_runs(self, hook: str) -> int | None:
+        """How often the module of a hook runs in a forward pass; None before the first one."""
+        return self._capture.num_runs(resolve_hook(self.module, hook).path)
+
+    @torch.inference_mode()
+    def weights_in_use(self) -> InUse:
+        """What a forward pass up to the hooks uses of the module, from one over a few tokens."""
+        with self._uncompiled():
+            return parameters_in_use(self.module, self._run_few_tokens)
+
+    def _run_few_tokens(self) -> None:
+        """A pass up to the hooks, whose outputs are not looked at. Raises what the model raises for any few tokens."""
+        for length in _FEW_TOKENS:
+            ids = torch.zeros(1, length, dtype=torch.int64, device=self.device)
+            try:
+                with contextlib.suppress(HookError):  # for the first batch to raise
+                    self._capture.run(ids, self._mask_option(torch.ones_like(ids)))
+                return
+            except Exception:  # of any library and any kind; attention in windows may need more tokens
+                if length == _FEW_TOKENS[-1]:
+                    raise
+
+    def find_readable(self, hooks: Sequence[str]) -> list[str]:
+        """Those of ``hooks`` that exist and can be read."""
+        found = []
+        for hook in hooks:
+            with contextlib.suppress(HookError), self.also_reading([hook]):
+                self.hook_widths()
+                found.append(hook)
+        return found
 
     @contextlib.contextmanager
     def also_reading(self, hooks: Sequence[str]) -> Iterator[None]:
         """Inside the block ``activations`` gives the outputs of ``hooks`` too; HookError for an unknown one."""
-        before = self.hooks, self._sites, self._wanted
-        sites = {**self._sites, **{hook: resolve_hook(self.module, hook) for hook in hooks}}
-        self.hooks, self._sites, self._wanted = tuple(sites), sites, dict.fromkeys(sites.values())
-        added = [site for site in self._wanted if site not in before[2]]
-        handles = [read_at(self.module, site, partial(self._capture, site)) for site in added]
+        before = self._capture.sites
+        self._capture.read({**before, **self._resolved(hooks)})
         try:
             yield
         finally:
-            self.hooks, self._sites, self._wanted = before
-            for handle in handles:
-                handle.remove()
+            self._capture.read(before)
 
     def compile_blocks(self, backend: str = "inductor") -> None:
         """Compiles the repeated blocks by ``torch.compile``, for the one shape of a forward batch.
 
         The first forward pass waits for it: once for all blocks of a kind. A block with a hook inside stays as it is.
         """
-        hooked = {self.module.get_submodule(site.path) for site in self._wanted}
-        for block in repeated_blocks(self.module):
-            if not hooked & (set(block.modules()) - {block}):
-                block.forward = torch.compile(block.forward, dynamic=False, backend=backend)
+        hooked = {self.module.get_submodule(site.path) for site in self._capture.sites.values()}
+        for number, block in enumerate(repeated_blocks(self.module)):
+            if hooked & (set(block.modules()) - {block}):
+                self.eager_blocks.append(number)
+            else:
+                self._compiled[block] = torch.compile(block.forward, dynamic=False, backend=backend)
+                block.forward = self._compiled[block]
         self.compiled = True
+
+    def _resolved(self, hooks: Sequence[str]) -> dict[str, Site]:
+        sites = {hook: resolve_hook(self.module, hook) for hook in hooks}
+        for hook, site in sites.items():
+            refuse_other_inputs(self.module, hook, site)
+        return sites
+
+    def _watch(self, token_ids: Tensor, attention_mask: Tensor) -> None:
+        """Of a large batch the first samples do, and the last one, which may be padding alone."""
+        rows = torch.tensor([*range(min(_WATCHED_SAMPLES, len(token_ids)) - 1), len(token_ids) - 1])
+        rows = rows.to(token_ids.device)
+        with self._uncompiled():
+            self._capture.watch(token_ids[rows], self._mask_option(attention_mask[rows]))
+
+    @contextlib.contextmanager
+    def _uncompiled(self) -> Iterator[None]:
+        """Runs the blocks as they were before ``compile_blocks``."""
+        for block in self._compiled:
+            del block.forward
+        try:
+            yield
+        finally:
+            for block, compiled in self._compiled.items():
+                block.forward = compiled
 
     def _mask_option(self, attention_mask: Tensor) -> dict[str, Any]:
         """Causal attention never sees padding on the right, so it gets no mask. With one, transformers asks whether
@@ -131,13 +202,22 @@ class LanguageModel:
         bits would depend on its neighbours in the batch."""
         return {} if self.is_causal else {"attention_mask": attention_mask.long()}
 
-    def _capture(self, site: Site, tensor: Any) -> None:
-        if not isinstance(tensor, Tensor):
-            hook = next(hook for hook, own in self._sites.items() if own == site)
-            raise HookError(f"hook {hook!r} gives a {type(tensor).__name__}, not a tensor")
-        self._captured.setdefault(site, tensor)
-        if len(self._captured) == len(self._wanted):
-            raise _DeepestHookReached
+    def _shaped(
+        self, captured: Mapping[Site, Tensor], token_ids: Tensor, *, or_longer: bool = False
+    ) -> dict[str, Tensor]:
+        """{hook: [B, T, D]} of a pass over [B, T], or with more positions where a model may fill samples up."""
+        samples, positions = token_ids.shape
+        for hook, site in self._capture.sites.items():
+            if site not in captured:
+                raise HookError(f"hook {hook!r} is part of the model but did not run in its forward pass")
+            output = captured[site]
+            fits = output.dim() == 3 and output.shape[0] == samples
+            if not fits or not (output.shape[1] == positions or (or_longer and output.shape[1] > positions)):
+                raise HookError(
+                    f"hook {hook!r} gives a tensor of shape {tuple(output.shape)}, "
+                    f"expected [samples, positions, width] = [{samples}, {positions}, …]"
+                )
+        return {hook: captured[site] for hook, site in self._capture.sites.items()}
 
 
 def load_language_model(
@@ -152,19 +232,33 @@ def load_language_model(
     """The model in folder ``path`` (or of that hub id), without its LM head, on ``device``.
 
     ``dtype`` ``auto`` is the checkpoint's own on a GPU and float32 on a CPU, where 16-bit arithmetic is slow and
-    coarse. Weights come from safetensors alone, never from a pickle. Raises HookError for an unknown hook and
-    UntrustedCodeError for a model that needs code of its own, unless that is trusted.
+    coarse. Weights come from safetensors alone, never from a pickle. Raises HookError for an unknown hook,
+    UntrustedCodeError for a model that needs code of its own, unless that is trusted, and CheckpointError where a file
+    is damaged or the weights that the hooks depend on are not those of the files (``LoadedWeights``).
     """
     from transformers import AutoModel
 
     device = torch.device(device)
     wanted: Any = DTYPES.get(dtype, "auto" if device.type == "cuda" else torch.float32)
-    with _code_is_asked_for(path):
-        module = AutoModel.from_pretrained(
-            path, revision=revision, dtype=wanted, use_safetensors=True, trust_remote_code=trust_remote_code
+    folder = resolve_checkpoint(path, revision=revision, trust_remote_code=trust_remote_code)
+    config = configuration(str(folder), None, trust_remote_code)
+    stored = read_stored_weights(folder, config)
+    with _code_is_asked_for(str(folder)), without_load_report(stored):
+        module, told = AutoModel.from_pretrained(
+            str(folder),
+            dtype=wanted,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
         )
+        restore_computed_buffers(module)
     module.config.get_text_config().use_cache = False  # keys and values of every block would be kept for nobody
-    return LanguageModel(module.to(device), hooks)
+    model = LanguageModel(module.to(device), hooks)
+    model.weights = LoadedWeights(module, stored, LoadingInfo.of(told), is_quantized=is_quantized(config))
+    if hooks:
+        model.weights.refuse_problems(model.weights_in_use(), model.hooks)
+    return model
 
 
 def load_tokenizer(
@@ -173,7 +267,7 @@ def load_tokenizer(
     """The tokenizer in folder ``path`` (or of that hub id), see ``read_tokenizer``. Raises TokenizerError, and
     UntrustedCodeError as ``load_language_model``."""
     folder = resolve_checkpoint(path, revision=revision, trust_remote_code=trust_remote_code)
-    with _code_is_asked_for(path):
+    with _code_is_asked_for(str(folder), "tokenizer.json"):
         return read_tokenizer(folder, choice, trust_remote_code=trust_remote_code)
 
 
@@ -186,6 +280,9 @@ def probe_hooks(
     the way is loaded instead. Raises HookError for an unknown hook, UntrustedCodeError as ``load_language_model``.
     """
     module = _without_weights(path, revision, trust_remote_code)
+    folder = Path(path).expanduser()
+    if any(folder.glob("*.safetensors")):
+        refuse_oversized(module, read_stored_weights(folder, module.config))
     try:
         return LanguageModel(module, hooks).hook_widths()
     except (RuntimeError, NotImplementedError):
@@ -196,28 +293,33 @@ def probe_hooks(
 def same_tensor(path: str, one: str, other: str, *, trust_remote_code: bool = False) -> bool:
     """Whether two hooks of a model name one tensor, by its configuration alone. Raises HookError for an unknown hook,
     UntrustedCodeError as ``load_language_model``."""
-    module = _without_weights(path, None, trust_remote_code)
+    return name_same_tensor(_without_weights(path, None, trust_remote_code), one, other)
+
+
+def name_same_tensor(module: nn.Module, one: str, other: str) -> bool:
+    """Whether two hooks of a module name one tensor. Raises HookError for an unknown hook."""
     return _behind_block(resolve_hook(module, one)) == _behind_block(resolve_hook(module, other))
 
 
 def _behind_block(site: Site) -> Site:
     """What a block reads is what the one before it gives."""
     stack, _, number = site.path.rpartition(".")
-    if site.side != "input" or not number.isdecimal() or int(number) == 0:
-        return site
-    return Site(f"{stack}.{int(number) - 1}", "output")
+    run = site.run or 0  # of a module that runs once, the first run is the only one
+    if site.side != "input" or not number.isdecimal() or int(number) == 0 or run:
+        return site._replace(run=run)
+    return Site(f"{stack}.{int(number) - 1}", "output", run)
 
 
 def context_length(path: str, *, revision: str | None = None, trust_remote_code: bool = False) -> int | None:
     """Positions that a model was made for, by its configuration; None where that does not say."""
-    config = _configuration(path, revision, trust_remote_code).get_text_config()
+    config = configuration(path, revision, trust_remote_code).get_text_config()
     length = getattr(config, "max_position_embeddings", None)
     return length if isinstance(length, int) and length > 0 else None
 
 
 def vocabulary_size(path: str, *, trust_remote_code: bool = False) -> int | None:
     """Token ids that a model has embeddings of, by its configuration; None where that does not say."""
-    config = _configuration(path, None, trust_remote_code).get_text_config()
+    config = configuration(path, None, trust_remote_code).get_text_config()
     size = getattr(config, "vocab_size", None)
     return size if isinstance(size, int) and size > 0 else None
 
@@ -225,7 +327,7 @@ def vocabulary_size(path: str, *, trust_remote_code: bool = False) -> int | None
 def _without_weights(path: str, revision: str | None, trust_remote_code: bool) -> nn.Module:
     from transformers import AutoModel
 
-    config = _configuration(path, revision, trust_remote_code)
+    config = configuration(path, revision, trust_remote_code)
     with torch.device("meta"), warnings.catch_warnings(), _code_is_asked_for(path):
         warnings.simplefilter("ignore")
         # A mixture of experts has shapes for bfloat16 alone on this device; widths are those of every dtype.
@@ -233,7 +335,8 @@ def _without_weights(path: str, revision: str | None, trust_remote_code: bool) -
     return module
 
 
-def _configuration(path: str, revision: str | None, trust_remote_code: bool) -> Any:
+def configuration(path: str, revision: str | None, trust_remote_code: bool) -> Any:
+    """The configuration in folder ``path`` or of that hub id. Raises UntrustedCodeError as ``load_language_model``."""
     from transformers import AutoConfig
 
     with _code_is_asked_for(path):
@@ -247,9 +350,13 @@ def repeated_blocks(model: nn.Module) -> list[nn.Module]:
 
 
 @contextlib.contextmanager
-def _code_is_asked_for(path: str) -> Iterator[None]:
+def _code_is_asked_for(path: str, name: str = "config.json") -> Iterator[None]:
+    """What transformers raises while it reads ``path``, in one sentence: untrusted code, or a damaged file of it, by
+    default file ``name``."""
+    folder = Path(path).expanduser()
     try:
-        yield
+        with reading_model(folder, name) if folder.is_dir() else contextlib.nullcontext():
+            yield
     except ValueError as error:
         if "trust_remote_code" not in str(error):
             raise
@@ -279,6 +386,7 @@ def resolve_checkpoint(path: str, *, revision: str | None = None, trust_remote_c
     """
     folder = Path(path).expanduser()
     if folder.is_dir():
+        check_model_folder(folder)
         return folder
     if folder.is_absolute() or path.startswith("."):
         raise FileNotFoundError(f"no checkpoint at {folder}: the folder does not exist")

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from extraction_assets.engine.corpus import CorpusError
 from extraction_assets.engine.findings import Finding, refuse
 from extraction_assets.engine.language_model import HookError, LanguageModel, context_length, probe_hooks, same_tensor
+from extraction_assets.engine.models.positions import fewer_positions
 from extraction_assets.engine.sae_checkpoint import read_sae
 from extraction_assets.engine.sae_formats import CheckpointError, SAEWeights
 from extraction_assets.engine.shapes import Samples
@@ -39,12 +40,14 @@ def examine_combination(
     """
     findings = []
     context = context_length(model_path, revision=revision, trust_remote_code=trust_remote_code)
+    if context is None or max_length <= context:
+        fewer = fewer_positions(model_path, max_length, revision=revision, trust_remote_code=trust_remote_code)
+        context = context if fewer is None else fewer
     if context is not None and max_length > context:
         findings.append(
             Finding(
                 "error",
-                f"max_length is {max_length}, but {model_path} was made for at most {context} positions: "
-                "lower max_length",
+                f"max_length is {max_length}, but {model_path} takes at most {context} positions: lower max_length",
                 CorpusError,
             )
         )

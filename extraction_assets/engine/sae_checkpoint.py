@@ -1,12 +1,12 @@
 """From an SAE's settings to its checkpoint: its folder on this machine or the hub, its files, its weights."""
 
-import json
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from extraction_assets.engine.language_model import load_tokenizer
+from extraction_assets.engine.models.model_folder import model_configuration
 from extraction_assets.engine.sae_formats import (
     CheckpointError,
     SaeRecord,
@@ -155,5 +155,6 @@ def _prepends_bos(settings: ExtractionSettings) -> bool:
 def has_rms_norm(model_folder: Path) -> bool:
     """Whether a model normalises by RMSNorm, by its configuration: there the mean of the residual stream matters, and
     TransformerLens leaves ``center_writing_weights`` out."""
-    config = json.loads((model_folder / "config.json").read_text("utf-8"))
-    return any("rms_norm_eps" in part for part in (config, config.get("text_config") or {}))
+    config = model_configuration(model_folder)
+    text = config.get("text_config")
+    return "rms_norm_eps" in config or (isinstance(text, dict) and "rms_norm_eps" in text)

@@ -1,6 +1,7 @@
 """Whether an SAE makes sense of a model's activations, from one small batch: what it explains, how sparse it is, and
 whether what it finds lies where sentences begin."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,8 @@ from extraction_assets.engine.shapes import SparseFeatures, TopKTable
 _CHANCES = 10
 """Firings of a batch for each feature from which on a feature that never fires tells something."""
 _MOSTLY_DEAD = 0.9
+_FEW_TOKENS = 32
+"""Tokens of a batch below which its numbers say little."""
 _BOS_EXCESS = 4
 """First and special tokens dominate only where they hold so many times more than their share of positions: of samples
 of two tokens every second strongest token is the first one."""
@@ -35,7 +38,7 @@ class SaeSanity(NamedTuple):
     """What one batch shows of an SAE, at its counted positions."""
 
     tokens: int
-    """Counted positions looked at."""
+    """Counted positions looked at, all of them finite."""
     variance_explained: float
     """NaN where fewer than two positions count or they do not vary."""
     mean_l0: float
@@ -50,6 +53,10 @@ class SaeSanity(NamedTuple):
     mean_norm: float
     """Mean Euclidean norm of the activations."""
     d_in: int
+    not_finite: int = 0
+    """Counted positions with a NaN or an infinity in the activations, what the SAE makes of them, or the target."""
+    first_not_finite: tuple[int, int] | None = None
+    """Sample and position of the first of them."""
 
     @property
     def dead_fraction(self) -> float:
@@ -65,11 +72,13 @@ def measure_sae(
     *,
     target: Tensor | None = None,
     precision: str = "high",
+    first_sample: int = 0,
 ) -> SaeSanity:
     """What ``sae`` makes of a batch: hook output [n, T, D] of any float dtype, ``counted`` and ``first_or_special``
-    bool [n, T], all on the SAE's device. ``target`` [n, T, d_out] is the output hook's, of a transcoder.
+    bool [n, T], all on the SAE's device. ``target`` [n, T, d_out] is the output hook's, of a transcoder; the
+    samples are those from ``first_sample`` on.
 
-    Tokens with a NaN or an infinity are left out: the pass over the chunk names them. Peak extra memory: the dense
+    Tokens with a NaN or an infinity are counted and left out. Peak extra memory: the dense
     features of one sample, and [n, F] maxima. Leaves nothing behind.
     """
     explained, rows, used = VarianceExplained(), [], torch.zeros_like(counted)
@@ -77,13 +86,14 @@ def measure_sae(
     with matmul_precision(precision):
         for row, (x, y, own) in enumerate(zip(activations, target, counted, strict=True)):
             features, finite = encode_sample(sae, x, own)
-            used[row] = own & finite
+            used[row] = own & finite & torch.isfinite(y).all(-1)
             explained.add(sae.target(y), sae.decode(features, x[None])[0], used[row])
             rows.append(features)
     features = _stacked(rows)
     tokens = int(used.sum())
     norms = activations.float().norm(dim=-1)  # [n, T]
     table = select_top_k(features, sample_maxima(features), 0, len(rows))
+    wrong = (counted & ~used).nonzero().tolist()
     return SaeSanity(
         tokens=tokens,
         variance_explained=float(explained.value()),
@@ -94,6 +104,8 @@ def measure_sae(
         bos_positions=float((first_or_special & used).sum()) / max(1, tokens),
         mean_norm=float(torch.where(used, norms, 0).double().sum()) / max(1, tokens),
         d_in=sae.d_in,
+        not_finite=len(wrong),
+        first_not_finite=(first_sample + wrong[0][0], wrong[0][1]) if wrong else None,
     )
 
 
@@ -120,11 +132,16 @@ def is_sparse(mean_l0: float, limit: float) -> bool:
 
 
 def judge(name: str, hook: str, found: SaeSanity, limits: SanityLimits, cause: str = "") -> list[Finding]:
-    """What of a batch breaks the limits; ``cause`` is what ``likely_cause`` says where the SAE explains too little."""
-    if not found.tokens:
-        return []
+    """What of a batch breaks the limits, or that it shows too little to judge by; ``cause`` is what ``likely_cause``
+    says where the SAE explains too little."""
     what, tokens = f"SAE {name!r} at {hook!r}", f"{found.tokens:,} tokens of one batch"
+    nothing = _no_evidence(name, hook, found)
+    if nothing:
+        return [Finding("error", nothing, SanityError)]
     findings = []
+    if found.tokens < _FEW_TOKENS:
+        text = f"{what} was tried on {tokens} only, which says little: no more of the first samples' tokens count"
+        findings.append(Finding("warning", text))
     if found.variance_explained < limits.minimum_variance_explained:
         text = (
             f"{what} explains {found.variance_explained:.3g} of the variance of the activations, at least "
@@ -159,6 +176,32 @@ def judge(name: str, hook: str, found: SaeSanity, limits: SanityLimits, cause: s
         )
         findings.append(Finding("warning", text))
     return findings
+
+
+def _no_evidence(name: str, hook: str, found: SaeSanity) -> str:
+    """Why a batch says nothing of an SAE; empty where it does."""
+    what = f"SAE {name!r} at {hook!r}"
+    if found.first_not_finite is not None:
+        sample, position = found.first_not_finite
+        counted = found.tokens + found.not_finite
+        return (
+            f"hook {hook!r}, which SAE {name!r} reads, or what the SAE makes of it, holds a NaN or an infinity in "
+            f"sample {sample}, position {position} ({found.not_finite:,} of {counted:,} tokens of one batch): set "
+            "language_model.dtype to a wider type (float32, or bfloat16 in place of float16), and check the weights of "
+            "the model"
+        )
+    if not found.tokens:
+        return (
+            f"{what}: no token of one batch counts, so there is nothing to judge it by: see "
+            "corpus.count_special_tokens, corpus.exclude_first_positions, corpus.exclude_positions and "
+            "corpus.exclude_outlier_norms"
+        )
+    if math.isnan(found.variance_explained):
+        return (
+            f"{what}: the activations of {found.tokens:,} token(s) of one batch do not vary, so there is nothing to "
+            "judge it by: more tokens must count, or the hook gives the same for all"
+        )
+    return ""
 
 
 def encode_sample(sae: SAE, x: Tensor, wanted: Tensor) -> tuple[SparseFeatures, Tensor]:

@@ -16,7 +16,7 @@ from extraction_assets.engine.corpus import TokenizedCorpus
 from extraction_assets.engine.findings import Finding
 from extraction_assets.engine.language_model import resolve_checkpoint
 from extraction_assets.engine.models.small_files import holds_tokenizer, small_files
-from extraction_assets.engine.models.tokenizer_comparison import compare_readings
+from extraction_assets.engine.models.tokenizer_comparison import compare_readings, same_parts
 from extraction_assets.engine.models.tokenizers import class_tokenizer, special_token_ids, tokenizer_file
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.fingerprints import files_fingerprint, fingerprint
@@ -101,23 +101,9 @@ def tokens_stand(settings: ExtractionSettings, corpus: TokenizedCorpus) -> bool:
         return False
     if settings.corpus.token_column is None:
         all_known = {path.name for path in files if path.suffix not in (".json", ".jinja")} <= {*_FILES_OF_RULES_1}
-        if not all_known or not _tokenize_alike(before, tokenizer):
+        if not all_known or not same_parts(before, tokenizer):
             return False
     return _bos_stands(settings, corpus, tokenizer.bos_token_id)
-
-
-def _tokenize_alike(one: Any, other: Any) -> bool:
-    """Whether two tokenizers of the same files are the same in every part that makes tokens of text."""
-    if type(one) is type(other):
-        return True
-    return one.is_fast and other.is_fast and _parts(one) == _parts(other)
-
-
-def _parts(tokenizer: Any) -> list[Any]:
-    backend = tokenizer.backend_tokenizer
-    parts = [part and part.__getstate__() for part in (backend.normalizer, backend.pre_tokenizer, backend.model)]
-    added = {number: repr(token) for number, token in backend.get_added_tokens_decoder().items()}
-    return [*parts, added, tokenizer.split_special_tokens]
 
 
 def _bos_stands(settings: ExtractionSettings, corpus: TokenizedCorpus, bos: int | None) -> bool:

@@ -6,8 +6,9 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import dagster as dg
 import torch
@@ -19,6 +20,7 @@ from extraction_assets.engine.batching import (
     calculate_optimal_vectorization_batch,
 )
 from extraction_assets.home import gpu_lease_folder
+from extraction_assets.host.regular_files import IrregularFileError, open_regular
 from extraction_assets.resources.checked_fields import NO_BOUND, Count, Device, Gigabytes, VectorizationBatchSize
 
 _LEASE_POLL_SECONDS = 1.0
@@ -149,9 +151,7 @@ def lease(
     One locked file a name: the kernel frees the lock if the process dies, however it dies.
     """
     folder = folder or gpu_lease_folder()
-    if not folder.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o777)  # every user of the host leases from the same files
+    _make_lease_folder(folder)
     waited = False
     while True:
         for index, name in enumerate(names):
@@ -167,12 +167,32 @@ def lease(
         sleep(_LEASE_POLL_SECONDS)
 
 
-def _try_lock(path: Path) -> IO[str] | None:
-    # Read-only is enough to lock, and works on a file that another user made.
-    handle = open(os.open(path, os.O_RDONLY | os.O_CREAT, 0o666))  # noqa: SIM115 - the caller closes it
+def _make_lease_folder(folder: Path) -> None:
+    if folder.is_dir():
+        return
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o777)  # every user of the host leases from the same files
+    except (FileExistsError, NotADirectoryError) as error:
+        raise DeviceError(f"{folder}, where GPUs are leased, is not a folder: remove it") from error
+
+
+def _try_lock(path: Path) -> BufferedReader | None:
+    """The locked file; None where somebody else has it. DeviceError where it cannot be a lock."""
+    try:
+        # Read-only is enough to lock, and works on a file that another user made. Anybody may write to the folder, so
+        # no link of somebody else's is followed.
+        handle = open_regular(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException:
+            handle.close()
+            raise
+        return handle
     except BlockingIOError:
-        handle.close()
         return None
-    return handle
+    except (IrregularFileError, OSError) as error:
+        reason = str(error).removeprefix(f"{path} ") if isinstance(error, IrregularFileError) else error.strerror
+        raise DeviceError(
+            f"{path}, by which GPUs are leased, cannot be locked: {reason}; remove it, or name a device (cuda:0)"
+        ) from error

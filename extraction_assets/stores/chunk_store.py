@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from extraction_assets.stores.corpus_arrays import TOKENIZE_AGAIN
 from extraction_assets.stores.corpus_files import StoredCorpus, open_corpus, seal_manifest
@@ -102,8 +102,7 @@ class ChunkStore:
 
     def write_current_corpus(self, extraction: str, current: CurrentCorpus) -> None:
         """Note which corpus an extraction uses, and what it was made from."""
-        said = {**current._asdict(), "corpus": current.corpus.manifest.fingerprint}
-        write_sealed_json(self.pointer(extraction), said)
+        write_sealed_json(self.pointer(extraction), _said(current))
 
     def pointer(self, extraction: str) -> Path:
         """The file that says which corpus an extraction uses."""
@@ -128,11 +127,16 @@ class ChunkStore:
         later = {name: said.get(name) for name in _SIZES}
         return CurrentCorpus(corpus, said["recipe"], said["source"], said["version"], **later)
 
-    def seal_current_corpus(self, extraction: str, current: CurrentCorpus) -> None:
-        """Writes what an earlier version stored without checksums once more; does nothing where all is sealed."""
+    def keep_current_corpus(self, extraction: str, current: CurrentCorpus) -> None:
+        """Writes again what an earlier version stored without checksums or says otherwise; else does nothing."""
         seal_manifest(current.corpus)
-        if not read_pointer(self.pointer(extraction)).sealed:
+        if read_pointer(self.pointer(extraction)) != SealedJson(_said(current), True):
             self.write_current_corpus(extraction, current)
+
+
+def _said(current: CurrentCorpus) -> dict[str, Any]:
+    """What a pointer says of a corpus."""
+    return {**current._asdict(), "corpus": current.corpus.manifest.fingerprint}
 
 
 def read_pointer(path: Path) -> SealedJson:

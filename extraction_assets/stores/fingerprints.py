@@ -35,6 +35,8 @@ def files_fingerprint(files: Iterable[Path]) -> str:
 
 
 def _identity(path: Path) -> tuple[Path, int, int]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there, or no file")
     path = path.resolve()
     status = path.stat()
     return path, status.st_size, status.st_mtime_ns

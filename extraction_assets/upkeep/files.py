@@ -58,11 +58,11 @@ def item(kind: str, path: Path, store: ChunkStore) -> Item:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder; 0 where it has gone meanwhile."""
+    """Bytes of a file, or of all files in a folder; 0 where it has gone meanwhile. Links are not followed."""
     try:
-        if path.is_dir():
+        if _is_folder(path):
             return sum(size_of(inside) for inside in path.iterdir())
-        return path.stat().st_size
+        return path.lstat().st_size
     except FileNotFoundError:
         return 0
 
@@ -130,7 +130,8 @@ def unnamed_corpora(store: ChunkStore, without: str | None = None) -> list[Path]
 def is_old(path: Path) -> bool:
     """Whether a file, or everything in a folder, was left unchanged for the safe age."""
     try:
-        newest = max([path.stat().st_mtime, *(inside.stat().st_mtime for inside in _inside(path))])
+        inside = _inside(path) if _is_folder(path) else []
+        newest = max(one.lstat().st_mtime for one in (path, *inside))
     except FileNotFoundError:
         return False  # it has just gone, so somebody is at work
     return time.time() - newest >= SAFE_AGE_SECONDS
@@ -142,7 +143,7 @@ def remove(paths: Iterable[Path]) -> int:
     freed = 0
     for path in paths:
         freed += size_of(path)
-        if path.is_dir():
+        if _is_folder(path):
             doomed = path.with_name(f".{uuid.uuid4().hex}.damaged")
             os.replace(path, doomed)
             shutil.rmtree(doomed)
@@ -171,6 +172,10 @@ def _named_corpus(pointer: Path, corpora: Path) -> str:
     if not sealed and not (corpora / name).is_dir():  # without a checksum, the name may be another than was written
         raise UnreadablePointer(f"{pointer} names the corpus {name}, which is not there")
     return name
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def _inside(folder: Path) -> list[Path]:

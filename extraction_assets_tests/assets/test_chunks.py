@@ -23,6 +23,8 @@ from extraction_assets.stores.chunk_files import read_table
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_sae, make_settings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def project(tiny_folder: Path, home: Path) -> Project:

@@ -120,6 +120,7 @@ def test_columns_of_text_that_an_earlier_version_read_are_read_again_once(
         {"token_column": "input_ids"},
         {"split": "test"},
         {"revision": "main"},
+        {"read_as": "text"},
     ],
     ids=str,
 )
@@ -204,6 +205,41 @@ def test_a_source_that_changes_while_it_is_read_is_refused(
     monkeypatch.undo()
     monkeypatch.setenv("EXTRACTION_HOME", str(home))
     assert not materialized(project)["reused"]
+
+
+# How many documents samples come from
+
+
+@pytest.mark.parametrize(
+    ("samples", "corpus", "documents", "warned"),
+    [
+        (3, {}, 1, True),
+        (3, {"shuffle_seed": 0}, 1, False),
+        (30, {}, 3, False),
+        (3, {"packing": "concatenated"}, 1, True),
+    ],
+    ids=str,
+)
+def test_the_metadata_say_how_many_documents_of_how_many(
+    tiny_folder: Path, home: Path, samples: int, corpus: dict[str, Any], documents: int, warned: bool
+) -> None:
+    project = Project(with_corpus(tiny_folder, tiny_folder / "texts", samples, **corpus), home)
+    for _ in range(2):  # tokenized, and then reused
+        found = materialized(project)
+        assert (found["documents"], found["documents_in_source"]) == (documents, 3)
+    events = project.instance.all_logs(project.corpus().run_id)
+    assert (
+        any("no sample comes from a document after the first 1 of 3" in str(event.message) for event in events)
+        == warned
+    )
+
+
+def test_rows_of_parquet_are_counted_and_lines_of_jsonl_are_not_read_on_for(
+    tiny_folder: Path, home: Path, tmp_path: Path
+) -> None:
+    for write, name, total in ((write_parquet, "a.parquet", 3), (write_jsonl, "a.jsonl", None)):
+        project = Project(with_corpus(tiny_folder, write(tmp_path / name, ROWS), 3), home / name)
+        assert materialized(project).get("documents_in_source") == total
 
 
 # Tokens

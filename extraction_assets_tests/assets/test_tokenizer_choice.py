@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,12 @@ from extraction_assets.plan import load_tokenizer
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets_tests.engine.corpora.build import write_jsonl
-from extraction_assets_tests.engine.models.tokenizer_folders import byte_level, make_folder
+from extraction_assets_tests.engine.models.tokenizer_folders import (
+    byte_level,
+    make_folder,
+    make_sentencepiece,
+    sentencepiece_pieces,
+)
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import D_MODEL, make_sae, make_settings
 
@@ -87,6 +93,20 @@ def test_check_tells_the_difference(folder: Path, home: Path, stored: bool) -> N
     assert difference.severity == "warning"
     assert DIFFERENCE in difference.message
     assert not found.fails
+
+
+def test_a_sentencepiece_model_alone_runs_from_corpus_to_examples(folder: Path, home: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    model, config = tmp_path / "model", (tmp_path / "model" / "config.json").read_text()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (model / name).unlink()
+    path = make_sentencepiece(model, "llama")
+    (model / "config.json").write_text(config)
+    write_jsonl(tmp_path / "a.jsonl", [{"text": "the lazy dog"}] * 30)
+    project = Project(made(tmp_path), home).everything()
+    assert tokens(project) == ["<s>", *sentencepiece_pieces(path, "the lazy dog")]
+    [(shown,), *_] = project.rows("select tokens from samples order by sample_index")
+    assert "".join(json.loads(shown)) == "<s> the lazy dog"
 
 
 def test_a_choice_that_is_none_is_refused(folder: Path) -> None:

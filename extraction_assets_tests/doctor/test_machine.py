@@ -234,3 +234,20 @@ def test_a_port_at_which_dagster_answers_is_fine(port: int) -> None:
         server.shutdown()
         thread.join()
     assert (finding.level, "Dagster's UI answers there" in finding.text) == ("ok", True)
+
+
+@pytest.mark.parametrize("answer", [b"3", b"[" * 200_000, b"\xff", b"no HTTP at all"], ids=range(4))
+def test_whatever_listens_on_the_port_may_answer_anything(answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        head = b"" if answer.startswith(b"no") else b"HTTP/1.0 200 OK\r\n\r\n"
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(head + answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert machine._is_dagster(server.getsockname()[1]) is False
+        thread.join()

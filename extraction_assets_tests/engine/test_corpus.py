@@ -259,6 +259,12 @@ def test_samples_are_counted_as_they_are_made(tokenizer: Any, packing: Any, star
         tokenize_corpus(DOCUMENTS, tokenizer, own, counted.samples - start + 1, start_sample=start)
 
 
+def test_documents_before_the_first_sample_are_not_behind_any(tokenizer: Any, ids: list[list[int]]) -> None:
+    first = -(-len(ids[0]) // (WIDTH - 1))
+    assert count_samples(DOCUMENTS, tokenizer, Packing(WIDTH), 10_000).documents == 3
+    assert count_samples(DOCUMENTS, tokenizer, Packing(WIDTH), 10_000, start_sample=first).documents == 2
+
+
 def test_counting_stops_at_the_number_asked_for_and_reads_no_further(tokenizer: Any) -> None:
     def documents() -> Iterator[Document]:
         for number in range(100):

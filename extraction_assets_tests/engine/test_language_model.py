@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, BartConfig, DebertaV2Config, LlamaForCausalLM, MixtralConfig
 
+from extraction_assets.engine.file_boundary import CheckpointError
 from extraction_assets.engine.forward import forward_pass
 from extraction_assets.engine.language_model import (
     HookError,
@@ -110,10 +111,12 @@ def test_calls_do_not_see_each_others_outputs(llama: str) -> None:
 def test_nothing_after_the_deepest_hook_runs(llama: str) -> None:
     whole = LlamaForCausalLM.from_pretrained(llama, dtype=torch.float32)
     ran: list[str] = []
+    model = LanguageModel(whole, ["model.layers.0", "model.layers.0.self_attn"])
+    run(model, make_samples([T]))  # the first batch is watched to the end
     later = {"layer 1": whole.model.layers[1], "layer 2": whole.model.layers[2], "norm": whole.model.norm}
     for name, module in {**later, "head": whole.lm_head, "layer 0": whole.model.layers[0]}.items():
         module.register_forward_pre_hook(lambda *_, name=name: ran.append(name))
-    run(LanguageModel(whole, ["model.layers.0", "model.layers.0.self_attn"]), make_samples([T]))
+    run(model, make_samples([T]))
     assert ran == ["layer 0"]
 
 
@@ -146,6 +149,7 @@ def test_compiled_blocks_give_the_same_at_every_hook_and_end_at_the_deepest(llam
     assert (plain.compiled, model.compiled) == (False, True)
     compiled = [hasattr(block.forward, "_torchdynamo_orig_callable") for block in repeated_blocks(model.module)]
     assert compiled == [True, False, True]  # a hook inside a block would be lost in a graph
+    assert model.eager_blocks == [1]
     for seed in (1, 2):
         samples = make_samples([T, 3], seed=seed)
         torch.testing.assert_close(run(model, samples), run(plain, samples))
@@ -237,7 +241,7 @@ def test_a_mixture_of_experts_has_widths_without_weights(tmp_path: Path) -> None
 def test_a_model_that_looks_at_numbers_is_loaded_to_learn_widths(tmp_path: Path) -> None:
     config = DebertaV2Config(**SMALL)
     config.save_pretrained(tmp_path)
-    with pytest.raises(OSError, match="safetensors"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is missing"):
         probe_hooks(str(tmp_path), ["encoder.layer.1"])
     AutoModel.from_config(config).save_pretrained(tmp_path)
     assert probe_hooks(str(tmp_path), ["encoder.layer.1"]) == {"encoder.layer.1": 16}

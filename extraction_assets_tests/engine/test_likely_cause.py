@@ -1,13 +1,16 @@
 """Why an SAE explains too little is found by trying what may be wrong."""
 
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from extraction_assets.engine.language_model import load_language_model
-from extraction_assets.engine.likely_cause import enough_samples, likely_cause, same_hook_elsewhere
+from extraction_assets.engine.likely_cause import Tried, better_hook, enough_samples, likely_cause, same_hook_elsewhere
 from extraction_assets.engine.sae import SAE
 from extraction_assets.engine.sae_formats import SAEWeights
 
@@ -38,7 +41,7 @@ def _sae(*, limit: float = 0.3, blind: bool = False) -> SAE:
 
 def _cause(sae: SAE, outputs: Tensor | dict[str, Tensor], minimum: float = 0.9) -> str:
     by_hook = outputs if isinstance(outputs, dict) else {"layers.3": outputs}
-    return likely_cause(sae, "layers.3", by_hook, COUNTED, minimum)
+    return likely_cause(Tried(sae, "layers.3", None, by_hook, COUNTED), minimum)
 
 
 def _explained(cause: str) -> float:
@@ -118,6 +121,50 @@ def test_where_nothing_helps_that_is_said() -> None:
         "standard", rotation, torch.zeros(WIDTH), -rotation.t().clone(), torch.zeros(WIDTH)
     )  # gives back the opposite of what it reads
     assert "is it an SAE of this model?" in _cause(SAE(weights), _trained_on())
+
+
+def test_a_hook_where_far_less_stays_unexplained_is_named() -> None:
+    """An SAE that knows 15 of 16 directions, at a layer that lies in them, and at one before that does not."""
+    here, there = _trained_on() + _random(4, TOKENS, 1, seed=9) * 0.5, _trained_on()
+    better = better_hook(
+        Tried(_sae(blind=True, limit=0.0), "layers.3", None, {"layers.3": here, "layers.4": there}, COUNTED)
+    )
+    assert re.fullmatch(
+        r"explains 0\.[78]\d\d of the variance of some samples, but at hook 'layers\.4' it explains 1\.000: is .*",
+        better,
+    )
+
+
+def test_a_hook_that_is_a_little_better_is_not_named() -> None:
+    here, there = (_trained_on() + _random(4, TOKENS, 1, seed=9) * scale for scale in (0.5, 0.45))
+    outputs = {"layers.3": here, "layers.4": there, "wide": _random(4, TOKENS, 32)}
+    assert better_hook(Tried(_sae(blind=True, limit=0.0), "layers.3", None, outputs, COUNTED)) == ""
+
+
+def test_a_later_layer_that_did_not_load_is_not_looked_at(llama: str, tmp_path: Path) -> None:
+    shutil.copytree(llama, tmp_path / "model")
+    file = tmp_path / "model" / "model.safetensors"
+    kept = {key: own for key, own in load_file(file).items() if key != "layers.2.mlp.up_proj.weight"}
+    save_file({**kept, "lm_head.weight": torch.ones(2)}, file, {"format": "pt"})
+    model = load_language_model(str(tmp_path / "model"), ["layers.0"])
+    assert same_hook_elsewhere(model, "layers.0") == ["layers.1"]
+    assert same_hook_elsewhere(model, "layers.0.self_attn") == ["layers.1.self_attn", "layers.2.self_attn"]
+    assert same_hook_elsewhere(model, "layers.0.mlp") == ["layers.1.mlp"]
+
+
+def test_a_later_layer_that_is_not_finite_is_not_looked_at(llama: str, tmp_path: Path) -> None:
+    shutil.copytree(llama, tmp_path / "model")
+    file = tmp_path / "model" / "model.safetensors"
+    tensors = load_file(file)
+    tensors["layers.1.mlp.up_proj.weight"][0, 0] = float("nan")
+    save_file(tensors, file, {"format": "pt"})
+    model = load_language_model(str(tmp_path / "model"), ["layers.0"])
+    assert same_hook_elsewhere(model, "layers.0") == []
+
+
+def test_the_same_hook_of_near_layers(llama: str) -> None:
+    model = load_language_model(llama, ["model.layers.0"])
+    assert same_hook_elsewhere(model, "model.layers.0", 1) == ["model.layers.1"]
 
 
 def test_the_same_hook_of_all_other_layers(llama: str) -> None:

@@ -46,7 +46,7 @@ def test_an_unknown_hook_is_found(llama: str, sae_folders: dict[str, Path]) -> N
 
 
 def test_samples_longer_than_the_model_was_made_for_are_refused(llama: str, sae_folders: dict[str, Path]) -> None:
-    with pytest.raises(CorpusError, match=r"max_length is 65, but .* was made for at most 64 positions"):
+    with pytest.raises(CorpusError, match=r"max_length is 65, but .* takes at most 64 positions"):
         check_combination(llama, {"relu": sae(sae_folders["standard"], "layers.0")}, 65)
 
 

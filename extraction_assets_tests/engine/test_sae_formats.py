@@ -152,7 +152,7 @@ def test_a_wrong_shape_is_named_with_the_right_one(folder: Path, name: str) -> N
 
 def test_an_encoder_that_is_no_matrix_is_named(folder: Path) -> None:
     set_tensor(folder, "W_enc", lambda tensor: tensor.flatten())
-    refused(folder, r"W_enc has shape \(768,\), expected \(d_in, d_sae\)")
+    refused(folder, r"sae_weights.safetensors holds W_enc of shape \(768,\), expected \(rows, columns\)")
 
 
 def test_a_missing_tensor_is_named_with_those_present(folder: Path) -> None:
@@ -163,7 +163,10 @@ def test_a_missing_tensor_is_named_with_those_present(folder: Path) -> None:
 def test_a_cut_file_is_recognised(folder: Path) -> None:
     file = folder / "sae_weights.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    refused(folder, "sae_weights.safetensors cannot be read .*is it cut short")
+    refused(
+        folder,
+        "sae_weights.safetensors is not a whole safetensors file: .* 6,672 bytes, the file has 6,572; is",
+    )
 
 
 @pytest.mark.parametrize("text", ["{", "\x80", "[1, 2]"])

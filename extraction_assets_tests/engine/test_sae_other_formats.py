@@ -114,7 +114,7 @@ def test_another_place_tells_no_hook(place: str, tmp_path: Path) -> None:
 
 def test_an_archive_that_would_run_code_is_refused(tmp_path: Path) -> None:
     folder = make_gemma_scope(tmp_path / "sae", threshold=np.array([print] * F, dtype=object))
-    with pytest.raises(CheckpointError, match=r"params.npz cannot be read .*allow_pickle"):
+    with pytest.raises(CheckpointError, match=r"params.npz holds threshold as 'object'"):
         load_sae(folder)
 
 
@@ -320,7 +320,7 @@ def test_a_file_that_is_no_state_dict_is_refused(tmp_path: Path) -> None:
 def test_a_cut_file_is_refused(tmp_path: Path) -> None:
     file = make_dictionary(tmp_path / "sae", "BatchTopKSAE") / "ae.pt"
     file.write_bytes(file.read_bytes()[:-300])
-    with pytest.raises(CheckpointError, match=r"ae.pt cannot be read"):
+    with pytest.raises(CheckpointError, match=r"ae.pt is not a file of torch.save in its zip format, or is cut short"):
         load_sae(tmp_path / "sae")
 
 

@@ -56,18 +56,57 @@ def test_a_batch_is_measured_at_its_counted_positions() -> None:
     assert found.mean_norm == pytest.approx(sum(norms) / 5)
 
 
-def test_tokens_that_are_not_finite_are_left_out() -> None:
+def test_tokens_that_are_not_finite_are_counted_and_left_out() -> None:
     broken, counted = _batch(), torch.ones(2, 3, dtype=torch.bool)
     broken[1, 2] = torch.tensor([float("nan"), float("inf")])
     counted_less = counted.clone()
     counted_less[1, 2] = False
-    assert measure_sae(_sae(), broken, counted, _first()) == measure_sae(_sae(), _batch(), counted_less, _first())
+    without = measure_sae(_sae(), _batch(), counted_less, _first())
+    assert measure_sae(_sae(), broken, counted, _first()) == without._replace(not_finite=1, first_not_finite=(1, 2))
 
 
-def test_a_batch_without_a_counted_position_says_nothing() -> None:
+def test_a_target_that_is_not_finite_is_counted_too() -> None:
+    target, counted = _batch(), torch.ones(2, 3, dtype=torch.bool)
+    target[0, 1, 0] = float("inf")
+    found = measure_sae(_sae(), _batch(), counted, _first(), target=target)
+    assert (found.tokens, found.not_finite) == (5, 1)
+    assert not math.isnan(found.variance_explained)
+
+
+def test_a_batch_without_a_counted_position_is_an_error() -> None:
     found = measure_sae(_sae(), _batch(), torch.zeros(2, 3, dtype=torch.bool), _first())
     assert found.tokens == 0
-    assert judge("s", "h", found, LIMITS) == []
+    (finding,) = judge("s", "h", found, LIMITS)
+    assert (finding.severity, finding.raises) == ("error", SanityError)
+    assert "no token of one batch counts, so there is nothing to judge it by" in finding.message
+
+
+@pytest.mark.parametrize("spoiled", [slice(None), slice(1)])
+def test_activations_that_are_not_finite_are_an_error(spoiled: slice) -> None:
+    """All of them, as of a float16 model that overflows, or some."""
+    activations, counted = _batch(), torch.ones(2, 3, dtype=torch.bool)
+    activations[spoiled] = float("nan")
+    found = measure_sae(_sae(), activations, counted, _first(), first_sample=40)
+    (finding,) = judge("s", "h", found, LIMITS)
+    number = 6 if spoiled == slice(None) else 3
+    assert finding.severity == "error"
+    assert finding.message.startswith("hook 'h', which SAE 's' reads, ")
+    assert f"holds a NaN or an infinity in sample 40, position 0 ({number} of 6 tokens of one batch)" in finding.message
+    assert "set language_model.dtype" in finding.message
+
+
+def test_activations_that_do_not_vary_are_an_error() -> None:
+    found = measure_sae(_sae(), torch.ones(2, 3, 2), torch.ones(2, 3, dtype=torch.bool), _first())
+    (finding,) = judge("s", "h", found, LIMITS)
+    assert finding.severity == "error"
+    assert "the activations of 6 token(s) of one batch do not vary" in finding.message
+
+
+def test_few_tokens_are_a_warning() -> None:
+    (finding,) = judge("s", "h", _found(tokens=31), LIMITS)
+    assert finding.severity == "warning"
+    assert "was tried on 31 tokens of one batch only" in finding.message
+    assert judge("s", "h", _found(tokens=32), LIMITS) == []
 
 
 def test_bos_share_reads_the_strongest_position_of_absolute_samples() -> None:
@@ -140,10 +179,6 @@ def test_what_breaks_a_limit_is_an_error_with_its_numbers(changes: dict[str, Any
     assert finding.message.startswith("SAE 's' at 'layers.3'")
     for part in said:
         assert part in finding.message
-
-
-def test_variance_that_cannot_be_measured_is_no_error() -> None:
-    assert judge("s", "h", _found(variance_explained=float("nan")), LIMITS) == []
 
 
 def test_mostly_silent_features_are_a_warning_only_where_the_batch_gave_them_a_chance() -> None:

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from extraction_assets.resources import GpuResource
 from extraction_assets.resources import gpu as gpu_module
-from extraction_assets.resources.gpu import lease
+from extraction_assets.resources.gpu import DeviceError, lease
+from extraction_assets_tests.stores.build import HOSTILE
 
 LOGGER = logging.getLogger("test")
 
@@ -212,6 +213,22 @@ def test_a_killed_process_gives_its_gpu_back(tmp_path: Path) -> None:
     process.join()
     with lease(["GPU-a"], LOGGER, tmp_path, sleep=lambda _: pytest.fail("the GPU is still held")) as index:
         assert index == 0
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a named pipe", "links in a circle", "a device"])
+def test_a_lease_file_that_is_none_is_one_sentence_and_nobody_waits_for_it(tmp_path: Path, kind: str) -> None:
+    HOSTILE[kind](tmp_path / "GPU-a.lock")
+    with (
+        pytest.raises(DeviceError, match=r"GPU-a\.lock, by which GPUs are leased, cannot be locked: .*; remove it"),
+        lease(["GPU-a"], LOGGER, tmp_path),
+    ):
+        pytest.fail("it was leased")
+
+
+def test_a_lease_folder_that_is_none_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "leases").write_text("")
+    with pytest.raises(DeviceError, match="is not a folder: remove it"), lease(["a"], LOGGER, tmp_path / "leases"):
+        pytest.fail("it was leased")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU; the lease itself is tested without one")

@@ -41,7 +41,7 @@ def store_corpus(store: ChunkStore, corpus: TokenizedCorpus | None = None, start
 
 def as_of_an_earlier_version(store: ChunkStore) -> None:
     """Takes the checksums away that earlier versions did not write."""
-    for path, ordered in ((store.pointer("tiny"), True), (next(store.corpora.glob(f"*/{MANIFEST}")), False)):
+    for path, ordered in ((store.pointer("tiny"), True), (next(store.corpora.glob(f"[0-9a-f]*/{MANIFEST}")), False)):
         value = {name: one for name, one in json.loads(path.read_text()).items() if name != "checksum"}
         if not ordered:
             value = {

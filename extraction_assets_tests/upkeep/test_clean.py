@@ -1,5 +1,6 @@
 """`extraction-assets clean` on real stores: it removes what nothing uses, and nothing else."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,10 +10,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from extraction_assets.upkeep import clean
 from extraction_assets_tests.command import declare, invoke, succeed
 from extraction_assets_tests.project import Project
+from extraction_assets_tests.stores.build import HOSTILE
 from extraction_assets_tests.tiny import make_settings
 from extraction_assets_tests.upkeep.conftest import Age
+
+pytestmark = pytest.mark.slow
 
 
 def _tables(project: Project) -> set[str]:
@@ -206,6 +211,21 @@ def test_every_kind_of_leftover_goes_once_it_is_old(
     assert left.exists()
     age(left, left.parent)
     assert "freed 4 bytes" in succeed(module, "clean", "--yes")
+    assert project.files() == before
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a named pipe", "links in a circle", "a link to a folder"])
+@pytest.mark.parametrize("folder", ["corpora", "tiny/relu/top_k_table"])
+def test_what_was_set_aside_goes_whatever_it_is(
+    project: Project, monkeypatch: pytest.MonkeyPatch, kind: str, folder: str
+) -> None:
+    before = project.files()
+    left = project.home / folder / ".x.0123456789abcdef0123456789abcdef.damaged"
+    HOSTILE[kind](left)
+    left.with_name("other").unlink(missing_ok=True)
+    monkeypatch.setattr(clean, "is_old", lambda _: True)
+    assert "freed" in succeed(declare(monkeypatch, project.settings), "clean", "--yes")
+    assert not os.path.lexists(left)
     assert project.files() == before
 
 

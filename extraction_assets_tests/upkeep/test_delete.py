@@ -17,6 +17,8 @@ from extraction_assets_tests.command import declare, invoke, succeed
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_settings
 
+pytestmark = pytest.mark.slow
+
 TABLES = ("extractions", "features", "feature_activations", "samples", "corpora")
 
 

@@ -21,7 +21,7 @@ def one_sentence(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except CorpusError:
+    except (CorpusError, ConnectionError, TimeoutError):
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None and error.errno not in _OF_THE_CONTENT:

@@ -11,8 +11,9 @@ from extraction_assets.engine.corpora import decoding
 from extraction_assets.engine.corpora.boundary import one_sentence, reason
 from extraction_assets.engine.corpora.documents import CorpusError, Document
 
+_SHOWN_COLUMNS = 20
 _SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 58
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 58
 _SHORT.maxlist = _SHORT.maxarray = 20
 
 
@@ -37,15 +38,22 @@ class Columns(NamedTuple):
             if list(present).count(name) > 1:
                 raise CorpusError(f"{where} has {list(present).count(name)} columns {name!r}: which one is meant?")
             if name not in present:
-                raise CorpusError(f"{where} has no column {name!r}; it has {', '.join(map(repr, present)) or 'none'}")
+                raise CorpusError(f"{where} has no column {name!r}; it has {_listed(present)}")
+
+
+def _listed(columns: Sequence[str]) -> str:
+    """The names of columns, not too many and none too long."""
+    shown = [_SHORT.repr(name) for name in columns[:_SHOWN_COLUMNS]]
+    more = len(columns) - _SHOWN_COLUMNS
+    return ", ".join([*shown, *([f"and {more} more"] if more > 0 else [])]) or "none"
 
 
 def row_document(row: Mapping[str, Any], columns: Columns, default_id: str, where: str) -> Document:
     """The document of one row; ``where`` names the row in errors."""
     name = _document_id(row[columns.id], columns.id, where) if columns.id else default_id
     if columns.tokens is None:
-        return name, _text(row[columns.text], columns.text, f"{where} (document {name!r})")
-    where = f"{where} (document {name!r})"
+        return name, _text(row[columns.text], columns.text, f"{where} (document {_SHORT.repr(name)})")
+    where = f"{where} (document {_SHORT.repr(name)})"
     ids = _integers(row[columns.tokens], columns.tokens, where)
     if columns.attention_mask is None:
         return name, ids
@@ -108,7 +116,7 @@ def masked_tokens(ids: np.ndarray, mask: np.ndarray, column: str, where: str) ->
 def _document_id(value: Any, column: str, where: str) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise CorpusError(f"{where}: column {column!r} holds {_shown(value)}, a document id is text or a whole number")
-    return _unicode(str(value), column, where)
+    return _unicode(str(value), column, where).replace("\0", "\\x00")  # which PostgreSQL refuses in text
 
 
 def _text(value: Any, column: str, where: str) -> str:

@@ -15,7 +15,13 @@ Item = TypeVar("Item")
 
 
 class CorpusError(ValueError):
-    """A corpus that cannot be read or does not hold enough samples; the message says what to change."""
+    """A corpus that cannot be read or does not hold enough samples; the message says what to change.
+
+    Bytes of a file's name that are not UTF-8, which no log and no database takes, stand in it as ``\\udcNN``.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 class Source(Protocol):

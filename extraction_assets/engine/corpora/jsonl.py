@@ -1,7 +1,9 @@
 """JSONL files as a corpus: one document a line."""
 
 import json
+import os
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from io import BufferedReader
 from pathlib import Path
@@ -86,8 +88,8 @@ def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     plain = dict(pairs)
     if len(plain) == len(pairs):
         return plain
-    row, names = _RepeatedKeys(plain), [name for name, _ in pairs]
-    row.repeated = frozenset(name for name in plain if names.count(name) > 1)
+    row, times = _RepeatedKeys(plain), Counter(name for name, _ in pairs)
+    row.repeated = frozenset(name for name, number in times.items() if number > 1)
     return row
 
 
@@ -96,7 +98,8 @@ def _lines(file: Path) -> Iterator[bytes]:
     packed = compression(file)
     number, most = 0, decoding.MAX_DOCUMENT_BYTES
     with one_sentence(f"corpus file {file} cannot be {'decompressed' if packed else 'read'}"):
-        opened = pa.input_stream(str(file), compression=packed)
+        # By bytes, as a name may not be UTF-8.
+        opened = pa.input_stream(pa.OSFile(os.fsencode(file)), compression=packed)
         with opened as stream, BufferedReader(stream, 1 << 20) as lines:
             while line := lines.readline(most + 1):
                 number += 1

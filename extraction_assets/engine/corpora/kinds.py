@@ -27,13 +27,13 @@ _NOT_READ = {
     **dict.fromkeys((".arrow", ".feather", ".ipc", ".orc", ".avro"), ("a table in a binary format", _AS_ROWS)),
     **dict.fromkeys((".sqlite", ".sqlite3", ".db", ".duckdb", ".lmdb", ".mdb"), ("a database", _AS_ROWS)),
     **dict.fromkeys((".h5", ".hdf5", ".npy", ".npz", ".mat", ".tfrecord"), ("a file of arrays", _AS_ROWS)),
-    **dict.fromkeys((".pkl", ".pickle", ".pt", ".pth", ".bin", ".safetensors"), ("a file of objects", _AS_ROWS)),
+    **dict.fromkeys((".pkl", ".pickle", ".pth", ".bin", ".safetensors"), ("a file of objects", _AS_ROWS)),
     **dict.fromkeys((".pdf", ".doc", ".docx", ".odt", ".rtf", ".epub", ".ppt", ".pptx"), ("a document", _EXPORT)),
     **dict.fromkeys((".zip", ".tar", ".tgz", ".tbz2", ".txz", ".7z", ".rar", ".whl", ".jar"), ("an archive", _UNPACK)),
-    **dict.fromkeys((*COMPRESSIONS, ".xz", ".lzma", ".lz4", ".br", ".z", ".snappy"), ("a compressed file", _UNPACK)),
+    **dict.fromkeys((*COMPRESSIONS, ".xz", ".lzma", ".lz4", ".z", ".snappy"), ("a compressed file", _UNPACK)),
 }
 """Suffix -> (what it is, what to do with it): formats that hold documents, of which none is the file as it stands.
-Markup and source code (.md, .html, .xml, .yaml, .tex, .py …) is plain text."""
+Markup and source code (.md, .html, .xml, .yaml, .tex, .py …) is plain text; so is a language (.en, .pt)."""
 
 
 def file_kind(path: Path) -> FileKind | None:

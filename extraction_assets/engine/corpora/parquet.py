@@ -1,5 +1,7 @@
 """Parquet files as a corpus: one document a row, read by row group."""
 
+import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -34,7 +36,7 @@ class ParquetFiles:
         self._groups: list[_RowGroup] = []
         for number, path in enumerate(files):
             no_parquet = f"corpus file {path} is not a Parquet file, or a damaged one"
-            with one_sentence(no_parquet), pq.ParquetFile(path) as parquet:
+            with one_sentence(no_parquet), _opened(path) as parquet:
                 self._groups += _row_groups(number, parquet.metadata)
                 present = parquet.schema_arrow.names
             columns.check(present, str(path))
@@ -77,13 +79,19 @@ class ParquetFiles:
     def _rows(self, group: _RowGroup, rows: np.ndarray) -> Iterator[Document]:
         """Documents at some rows of a row group."""
         path = self.files[group.file]
-        with one_sentence(f"corpus file {path} is damaged"), pq.ParquetFile(path) as file:
+        with one_sentence(f"corpus file {path} is damaged"), _opened(path) as file:
             table = file.read_row_group(group.number, columns=self._columns.names).take(pa.array(rows))
         yield from self._table_documents(table, (rows + group.first_row).tolist(), self._names[group.file], path)
 
 
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    with pa.OSFile(os.fsencode(path)) as opened, pq.ParquetFile(opened) as file:  # by bytes: a name may not be UTF-8
+        yield file
+
+
 def _batches(path: Path, columns: Columns) -> Iterator[pa.RecordBatch]:
-    with one_sentence(f"corpus file {path} is damaged"), pq.ParquetFile(path) as file:
+    with one_sentence(f"corpus file {path} is damaged"), _opened(path) as file:
         yield from file.iter_batches(batch_size=_BATCH_ROWS, columns=columns.names)
 
 

@@ -20,19 +20,10 @@ _IMAGES = _suffixes("png jpg jpeg gif svg webp bmp ico tif tiff mp3 mp4 wav flac
 _CODE = _suffixes("py pyc pyi sh so ps1 toml cfg lock")
 _DATABASES = _suffixes("sqlite sqlite3 sqlite-wal sqlite-shm sqlite-journal db tmp part incomplete swp")
 _NOT_A_PART = _WEIGHTS | _DOCUMENTS | _IMAGES | _CODE | _DATABASES
-_PAPERS = (
-    "readme",
-    "license",
-    "licence",
-    "notice",
-    "copying",
-    "changelog",
-    "citation",
-    "use_policy",
-    "acceptable_use",
-    "events.out",
-)
-"""How the names of documents begin that have the suffix ``.txt``, or none, and of a training's logs."""
+_PAPERS = ("readme", "license", "licence", "notice", "copying", "changelog", "citation", "use_policy", "acceptable_use")
+"""How the names of documents begin that have the suffix ``.txt``, or none."""
+_LOGS = "events.out"
+"""How the names of a training's logs begin."""
 _ALONE = frozenset({"config.json", "requirements.txt", "dockerfile", "makefile"})
 """The model's configuration belongs to the model; the others to nobody who reads a checkpoint."""
 
@@ -55,9 +46,12 @@ def is_small_file(name: str, size: int) -> bool:
     """Whether a file in the top folder of a checkpoint can change what its tokenizer does: not so weights, documents,
     images, code, hidden files and the model's own ``config.json``."""
     lower = name.lower()
-    if lower.startswith((".", *_PAPERS)) or lower in _ALONE or lower.endswith(".index.json"):
+    suffix = PurePosixPath(lower).suffix
+    if lower.startswith((".", _LOGS)) or lower in _ALONE or lower.endswith(".index.json"):
         return False
-    return PurePosixPath(lower).suffix not in _NOT_A_PART and size <= SMALL_BYTES
+    if suffix in ("", ".txt") and lower.startswith(_PAPERS):
+        return False
+    return suffix not in _NOT_A_PART and size <= SMALL_BYTES
 
 
 def small_files(folder: Path) -> list[Path]:

@@ -10,9 +10,9 @@ from extraction_assets.engine.models.sentencepiece_files import open_sentencepie
 from extraction_assets.engine.models.tokenizers import (
     TokenizerChoice,
     class_tokenizer,
+    declared_tokens,
     generic_tokenizer,
     tokenizer_file,
-    tokenizer_settings,
 )
 
 PROBES = (
@@ -30,6 +30,20 @@ TEXTS, CHARACTERS = 64, 2000
 """Texts of a corpus that are compared, and how much of each."""
 
 _SHOWN = 60
+
+
+def same_parts(one: Any, other: Any) -> bool:
+    """Whether two tokenizers of the same files are the same in every part that makes tokens of text."""
+    if not (one.is_fast and other.is_fast):
+        return type(one) is type(other)
+    return bool(type(one)._encode_plus is type(other)._encode_plus and _parts(one) == _parts(other))
+
+
+def _parts(tokenizer: Any) -> list[Any]:
+    backend = tokenizer.backend_tokenizer
+    parts = [part and part.__getstate__() for part in (backend.normalizer, backend.pre_tokenizer, backend.model)]
+    added = {number: repr(token) for number, token in backend.get_added_tokens_decoder().items()}
+    return [*parts, added, tokenizer.split_special_tokens]
 
 
 class Reading(NamedTuple):
@@ -58,7 +72,8 @@ def compare_readings(
     compared = [text[:CHARACTERS] for text, _ in zip(texts, range(TEXTS), strict=False)]
     file = tokenizer_file(folder)
     if file is None:
-        return [*_other_class(folder, tokenizer, choice), *_with_sentencepiece(folder, tokenizer, compared)]
+        other = [] if choice == "transformers" else _other_class(folder, tokenizer, trust_remote_code)
+        return [*other, *_with_sentencepiece(folder, tokenizer, compared)]
     by_file = generic_tokenizer(folder)
     return [
         *_with_class(file, by_file, tokenizer, choice, compared, trust_remote_code),
@@ -69,7 +84,7 @@ def compare_readings(
 def _with_class(
     file: Path, by_file: Any, tokenizer: Any, choice: TokenizerChoice, texts: list[str], trust_remote_code: bool
 ) -> Iterable[Finding]:
-    if type(tokenizer) is not type(by_file):
+    if not same_parts(tokenizer, by_file):
         by_class, used = tokenizer, "the class is used, corpus.tokenizer: file takes the other"
         if choice == "file":
             used = "the class comes with the tokenizer, is trusted and is used"
@@ -82,16 +97,16 @@ def _with_class(
             text = f"{file} is read as it is; it is not compared with the class of transformers, which fails ({why})"
             yield Finding("warning", text)
             return
-    if type(by_class) is not type(by_file):
+    if not same_parts(by_class, by_file):
         readings = (_reading("the file", by_file), _reading(type(by_class).__name__, by_class))
         difference = _difference(*readings, texts)
         if difference:
             yield Finding("warning", f"{file}: {difference}; {used}")
 
 
-def _other_class(folder: Path, tokenizer: Any, choice: TokenizerChoice) -> Iterable[Finding]:
+def _other_class(folder: Path, tokenizer: Any, trust_remote_code: bool) -> Iterable[Finding]:
     """Whether another class reads the files than the one that transformers chooses (``read_tokenizer``)."""
-    chosen = type(tokenizer if choice == "transformers" else class_tokenizer(folder, trust_remote_code=True)).__name__
+    chosen = type(class_tokenizer(folder, trust_remote_code=trust_remote_code)).__name__
     used = type(tokenizer).__name__
     if chosen != used:
         text = f"transformers would read the tokenizer in {folder} by {chosen}, otherwise than sentencepiece does"
@@ -123,10 +138,7 @@ def _contradictions(file: Path, tokenizer: Any) -> Iterable[Finding]:
     tokenizer.json does not hold: transformers then gives ids that no model was trained with."""
     from tokenizers import Tokenizer
 
-    settings, vocabulary = tokenizer_settings(file.parent), tokenizer.get_vocab()
-    declared = settings.get("added_tokens_decoder")
-    entries = declared.items() if isinstance(declared, dict) else ()
-    contents = {token["content"]: int(number) for number, token in entries}
+    contents, vocabulary = declared_tokens(file.parent), tokenizer.get_vocab()
     for content, number in contents.items():
         if vocabulary.get(content) != number:
             text = (
@@ -136,7 +148,7 @@ def _contradictions(file: Path, tokenizer: Any) -> Iterable[Finding]:
             yield Finding("warning", text)
             break
     held = Tokenizer.from_file(str(file))
-    for role in tokenizer.SPECIAL_TOKENS_ATTRIBUTES:
+    for role in ("bos_token", "eos_token", "sep_token"):  # those that samples are given
         token = getattr(tokenizer, role, None)
         if isinstance(token, str) and held.token_to_id(token) is None and token not in contents:
             text = (

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from extraction_assets.engine.corpora.documents import CorpusError
+from extraction_assets.engine.models.model_folder import damaged_json
 from extraction_assets.engine.models.sentencepiece_files import (
     SentencePieceFile,
     open_sentencepiece,
@@ -40,12 +41,12 @@ def read_tokenizer(folder: Path, choice: TokenizerChoice = "file", *, trust_remo
     """
     if choice == "transformers":
         return class_tokenizer(folder, trust_remote_code=trust_remote_code)
-    if tokenizer_file(folder) is None:
-        return _agreeing_with_sentencepiece(folder, class_tokenizer(folder, trust_remote_code=trust_remote_code))
     if _has_own_class(folder):
         tokenizer = class_tokenizer(folder, trust_remote_code=trust_remote_code)
         if trust_remote_code:
             return tokenizer
+    if tokenizer_file(folder) is None:
+        return _agreeing_with_sentencepiece(folder, class_tokenizer(folder))
     return _with_roles(folder, generic_tokenizer(folder))
 
 
@@ -53,18 +54,20 @@ def generic_tokenizer(folder: Path) -> Any:
     """``tokenizer.json`` and the other files as the generic class reads them. Raises TokenizerError."""
     from transformers import PreTrainedTokenizerFast
 
+    declared_tokens(folder)
     with _one_sentence(folder):
         # The option would put another pre-tokenizer in place of the file's.
-        return PreTrainedTokenizerFast.from_pretrained(folder, fix_mistral_regex=False)
+        return _tried(PreTrainedTokenizerFast.from_pretrained(folder, fix_mistral_regex=False))
 
 
 def class_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
     """The tokenizer by the class that transformers chooses for it. Raises as ``read_tokenizer``."""
     from transformers import AutoTokenizer
 
+    declared_tokens(folder)
     open_sentencepiece(folder)  # loads sentencepiece in the one way that does no harm, where it is needed
     with _one_sentence(folder):
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        tokenizer = _tried(AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code))
     _refuse_missing_vocabulary(folder, tokenizer)
     return tokenizer
 
@@ -84,6 +87,22 @@ def tokenizer_file(folder: Path) -> Path | None:
 def tokenizer_settings(folder: Path) -> dict[str, Any]:
     """``tokenizer_config.json``; empty where there is none. Raises TokenizerError where it is no JSON object."""
     return _json_object(folder / "tokenizer_config.json")
+
+
+def declared_tokens(folder: Path) -> dict[str, int]:
+    """Ids of the tokens that tokenizer_config.json adds. Raises TokenizerError for an entry that says no token: to
+    transformers that is the empty one."""
+    declared = tokenizer_settings(folder).get("added_tokens_decoder", {})
+    try:
+        found = {token["content"]: int(number) for number, token in declared.items()}
+        if not all(isinstance(content, str) and content for content in found):
+            raise ValueError("a content that is no text")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise TokenizerError(
+            f"{folder / 'tokenizer_config.json'}: added_tokens_decoder is not ids with the content of a token "
+            f"({type(error).__name__}: {error}): download the file again"
+        ) from error
+    return found
 
 
 def special_token_ids(tokenizer: Any | None) -> list[int]:
@@ -150,8 +169,8 @@ def _refuse_missing_vocabulary(folder: Path, tokenizer: Any) -> None:
     """A class that finds no vocabulary makes one of its special tokens alone, and one without merges splits all text
     into characters: neither is an error to transformers."""
     names = getattr(tokenizer, "vocab_files_names", None) or {}
-    if not names or tokenizer_file(folder) is not None:  # those of characters or bytes have no files
-        return
+    if not names or tokenizer_file(folder) is not None or _has_own_class(folder):
+        return  # those of characters or bytes have no files, and a class that comes with its files finds them itself
     found = [path.name for path in folder.iterdir()]
     wanted = {key: name for key, name in names.items() if key in ("vocab_file", "merges_file")}
     missing = [name for key, name in wanted.items() if name not in found and not _given(tokenizer, key)]
@@ -160,6 +179,12 @@ def _refuse_missing_vocabulary(folder: Path, tokenizer: Any) -> None:
             f"{folder} holds no complete tokenizer: {type(tokenizer).__name__} needs {' and '.join(missing)}, or a "
             "tokenizer.json"
         )
+
+
+def _tried(tokenizer: Any) -> Any:
+    """The tokenizer, once it has made tokens of a text: some wrong settings are noticed only then."""
+    tokenizer("a", add_special_tokens=False)
+    return tokenizer
 
 
 def _given(tokenizer: Any, key: str) -> bool:
@@ -179,6 +204,9 @@ def _one_sentence(folder: Path) -> Iterator[None]:
     except Exception as error:  # tokenizers raises plain Exceptions
         if "trust_remote_code" in str(error):
             raise
+        damaged = damaged_json(folder)
+        if damaged is not None:
+            raise TokenizerError(str(damaged)) from error
         said = " ".join(str(error).split())
         raise TokenizerError(
             f"the tokenizer in {folder} cannot be loaded ({type(error).__name__}: {said[:200]}): give it a "

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import ModuleType
 
 from extraction_assets.engine.sae_formats import dictionary_learning, gemma_scope, saelens, sparsify
-from extraction_assets.engine.sae_formats.files import CheckpointError
+from extraction_assets.engine.sae_formats.files import CheckpointError, require_files, sae_file
 from extraction_assets.engine.sae_formats.recorded import Finding, SaeRecord, compare_recorded
 from extraction_assets.engine.sae_formats.weights import SAEWeights, folded_decoder_norm, scaled_input
 
@@ -43,7 +43,8 @@ def read_checkpoint(
     ``expected_average_only_in`` asks for. Raises CheckpointError where the folder is missing, is of no known format, or
     holds unusable weights.
     """
-    weights: SAEWeights = _format_of(path).read(path)
+    reader = _format_of(path)
+    weights: SAEWeights = reader.read(path)
     if center_input is not None:
         target = weights.center_target and center_input if weights.is_transcoder else center_input
         weights = replace(weights, center_input=center_input, center_target=target)
@@ -55,7 +56,7 @@ def read_checkpoint(
             f"SAE {path}: norm_scaling_factor belongs to normalize_activations = 'expected_average_only_in', but this "
             f"checkpoint has {weights.normalize_activations!r}: leave it out"
         )
-    weights.validate(path)
+    weights.validate(path, reader.WEIGHTS)
     return folded_decoder_norm(path, weights) if fold_decoder_norm else weights
 
 
@@ -83,5 +84,8 @@ def _format_of(path: Path) -> ModuleType:
     for reader in FORMATS.values():
         if reader.recognises(path):
             return reader
+    for name in known_files():
+        if sae_file(path, name).irregular():
+            require_files(path, name)
     known = "; ".join(f"{name}: {' and '.join(reader.FILES)}" for name, reader in FORMATS.items())
     raise CheckpointError(f"{path} is not an SAE checkpoint of a known format ({known})")

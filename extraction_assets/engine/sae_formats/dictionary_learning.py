@@ -4,20 +4,21 @@ Formulas as in dictionary_learning 0.1 (``dictionary.py``, ``trainers/``). The f
 ``torch.load(weights_only=True)``, which runs no code of it.
 """
 
-import pickle
 import re
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from extraction_assets.engine.file_boundary import read_state_dict
+from extraction_assets.engine.file_boundary.checkpoint_file import shown
 from extraction_assets.engine.sae_formats.files import (
     CheckpointError,
     per_feature,
     pick,
     read_config,
     require_files,
+    sae_file,
     text_or_none,
     whole_number,
     whole_or_none,
@@ -69,12 +70,12 @@ def read(path: Path) -> SAEWeights:
     require_files(path, *FILES)
     trainer = _part(read_config(path, CONFIG), "trainer")
     name = trainer.get("dict_class")
-    if name not in _CLASSES:
+    if not isinstance(name, str) or name not in _CLASSES:
         raise CheckpointError(
-            f"SAE {path}: dict_class {name!r} of {CONFIG} is not supported (known: {', '.join(_CLASSES)})"
+            f"SAE {path}: dict_class {shown(name)} of {CONFIG} is not supported (known: {', '.join(_CLASSES)})"
         )
     architecture, names, subtracts = _CLASSES[name]
-    tensors = _load(path)
+    tensors = read_state_dict(sae_file(path, WEIGHTS))
     further = {"jumprelu": ["threshold"], "gated": ["r_mag", "mag_bias"]}.get(architecture, [])
     own = pick(path, WEIGHTS, tensors, [*names.values(), *further], name)
     w_enc, w_dec = own[names["W_enc"]], own[names["W_dec"]]
@@ -90,32 +91,23 @@ def read(path: Path) -> SAEWeights:
         b_dec=own[names["b_dec"]],
         apply_b_dec_to_input=subtracts,
         extra=extra,
-        k=whole_number(path, _k(tensors, trainer), "k") if architecture == "topk" else 0,
+        k=whole_number(path, _k(path, tensors, trainer), f"{CONFIG}: k") if architecture == "topk" else 0,
         record=record(path),
     )
     if name != "AutoEncoder":
         return weights
-    weights.validate(path)
+    weights.validate(path, WEIGHTS)
     return folded_decoder_norm(path, weights)
 
 
-def _load(path: Path) -> dict[str, Tensor]:
-    try:
-        loaded = torch.load(path / WEIGHTS, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # its message tells how to run the code all the same
+def _k(path: Path, tensors: dict[str, Tensor], trainer: dict[str, Any]) -> Any:
+    if "k" not in tensors:
+        return trainer.get("k", 0)
+    if tensors["k"].numel() != 1:
         raise CheckpointError(
-            f"SAE {path}: {WEIGHTS} holds more than tensors, and is not loaded, for that would run code of it: save "
-            "its state_dict() alone"
-        ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise CheckpointError(f"SAE {path}: {WEIGHTS} cannot be read ({error}); is it cut short?") from error
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise CheckpointError(f"SAE {path}: {WEIGHTS} is not a state dict of tensors")
-    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in loaded.items()}
-
-
-def _k(tensors: dict[str, Tensor], trainer: dict[str, Any]) -> Any:
-    return tensors["k"].item() if "k" in tensors else trainer.get("k", 0)
+            f"SAE {path}: {WEIGHTS} holds k of shape {tuple(tensors['k'].shape)}, expected one number"
+        )
+    return tensors["k"].item()
 
 
 def _part(config: dict[str, Any], name: str) -> dict[str, Any]:

@@ -1,58 +1,67 @@
-"""Reading the files of a checkpoint: one clear error for whatever is wrong with them."""
+"""What the readers of all formats ask of a checkpoint's files, beyond their being readable (``file_boundary``)."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from extraction_assets.engine import file_boundary
+from extraction_assets.engine.file_boundary import CheckpointError, CheckpointFile
+from extraction_assets.engine.file_boundary.checkpoint_file import shown
 
-class CheckpointError(ValueError):
-    """An SAE checkpoint that is missing, unknown, cut or unusable; the message names it and says why."""
+MOST_CONFIG_BYTES = 4 << 20
+"""A configuration of an SAE has a few kilobytes."""
+_SHOWN_NAMES = 30
+
+
+def sae_file(path: Path, name: str) -> CheckpointFile:
+    """File ``name`` of the SAE in folder ``path``."""
+    return CheckpointFile("SAE", path, name)
 
 
 def require_files(path: Path, *names: str) -> None:
-    """Raises CheckpointError where folder ``path`` lacks a file."""
+    """Raises CheckpointError where a file of folder ``path`` is missing or is no regular file."""
     for name in names:
-        if not (path / name).is_file():
-            raise CheckpointError(f"SAE {path}: {name} is missing")
+        sae_file(path, name).size()
 
 
 def read_config(path: Path, name: str) -> dict[str, Any]:
     """The JSON object in file ``name`` of folder ``path``."""
-    require_files(path, name)
-    try:
-        config = json.loads((path / name).read_text("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"SAE {path}: {name} is not JSON ({error})") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"SAE {path}: {name} is not a JSON object")
-    return config
+    return file_boundary.read_json_object(sae_file(path, name), MOST_CONFIG_BYTES)
 
 
 def read_safetensors(path: Path, name: str) -> dict[str, Tensor]:
-    """All tensors of file ``name`` of folder ``path``, in float32."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    require_files(path, name)
-    try:
-        tensors = load_file(path / name)
-    except SafetensorError as error:
-        raise CheckpointError(f"SAE {path}: {name} cannot be read ({error}); is it cut short?") from error
-    return {key: tensor.float() for key, tensor in tensors.items()}
+    """All tensors of file ``name`` of folder ``path``; floating point ones in float32."""
+    return file_boundary.read_safetensors(sae_file(path, name))
 
 
 def pick(path: Path, file: str, tensors: Mapping[str, Tensor], names: list[str], what: str) -> dict[str, Tensor]:
-    """The tensors called ``names``; CheckpointError tells those that are missing beside those that are there."""
+    """The tensors called ``names``: ``W_…`` and ``….weight`` are matrices, others have a number for each row or column.
+
+    Raises CheckpointError with the names of those that are missing, or that are no floating point numbers of that form.
+    """
     missing = [name for name in names if name not in tensors]
     if missing:
+        held = ", ".join(shown(name)[1:-1] for name in sorted(tensors)[:_SHOWN_NAMES])
         raise CheckpointError(
-            f"SAE {path}: {file} lacks {', '.join(missing)}, which a {what} SAE needs; it holds "
-            f"{', '.join(sorted(tensors))}"
+            f"SAE {path}: {file} lacks {', '.join(missing)}, which a {what} SAE needs; it holds {held or 'nothing'}"
         )
+    for name in names:
+        _check_form(path, file, name, tensors[name])
     return {name: tensors[name] for name in names}
+
+
+def _check_form(path: Path, file: str, name: str, tensor: Tensor) -> None:
+    if tensor.dtype != torch.float32:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise CheckpointError(f"SAE {path}: {file} holds {name} as {kind}, expected floating point numbers")
+    is_matrix = name.startswith("W_") or name.endswith(".weight")
+    is_scalar = tensor.dim() == 0 and "threshold" in name  # one number for all features
+    if not is_scalar and (tensor.dim() != 1 + is_matrix or tensor.numel() == 0):
+        expected = "(rows, columns)" if is_matrix else "(numbers,)"
+        raise CheckpointError(f"SAE {path}: {file} holds {name} of shape {tuple(tensor.shape)}, expected {expected}")
 
 
 def whole_number(path: Path, value: Any, name: str) -> int:
@@ -60,7 +69,18 @@ def whole_number(path: Path, value: Any, name: str) -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise CheckpointError(f"SAE {path}: {name} must be a whole number, got {value!r}")
+        raise CheckpointError(f"SAE {path}: {name} must be a whole number, got {shown(value)}")
+    return value
+
+
+def true_or_false(path: Path, file: str, config: Mapping[str, Any], name: str, default: bool) -> bool:
+    """Entry ``name`` of a configuration; ``default`` where it is not there, false where it is null. Any other value is
+    refused: of a text, ``bool`` makes true."""
+    value = config.get(name, default)
+    if value is None:
+        return False
+    if not isinstance(value, bool):
+        raise CheckpointError(f"SAE {path}: {file} has {name} = {shown(value)}, expected true or false")
     return value
 
 

@@ -5,13 +5,10 @@ The file says nothing of model and hook; its place does, as in ``google/gemma-sc
 """
 
 import re
-import zipfile
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from extraction_assets.engine.sae_formats.files import CheckpointError, pick, require_files
+from extraction_assets.engine.file_boundary import read_npz
+from extraction_assets.engine.sae_formats.files import per_feature, pick, sae_file
 from extraction_assets.engine.sae_formats.recorded import SaeRecord
 from extraction_assets.engine.sae_formats.weights import SAEWeights
 
@@ -47,13 +44,7 @@ def record(path: Path) -> SaeRecord:
 
 def read(path: Path) -> SAEWeights:
     """The checkpoint in folder ``path``; raises CheckpointError where it cannot be used."""
-    require_files(path, WEIGHTS)
-    try:
-        with (path / WEIGHTS).open("rb") as file, np.load(file, allow_pickle=False) as data:
-            arrays = {name[0].upper() + name[1:] if name.startswith("w_") else name: data[name] for name in data.files}
-        tensors = {name: torch.from_numpy(np.asarray(array, np.float32)) for name, array in arrays.items()}
-    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"SAE {path}: {WEIGHTS} cannot be read ({error}); is it cut short?") from error
+    tensors = read_npz(sae_file(path, WEIGHTS), _NAMES, {"w_enc": "W_enc", "w_dec": "W_dec"})
     own = pick(path, WEIGHTS, tensors, _NAMES, "Gemma Scope")
     return SAEWeights(
         architecture="jumprelu",
@@ -61,6 +52,6 @@ def read(path: Path) -> SAEWeights:
         b_enc=own["b_enc"],
         w_dec=own["W_dec"],
         b_dec=own["b_dec"],
-        extra={"threshold": own["threshold"]},
+        extra={"threshold": per_feature(own["threshold"], len(own["b_enc"]))},
         record=record(path),
     )

@@ -4,12 +4,15 @@ Keys, their defaults and the formulas are those of sae-lens 6.54 (``SAE.load_fro
 ``tanh-relu`` and the fine-tuning factor, which it no longer knows, of sae-lens 5.11 (``sae.py``).
 """
 
+import math
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from extraction_assets.engine.file_boundary.checkpoint_file import shown
 from extraction_assets.engine.sae_formats.files import (
     CheckpointError,
     per_feature,
@@ -18,6 +21,7 @@ from extraction_assets.engine.sae_formats.files import (
     read_safetensors,
     require_files,
     text_or_none,
+    true_or_false,
     whole_number,
     whole_or_none,
 )
@@ -101,7 +105,8 @@ def read(path: Path) -> SAEWeights:
     kind, own = _kind_of(path, config), record(path)
     for key, values in _SUPPORTED.items():
         if config.get(key) not in values:
-            raise CheckpointError(f"SAE {path}: {key} = {config[key]!r} is not supported")
+            raise CheckpointError(f"SAE {path}: {CONFIG}: {key} = {shown(config[key])} is not supported")
+    flag = partial(true_or_false, path, CONFIG)
     tensors = _read_tensors(path, kind, config["architecture"])
     _check_widths(path, config, tensors["W_enc"])
     return SAEWeights(
@@ -111,10 +116,10 @@ def read(path: Path) -> SAEWeights:
         w_dec=tensors["W_dec"],
         b_dec=tensors["b_dec"],
         # True where it is left out, in every version; a transcoder's b_dec belongs to its output
-        apply_b_dec_to_input=bool(config.get("apply_b_dec_to_input", True)) and not kind.is_transcoder,
+        apply_b_dec_to_input=flag(config, "apply_b_dec_to_input", True) and not kind.is_transcoder,
         extra={name: tensors[name] for name in ("threshold", "r_mag", "b_mag") if name in tensors},
         k=_k(path, config) if kind.base == "topk" else 0,
-        rescale_acts_by_decoder_norm=bool(config.get("rescale_acts_by_decoder_norm", False)),
+        rescale_acts_by_decoder_norm=flag(config, "rescale_acts_by_decoder_norm", False),
         tanh=config.get("activation_fn") == "tanh-relu",
         normalize_activations=config.get("normalize_activations") or "none",
         norm_scaling_factor=_stored_scale(path),
@@ -127,11 +132,9 @@ def read(path: Path) -> SAEWeights:
 
 
 def _check_widths(path: Path, config: dict[str, Any], w_enc: Tensor) -> None:
-    if w_enc.dim() != 2:
-        return  # for validate to say
     for key, width in zip(("d_in", "d_sae"), w_enc.shape, strict=True):
-        told = config.get(key)
-        if isinstance(told, int) and told != width:
+        told = whole_number(path, config.get(key, width), f"{CONFIG}: {key}")
+        if told != width:
             raise CheckpointError(
                 f"SAE {path}: {CONFIG} says {key} = {told}, but W_enc of {WEIGHTS} has {width}: the two files do not "
                 "belong together"
@@ -156,13 +159,14 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _kind_of(path: Path, config: dict[str, Any]) -> _Kind:
     architecture = config["architecture"]
-    if architecture not in _KINDS:
-        why = _REFUSED.get(architecture, f"known: {', '.join(_KINDS)}")
-        raise CheckpointError(f"SAE {path}: architecture {architecture!r} is not supported ({why})")
-    own = {"topk": "topk", "tanh-relu": "standard"}.get(config.get("activation_fn") or "relu", architecture)
+    if not isinstance(architecture, str) or architecture not in _KINDS:
+        why = _REFUSED.get(str(architecture), f"known: {', '.join(_KINDS)}")
+        raise CheckpointError(f"SAE {path}: {CONFIG}: architecture {shown(architecture)} is not supported ({why})")
+    function = config.get("activation_fn")
+    own = {"topk": "topk", "tanh-relu": "standard"}.get(function if isinstance(function, str) else "", architecture)
     if architecture != own:
         raise CheckpointError(
-            f"SAE {path}: a {architecture} SAE with activation function {config['activation_fn']} is not supported"
+            f"SAE {path}: {CONFIG}: a {architecture} SAE with activation function {function} is not supported"
         )
     return _KINDS[architecture]
 
@@ -173,18 +177,21 @@ def _k(path: Path, config: dict[str, Any]) -> int:
     own = {"k": config["k"]} if "k" in config else {}
     options = {**old, **own}
     if options.get("signed"):
-        raise CheckpointError(f"SAE {path}: its encoder is signed: it keeps features with negative activations")
+        raise CheckpointError(
+            f"SAE {path}: {CONFIG}: its encoder is signed: it keeps features with negative activations"
+        )
     unknown = sorted(set(options) - {"k", "signed"})
     if unknown:
-        raise CheckpointError(f"SAE {path}: activation_fn_kwargs {', '.join(unknown)} of topk is not supported")
-    return whole_number(path, options.get("k", 0), "k")
+        named = shown(", ".join(unknown))[1:-1]
+        raise CheckpointError(f"SAE {path}: {CONFIG}: activation_fn_kwargs {named} of topk is not supported")
+    return whole_number(path, options.get("k", 0), f"{CONFIG}: k")
 
 
 def _read_tensors(path: Path, kind: _Kind, architecture: str) -> dict[str, Tensor]:
     """By the names of sae-lens's inference SAEs."""
     tensors = read_safetensors(path, WEIGHTS)
     if "log_threshold" in tensors:  # jumprelu in training, before sae-lens 6
-        tensors["threshold"] = tensors.pop("log_threshold").exp()
+        tensors["threshold"] = tensors.pop("log_threshold").float().exp()
     names = ["W_enc", "W_dec", "b_dec"]
     names += ["b_gate", "r_mag", "b_mag"] if kind.base == "gated" else ["b_enc"]
     names += [kind.threshold] if kind.base == "jumprelu" else []
@@ -193,7 +200,7 @@ def _read_tensors(path: Path, kind: _Kind, architecture: str) -> dict[str, Tenso
     if kind.base == "jumprelu":
         picked["threshold"] = per_feature(picked.pop(kind.threshold), len(picked["b_enc"]))
     factor = tensors.get("finetuning_scaling_factor", tensors.get("scaling_factor"))
-    if factor is not None and not torch.allclose(factor, torch.ones_like(factor)):
+    if factor is not None and not torch.allclose(factor.float(), torch.ones(())):
         picked["W_dec"] = _finetuned(path, picked["W_dec"], factor)
     return picked
 
@@ -202,7 +209,8 @@ def _finetuned(path: Path, w_dec: Tensor, factor: Tensor) -> Tensor:
     """The decoder for features that it multiplies by a factor each; encode does without."""
     if factor.shape != w_dec.shape[:1]:
         raise CheckpointError(
-            f"SAE {path}: the finetuning scaling factor has shape {tuple(factor.shape)}, expected ({len(w_dec)},)"
+            f"SAE {path}: {WEIGHTS}: the finetuning scaling factor has shape {tuple(factor.shape)}, expected "
+            f"({len(w_dec)},)"
         )
     return w_dec * factor[:, None]
 
@@ -212,4 +220,8 @@ def _stored_scale(path: Path) -> float | None:
     if not (path / SCALER).is_file():
         return None
     scale = read_config(path, SCALER).get("scaling_factor")
-    return float(scale) if isinstance(scale, int | float) else None
+    if scale is None:
+        return None
+    if not isinstance(scale, int | float) or isinstance(scale, bool) or not 0 < scale < math.inf:
+        raise CheckpointError(f"SAE {path}: {SCALER} has scaling_factor = {shown(scale)}, expected a number above 0")
+    return float(scale)

@@ -9,12 +9,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+from extraction_assets.engine.file_boundary.checkpoint_file import shown
 from extraction_assets.engine.sae_formats.files import (
     CheckpointError,
     pick,
     read_config,
     read_safetensors,
     require_files,
+    true_or_false,
     whole_number,
 )
 from extraction_assets.engine.sae_formats.recorded import SaeRecord
@@ -34,7 +36,7 @@ def recognises(path: Path) -> bool:
 def record(path: Path) -> SaeRecord:
     """The hook that the folder's name tells: the module's output, and of a transcoder its input."""
     config = read_config(path, CONFIG)
-    transcode, name = bool(config.get("transcode", False)), path.absolute().name
+    transcode, name = true_or_false(path, CONFIG, config, "transcode", False), path.absolute().name
     if not _MODULE.fullmatch(name):
         return SaeRecord(is_transcoder=transcode)
     if transcode:
@@ -47,15 +49,17 @@ def read(path: Path) -> SAEWeights:
     require_files(path, *FILES)
     config = read_config(path, CONFIG)
     if config.get("signed"):
-        raise CheckpointError(f"SAE {path}: its encoder is signed: it keeps features with negative activations")
+        raise CheckpointError(
+            f"SAE {path}: {CONFIG}: its encoder is signed: it keeps features with negative activations"
+        )
     activation = config.get("activation", "topk")
     if activation != "topk":
-        raise CheckpointError(f"SAE {path}: activation = {activation!r} is not supported (known: topk)")
+        raise CheckpointError(f"SAE {path}: {CONFIG}: activation = {shown(activation)} is not supported (known: topk)")
     tensors = read_safetensors(path, WEIGHTS)
-    skip = bool(config.get("skip_connection", False))
+    skip = true_or_false(path, CONFIG, config, "skip_connection", False)
     names = ["encoder.weight", "encoder.bias", "W_dec", "b_dec", *(["W_skip"] if skip else [])]
     own = pick(path, WEIGHTS, tensors, names, "sparsify")
-    transcode = bool(config.get("transcode", False))
+    transcode = true_or_false(path, CONFIG, config, "transcode", False)
     weights = SAEWeights(
         architecture="topk",
         w_enc=own["encoder.weight"].t(),
@@ -63,7 +67,7 @@ def read(path: Path) -> SAEWeights:
         w_dec=own["W_dec"],
         b_dec=own["b_dec"],
         apply_b_dec_to_input=not transcode,
-        k=whole_number(path, config.get("k", 0), "k"),
+        k=whole_number(path, config.get("k", 0), f"{CONFIG}: k"),
         is_transcoder=transcode,
         w_skip=own["W_skip"].t() if skip else None,
         record=record(path),
@@ -73,8 +77,9 @@ def read(path: Path) -> SAEWeights:
 
 
 def _check_widths(path: Path, config: dict[str, Any], weights: SAEWeights) -> None:
-    d_in = whole_number(path, config.get("d_in", weights.d_in), "d_in")
-    told = config.get("num_latents") or d_in * config.get("expansion_factor", 32)
+    d_in = whole_number(path, config.get("d_in", weights.d_in), f"{CONFIG}: d_in")
+    told = whole_number(path, config.get("num_latents") or 0, f"{CONFIG}: num_latents")
+    told = told or d_in * whole_number(path, config.get("expansion_factor", 32), f"{CONFIG}: expansion_factor")
     if (d_in, told) != (weights.d_in, weights.latent_dim):
         raise CheckpointError(
             f"SAE {path}: {CONFIG} says d_in = {d_in} and {told} latents, but encoder.weight of {WEIGHTS} is for "

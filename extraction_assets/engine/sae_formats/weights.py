@@ -70,10 +70,12 @@ class SAEWeights:
         named = {"W_enc": self.w_enc, "b_enc": self.b_enc, "W_dec": self.w_dec, "b_dec": self.b_dec}
         return {**named, **self.extra, **skip}
 
-    def validate(self, path: Path) -> None:
-        """Shapes agree and every number is finite, or CheckpointError names the parameter."""
+    def validate(self, path: Path, file: str) -> None:
+        """Shapes agree and every number is finite, or CheckpointError names the parameter of ``file``."""
         if self.w_enc.dim() != 2:
-            raise CheckpointError(f"SAE {path}: W_enc has shape {tuple(self.w_enc.shape)}, expected (d_in, d_sae)")
+            raise CheckpointError(
+                f"SAE {path}: {file}: W_enc has shape {tuple(self.w_enc.shape)}, expected (d_in, d_sae)"
+            )
         d_in, d_out, latent_dim = self.d_in, self.d_out, self.latent_dim
         expected = {
             "W_enc": (d_in, latent_dim),
@@ -84,15 +86,17 @@ class SAEWeights:
         for name, tensor in self.tensors().items():
             shape = expected.get(name, (latent_dim,))
             if tuple(tensor.shape) != shape:
-                raise CheckpointError(f"SAE {path}: {name} has shape {tuple(tensor.shape)}, expected {shape}")
+                raise CheckpointError(f"SAE {path}: {file}: {name} has shape {tuple(tensor.shape)}, expected {shape}")
             wrong = int((~torch.isfinite(tensor)).sum())
             if wrong:
                 raise CheckpointError(
-                    f"SAE {path}: {name} holds {wrong} NaN or infinite value(s) of {tensor.numel()}; "
+                    f"SAE {path}: {file}: {name} holds {wrong} NaN or infinite value(s) of {tensor.numel()}; "
                     "download or export the checkpoint again"
                 )
         if self.architecture == "topk" and not 1 <= self.k <= latent_dim:
-            raise CheckpointError(f"SAE {path}: k is {self.k}, it must be between 1 and {latent_dim} features")
+            raise CheckpointError(
+                f"SAE {path}: k is {self.k}, it must be between 1 and {latent_dim}, the features of {file}"
+            )
         if self.normalize_activations == "expected_average_only_in":
             raise CheckpointError(
                 f"SAE {path}: normalize_activations = 'expected_average_only_in' needs the scale that its inputs were "

@@ -8,7 +8,7 @@ import pytest
 
 from extraction_assets.engine.corpora.documents import CorpusError
 from extraction_assets.engine.corpora.file_search import matching_files
-from extraction_assets_tests.engine.corpora.build import documents
+from extraction_assets_tests.engine.corpora.build import ROWS, TEXTS, documents, write_jsonl, write_parquet
 
 
 @pytest.fixture
@@ -33,6 +33,16 @@ def test_two_links_in_a_circle_are_followed_once(texts: Path, pattern: str) -> N
     (texts / "one").symlink_to(texts)
     (texts / "sub" / "two").symlink_to(texts, target_is_directory=True)
     assert found(texts / pattern) == ["a.txt", "sub/b.txt"]
+
+
+@pytest.mark.parametrize("pattern", ["", "**/*.txt"])
+def test_two_folders_that_lead_to_each_other_are_read_once(texts: Path, pattern: str) -> None:
+    for name, other in (("left", "right"), ("right", "left")):
+        (texts / name).mkdir()
+        (texts / name / f"{name}.txt").write_text(name)
+        (texts / name / "to").symlink_to(f"../{other}")
+        (texts / name / "again").symlink_to(f"../{other}")
+    assert found(texts / pattern) == ["a.txt", "left/left.txt", "right/right.txt", "sub/b.txt"]
 
 
 def test_a_link_to_a_folder_around_the_corpus_is_not_followed(texts: Path) -> None:
@@ -126,6 +136,24 @@ def test_a_name_that_is_not_utf8_becomes_an_id_that_is(tmp_path: Path) -> None:
     with open(os.path.join(os.fsencode(tmp_path), b"caf\xe9.txt"), "wb") as file:
         file.write(b"text")
     assert documents(tmp_path) == [("caf\\xe9.txt", "text")]
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.jsonl", b"caf\xe9.jsonl.gz", b"caf\xe9.parquet"])
+def test_files_of_many_documents_may_have_such_a_name_too(tmp_path: Path, name: bytes) -> None:
+    write = write_parquet if name.endswith(b"parquet") else write_jsonl
+    made = write(tmp_path / name.decode("latin-1"), ROWS)
+    os.rename(os.fsencode(made), os.path.join(os.fsencode(tmp_path), name))
+    (first, text), *_ = documents(tmp_path)
+    assert first.startswith("caf\\xe9.")
+    assert text == TEXTS[0]
+
+
+def test_an_error_about_such_a_name_can_be_printed(tmp_path: Path) -> None:
+    with open(os.path.join(os.fsencode(tmp_path), b"caf\xe9.txt"), "wb") as file:
+        file.write(b"\xff")
+    with pytest.raises(CorpusError, match=r"caf\\udce9\.txt is not UTF-8 text") as caught:
+        documents(tmp_path)
+    str(caught.value).encode()
 
 
 def test_a_glob_keeps_to_its_folders(texts: Path) -> None:

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from extraction_assets.engine.corpora import decoding
+from extraction_assets.engine.corpora import decoding, parquet
 from extraction_assets.engine.corpora.boundary import one_sentence, reason
 from extraction_assets.engine.corpora.documents import CorpusError
+from extraction_assets.engine.corpora.sources import find_source
+from extraction_assets.settings import CorpusSettings
 from extraction_assets_tests.engine.corpora.build import (
     ROWS,
     TEXTS,
@@ -73,6 +75,20 @@ def test_an_id_that_cannot_be_one_is_named(tmp_path: Path, name: str) -> None:
 def test_tokens_that_cannot_be_any_are_named(tmp_path: Path, ids: str) -> None:
     (tmp_path / "a.jsonl").write_text(f'{{"ids": {ids}}}')
     assert "a.jsonl, line 1 (document 'a.jsonl:1'): column 'ids' holds" in refused(tmp_path, token_column="ids")
+
+
+def test_a_row_of_very_many_keys_is_refused_in_one_short_sentence(tmp_path: Path) -> None:
+    keys = ", ".join(f'"{number}": 0' for number in range(200_000))
+    (tmp_path / "a.jsonl").write_text(f'{{"0": 1, {keys}}}')
+    assert "has no column 'text'; it has '0', '1', '2'" in (sentence := refused(tmp_path))
+    assert sentence.endswith("and 199980 more")
+
+
+def test_an_id_may_be_long_and_hold_nul(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "one", "id": "a\\u0000b"}\n{"text": 1, "id": "%s"}' % ("x" * 100_000))
+    source = find_source(CorpusSettings(source=str(tmp_path), id_column="id")).documents()
+    assert next(source) == ("a\\x00b", "one")
+    assert "line 2 (document 'xxx" in refused(tmp_path, id_column="id")
 
 
 def test_keys_that_are_not_read_may_stand_twice_and_hold_anything(tmp_path: Path) -> None:
@@ -147,6 +163,14 @@ def test_flipped_pages_give_documents_or_one_sentence(tmp_path: Path) -> None:
         _documents_or_one_sentence(path, "a.parquet", token_column="label")
 
 
+def test_a_file_that_gives_fewer_rows_than_it_says_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = parquet._batches
+    monkeypatch.setattr(parquet, "_BATCH_ROWS", 4)
+    monkeypatch.setattr(parquet, "_batches", lambda *arguments: list(real(*arguments))[:-1])
+    path = write_parquet(tmp_path / "a.parquet", ROWS)
+    assert "a.parquet is damaged (it holds 8 rows, and says 10)" in refused(path)
+
+
 def test_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -191,8 +215,9 @@ def test_a_cut_arrow_file_is_named(tmp_path: Path) -> None:
 
 
 def test_the_boundary_lets_errors_of_the_file_system_pass() -> None:
-    with pytest.raises(PermissionError), one_sentence("a.txt"):
-        raise PermissionError(13, "Permission denied", "a.txt")
+    for passing in (PermissionError(13, "Permission denied", "a.txt"), ConnectionError("no network"), TimeoutError()):
+        with pytest.raises(type(passing)), one_sentence("a.txt"):
+            raise passing
     with pytest.raises(CorpusError, match=r"a\.txt is damaged \(bad magic\)"), one_sentence("a.txt is damaged"):
         raise OSError("bad\n  magic")
 

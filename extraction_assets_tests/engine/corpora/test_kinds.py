@@ -84,7 +84,7 @@ def test_read_as_has_no_meaning_but_for_files(source: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["a", "README.md", "page.html", "x.xml", "c.yaml", "m.py", "v1.2", "json", ".json.txt"]
+    "name", ["a", "README.md", "page.html", "x.xml", "c.yaml", "m.py", "v1.2", "json", ".json.txt", "news.pt"]
 )
 def test_markup_and_source_code_are_plain_text(name: str) -> None:
     assert file_kind(Path(name)) == "text"

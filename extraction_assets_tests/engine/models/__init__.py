@@ -1,1 +1,1 @@
-"""Tests of a checkpoint's files and its tokenizer."""
+"""Tests of a model's folder, its weights and its tokenizer."""

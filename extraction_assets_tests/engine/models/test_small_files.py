@@ -12,11 +12,13 @@ from extraction_assets.engine.models.small_files import SMALL_BYTES, holds_token
 OF_A_TOKENIZER = [
     *("tokenizer.json", "vocab.txt", "merges.txt", "bpe.codes", "spm.model", "chat_template.jinja", "vocab.bpe"),
     *("qwen.tiktoken", "source.spm", "dict.src", "sentencepiece.bpe.model", "tekken.json", "vocab"),
+    *("notice_tokens.json", "special_tokens_map.json"),
 ]
 OTHERS = [
     *("pytorch_model.bin", "model.gguf", "model.onnx", "model.onnx_data", "tf_model.h5", "flax_model.msgpack"),
     *("model.safetensors.index.json", "rust_model.ot", "README.md", "LICENSE", "LICENSE.txt", "NOTICE", "paper.pdf"),
     *("figure.PNG", ".gitattributes", "modeling.py", "model.tflite", "USE_POLICY.md", "config.json"),
+    *("events.out.tfevents.17.host", "results.sqlite-wal", "vocab.json.tmp", "Makefile"),
 ]
 
 

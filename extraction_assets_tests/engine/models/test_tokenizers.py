@@ -1,6 +1,7 @@
 """Tokens are those of tokenizer.json, whatever class transformers has for the model's type."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,15 @@ from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer
 
 from extraction_assets.engine.language_model import load_tokenizer
+from extraction_assets.engine.models.tokenizer_comparison import compare_readings
 from extraction_assets.engine.models.tokenizers import TokenizerError, read_tokenizer, special_token_ids
-from extraction_assets_tests.engine.models.tokenizer_folders import byte_level, make_folder, unigram, wordpiece
+from extraction_assets_tests.engine.models.tokenizer_folders import (
+    byte_level,
+    make_folder,
+    make_sentencepiece,
+    unigram,
+    wordpiece,
+)
 
 MODEL_TYPES = [
     *("albert", "bert", "clip", "cohere", "deberta-v2", "falcon", "gemma", "gpt2", "gpt_neox", "llama", "mistral"),
@@ -60,11 +68,21 @@ def test_truncation_and_padding_of_the_file_are_off(tmp_path: Path) -> None:
     assert read_tokenizer(folder)(text, add_special_tokens=False)["input_ids"] == tokenizer.encode(text).ids
 
 
-def test_an_option_that_would_put_another_pre_tokenizer_there_is_left_out(tmp_path: Path) -> None:
-    settings = {"fix_mistral_regex": True, "tokenizer_class": "PreTrainedTokenizerFast"}
-    folder = make_folder(tmp_path, byte_level(), "mistral", settings)
-    found = read_tokenizer(folder).backend_tokenizer.pre_tokenizer
-    assert found.__getstate__() == byte_level().pre_tokenizer.__getstate__()
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Mistral vocabulary so large that transformers looks for its regular expression, asked to replace it."""
+    described = json.loads(byte_level().to_str())
+    described["model"]["vocab"] |= {f"filler {number}": number for number in range(400, 100_400)}
+    folder = tmp_path_factory.mktemp("large")
+    make_folder(folder, Tokenizer.from_str(json.dumps(described)), "mistral", {"fix_mistral_regex": True})
+    return folder
+
+
+def test_an_option_that_would_put_another_pre_tokenizer_there_is_left_out(large: Path) -> None:
+    assert pieces(read_tokenizer(large), "2024") == ["202", "4"]
+    assert pieces(read_tokenizer(large, "transformers"), "2024") == ["2", "0", "2", "4"]
+    [found] = compare_readings(large, read_tokenizer(large), "file", ["2024"])
+    assert "'2024' ('202|4' by the file, '2|0|2|4' by TokenizersBackend)" in found.message
 
 
 def test_the_file_of_this_version_of_transformers_is_read(tmp_path: Path) -> None:
@@ -216,6 +234,9 @@ def test_a_slow_tokenizer_is_read_by_its_class(tmp_path: Path) -> None:
         ("tokenizer.json", '{"version": "1.0", "model": {"type": "Unheard"}}'),
         ("tokenizer_config.json", "[1]"),
         ("tokenizer_config.json", "{" * 99),
+        ("tokenizer_config.json", '{"model_max_length": "x"}'),
+        ("tokenizer_config.json", '{"added_tokens_decoder": {"1": {"contemt": "<s>"}}}'),
+        ("tokenizer_config.json", '{"added_tokens_decoder": {"x": {"content": "<s>"}}}'),
         ("special_tokens_map.json", "7"),
         ("added_tokens.json", "null"),
     ],
@@ -227,3 +248,35 @@ def test_a_damaged_file_is_one_sentence(tmp_path: Path, name: str, content: str)
         load_tokenizer(str(folder))
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_class_of_its_own_over_a_sentencepiece_model_is_used_where_it_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr("sys.path", [*sys.path])
+    mapped = {"auto_map": {"AutoTokenizer": ["own.Shouting", None]}, "tokenizer_class": "Shouting"}
+    make_sentencepiece(tmp_path / "own", "llama", settings=mapped)
+    (tmp_path / "own" / "own.py").write_text(
+        "from transformers import LlamaTokenizer\n\n\nclass Shouting(LlamaTokenizer):\n"
+        "    def _encode_plus(self, text, *arguments, **options):\n"
+        "        texts = [one.upper() for one in text] if isinstance(text, list) else text.upper()\n"
+        "        return super()._encode_plus(texts, *arguments, **options)\n"
+    )
+    loaded = read_tokenizer(tmp_path / "own", trust_remote_code=True)
+    assert type(loaded).__name__ == "Shouting"
+    assert pieces(loaded, "hw")[-2:] == ["H", "W"]
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        read_tokenizer(tmp_path / "own")
+
+
+def test_code_of_a_tokenizers_own_is_not_run_unasked(tmp_path: Path) -> None:
+    """Though transformers has a class of that name, and so reads the folder without it."""
+    mapped = {"auto_map": {"AutoTokenizer": ["own.LlamaTokenizer", None]}, "tokenizer_class": "LlamaTokenizer"}
+    make_sentencepiece(tmp_path, "llama", settings=mapped)
+    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    for choice in ("file", "transformers"):
+        tokenizer = read_tokenizer(tmp_path, choice)  # type: ignore[arg-type]
+        compare_readings(tmp_path, tokenizer, choice, ["text"])  # type: ignore[arg-type]
+    assert type(tokenizer).__name__ == "LlamaTokenizer"
+    assert not (tmp_path / "ran").exists()

@@ -1,0 +1,111 @@
+"""What ``init`` finds out before it writes a file: whether hooks exist, and how many samples there are."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from extraction_assets.settings import STANDARD_LIBRARY, CorpusSettings, ExtractionSettings, is_hub_id
+
+_USUAL_LENGTH = 128
+_SHUFFLED_BYTES = 10 << 30
+"""Larger files are not shuffled unasked: all of them are read before the first sample."""
+_SECONDS = 120.0
+"""Counting ends after about so long."""
+
+
+def usual_length(model: str) -> int:
+    """128 positions, or as many as a local model was made for where these are fewer."""
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        return _USUAL_LENGTH
+    if not (folder / "config.json").is_file():
+        raise click.ClickException(f"--model {model}: the folder holds no config.json, so it is no Hugging Face model")
+    from extraction_assets.engine.language_model import UntrustedCodeError, context_length
+
+    try:
+        return min(_USUAL_LENGTH, context_length(str(folder)) or _USUAL_LENGTH)
+    except UntrustedCodeError:
+        return _USUAL_LENGTH
+
+
+def refuse_unknown_hooks(settings: ExtractionSettings) -> Iterator[str]:
+    """One error for a hook that the model does not have, by its configuration alone; yields why others were not
+    looked at."""
+    model = settings.language_model.path
+    if not settings.hooks:
+        return  # those that checkpoints on the hub record
+    if not Path(model).is_dir():
+        yield f"whether the hooks exist is not known: {model} is on the hub, which init does not ask (check does)"
+        return
+    from extraction_assets.engine.language_model import HookError, probe_hooks
+
+    try:
+        probe_hooks(model, settings.hooks)
+    except HookError as error:
+        raise click.ClickException(str(error)) from error
+    except Exception as error:  # code of its own that is not trusted, weights that are not there yet, …
+        yield f"whether the hooks exist is not known: {_line(error)}"
+
+
+def shuffled(corpus: CorpusSettings) -> CorpusSettings:
+    """The corpus with a seed, where its documents can be read in another order and are not mixed already.
+
+    Raises CorpusError where the source cannot be read.
+    """
+    if corpus.source == STANDARD_LIBRARY:
+        return corpus
+    if not is_hub_id(corpus.source):
+        from extraction_assets.engine.corpora.kinds import compression
+        from extraction_assets.engine.corpora.sources import find_source
+
+        files = find_source(corpus).files
+        size = sum(path.stat().st_size for path in files)
+        if size > _SHUFFLED_BYTES or any(compression(path) for path in files):
+            return corpus
+    return corpus.model_copy(update={"shuffle_seed": 0})
+
+
+def samples_there_are(settings: ExtractionSettings) -> tuple[int, str]:
+    """Samples that the corpus holds, at most those asked for, and a sentence about them.
+
+    Those asked for where the model or the corpus is not on this machine. Raises CorpusError where there are none.
+    """
+    model, asked = settings.language_model.path, settings.evaluation_samples
+    for what, there in ((model, Path(model).is_dir()), (settings.corpus.source, not is_hub_id(settings.corpus.source))):
+        if not there:
+            return asked, f"not counted, as {what} is on the hub (check counts)"
+    from extraction_assets.assets.sample_count import count_corpus
+    from extraction_assets.engine.corpora.documents import CorpusError
+    from extraction_assets.engine.language_model import UntrustedCodeError
+
+    os.environ.setdefault("EXTRACTION_PROGRESS", "bar")
+    try:
+        share = count_corpus(settings, logging.getLogger(__name__), _SECONDS)
+    except (FileNotFoundError, UntrustedCodeError) as error:  # without a tokenizer there may still be tokens
+        return asked, f"not counted: {_line(error)}"
+    found = share.counted.samples
+    if not found:
+        raise CorpusError(f"corpus source {settings.corpus.source!r} holds no text")
+    if found == asked:
+        return asked, share.sentence
+    more = "there are no more" if share.counted.ended else f"counted in {_SECONDS:g} s, there are more"
+    return found, f"{share.sentence} ({more})"
+
+
+@contextlib.contextmanager
+def one_sentence_of(option: str) -> Iterator[None]:
+    """Errors of the block as one of the command, which begins with the option that they are of."""
+    try:
+        yield
+    except click.ClickException:
+        raise
+    except (ValueError, OSError) as error:
+        raise click.ClickException(f"{option}: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,148 @@
+"""The text of the YAML file that ``init`` writes."""
+
+import glob
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import yaml
+
+from extraction_assets.settings import STANDARD_LIBRARY, CorpusSettings, is_hub_id
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_TEMPLATE = """\
+# `{command} check {name}` looks for mistakes, `{command} run {name}` runs it.
+# Every field and its default: the README, "Your own extraction".
+type: extraction_assets.FeatureExtraction
+
+attributes:
+  language_model:
+    path: {model} # a folder (relative to this file) or a hub id
+    # revision: main # branch, tag or commit of a hub model
+    # dtype: bfloat16 # by default the checkpoint's on a GPU, float32 on a CPU
+  corpus:
+    source: {source} # the text
+{options}
+    max_length: {max_length} # positions of a sample, BOS included: at most the context that model and SAE were made for
+    # exclude_first_positions: 1 # first positions that do not count, where they drown all others
+  saes: # any number; they share one forward pass
+{saes}
+  evaluation_samples: {samples} # samples to run{of}; raise it later and only new chunks are computed
+  # chunk_size: 5000 # samples of a chunk: what is computed, stored and done again at once
+  # top_k_examples: 100 # strongest examples kept for every feature
+  # keep: {{model_activations: false}} # the largest files by far: `clean` removes them once they are merged
+"""
+_SAE = """\
+    {name}:
+      path: {path} # a folder (relative to this file) or a hub id
+{subfolder}{hook}
+      # minimum_variance_explained: 0.5 # a run stops below it: set it just below what `check` shows"""
+
+
+class DeclaredSae(NamedTuple):
+    """One ``--sae`` with what goes with it."""
+
+    name: str
+    path: str
+    subfolder: str | None
+    hook: str | None
+    """None where the checkpoint, which is on the hub, may say it."""
+    recorded: bool
+    """Whether the hook stands in the checkpoint."""
+
+
+def yaml_text(
+    name: str,
+    command: str,
+    folder: Path,
+    *,
+    model: str,
+    corpus: CorpusSettings,
+    saes: Sequence[DeclaredSae],
+    evaluation_samples: int,
+    fewer_than_asked: bool,
+) -> str:
+    """The file's text; paths that exist are written relative to ``folder``, where it will lie.
+
+    ``model``, ``corpus.source`` and the paths of ``saes`` are as they were typed. One error for what is not there.
+    """
+    return _TEMPLATE.format(
+        command=command,
+        name=name,
+        model=_scalar(_written(model, folder, "--model")),
+        source=_scalar(_written_corpus(corpus.source, folder)),
+        options="\n".join(_options(corpus)),
+        max_length=corpus.max_length,
+        samples=evaluation_samples,
+        of=", as many as were counted" if fewer_than_asked else "",
+        saes="\n".join(_sae_block(one, folder) for one in saes),
+    )
+
+
+def check_paths(model: str, corpus: str, saes: Sequence[DeclaredSae], folder: Path) -> None:
+    """One error for a folder, file or glob that is not there and can be no hub id."""
+    _written(model, folder, "--model")
+    for sae in saes:
+        _written(sae.path, folder, "--sae")
+    _written_corpus(corpus, folder)
+
+
+def _options(corpus: CorpusSettings) -> list[str]:
+    """Lines of the corpus's options that are set."""
+    lines = [
+        f"    {field}: {_scalar(value)}"
+        for field in ("read_as", "text_column", "token_column")
+        if (value := getattr(corpus, field)) != CorpusSettings.model_fields[field].default
+    ]
+    if corpus.shuffle_seed is None:
+        return [*lines, "    # shuffle_seed: 0 # takes documents in a random order that stays"]
+    order = "documents in a random order that stays, so that samples come from all of them"
+    return [*lines, f"    shuffle_seed: {corpus.shuffle_seed} # {order}"]
+
+
+def _sae_block(sae: DeclaredSae, folder: Path) -> str:
+    subfolder = f"      subfolder: {_scalar(sae.subfolder)}\n" if sae.subfolder else ""
+    if sae.hook is None:
+        hook = "      # hook: model.layers.12 # what it reads; by default what the checkpoint records"
+    else:
+        source = ", by its checkpoint" if sae.recorded else ""
+        hook = f"      hook: {_scalar(sae.hook)} # what it reads{source}"
+    path = _scalar(_written(sae.path, folder, "--sae"))
+    return _SAE.format(name=_scalar(sae.name), path=path, subfolder=subfolder, hook=hook)
+
+
+def _written(path: str, folder: Path, option: str) -> str:
+    """A checkpoint as the file names it: a folder relative to ``folder``, a hub id as it is."""
+    local = Path(path).expanduser()
+    if local.is_dir():
+        return _relative(local, folder)
+    if path.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(path):
+        raise click.ClickException(f"{option} {path}: there is no such folder")
+    return path
+
+
+def _written_corpus(source: str, folder: Path) -> str:
+    """A corpus source as the file names it: files relative to ``folder``, what can be no path as it is."""
+    local = Path(source).expanduser()
+    if source == STANDARD_LIBRARY:
+        return source
+    if os.path.lexists(local) or glob.glob(str(local)) or "**" in local.parts:
+        return _relative(local, folder)
+    if not is_hub_id(source):
+        raise click.ClickException(f"--corpus {source}: there is no such file or folder, and the glob matches none")
+    return source
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """A path from ``folder``, beginning with a dot so that nobody takes it for a hub id. The last parts are not
+    resolved, as a glob has none."""
+    relative = os.path.relpath(path.absolute(), folder.resolve())
+    return relative if relative.startswith("..") else f"./{relative}"
+
+
+def _scalar(value: str) -> str:
+    """Text as YAML writes it: in quotes where it needs them."""
+    return yaml.safe_dump(value, width=10_000, allow_unicode=True).removesuffix("...\n").strip()

@@ -1,0 +1,116 @@
+"""Tensors of a safetensors file, after its header was found to fit the file."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from extraction_assets.engine.file_boundary.checkpoint_file import CheckpointFile, shown
+from extraction_assets.engine.file_boundary.json_object import parse_json_object
+
+_MOST_HEADER = 100_000_000
+"""As in the safetensors library."""
+_BITS = {
+    "BOOL": 8,
+    "U8": 8,
+    "I8": 8,
+    "F8_E5M2": 8,
+    "F8_E4M3": 8,
+    "F8_E8M0": 8,
+    "F8_E4M3FNUZ": 8,
+    "F8_E5M2FNUZ": 8,
+    "I16": 16,
+    "U16": 16,
+    "F16": 16,
+    "BF16": 16,
+    "I32": 32,
+    "U32": 32,
+    "F32": 32,
+    "I64": 64,
+    "U64": 64,
+    "F64": 64,
+    "C64": 64,
+    "F4": 4,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+}
+FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
+"""Types whose numbers are what they say; all others are packed, scaled or no numbers of a weight."""
+
+_OTHERS = frozenset({"BOOL", "U8", "I8", "I16", "I32", "I64", "F8_E4M3", "F8_E5M2"})
+
+
+class StoredTensor(NamedTuple):
+    """What a header says of one tensor."""
+
+    file: str
+    dtype: str
+    """As safetensors writes it: ``F32``, ``BF16``, ``I8``, …"""
+    shape: tuple[int, ...]
+
+
+def read_header(file: CheckpointFile) -> dict[str, StoredTensor]:
+    """The tensors of a safetensors file by name, without their numbers.
+
+    Raises CheckpointError where the header cannot be read, or where what it says does not fill the file exactly.
+    """
+    size = file.size()
+    with file.reading(), file.path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if size < 8 or length > min(size - 8, _MOST_HEADER):
+            raise file.error(
+                f"is not a whole safetensors file: its header is to have {length:,} bytes, the file has {size:,}; "
+                "is it cut short?"
+            )
+        header = parse_json_object(file, stream.read(length), "holds a header that ")
+    header.pop("__metadata__", None)
+    spans = {name: _span(file, name, entry) for name, entry in header.items()}
+    end = 0
+    for name, (_, first, last) in sorted(spans.items(), key=lambda item: item[1][1:]):
+        if first != end:
+            raise file.error(f"is not a valid safetensors file: the bytes of {shown(name)} do not follow the others")
+        end = last
+    if 8 + length + end != size:
+        raise file.error(
+            f"is not a whole safetensors file: its header tells of {8 + length + end:,} bytes, the file has {size:,}; "
+            "is it cut short?"
+        )
+    return {name: stored for name, (stored, _, _) in spans.items()}
+
+
+def _span(file: CheckpointFile, name: str, entry: Any) -> tuple[StoredTensor, int, int]:
+    """One entry of the header, and where its bytes begin and end."""
+    found: Mapping[str, Any] = entry if isinstance(entry, dict) else {}
+    dtype: Any = found.get("dtype")
+    shape: Any = found.get("shape")
+    offsets: Any = found.get("data_offsets")
+    if not _sizes(shape) or not _sizes(offsets) or len(offsets) != 2 or not isinstance(dtype, str):
+        raise file.error(f"is not a valid safetensors file: its header says {shown(entry)} of {shown(name)}")
+    if dtype not in _BITS:
+        raise file.error(f"holds {shown(name)} in an unknown type, {shown(dtype)}")
+    bits, (first, last) = math.prod(shape) * _BITS[dtype], offsets
+    if bits % 8 or last - first != bits // 8:
+        raise file.error(
+            f"is not a valid safetensors file: {shown(name)} of type {dtype} and shape {shown(tuple(shape))} cannot "
+            f"lie in {last - first:,} bytes"
+        )
+    return StoredTensor(file.name, dtype, tuple(shape)), first, last
+
+
+def _sizes(value: Any) -> bool:
+    return isinstance(value, list) and all(type(one) is int and 0 <= one < 1 << 62 for one in value)
+
+
+def read_safetensors(file: CheckpointFile) -> dict[str, Tensor]:
+    """The tensors of ``file``, ``FLOATS`` in float32 and others as they are stored, but those unknown to PyTorch.
+
+    Raises CheckpointError as ``read_header``.
+    """
+    from safetensors import safe_open
+
+    header = read_header(file)
+    known = [name for name, stored in header.items() if stored.dtype in FLOATS or stored.dtype in _OTHERS]
+    with file.reading(), safe_open(file.path, framework="pt") as stream:
+        tensors = {name: stream.get_tensor(name) for name in known}
+        return {name: own.float() if header[name].dtype in FLOATS else own for name, own in tensors.items()}

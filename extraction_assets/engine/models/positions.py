@@ -1,0 +1,87 @@
+"""How many positions a model takes, where its configuration does not tell: the model itself is asked."""
+
+import contextlib
+import copy
+import warnings
+from typing import Any
+
+import torch
+from torch import nn
+
+from extraction_assets.engine.models.sites import text_configuration
+from extraction_assets.engine.models.text_pass import run_text
+
+_OFFSET = 8
+"""Rows of a table of positions that a model may have beside those of its configuration."""
+_FEW = 4
+
+
+def fewer_positions(
+    path: str, positions: int, *, revision: str | None = None, trust_remote_code: bool = False
+) -> int | None:
+    """The positions that a model of text takes, if these are fewer than ``positions``; None where it takes so many, or
+    does not tell.
+
+    RoBERTa's 514 embeddings of positions are for 512 tokens, since the first ones belong to padding. So one sample of
+    tokens that are not padding runs, on the CPU, through the model of that configuration cut to one block, with
+    random weights. Models that only rotate are not asked: they compute at any length, and their configuration's limit
+    is that of their training.
+    """
+    from extraction_assets.engine.language_model import configuration, context_length
+
+    limit = context_length(path, revision=revision, trust_remote_code=trust_remote_code)
+    config = _one_block(configuration(path, revision, trust_remote_code))
+    if limit is not None and not _has_table(_build(config, "meta", trust_remote_code), limit):
+        return None
+    model = _build(config, "cpu", trust_remote_code)
+    few = min(_FEW, positions)
+    if model is None or not _takes(model, few) or _takes(model, positions):
+        return None
+    while positions - few > 1:
+        middle = (few + positions) // 2
+        few, positions = (middle, positions) if _takes(model, middle) else (few, middle)
+    return few
+
+
+def _one_block(config: Any) -> Any:
+    config = copy.deepcopy(config)
+    for own in {id(one): one for one in (config, config.get_text_config())}.values():
+        for name in ("num_hidden_layers", "encoder_layers", "decoder_layers", "num_layers", "num_decoder_layers"):
+            if isinstance(getattr(own, name, None), int):
+                with contextlib.suppress(NotImplementedError, ValueError):  # a configuration that counts otherwise
+                    setattr(own, name, 1)
+    return config
+
+
+def _build(config: Any, device: str, trust_remote_code: bool) -> nn.Module | None:
+    """A model of random weights; None where such a configuration makes none."""
+    from transformers import AutoModel
+
+    with torch.device(device), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            module: nn.Module = AutoModel.from_config(config, trust_remote_code=trust_remote_code)
+        except Exception:  # of whatever a model's constructor runs; the early batch runs the real one
+            return None
+    return module.eval()
+
+
+def _has_table(model: nn.Module | None, positions: int) -> bool:
+    """Whether some parameter or buffer has a row for each position."""
+    if model is None:
+        return False
+    tensors = [*model.parameters(), *model.buffers()]
+    return any(positions <= size <= positions + _OFFSET for tensor in tensors for size in tensor.shape)
+
+
+@torch.inference_mode()
+def _takes(model: nn.Module, positions: int) -> bool:
+    config: Any = text_configuration(model)
+    special = {str(value) for name, value in config.to_dict().items() if name.endswith("token_id")}
+    token = next(number for number in range(len(special) + 1) if str(number) not in special)
+    ids = torch.full((1, positions), token)
+    try:
+        run_text(model, ids, attention_mask=torch.ones_like(ids))
+    except Exception:  # an index out of bounds, or shapes that do not fit
+        return False
+    return True

@@ -1,0 +1,132 @@
+"""A forward pass over text alone, and what it does not reach: decoders, towers for images and sound, heads."""
+
+import contextlib
+import inspect
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from extraction_assets.engine.models.sites import HookError, Site, first_tensor
+
+_PREFIX_LM = {
+    "paligemma": "it reads its prompt in both directions and needs an image, and token_type_ids that say where the "
+    "prompt ends",
+    "colpali": "it reads its prompt in both directions, behind an image",
+    "pi0": "it reads a robot's state and images",
+}
+"""Model types whose pass over text alone is another computation than theirs, and why."""
+
+
+_TEXT_INPUTS = ("input_ids", "inputs_embeds", "hidden_states", "attention_mask")
+"""Main inputs of a module that a forward pass over text calls."""
+
+
+def run_text(model: nn.Module, token_ids: Tensor, **options: Any) -> None:
+    """Runs ``model`` on int64 [B, T] to its end; beside a decoder, the encoder alone, which reads the text."""
+    decoder = decoder_path(model)
+    reader = model if decoder is None else model.get_submodule(_encoder_beside(decoder))
+    reader(input_ids=token_ids, **options)
+
+
+def decoder_path(model: nn.Module) -> str | None:
+    """Path of the decoder that stands beside an encoder; None of another model."""
+    names = {name for name, _ in model.named_modules()}
+    decoders = (name for name in names if name.rpartition(".")[2] == "decoder")
+    return next((name for name in decoders if _encoder_beside(name) in names), None)
+
+
+def _encoder_beside(decoder: str) -> str:
+    return f"{decoder.removesuffix('decoder')}encoder"
+
+
+def refuse_other_inputs(model: nn.Module, hook: str, site: Site) -> None:
+    """HookError for a hook that a forward pass over token ids alone does not compute, or computes otherwise than the
+    model is meant to."""
+    model_type = getattr(getattr(model, "config", None), "model_type", "")
+    name = type(model).__name__
+    if model_type in _PREFIX_LM:
+        raise HookError(
+            f"hook {hook!r} of {name} cannot be read: {_PREFIX_LM[model_type]}, and a corpus gives token ids alone; "
+            "take a model of text"
+        )
+    decoder = decoder_path(model)
+    if decoder is not None and _is_within(site.path, decoder):
+        raise HookError(
+            f"hook {hook!r} is in the decoder of {name}, whose forward pass needs decoder_input_ids, and a corpus "
+            "gives the encoder's input alone: take a hook of the encoder"
+        )
+    reader, wanted = _reader_of(model, site.path)
+    if wanted not in _TEXT_INPUTS and (reader is not model or not _takes_token_ids(model)):
+        inputs = wanted if isinstance(wanted, str) else " and ".join(wanted)
+        raise HookError(
+            f"hook {hook!r} is in {type(reader).__name__}, which reads {inputs}, and a corpus gives token ids alone: "
+            "take a hook of a model of text"
+        )
+
+
+def explain_not_run(model: nn.Module, hook: str, site: Site) -> HookError:
+    """Why a hook did not give anything in a whole forward pass over text."""
+    module = model.get_submodule(site.path)
+    if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
+        members = ", ".join(f"{site.path}.{name}" for name, _ in list(module.named_children())[:2])
+        return HookError(
+            f"hook {hook!r} is a container of modules, which is not itself run: take one of its members, such as "
+            f"{members}"
+        )
+    return HookError(
+        f"hook {hook!r} is part of the model but did not run in its forward pass over text: take a module that does"
+    )
+
+
+@torch.inference_mode()
+def readable_modules(model: nn.Module) -> dict[str, int]:
+    """Modules whose output in a forward pass over text is [samples, positions, width], and how often each runs.
+
+    From one pass over 2 samples of 3 tokens; where that fails, what had run until then.
+    """
+    runs, unfit = Counter[str](), set[str]()
+
+    def look(name: str) -> Any:
+        def after(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            tensor = first_tensor(output)
+            runs[name] += 1
+            if not isinstance(tensor, Tensor) or tensor.dim() != 3 or tensor.shape[:2] != (2, 3):
+                unfit.add(name)
+
+        return after
+
+    with _hooks_on_all(model, look), contextlib.suppress(Exception):
+        device = next(model.parameters()).device
+        run_text(model, torch.tensor([[1, 2, 1], [2, 1, 2]], device=device))
+    return {name: count for name, count in runs.items() if name and name not in unfit}
+
+
+@contextlib.contextmanager
+def _hooks_on_all(model: nn.Module, make: Any) -> Iterator[None]:
+    handles = [module.register_forward_hook(make(name)) for name, module in model.named_modules()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _reader_of(model: nn.Module, path: str) -> tuple[nn.Module, Any]:
+    """The innermost model of transformers around a module, and the name of its main input."""
+    around = [
+        module
+        for name, module in model.named_modules()
+        if _is_within(path, name) and getattr(module, "main_input_name", None)
+    ]
+    return (around[-1], around[-1].main_input_name) if around else (model, "input_ids")
+
+
+def _takes_token_ids(model: nn.Module) -> bool:
+    return "input_ids" in inspect.signature(model.forward).parameters
+
+
+def _is_within(path: str, outer: str) -> bool:
+    return outer == "" or path == outer or path.startswith(f"{outer}.")

@@ -1,0 +1,87 @@
+"""A model is asked how many positions it takes, where its configuration does not tell."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModel, LlamaConfig, RobertaConfig
+
+from extraction_assets.engine.corpus import CorpusError
+from extraction_assets.engine.models import positions
+from extraction_assets.engine.models.positions import fewer_positions
+from extraction_assets.engine.preflight import check_combination
+from extraction_assets_tests.engine.models.tiny_types import tiny_config
+
+
+def saved(folder: Path, model_type: str) -> str:
+    tiny_config(model_type).save_pretrained(folder)
+    return str(folder)
+
+
+def roberta(folder: Path) -> str:
+    """514 embeddings of positions, as all published ones."""
+    config = RobertaConfig(
+        vocab_size=50,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=514,
+    )
+    config.save_pretrained(folder)
+    return str(folder)
+
+
+def test_roberta_takes_two_positions_less_than_its_table_has(tmp_path: Path) -> None:
+    path = roberta(tmp_path)
+    assert fewer_positions(path, 512) is None
+    assert [fewer_positions(path, length) for length in (513, 514)] == [512, 512]
+
+
+def test_a_corpus_too_long_for_the_model_is_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"max_length is 513, but .* takes at most 512 positions: lower max_length"):
+        check_combination(roberta(tmp_path), {}, 513)
+
+
+@pytest.mark.parametrize(
+    "model_type", ["gpt2", "opt", "bert", "bart", "gptj", "biogpt", "xglm", "deberta-v2", "big_bird"]
+)
+def test_a_table_without_rows_for_padding_is_used_to_its_end(model_type: str, tmp_path: Path) -> None:
+    assert fewer_positions(saved(tmp_path, model_type), 64) is None
+
+
+@pytest.mark.parametrize("model_type", ["roberta", "xlm-roberta", "camembert", "longformer", "esm", "ibert"])
+def test_a_table_with_rows_for_padding_ends_before_them(model_type: str, tmp_path: Path) -> None:
+    path = saved(tmp_path, model_type)
+    assert fewer_positions(path, 64) == 63  # padding is token 0
+    assert fewer_positions(path, 63) is None
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "gptj", "opt", "mpt"])
+def test_the_models_own_answer_is_that_of_the_whole_model(model_type: str, tmp_path: Path) -> None:
+    """Beyond the configuration's limit, where the model itself fails."""
+    config = tiny_config(model_type)
+    config.save_pretrained(tmp_path)
+    whole = AutoModel.from_config(config).eval()
+    with torch.inference_mode(), pytest.raises((IndexError, RuntimeError)):
+        whole(input_ids=torch.full((1, 65), 7))
+    assert fewer_positions(str(tmp_path), 80) == 64
+
+
+def test_a_model_that_rotates_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(positions, "_takes", lambda *_: pytest.fail("it was asked"))
+    sizes = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+    LlamaConfig(**sizes, num_hidden_layers=1, max_position_embeddings=40).save_pretrained(tmp_path)
+    assert fewer_positions(str(tmp_path), 40) is None
+
+
+def test_the_limit_of_a_model_that_rotates_is_its_configurations(tmp_path: Path) -> None:
+    sizes = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+    LlamaConfig(**sizes, num_hidden_layers=1, max_position_embeddings=40).save_pretrained(tmp_path)
+    with pytest.raises(CorpusError, match=r"max_length is 41, but .* takes at most 40 positions"):
+        check_combination(str(tmp_path), {}, 41)
+
+
+@pytest.mark.parametrize("model_type", ["bloom", "t5", "mamba"])
+def test_models_without_a_limit_take_any_length(model_type: str, tmp_path: Path) -> None:
+    assert fewer_positions(saved(tmp_path, model_type), 100) is None
