@@ -141,6 +141,9 @@ class LanguageModel:
 
     def find_readable(self, hooks: Sequence[str]) -> list[str]:
         """Those of ``hooks`` that exist and can be read."""
+        with contextlib.suppress(HookError), self.also_reading(hooks):
+            self.hook_widths()
+            return list(hooks)
         found = []
         for hook in hooks:
             with contextlib.suppress(HookError), self.also_reading([hook]):

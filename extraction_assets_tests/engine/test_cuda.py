@@ -1,9 +1,7 @@
 """What only a GPU can show: the same engine on CUDA tensors, and memory that really runs out."""
 
-import contextlib
 import gc
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -34,7 +32,7 @@ from extraction_assets.engine.staging import HostStaging
 from extraction_assets.engine.statistics import feature_statistics
 from extraction_assets_tests.engine.build import assert_same
 from extraction_assets_tests.engine.conftest import ARCHITECTURES
-from extraction_assets_tests.engine.cuda import limited_memory
+from extraction_assets_tests.engine.cuda import counted_synchronisations, limited_memory
 from extraction_assets_tests.tiny import D_MODEL, NUM_FEATURES, make_sae
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU; the CPU has tests of its own")
@@ -382,20 +380,6 @@ def test_a_pass_with_triton_equals_one_without(
 
 
 # Copies, clocks and synchronisations
-
-
-@contextlib.contextmanager
-def counted_synchronisations() -> Iterator[list[str]]:
-    """One entry for each synchronisation that torch notices in the block."""
-    found: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            yield found
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-    found += [str(each.message) for each in caught if "synchronizing CUDA operation" in str(each.message)]
 
 
 def test_synchronisations_are_noticed() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from extraction_assets.engine.language_model import LanguageModel
 from extraction_assets.engine.models.alone import examine_alone
 from extraction_assets.engine.shapes import Samples
+from extraction_assets_tests.engine.cuda import counted_synchronisations
 from extraction_assets_tests.engine.models.tiny_types import tiny_model
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU; the CPU has tests of its own")
@@ -62,11 +63,9 @@ def test_a_pass_after_the_first_one_does_not_synchronise(model_type: str) -> Non
     model = LanguageModel(on_gpu(model_type, torch.float32), [hook])
     on_device = ids.to(CUDA), mask.to(CUDA)
     model.activations(*on_device)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with counted_synchronisations() as found:
         model.activations(*on_device)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    assert found == []
 
 
 def test_a_tensor_that_nothing_writes_into_is_not_copied() -> None:

@@ -365,6 +365,13 @@ def test_an_archive_that_unpacks_to_far_more_than_its_size_is_not_unpacked(
     assert re.search(r"params.npz has [0-9,]+ bytes and would unpack to 8,388,864", refusal(tmp_path / "sae"))
 
 
+def test_a_shape_that_its_bytes_cannot_fill_is_named_before_it_is_made(tmp_path: Path) -> None:
+    make, _, spoil = HOSTILE["npz shape beyond"]
+    make(tmp_path / "sae")
+    spoil(tmp_path / "sae")
+    assert "W_enc of shape (1099511627776, 1048576) in 128 bytes, expected 4,611,686" in refusal(tmp_path / "sae")
+
+
 @pytest.mark.parametrize("make", SOUND)
 def test_what_is_spoiled_is_sound_before(make: Callable[[Path], None], tmp_path: Path) -> None:
     make(tmp_path / "sae")

@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from extraction_assets.engine.hooks import HookError, Site, read_at
 from extraction_assets.engine.memory import is_out_of_memory
 from extraction_assets.engine.models.sites import with_run
-from extraction_assets.engine.models.text_pass import explain_not_run, run_text
+from extraction_assets.engine.models.text_pass import explain_not_run, text_reader
 from extraction_assets.engine.models.watching import WriteWatch
 
 
@@ -28,7 +28,7 @@ class Capture:
     """
 
     def __init__(self, model: nn.Module, sites: Mapping[str, Site]) -> None:
-        self._model = model
+        self._model, self._reader = model, text_reader(model)
         self.sites: dict[str, Site] = {}
         """By hook; two hooks may have one."""
         self._handles: dict[Site, RemovableHandle] = {}
@@ -66,7 +66,7 @@ class Capture:
         """What stands at every site, of a pass over int64 [B, T] that stops once it is known."""
         self._begin()
         with contextlib.suppress(_DeepestHookReached):  # the way a complete pass ends
-            run_text(self._model, token_ids, **options)
+            self._reader(input_ids=token_ids, **options)
         return self._end()
 
     def run_whole(self, token_ids: Tensor, options: Mapping[str, Any]) -> dict[Site, Tensor]:
@@ -117,7 +117,7 @@ class Capture:
 
     def _run_to_the_end(self, token_ids: Tensor, options: Mapping[str, Any]) -> None:
         try:
-            run_text(self._model, token_ids, **options)
+            self._reader(input_ids=token_ids, **options)
         except Exception as error:
             left = [hook for hook, site in self.sites.items() if site not in self._captured]
             if not left:

@@ -67,11 +67,20 @@ def _build(config: Any, device: str, trust_remote_code: bool) -> nn.Module | Non
 
 
 def _has_table(model: nn.Module | None, positions: int) -> bool:
-    """Whether some parameter or buffer has a row for each position."""
+    """Whether some table has a row for each position: an embedding, or a parameter or buffer that no linear layer or
+    norm has (whose widths may be the same number)."""
     if model is None:
         return False
-    tensors = [*model.parameters(), *model.buffers()]
-    return any(positions <= size <= positions + _OFFSET for tensor in tensors for size in tensor.shape)
+    return any(positions <= size <= positions + _OFFSET for module in model.modules() for size in _rows(module))
+
+
+def _rows(module: nn.Module) -> list[int]:
+    if isinstance(module, nn.Embedding):
+        return [module.weight.shape[0]]
+    if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D":
+        return []
+    tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+    return [size for tensor in tensors if tensor.dim() > 1 for size in tensor.shape]
 
 
 @torch.inference_mode()

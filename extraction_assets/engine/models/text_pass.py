@@ -26,9 +26,13 @@ _TEXT_INPUTS = ("input_ids", "inputs_embeds", "hidden_states", "attention_mask")
 
 def run_text(model: nn.Module, token_ids: Tensor, **options: Any) -> None:
     """Runs ``model`` on int64 [B, T] to its end; beside a decoder, the encoder alone, which reads the text."""
+    text_reader(model)(input_ids=token_ids, **options)
+
+
+def text_reader(model: nn.Module) -> nn.Module:
+    """The part of ``model`` that a forward pass over text runs: all of it, or the encoder beside a decoder."""
     decoder = decoder_path(model)
-    reader = model if decoder is None else model.get_submodule(_encoder_beside(decoder))
-    reader(input_ids=token_ids, **options)
+    return model if decoder is None else model.get_submodule(_encoder_beside(decoder))
 
 
 def decoder_path(model: nn.Module) -> str | None:

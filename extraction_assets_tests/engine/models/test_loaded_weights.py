@@ -153,6 +153,12 @@ def test_a_weight_of_what_does_not_run_needs_no_place(folder: Path, key: str) ->
     loads(folder)
 
 
+def test_a_weight_of_the_block_that_the_hook_is_inside_must_have_a_place(folder: Path) -> None:
+    change(folder, lambda all_: {**all_, "layers.1.extra_norm.weight": torch.ones(16)})
+    assert "layers.1.extra_norm.weight" in refusal(folder, "layers.1.self_attn")
+    loads(folder, "layers.0.mlp")
+
+
 @pytest.mark.parametrize("key", ["rotary_emb.inv_freq", "bias", "masked_bias", "rotary_emb.cos_cached"])
 def test_what_earlier_versions_stored_and_is_computed_now_is_left_out(folder: Path, key: str) -> None:
     name = f"layers.0.{'attention.' if 'bias' in key else 'self_attn.'}{key}"

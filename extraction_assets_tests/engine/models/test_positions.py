@@ -71,8 +71,9 @@ def test_the_models_own_answer_is_that_of_the_whole_model(model_type: str, tmp_p
 def test_a_model_that_rotates_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(positions, "_takes", lambda *_: pytest.fail("it was asked"))
     sizes = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
-    LlamaConfig(**sizes, num_hidden_layers=1, max_position_embeddings=40).save_pretrained(tmp_path)
-    assert fewer_positions(str(tmp_path), 40) is None
+    for limit in (40, 16):  # 16 is its width too, as in Llama 2 7B 4,096 is both
+        LlamaConfig(**sizes, num_hidden_layers=1, max_position_embeddings=limit).save_pretrained(tmp_path)
+        assert fewer_positions(str(tmp_path), limit) is None
 
 
 def test_the_limit_of_a_model_that_rotates_is_its_configurations(tmp_path: Path) -> None:
