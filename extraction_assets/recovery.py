@@ -220,10 +220,14 @@ def _why_dead(instance: dg.DagsterInstance, run: dg.DagsterRun, since: float, *,
     if not processes:
         silent = time.time() - since
         return f"no process has worked on it for {silent:.0f} s" if silent > SILENT_SECONDS else None
-    if any(is_running(process.pid, process.seen) for process in processes):
+    if any(map(_is_alive, processes)):
         return None
     pids = ", ".join(str(process.pid) for process in processes)
     return f"its process {pids} is gone, killed or crashed"
+
+
+def _is_alive(process: _Process) -> bool:
+    return is_running(process.pid, process.seen)
 
 
 def _why_dead_elsewhere(instance: dg.DagsterInstance, run: dg.DagsterRun, place: Place) -> str | None:
