@@ -49,7 +49,8 @@ def parameters_in_use(module: nn.Module, run: Callable[[], object]) -> InUse:
     beneath = {path for path, _ in module.named_modules(remove_duplicate=False) if _is_beneath(path, ended)}
     inside_blocks = {path for path in began if any(part.isdecimal() for part in path.split("."))}
     tensors = {name for name in held if name in reads.names or name.rpartition(".")[0] in beneath}
-    return InUse(frozenset(tensors), frozenset(beneath | inside_blocks))
+    # Not the model itself, where that is hooked: what the files hold beside all of its modules is a head.
+    return InUse(frozenset(tensors), frozenset((beneath | inside_blocks) - {""}))
 
 
 def _is_beneath(path: str, ended: set[str]) -> bool:
