@@ -10,6 +10,8 @@ import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 
+from extraction_assets.host.regular_files import read_text
+
 HOME = ".extraction"
 
 _PACKAGE = Path(__file__).parent
@@ -77,7 +79,7 @@ def _root_module(folder: Path) -> str | None:
     """The package of the Dagster project in a folder, as a path; None where the folder is no project."""
     for name, keys in (("dg.toml", ("project",)), ("pyproject.toml", ("tool", "dg", "project"))):
         try:
-            found = tomllib.loads((folder / name).read_text("utf-8"))
+            found = tomllib.loads(read_text(folder / name))
         except (OSError, ValueError):
             continue
         for key in keys:
@@ -94,7 +96,7 @@ def _holds_files_of(home: Path, project: Path) -> bool:
     package = _root_module(project) or ""
     for file in (file for root in (project / package, project / "src" / package) for file in root.rglob("defs.y*ml")):
         try:
-            text = file.read_text("utf-8")
+            text = read_text(file)
         except (OSError, ValueError):
             continue
         if "extraction_assets.FeatureExtraction" in text:

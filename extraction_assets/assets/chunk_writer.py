@@ -1,5 +1,6 @@
 """What follows the pass over a chunk, in the writer's thread: comparing with the legacy loop, checking, writing."""
 
+import math
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -20,8 +21,8 @@ from extraction_assets.assets.recorded_checks import (
 )
 from extraction_assets.engine.gpu_pass import ChunkResult, UnfinishedChunk
 from extraction_assets.engine.legacy import LegacyComparison, compare_with_legacy
-from extraction_assets.engine.sae_pass import SaeResult
-from extraction_assets.engine.sanity import bos_dominates, bos_share, is_sparse
+from extraction_assets.engine.sae_pass import RECONSTRUCTION_SAMPLES, SaeResult
+from extraction_assets.engine.sanity import FEW_TOKENS, bos_dominates, bos_share, is_sparse
 from extraction_assets.engine.shapes import FeatureStatistics, Samples
 from extraction_assets.plan import ExtractionPlan
 from extraction_assets.resources.utilization import Utilization
@@ -178,20 +179,24 @@ class _Outcome:
         settings, key = self._plan.settings, self._computed.key
         for name in sorted(str(target.sae) for target in self._computed.targets if target.asset == "top_k_table"):
             asset, own = sae_key(settings, name, "top_k_table"), self._saes[name]
-            least = settings.saes[name].minimum_variance_explained
             pairs = {"pairs_compared": own.legacy.pairs, "mismatches": own.legacy.mismatches}
             yield chunk_evaluation(asset, MATCHES_LEGACY, key, not own.legacy.mismatches, pairs)
-            yield chunk_evaluation(
-                asset,
-                RECONSTRUCTS,
-                key,
-                # NaN: the chunk's first samples have too few counted positions to judge by
-                not own.variance_explained < least,
-                {"variance_explained": own.variance_explained, "minimum": least},
-                f"explains {own.variance_explained:.3f} of the variance, at least {least} is asked for",
-            )
+            yield self._reconstruction(asset, name)
             yield self._sparsity(asset, name)
             yield self._bos(asset, name)
+
+    def _reconstruction(self, table: dg.AssetKey, sae: str) -> dg.AssetCheckEvaluation:
+        """What the SAE explains of the chunk's first samples. Where these count next to nothing, as at the end of a
+        corpus, the check says that it has nothing to judge by."""
+        least = self._plan.settings.saes[sae].minimum_variance_explained
+        explained = self._saes[sae].variance_explained
+        tokens = int(self._computed.samples.counted[:RECONSTRUCTION_SAMPLES].sum())
+        passed, said = explained >= least, f"explains {explained:.3f} of the variance, at least {least} is asked for"
+        if math.isnan(explained):
+            passed, said = tokens < FEW_TOKENS, f"nothing to judge by: {tokens} positions of the first samples count"
+            said += "" if passed else ", and the activations do not vary there"
+        metadata = {"variance_explained": explained, "minimum": least}
+        return chunk_evaluation(table, RECONSTRUCTS, self._computed.key, passed, metadata, said)
 
     def _sparsity(self, table: dg.AssetKey, sae: str) -> dg.AssetCheckEvaluation:
         """How many features fire. Nothing to say of a chunk without a counted position."""

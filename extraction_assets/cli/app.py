@@ -17,6 +17,7 @@ from extraction_assets.terminal import echo
 from extraction_assets.visible_text import visible, visible_log
 
 DEFAULT_MODULE = "extraction_assets.definitions"
+_PACKAGE = "extraction_assets."
 
 
 def command_line(module: str) -> str:
@@ -35,14 +36,15 @@ def few(keys: Sequence[str], most: int = 3) -> str:
 
 
 def explain(error: BaseException) -> str:
-    """What went wrong, without the traceback: the first cause, after a line with the YAML file where it lies in one.
+    """What went wrong, without the traceback: the outermost error of this package, which names the file, else the first
+    cause; after a line with the YAML file where it lies in one.
 
     What a message quotes of a file is shown by ``visible``, so no more than these lines come of it.
     """
     causes = [error]
     while causes[-1].__cause__ is not None:
         causes.append(causes[-1].__cause__)
-    first = causes[-1]
+    first = next((cause for cause in causes if type(cause).__module__.startswith(_PACKAGE)), causes[-1])
     if says_no_room(error):
         return visible(_no_room(first))
     if isinstance(first, ValidationError):  # pydantic's own text has many lines

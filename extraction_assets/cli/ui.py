@@ -20,6 +20,7 @@ import click
 from extraction_assets.cli.app import main
 from extraction_assets.cli.declared import see_working_directory
 from extraction_assets.home import prepare_dagster_home
+from extraction_assets.host.regular_files import read_text
 from extraction_assets.terminal import echo
 
 HOST = "127.0.0.1"
@@ -93,7 +94,7 @@ def _location_name(source: Path) -> str | None:
     """The code location's name as Dagster reads it from a project's pyproject.toml; under any other it would warn."""
     for folder in source.parents:
         with contextlib.suppress(FileNotFoundError):
-            project = tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))
+            project = tomllib.loads(read_text(folder / "pyproject.toml"))
             named = project.get("tool", {}).get("dg", {}).get("project")
             if named is not None:
                 return str(named.get("code_location_name") or folder.name)

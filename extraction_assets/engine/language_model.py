@@ -15,9 +15,9 @@ from extraction_assets.engine.models.computed_buffers import restore_computed_bu
 from extraction_assets.engine.models.hooked import LanguageModel
 from extraction_assets.engine.models.hooked import repeated_blocks as repeated_blocks
 from extraction_assets.engine.models.loaded_weights import LoadedWeights, LoadingInfo, is_quantized, without_load_report
-from extraction_assets.engine.models.model_folder import check_model_folder, reading_model
+from extraction_assets.engine.models.model_folder import INDEX, check_model_folder, reading_model
 from extraction_assets.engine.models.small_files import PATTERNS, wanted_from_hub
-from extraction_assets.engine.models.stored_weights import read_stored_weights, refuse_oversized
+from extraction_assets.engine.models.stored_weights import chooses_weights, read_stored_weights, refuse_oversized
 from extraction_assets.engine.models.tokenizers import TokenizerChoice, read_tokenizer
 
 
@@ -169,8 +169,8 @@ def _code_is_asked_for(path: str, name: str = "config.json") -> Iterator[None]:
 
 
 def checkpoint_files(path: str, *, revision: str | None = None, trust_remote_code: bool = False) -> list[Path]:
-    """The files that decide what the model computes: its configuration and weights, sorted by name, and its own code
-    where that is trusted.
+    """The files that decide what the model computes: its configuration and weights, sorted by name, the index of the
+    weights where it chooses among them, and the model's own code where that is trusted.
 
     ``path`` is a folder or a hub id, which is downloaded unless the local cache has its newest commit.
     """
@@ -178,7 +178,8 @@ def checkpoint_files(path: str, *, revision: str | None = None, trust_remote_cod
     weights = sorted(folder.glob("*.safetensors"))
     if not weights or not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} is not a language model: it lacks config.json or *.safetensors")
-    return [folder / "config.json", *weights, *(sorted(folder.glob("*.py")) if trust_remote_code else [])]
+    index = [folder / INDEX] if chooses_weights(folder, [file.name for file in weights]) else []
+    return [folder / "config.json", *index, *weights, *(sorted(folder.glob("*.py")) if trust_remote_code else [])]
 
 
 def resolve_checkpoint(path: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Path:

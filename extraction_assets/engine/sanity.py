@@ -15,7 +15,7 @@ from extraction_assets.engine.shapes import SparseFeatures, TopKTable
 _CHANCES = 10
 """Firings of a batch for each feature from which on a feature that never fires tells something."""
 _MOSTLY_DEAD = 0.9
-_FEW_TOKENS = 32
+FEW_TOKENS = 32
 """Tokens of a batch below which its numbers say little."""
 _BOS_EXCESS = 4
 """First and special tokens dominate only where they hold so many times more than their share of positions: of samples
@@ -139,7 +139,7 @@ def judge(name: str, hook: str, found: SaeSanity, limits: SanityLimits, cause: s
     if nothing:
         return [Finding("error", nothing, SanityError)]
     findings = []
-    if found.tokens < _FEW_TOKENS:
+    if found.tokens < FEW_TOKENS:
         text = f"{what} was tried on {tokens} only, which says little: no more of the first samples' tokens count"
         findings.append(Finding("warning", text))
     if found.variance_explained < limits.minimum_variance_explained:

@@ -1,5 +1,6 @@
 """Chunk assets: subsets, reuse of what is stored, events, checks, byte identity."""
 
+import json
 import os
 import re
 import time
@@ -13,12 +14,13 @@ import torch
 from extraction_assets.assets import chunk_run, chunk_writer
 from extraction_assets.assets import recorded_checks as recorded_checks_module
 from extraction_assets.assets.keys import REUSE_TAG, activations_key, sae_key
-from extraction_assets.assets.recorded_checks import CHUNK_CHECKS, CHUNK_WARNINGS, MATCHES_LEGACY
+from extraction_assets.assets.recorded_checks import CHUNK_CHECKS, CHUNK_WARNINGS, MATCHES_LEGACY, RECONSTRUCTS
 from extraction_assets.engine import gpu_pass, sae_pass
 from extraction_assets.engine.language_model import LanguageModel
 from extraction_assets.engine.sae import SAE
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.engine.stage_clock import StageClock
+from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_files import read_table
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_sae, make_settings
@@ -233,6 +235,35 @@ def test_an_sae_that_explains_too_little_fails_the_chunk_and_stores_nothing(proj
         strict.chunks()
     assert strict.plan.missing_chunks() == ["000000000008", "000000000016"]
     assert not [path for path in strict.files("tiny/**/*") if "000000000008" in path]
+
+
+def test_a_chunk_of_next_to_no_tokens_says_that_it_has_nothing_to_judge_by(tiny_folder: Path, tmp_path: Path) -> None:
+    project = Project(_tokens(tiny_folder, tmp_path, [*range(5, 21)], [*range(30, 46)], [7]), tmp_path / "home")
+    project.corpus()
+    found = [e for e in project.chunks().get_asset_check_evaluations() if e.check_name == RECONSTRUCTS]
+    assert {e.description for e in found if e.partition == "000000000002"} == {
+        "nothing to judge by: 1 positions of the first samples count"
+    }
+    assert all(e.passed for e in found)
+
+
+def test_a_chunk_whose_activations_do_not_vary_fails(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sae_pass.VarianceExplained, "value", lambda _: torch.tensor(float("nan")))
+    monkeypatch.setattr(chunk_run, "examine_start", lambda *_: None)
+    project = Project(_tokens(tiny_folder, tmp_path, *[[*range(5, 21)]] * 4), tmp_path / "home")
+    project.corpus()
+    with pytest.raises(dg.Failure, match="32 positions of the first samples count, and the activations do not vary"):
+        project.chunks()
+
+
+def _tokens(tiny_folder: Path, folder: Path, *documents: list[int]) -> ExtractionSettings:
+    """An extraction of tokenized documents, one a sample, two in a chunk."""
+    file = folder / "tokens.jsonl"
+    file.write_text("".join(json.dumps({"ids": ids}) + "\n" for ids in documents))
+    corpus = {"source": str(file), "max_length": 16, "token_column": "ids"}
+    return make_settings(tiny_folder, corpus=corpus, evaluation_samples=len(documents), chunk_size=2)
 
 
 def test_a_wrong_selection_fails_the_legacy_check(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,9 +170,20 @@ def _mapped_documents(dataset: Any, columns: Columns, seed: int | None, where: s
         yield from table_documents(table, columns, rows, "", where)
 
 
+def _each(tables: Iterable[Any], where: str) -> Iterator[Any]:
+    """The tables of a stream; what the network or a file of it ends with is one sentence."""
+    iterator = iter(tables)
+    while True:
+        with one_sentence(f"corpus source {where} cannot be read any further"):
+            table = next(iterator, None)
+        if table is None:
+            return
+        yield table
+
+
 def _tables_documents(tables: Iterable[Any], columns: Columns, where: str) -> Iterator[Document]:
     first = 0
-    for table in tables:
+    for table in _each(tables, where):
         columns.check(table.column_names, where)
         yield from table_documents(table, columns, range(first, first + len(table)), "", where)
         first += len(table)

@@ -2,6 +2,7 @@
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,6 +56,17 @@ def read_stored_weights(folder: Path, config: Any = None) -> StoredWeights:
     repeated = {key: names for key, names in holders.items() if len(names) > 1}
     absent = {key: name for key, name in index.items() if name not in holders[key]}
     return StoredWeights(folder, first, tensors, repeated, absent)
+
+
+def chooses_weights(folder: Path, files: Sequence[str]) -> bool:
+    """Whether the index of a folder leaves out some of its safetensors ``files``, so that another index would load
+    other weights. An index that names all of them adds nothing to what they hold.
+
+    Raises CheckpointError where the index is damaged.
+    """
+    if (folder / WEIGHTS).is_file() or not (folder / INDEX).exists():
+        return False
+    return not set(files) <= set(_read_index(folder, INDEX).values())
 
 
 def refuse_oversized(module: nn.Module, stored: StoredWeights) -> None:

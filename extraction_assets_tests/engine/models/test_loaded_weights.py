@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, Gemma3ForConditionalGeneration
 
 from extraction_assets.engine.file_boundary import CheckpointError
-from extraction_assets.engine.language_model import LanguageModel, load_language_model
+from extraction_assets.engine.language_model import LanguageModel, checkpoint_files, load_language_model
 from extraction_assets.engine.models.loaded_weights import not_finite
 from extraction_assets_tests.engine.families import FAMILIES, make_model
 
@@ -201,6 +201,16 @@ def test_weights_in_two_files_load(folder: Path, llama: str) -> None:
         model.activations(ids, torch.ones_like(ids).bool())["layers.1"] for model in (loads(folder), loads(Path(llama)))
     ]
     assert torch.equal(*both)
+
+
+def test_the_index_is_one_of_the_files_that_decide_where_it_chooses_among_them(folder: Path) -> None:
+    names = shard(folder, lambda key: key.startswith("layers.0"))
+    index = folder / "model.safetensors.index.json"
+    assert index not in checkpoint_files(str(folder))
+    save_file({UP: torch.ones(2)}, folder / "other.safetensors", {"format": "pt"})
+    assert index in checkpoint_files(str(folder))
+    write_index(folder, {**names, UP: "other.safetensors"})
+    assert index not in checkpoint_files(str(folder))
 
 
 def test_a_file_of_several_that_is_missing_is_named(folder: Path) -> None:
