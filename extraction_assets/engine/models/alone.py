@@ -14,13 +14,14 @@ from extraction_assets.engine.language_model import LanguageModel
 from extraction_assets.engine.memory import is_out_of_memory
 from extraction_assets.engine.shapes import Samples
 
-BOUNDS = {torch.float32: 1e-3, torch.float16: 0.0125, torch.bfloat16: 0.1}
+BOUNDS = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.15}
 """The largest relative error, by dtype of the hook's output, between a sample alone and in a padded batch.
 
-Another shape or attention kernel changes last bits: by 2e-6 in float32 and 0.02 in bfloat16 at most, measured on tiny
-models of 130 types; float16 has 3 bits more than bfloat16, so an eighth of that. The rest is left for deep models,
-whose blocks carry errors on. What goes wrong otherwise, such as a convolution that reads padding or another direction
-of attention, errs by 0.1 to 2.
+Another shape or attention kernel changes last bits, and each block carries them on. Measured on tiny models of 130
+types on a CPU: at most 2e-6 in float32, 0.02 in bfloat16. On an H100 in random models of 24 to 48 blocks, 1,024 to
+4,096 wide (Llama, Qwen 3, Mistral, Gemma 3, GPT-NeoX, GPT-2, BERT): at most 3e-5 in float32, 0.007 in float16, 0.056 in
+bfloat16. What goes wrong otherwise, such as a convolution that reads padding or another direction of attention, errs by
+0.1 to 2.
 """
 _SAMPLES = 4
 _PERCENTILE = 0.99
