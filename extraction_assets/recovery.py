@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -117,22 +118,29 @@ def note_host(instance: dg.DagsterInstance, run_id: str) -> None:
     """Note on a run that this process works on it: its host and place, and a lock that lasts as long as the process."""
     _visit(instance)
     instance.add_run_tags(run_id, {HOST_TAG: f"{here().host} {run_id}", PLACE_TAG: json.dumps([*here(), run_id])})
-    if run_id not in _held:
-        _release()  # of a run that this process made before
-        with contextlib.suppress(OSError):  # on a full disk the tags have to do
-            _held[run_id] = holders.hold(Path(instance.root_directory) / _RUNNING, run_id)
+    thread = threading.get_ident()
+    if thread in _held and _held[thread][0] == run_id:
+        return
+    _release(thread)  # of a run that this thread made before
+    with contextlib.suppress(OSError):  # on a full disk the tags have to do
+        _held[thread] = run_id, holders.hold(Path(instance.root_directory) / _RUNNING, run_id)
 
 
-def _release() -> None:
-    for held in _held.values():
+def _release(thread: int) -> None:
+    if thread in _held:
+        _, held = _held.pop(thread)
         held.release()
-    _held.clear()
 
 
-_held: dict[str, holders.Held] = {}
-"""The run that this process works on, by id."""
+def _release_all() -> None:
+    for thread in list(_held):
+        _release(thread)
 
-atexit.register(_release)
+
+_held: dict[int, tuple[str, holders.Held]] = {}
+"""The run that each thread of this process works on, and its lock: a process may make several runs at once."""
+
+atexit.register(_release_all)
 
 
 def runs_in_progress(dagster_home: Path) -> list[holders.Holder]:

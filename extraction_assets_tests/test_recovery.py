@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     (tmp_path / "dagster").mkdir()
     with dg.DagsterInstance.from_config(str(tmp_path / "dagster")) as instance:
         yield instance
-    recovery._release()
+    recovery._release_all()
 
 
 def _started(instance: dg.DagsterInstance, pid: int, **tags: str) -> str:
@@ -141,3 +142,20 @@ def test_a_process_holds_the_lock_of_the_run_that_it_works_on_alone(instance: dg
         note_host(instance, run_id)
     folder = Path(instance.root_directory) / "extraction_assets" / "running"
     assert [path.name.split("@")[0] for path in folder.iterdir()] == [second]
+
+
+def test_two_runs_of_one_process_each_keep_their_lock(instance: dg.DagsterInstance) -> None:
+    runs = [_started(instance, os.getpid()) for _ in range(2)]
+    both = threading.Barrier(2)
+
+    def work(run_id: str) -> None:
+        note_host(instance, run_id)
+        both.wait(timeout=60)  # so that neither thread ends, and its number is free again, before the other begins
+
+    threads = [threading.Thread(target=work, args=(run,)) for run in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    holding = recovery.runs_in_progress(Path(instance.root_directory))
+    assert {holder.what for holder in holding} == set(runs)

@@ -177,7 +177,7 @@ def test_a_configuration_that_is_no_json_object_is_refused(folder: Path, text: s
 
 @pytest.mark.parametrize("k", [0, -1, tiny.NUM_FEATURES + 1])
 def test_k_out_of_range_is_refused(tmp_path: Path, k: int) -> None:
-    refused(tiny.make_sae(tmp_path / "topk", "topk", k=k), f"k is {k}, it must be between 1 and 48 features")
+    refused(tiny.make_sae(tmp_path / "topk", "topk", k=k), f"k is {k}, it must be between 1 and 48, the features of")
 
 
 @pytest.mark.parametrize("k", ["many", None, 2.5])
