@@ -208,7 +208,9 @@ class ExtractionPlan:
         current = self.store.current_corpus(name)
         if current is None:
             raise CorpusNotReady(f"the corpus of {name} is not there yet: materialize {name}/corpus first")
-        if not has_recipe(current, self.settings):
+        # The recipe covers start_sample; the corpus says it of itself too, and numbers its samples by that.
+        begins = current.corpus.manifest.start_sample == self.settings.start_sample
+        if not (begins and has_recipe(current, self.settings)):
             raise CorpusNotReady(
                 f"the corpus of {name} was made from other settings or by other rules (corpus, tokenizer, "
                 "start_sample or evaluation_samples have changed, or how this version reads its tokenizer): "

@@ -11,6 +11,7 @@ from extraction_assets.engine.corpora.documents import CorpusError
 from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.engine.corpus import count_samples, too_few_samples
 from extraction_assets.engine.findings import Finding
+from extraction_assets.engine.language_model import resolve_checkpoint, vocabulary_size
 from extraction_assets.plan import has_recipe, load_tokenizer
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore
@@ -27,9 +28,11 @@ _COMPARED_BYTES = 1 << 30
 def count_corpus(settings: ExtractionSettings, logger: logging.Logger, seconds: float) -> DocumentShare:
     """Tokenizes the source until there are as many samples as the settings ask for, and keeps none of them.
 
-    Raises CorpusError where it cannot be read, and what ``load_tokenizer`` raises.
+    Raises CorpusError where it cannot be read or holds a token that the model does not know, and what
+    ``load_tokenizer`` raises.
     """
-    source, tokenizer = find_source(settings.corpus), load_tokenizer(settings)
+    source, tokenizer, model = find_source(settings.corpus), load_tokenizer(settings), settings.language_model
+    folder = str(resolve_checkpoint(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code))
     wanted = settings.start_sample + settings.evaluation_samples
     with progress("counting", wanted, "samples", logger) as update:
         count = count_samples(
@@ -38,6 +41,7 @@ def count_corpus(settings: ExtractionSettings, logger: logging.Logger, seconds: 
             packing_of(settings.corpus),
             wanted,
             start_sample=settings.start_sample,
+            vocabulary_size=vocabulary_size(folder, trust_remote_code=model.trust_remote_code),
             seconds=seconds,
             on_samples=update,
         )

@@ -122,19 +122,21 @@ def count_samples(
     most: int,
     *,
     start_sample: int = 0,
+    vocabulary_size: int | None = None,
     seconds: float = math.inf,
     on_samples: Callable[[int], None] = lambda _: None,
 ) -> SampleCount:
     """Counts the samples that ``tokenize_corpus`` would make, up to ``most`` of them and for about ``seconds``.
 
-    Holds 8 bytes a sample. Time is looked at between documents, of which 64 are tokenized at once.
+    Holds 8 bytes a sample. Time is looked at between documents, of which 64 are tokenized at once. Raises CorpusError
+    for a token that is none of the model's ``vocabulary_size``.
     """
     deadline = time.monotonic() + seconds
     document_ids: list[str] = []
     numbers = array("q")
     ended, seen = False, 0
     with contextlib.suppress(_TimeIsUp):
-        for sample in _samples(_until(deadline, documents), tokenizer, packing, None, document_ids):
+        for sample in _samples(_until(deadline, documents), tokenizer, packing, vocabulary_size, document_ids):
             seen += 1
             if seen > start_sample:
                 numbers.append(sample.document)

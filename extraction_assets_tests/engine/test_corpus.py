@@ -274,6 +274,12 @@ def test_counting_stops_at_the_number_asked_for_and_reads_no_further(tokenizer: 
     assert count_samples(documents(), tokenizer, Packing(WIDTH), 3) == SampleCount(3, 1, 1, ended=False)
 
 
+def test_counting_refuses_a_token_that_the_model_does_not_know(tokenizer: Any) -> None:
+    documents: list[Document] = [("good", np.array([1, 2])), ("bad", np.array([1, 99_999]))]
+    with pytest.raises(CorpusError, match="document 'bad' holds token 99999: the model's vocabulary is 0 to 319"):
+        count_samples(documents, tokenizer, Packing(WIDTH), 100, vocabulary_size=320)
+
+
 def test_counting_stops_when_its_time_is_up(tokenizer: Any) -> None:
     endless: Iterator[Document] = iter(lambda: ("empty", ""), None)
     counted = count_samples(endless, tokenizer, Packing(WIDTH), 3, seconds=0.05)

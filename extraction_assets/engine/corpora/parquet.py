@@ -80,8 +80,23 @@ class ParquetFiles:
         """Documents at some rows of a row group."""
         path = self.files[group.file]
         with one_sentence(f"corpus file {path} is damaged"), _opened(path) as file:
-            table = file.read_row_group(group.number, columns=self._columns.names).take(pa.array(rows))
+            table = _without_views(file.read_row_group(group.number, columns=self._columns.names)).take(pa.array(rows))
         yield from self._table_documents(table, (rows + group.first_row).tolist(), self._names[group.file], path)
+
+
+def _without_views(table: pa.Table) -> pa.Table:
+    """The same values in types that Arrow can take rows from: it cannot from views of text and lists."""
+    return pa.table(
+        {name: _without_view(column) for name, column in zip(table.column_names, table.columns, strict=True)}
+    )
+
+
+def _without_view(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    kind = column.type
+    if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
+        return pa.array(column.to_pylist(), pa.large_list(kind.value_type))  # Arrow's own cast loses numbers
+    plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}.get(kind)
+    return column if plain is None else column.cast(plain)
 
 
 @contextlib.contextmanager

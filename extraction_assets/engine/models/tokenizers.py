@@ -114,11 +114,11 @@ def special_token_ids(tokenizer: Any | None) -> list[int]:
 
 
 def _with_roles(folder: Path, tokenizer: Any) -> Any:
-    """Where no file names a role (GPT-2's do not), roles are those of the model type's class, as far as the file has
-    their tokens. They have no part in how text is tokenized."""
-    roles = tokenizer.SPECIAL_TOKENS_ATTRIBUTES
+    """A role that no file names (GPT-2's name none) is that of the model type's class, if the file has its token; one
+    that a file names as null is nobody's. Roles have no part in how text is tokenized."""
     named = tokenizer_settings(folder).keys() | _json_object(folder / "special_tokens_map.json").keys()
-    if named & set(roles):
+    roles = [role for role in tokenizer.SPECIAL_TOKENS_ATTRIBUTES if role not in named]
+    if not roles:
         return tokenizer
     try:
         by_class = class_tokenizer(folder)

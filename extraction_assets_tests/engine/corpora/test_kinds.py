@@ -10,9 +10,9 @@ from extraction_assets.engine.corpora.kinds import file_kind
 from extraction_assets_tests.engine.corpora.build import ROWS, TEXTS, documents, write_jsonl, write_parquet
 
 
-@pytest.mark.parametrize("name", ["DATA.JSONL", "Data.NdJson", "a.Parquet", "A.JSONL.gz", "a.jsonlines"])
+@pytest.mark.parametrize("name", ["DATA.JSONL", "Data.NdJson", "a.Parquet", "A.JSONL.gz", "a.jsonlines", "a.parq"])
 def test_the_end_of_a_name_may_be_in_any_case(tmp_path: Path, name: str) -> None:
-    write = write_parquet if name.lower().endswith(".parquet") else write_jsonl
+    write = write_parquet if name.lower().endswith((".parquet", ".parq")) else write_jsonl
     assert [text for _, text in documents(write(tmp_path / name, ROWS))] == TEXTS
 
 
@@ -29,6 +29,9 @@ def test_compression_is_told_in_any_case_too(tmp_path: Path) -> None:
         ("data.json", "is a JSON file, which is not read: write its documents as JSONL .* or to jsonl if it holds one"),
         ("DATA.JSON", "is a JSON file"),
         ("notebook.ipynb", "is a JSON file"),
+        ("data.json5", "is a JSON file"),
+        ("a.jsonl~", "is a copy that was set aside of data, which is not read: remove it"),
+        ("a.csv.bak", "is a copy that was set aside of data"),
         ("t.csv", "is a table of delimited values, .* or set corpus.read_as to text if each file with its syntax is"),
         ("t.TSV", "is a table of delimited values"),
         ("t.xlsx", "is a spreadsheet, which is not read: write its documents as JSONL"),

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from extraction_assets.engine.corpora import parquet
@@ -274,3 +276,18 @@ def test_a_column_of_something_else_is_no_tokens(tmp_path: Path, name: str, ids:
     source = WRITERS[name](tmp_path / name, [{"input_ids": ids}])
     with pytest.raises(CorpusError, match=r"column 'input_ids' holds \w+ .*, not a list of whole numbers"):
         documents(source, token_column="input_ids")
+
+
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
+def test_text_of_any_type_of_parquet_is_shuffled(tmp_path: Path, kind: pa.DataType) -> None:
+    pq.write_table(pa.table({"text": pa.array(TEXTS, pa.string()).cast(kind)}), tmp_path / "a.parquet")
+    assert sorted(text for _, text in documents(tmp_path, shuffle_seed=0)) == sorted(TEXTS)
+
+
+@pytest.mark.parametrize("kind", [pa.list_view(pa.int64()), pa.large_list_view(pa.int32()), pa.list_(pa.int32())])
+def test_tokens_of_any_type_of_parquet_are_shuffled(tmp_path: Path, kind: pa.DataType) -> None:
+    tokens = [[1, 2, 3], [4], [5, 6]]
+    pq.write_table(pa.table({"ids": pa.array(tokens, kind)}), tmp_path / "a.parquet")
+    for seed in (None, 0):
+        found = documents(tmp_path, token_column="ids", shuffle_seed=seed)
+        assert sorted(ids for _, ids in found) == tokens

@@ -119,12 +119,19 @@ def test_special_tokens_in_a_text_are_split_where_the_settings_say_so(
 
 
 def test_roles_are_those_of_the_files(tmp_path: Path) -> None:
-    folder = make_folder(tmp_path / "a", byte_level(), "gpt2", {"bos_token": "<s>"})
+    folder = make_folder(tmp_path / "a", byte_level(), "gpt2", {"bos_token": "<s>", "eos_token": None})
     loaded = read_tokenizer(folder)
     assert (loaded.bos_token, loaded.eos_token) == ("<s>", None)
-    older = make_folder(tmp_path / "b", byte_level(), "gpt2")
+    older = make_folder(tmp_path / "b", byte_level(), "gpt2", {"bos_token": None})
     (older / "special_tokens_map.json").write_text(json.dumps({"eos_token": "</s>"}))
     assert (read_tokenizer(older).bos_token, read_tokenizer(older).eos_token) == (None, "</s>")
+
+
+@pytest.mark.parametrize("named", [{"pad_token": "</s>"}, {"eos_token": "</s>"}])
+def test_a_role_that_no_file_names_is_the_classs_whatever_other_roles_are_named(
+    tmp_path: Path, named: dict[str, str]
+) -> None:
+    assert read_tokenizer(make_folder(tmp_path, byte_level(), "gpt2", named)).bos_token == "<|endoftext|>"
 
 
 def test_where_no_file_names_a_role_they_are_the_classs(tmp_path: Path) -> None:
