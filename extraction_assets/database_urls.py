@@ -4,6 +4,9 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+URL_VARIABLE = "EXTRACTION_DATABASE_URL"
+"""Environment variable with the URL of the results, where no resource has one."""
+
 POSTGRES_DRIVER = "postgresql+psycopg2"
 """The one driver, which dagster-postgres needs too. SQLAlchemy 2.1 takes another one for plain ``postgresql://``."""
 

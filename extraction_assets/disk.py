@@ -1,6 +1,7 @@
 """How much is free where, and sizes as people read them."""
 
 import errno
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -37,9 +38,21 @@ def full_disk(path: Path) -> str:
     room, that it cannot be written to."""
     folder = nearest(path if path.is_dir() else path.parent)
     free = free_bytes(folder)
+    if is_read_only(folder):
+        return f"the disk of {folder} is mounted read-only"
     if free < FULL:
         return f"the disk of {folder} is full ({readable_size(free)} free)"
-    return f"nothing can be written in {folder} ({readable_size(free)} free): a quota, a limit, or a read-only disk"
+    return f"nothing can be written in {folder} ({readable_size(free)} free): a quota or a limit"
+
+
+def is_read_only(folder: Path) -> bool:
+    """Whether the disk of a folder is mounted read-only."""
+    return bool(os.statvfs(nearest(folder)).f_flag & os.ST_RDONLY)
+
+
+def unwritable(folder: Path) -> str | None:
+    """Why no file can be written to the disk of a folder, which need not exist yet; None where one can."""
+    return full_disk(folder) if is_read_only(folder) or free_bytes(folder) < FULL else None
 
 
 def ensure_temporary_folder() -> None:

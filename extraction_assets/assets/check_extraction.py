@@ -10,6 +10,7 @@ import torch
 from extraction_assets.assets.corpus import noting_texts, packing_of
 from extraction_assets.assets.disk_estimate import (
     Estimate,
+    NotEnoughDiskError,
     Sizes,
     estimate_database,
     estimate_files,
@@ -22,6 +23,7 @@ from extraction_assets.assets.early_checks import Batch, batch_size, examine_sae
 from extraction_assets.assets.faults import FOR_A_PERSON
 from extraction_assets.assets.run_start import first_batch
 from extraction_assets.assets.sample_count import examine_samples
+from extraction_assets.disk import unwritable
 from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.engine.corpus import tokenize_corpus
 from extraction_assets.engine.findings import Finding, refuse
@@ -184,6 +186,9 @@ def _disk(found: Examination, settings: ExtractionSettings, machine: Machine, si
     What `keep` says is not to be kept is written by `run NAME`, but not by `run NAME --missing`.
     """
     store, to_come = machine.store, samples_to_come(settings, machine.store)
+    for folder in dict.fromkeys([store.root, machine.database or store.root]):
+        if (why := unwritable(folder)) is not None:  # a run writes there, be it only what it records
+            found.findings.append(Finding("error", f"a run cannot write to {folder}: {why}", NotEnoughDiskError))
     files = estimate_files(settings, store, sizes, to_come)
     rows = estimate_database(settings, sizes, to_come)
     yield from [*files, *rows]

@@ -11,7 +11,7 @@ import click
 from pydantic import ValidationError
 
 from extraction_assets.cli.declared import see_working_directory
-from extraction_assets.disk import FULL, ensure_temporary_folder, free_bytes, full_disk, says_no_room
+from extraction_assets.disk import FULL, ensure_temporary_folder, free_bytes, full_disk, is_read_only, says_no_room
 from extraction_assets.project_home import use_project_of_module
 from extraction_assets.terminal import echo
 from extraction_assets.visible_text import visible, visible_log
@@ -68,7 +68,12 @@ def _no_room(error: BaseException) -> str:
         homes = [dagster_home(), extraction_home()]
         name = next((folder for folder in homes if free_bytes(folder) < FULL), homes[0])
     path = Path(os.fsdecode(name))
-    return f"{path} cannot be written: {full_disk(path)}. Make room there; `extraction-assets clean` needs none"
+    remedy = (
+        "Mount it writable, or set EXTRACTION_HOME and DAGSTER_HOME to folders on another disk"
+        if is_read_only(path.parent)
+        else "Make room there; `extraction-assets clean` needs none"
+    )
+    return f"{path} cannot be written: {full_disk(path)}. {remedy}"
 
 
 class _Group(click.Group):

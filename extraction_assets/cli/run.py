@@ -95,7 +95,7 @@ def run(ctx: click.Context, name: str, chunks: str | None, missing: bool, **opti
     workspace = open_workspace(ctx.obj)
     settings = workspace.find(name)
     chosen = _chosen_chunks(settings, chunks)
-    _check_configured_device(workspace, options["device"])
+    _check_resources(workspace, options["device"])
     os.environ.setdefault("EXTRACTION_PROGRESS", "bar")
     debug = ctx.parent.params["debug"] if ctx.parent else False
     with running(workspace.store.root, name), Runner(workspace.definitions, settings, options, verbose=debug) as runner:
@@ -148,10 +148,11 @@ def _to_compute(runner: "Runner", chosen: list[str]) -> tuple[list[str], int]:
     return keys, len(set(pending.unrecorded) & set(keys))
 
 
-def _check_configured_device(workspace: Workspace, chosen: str | None) -> None:
-    """Refused before the corpus runs, where the GPU resource names a device that is not there."""
+def _check_resources(workspace: Workspace, chosen: str | None) -> None:
+    """Refused before the corpus runs: results that no URL names, a device of the GPU resource that is not there."""
     from extraction_assets.resources.gpu import check_device
 
+    workspace.results.parsed_url()
     if chosen is None:
         check_device(workspace.gpu.device)
 

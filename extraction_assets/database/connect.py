@@ -14,6 +14,7 @@ from sqlalchemy import event
 
 from extraction_assets.database.examples_postgres import drop_emptied
 from extraction_assets.database_urls import (
+    URL_VARIABLE,
     DatabaseAwayError,
     DatabaseError,
     error_sentence,
@@ -50,13 +51,13 @@ class NewerDatabaseError(DatabaseError):
     """The database was made by a later version of this package."""
 
 
-def open_database(url: str) -> sa.Engine:
+def open_database(url: str, stated_in: str = URL_VARIABLE) -> sa.Engine:
     """An engine for the results database, its schema brought up to date.
 
     ``url`` is ``sqlite:///path`` or ``postgresql://user:password@host/name``. Makes the folder of a SQLite file. Raises
     DatabaseError, or NewerDatabaseError where the database is newer than the code.
     """
-    engine = connect(url)
+    engine = connect(url, stated_in)
     try:
         _upgrade(engine)
     except BaseException:
@@ -65,9 +66,12 @@ def open_database(url: str) -> sa.Engine:
     return engine
 
 
-def connect(url: str) -> sa.Engine:
-    """An engine for a URL, without looking at the schema. Raises DatabaseError where the URL or its driver is none."""
-    parsed = parse_url(url, "EXTRACTION_DATABASE_URL")
+def connect(url: str, stated_in: str = URL_VARIABLE) -> sa.Engine:
+    """An engine for a URL, without looking at the schema; ``stated_in`` is where it stands, for messages.
+
+    Raises DatabaseError where the URL is invalid or its driver missing.
+    """
+    parsed = parse_url(url, stated_in)
     if parsed.get_backend_name() == "postgresql":
         # Readers look several times, and must see the same results each time.
         engine = make_engine(parsed, isolation_level="REPEATABLE READ")

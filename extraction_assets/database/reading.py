@@ -18,18 +18,18 @@ from extraction_assets.database.connect import (
     plain_errors,
 )
 from extraction_assets.database.full_disk import readable_path
-from extraction_assets.database_urls import make_engine, parse_url, sqlite_file
+from extraction_assets.database_urls import URL_VARIABLE, make_engine, parse_url, sqlite_file
 from extraction_assets.disk import says_no_room
 
 
 @contextlib.contextmanager
-def read_database(url: str) -> Iterator[sa.Engine]:
+def read_database(url: str, stated_in: str = URL_VARIABLE) -> Iterator[sa.Engine]:
     """An engine that only reads, closed at the end of the block; it works on a full or read-only disk too.
 
     A SQLite file that is not there counts as an empty database, and is not made. One whose schema is older is brought
     up to date first, which needs room. Raises DatabaseError, at once or later in the block.
     """
-    parsed = parse_url(url, "EXTRACTION_DATABASE_URL")
+    parsed = parse_url(url, stated_in)
     file = sqlite_file(parsed)
     with contextlib.ExitStack() as stack:
         if file is None:

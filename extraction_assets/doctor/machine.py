@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 from packaging.requirements import Requirement
 
-from extraction_assets.disk import nearest, says_no_room
+from extraction_assets.disk import is_read_only, nearest, says_no_room
 from extraction_assets.doctor.findings import Finding, Level
 from extraction_assets.home import dagster_home, extraction_home, gpu_lease_folder
 from extraction_assets.nvml import DriverError, Gpu, NoDriver, list_gpus
@@ -220,7 +220,9 @@ def check_folder(variable: str, folder: Path, by: str) -> Iterator[Finding]:
     try:
         lacks = _lacking(existing)
     except OSError as error:
-        if says_no_room(error):
+        if is_read_only(existing):
+            advice = f"mount its disk writable, or set {variable} to another folder"
+        elif says_no_room(error):
             advice = f"make room: extraction-assets clean works on a full disk; or set {variable} to another folder"
         else:
             advice = f"make it writable for this user, or set {variable} to another folder"

@@ -49,6 +49,9 @@ def vectorized_by_default() -> bool:
     raise ValueError(f"USE_VECTORIZED_EXTRACTION is {text!r}; use true or false")
 
 
+_PRECISIONS = ("highest", "high", "medium")
+
+
 def _read_now(field: str, value: Any) -> Any:
     """The value of an environment variable for a field whose type Dagster gives no ``EnvVar``; others as they are."""
     if not isinstance(value, dg.EnvVar) or field not in ("vectorized", "compile_model", "matmul_precision"):
@@ -56,6 +59,10 @@ def _read_now(field: str, value: Any) -> Any:
     text = value.get_value()
     if text is None:
         raise ValueError(f"the environment variable {value.env_var_name} is not set, which gpu.{field} is from")
+    allowed = _PRECISIONS if field == "matmul_precision" else ("true", "false", "1", "0", "yes", "no", "on", "off")
+    if text.strip().lower() not in allowed:
+        words = ", ".join(allowed)
+        raise ValueError(f"gpu.{field} is {text!r}, from the environment variable {value.env_var_name}: use {words}")
     return text.strip().lower()
 
 

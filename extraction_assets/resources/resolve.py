@@ -47,9 +47,10 @@ def _resolved(kind: type[Resource], fields: Mapping[str, Any], key: str) -> Reso
     except ValueError as error:
         if not variables:
             raise
-        told = error.errors() if isinstance(error, ValidationError) else [{"msg": str(error)}]
-        reason = "; ".join(str(one["msg"]).removeprefix("Value error, ") for one in told)
-        named = ", ".join(f"{field} from {variable}" for field, variable in variables.items())
+        found = error.errors() if isinstance(error, ValidationError) else [{"msg": str(error), "loc": ()}]
+        reason = "; ".join(str(one["msg"]).removeprefix("Value error, ") for one in found)
+        at_fault = {str(one["loc"][0]) for one in found if one["loc"]} or set(variables)
+        named = ", ".join(f"{field} from {variable}" for field, variable in variables.items() if field in at_fault)
         raise ResourceError(f"the resource {key!r} ({named}) cannot be used: {reason}") from None
 
 

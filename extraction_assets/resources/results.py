@@ -11,7 +11,14 @@ from pydantic import Field
 
 from extraction_assets.database.connect import open_database, plain_errors
 from extraction_assets.database.reading import read_database
-from extraction_assets.database_urls import DatabaseError, holds_password, parse_url, shown_url, sqlite_file
+from extraction_assets.database_urls import (
+    URL_VARIABLE,
+    DatabaseError,
+    holds_password,
+    parse_url,
+    shown_url,
+    sqlite_file,
+)
 from extraction_assets.home import database_url
 
 
@@ -51,7 +58,7 @@ class ResultsResource(dg.ConfigurableResource):
 
         Raises DatabaseError where the database cannot be used, at once or later in the block.
         """
-        engine = open_database(self._url())
+        engine = open_database(self._url(), self._stated_in())
         try:
             with plain_errors(engine):
                 yield engine
@@ -64,12 +71,19 @@ class ResultsResource(dg.ConfigurableResource):
 
         Raises DatabaseError where the database cannot be used, at once or later in the block.
         """
-        with read_database(self._url()) as engine:
+        with read_database(self._url(), self._stated_in()) as engine:
             yield engine
 
     def parsed_url(self) -> sa.URL:
         """The database's URL with its driver. Raises DatabaseError where it is none."""
-        return parse_url(self.url or database_url(), "EXTRACTION_DATABASE_URL")
+        return parse_url(database_url() if self.url is None else self.url, self._stated_in())
+
+    def _stated_in(self) -> str:
+        """Where the URL stands, for messages: the field, and the environment variable that has its value."""
+        if self.url is None:
+            return URL_VARIABLE
+        variable = next((name for name, value in sorted(os.environ.items()) if value and value == self.url), None)
+        return "the url of the resource 'results'" + (f", from {variable}," if variable else "")
 
     def _url(self) -> str:
         if self.url is None:

@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 
 from extraction_assets.component import build_definitions
+from extraction_assets.database_urls import DatabaseError
 from extraction_assets.resources import ChunkStoreResource, GpuResource, ResultsResource
 from extraction_assets.resources.resolve import ResourceError, resolve_resource
 from extraction_assets_tests.command import declare, invoke, succeed
@@ -93,6 +94,43 @@ def test_a_wrong_value_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("MY_DEVICE", "banana")
     with pytest.raises(ResourceError, match=r"'gpu' \(device from MY_DEVICE\) cannot be used: device must be 'auto'"):
         resolve_resource({"gpu": GpuResource(device=dg.EnvVar("MY_DEVICE"))}, GpuResource)
+
+
+def test_of_several_variables_the_one_at_fault_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_DEVICE", "cpu")
+    monkeypatch.setenv("MY_WORKERS", "-3")
+    bound = {"gpu": GpuResource(device=dg.EnvVar("MY_DEVICE"), num_workers=dg.EnvVar("MY_WORKERS"))}
+    with pytest.raises(ResourceError, match=r"'gpu' \(num_workers from MY_WORKERS\) cannot be used"):
+        resolve_resource(bound, GpuResource)
+
+
+@pytest.mark.parametrize("field", ["vectorized", "compile_model", "matmul_precision"])
+def test_a_field_that_is_read_at_once_names_itself_and_its_variable(
+    monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    monkeypatch.setenv("MY_SWITCH", "maybe")
+    with pytest.raises(ValueError, match=rf"gpu\.{field} is 'maybe', from the environment variable MY_SWITCH: use "):
+        GpuResource(**{field: dg.EnvVar("MY_SWITCH")})
+
+
+def test_a_url_that_is_none_names_the_resource_and_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_RESULTS", "foo")
+    results = resolve_resource({"results": ResultsResource(url=dg.EnvVar("MY_RESULTS"))}, ResultsResource)
+    stated = "the url of the resource 'results', from MY_RESULTS, is not a database's URL"
+    with pytest.raises(DatabaseError, match=stated):
+        results.parsed_url()
+    with pytest.raises(DatabaseError, match=stated), results.open():
+        pass
+    with pytest.raises(DatabaseError, match=stated), results.read():
+        pass
+
+
+def test_run_refuses_a_url_that_is_none_before_the_corpus(elsewhere: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_RESULTS", "foo")
+    result = invoke(elsewhere, "run", "tiny")
+    assert result.exit_code == 1
+    assert "from MY_RESULTS, is not a database's URL" in result.stderr
+    assert "corpus of tiny" not in result.stderr
 
 
 @pytest.mark.parametrize(("bound", "match"), [({}, "bind no resource 'results'"), ({"results": 3}, "bind a int as")])

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from extraction_assets import disk as disk_module
 from extraction_assets.database.connect import FullDiskError, open_database
 from extraction_assets.database.queries import merge_times
 from extraction_assets.database.reading import read_database
@@ -190,3 +191,16 @@ def test_commands_work_where_no_file_takes_a_byte(limited_module: str, tmp_path:
     cleaned = _limited(limited_module, tmp_path, "clean", "--yes")
     assert (cleaned.returncode, "freed 218.0 kB" in cleaned.stdout) == (0, True), cleaned.stderr
     assert sqlite3.connect(f"file:{home}/results.sqlite?immutable=1", uri=True).execute("SELECT 1").fetchone() == (1,)
+
+
+def test_check_says_that_a_run_could_not_write(disk: Path, module: str) -> None:
+    fill(disk)
+    result = invoke(module, "check", "tiny", "--device", "cpu")
+    assert result.exit_code == 1
+    assert f"a run cannot write to {disk / 'home'}: the disk of {disk / 'home'} is full" in result.output
+
+
+def test_a_read_only_disk_is_called_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert disk_module.unwritable(tmp_path / "home") is None
+    monkeypatch.setattr(disk_module, "is_read_only", lambda _: True)
+    assert disk_module.unwritable(tmp_path / "home") == f"the disk of {tmp_path} is mounted read-only"
