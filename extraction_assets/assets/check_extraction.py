@@ -114,6 +114,7 @@ def _examine(
         model_path, settings.hooks, device=machine.device, dtype=chosen.dtype, trust_remote_code=trusted
     )
     found.model = f"{type(model.module).__name__}, {str(model.dtype).removeprefix('torch.')} on {machine.device}"
+    found.findings += model.weight_findings()
     outputs = model_outputs(model, batch.samples, logger)
     found.findings += examine_alone(model, batch.samples, outputs)
     yield

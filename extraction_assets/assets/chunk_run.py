@@ -167,13 +167,15 @@ class ChunkRun:
         """The language model on the device."""
         settings = self.plan.settings.language_model
         self.logger.info("loading %s on %s", settings.path, self.device)
-        return load_language_model(
+        model = load_language_model(
             self._model_path,
             self._hooks,
             device=self.device,
             dtype=settings.dtype,
             trust_remote_code=settings.trust_remote_code,
         )
+        tell(model.weight_findings(), self.logger)
+        return model
 
     @property
     def _hooks(self) -> list[str]:

@@ -33,6 +33,18 @@ def restore_computed_buffers(module: Any) -> None:
             buffer.copy_(fresh[name])
 
 
+def is_computed(module: nn.Module, name: str) -> bool:
+    """Whether parameter ``name`` of a model holds what its own module computes for it, so that no file need hold it:
+    Marian's sinusoidal positions, which ``save_pretrained`` leaves out."""
+    path, _, attribute = name.rpartition(".")
+    owner = module.get_submodule(path)
+    create = getattr(owner, "create_weight", None)
+    if attribute != "weight" or not callable(create):
+        return False
+    computed, held = create(), owner.get_parameter(attribute)
+    return isinstance(computed, Tensor) and torch.equal(computed.to(held), held)
+
+
 @contextlib.contextmanager
 def _without_parameters(dtype: torch.dtype) -> Iterator[None]:
     """Modules that are made inside have real buffers on the CPU, of ``dtype`` by default, and parameters without

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from extraction_assets.engine.findings import Finding
 from extraction_assets.engine.hooks import HookError, Site, resolve_hook, text_configuration
 from extraction_assets.engine.models.capture import Capture
 from extraction_assets.engine.models.loaded_weights import LoadedWeights
@@ -111,6 +112,10 @@ class LanguageModel:
         """What a forward pass up to the hooks uses of the module, from one over a few tokens."""
         with self._uncompiled():
             return parameters_in_use(self.module, self._run_few_tokens)
+
+    def weight_findings(self) -> list[Finding]:
+        """Warnings about the files that the model was loaded from."""
+        return self.weights.findings() if self.weights is not None else []
 
     def _run_few_tokens(self) -> None:
         """A pass up to the hooks, whose outputs are not looked at. Raises what the model raises for any few tokens."""

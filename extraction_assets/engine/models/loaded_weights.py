@@ -17,9 +17,12 @@ from torch import Tensor, nn
 
 from extraction_assets.engine.file_boundary.checkpoint_file import shown
 from extraction_assets.engine.file_boundary.safetensors_file import FLOATS
-from extraction_assets.engine.models.model_folder import model_file
+from extraction_assets.engine.findings import Finding
+from extraction_assets.engine.models.computed_buffers import is_computed
+from extraction_assets.engine.models.model_folder import INDEX, WEIGHTS, model_file
 from extraction_assets.engine.models.parameters_in_use import InUse
 from extraction_assets.engine.models.stored_weights import StoredWeights
+from extraction_assets.engine.models.unused_keys import sort_unused
 
 _SHOWN = 4
 """Names of each kind that a message has."""
@@ -29,10 +32,6 @@ _MISMATCHED = "of another shape in the files"
 _UNKNOWN_TYPE = "stored in a type that only a quantization_config explains"
 _AMBIGUOUS = "in the files more than once, with different numbers"
 
-_LEFTOVERS = re.compile(
-    r"(^|\.)((attn|attention)\.(masked_)?bias|inv_freq|(cos|sin)_cached|position_ids|token_type_ids|version)$"
-)
-"""What earlier versions of transformers stored and computes now: causal masks, positions and their angles."""
 _UNMERGED = re.compile(r"^(\S[^|]*?) *\| *(?:\x1b\[[0-9;]*m)?CONVERSION", re.MULTILINE)
 _TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
 
@@ -72,9 +71,12 @@ class LoadedWeights:
                 self._faults[name] = _AMBIGUOUS
             elif self._unknown_types(name):
                 self._faults[name] = _UNKNOWN_TYPE
-        self._faults |= dict.fromkeys(info.mismatched, _MISMATCHED) | dict.fromkeys(info.missing, _MISSING)
-        self._unused = {name: _owner(name, module) for name in info.unexpected if not _LEFTOVERS.search(name)}
+        missing = [name for name in info.missing if not is_computed(module, name)]
+        self._faults |= dict.fromkeys(info.mismatched, _MISMATCHED) | dict.fromkeys(missing, _MISSING)
+        unused = sort_unused(module, info.unexpected, self._keys)
+        self._unused = unused.owners | self._copies(unused.copies)
         """What the model has no place for, with the innermost module that it would belong to."""
+        self._outside = unused.outside
         self._finite: dict[str, bool] = {}
 
     def refuse_problems(self, use: InUse, hooks: Sequence[str]) -> None:
@@ -109,7 +111,27 @@ class LoadedWeights:
     def is_whole(self) -> bool:
         """Whether nothing is wrong with any weight of the model, used or not. Looks at all numbers, once."""
         everything = InUse(frozenset(self._held), frozenset())
-        return not any(self._unused.values()) and not self.problems(everything)
+        return all(owner is None for owner in self._unused.values()) and not self.problems(everything)
+
+    def findings(self) -> list[Finding]:
+        """Warnings: what the files hold outside of the model without the name of a head, and shards not read."""
+        where, texts = f"language model {shown(str(self._stored.folder))[1:-1]}", []
+        if self._outside:
+            named = _some(self._in_files(name) for name in self._outside)
+            texts.append(f"{self._stored.file} holds {named} beside the model, taken for a head that no hook reads")
+        if self._stored.not_read:
+            named = _some(map(_plain, self._stored.not_read))
+            texts.append(f"{WEIGHTS} is read, not {named} of {INDEX}: remove those that are not meant")
+        return [Finding("warning", f"{where}: {text}") for text in texts]
+
+    def _copies(self, copies: Mapping[str, str]) -> dict[str, str | None]:
+        """Further keys of weights that the files hold, under names of wrappers: equal ones do no harm, and a weight
+        of which others have other numbers is at fault itself. Where the files hold no other, it is missing."""
+        for key, name in copies.items():
+            both = [*self._keys.get(name, ()), *self._keys.get(key, [key])]
+            if name not in self._faults and not _are_equal(self._stored, both):
+                self._faults[name] = _AMBIGUOUS
+        return dict.fromkeys(copies)
 
     def _unknown_types(self, name: str) -> list[str]:
         """Types in the files of which converting to a floating point parameter does not give its numbers."""
@@ -242,15 +264,6 @@ def _are_equal(stored: StoredWeights, keys: Sequence[str]) -> bool:
             with safe_open(stored.folder / name, framework="pt") as file:
                 found.append(file.get_tensor(key))
     return all(torch.equal(found[0], other) for other in found[1:])
-
-
-def _owner(name: str, module: nn.Module) -> str:
-    """Path of the innermost module that ``name`` lies in, which may carry the prefix of the model inside its head."""
-    modules = dict(module.named_modules(remove_duplicate=False))
-    path = name.removeprefix(f"{module.base_model_prefix}.") if name.split(".")[0] not in modules else name
-    while path and path not in modules:
-        path = path.rpartition(".")[0]
-    return path
 
 
 def _plain(name: str) -> str:

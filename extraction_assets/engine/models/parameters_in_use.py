@@ -17,7 +17,7 @@ class InUse(NamedTuple):
     tensors: frozenset[str]
     """Names of the parameters and persistent buffers that modules which ran hold, or that something else read."""
     modules: frozenset[str]
-    """Paths of modules that ran to their end, with all beneath them, and of those inside a block that began to run."""
+    """Paths of modules that began to run, "" for the model itself, and of all beneath those that ran to their end."""
     failure: str = ""
     """Why the pass could not be followed, so that all of the module counts."""
 
@@ -41,16 +41,14 @@ def parameters_in_use(module: nn.Module, run: Callable[[], object]) -> InUse:
         with reads:
             run()
     except Exception as error:  # of any library and any kind: then nothing is known of what is used
-        paths = frozenset(path for path, _ in module.named_modules(remove_duplicate=False) if path)
+        paths = frozenset(path for path, _ in module.named_modules(remove_duplicate=False))
         return InUse(frozenset(held), paths, one_line(error))
     finally:
         for handle in handles:
             handle.remove()
     beneath = {path for path, _ in module.named_modules(remove_duplicate=False) if _is_beneath(path, ended)}
-    inside_blocks = {path for path in began if any(part.isdecimal() for part in path.split("."))}
     tensors = {name for name in held if name in reads.names or name.rpartition(".")[0] in beneath}
-    # Not the model itself, where that is hooked: what the files hold beside all of its modules is a head.
-    return InUse(frozenset(tensors), frozenset((beneath | inside_blocks) - {""}))
+    return InUse(frozenset(tensors), frozenset(beneath | began))
 
 
 def _is_beneath(path: str, ended: set[str]) -> bool:

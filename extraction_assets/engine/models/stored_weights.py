@@ -1,5 +1,6 @@
 """The weights that the files of a language model hold, by their headers alone."""
 
+import contextlib
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from extraction_assets.engine.file_boundary import StoredTensor, read_header, read_json_object
+from extraction_assets.engine.file_boundary import CheckpointError, StoredTensor, read_header, read_json_object
 from extraction_assets.engine.file_boundary.checkpoint_file import shown
 from extraction_assets.engine.models.model_folder import CONFIG, INDEX, WEIGHTS, model_file
 
@@ -27,6 +28,8 @@ class StoredWeights(NamedTuple):
     """Keys that several files hold, with these files: transformers takes one of them."""
     absent: dict[str, str]
     """Keys that the index names, with the file that is to hold each and does not."""
+    not_read: list[str]
+    """Files of an index that transformers does not look at, for there is a ``model.safetensors`` too."""
 
 
 def read_stored_weights(folder: Path, config: Any = None) -> StoredWeights:
@@ -55,7 +58,7 @@ def read_stored_weights(folder: Path, config: Any = None) -> StoredWeights:
             holders[key].append(name)
     repeated = {key: names for key, names in holders.items() if len(names) > 1}
     absent = {key: name for key, name in index.items() if name not in holders[key]}
-    return StoredWeights(folder, first, tensors, repeated, absent)
+    return StoredWeights(folder, first, tensors, repeated, absent, _not_read(folder) if first == WEIGHTS else [])
 
 
 def chooses_weights(folder: Path, files: Sequence[str]) -> bool:
@@ -78,6 +81,15 @@ def refuse_oversized(module: nn.Module, stored: StoredWeights) -> None:
         raise model_file(stored.folder, CONFIG).error(
             f"describes a model of {described:,} numbers, but {stored.file} holds {held:,}: they do not belong together"
         )
+
+
+def _not_read(folder: Path) -> list[str]:
+    """The files of an index beside ``model.safetensors``; none of an index that is damaged, since nothing reads it."""
+    with contextlib.suppress(CheckpointError):
+        if (folder / INDEX).is_file():
+            shards = set(_read_index(folder, INDEX).values()) - {WEIGHTS}
+            return sorted(name for name in shards if (folder / name).is_file())
+    return []
 
 
 def _read_index(folder: Path, name: str) -> dict[str, str]:
