@@ -59,6 +59,16 @@ def test_a_sound_extraction_has_no_error(tiny_folder: Path, home: Path) -> None:
     assert errors(examined(tiny_folder, home, tiny_folder / "relu")) == []
 
 
+def test_what_may_be_an_unknown_head_of_the_model_is_a_warning(tiny_folder: Path, home: Path, tmp_path: Path) -> None:
+    def with_head(all_: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {f"model.{key}": own for key, own in all_.items()} | {"steering.weight": torch.ones(2)}
+
+    model = spoiled(tiny_folder, tmp_path / "model", with_head)
+    found = examined(tiny_folder, home, tiny_folder / "relu", model)
+    assert errors(found) == []
+    assert any("model.safetensors holds steering.weight beside the model" in text for text in warnings(found))
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_sae_is_one_error_with_its_files_name(
     name: str, tiny_folder: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
