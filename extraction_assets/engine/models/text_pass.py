@@ -91,21 +91,46 @@ def readable_modules(model: nn.Module) -> dict[str, int]:
 
     From one pass over 2 samples of 3 tokens; where that fails, what had run until then.
     """
-    runs, unfit = Counter[str](), set[str]()
+    runs, unfit, shapes = Counter[str](), set[str](), dict[str, set[int]]()
 
     def look(name: str) -> Any:
         def after(_module: nn.Module, _inputs: Any, output: Any) -> None:
             tensor = first_tensor(output)
             runs[name] += 1
-            if not isinstance(tensor, Tensor) or tensor.dim() != 3 or tensor.shape[:2] != (2, 3):
+            if not isinstance(tensor, Tensor) or tensor.dim() != 3 or tensor.shape[0] != 2:
                 unfit.add(name)
+            else:
+                shapes.setdefault(name, set()).add(tensor.shape[1])
 
         return after
 
-    with _hooks_on_all(model, look), contextlib.suppress(Exception):
-        device = next(model.parameters()).device
-        run_text(model, torch.tensor([[1, 2, 1], [2, 1, 2]], device=device))
+    ids = torch.tensor([[1, 2, 1], [2, 1, 2]], device=next(model.parameters()).device)
+    with _hooks_on_all(model, look), noting_positions(model, ids) as positions, contextlib.suppress(Exception):
+        run_text(model, ids)
+    unfit |= {name for name, found in shapes.items() if not found <= positions}
     return {name: count for name, count in runs.items() if name and name not in unfit}
+
+
+@contextlib.contextmanager
+def noting_positions(model: nn.Module, token_ids: Tensor) -> Iterator[set[int]]:
+    """How many positions the samples of int64 [B, T] may have in a pass within the block: T and, after the pass, the
+    number that the model embeds. That is larger in one that fills samples up to its attention window: Longformer embeds
+    longer samples, LED embeds the rest by itself."""
+    positions, runs = {token_ids.shape[1]}, list[int]()
+
+    def note(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        tensor = first_tensor(output)
+        if isinstance(tensor, Tensor) and tensor.dim() == 3:
+            runs.append(tensor.shape[1])
+            positions.add(max(sum(runs), token_ids.shape[1]))
+
+    embedding = _token_embedding(model)
+    handle = None if embedding is None else embedding.register_forward_hook(note)
+    try:
+        yield positions
+    finally:
+        if handle is not None:
+            handle.remove()
 
 
 @contextlib.contextmanager
@@ -130,6 +155,23 @@ def _reader_of(model: nn.Module, path: str) -> tuple[nn.Module, Any]:
 
 def _takes_token_ids(model: nn.Module) -> bool:
     return "input_ids" in inspect.signature(model.forward).parameters
+
+
+def attention_window(config: Any) -> int | None:
+    """The number to whose multiple a model fills samples up (Longformer, LED), by its configuration; None of others."""
+    window = getattr(config, "attention_window", None)
+    if isinstance(window, (list, tuple)):  # of each block
+        window = max(window, default=None)
+    return window if isinstance(window, int) and window > 0 else None
+
+
+def _token_embedding(model: nn.Module) -> nn.Module | None:
+    """What embeds token ids; None of a model that does not tell."""
+    try:
+        found = text_reader(model).get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        return None
+    return found if isinstance(found, nn.Module) else None
 
 
 def _is_within(path: str, outer: str) -> bool:
