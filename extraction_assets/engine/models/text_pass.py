@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +20,10 @@ _PREFIX_LM = {
 }
 """Model types whose pass over text alone is another computation than theirs, and why."""
 
+_OF_EVERY_TOKEN = re.compile(r"bbox|boxes|xpath_\w+|input_(shape|pronunciation)_ids")
+"""Inputs that say more of every token than its id, where it stands on a page or how it looks (LayoutLM, LiLT, BROS,
+UDOP; MarkupLM; RoCBert). A model that is not given them takes zeros or a constant, as in no text that it was
+trained on."""
 
 _TEXT_INPUTS = ("input_ids", "inputs_embeds", "hidden_states", "attention_mask")
 """Main inputs of a module that a forward pass over text calls."""
@@ -55,6 +60,11 @@ def refuse_other_inputs(model: nn.Module, hook: str, site: Site) -> None:
         raise HookError(
             f"hook {hook!r} of {name} cannot be read: {_PREFIX_LM[model_type]}, and a corpus gives token ids alone; "
             "take a model of text"
+        )
+    if missing := _missing_of_every_token(model, site.path):
+        raise HookError(
+            f"hook {hook!r} of {name} cannot be read: its forward pass needs {missing} beside every token, and a "
+            "corpus gives token ids alone; take a model of text"
         )
     decoder = decoder_path(model)
     if decoder is not None and _is_within(site.path, decoder):
@@ -163,6 +173,25 @@ def attention_window(config: Any) -> int | None:
     if isinstance(window, (list, tuple)):  # of each block
         window = max(window, default=None)
     return window if isinstance(window, int) and window > 0 else None
+
+
+def _missing_of_every_token(model: nn.Module, path: str) -> str | None:
+    """What a model around ``path`` is meant to be given of every token beside its id; None of a model of text.
+
+    Kinds of a token that text has too, as BERT's token_type_ids, are not such: zeros are right for one segment.
+    """
+    around = [module for name, module in model.named_modules() if name and _is_within(path, name)]
+    for reader in (model, *(module for module in around if getattr(module, "main_input_name", None))):
+        parameters, config = inspect.signature(reader.forward).parameters, getattr(reader, "config", None)
+        found = [name for name in parameters if _OF_EVERY_TOKEN.fullmatch(name)]
+        kinds = getattr(config, "type_vocab_sizes", None)
+        if "token_type_ids" in parameters and isinstance(kinds, (list, tuple)) and len(kinds) > 1:
+            found.append(f"token_type_ids of {len(kinds)} kinds")  # TAPAS: the column and row of a table, ranks, …
+        if "langs" in parameters and getattr(config, "use_lang_emb", False) and getattr(config, "n_langs", 1) > 1:
+            found.append("langs")  # XLM of several languages
+        if found:
+            return " and ".join(found)
+    return None
 
 
 def _token_embedding(model: nn.Module) -> nn.Module | None:
