@@ -61,6 +61,8 @@ class LanguageModel:
         The first call with a hook also runs a part of the batch twice to the model's end, to find which tensors the
         model writes into after the hook (Falcon adds the attention's output to the MLP's, in place): these are copied
         when they are captured, so that what a hook gives depends on no other hook. Nothing else is copied.
+        That is what this one batch shows: a write behind a branch that depends on the numbers (in a model's own code)
+        and is first taken in a later batch is not noticed.
         Raises HookError where a hook never fires, runs more than once, needs other inputs than text, or does not give
         [B, T, D].
         """
