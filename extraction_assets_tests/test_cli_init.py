@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from transformers import RobertaConfig, RobertaModel
 
 from extraction_assets.assets import sample_count
 from extraction_assets.settings import ExtractionSettings
@@ -211,6 +212,20 @@ def _refused(*arguments: str) -> str:
     assert result.exit_code == 1, result.output
     (line,) = result.output.splitlines()
     return line
+
+
+def test_the_length_that_init_writes_is_one_that_check_accepts(workshop: Path, home: Path) -> None:
+    """RoBERTa's first rows of positions belong to padding: 66 of them are for 64 tokens."""
+    folder = workshop.parent / "things" / "roberta"
+    sizes = {"vocab_size": 320, "hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+    RobertaModel(RobertaConfig(**sizes, num_hidden_layers=2, max_position_embeddings=66)).save_pretrained(folder)
+    for file in (workshop.parent / "things" / "model").glob("*token*"):
+        shutil.copy(file, folder)
+    hook = ["--hook", "encoder.layer.0", "--sae", "../things/second"]
+    _init("--model", "../things/roberta", "--corpus", "../things/texts", *hook)
+    assert _declared(workshop).corpus.max_length == 64
+    checked = invoke("workshop.definitions", "check", "new")
+    assert checked.exit_code == 0, checked.output
 
 
 def test_the_flow_of_the_readme_runs_on_a_folder_of_30_small_files(workshop: Path, home: Path) -> None:

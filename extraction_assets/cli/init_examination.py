@@ -18,16 +18,17 @@ _SECONDS = 120.0
 
 
 def usual_length(model: str) -> int:
-    """128 positions, or as many as a local model was made for where these are fewer."""
+    """128 positions, or as many as a local model takes where these are fewer, which it is asked as by ``check``."""
     folder = Path(model).expanduser()
     if not folder.is_dir():
         return _USUAL_LENGTH
     if not (folder / "config.json").is_file():
         raise click.ClickException(f"--model {model}: the folder holds no config.json, so it is no Hugging Face model")
-    from extraction_assets.engine.language_model import UntrustedCodeError, context_length
+    from extraction_assets.engine.language_model import UntrustedCodeError
+    from extraction_assets.engine.models.positions import usual_positions
 
     try:
-        return min(_USUAL_LENGTH, context_length(str(folder)) or _USUAL_LENGTH)
+        return usual_positions(str(folder), _USUAL_LENGTH)
     except UntrustedCodeError:
         return _USUAL_LENGTH
 

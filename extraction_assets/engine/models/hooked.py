@@ -1,7 +1,7 @@
 """A loaded model with hooks: token ids in, hook outputs out."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,7 @@ from extraction_assets.engine.hooks import HookError, Site, resolve_hook, text_c
 from extraction_assets.engine.models.capture import Capture
 from extraction_assets.engine.models.loaded_weights import LoadedWeights
 from extraction_assets.engine.models.parameters_in_use import InUse, parameters_in_use
-from extraction_assets.engine.models.text_pass import refuse_other_inputs
+from extraction_assets.engine.models.text_pass import attention_window, noting_positions, refuse_other_inputs
 
 _WATCHED_SAMPLES = 8
 """Samples that are run to the model's end to find what it writes into: at most those of one early batch."""
@@ -62,6 +62,8 @@ class LanguageModel:
         The first call with a hook also runs a part of the batch twice to the model's end, to find which tensors the
         model writes into after the hook (Falcon adds the attention's output to the MLP's, in place): these are copied
         when they are captured, so that what a hook gives depends on no other hook. Nothing else is copied.
+        That is what this one batch shows: a write behind a branch that depends on the numbers (in a model's own code)
+        and is first taken in a later batch is not noticed.
         Raises HookError where a hook never fires, runs more than once, needs other inputs than text, or does not give
         [B, T, D].
         """
@@ -84,9 +86,9 @@ class LanguageModel:
         """D of every hook, from a whole forward pass over a few tokens. Raises HookError as ``activations``."""
         few = torch.zeros(2, 3, dtype=torch.int64, device=self.device)  # two sizes, or a transposed output would do
         # Without a mask, for nothing is padding: a model given one looks at its numbers, which a meta device has not.
-        with self._uncompiled():
+        with self._uncompiled(), noting_positions(self.module, few) as positions:
             captured = self._capture.run_whole(few, {})
-        return {hook: output.shape[-1] for hook, output in self._shaped(captured, few).items()}
+        return {hook: output.shape[-1] for hook, output in self._shaped(captured, few, positions).items()}
 
     @cached_property
     def is_causal(self) -> bool:
@@ -196,21 +198,33 @@ class LanguageModel:
         return {} if self.is_causal else {"attention_mask": attention_mask.long()}
 
     def _shaped(
-        self, captured: Mapping[Site, Tensor], token_ids: Tensor, *, or_longer: bool = False
+        self,
+        captured: Mapping[Site, Tensor],
+        token_ids: Tensor,
+        filled_up: Collection[int] = (),
+        *,
+        or_longer: bool = False,
     ) -> dict[str, Tensor]:
-        """{hook: [B, T, D]} of a pass over [B, T], or with more positions where a model may fill samples up."""
+        """{hook: [B, T, D]} of a pass over [B, T]; also with as many positions as ``filled_up`` names, or with any
+        more, where a model may fill samples up."""
         samples, positions = token_ids.shape
         for hook, site in self._capture.sites.items():
             if site not in captured:
                 raise HookError(f"hook {hook!r} is part of the model but did not run in its forward pass")
             output = captured[site]
             fits = output.dim() == 3 and output.shape[0] == samples
-            if not fits or not (output.shape[1] == positions or (or_longer and output.shape[1] > positions)):
+            longer = fits and (output.shape[1] in filled_up or (or_longer and output.shape[1] > positions))
+            if not fits or not (output.shape[1] == positions or longer):
                 raise HookError(
                     f"hook {hook!r} gives a tensor of shape {tuple(output.shape)}, "
                     f"expected [samples, positions, width] = [{samples}, {positions}, …]"
+                    f"{self._filling_up() if fits else ''}"
                 )
         return {hook: captured[site] for hook, site in self._capture.sites.items()}
+
+    def _filling_up(self) -> str:
+        window = attention_window(text_configuration(self.module))
+        return f"; the model fills samples up: take a max_length that is a multiple of {window}" if window else ""
 
 
 def repeated_blocks(model: nn.Module) -> list[nn.Module]:

@@ -67,7 +67,8 @@ def _names(model: nn.Module) -> list[str]:
     readable = readable_modules(model)
     ordered = {name: readable[name] for name in named_modules(model) if name in readable}
     found = [name if runs == 1 else f"{name}[0]" for name, runs in ordered.items()]
-    return found or [name for name in named_modules(model) if name]
+    containers = (nn.ModuleList, nn.ModuleDict)  # not run themselves
+    return found or [name for name, module in model.named_modules() if name and not isinstance(module, containers)]
 
 
 def _last_block(names: list[str]) -> str:

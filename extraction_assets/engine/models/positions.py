@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from extraction_assets.engine.models.sites import text_configuration
-from extraction_assets.engine.models.text_pass import run_text
+from extraction_assets.engine.models.text_pass import attention_window, run_text
 
 _OFFSET = 8
 """Rows of a table of positions that a model may have beside those of its configuration."""
@@ -43,6 +43,26 @@ def fewer_positions(
     return few
 
 
+def usual_positions(path: str, usual: int) -> int:
+    """``usual`` positions, or as many as a local model takes where these are fewer; of one that fills samples up to its
+    attention window a multiple of that, more than ``usual`` if need be.
+
+    Raises UntrustedCodeError for a model of code of its own.
+    """
+    from extraction_assets.engine.language_model import configuration, context_length
+
+    context = context_length(path)
+    length = min(usual, context or usual)
+    length = fewer_positions(path, length) or length
+    window = attention_window(configuration(path, None, False))
+    if window is None or length % window == 0:
+        return length
+    longer = -(-length // window) * window
+    if longer <= (context or longer) and fewer_positions(path, longer) is None:
+        return longer
+    return length // window * window or length
+
+
 def _one_block(config: Any) -> Any:
     config = copy.deepcopy(config)
     for own in {id(one): one for one in (config, config.get_text_config())}.values():
@@ -50,6 +70,8 @@ def _one_block(config: Any) -> Any:
             if isinstance(getattr(own, name, None), int):
                 with contextlib.suppress(NotImplementedError, ValueError):  # a configuration that counts otherwise
                     setattr(own, name, 1)
+        if isinstance(getattr(own, "attention_window", None), (list, tuple)):  # one for each block
+            own.attention_window = [max(own.attention_window)]
     return config
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +20,10 @@ _PREFIX_LM = {
 }
 """Model types whose pass over text alone is another computation than theirs, and why."""
 
+_OF_EVERY_TOKEN = re.compile(r"bbox|boxes|xpath_\w+|input_(shape|pronunciation)_ids")
+"""Inputs that say more of every token than its id, where it stands on a page or how it looks (LayoutLM, LiLT, BROS,
+UDOP; MarkupLM; RoCBert). A model that is not given them takes zeros or a constant, as in no text that it was
+trained on."""
 
 _TEXT_INPUTS = ("input_ids", "inputs_embeds", "hidden_states", "attention_mask")
 """Main inputs of a module that a forward pass over text calls."""
@@ -56,6 +61,11 @@ def refuse_other_inputs(model: nn.Module, hook: str, site: Site) -> None:
             f"hook {hook!r} of {name} cannot be read: {_PREFIX_LM[model_type]}, and a corpus gives token ids alone; "
             "take a model of text"
         )
+    if missing := _missing_of_every_token(model, site.path):
+        raise HookError(
+            f"hook {hook!r} of {name} cannot be read: its forward pass needs {missing} beside every token, and a "
+            "corpus gives token ids alone; take a model of text"
+        )
     decoder = decoder_path(model)
     if decoder is not None and _is_within(site.path, decoder):
         raise HookError(
@@ -91,21 +101,46 @@ def readable_modules(model: nn.Module) -> dict[str, int]:
 
     From one pass over 2 samples of 3 tokens; where that fails, what had run until then.
     """
-    runs, unfit = Counter[str](), set[str]()
+    runs, unfit, shapes = Counter[str](), set[str](), dict[str, set[int]]()
 
     def look(name: str) -> Any:
         def after(_module: nn.Module, _inputs: Any, output: Any) -> None:
             tensor = first_tensor(output)
             runs[name] += 1
-            if not isinstance(tensor, Tensor) or tensor.dim() != 3 or tensor.shape[:2] != (2, 3):
+            if not isinstance(tensor, Tensor) or tensor.dim() != 3 or tensor.shape[0] != 2:
                 unfit.add(name)
+            else:
+                shapes.setdefault(name, set()).add(tensor.shape[1])
 
         return after
 
-    with _hooks_on_all(model, look), contextlib.suppress(Exception):
-        device = next(model.parameters()).device
-        run_text(model, torch.tensor([[1, 2, 1], [2, 1, 2]], device=device))
+    ids = torch.tensor([[1, 2, 1], [2, 1, 2]], device=next(model.parameters()).device)
+    with _hooks_on_all(model, look), noting_positions(model, ids) as positions, contextlib.suppress(Exception):
+        run_text(model, ids)
+    unfit |= {name for name, found in shapes.items() if not found <= positions}
     return {name: count for name, count in runs.items() if name and name not in unfit}
+
+
+@contextlib.contextmanager
+def noting_positions(model: nn.Module, token_ids: Tensor) -> Iterator[set[int]]:
+    """How many positions the samples of int64 [B, T] may have in a pass within the block: T and, after the pass, the
+    number that the model embeds. That is larger in one that fills samples up to its attention window: Longformer embeds
+    longer samples, LED embeds the rest by itself."""
+    positions, runs = {token_ids.shape[1]}, list[int]()
+
+    def note(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        tensor = first_tensor(output)
+        if isinstance(tensor, Tensor) and tensor.dim() == 3:
+            runs.append(tensor.shape[1])
+            positions.add(max(sum(runs), token_ids.shape[1]))
+
+    embedding = _token_embedding(model)
+    handle = None if embedding is None else embedding.register_forward_hook(note)
+    try:
+        yield positions
+    finally:
+        if handle is not None:
+            handle.remove()
 
 
 @contextlib.contextmanager
@@ -130,6 +165,42 @@ def _reader_of(model: nn.Module, path: str) -> tuple[nn.Module, Any]:
 
 def _takes_token_ids(model: nn.Module) -> bool:
     return "input_ids" in inspect.signature(model.forward).parameters
+
+
+def attention_window(config: Any) -> int | None:
+    """The number to whose multiple a model fills samples up (Longformer, LED), by its configuration; None of others."""
+    window = getattr(config, "attention_window", None)
+    if isinstance(window, (list, tuple)):  # of each block
+        window = max(window, default=None)
+    return window if isinstance(window, int) and window > 0 else None
+
+
+def _missing_of_every_token(model: nn.Module, path: str) -> str | None:
+    """What a model around ``path`` is meant to be given of every token beside its id; None of a model of text.
+
+    Kinds of a token that text has too, as BERT's token_type_ids, are not such: zeros are right for one segment.
+    """
+    around = [module for name, module in model.named_modules() if name and _is_within(path, name)]
+    for reader in (model, *(module for module in around if getattr(module, "main_input_name", None))):
+        parameters, config = inspect.signature(reader.forward).parameters, getattr(reader, "config", None)
+        found = [name for name in parameters if _OF_EVERY_TOKEN.fullmatch(name)]
+        kinds = getattr(config, "type_vocab_sizes", None)
+        if "token_type_ids" in parameters and isinstance(kinds, (list, tuple)) and len(kinds) > 1:
+            found.append(f"token_type_ids of {len(kinds)} kinds")  # TAPAS: the column and row of a table, ranks, …
+        if "langs" in parameters and getattr(config, "use_lang_emb", False) and getattr(config, "n_langs", 1) > 1:
+            found.append("langs")  # XLM of several languages
+        if found:
+            return " and ".join(found)
+    return None
+
+
+def _token_embedding(model: nn.Module) -> nn.Module | None:
+    """What embeds token ids; None of a model that does not tell."""
+    try:
+        found = text_reader(model).get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        return None
+    return found if isinstance(found, nn.Module) else None
 
 
 def _is_within(path: str, outer: str) -> bool:

@@ -18,8 +18,9 @@ from transformers import (
 
 from extraction_assets.engine.hooks import HookError
 from extraction_assets.engine.language_model import LanguageModel, load_language_model, probe_hooks
+from extraction_assets.engine.models.text_pass import _missing_of_every_token
 from extraction_assets_tests.engine.families import FAMILIES
-from extraction_assets_tests.engine.models.tiny_types import tiny_config, tiny_model
+from extraction_assets_tests.engine.models.tiny_types import READS_PADDING, TYPES, tiny_config, tiny_model
 
 SMALL: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 VISION: dict[str, Any] = {**SMALL, "image_size": 8, "patch_size": 4}
@@ -85,6 +86,44 @@ def test_a_hook_that_text_does_not_reach_is_refused_by_name(name: str, hook: str
     with pytest.raises(HookError, match=message):
         model = load_language_model(path, [hook])
         model.activations(torch.ones(2, 4, dtype=torch.int64), torch.ones(2, 4).bool())
+
+
+@pytest.mark.parametrize(
+    ("model_type", "hook", "missing"),
+    [
+        ("layoutlm", "encoder.layer.0", "bbox"),
+        ("layoutlmv3", "encoder.layer.0", "bbox"),
+        ("lilt", "encoder.layer.0", "bbox"),
+        ("bros", "encoder.layer.0", "bbox"),
+        ("udop", "encoder.block.0", "bbox"),
+        ("markuplm", "encoder.layer.0", "xpath_tags_seq and xpath_subs_seq"),
+        ("roc_bert", "encoder.layer.0", "input_shape_ids and input_pronunciation_ids"),
+        ("tapas", "encoder.layer.0", "token_type_ids of 7 kinds"),
+    ],
+)
+def test_a_model_that_reads_more_of_every_token_than_its_id_is_refused(
+    model_type: str, hook: str, missing: str
+) -> None:
+    with pytest.raises(HookError, match=rf"its forward pass needs {missing} beside every token, and a corpus gives"):
+        LanguageModel(tiny_model(model_type), [hook])
+
+
+@pytest.mark.parametrize("model_type", ["xlm", "flaubert"])
+def test_a_model_of_several_languages_is_refused_if_it_embeds_them(model_type: str) -> None:
+    config = tiny_config(model_type)
+    config.n_langs, config.use_lang_emb = 2, True
+    with pytest.raises(HookError, match="its forward pass needs langs beside every token"):
+        LanguageModel(AutoModel.from_config(config), ["embeddings"])
+    config.use_lang_emb = False
+    assert LanguageModel(AutoModel.from_config(config), ["embeddings"]).hook_widths() == {"embeddings": 16}
+
+
+def test_no_model_of_text_counts_as_one_that_reads_more_of_every_token() -> None:
+    for model_type in (*TYPES, *READS_PADDING, "luke", "visual_bert"):
+        with torch.device("meta"):
+            module = AutoModel.from_config(tiny_config(model_type))
+        found = {_missing_of_every_token(module, name) for name, _ in module.named_modules()}
+        assert found == {None}, model_type
 
 
 @pytest.mark.parametrize(("model_type", "hook"), [("t5", "encoder.block.1"), ("bart", "encoder.layers.1")])

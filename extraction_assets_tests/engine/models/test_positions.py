@@ -1,14 +1,16 @@
 """A model is asked how many positions it takes, where its configuration does not tell."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModel, LlamaConfig, RobertaConfig
+from transformers import AutoModel, LEDConfig, LlamaConfig, LongformerConfig, RobertaConfig
 
 from extraction_assets.engine.corpus import CorpusError
+from extraction_assets.engine.language_model import load_language_model
 from extraction_assets.engine.models import positions
-from extraction_assets.engine.models.positions import fewer_positions
+from extraction_assets.engine.models.positions import fewer_positions, usual_positions
 from extraction_assets.engine.preflight import check_combination
 from extraction_assets_tests.engine.models.tiny_types import tiny_config
 
@@ -86,3 +88,37 @@ def test_the_limit_of_a_model_that_rotates_is_its_configurations(tmp_path: Path)
 @pytest.mark.parametrize("model_type", ["bloom", "t5", "mamba"])
 def test_models_without_a_limit_take_any_length(model_type: str, tmp_path: Path) -> None:
     assert fewer_positions(saved(tmp_path, model_type), 100) is None
+
+
+BERT_SIZES: dict[str, Any] = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2}
+BERT_SIZES |= {"num_attention_heads": 2}
+LED_SIZES: dict[str, Any] = {"vocab_size": 50, "d_model": 16, "encoder_layers": 2, "decoder_layers": 2}
+LED_SIZES |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
+
+
+@pytest.mark.parametrize(
+    ("config", "usual"),
+    [
+        (RobertaConfig(**BERT_SIZES, max_position_embeddings=66), 64),
+        (RobertaConfig(**BERT_SIZES, max_position_embeddings=514), 128),
+        (LlamaConfig(**BERT_SIZES, max_position_embeddings=66), 66),
+        (LongformerConfig(**BERT_SIZES, max_position_embeddings=64, attention_window=[4, 4]), 60),
+        (LongformerConfig(**BERT_SIZES, max_position_embeddings=514, attention_window=[64, 256]), 256),
+        (LongformerConfig(**BERT_SIZES, max_position_embeddings=202, attention_window=[80, 80]), 160),
+        (LongformerConfig(**BERT_SIZES, max_position_embeddings=150, attention_window=80), 80),
+        (LEDConfig(**LED_SIZES, max_encoder_position_embeddings=66, attention_window=[4, 4]), 64),
+    ],
+)
+def test_the_usual_length_is_one_that_the_model_takes(config: Any, usual: int, tmp_path: Path) -> None:
+    config.save_pretrained(tmp_path)
+    assert usual_positions(str(tmp_path), 128) == usual
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    hook = {"led": "encoder.layers.1", "llama": "layers.1"}.get(config.model_type, "encoder.layer.1")
+    ids = torch.full((2, usual), 7)
+    [output] = load_language_model(str(tmp_path), [hook]).activations(ids, torch.ones_like(ids).bool()).values()
+    assert output.shape == (2, usual, 16)
+
+
+def test_a_window_for_each_block_does_not_hide_the_models_limit(tmp_path: Path) -> None:
+    LongformerConfig(**BERT_SIZES, max_position_embeddings=64, attention_window=[4, 4]).save_pretrained(tmp_path)
+    assert fewer_positions(str(tmp_path), 64) == 62
