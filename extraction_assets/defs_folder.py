@@ -20,6 +20,7 @@ from extraction_assets.host.regular_files import open_regular, read_text
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.visible_text import visible
 from extraction_assets.yaml_errors import LARGEST, explain_yaml
+from extraction_assets.yaml_places import refuse_repetition
 
 try:
     from dagster._utils.warnings import suppress_dagster_warnings
@@ -176,7 +177,7 @@ if ComponentTree is not None:
         file = _yaml_file(path)
         if file is not None:
             try:
-                read_text(file, LARGEST)  # Dagster would wait for who writes to a named pipe
+                refuse_repetition(read_text(file, LARGEST))  # Dagster would wait for who writes to a named pipe
                 return build_component_decl_from_yaml_file(context, file)
             except Exception as error:
                 return _stand_in(context, path, error)

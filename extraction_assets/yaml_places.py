@@ -8,6 +8,9 @@ import yaml
 DEEPEST = 100
 """Levels of nesting beyond which no field of a component lies."""
 
+MOST = 100_000
+"""Values that a file may have with what its aliases repeat."""
+
 
 class Place(NamedTuple):
     """A key with a plain value."""
@@ -28,6 +31,26 @@ def too_deep_at(text: str) -> int | None:
     return None
 
 
+def refuse_repetition(text: str) -> None:
+    """ValueError where aliases of aliases make a short file one of more than ``MOST`` values."""
+    sizes: dict[str, int] = {}
+    opened: list[tuple[str | None, int]] = [(None, 0)]
+    for event in yaml.parse(text, Loader=yaml.SafeLoader) if "&" in text else ():
+        if isinstance(event, yaml.CollectionStartEvent):
+            opened.append((event.anchor, 1))
+        elif isinstance(event, yaml.ScalarEvent | yaml.AliasEvent | yaml.CollectionEndEvent):
+            closed = isinstance(event, yaml.CollectionEndEvent)
+            anchor, size = opened.pop() if closed else (event.anchor, sizes.get(event.anchor, 1))
+            if anchor is not None:
+                sizes[anchor] = size
+            opened[-1] = (opened[-1][0], opened[-1][1] + size)
+            if size > MOST:
+                line = event.start_mark.line + 1
+                raise ValueError(
+                    f"line {line} repeats other lines until there are more than {MOST} values: write fewer"
+                )
+
+
 def line_of(text: str, part: str) -> int:
     """Line in which ``part`` first stands."""
     return text.partition(part)[0].count("\n") + 1
@@ -46,6 +69,7 @@ def unreadable(text: str) -> Place | None:
 def places(text: str) -> Iterator[Place]:
     """All plain values of a file in their order, each once, however often an alias repeats it."""
     seen: set[int] = set()
+    left: list[tuple[tuple[str, ...], yaml.Node]]
     left = [((), node) for node in yaml.compose_all(text, Loader=yaml.SafeLoader)][::-1]
     while left:
         path, node = left.pop()

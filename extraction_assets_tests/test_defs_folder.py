@@ -14,6 +14,8 @@ from extraction_assets.defs_folder import not_loaded
 from extraction_assets_tests.command import invoke, succeed
 from extraction_assets_tests.test_component import YAML
 
+ALIASES = "    - &a0 [x, x]\n" + "".join(f"    - &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
+
 BROKEN = {
     "syntax": ("attributes:\n  a: b: c\n", "no YAML at {file}:2: mapping values are not allowed here"),
     "type": ("type: extraction_assets.FeatureExtractoin\n", "has no attribute `FeatureExtractoin`; an extraction has"),
@@ -48,6 +50,10 @@ BROKEN = {
     ),
     "tag": (YAML.format(sae="topk").replace("23", "!!bool abc"), "{file}:14: 'abc' is no bool that can be read"),
     "large": ("# " + "x" * (1 << 20), "it is larger than the 1048576 bytes that such a file can have: put"),
+    "aliases": (
+        YAML.format(sae="topk") + "post_processing:\n  assets:\n" + ALIASES,
+        "line 34 repeats other lines until there are more than 100000 values",
+    ),
     "twice": (
         "---\n".join([YAML.format(sae="topk")] * 2),
         "two documents of this file hold an extraction called 'second'",
