@@ -69,8 +69,8 @@ def unreadable(text: str) -> Place | None:
 def places(text: str) -> Iterator[Place]:
     """All plain values of a file in their order, each once, however often an alias repeats it."""
     seen: set[int] = set()
-    left: list[tuple[tuple[str, ...], yaml.Node]]
-    left = [((), node) for node in yaml.compose_all(text, Loader=yaml.SafeLoader)][::-1]
+    left: list[tuple[tuple[str, ...], yaml.Node]] = []
+    left += [((), node) for node in yaml.compose_all(text, Loader=yaml.SafeLoader)][::-1]
     while left:
         path, node = left.pop()
         if id(node) in seen:
