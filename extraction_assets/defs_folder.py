@@ -4,7 +4,9 @@ Dagster's own loader gives up the whole code location for one bad file. The name
 needs are private, and all here; where they have moved, its own loader does the work.
 """
 
+import hashlib
 import logging
+import os
 import re
 from collections.abc import Mapping
 from functools import cached_property
@@ -13,8 +15,12 @@ from typing import Any, NamedTuple
 
 import dagster as dg
 
+from extraction_assets.assets.preview import code, escape
+from extraction_assets.host.regular_files import open_regular, read_text
 from extraction_assets.settings import ExtractionSettings
-from extraction_assets.yaml_errors import explain_yaml
+from extraction_assets.visible_text import visible
+from extraction_assets.yaml_errors import LARGEST, explain_yaml
+from extraction_assets.yaml_places import refuse_repetition
 
 try:
     from dagster._utils.warnings import suppress_dagster_warnings
@@ -27,7 +33,7 @@ try:
         build_component_decl_from_yaml_file,
         build_filesystem_component_decl_from_context,
     )
-    from dagster.components.core.defs_module import ComponentPath, find_defs_or_component_yaml
+    from dagster.components.core.defs_module import ComponentPath
 except ImportError:
     ComponentTree = None  # type: ignore[assignment,misc]
 
@@ -78,22 +84,30 @@ class NotLoadedComponent(dg.Component):
     """Stands for a YAML file that does not load."""
 
     def __init__(self, folder: Path, error: BaseException) -> None:
-        self.folder, self.file = folder, find_defs_or_component_yaml(folder) or folder
-        self.why = explain_yaml(error, self.file)
+        self.folder, file = folder, _yaml_file(folder) or folder
+        self.file = visible(str(file))
+        self.why = visible(explain_yaml(error, file))
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """One asset that nobody can materialize, so that the UI shows the name and the reason."""
         _logger.error("%s does not load and is left out: %s", self.file, self.why)
         below = self.folder.relative_to(context.defs_module_path).as_posix()
         name = re.sub(r"\W", "_", below, flags=re.ASCII)
+        other = hashlib.sha256(os.fsencode(below)).hexdigest()[:8]  # a-b and a_b are not the same
         stand_in = dg.AssetSpec(
-            [name, "not_loaded"],
+            [name if name == below else f"{name}_{other}", "not_loaded"],
             group_name=name,
-            description=f"This extraction is left out, for `{self.file}` does not load: {self.why}",
-            metadata={NOT_LOADED_METADATA: self.why, FILE_METADATA: str(self.file)},
+            description=f"This extraction is left out, for {code(self.file)} does not load: {escape(self.why)}",
+            metadata={NOT_LOADED_METADATA: self.why, FILE_METADATA: self.file},
             kinds={"yaml"},
         )
         return dg.Definitions(assets=[stand_in])
+
+
+def _yaml_file(folder: Path) -> Path | None:
+    """The YAML file that Dagster would read, a link that leads nowhere included."""
+    files = (folder / name for name in ("defs.yaml", "defs.yml", "component.yaml"))
+    return next((file for file in files if os.path.lexists(file)), None)
 
 
 if ComponentTree is not None:
@@ -118,26 +132,31 @@ if ComponentTree is not None:
 
         def _build_defs_inner(self, resolved_loc: Any) -> dg.Definitions | None:
             try:
-                self._refuse_used_names(resolved_loc)
-                return super()._build_defs_inner(resolved_loc)
+                names = self._unused_names(resolved_loc)
+                built = super()._build_defs_inner(resolved_loc)
             except Exception as error:
                 self._give_up(resolved_loc, error)
                 return super()._build_defs_inner(resolved_loc)
+            self._named.update(dict.fromkeys(names, resolved_loc))
+            return built
 
         @cached_property
         def _named(self) -> dict[str, Any]:
             """Name of an extraction -> where it is declared."""
             return {}
 
-        def _refuse_used_names(self, loc: Any) -> None:
-            """ValueError for the second extraction of a name: both would have the same assets."""
+        def _unused_names(self, loc: Any) -> list[str]:
+            """Names of a file's extractions. ValueError for the second of a name: both would have the same assets."""
             found = self._component_and_context_at_loc(loc)
-            for one in getattr(found[0], "components", ()) if found else ():
-                if isinstance(one, ExtractionSettings):
-                    name = one.name or loc.file_path.name
-                    first = self._named.setdefault(name, loc)
-                    if first != loc:
-                        raise ValueError(f"another extraction is called {name!r}, in {first.file_path}: give it a name")
+            components = getattr(found[0], "components", ()) if found else ()
+            names = [one.name or loc.file_path.name for one in components if isinstance(one, ExtractionSettings)]
+            for index, name in enumerate(names):
+                if name in names[:index]:
+                    raise ValueError(f"two documents of this file hold an extraction called {name!r}: give one a name")
+                first = self._named.get(name, loc)
+                if first != loc:
+                    raise ValueError(f"another extraction is called {name!r}, in {first.file_path}: give it a name")
+            return names
 
         def _give_up(self, loc: Any, error: BaseException) -> None:
             """Puts a NotLoadedComponent in the place of a YAML file; raises the error again for anything else."""
@@ -155,13 +174,16 @@ if ComponentTree is not None:
 
     def _declare(context: Any, path: Path) -> "ComponentDecl[Any] | None":
         """As ``build_filesystem_component_decl_from_context``, with folders and YAML files one by one."""
-        file = find_defs_or_component_yaml(path)
+        file = _yaml_file(path)
         if file is not None:
             try:
+                refuse_repetition(read_text(file, LARGEST))  # Dagster would wait for who writes to a named pipe
                 return build_component_decl_from_yaml_file(context, file)
             except Exception as error:
                 return _stand_in(context, path, error)
         if not path.is_dir():
+            if path.suffix == ".py":
+                open_regular(path).close()  # importing would wait as well
             return build_filesystem_component_decl_from_context(context)
         children = _declare_children(context, path)
         if not children:

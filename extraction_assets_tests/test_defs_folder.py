@@ -1,5 +1,6 @@
 """A YAML file that does not load hurts its own extraction alone, and is named."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,9 +9,12 @@ import dagster as dg
 import pytest
 
 from extraction_assets import default_resources
+from extraction_assets.assets.preview import escape
 from extraction_assets.defs_folder import not_loaded
 from extraction_assets_tests.command import invoke, succeed
 from extraction_assets_tests.test_component import YAML
+
+ALIASES = "    - &a0 [x, x]\n" + "".join(f"    - &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
 
 BROKEN = {
     "syntax": ("attributes:\n  a: b: c\n", "no YAML at {file}:2: mapping values are not allowed here"),
@@ -21,7 +25,43 @@ BROKEN = {
         "evaluation_samples at {file}:14: Input should be",
     ),
     "empty": ("", "it is empty"),
-    "list": ("- a\n", "at {file}:1: Input should be an object"),
+    "list": ("- a\n", "{file}:1: Input should be an object: the keys type and attributes"),
+    "text": ("hello\n", "{file}:1: Input should be an object: the keys type and attributes"),
+    "no type": (
+        YAML.format(sae="topk").replace("type: extraction_assets.FeatureExtraction", ""),
+        "type at {file}:3: Field required; an extraction has type: extraction_assets.FeatureExtraction",
+    ),
+    "no module": (
+        YAML.format(sae="topk").replace("extraction_assets.", "nomodule_x."),
+        "type at {file}:2: there is no module 'nomodule_x'; an extraction has type: extraction_assets.",
+    ),
+    "no variables": (
+        "template_vars_module: nope_mod\n" + YAML.format(sae="topk"),
+        "template_vars_module at {file}:1: there is no module 'nope_mod'; name a module",
+    ),
+    "deep": (
+        YAML.format(sae="topk") + "  owners: " + "[" * 5000 + "]" * 5000,
+        "it is nested too deep at {file}:17",
+    ),
+    "NUL": (YAML.format(sae="topk") + "  # \0", "no YAML at {file}:17: it holds the character U+0000"),
+    "digits": (
+        YAML.format(sae="topk").replace("23", "2" * 5000),
+        "attributes.evaluation_samples at {file}:14: a value of 5000 characters, '22222222222222222222'…, is no int",
+    ),
+    "tag": (YAML.format(sae="topk").replace("23", "!!bool abc"), "{file}:14: 'abc' is no bool that can be read"),
+    "large": ("# " + "x" * (1 << 20), "it is larger than the 1048576 bytes that such a file can have: put"),
+    "aliases": (
+        YAML.format(sae="topk") + "post_processing:\n  assets:\n" + ALIASES,
+        "line 34 repeats other lines until there are more than 100000 values",
+    ),
+    "twice": (
+        "---\n".join([YAML.format(sae="topk")] * 2),
+        "two documents of this file hold an extraction called 'second'",
+    ),
+    "many": (
+        YAML.format(sae="topk") + "  q: 1\n  zz: 2\n",
+        "attributes.q at {file}:17, attributes.zz at {file}:18: no such field; there are name, ",
+    ),
     "no UTF-8": (b"\xff\xfe", "it is not UTF-8"),
     "nothing set": ("type: extraction_assets.FeatureExtraction\n", "language_model: Field required"),
     "used name": (YAML.format(sae="topk") + "  name: first\n", "another extraction is called 'first', in "),
@@ -74,7 +114,68 @@ def test_the_ui_shows_the_bad_one_in_its_group_with_the_reason(yard: Path) -> No
     node = repository.asset_graph.get(dg.AssetKey(["second", "not_loaded"]))
     assert node.group_name == "second"
     assert not node.is_materializable
-    assert f"`{file}` does not load: no YAML at {file}:2" in str(node.description)
+    assert f"`{file}` does not load: no YAML at {escape(str(file))}:2" in str(node.description)
+
+
+def _irregular(file: Path, kind: str) -> None:
+    file.unlink()
+    made = {"pipe": os.mkfifo, "folder": Path.mkdir, "circle": lambda file: file.symlink_to(file.name)}
+    made.get(kind, lambda file: file.symlink_to("nowhere"))(file)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("pipe", "it is not a regular file but a named pipe: put a YAML file there"),
+        ("folder", "it is not a regular file but a folder: put"),
+        ("circle", "it is not a regular file (symbolic links in a circle): put"),
+        ("nowhere", "it is a symbolic link to a file that does not exist: put"),
+    ],
+)
+def test_what_is_no_file_is_named_and_not_waited_for(yard: Path, kind: str, expected: str) -> None:
+    _irregular(yard / "second" / "defs.yaml", kind)
+    definitions = _load()
+    assert _groups(definitions) == {"first": 6, "second": 1, "default": 1}
+    (one,) = not_loaded(definitions)
+    assert (one.name, one.why[: len(expected)]) == ("second", expected)
+
+
+def test_a_python_file_that_is_a_pipe_is_refused_and_not_waited_for(yard: Path) -> None:
+    os.mkfifo(yard / "third.py")
+    with pytest.raises(ValueError, match=r"third\.py is not a regular file but a named pipe"):
+        _load()
+
+
+def test_a_file_that_is_left_out_takes_no_name_from_another(yard: Path) -> None:
+    document = YAML.format(sae="topk")
+    (yard / "a").mkdir()
+    (yard / "a" / "defs.yaml").write_text(
+        "---\n".join([document + f"  name: {name}\n" for name in ("first", "b", "b")])
+    )
+    definitions = _load()
+    assert _groups(definitions) == {"a": 1, "first": 6, "second": 6, "default": 1}
+    assert [one.name for one in not_loaded(definitions)] == ["a"]
+
+
+def test_bad_files_in_folders_of_like_names_are_named_each(yard: Path) -> None:
+    for name in ("a-b", "a_b", "日本", "中国"):
+        (yard / name).mkdir()
+        (yard / name / "defs.yaml").write_text("")
+    assert sorted(one.name for one in not_loaded(_load())) == sorted(["a-b", "a_b", "日本", "中国"])
+
+
+def test_controls_and_markup_of_keys_and_folders_are_shown_and_not_done(
+    yard: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = yard / "x`<b>\x1b[31m\u202e"
+    folder.mkdir()
+    (folder / "defs.yaml").write_text(YAML.format(sae="topk") + '  "k\\e]8;;\\n\\u202e<i>": 1\n')
+    (one,) = [spec for spec in _load().resolve_all_asset_specs() if spec.key.path[-1] == "not_loaded"]
+    said = f"{one.description}{one.metadata}{one.key.path}{caplog.text}"
+    assert not {"\x1b", "\u202e"} & {*said}
+    assert "``" + str(yard).replace("|", "") + "/x`<b>" in str(one.description)
+    assert "\\<i\\>" in str(one.description)
+    assert len(str(one.description).splitlines()) == 1
 
 
 def test_status_of_the_good_one_goes_on(yard: Path) -> None:

@@ -15,6 +15,7 @@ from extraction_assets.assets.early_checks import tell
 from extraction_assets.assets.faults import told
 from extraction_assets.assets.keys import SETTINGS_METADATA, corpus_key
 from extraction_assets.assets.lineage import CodeVersions
+from extraction_assets.assets.preview import escape
 from extraction_assets.assets.progress import progress
 from extraction_assets.assets.source_identity import file_times, source_identity
 from extraction_assets.engine.corpora.documents import CorpusError, Document, Source
@@ -91,7 +92,7 @@ def build_corpus(settings: ExtractionSettings) -> dg.AssetsDefinition:
 
 def _result(settings: ExtractionSettings, made: Materialized) -> dg.MaterializeResult:
     current, arrays = made.current, made.current.corpus.arrays
-    differences = {"tokenizer_differences": dg.MetadataValue.md("\n\n".join(made.tokenizer_differences))}
+    differences = {"tokenizer_differences": dg.MetadataValue.md("\n\n".join(map(escape, made.tokenizer_differences)))}
     return dg.MaterializeResult(
         asset_key=corpus_key(settings),
         metadata={
