@@ -19,6 +19,7 @@ from extraction_assets.planning.tokenization import (
 from extraction_assets.settings import ExtractionSettings, SaeSettings
 from extraction_assets.stores.chunk_store import ChunkAsset, ChunkState, ChunkStore, CurrentCorpus
 from extraction_assets.stores.fingerprints import bytes_fingerprint, files_fingerprint, fingerprint
+from extraction_assets.stores.sealed import files_set_aside
 
 
 class CorpusNotReady(CorpusError):
@@ -159,6 +160,14 @@ class ExtractionPlan:
             for key in self.settings.chunk_keys
             if any(self.chunk_state("top_k_table", key, sae) != "done" for sae in self.settings.saes)
         ]
+
+    def set_aside_chunks(self, asset: ChunkAsset, sae: str | None = None) -> list[str]:
+        """Keys of the chunks whose file of the current fingerprint was damaged and set aside, and is not there."""
+        aside = files_set_aside(self.store.asset_folder(self.settings.name, asset, sae))
+        if not aside:
+            return []
+        paths = {key: self.chunk_path(asset, key, sae) for key in self.settings.chunk_keys}
+        return [key for key, path in paths.items() if path.name in aside and not path.is_file()]
 
     def merge_fingerprint(self, sae: str) -> str:
         """Fingerprint of the merged examples of an SAE: that of all its tables."""

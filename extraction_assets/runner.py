@@ -20,6 +20,7 @@ from extraction_assets.resources import ChunkStoreResource, ResultsResource
 from extraction_assets.resources.resolve import resolve_resource
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.in_use import runs_of
+from extraction_assets.stores.sealed import named
 from extraction_assets.terminal import echo
 
 GPU_OPTIONS = ("device", "batch_size", "vectorization_batch_size", "vectorized")
@@ -88,12 +89,10 @@ class Runner:
         """The report of an SAE alone."""
         self._execute([sae_key(self._settings, sae, "feature_report")])
 
-    def set_damaged_aside(self) -> dict[str, list[str]]:
-        """Chunk -> what was found damaged of it, in sentences; its files are missing from now on."""
-        found: dict[str, list[str]] = {}
-        for one in damage.find_damaged(self._plan(), whole=True):
-            found.setdefault(one.key, []).append(damage.put_aside(one.error))
-        return found
+    def set_damaged_aside(self) -> list[str]:
+        """What was found damaged of the chunks, in sentences; these files are missing from now on."""
+        found = damage.find_damaged(self._plan(), whole=True)
+        return [damage.put_aside(one.error, self._settings.name) for one in found]
 
     def report_damage(self, sae: str) -> str | None:
         """What is wrong with the file of a report, in a sentence; None where it is as it was written."""
@@ -143,7 +142,7 @@ class Runner:
             raise_on_error=False,
         )
         if not result.success:
-            raise RunFailed(_first_error(result))
+            raise RunFailed(named(_first_error(result), self._settings.name))
 
 
 class _OnTheTerminal(logging.Handler):

@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from extraction_assets.assets.damage import find_damaged
+from extraction_assets.assets.damage import find_damaged, put_aside
 from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets.stores.corpus_files import MANIFEST
 from extraction_assets_tests.command import declare, invoke, succeed
@@ -23,6 +23,9 @@ def _flip(path: Path) -> None:
 
 def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-30])
+
+
+_IN_A_FILES_PLACE = {**HOSTILE, "a link to nothing": lambda path: path.symlink_to(path.parent / "nowhere")}
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +84,44 @@ def test_a_damaged_chunk_file_is_computed_again(project: Project, module: str, p
     assert "1 chunk, 0 merges" in output
 
 
+@pytest.mark.parametrize("kind", ["a folder", "a named pipe", "links in a circle", "a device", "a link to nothing"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "model_activations/000000000008-*",
+        "relu/sae_features/000000000008-*",
+        "relu/top_k_table/000000000008-*.parquet",
+        "relu/top_k_table/000000000008-*.statistics.safetensors",
+    ],
+)
+def test_whatever_lies_in_the_place_of_a_chunk_file_is_named_and_replaced(
+    project: Project, module: str, pattern: str, kind: str
+) -> None:
+    before = _whole(project)
+    (victim,) = (project.home / "tiny").glob(pattern)
+    victim.unlink()
+    _IN_A_FILES_PLACE[kind](victim)
+    told = succeed(module, "status", "tiny")
+    assert victim.name in told
+    assert "`run tiny --missing` computes its chunk again" in told
+    succeed(module, "run", "tiny", "--missing")
+    (victim.parent / "other").unlink(missing_ok=True)
+    assert _whole(project).keys() == before.keys()
+    assert find_damaged(project.plan, whole=True) == []
+    assert " is damaged: " not in succeed(module, "status", "tiny")
+
+
+def test_what_an_interrupted_run_has_set_aside_is_written_by_the_next(project: Project, module: str) -> None:
+    before = _whole(project)
+    (victim,) = (project.home / "tiny").glob("model_activations/000000000008-*")
+    victim.write_bytes(b"")
+    (found,) = find_damaged(project.plan, whole=True)
+    put_aside(found.error, "tiny")  # and then the run fails
+    assert "1 chunk, 0 merges" in succeed(module, "run", "tiny", "--missing")
+    assert _whole(project).keys() == before.keys()
+    assert "0 chunks, 0 merges" in succeed(module, "run", "tiny", "--missing")
+
+
 @pytest.mark.parametrize("name", ["corpus.json", MANIFEST, "token_ids.npy", "document_ids.json"])
 def test_a_damaged_corpus_is_tokenized_again_and_no_chunk_computed(project: Project, module: str, name: str) -> None:
     before = _whole(project)
@@ -128,6 +169,14 @@ def test_a_report_of_an_earlier_version_gets_its_checksum(project: Project, modu
     victim.write_bytes(before.partition(b"\n")[2])
     succeed(module, "run", "tiny", "--missing")
     assert victim.read_bytes() == before
+
+
+@pytest.mark.parametrize(("samples", "missing"), [(23, "all 3 chunks are missing"), (8, "the only chunk is missing")])
+def test_status_of_what_was_never_run_counts_its_chunks(
+    monkeypatch: pytest.MonkeyPatch, tiny_folder: Path, home: Path, samples: int, missing: str
+) -> None:
+    module = declare(monkeypatch, make_settings(tiny_folder, evaluation_samples=samples))
+    assert missing in succeed(module, "status", "tiny")
 
 
 def test_status_names_a_file_that_is_cut(project: Project, module: str) -> None:

@@ -76,3 +76,18 @@ def test_a_token_that_no_feature_has_is_one_sentence(show: Show) -> None:
 
 def test_without_a_feature_as_many_as_asked_for_are_shown(show: Show) -> None:
     assert show("--features", "3").output.count("feature ") == 3
+
+
+@pytest.mark.parametrize("token", ["", "''", '""'])
+def test_an_empty_token_is_one_sentence(show: Show, token: str) -> None:
+    result = show(token)
+    assert result.exit_code == 1
+    assert result.output == (
+        "Error: a token has at least one character; leave it out to see features that are easy to read\n"
+    )
+
+
+def test_an_argument_that_is_not_text_is_one_sentence(show: Show) -> None:
+    result = show("\udcff")
+    assert result.exit_code == 1
+    assert result.output == "Error: '\\udcff' is not UTF-8 text, so that no token is like it\n"

@@ -37,7 +37,7 @@ from extraction_assets.resources import ChunkStoreResource, GpuResource
 from extraction_assets.settings import STANDARD_LIBRARY, CorpusSettings, ExtractionSettings, is_hub_id
 from extraction_assets.stores.chunk_store import ChunkStore, CurrentCorpus, SourceIdentity
 from extraction_assets.stores.corpus_files import StoredCorpus, write_corpus
-from extraction_assets.stores.sealed import DamagedFileError, writing
+from extraction_assets.stores.sealed import DamagedFileError, named, writing
 
 
 class Materialized(NamedTuple):
@@ -128,7 +128,7 @@ def materialize_corpus(
     try:
         current = store.current_corpus(settings.name)
     except DamagedFileError as error:
-        warn(logger, f"the corpus is tokenized again: {error}")
+        warn(logger, f"the corpus is tokenized again: {named(str(error), settings.name)}")
         current = None
     unchanged = current is not None and (current.source, current.reading) == (identity.fingerprint, identity.reading)
     if current is not None and unchanged and has_recipe(current, settings):

@@ -1,6 +1,7 @@
 """Damaged chunk files: found, set aside so that they are missing, and then made again."""
 
 import logging
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ from extraction_assets.plan import ExtractionPlan
 from extraction_assets.stores.chunk_files import check_files, look_at_files, read_activations, read_features
 from extraction_assets.stores.chunk_record import Record
 from extraction_assets.stores.chunk_store import ChunkAsset, chunk_assets
-from extraction_assets.stores.sealed import DamagedFileError, damaged, set_aside
+from extraction_assets.stores.sealed import DamagedFileError, damaged, named, set_aside
 
 _READERS = 4
 
@@ -42,10 +43,11 @@ def find_damaged(plan: ExtractionPlan, *, whole: bool) -> list[DamagedFile]:
         return [found for found in pool.map(lambda one: _look(*one), files) if found is not None]
 
 
-def put_aside(error: DamagedFileError) -> str:
+def put_aside(error: DamagedFileError, extraction: str) -> str:
     """Sets the file of an error aside where it is known; the error's sentence with what was done."""
     aside = None if error.path is None else set_aside(error.path)
-    return str(error) if aside is None else f"{error} (it was set aside as {aside.name})"
+    sentence = named(str(error), extraction)
+    return sentence if aside is None else f"{sentence} (it was set aside as {aside.name})"
 
 
 def warn(logger: logging.Logger, sentence: str) -> None:
@@ -64,7 +66,7 @@ def is_sound(plan: ExtractionPlan, asset: ChunkAsset, key: str, sae: str | None,
     except FileNotFoundError:
         return False
     except DamagedFileError as error:
-        warn(logger, put_aside(error))
+        warn(logger, put_aside(error, plan.settings.name))
         return False
     return True
 
@@ -84,7 +86,7 @@ def usable_features(
     except FileNotFoundError:
         return None
     except DamagedFileError as error:
-        warn(logger, f"SAE features of chunk {key} are computed, not read: {put_aside(error)}")
+        warn(logger, f"SAE features of chunk {key} are computed, not read: {put_aside(error, plan.settings.name)}")
         return None
     return (features, record) if record["all_finite"] else None
 
@@ -108,7 +110,7 @@ def usable_activations(
     except FileNotFoundError:
         return None
     except DamagedFileError as error:
-        warn(logger, f"model activations of chunk {key} are computed, not read: {put_aside(error)}")
+        warn(logger, f"model activations of chunk {key} are computed, not read: {put_aside(error, plan.settings.name)}")
         return None
     return {hook: stored[hook] for hook in hooks}, record
 
@@ -121,9 +123,9 @@ def _files(plan: ExtractionPlan, *, whole: bool) -> Iterator[tuple[str, Path, st
         for asset, sae in chunk_assets(plan.settings.saes):
             fingerprint = plan.chunk_fingerprint(asset, key, sae)
             path = plan.store.chunk_path(name, asset, sae, key, fingerprint)
-            if path.is_file():
+            if os.path.lexists(path):  # a folder, a named pipe or a circle of links too
                 stored.append((asset, path, fingerprint))
-        tables = [_changed(path) for asset, path, _ in stored if asset == "top_k_table"]
+        tables = [_changed(path) for asset, path, _ in stored if asset == "top_k_table" and path.is_file()]
         for asset, path, fingerprint in stored:
             later = asset == "top_k_table" or not tables or _changed(path) > max(tables)
             yield key, path, fingerprint, whole and later
@@ -134,15 +136,15 @@ def _look(key: str, path: Path, fingerprint: str, whole: bool) -> DamagedFile | 
         (check_files if whole else look_at_files)(path, fingerprint)
     except DamagedFileError as error:
         return DamagedFile(key, path, error)
-    except FileNotFoundError:
-        return None  # it has just gone: missing, not damaged
+    except FileNotFoundError:  # it has just gone: missing, not damaged
+        return DamagedFile(key, path, damaged(path, "it is a link to nothing")) if path.is_symlink() else None
     return None
 
 
 def _changed(path: Path) -> float:
     try:
         return path.stat().st_mtime
-    except FileNotFoundError:
+    except OSError:  # gone meanwhile, or a circle of links
         return 0.0
 
 

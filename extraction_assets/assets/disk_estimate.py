@@ -9,7 +9,7 @@ from extraction_assets.disk import free_bytes, nearest, readable_size
 from extraction_assets.engine.findings import Finding
 from extraction_assets.plan import ExtractionPlan
 from extraction_assets.settings import ExtractionSettings
-from extraction_assets.stores.chunk_store import ChunkAsset, ChunkStore, chunk_assets
+from extraction_assets.stores.chunk_store import ChunkAsset, ChunkStore, chunk_assets, size_of_file
 
 # Of each feature that fires on a token its number and value (4 + 4 bytes), and 8 bytes a token. Before a batch was
 # looked at, 64 of them a token, more than most SAEs have.
@@ -152,7 +152,7 @@ def _measured_per_sample(
         return None
     generations = max(1, len(stored) // (len(keys) * (2 if asset == "top_k_table" else 1)))
     samples = sum(_num_samples(settings, key) for key in keys)
-    return sum(path.stat().st_size for path in stored) / generations / samples
+    return sum(map(size_of_file, stored)) / generations / samples
 
 
 def _per_sample(settings: ExtractionSettings, sizes: Sizes, asset: ChunkAsset, sae: str | None) -> float:

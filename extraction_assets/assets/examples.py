@@ -192,7 +192,7 @@ def merge_chunks(plan: ExtractionPlan, sae: str, logger: logging.Logger) -> Merg
         _refuse_unfit_chunks(plan, sae)
         return _merge_files(plan, sae, logger)
     except DamagedFileError as error:
-        raise MergeRefused(NONE_MISSING, put_aside(error)) from error
+        raise MergeRefused(NONE_MISSING, put_aside(error, plan.settings.name)) from error
 
 
 def _merge_files(plan: ExtractionPlan, sae: str, logger: logging.Logger) -> Merged:

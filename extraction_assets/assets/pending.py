@@ -1,6 +1,7 @@
 """What of an extraction's chunks is still to be run: computed and recorded."""
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionResolvedStatus
@@ -41,13 +42,32 @@ class Pending:
         """Those of ``keys`` whose files are all there: a run of the missing only records them."""
         return [key for key in self.keys if all(self._is_stored(target, key) for target in self._kept)]
 
+    @property
+    def set_aside(self) -> list[str]:
+        """Chunks a file of which was found damaged and set aside, be it by an earlier run that then failed, and has
+        not been written again, of the assets to be kept."""
+        lost = set().union(*self._lost.values())
+        return [key for key in self._plan.settings.chunk_keys if key in lost]
+
     def assets(self, keys: Sequence[str]) -> list[dg.AssetKey]:
-        """The assets that some of these chunks lack, of those to be kept: what is stored upstream of them is read."""
+        """The assets that some of these chunks lack, of those to be kept: what is stored upstream of them is read.
+
+        A chunk whose tables are there lacks only what was set aside: nobody may have asked for the rest.
+        """
+        pending, lost = set(self.keys), self._lost
         return [
             target.key
             for target in self._kept
-            if any(key not in self._recorded[target.key] or not self._is_stored(target, key) for key in keys)
+            if any((key in pending and self._lacks(target, key)) or key in lost[target.key] for key in keys)
         ]
+
+    def _lacks(self, target: Target, key: str) -> bool:
+        return key not in self._recorded[target.key] or not self._is_stored(target, key)
+
+    @cached_property
+    def _lost(self) -> dict[dg.AssetKey, set[str]]:
+        """Chunks of each asset whose file was set aside and is not there."""
+        return {target.key: set(self._plan.set_aside_chunks(target.asset, target.sae)) for target in self._kept}
 
     @property
     def _kept(self) -> list[Target]:

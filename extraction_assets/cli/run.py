@@ -139,11 +139,10 @@ def _run_all(
 def _to_compute(runner: "Runner", chosen: list[str]) -> tuple[list[str], int]:
     """The chunks among ``chosen`` that are missing, damaged or not recorded, and how many of them are only to be
     recorded. What is damaged is set aside and named."""
-    damaged = runner.set_damaged_aside()
-    for sentence in (one for found in damaged.values() for one in found):
+    for sentence in runner.set_damaged_aside():
         echo(sentence, err=True)
     pending = runner.pending()
-    wanted = {*pending.keys, *(key for key in damaged if pending.assets([key]))}
+    wanted = {*pending.keys, *pending.set_aside}
     keys = [key for key in chosen if key in wanted]
     return keys, len(set(pending.unrecorded) & set(keys))
 
@@ -199,5 +198,5 @@ def _chosen_chunks(settings: "ExtractionSettings", chunks: str | None) -> list[s
     start, stop = (int(text) if text else None for text in match.groups())
     inside = settings.chunk_keys[slice(start, stop)]
     if not inside:
-        raise click.ClickException(f"--chunks {chunks} holds none of the {len(settings.chunk_keys)} chunks")
+        raise click.ClickException(f"--chunks {chunks} holds none of the {count(len(settings.chunk_keys), 'chunk')}")
     return inside

@@ -109,7 +109,7 @@ def status(module: str, name: str) -> None:
     """Say which chunks of extraction NAME are done, stale (made from other settings) or missing, and what is merged."""
     from extraction_assets.plan import CorpusNotReady, ExtractionPlan
     from extraction_assets.stores.chunk_store import chunk_assets
-    from extraction_assets.stores.sealed import DamagedFileError
+    from extraction_assets.stores.sealed import DamagedFileError, named
     from extraction_assets.upkeep.changes import changes_on_disk
 
     workspace = open_workspace(module)
@@ -118,12 +118,13 @@ def status(module: str, name: str) -> None:
     try:
         plan = ExtractionPlan(settings, store)
     except CorpusNotReady as error:
-        nothing = f"all {count(len(settings.chunk_keys), 'chunk')} are missing"
+        every = len(settings.chunk_keys)
+        nothing = f"all {every} chunks are missing" if every > 1 else "the only chunk is missing"
         echo(f"{error}, or `{missing}`", *(changes or [nothing]))
         _echo_merges(workspace, settings)
         return
     except DamagedFileError as error:
-        echo(str(error), "which of the chunks on disk are current is known once the corpus is there")
+        echo(named(str(error), name), "which of the chunks on disk are current is known once the corpus is there")
         _echo_merges(workspace, settings)
         return
     echo(f"corpus: {len(plan.corpus)} samples, {plan.corpus.folder}", *changes)
@@ -157,10 +158,11 @@ def _echo_unrecorded(plan: "ExtractionPlan", missing: str) -> None:
 def _echo_damaged(plan: "ExtractionPlan", most: int = 5) -> None:
     """Files that a look at headers and footers finds damaged. What is altered in their middle is found on reading."""
     from extraction_assets.assets.damage import find_damaged
+    from extraction_assets.stores.sealed import named
 
     found = find_damaged(plan, whole=False)
     for one in found[:most]:
-        echo(str(one.error))
+        echo(named(str(one.error), plan.settings.name))
     if len(found) > most:
         echo(f"and {count(len(found) - most, 'more damaged file')}")
 

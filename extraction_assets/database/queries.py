@@ -158,8 +158,9 @@ def features_of_token(connection: sa.Connection, extraction_id: int, token: str,
     strongest examples. First the features with the most such examples, then the larger activation, the lower index.
 
     Case counts; spaces and line breaks around the word do not, unless ``exact`` (or where there is nothing else).
-    Raises UnknownResultError where there is none, with the words that are near.
+    Raises UnknownResultError where there is none, with the words that are near, and where it can be no token.
     """
+    _refuse_no_token(token)
     fa, word = feature_activations.c, token.strip(_SPACE)
     is_token = fa.max_token == token if exact or not word else _word(fa.max_token) == word
     query = (
@@ -176,6 +177,17 @@ def features_of_token(connection: sa.Connection, extraction_id: int, token: str,
             + (f"; there are {', '.join(map(repr, near))}" if near else "")
         )
     return found
+
+
+def _refuse_no_token(token: str) -> None:
+    if not token:
+        raise UnknownResultError(
+            "a token has at least one character; leave it out to see features that are easy to read"
+        )
+    try:
+        token.encode()
+    except UnicodeEncodeError as error:  # bytes of a command line that are not UTF-8
+        raise UnknownResultError(f"{token!r} is not UTF-8 text, so that no token is like it") from error
 
 
 def _strongest(extraction_id: int) -> tuple[sa.ColumnElement[bool], ...]:

@@ -87,13 +87,14 @@ class ChunkStore:
         self, extraction: str, asset: ChunkAsset, sae: str | None, key: str, fingerprint: str
     ) -> ChunkState:
         """``done``: there is a durable file of this fingerprint; ``stale``: only of others; ``missing``: of none.
+        What is no file in the place of one, such as a folder or a named pipe, does not count.
 
         The one function that schedules, retries, ``--missing`` and ``status`` ask.
         """
         path = self.chunk_path(extraction, asset, sae, key, fingerprint)
         if path.is_file():
             return "done"
-        return "stale" if any(path.parent.glob(f"{key}-*{path.suffix}")) else "missing"
+        return "stale" if any(other != path for other in path.parent.glob(f"{key}-*{path.suffix}")) else "missing"
 
     def stored_keys(self, extraction: str, asset: ChunkAsset, sae: str | None = None) -> set[str]:
         """Keys of the chunks that have a file of any fingerprint, be it an old one."""
@@ -132,6 +133,14 @@ class ChunkStore:
         seal_manifest(current.corpus)
         if read_pointer(self.pointer(extraction)) != SealedJson(_said(current), True):
             self.write_current_corpus(extraction, current)
+
+
+def size_of_file(path: Path) -> int:
+    """Bytes of a file, a link followed; 0 where it has gone meanwhile or is a circle of links."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _said(current: CurrentCorpus) -> dict[str, Any]:

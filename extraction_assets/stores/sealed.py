@@ -25,6 +25,7 @@ PLACEHOLDER = (_PREFIX + b"0" * _DIGITS).decode()
 
 _LONGEST_REASON = 200
 _SEAL = re.compile(re.escape(_PREFIX) + rb"[0-9a-f]{64}")
+_SET_ASIDE = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{32}\.damaged")
 _METADATA_BYTES = 1 << 20  # the field lies in the first or last MiB, where headers and footers are
 
 
@@ -48,6 +49,11 @@ def damaged(path: Path, what: object, advice: str = MAKE_AGAIN) -> DamagedFileEr
     return DamagedFileError(f"{path} is damaged: {reason.rstrip('.')}; {advice}", path)
 
 
+def named(sentence: str, extraction: str) -> str:
+    """A sentence with the name of its extraction in the command that it advises."""
+    return sentence.replace("`run NAME ", f"`run {extraction} ")
+
+
 def open_stored(path: Path, advice: str = MAKE_AGAIN) -> BufferedReader:
     """Opens a stored file. Raises FileNotFoundError where there is none, DamagedFileError where it is no file."""
     try:
@@ -58,13 +64,20 @@ def open_stored(path: Path, advice: str = MAKE_AGAIN) -> BufferedReader:
 
 def set_aside(path: Path) -> Path | None:
     """Renames a damaged file or folder to a temporary's name, which `clean` removes once it is old: then what it was is
-    missing and can be made again. None where it has gone meanwhile."""
+    missing and can be made again; its name says so to the runs that come (``files_set_aside``). None where it has gone
+    meanwhile."""
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.damaged")
     try:
         os.replace(path, aside)
     except FileNotFoundError:
         return None
     return aside
+
+
+def files_set_aside(folder: Path) -> set[str]:
+    """Names that files set aside in a folder had."""
+    names = [_SET_ASIDE.fullmatch(path.name) for path in folder.glob(".*.damaged")]
+    return {match["name"] for match in names if match}
 
 
 def write_sealed(path: Path, write: Callable[[Path], object]) -> str:

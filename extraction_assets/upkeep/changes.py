@@ -24,7 +24,8 @@ def changes_on_disk(settings: ExtractionSettings, store: ChunkStore) -> list[str
     except DamagedFileError:
         return []
     if current is None:
-        return [f"{len(stored)} chunks are on disk; which are current is known once the corpus is there"]
+        there = f"{len(stored)} chunks are" if len(stored) > 1 else "1 chunk is"
+        return [f"{there} on disk; which are current is known once the corpus is there"]
     corpus = current.corpus
     if not has_recipe(current, settings.model_copy(update={"evaluation_samples": len(corpus)})):
         return ["which of the chunks on disk are still current is known once the corpus is there"]

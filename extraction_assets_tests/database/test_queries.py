@@ -83,3 +83,14 @@ def test_sqlite_finds_the_strongest_examples_by_the_whole_primary_key(tmp_path: 
         plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}")]
     engine.dispose()
     assert "SEARCH feature_activations USING PRIMARY KEY (extraction_id=? AND neuron_index=? AND rank<?)" in plan
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_an_empty_token_is_refused(stored: tuple[sa.Connection, int], exact: bool) -> None:
+    with pytest.raises(queries.UnknownResultError, match=r"^a token has at least one character"):
+        queries.features_of_token(*stored, "", exact=exact)
+
+
+def test_what_is_not_text_is_no_token(stored: tuple[sa.Connection, int]) -> None:
+    with pytest.raises(queries.UnknownResultError, match=r"^'\\udcff' is not UTF-8 text, so that no token is like it$"):
+        queries.features_of_token(*stored, "\udcff")
