@@ -10,8 +10,9 @@ from extraction_assets.assets.source_identity import source_identity
 from extraction_assets.engine.corpora.documents import CorpusError
 from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.engine.corpus import count_samples, too_few_samples
-from extraction_assets.engine.findings import Finding
+from extraction_assets.engine.findings import Finding, refuse
 from extraction_assets.engine.language_model import resolve_checkpoint, vocabulary_size
+from extraction_assets.engine.preflight import examine_vocabulary
 from extraction_assets.plan import has_recipe, load_tokenizer
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore
@@ -33,6 +34,9 @@ def count_corpus(settings: ExtractionSettings, logger: logging.Logger, seconds: 
     """
     source, tokenizer, model = find_source(settings.corpus), load_tokenizer(settings), settings.language_model
     folder = str(resolve_checkpoint(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code))
+    rows = vocabulary_size(folder, trust_remote_code=model.trust_remote_code)
+    if tokenizer is not None and settings.corpus.token_column is None:
+        refuse(examine_vocabulary(tokenizer, rows, model.path))  # or a document would be blamed
     wanted = settings.start_sample + settings.evaluation_samples
     with progress("counting", wanted, "samples", logger) as update:
         count = count_samples(
@@ -41,7 +45,7 @@ def count_corpus(settings: ExtractionSettings, logger: logging.Logger, seconds: 
             packing_of(settings.corpus),
             wanted,
             start_sample=settings.start_sample,
-            vocabulary_size=vocabulary_size(folder, trust_remote_code=model.trust_remote_code),
+            vocabulary_size=rows,
             seconds=seconds,
             on_samples=update,
         )
