@@ -9,13 +9,14 @@ from pathlib import Path
 _NO_FILE = (errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.EISDIR)
 """A circle of links, a path through a file, a socket, a folder."""
 
-_KINDS = {
+KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+"""What a path is that is no regular file, by the type in its mode."""
 
 
 class IrregularFileError(ValueError):
@@ -38,7 +39,7 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> BufferedReader:
     kind = stat.S_IFMT(os.fstat(handle).st_mode)
     if kind != stat.S_IFREG:
         os.close(handle)
-        raise IrregularFileError(f"{path} is not a regular file but {_KINDS.get(kind, 'something else')}")
+        raise IrregularFileError(f"{path} is not a regular file but {KINDS.get(kind, 'something else')}")
     return os.fdopen(handle, "rb")
 
 

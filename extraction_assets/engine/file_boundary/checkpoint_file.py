@@ -7,18 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from extraction_assets.host.regular_files import KINDS
+
 _SHOWN = 200
 """Characters of another library's message that are repeated."""
 NOT_THE_FILES_FAULT = {errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOSPC, errno.EMFILE}
 """Error numbers of a right, a disk or a network that is missing."""
-_KINDS = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-    stat.S_IFLNK: "a link to nothing",
-}
+_LINK_TO_NOTHING = "a link to nothing"
 
 
 class CheckpointError(ValueError):
@@ -47,8 +42,8 @@ class CheckpointFile(NamedTuple):
         try:
             mode = self.path.stat().st_mode
         except (OSError, ValueError):
-            return _KINDS[stat.S_IFLNK] if self.path.is_symlink() else None
-        return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "something else")
+            return _LINK_TO_NOTHING if self.path.is_symlink() else None
+        return None if stat.S_ISREG(mode) else KINDS.get(stat.S_IFMT(mode), "something else")
 
     def size(self, most: int | None = None) -> int:
         """Bytes of the file. Raises CheckpointError where it is missing, no regular file, or larger than ``most``."""
