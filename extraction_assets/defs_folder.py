@@ -124,6 +124,20 @@ if ComponentTree is not None:
             assert declared is not None
             return declared
 
+        def _component_decl_tree(self) -> "dict[Any, ComponentDecl[Any]]":
+            """Without the documents of files that were given up: for the UI, Dagster would load each once more."""
+            found = super()._component_decl_tree().items()
+            return {loc: self._instead.get(loc, own) for loc, own in found if not self._is_document_of_one(loc)}
+
+        def _is_document_of_one(self, loc: Any) -> bool:
+            document = isinstance(loc, ComponentPath) and loc.instance_key is not None
+            return document and loc.without_instance_key() in self._instead
+
+        @cached_property
+        def _instead(self) -> "dict[Any, ComponentDecl[Any]]":
+            """Where a file was given up -> what stands in its place."""
+            return {}
+
         def _load_component_at_loc(self, resolved_loc: Any) -> None:
             try:
                 super()._load_component_at_loc(resolved_loc)
@@ -163,7 +177,7 @@ if ComponentTree is not None:
             declared = self.state_tracker.get_cache_data(loc).component_decl or self._component_decl_tree().get(loc)
             if not isinstance(declared, YamlFileDecl):
                 raise error
-            instead = _stand_in(declared.context, loc.file_path, error)
+            instead = self._instead[loc] = _stand_in(declared.context, loc.file_path, error)
             self.state_tracker.set_cache_data(loc, component=instead._load_component(), component_decl=instead)
 
     def _stand_in(context: Any, folder: Path, error: BaseException) -> ComponentLoaderDecl:

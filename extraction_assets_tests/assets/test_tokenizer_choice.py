@@ -12,6 +12,7 @@ from transformers import Qwen2Config, Qwen2Model
 
 from extraction_assets.assets.check_extraction import Machine, examine_extraction
 from extraction_assets.assets.keys import corpus_key
+from extraction_assets.assets.preview import escape
 from extraction_assets.plan import load_tokenizer
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore
@@ -72,7 +73,7 @@ def test_the_corpus_has_the_tokens_of_the_choice_and_tells_the_difference(
     assert tokens(project) == expected
     [event] = result.asset_materializations_for_node("tiny_corpus")
     assert event.asset_key == corpus_key(project.settings)
-    assert DIFFERENCE in str(event.metadata["tokenizer_differences"].value)
+    assert escape(DIFFERENCE) in str(event.metadata["tokenizer_differences"].value)
 
 
 def test_the_other_choice_is_another_corpus(folder: Path, home: Path) -> None:
