@@ -145,7 +145,7 @@ class ChunkRun:
             raise
         for one in finished.written:
             yield self._materialization(pending.key, one)
-        yield from self._lineage.evaluations(finished.evaluations) if finished.written else finished.evaluations
+        yield from map(self._lineage.targeted, finished.evaluations) if finished.written else finished.evaluations
         self._pending = None  # only now: an interrupt on the way must not lose the record
         finished.refuse()
 
@@ -294,8 +294,8 @@ class ChunkRun:
             yield self._materialization(key, Written(target, metadata))
             if target.asset == "top_k_table":
                 record = read_record(self.plan.chunk_path(target.asset, key, target.sae))
-                checks = [dg.AssetCheckKey(target.key, name) for name in checks_of(record)]
-                yield from self._lineage.evaluations(replayed(check, key, record) for check in checks)
+                for name in checks_of(record):
+                    yield self._lineage.targeted(replayed(dg.AssetCheckKey(target.key, name), key, record))
 
 
 class _Pending(NamedTuple):

@@ -7,14 +7,12 @@ its fingerprint to say (``ExtractionPlan.chunk_state``), which covers every byte
 """
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
-from dagster._core.storage.event_log.base import PartitionKeyFilter
 
 from extraction_assets.assets.keys import activations_key, corpus_key, sae_key
 from extraction_assets.engine.sae_checkpoint import encode_options
@@ -118,30 +116,6 @@ class Lineage:
     def report(self, event: dg.AssetMaterialization | dg.AssetCheckEvaluation) -> None:
         """Records an event where the run takes none any more."""
         self.instance.report_runless_asset_event(event)
-
-    def evaluations(self, found: Iterable[dg.AssetCheckEvaluation]) -> Iterator[dg.AssetCheckEvaluation]:
-        """The evaluations of a chunk, ``targeted``, for the run to record; a caller must take them all.
-
-        Of two runs on one chunk Dagster takes the checks of the one that began last, also where the other one has
-        materialized last, and then for outdated. So what another run's hide is recorded once more, as of no run.
-        """
-        targeted = []
-        for evaluation in found:
-            targeted.append(self.targeted(evaluation))
-            yield targeted[-1]
-        for evaluation in targeted:
-            if self._is_hidden(evaluation):
-                self.report(evaluation)
-
-    def _is_hidden(self, evaluation: dg.AssetCheckEvaluation) -> bool:
-        """Whether Dagster holds another evaluation of a check, or one that is to come, for the latest."""
-        partition = PartitionKeyFilter(key=evaluation.partition)
-        history = self.instance.event_log_storage.get_asset_check_execution_history(
-            evaluation.asset_check_key, limit=1, partition_filter=partition
-        )
-        planned = AssetCheckExecutionRecordStatus.PLANNED
-        latest = [one.evaluation for one in history if one.status != planned and one.evaluation is not None]
-        return [one.target_materialization_data for one in latest] != [evaluation.target_materialization_data]
 
     def targeted(self, evaluation: dg.AssetCheckEvaluation) -> dg.AssetCheckEvaluation:
         """An evaluation that names the latest materialization of its chunk; without one Dagster takes it for outdated.
