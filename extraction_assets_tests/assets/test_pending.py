@@ -12,7 +12,6 @@ from extraction_assets.assets import chunk_run, chunk_writer
 from extraction_assets.assets.keys import REUSE_TAG, sae_key
 from extraction_assets.assets.lineage import Lineage
 from extraction_assets.assets.pending import Pending, range_tags, ranges
-from extraction_assets.assets.recorded_checks import CHUNK_CHECKS
 from extraction_assets.automation import requests_of_missing
 from extraction_assets.resources import ChunkStoreResource, GpuResource
 from extraction_assets.stores.sealed import set_aside
@@ -104,33 +103,6 @@ def test_a_chunk_whose_checks_were_not_recorded_is_pending(project: Project) -> 
     assert record.asset_materialization is not None
     project.instance.report_runless_asset_event(record.asset_materialization)
     assert Pending(project.plan, project.instance).keys == [KEYS[1]]
-
-
-def test_a_run_that_another_one_overtakes_leaves_nothing_unrecorded(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`run --missing`, begun after `run` and done before it."""
-    compute, begun = chunk_run.ChunkRun._compute, []
-
-    def overtaken(self: Any, key: str, targets: Any, begin: Any) -> Any:
-        if not begun:
-            begun.append(key)
-            project.chunks(tags={REUSE_TAG: "true"})
-        return compute(self, key, targets, begin)
-
-    monkeypatch.setattr(chunk_run.ChunkRun, "_compute", overtaken)
-    project.chunks()
-    assert begun
-    assert Pending(project.plan, project.instance).keys == []
-
-
-def test_a_run_alone_records_each_check_once(project: Project) -> None:
-    project.chunks()
-    project.chunks(tags={REUSE_TAG: "true"})
-    table = sae_key(project.settings, "relu", "top_k_table")
-    for name in CHUNK_CHECKS:
-        found = project.instance.event_log_storage.get_asset_check_execution_history(dg.AssetCheckKey(table, name), 99)
-        assert len(found) == 3 * len(KEYS)  # the runs of the fixture and of this test
 
 
 def test_what_was_set_aside_is_written_again_and_nothing_else_that_nobody_asked_for(
