@@ -11,7 +11,7 @@ import torch
 from benchmarks.lines import Line
 from benchmarks.measure import GB, metered, repeated, timed
 from benchmarks.options import Options
-from extraction_assets.engine.sae import matmul_precision
+from extraction_assets.engine.saes.sae import matmul_precision
 
 _SHARE_OF_LIMIT = 0.1
 _DISK_SHARE = 4

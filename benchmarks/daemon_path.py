@@ -17,8 +17,8 @@ from benchmarks.dagster_path import homes, in_own_process, record_corpus, resour
 from benchmarks.inputs import SAE_NAME, extraction_settings, random_corpus, store_corpus
 from benchmarks.lines import Line
 from benchmarks.options import Options
-from extraction_assets.assets.keys import sae_key
-from extraction_assets.assets.pending import range_tags
+from extraction_assets.assets.chunks.pending import range_tags
+from extraction_assets.execution.keys import sae_key
 from extraction_assets.settings import ExtractionSettings
 
 _MODULE = "benchmark_project"

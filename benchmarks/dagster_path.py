@@ -19,11 +19,11 @@ from benchmarks.lines import Line
 from benchmarks.measure import GB, Usage, metered
 from benchmarks.options import Options
 from extraction_assets import default_resources
-from extraction_assets.assets.keys import activations_key, sae_key
+from extraction_assets.cli.runner import Runner
 from extraction_assets.component import build_definitions
-from extraction_assets.home import prepare_dagster_home
+from extraction_assets.dagster_instance.home import prepare_dagster_home
+from extraction_assets.execution.keys import activations_key, sae_key
 from extraction_assets.resources import GpuResource
-from extraction_assets.runner import Runner
 from extraction_assets.settings import ExtractionSettings
 
 _VARIABLES = ("EXTRACTION_HOME", "DAGSTER_HOME", "EXTRACTION_DATABASE_URL", "EXTRACTION_DAGSTER_POSTGRES_URL")

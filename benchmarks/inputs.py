@@ -11,14 +11,14 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 
 from benchmarks.options import Options
-from extraction_assets.assets.source_identity import source_identity
 from extraction_assets.engine.corpora.sources import find_source
-from extraction_assets.engine.corpus import TokenizedCorpus
-from extraction_assets.engine.language_model import LanguageModel, load_language_model
-from extraction_assets.engine.sae import SAE
-from extraction_assets.engine.sae_formats import SAEWeights, read_checkpoint
+from extraction_assets.engine.corpora.tokenize import TokenizedCorpus
+from extraction_assets.engine.models.language_model import LanguageModel, load_language_model
+from extraction_assets.engine.saes.formats import SAEWeights, read_checkpoint
+from extraction_assets.engine.saes.sae import SAE
 from extraction_assets.engine.shapes import Samples
-from extraction_assets.plan import corpus_recipe, tokenizer_fingerprint
+from extraction_assets.planning.plan import corpus_recipe, tokenizer_fingerprint
+from extraction_assets.planning.source_identity import source_identity
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore, CurrentCorpus
 from extraction_assets.stores.corpus_files import write_corpus

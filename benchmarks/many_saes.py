@@ -9,12 +9,12 @@ from benchmarks.inputs import engine_samples, make_model, make_sae
 from benchmarks.lines import Line, rate_line
 from benchmarks.measure import measure_rate, metered
 from benchmarks.options import Options
-from extraction_assets.engine.forward import forward_pass
-from extraction_assets.engine.gpu_pass import run_chunk
-from extraction_assets.engine.language_model import load_language_model
-from extraction_assets.engine.pass_context import PassSettings
-from extraction_assets.engine.sae import load_sae
-from extraction_assets.engine.sae_pass import SaeTask
+from extraction_assets.engine.chunk_pass.context import PassSettings
+from extraction_assets.engine.chunk_pass.forward import forward_pass
+from extraction_assets.engine.chunk_pass.gpu_pass import run_chunk
+from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
+from extraction_assets.engine.models.language_model import load_language_model
+from extraction_assets.engine.saes.sae import load_sae
 from extraction_assets.resources import GpuResource
 
 _logger = logging.getLogger(__name__)

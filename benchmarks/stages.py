@@ -11,23 +11,23 @@ from benchmarks.inputs import SAE_NAME, Engine
 from benchmarks.lines import FLOOR, LEGACY, Line, rate_line
 from benchmarks.measure import Timing, measure_rate, metered, repeated, timed
 from benchmarks.options import Options
-from extraction_assets.engine.batching import AdaptiveBatch
-from extraction_assets.engine.forward import forward_pass
-from extraction_assets.engine.gpu_pass import ChunkResult, run_chunk
-from extraction_assets.engine.heap import merge_top_k_tables
-from extraction_assets.engine.legacy import LegacyHeaps
-from extraction_assets.engine.pass_context import PassSettings
-from extraction_assets.engine.sae import matmul_precision
-from extraction_assets.engine.sae_pass import SaeTask, tile_samples
-from extraction_assets.engine.select import (
+from extraction_assets.engine.chunk_pass.batching import AdaptiveBatch
+from extraction_assets.engine.chunk_pass.context import PassSettings
+from extraction_assets.engine.chunk_pass.forward import forward_pass
+from extraction_assets.engine.chunk_pass.gpu_pass import ChunkResult, run_chunk
+from extraction_assets.engine.chunk_pass.sae_pass import SaeTask, tile_samples
+from extraction_assets.engine.saes.sae import matmul_precision
+from extraction_assets.engine.selection.legacy import LegacyHeaps
+from extraction_assets.engine.selection.merge import merge_top_k_tables
+from extraction_assets.engine.selection.select import (
     sample_maxima,
     select_top_k,
     vectorized_max_activations,
     vectorized_top_k_positions,
 )
+from extraction_assets.engine.selection.sparse import dense_to_sparse, keep_counted
+from extraction_assets.engine.selection.statistics import feature_statistics, merge_statistics
 from extraction_assets.engine.shapes import Samples, SparseFeatures, TopKTable
-from extraction_assets.engine.sparse import dense_to_sparse, keep_counted
-from extraction_assets.engine.statistics import feature_statistics, merge_statistics
 from extraction_assets.resources import GpuResource
 
 _TOP_POSITIONS = 5

@@ -17,7 +17,7 @@ def default_resources() -> dict[str, Any]:
 
     Unless ``EXTRACTION_HOME`` is set, their files lie in ``.extraction`` of the project whose module calls this.
     """
-    from extraction_assets.project_home import use_project_of_caller
+    from extraction_assets.host.project_home import use_project_of_caller
     from extraction_assets.resources import ChunkStoreResource, GpuResource, ResultsResource
 
     use_project_of_caller(2)
@@ -29,7 +29,7 @@ def load_defs_folder(path_within_project: "Path") -> "dg.Definitions":
 
     In its place stands one asset, ``NAME/not_loaded``, whose description says why.
     """
-    from extraction_assets import defs_folder
+    from extraction_assets.defs_yaml import folder as defs_folder
 
     return defs_folder.load_defs_folder(path_within_project)
 

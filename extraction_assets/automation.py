@@ -6,11 +6,16 @@ from collections.abc import Iterator
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from extraction_assets.assets.chunk_writer import chunk_targets
-from extraction_assets.assets.keys import REUSE_TAG, corpus_key
-from extraction_assets.assets.pending import Pending, range_tags, ranges
-from extraction_assets.plan import CorpusNotReady, ExtractionPlan
-from extraction_assets.recovery import alive_runs, fail_dead_runs, run_to_be_retried, unfinished_backfill, works_on
+from extraction_assets.assets.chunks.pending import Pending, range_tags, ranges
+from extraction_assets.dagster_instance.dead_runs import (
+    alive_runs,
+    fail_dead_runs,
+    run_to_be_retried,
+    unfinished_backfill,
+    works_on,
+)
+from extraction_assets.execution.keys import REUSE_TAG, chunk_targets, corpus_key
+from extraction_assets.planning.plan import CorpusNotReady, ExtractionPlan
 from extraction_assets.resources import ChunkStoreResource
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.sealed import DamagedFileError

@@ -10,14 +10,14 @@ from dagster._utils.pydantic_yaml import enrich_validation_errors_with_source_po
 from dagster._utils.schedules import is_valid_cron_schedule
 from pydantic import BaseModel, field_validator
 
-from extraction_assets.assets.chunks import build_chunk_assets
-from extraction_assets.assets.corpus import build_corpus
-from extraction_assets.assets.examples import build_feature_examples
-from extraction_assets.assets.report import build_feature_report
+from extraction_assets.assets.chunks.asset import build_chunk_assets
+from extraction_assets.assets.corpus.asset import build_corpus
+from extraction_assets.assets.examples.asset import build_feature_examples
+from extraction_assets.assets.report.asset import build_feature_report
 from extraction_assets.automation import build_automation
-from extraction_assets.project_home import use_project_of
+from extraction_assets.defs_yaml.templates import TemplateError, fill_in
+from extraction_assets.host.project_home import use_project_of
 from extraction_assets.settings import ExtractionSettings
-from extraction_assets.templates import TemplateError, fill_in
 
 
 class FeatureExtraction(ExtractionSettings, dg.Component, dg.Resolvable):

@@ -16,8 +16,8 @@ import dagster as dg
 import psutil
 import torch
 
-from extraction_assets.plan import ExtractionPlan
-from extraction_assets.recovery import _is_alive, _processes
+from extraction_assets.dagster_instance.dead_runs import _is_alive, _processes
+from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore
 

@@ -7,10 +7,10 @@ from typing import Any
 import dagster as dg
 import sqlalchemy as sa
 
-from extraction_assets.assets.keys import activations_key, corpus_key, sae_key
 from extraction_assets.component import build_definitions
 from extraction_assets.database.connect import open_database
-from extraction_assets.plan import ExtractionPlan
+from extraction_assets.execution.keys import activations_key, corpus_key, sae_key
+from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.resources import ChunkStoreResource, GpuResource, ResultsResource
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore

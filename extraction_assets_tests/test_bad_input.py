@@ -168,7 +168,7 @@ def test_a_corpus_of_other_settings_is_refused(tiny_folder: Path, home: Path) ->
 def test_non_finite_activations_name_sample_and_hook(
     tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from extraction_assets.engine.language_model import LanguageModel
+    from extraction_assets.engine.models.language_model import LanguageModel
 
     right = LanguageModel.activations
 

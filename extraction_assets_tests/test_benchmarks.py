@@ -8,7 +8,7 @@ import pytest
 from benchmarks import stages
 from benchmarks.extraction import main
 from benchmarks.options import STAGES, parse_options
-from extraction_assets.engine.heap import DeferredTopKHeap
+from extraction_assets.engine.selection.merge import DeferredTopKHeap
 from extraction_assets.engine.shapes import TopKTable
 
 _MODEL = {"blocks": 2, "width": 32, "heads": 2, "intermediate": 64, "vocabulary": 300}

@@ -121,9 +121,9 @@ def test_the_card_names_the_figures_that_were_asked_for() -> None:
 
 
 def test_the_shipped_sae_reconstructs_the_shipped_models_activations(demo_home: Path) -> None:
-    from extraction_assets.engine.language_model import load_language_model
-    from extraction_assets.engine.sae import load_sae, variance_explained
-    from extraction_assets.engine.sparse import dense_to_sparse
+    from extraction_assets.engine.models.language_model import load_language_model
+    from extraction_assets.engine.saes.sae import load_sae, variance_explained
+    from extraction_assets.engine.selection.sparse import dense_to_sparse
 
     (corpus,) = (demo_home / "corpora").iterdir()
     rows = slice(0, 4000, 80)

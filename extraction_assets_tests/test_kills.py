@@ -8,9 +8,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from extraction_assets.assets.keys import REUSE_TAG, sae_key
-from extraction_assets.assets.pending import Pending
-from extraction_assets.recovery import alive_runs, run_to_be_retried, works_on
+from extraction_assets.assets.chunks.pending import Pending
+from extraction_assets.dagster_instance.dead_runs import alive_runs, run_to_be_retried, works_on
+from extraction_assets.execution.keys import REUSE_TAG, sae_key
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets_tests.daemon_lab import Lab, wait_for
 from extraction_assets_tests.project import Project

@@ -11,12 +11,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from extraction_assets import cli
-from extraction_assets.home import prepare_dagster_home
+from extraction_assets.dagster_instance.home import prepare_dagster_home
 from extraction_assets.resources import ResultsResource
+from extraction_assets_tests.cli.test_cli import module
 from extraction_assets_tests.postgres import Server
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.rows import all_rows
-from extraction_assets_tests.test_cli import module
 from extraction_assets_tests.tiny import make_settings
 
 __all__ = ["module"]

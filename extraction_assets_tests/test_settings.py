@@ -8,9 +8,9 @@ import dagster as dg
 import pytest
 from pydantic import ValidationError
 
-from extraction_assets.assets.keys import SETTINGS_METADATA
 from extraction_assets.component import build_definitions
 from extraction_assets.engine.corpora.sources import find_source
+from extraction_assets.execution.keys import SETTINGS_METADATA
 from extraction_assets.settings import STANDARD_LIBRARY, ExtractionSettings, is_hub_id
 from extraction_assets_tests.tiny import make_settings
 

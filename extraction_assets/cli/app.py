@@ -11,10 +11,10 @@ import click
 from pydantic import ValidationError
 
 from extraction_assets.cli.declared import see_working_directory
-from extraction_assets.disk import FULL, ensure_temporary_folder, free_bytes, full_disk, is_read_only, says_no_room
-from extraction_assets.project_home import use_project_of_module
-from extraction_assets.terminal import echo
-from extraction_assets.visible_text import visible, visible_log
+from extraction_assets.cli.terminal import echo
+from extraction_assets.engine.corpora.visible_text import visible, visible_log
+from extraction_assets.host.disk import FULL, ensure_temporary_folder, free_bytes, full_disk, is_read_only, says_no_room
+from extraction_assets.host.project_home import use_project_of_module
 
 DEFAULT_MODULE = "extraction_assets.definitions"
 _PACKAGE = "extraction_assets."
@@ -48,7 +48,7 @@ def explain(error: BaseException) -> str:
     if says_no_room(error):
         return visible(_no_room(first))
     if isinstance(first, ValidationError):  # pydantic's own text has many lines
-        from extraction_assets.yaml_errors import sentences
+        from extraction_assets.defs_yaml.errors import sentences
 
         return visible("; ".join(sentences(first)))
     plain = isinstance(first, (ValueError, LookupError, FileNotFoundError))
@@ -61,7 +61,7 @@ def explain(error: BaseException) -> str:
 
 def _no_room(error: BaseException) -> str:
     """Which file cannot be written, and on which full disk; of a database that does not say it, the home it lies in."""
-    from extraction_assets.home import dagster_home, extraction_home
+    from extraction_assets.host.locations import dagster_home, extraction_home
 
     name = getattr(error, "filename", None)
     if name is None:

@@ -10,12 +10,12 @@ import click
 
 from extraction_assets.cli.app import command_line, main
 from extraction_assets.cli.run import known_device
+from extraction_assets.cli.terminal import echo, styled
 from extraction_assets.cli.workspace import Workspace
-from extraction_assets.terminal import echo, styled
 
 if TYPE_CHECKING:
-    from extraction_assets.assets.check_extraction import Examination
-    from extraction_assets.engine.sanity import SaeSanity
+    from extraction_assets.early_checks.extraction import Examination
+    from extraction_assets.engine.preflight.sanity import SaeSanity
     from extraction_assets.settings import ExtractionSettings
 
 
@@ -31,7 +31,7 @@ def check(ctx: click.Context, name: str, device: str | None) -> None:
     does it look at more than first tokens? Does what is to be written fit on the disk?
     Stores nothing.
     """
-    from extraction_assets.assets.check_extraction import Machine, examine_extraction
+    from extraction_assets.early_checks.extraction import Machine, examine_extraction
     from extraction_assets.resources.gpu import choose_device
 
     os.environ.setdefault("EXTRACTION_PROGRESS", "bar")
@@ -52,7 +52,7 @@ def check(ctx: click.Context, name: str, device: str | None) -> None:
 
 
 def _echo(settings: "ExtractionSettings", root: Path, found: "Examination") -> None:
-    from extraction_assets.disk import free_bytes, readable_size
+    from extraction_assets.host.disk import free_bytes, readable_size
 
     _line("model", settings.language_model.path, found.model)
     for hook, width in found.widths.items():

@@ -39,7 +39,7 @@ def see_working_directory() -> None:
 
 def declared_extractions(definitions: "dg.Definitions") -> "dict[str, ExtractionSettings]":
     """The extractions among the definitions, by name: their settings stand in the corpus assets' metadata."""
-    from extraction_assets.assets.keys import SETTINGS_METADATA
+    from extraction_assets.execution.keys import SETTINGS_METADATA
     from extraction_assets.settings import ExtractionSettings
 
     found = {}
@@ -54,6 +54,6 @@ def declared_extractions(definitions: "dg.Definitions") -> "dict[str, Extraction
 def _quieten() -> None:
     """Keep what Dagster and transformers print out of a terminal that shows a progress bar."""
     logging.getLogger("dagster").setLevel(logging.ERROR)
-    logging.getLogger("extraction_assets.defs_folder").setLevel(logging.CRITICAL)  # the commands say it themselves
+    logging.getLogger("extraction_assets.defs_yaml.folder").setLevel(logging.CRITICAL)  # the commands say it themselves
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

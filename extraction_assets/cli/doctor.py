@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from extraction_assets.cli.app import command_line, explain, main
+from extraction_assets.cli.terminal import echo, styled
 from extraction_assets.cli.workspace import Workspace
-from extraction_assets.terminal import echo, styled
 
 if TYPE_CHECKING:
     from extraction_assets.doctor.findings import Check, Finding

@@ -19,8 +19,8 @@ from extraction_assets.cli.init_examination import (
     usual_length,
 )
 from extraction_assets.cli.init_file import DeclaredSae, check_paths, yaml_text
+from extraction_assets.cli.terminal import echo
 from extraction_assets.settings import ExtractionSettings, SaeSettings, check_name
-from extraction_assets.terminal import echo
 
 
 @main.command()
@@ -184,7 +184,7 @@ def _default_name(path: str) -> str:
 
 def _recorded_hook(path: str, subfolder: str | None) -> str | None:
     """The hook that a local checkpoint records; None for one of the hub, which is not asked here."""
-    from extraction_assets.engine.sae_checkpoint import read_sae_record
+    from extraction_assets.engine.saes.checkpoint import read_sae_record
 
     folder = Path(path).expanduser()
     if not folder.is_dir():

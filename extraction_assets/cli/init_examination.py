@@ -24,7 +24,7 @@ def usual_length(model: str) -> int:
         return _USUAL_LENGTH
     if not (folder / "config.json").is_file():
         raise click.ClickException(f"--model {model}: the folder holds no config.json, so it is no Hugging Face model")
-    from extraction_assets.engine.language_model import UntrustedCodeError
+    from extraction_assets.engine.models.language_model import UntrustedCodeError
     from extraction_assets.engine.models.positions import usual_positions
 
     try:
@@ -42,7 +42,7 @@ def refuse_unknown_hooks(settings: ExtractionSettings) -> Iterator[str]:
     if not Path(model).is_dir():
         yield f"whether the hooks exist is not known: {model} is on the hub, which init does not ask (check does)"
         return
-    from extraction_assets.engine.language_model import HookError, probe_hooks
+    from extraction_assets.engine.models.language_model import HookError, probe_hooks
 
     try:
         probe_hooks(model, settings.hooks)
@@ -79,9 +79,9 @@ def samples_there_are(settings: ExtractionSettings) -> tuple[int, str]:
     for what, there in ((model, Path(model).is_dir()), (settings.corpus.source, not is_hub_id(settings.corpus.source))):
         if not there:
             return asked, f"not counted, as {what} is on the hub (check counts)"
-    from extraction_assets.assets.sample_count import count_corpus
+    from extraction_assets.early_checks.sample_count import count_corpus
     from extraction_assets.engine.corpora.documents import CorpusError
-    from extraction_assets.engine.language_model import UntrustedCodeError
+    from extraction_assets.engine.models.language_model import UntrustedCodeError
 
     os.environ.setdefault("EXTRACTION_PROGRESS", "bar")
     try:

@@ -1,8 +1,8 @@
 """``recover``: ends runs whose process has died."""
 
 from extraction_assets.cli.app import main
-from extraction_assets.home import prepare_dagster_home
-from extraction_assets.terminal import echo
+from extraction_assets.cli.terminal import echo
+from extraction_assets.dagster_instance.home import prepare_dagster_home
 
 
 @main.command()
@@ -14,7 +14,7 @@ def recover() -> None:
     prepare_dagster_home()
     import dagster as dg
 
-    from extraction_assets.recovery import fail_dead_runs
+    from extraction_assets.dagster_instance.dead_runs import fail_dead_runs
 
     with dg.DagsterInstance.get() as instance:
         ended = fail_dead_runs(instance)

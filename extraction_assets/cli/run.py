@@ -9,11 +9,11 @@ import click
 
 from extraction_assets.cli.app import command_line, count, few, main
 from extraction_assets.cli.show import show_features
+from extraction_assets.cli.terminal import echo, styled
 from extraction_assets.cli.workspace import Workspace, open_workspace
-from extraction_assets.terminal import echo, styled
 
 if TYPE_CHECKING:
-    from extraction_assets.runner import Runner
+    from extraction_assets.cli.runner import Runner
     from extraction_assets.settings import ExtractionSettings
 
 NOTHING_MERGED = 3
@@ -21,7 +21,7 @@ NOTHING_MERGED = 3
 
 
 def _batch_size(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | str | None:
-    from extraction_assets.engine.batching import parse_batch_size
+    from extraction_assets.engine.chunk_pass.batching import parse_batch_size
 
     try:
         return None if value is None else parse_batch_size(value)
@@ -89,7 +89,7 @@ def run(ctx: click.Context, name: str, chunks: str | None, missing: bool, **opti
     Every part is a run of its own on the persistent Dagster instance, so that the UI shows it afterwards. Exit code 3:
     nothing was merged, because another run of NAME still works on chunks that are missing; 1: it failed.
     """
-    from extraction_assets.runner import Runner
+    from extraction_assets.cli.runner import Runner
     from extraction_assets.stores.in_use import running
 
     workspace = open_workspace(ctx.obj)
@@ -166,7 +166,7 @@ def _what_is_left(settings: "ExtractionSettings", left: list[str], others: list[
 
 
 def _say_what_changed(workspace: Workspace, settings: "ExtractionSettings", missing: bool) -> None:
-    from extraction_assets.upkeep.changes import changes_on_disk
+    from extraction_assets.planning.changes import changes_on_disk
 
     changes = changes_on_disk(settings, workspace.store)
     for change in changes:

@@ -3,7 +3,7 @@
 import click
 
 from extraction_assets.cli.app import main
-from extraction_assets.terminal import echo
+from extraction_assets.cli.terminal import echo
 
 
 @main.command()
@@ -25,8 +25,8 @@ def setup(storage: str | None, gpus: int | None, force: bool) -> None:
 
     The home is DAGSTER_HOME, or the folder dagster in EXTRACTION_HOME. Running it again changes nothing.
     """
-    from extraction_assets.dagster_home import set_up_dagster_home
-    from extraction_assets.home import dagster_home
+    from extraction_assets.dagster_instance.home import set_up_dagster_home
+    from extraction_assets.host.locations import dagster_home
 
     for line in set_up_dagster_home(dagster_home(), storage, gpus, force=force):
         echo(line)

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from extraction_assets.cli.app import command_line, count, few, main
+from extraction_assets.cli.terminal import echo
 from extraction_assets.cli.workspace import Workspace, open_workspace
-from extraction_assets.terminal import echo
-from extraction_assets.visible_text import SIGNS
+from extraction_assets.engine.corpora.visible_text import SIGNS
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-    from extraction_assets.plan import ExtractionPlan
+    from extraction_assets.planning.plan import ExtractionPlan
     from extraction_assets.settings import ExtractionSettings
 
 
@@ -76,8 +76,8 @@ def show_features(
 ) -> None:
     """Print ``limit`` examples of a feature, of the first ``features`` that a token finds, or of as many that are easy
     to read."""
+    from extraction_assets.cli.terminal import feature_lines
     from extraction_assets.database import queries
-    from extraction_assets.terminal import feature_lines
 
     with engine.connect() as connection:
         extraction = queries.find_extraction(connection, name, sae)
@@ -107,10 +107,10 @@ def _echo_found(token: str, found: list[int], shown: int) -> None:
 @click.pass_obj
 def status(module: str, name: str) -> None:
     """Say which chunks of extraction NAME are done, stale (made from other settings) or missing, and what is merged."""
-    from extraction_assets.plan import CorpusNotReady, ExtractionPlan
+    from extraction_assets.planning.changes import changes_on_disk
+    from extraction_assets.planning.plan import CorpusNotReady, ExtractionPlan
     from extraction_assets.stores.chunk_store import chunk_assets
     from extraction_assets.stores.sealed import DamagedFileError, named
-    from extraction_assets.upkeep.changes import changes_on_disk
 
     workspace = open_workspace(module)
     settings, store = workspace.find(name), workspace.store
@@ -141,8 +141,8 @@ def status(module: str, name: str) -> None:
 
 def _echo_unrecorded(plan: "ExtractionPlan", missing: str) -> None:
     """Chunks on disk that Dagster does not know."""
-    from extraction_assets.assets.pending import Pending
-    from extraction_assets.home import HistoryUnavailableError
+    from extraction_assets.assets.chunks.pending import Pending
+    from extraction_assets.host.locations import HistoryUnavailableError
     from extraction_assets.upkeep.runs import ask_history
 
     try:
@@ -157,7 +157,7 @@ def _echo_unrecorded(plan: "ExtractionPlan", missing: str) -> None:
 
 def _echo_damaged(plan: "ExtractionPlan", most: int = 5) -> None:
     """Files that a look at headers and footers finds damaged. What is altered in their middle is found on reading."""
-    from extraction_assets.assets.damage import find_damaged
+    from extraction_assets.execution.damage import find_damaged
     from extraction_assets.stores.sealed import named
 
     found = find_damaged(plan, whole=False)
@@ -168,7 +168,7 @@ def _echo_damaged(plan: "ExtractionPlan", most: int = 5) -> None:
 
 
 def _echo_merge_states(workspace: Workspace, plan: "ExtractionPlan") -> None:
-    from extraction_assets.database_urls import DatabaseError
+    from extraction_assets.database.urls import DatabaseError
 
     try:
         with workspace.results.read() as engine:

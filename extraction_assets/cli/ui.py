@@ -19,9 +19,9 @@ import click
 
 from extraction_assets.cli.app import main
 from extraction_assets.cli.declared import see_working_directory
-from extraction_assets.home import prepare_dagster_home
+from extraction_assets.cli.terminal import echo
+from extraction_assets.dagster_instance.home import prepare_dagster_home
 from extraction_assets.host.regular_files import read_text
-from extraction_assets.terminal import echo
 
 HOST = "127.0.0.1"
 _SECONDS_TO_END = 30.0

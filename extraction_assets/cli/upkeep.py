@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import click
 
 from extraction_assets.cli.app import command_line, count, main
+from extraction_assets.cli.terminal import echo, styled
 from extraction_assets.cli.workspace import Workspace, open_workspace
-from extraction_assets.terminal import echo, styled
-from extraction_assets.visible_text import visible
+from extraction_assets.engine.corpora.visible_text import visible
 
 if TYPE_CHECKING:
     import dagster as dg
 
+    from extraction_assets.stores.stored_files import Item
     from extraction_assets.upkeep.clean import Merged
-    from extraction_assets.upkeep.files import Item
 
 _FORCE = click.option("--force", is_flag=True, help="Also while a run of the extraction seems alive.")
 _YES = click.option("--yes", is_flag=True, help="Do not ask.")
@@ -35,7 +35,7 @@ def clean(module: str, names: tuple[str, ...], dry_run: bool, yes: bool, force: 
     files of SAEs that are no longer declared, temporaries of killed processes, and corpora that no extraction uses.
     Extractions that this module does not declare are left as they are.
     """
-    from extraction_assets.disk import readable_size
+    from extraction_assets.host.disk import readable_size
     from extraction_assets.stores.in_use import removing
     from extraction_assets.upkeep.clean import KINDS, find_garbage, remove_garbage
 
@@ -82,13 +82,13 @@ def delete(module: str, name: str, sae: str | None, with_history: bool, dry_run:
 
     Samples and corpora that another extraction uses stay.
     """
-    from extraction_assets.disk import readable_size
+    from extraction_assets.host.disk import readable_size
     from extraction_assets.stores.in_use import removing
-    from extraction_assets.upkeep.delete import find_holding
+    from extraction_assets.upkeep.delete import find_stored_files
 
     workspace = open_workspace(module)
     store, what = workspace.store, f"{name}/{sae}" if sae else name
-    holding, rows = find_holding(store, name, sae), _rows(workspace, name, sae)
+    holding, rows = find_stored_files(store, name, sae), _rows(workspace, name, sae)
     keys = _history(name, sae) if with_history else []
     if not holding.items and not rows and not keys:
         saes = _known_saes(workspace, name) if sae else []
@@ -120,8 +120,8 @@ def delete(module: str, name: str, sae: str | None, with_history: bool, dry_run:
 
 def _refuse_while_alive(names: Iterable[str]) -> None:
     """ClickException or RunAlive where a run of one of these is under way, as far as that can be known."""
-    from extraction_assets.home import HistoryUnavailableError, dagster_home
-    from extraction_assets.recovery import runs_in_progress
+    from extraction_assets.dagster_instance.dead_runs import runs_in_progress
+    from extraction_assets.host.locations import HistoryUnavailableError, dagster_home
     from extraction_assets.upkeep.runs import ask_history, refuse_while_alive
 
     try:
@@ -158,7 +158,7 @@ def _forget(keys: "list[dg.AssetKey]") -> None:
 def _merged(workspace: Workspace) -> "Merged":
     """What is merged; None, with a note, where the database cannot be read."""
     from extraction_assets.database.queries import merge_fingerprints
-    from extraction_assets.database_urls import DatabaseError
+    from extraction_assets.database.urls import DatabaseError
 
     try:
         with workspace.read_results() as connection:
@@ -204,14 +204,14 @@ def _delete_rows(workspace: Workspace, rows: dict[str, int], name: str, sae: str
 
 def _known(workspace: Workspace) -> list[str]:
     """Extractions that have files or rows."""
-    from extraction_assets.upkeep.files import stored_extractions
+    from extraction_assets.stores.stored_files import stored_extractions
 
     return sorted({*stored_extractions(workspace.store), *(name for name, _ in _merged(workspace))})
 
 
 def _known_saes(workspace: Workspace, name: str) -> list[str]:
     """SAEs of an extraction that have files or rows."""
-    from extraction_assets.upkeep.files import stored_saes
+    from extraction_assets.stores.stored_files import stored_saes
 
     stored = stored_saes(workspace.store.root / name)
     return sorted({*stored, *(sae for merged, sae in _merged(workspace) if merged == name)})
@@ -226,7 +226,7 @@ def _list_rows(rows: dict[str, int]) -> None:
 
 def _list_items(heading: str, items: "list[Item]") -> None:
     """Number and size of the files of each asset, under a heading."""
-    from extraction_assets.disk import readable_size
+    from extraction_assets.host.disk import readable_size
 
     if items:
         echo(styled(heading, bold=True))

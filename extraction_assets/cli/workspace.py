@@ -10,14 +10,14 @@ import click
 
 from extraction_assets.cli.app import explain
 from extraction_assets.cli.declared import declared_extractions, import_definitions
-from extraction_assets.home import prepare_dagster_home
-from extraction_assets.terminal import echo
+from extraction_assets.cli.terminal import echo
+from extraction_assets.dagster_instance.home import prepare_dagster_home
 
 if TYPE_CHECKING:
     import dagster as dg
     import sqlalchemy as sa
 
-    from extraction_assets.defs_folder import NotLoaded
+    from extraction_assets.defs_yaml.folder import NotLoaded
     from extraction_assets.resources import ChunkStoreResource, GpuResource, ResultsResource
     from extraction_assets.resources.resolve import Resource
     from extraction_assets.settings import ExtractionSettings
@@ -42,7 +42,7 @@ class Workspace:
     @cached_property
     def not_loaded(self) -> "list[NotLoaded]":
         """The extractions that did not."""
-        from extraction_assets.defs_folder import not_loaded
+        from extraction_assets.defs_yaml.folder import not_loaded
 
         return not_loaded(self.definitions)
 

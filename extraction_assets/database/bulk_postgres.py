@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 
-from extraction_assets.database.ahead import one_ahead
 from extraction_assets.database.bulk_sqlite import flat, json_numbers
+from extraction_assets.database.prefetch import prefetch
 
 _BATCH_ROWS = 50_000
 _READ_BYTES = 2**16  # what the driver asks for at once; its default of 8 KB costs a tenth of the rate
@@ -52,7 +52,7 @@ def insert_postgres(connection: sa.Connection, table: sa.Table, parts: Iterable[
 def _pieces(parts: Iterable[pa.Table], types: list[str]) -> Iterator[bytes | memoryview]:
     """The bytes of a binary COPY, some ten MB at once."""
     yield _SIGNATURE
-    yield from one_ahead(_batches(parts, types))
+    yield from prefetch(_batches(parts, types))
     yield _TRAILER
 
 

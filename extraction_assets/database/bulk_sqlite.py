@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 
-from extraction_assets.database.ahead import one_ahead
+from extraction_assets.database.prefetch import prefetch
 
 _BATCH_ROWS = 20_000
 _STATEMENT_ROWS = 50  # a row a statement takes 1.5 times as long; of 9 columns they are 450 of SQLite's 999 parameters
@@ -22,7 +22,7 @@ def insert_sqlite(connection: sa.Connection, table: sa.Table, parts: Iterable[pa
     """Insert rows inside the open transaction: no per-row work of SQLAlchemy, lists made into JSON by Arrow."""
     driver = connection.connection.driver_connection
     assert driver is not None, "the transaction is open"
-    for names, values in one_ahead(_flat_batches(parts)):
+    for names, values in prefetch(_flat_batches(parts)):
         whole = len(values) - len(values) % (_STATEMENT_ROWS * len(names))
         _execute(driver, table, names, values[:whole], _STATEMENT_ROWS)
         _execute(driver, table, names, values[whole:], 1)

@@ -13,17 +13,17 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import event
 
 from extraction_assets.database.examples_postgres import drop_emptied
-from extraction_assets.database_urls import (
+from extraction_assets.database.urls import (
     URL_VARIABLE,
-    DatabaseAwayError,
     DatabaseError,
+    DatabaseUnavailableError,
     error_sentence,
     make_engine,
     parse_url,
     shown_url,
     sqlite_file,
 )
-from extraction_assets.disk import FULL, free_bytes, full_disk, says_no_room
+from extraction_assets.host.disk import FULL, free_bytes, full_disk, says_no_room
 
 BUSY_TIMEOUT_MS = 120_000
 """How long a SQLite writer waits for another to finish."""
@@ -120,7 +120,7 @@ def plain_errors(engine: sa.Engine) -> Iterator[None]:
 
 
 def _plain_error(engine: sa.Engine, reason: BaseException) -> DatabaseError:
-    kind: type[DatabaseError] = DatabaseAwayError
+    kind: type[DatabaseError] = DatabaseUnavailableError
     said, file = str(reason), sqlite_file(engine.url)
     if file is not None and says_no_room(reason) and (free_bytes(file.parent) < FULL or "is full" in said):
         return FullDiskError(error_sentence("the results database", engine.url, full_disk(file)))

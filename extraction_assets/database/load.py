@@ -12,9 +12,9 @@ from extraction_assets.database.bulk_postgres import insert_postgres
 from extraction_assets.database.bulk_sqlite import indexes_afterwards, insert_sqlite
 from extraction_assets.database.examples_postgres import replace_examples
 from extraction_assets.database.tables import corpora, extractions, feature_activations, features, samples
-from extraction_assets.engine.heap import ranks
+from extraction_assets.engine.selection.merge import ranks
+from extraction_assets.engine.selection.statistics import mean_activation
 from extraction_assets.engine.shapes import FeatureStatistics, TopKTable
-from extraction_assets.engine.statistics import mean_activation
 
 _TOKENS_AT_ONCE = 1_280_000  # of samples whose columns are made at once: some 20 MB
 _DELETED_AT_ONCE = 900  # of SQLite's 999 parameters
@@ -80,7 +80,7 @@ def replace_results(
     present = _present_samples(connection, corpus_id)
     _add_samples(connection, corpus_id, corpus, np.setdiff1d(named, present, assume_unique=True), display_tokens)
     _delete_samples(connection, corpus_id, extraction_id, np.setdiff1d(present, named, assume_unique=True))
-    delete_unnamed(connection, but_of=corpus_id)
+    delete_unreferenced(connection, except_corpus=corpus_id)
     return extraction_id
 
 
@@ -234,9 +234,9 @@ def _delete_samples(connection: sa.Connection, corpus_id: int, extraction_id: in
         connection.execute(sa.delete(samples).where(samples.c.corpus_id == corpus_id, samples.c.sample_index.in_(part)))
 
 
-def delete_unnamed(connection: sa.Connection, but_of: int | None = None) -> None:
-    """Delete samples that no example names, but for corpus ``but_of``, and corpora that no extraction uses."""
-    for corpus_id in connection.scalars(sa.select(corpora.c.id).where(corpora.c.id != (but_of or 0))).all():
+def delete_unreferenced(connection: sa.Connection, except_corpus: int | None = None) -> None:
+    """Delete samples that no example names, but for corpus ``except_corpus``, and corpora that no extraction uses."""
+    for corpus_id in connection.scalars(sa.select(corpora.c.id).where(corpora.c.id != (except_corpus or 0))).all():
         own = samples.c.corpus_id == corpus_id
         sharing = sa.select(extractions.c.id).where(extractions.c.corpus_id == corpus_id)
         named = sa.select(feature_activations.c.sample_index).where(feature_activations.c.extraction_id.in_(sharing))

@@ -18,8 +18,8 @@ from extraction_assets.database.connect import (
     plain_errors,
 )
 from extraction_assets.database.full_disk import readable_path
-from extraction_assets.database_urls import URL_VARIABLE, make_engine, parse_url, sqlite_file
-from extraction_assets.disk import says_no_room
+from extraction_assets.database.urls import URL_VARIABLE, make_engine, parse_url, sqlite_file
+from extraction_assets.host.disk import says_no_room
 
 
 @contextlib.contextmanager

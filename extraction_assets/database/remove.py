@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from extraction_assets.database.load import delete_unnamed
+from extraction_assets.database.load import delete_unreferenced
 from extraction_assets.database.tables import corpora, extractions, feature_activations, features, samples
 
 Rows = dict[str, int]
@@ -35,7 +35,7 @@ def delete_results(connection: sa.Connection, name: str, sae: str | None = None)
     for table in (features, feature_activations):
         connection.execute(sa.delete(table).where(table.c.extraction_id.in_(ids)))
     connection.execute(sa.delete(extractions).where(extractions.c.id.in_(ids)))
-    delete_unnamed(connection)
+    delete_unreferenced(connection)
 
 
 def _own_ids(name: str, sae: str | None) -> sa.Select[tuple[int]]:

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
-from extraction_assets.home import HistoryUnavailableError
+from extraction_assets.host.locations import HistoryUnavailableError
 
 SECONDS = 60.0
 """How long one check may take: a hung network drive or database must not hang the doctor."""

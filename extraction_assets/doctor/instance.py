@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from extraction_assets.dagster_home import POSTGRES_VARIABLE, storage_of
-from extraction_assets.disk import full_disk, says_no_room
+from extraction_assets.dagster_instance.home import POSTGRES_VARIABLE, storage_of
 from extraction_assets.doctor.findings import Finding
-from extraction_assets.home import HistoryUnavailableError, dagster_home
+from extraction_assets.host.disk import full_disk, says_no_room
+from extraction_assets.host.locations import HistoryUnavailableError, dagster_home
 
 
 def check_dagster_home() -> Iterator[Finding]:
@@ -78,7 +78,7 @@ def check_runs(recover: str) -> Callable[[], Iterator[Finding]]:
     """Whether runs are marked as started whose process is gone; ``recover`` is the command that ends them."""
 
     def check() -> Iterator[Finding]:
-        from extraction_assets.recovery import alive_runs, dead_runs
+        from extraction_assets.dagster_instance.dead_runs import alive_runs, dead_runs
 
         with _instance() as instance:
             if instance is None:

@@ -20,10 +20,10 @@ from typing import Any
 import psutil
 from packaging.requirements import Requirement
 
-from extraction_assets.disk import is_read_only, nearest, says_no_room
 from extraction_assets.doctor.findings import Finding, Level
-from extraction_assets.home import dagster_home, extraction_home, gpu_lease_folder
-from extraction_assets.nvml import DriverError, Gpu, NoDriver, list_gpus
+from extraction_assets.host.disk import is_read_only, nearest, says_no_room
+from extraction_assets.host.locations import dagster_home, extraction_home, gpu_lease_folder
+from extraction_assets.host.nvml import DriverError, Gpu, NoDriver, list_gpus
 
 LEAST_PYTHON = (3, 11)
 SECONDS_OF_TORCH = 50.0

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from extraction_assets.disk import nearest, readable_size
 from extraction_assets.doctor.findings import Finding
 from extraction_assets.doctor.machine import check_folder, check_free
-from extraction_assets.home import extraction_home
+from extraction_assets.host.disk import nearest, readable_size
+from extraction_assets.host.locations import extraction_home
 
 if TYPE_CHECKING:
-    from extraction_assets.assets.disk_estimate import Sizes
-    from extraction_assets.defs_folder import NotLoaded
+    from extraction_assets.defs_yaml.folder import NotLoaded
+    from extraction_assets.planning.disk_estimate import Sizes
     from extraction_assets.resources import ChunkStoreResource, ResultsResource
     from extraction_assets.settings import ExtractionSettings
 
@@ -101,7 +101,7 @@ def check_database(results: "Callable[[], ResultsResource]" = default_results) -
 
     from extraction_assets.database.connect import known_revisions
     from extraction_assets.database.reading import schema_revision
-    from extraction_assets.database_urls import DatabaseError, error_sentence, shown_url
+    from extraction_assets.database.urls import DatabaseError, error_sentence, shown_url
 
     try:
         url = results().parsed_url()
@@ -139,7 +139,7 @@ def _database_advice(url: Any) -> str:
 
 def _remaining_bytes(settings: "ExtractionSettings", store: Any) -> float | None:
     """Bytes of the chunks and rows that are not there yet; None where the checkpoints are not on this machine."""
-    from extraction_assets.assets.disk_estimate import estimate_database, estimate_files, samples_to_come
+    from extraction_assets.planning.disk_estimate import estimate_database, estimate_files, samples_to_come
 
     sizes = _checkpoint_sizes(settings)
     if sizes is None:
@@ -151,7 +151,7 @@ def _remaining_bytes(settings: "ExtractionSettings", store: Any) -> float | None
 
 def _checkpoint_sizes(settings: "ExtractionSettings") -> "Sizes | None":
     """D and F from the checkpoints' own JSON files, without loading or downloading anything."""
-    from extraction_assets.assets.disk_estimate import Sizes
+    from extraction_assets.planning.disk_estimate import Sizes
 
     model = _json(Path(settings.language_model.path) / "config.json")
     text = model.get("text_config")

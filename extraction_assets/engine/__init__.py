@@ -7,10 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from extraction_assets.engine.batching import batch_process_features, calculate_optimal_vectorization_batch
-    from extraction_assets.engine.heap import DeferredTopKHeap
-    from extraction_assets.engine.sae import load_sae
-    from extraction_assets.engine.select import vectorized_max_activations, vectorized_top_k_positions
+    from extraction_assets.engine.chunk_pass.batching import (
+        batch_process_features,
+        calculate_optimal_vectorization_batch,
+    )
+    from extraction_assets.engine.saes.sae import load_sae
+    from extraction_assets.engine.selection.merge import DeferredTopKHeap
+    from extraction_assets.engine.selection.select import vectorized_max_activations, vectorized_top_k_positions
 
 __all__ = [
     "DeferredTopKHeap",
@@ -22,12 +25,12 @@ __all__ = [
 ]
 
 _MODULES = {
-    "DeferredTopKHeap": "heap",
-    "batch_process_features": "batching",
-    "calculate_optimal_vectorization_batch": "batching",
-    "load_sae": "sae",
-    "vectorized_max_activations": "select",
-    "vectorized_top_k_positions": "select",
+    "DeferredTopKHeap": "selection.merge",
+    "batch_process_features": "chunk_pass.batching",
+    "calculate_optimal_vectorization_batch": "chunk_pass.batching",
+    "load_sae": "saes.sae",
+    "vectorized_max_activations": "selection.select",
+    "vectorized_top_k_positions": "selection.select",
 }
 
 

@@ -1,5 +1,6 @@
 """What is found wrong, or worth knowing, before a run spends time."""
 
+import logging
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
@@ -21,3 +22,11 @@ def refuse(findings: Iterable[Finding]) -> None:
     for finding in findings:
         if finding.severity == "error":
             raise finding.raises(finding.message)
+
+
+def log_and_raise(findings: list[Finding], logger: logging.Logger) -> None:
+    """Logs warnings and raises the first error."""
+    for finding in findings:
+        if finding.severity == "warning":
+            logger.warning("%s", finding.message)
+    refuse(findings)

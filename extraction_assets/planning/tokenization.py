@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from extraction_assets.engine import language_model
-from extraction_assets.engine.corpus import TokenizedCorpus
+from extraction_assets.engine.corpora.document_tokens import special_token_ids
+from extraction_assets.engine.corpora.tokenize import TokenizedCorpus
 from extraction_assets.engine.findings import Finding
-from extraction_assets.engine.language_model import resolve_checkpoint
+from extraction_assets.engine.models import language_model
+from extraction_assets.engine.models.language_model import resolve_checkpoint
 from extraction_assets.engine.models.small_files import holds_tokenizer, small_files
 from extraction_assets.engine.models.tokenizer_comparison import compare_readings, same_parts
-from extraction_assets.engine.models.tokenizers import class_tokenizer, special_token_ids, tokenizer_file
+from extraction_assets.engine.models.tokenizers import class_tokenizer, tokenizer_file
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.fingerprints import files_fingerprint, fingerprint
 

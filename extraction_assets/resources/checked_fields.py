@@ -10,7 +10,7 @@ import dagster as dg
 from pydantic import BeforeValidator
 from pydantic_core import CoreSchema, core_schema
 
-from extraction_assets.engine.batching import parse_batch_size
+from extraction_assets.engine.chunk_pass.batching import parse_batch_size
 
 NO_BOUND = "none"
 

@@ -3,7 +3,7 @@
 import dagster as dg
 from pydantic import Field
 
-from extraction_assets.home import extraction_home, full_path
+from extraction_assets.host.locations import extraction_home, full_path
 from extraction_assets.stores.chunk_store import ChunkStore
 
 

@@ -14,12 +14,12 @@ import dagster as dg
 import torch
 from pydantic import Field
 
-from extraction_assets.engine.batching import (
+from extraction_assets.engine.chunk_pass.batching import (
     AdaptiveBatch,
     available_memory_gb,
     calculate_optimal_vectorization_batch,
 )
-from extraction_assets.home import gpu_lease_folder
+from extraction_assets.host.locations import gpu_lease_folder
 from extraction_assets.host.regular_files import IrregularFileError, open_regular
 from extraction_assets.resources.checked_fields import NO_BOUND, Count, Device, Gigabytes, VectorizationBatchSize
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from extraction_assets.database.connect import open_database, plain_errors
 from extraction_assets.database.reading import read_database
-from extraction_assets.database_urls import (
+from extraction_assets.database.urls import (
     URL_VARIABLE,
     DatabaseError,
     holds_password,
@@ -19,7 +19,7 @@ from extraction_assets.database_urls import (
     shown_url,
     sqlite_file,
 )
-from extraction_assets.home import database_url
+from extraction_assets.host.locations import database_url
 
 
 class ResultsResource(dg.ConfigurableResource):

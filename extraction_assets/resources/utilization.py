@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 import psutil
 import torch
 
-from extraction_assets.nvml import DriverError, gpu_meter
+from extraction_assets.host.nvml import DriverError, gpu_meter
 
 GIB = 2**30
 SECONDS_BETWEEN_SAMPLES = 0.1

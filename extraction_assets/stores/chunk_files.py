@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from extraction_assets.engine.heap import ranks
+from extraction_assets.engine.selection.merge import ranks
 from extraction_assets.engine.shapes import FeatureRows, FeatureStatistics, TopKTable
 from extraction_assets.stores.chunk_record import (
     RECORD_FIELD,

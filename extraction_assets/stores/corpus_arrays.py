@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from extraction_assets.engine.corpus import TokenizedCorpus
+from extraction_assets.engine.corpora.tokenize import TokenizedCorpus
 from extraction_assets.stores.sealed import damaged, open_stored
 from extraction_assets.stores.sealed_json import parse_json
 

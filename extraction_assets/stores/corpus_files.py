@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from extraction_assets.engine.corpus import TokenizedCorpus
+from extraction_assets.engine.corpora.tokenize import TokenizedCorpus
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.stores.corpus_arrays import ARRAYS, FILES, TOKENIZE_AGAIN, map_arrays, write_arrays
 from extraction_assets.stores.fingerprints import LENGTH, bytes_fingerprint

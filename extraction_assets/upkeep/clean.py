@@ -4,13 +4,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from extraction_assets.disk import readable_size
-from extraction_assets.plan import ExtractionPlan
+from extraction_assets.host.disk import readable_size
+from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_record import read_record
 from extraction_assets.stores.chunk_store import SUFFIXES, ChunkStore, chunk_assets
 from extraction_assets.stores.sealed import DamagedFileError, nobody_writing
-from extraction_assets.upkeep.files import (
+from extraction_assets.stores.stored_files import (
     Item,
     UnreadablePointer,
     asset_folders,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from extraction_assets.settings import check_name
 from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets.stores.sealed import nobody_writing
-from extraction_assets.upkeep.files import (
+from extraction_assets.stores.stored_files import (
     Item,
     UnreadablePointer,
     item,
@@ -20,7 +20,7 @@ from extraction_assets.upkeep.files import (
 RESERVED = ("corpora", "dagster")
 
 
-class Holding(NamedTuple):
+class StoredFiles(NamedTuple):
     """What an extraction, or one of its SAEs, has on disk."""
 
     items: list[Item]
@@ -30,7 +30,7 @@ class Holding(NamedTuple):
     """What else stays, and why."""
 
 
-def find_holding(store: ChunkStore, name: str, sae: str | None = None) -> Holding:
+def find_stored_files(store: ChunkStore, name: str, sae: str | None = None) -> StoredFiles:
     """What there is on disk of an extraction by its name, declared or not. ValueError for what cannot be a name."""
     folder = _folder(store, name, sae)
     own = list(own_files(store.root / name, sae))
@@ -41,7 +41,7 @@ def find_holding(store: ChunkStore, name: str, sae: str | None = None) -> Holdin
         except UnreadablePointer as error:
             notes.append(f"all corpora stay: {error}")
     left = [path for path in sorted(folder.rglob("*")) if path.is_file() and path not in set(own)]
-    return Holding(items, left, notes)
+    return StoredFiles(items, left, notes)
 
 
 def remove_holding(store: ChunkStore, name: str, sae: str | None = None) -> int:

@@ -6,9 +6,9 @@ from typing import TypeVar
 import dagster as dg
 import sqlalchemy as sa
 
-from extraction_assets.disk import full_disk, says_no_room
-from extraction_assets.home import HistoryUnavailableError, dagster_home
-from extraction_assets.recovery import alive_runs, belongs_to, unfinished_backfill, works_on
+from extraction_assets.dagster_instance.dead_runs import alive_runs, belongs_to, unfinished_backfill, works_on
+from extraction_assets.host.disk import full_disk, says_no_room
+from extraction_assets.host.locations import HistoryUnavailableError, dagster_home
 
 
 class RunAlive(ValueError):

@@ -7,9 +7,9 @@ import pytest
 import sqlalchemy as sa
 
 from extraction_assets.database import bulk_postgres, bulk_sqlite
-from extraction_assets.database.ahead import one_ahead
 from extraction_assets.database.connect import open_database, write_transaction
 from extraction_assets.database.load import _insert, _storable
+from extraction_assets.database.prefetch import prefetch
 from extraction_assets.database.tables import feature_activations, features, samples
 
 FLOATS = [1.401298464324817e-45, 3.4028234663852886e38, 0.10000000149011612, 1.0, 16777216.0, 5e-324, 1e22, 1 / 3]
@@ -119,7 +119,7 @@ def test_one_item_is_made_ahead_and_an_error_comes_in_its_turn() -> None:
             yield number
         raise RuntimeError("the fifth")
 
-    given = one_ahead(items())
+    given = prefetch(items())
     assert next(given) == 0
     assert next(given) == 1
     given_rest = []
@@ -130,7 +130,7 @@ def test_one_item_is_made_ahead_and_an_error_comes_in_its_turn() -> None:
 
 def test_items_that_nobody_wants_are_not_made() -> None:
     made: list[int] = []
-    given = one_ahead(made.append(number) for number in range(100))
+    given = prefetch(made.append(number) for number in range(100))
     next(given)
     given.close()
     assert len(made) <= 2

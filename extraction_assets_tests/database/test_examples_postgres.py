@@ -16,7 +16,7 @@ from extraction_assets.database.connect import _LOCK_KEY, connect, open_database
 from extraction_assets.database.examples_postgres import _drop, drop_emptied, replace_examples
 from extraction_assets.database.remove import delete_results
 from extraction_assets.database.tables import extractions, feature_activations
-from extraction_assets.database_urls import DatabaseError
+from extraction_assets.database.urls import DatabaseError
 from extraction_assets_tests.database.synthetic import make_results
 from extraction_assets_tests.postgres import Server
 

@@ -15,7 +15,7 @@ from sqlalchemy import event
 from extraction_assets.database import connect as connect_module
 from extraction_assets.database.connect import NewerDatabaseError, connect, open_database, write_transaction
 from extraction_assets.database.tables import corpora, extractions, feature_activations
-from extraction_assets.database_urls import DatabaseError
+from extraction_assets.database.urls import DatabaseError
 from extraction_assets_tests.database.synthetic import make_results
 from extraction_assets_tests.postgres import Server
 

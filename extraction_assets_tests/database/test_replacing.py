@@ -13,7 +13,7 @@ from extraction_assets.database import connect as connect_module
 from extraction_assets.database import load as load_module
 from extraction_assets.database.connect import open_database, write_transaction
 from extraction_assets.database.tables import corpora, extractions, feature_activations, features, samples
-from extraction_assets.database_urls import DatabaseError
+from extraction_assets.database.urls import DatabaseError
 from extraction_assets_tests.database.synthetic import Results, make_results
 from extraction_assets_tests.postgres import Server
 

@@ -13,11 +13,11 @@ import pytest
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._daemon.types import DaemonHeartbeat
 
+from extraction_assets.dagster_instance.home import prepare_dagster_home
 from extraction_assets.database.connect import connect, open_database, write_transaction
 from extraction_assets.doctor import instance as doctor_instance
 from extraction_assets.doctor import project as doctor_project
 from extraction_assets.doctor.findings import Finding
-from extraction_assets.home import prepare_dagster_home
 from extraction_assets_tests.command import declare, invoke
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_settings

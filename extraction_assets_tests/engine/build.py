@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from extraction_assets.engine.heap import DeferredTopKHeap
-from extraction_assets.engine.legacy import LegacyHeaps
-from extraction_assets.engine.select import sample_maxima, select_top_k
+from extraction_assets.engine.selection.legacy import LegacyHeaps
+from extraction_assets.engine.selection.merge import DeferredTopKHeap
+from extraction_assets.engine.selection.select import sample_maxima, select_top_k
+from extraction_assets.engine.selection.sparse import dense_to_sparse, keep_counted
+from extraction_assets.engine.selection.statistics import feature_statistics
 from extraction_assets.engine.shapes import FeatureStatistics, SparseFeatures, TopKTable
-from extraction_assets.engine.sparse import dense_to_sparse, keep_counted
-from extraction_assets.engine.statistics import feature_statistics
 from extraction_assets_tests.engine.oracle import Example
 from extraction_assets_tests.engine.strategies import Drawn
 

@@ -8,28 +8,28 @@ import pytest
 import torch
 from torch import Tensor
 
-from extraction_assets.engine import sae as sae_module
-from extraction_assets.engine import sae_pass
-from extraction_assets.engine.batching import (
+from extraction_assets.engine.chunk_pass import sae_pass
+from extraction_assets.engine.chunk_pass.batching import (
     AdaptiveBatch,
     available_memory_gb,
     calculate_optimal_vectorization_batch,
 )
-from extraction_assets.engine.firings import Activation, Firings, Magnitude, firings_of, has_triton
-from extraction_assets.engine.forward import ForwardOutOfMemoryError, forward_pass
-from extraction_assets.engine.gpu_pass import ChunkResult, chunk_steps, run_chunk
-from extraction_assets.engine.language_model import load_language_model
-from extraction_assets.engine.legacy import LegacyHeaps
-from extraction_assets.engine.pass_context import PassSettings
-from extraction_assets.engine.sae import SAE, load_sae, matmul_precision
-from extraction_assets.engine.sae_formats import SAEWeights, read_checkpoint
-from extraction_assets.engine.sae_pass import SaeTask
-from extraction_assets.engine.select import sample_maxima, select_top_k, vectorized_top_k_positions
+from extraction_assets.engine.chunk_pass.context import PassSettings
+from extraction_assets.engine.chunk_pass.forward import ForwardOutOfMemoryError, forward_pass
+from extraction_assets.engine.chunk_pass.gpu_pass import ChunkResult, chunk_steps, run_chunk
+from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
+from extraction_assets.engine.chunk_pass.stage_clock import StageClock
+from extraction_assets.engine.chunk_pass.staging import HostStaging
+from extraction_assets.engine.models.language_model import load_language_model
+from extraction_assets.engine.saes import sae as sae_module
+from extraction_assets.engine.saes.activation import ActivationFunction, Firings, Magnitude, firings_of, has_triton
+from extraction_assets.engine.saes.formats import SAEWeights, read_checkpoint
+from extraction_assets.engine.saes.sae import SAE, load_sae, matmul_precision
+from extraction_assets.engine.selection.legacy import LegacyHeaps
+from extraction_assets.engine.selection.select import sample_maxima, select_top_k, vectorized_top_k_positions
+from extraction_assets.engine.selection.sparse import dense_to_sparse, keep_counted, to_dense
+from extraction_assets.engine.selection.statistics import feature_statistics
 from extraction_assets.engine.shapes import Samples, SparseFeatures
-from extraction_assets.engine.sparse import dense_to_sparse, keep_counted, to_dense
-from extraction_assets.engine.stage_clock import StageClock
-from extraction_assets.engine.staging import HostStaging
-from extraction_assets.engine.statistics import feature_statistics
 from extraction_assets_tests.engine.build import assert_same
 from extraction_assets_tests.engine.conftest import ARCHITECTURES
 from extraction_assets_tests.engine.cuda import counted_synchronisations, limited_memory
@@ -210,7 +210,7 @@ def test_available_memory_respects_the_process_fraction() -> None:
 KINDS = ["standard", "rescaled", "jumprelu", "gated"]
 
 
-def _activation(kind: str, f: int) -> Activation:
+def _activation(kind: str, f: int) -> ActivationFunction:
     """Parameters in quarters, so that values lie at zero and at their limit, on the GPU."""
     generator = torch.Generator().manual_seed(f)
 
@@ -219,10 +219,10 @@ def _activation(kind: str, f: int) -> Activation:
 
     scale = (torch.rand(f, generator=generator) + 0.5).to(CUDA)
     return {
-        "standard": Activation(quarters(-3)),
-        "rescaled": Activation(quarters(-3), scale),
-        "jumprelu": Activation(quarters(-3), limit=quarters(0)),
-        "gated": Activation(quarters(-3), magnitude=Magnitude(scale, quarters(-3))),
+        "standard": ActivationFunction(quarters(-3)),
+        "rescaled": ActivationFunction(quarters(-3), scale),
+        "jumprelu": ActivationFunction(quarters(-3), limit=quarters(0)),
+        "gated": ActivationFunction(quarters(-3), magnitude=Magnitude(scale, quarters(-3))),
     }[kind]
 
 
@@ -236,9 +236,11 @@ def _product(n: int, f: int, shift: float) -> Tensor:
     return product.to(CUDA)
 
 
-def _by_kernels(product: Tensor, wanted: Tensor, activation: Activation, tile: int, capacity: int = 2048) -> Firings:
+def _by_kernels(
+    product: Tensor, wanted: Tensor, activation: ActivationFunction, tile: int, capacity: int = 2048
+) -> Firings:
     """As ``SAE`` calls the kernels, with room for all 2,048 features of a place unless told."""
-    kernels = pytest.importorskip("extraction_assets.engine.kernels", reason="needs Triton")
+    kernels = pytest.importorskip("extraction_assets.engine.saes.kernels", reason="needs Triton")
     padded = kernels.PaddedRows(*product.shape, capacity, CUDA)
     for start in range(0, len(product), tile):
         padded.add(start, product[start : start + tile].contiguous(), wanted[start : start + tile], activation)
@@ -294,7 +296,7 @@ def test_what_just_fits_is_kept_whole() -> None:
     product, wanted, activation = (
         torch.zeros(24, 5000, device=CUDA),
         _wanted(24),
-        Activation(torch.zeros(5000).to(CUDA)),
+        ActivationFunction(torch.zeros(5000).to(CUDA)),
     )
     product[:, 2048 + 7 : 2048 + 7 + 64] = 1.0
     expected = firings_of(product.clone(), wanted, activation)
@@ -303,7 +305,7 @@ def test_what_just_fits_is_kept_whole() -> None:
 
 
 def test_what_does_not_fit_is_counted_in_full_and_disturbs_no_other_place() -> None:
-    kernels = pytest.importorskip("extraction_assets.engine.kernels", reason="needs Triton")
+    kernels = pytest.importorskip("extraction_assets.engine.saes.kernels", reason="needs Triton")
     product, wanted, activation = _product(24, 5000, 1.0), _wanted(24), _activation("standard", 5000)
     expected = firings_of(product.clone(), wanted, activation)
     assert _fullest(expected) > 1024
@@ -318,7 +320,7 @@ def test_what_does_not_fit_is_counted_in_full_and_disturbs_no_other_place() -> N
 def test_an_sae_encodes_the_same_with_and_without_triton(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str, d_sae: int
 ) -> None:
-    kernels = pytest.importorskip("extraction_assets.engine.kernels", reason="needs Triton")
+    kernels = pytest.importorskip("extraction_assets.engine.saes.kernels", reason="needs Triton")
     assert has_triton()
     real, used = kernels.PaddedRows.add, list[int]()
 
@@ -335,7 +337,7 @@ def test_an_sae_encodes_the_same_with_and_without_triton(
     tries = 0 if architecture == "topk" else 2 if _fullest(found) > sae_module._CAPACITY else 1
     assert used == [0, 16, 32] * tries
     assert tries == 2 or (architecture, d_sae) != ("standard", 2049)
-    monkeypatch.setattr("extraction_assets.engine.sae.has_triton", lambda: False)
+    monkeypatch.setattr("extraction_assets.engine.saes.sae.has_triton", lambda: False)
     assert_same(load_sae(folder, CUDA).encode_sparse(x, 16, wanted), found)
     assert (~found.finite).nonzero().squeeze(1).tolist() == [2]
 
@@ -366,7 +368,7 @@ def test_a_pass_with_triton_equals_one_without(
         return run_chunk(samples, reader, four_saes, settings, AdaptiveBatch(size), CUDA, [0, 7])
 
     with_triton = run(size)
-    monkeypatch.setattr("extraction_assets.engine.sae.has_triton", lambda: False)
+    monkeypatch.setattr("extraction_assets.engine.saes.sae.has_triton", lambda: False)
     without = run(64)
     for name, own in with_triton.saes.items():
         other = without.saes[name]

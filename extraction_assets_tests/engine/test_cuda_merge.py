@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from extraction_assets.engine import heap
-from extraction_assets.engine.heap import DeferredTopKHeap, merge_top_k_tables
+from extraction_assets.engine.selection import merge as heap
+from extraction_assets.engine.selection.merge import DeferredTopKHeap, merge_top_k_tables
 from extraction_assets.engine.shapes import TopKTable
 from extraction_assets_tests.engine.build import assert_same
 from extraction_assets_tests.engine.cuda import limited_memory

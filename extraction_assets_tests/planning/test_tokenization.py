@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from tokenizers import AddedToken, Tokenizer
 
-from extraction_assets import plan
 from extraction_assets.engine.corpora.packing import PackedSample
-from extraction_assets.plan import ExtractionPlan, corpus_recipe, has_recipe
-from extraction_assets.planning import tokenization
+from extraction_assets.planning import plan, tokenization
+from extraction_assets.planning.plan import ExtractionPlan, corpus_recipe, has_recipe
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets_tests.engine.corpora.build import write_jsonl
@@ -90,7 +89,7 @@ def test_a_corpus_that_would_be_the_same_is_kept_and_noted_as_of_today(
     before = recorded(project)
     assert before["recipe"] != corpus_recipe(project.settings)
     assert len(project.plan.corpus) == 10
-    monkeypatch.setattr("extraction_assets.assets.corpus._tokenize", lambda *_: pytest.fail("tokenized again"))
+    monkeypatch.setattr("extraction_assets.assets.corpus.asset._tokenize", lambda *_: pytest.fail("tokenized again"))
     project.corpus()
     assert recorded(project) == {**before, "recipe": corpus_recipe(project.settings)}
 
@@ -133,8 +132,8 @@ def test_one_whose_documents_began_with_bos_is_stale(
 ) -> None:
     rows = [{"text": f"<|endoftext|>the quick brown fox {number}"} for number in range(9)]
     source = str(write_jsonl(tmp_path / "a.jsonl", rows))
-    monkeypatch.setattr("extraction_assets.engine.corpora.tokenizing._without_leading", lambda ids, _: ids)
-    monkeypatch.setattr("extraction_assets.engine.corpus.pack_documents", pack_documents_of_rules_1)
+    monkeypatch.setattr("extraction_assets.engine.corpora.document_tokens._without_leading", lambda ids, _: ids)
+    monkeypatch.setattr("extraction_assets.engine.corpora.tokenize.pack_documents", pack_documents_of_rules_1)
     settings = made(model, tiny_folder, 5, source=source, **corpus)
     project = as_of_rules_1(settings, home, monkeypatch)
     monkeypatch.undo()

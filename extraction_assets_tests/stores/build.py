@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from extraction_assets.engine.corpus import TokenizedCorpus
+from extraction_assets.engine.corpora.tokenize import TokenizedCorpus
 from extraction_assets.stores.chunk_store import ChunkStore, CurrentCorpus
 from extraction_assets.stores.corpus_files import MANIFEST, StoredCorpus, write_corpus
 

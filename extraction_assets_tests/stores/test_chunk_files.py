@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from extraction_assets.engine.select import sample_maxima, select_top_k
+from extraction_assets.engine.selection.select import sample_maxima, select_top_k
+from extraction_assets.engine.selection.sparse import dense_to_sparse, to_rows
+from extraction_assets.engine.selection.statistics import feature_statistics
 from extraction_assets.engine.shapes import SparseFeatures
-from extraction_assets.engine.sparse import dense_to_sparse, to_rows
-from extraction_assets.engine.statistics import feature_statistics
 from extraction_assets.stores import chunk_files
 from extraction_assets.stores.sealed import DamagedFileError
 from extraction_assets_tests.engine.build import assert_same

@@ -11,8 +11,8 @@ from dagster._core.events import EngineEventData
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
-from extraction_assets.assets.keys import corpus_key, sae_key
 from extraction_assets.database.connect import open_database, write_transaction
+from extraction_assets.execution.keys import corpus_key, sae_key
 from extraction_assets_tests.command import declare, invoke, succeed
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_settings

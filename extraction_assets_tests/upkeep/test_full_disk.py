@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from extraction_assets import disk as disk_module
 from extraction_assets.database.connect import FullDiskError, open_database
 from extraction_assets.database.queries import merge_times
 from extraction_assets.database.reading import read_database
-from extraction_assets.database_urls import DatabaseError
+from extraction_assets.database.urls import DatabaseError
+from extraction_assets.host import disk as disk_module
 from extraction_assets_tests.command import declare, invoke, succeed
 from extraction_assets_tests.full_disk import fill, small_disk
 from extraction_assets_tests.project import Project

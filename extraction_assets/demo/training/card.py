@@ -22,7 +22,7 @@ One special token, `<|endoftext|>` (id 0), is BOS, EOS and padding; the tokenize
 ## Text
 
 The Python sources of the standard library of Python {python_version}, without its tests, as
-`extraction_assets.engine.standard_library` lists them: {file_count:,} files, {byte_count:,} bytes, SHA-256 of
+`extraction_assets.engine.corpora.standard_library` lists them: {file_count:,} files, {byte_count:,} bytes, SHA-256 of
 paths and texts `{sha256}`.
 
 A tenth of the files, chosen by the hash of their path, is held out: {held_out_files} files, \

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from extraction_assets.engine.standard_library import path_hash, standard_library_files
+from extraction_assets.engine.corpora.standard_library import path_hash, standard_library_files
 
 HELD_OUT_ONE_IN = 10
 SPECIAL_TOKEN = "<|endoftext|>"

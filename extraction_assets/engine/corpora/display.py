@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from extraction_assets.visible_text import visible
+from extraction_assets.engine.corpora.visible_text import visible
 
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")

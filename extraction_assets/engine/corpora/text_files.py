@@ -5,7 +5,7 @@ from pathlib import Path
 
 from extraction_assets.engine.corpora.decoding import read_text
 from extraction_assets.engine.corpora.documents import document_order
-from extraction_assets.engine.standard_library import standard_library_files
+from extraction_assets.engine.corpora.standard_library import standard_library_files
 
 
 class TextFiles:

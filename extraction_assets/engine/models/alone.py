@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from extraction_assets.engine.findings import Finding
-from extraction_assets.engine.hooks import HookError
-from extraction_assets.engine.language_model import LanguageModel
 from extraction_assets.engine.memory import is_out_of_memory
+from extraction_assets.engine.models.hooks import HookError
+from extraction_assets.engine.models.language_model import LanguageModel
 from extraction_assets.engine.shapes import Samples
 
 BOUNDS = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.15}

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from extraction_assets.engine.hooks import HookError, Site, read_at
 from extraction_assets.engine.memory import is_out_of_memory
+from extraction_assets.engine.models.hooks import HookError, Site, read_at
 from extraction_assets.engine.models.sites import with_run
 from extraction_assets.engine.models.text_pass import explain_not_run, text_reader
 from extraction_assets.engine.models.watching import WriteWatch

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from extraction_assets.engine.findings import Finding
-from extraction_assets.engine.hooks import HookError, Site, resolve_hook, text_configuration
 from extraction_assets.engine.models.capture import Capture
+from extraction_assets.engine.models.hooks import HookError, Site, resolve_hook, text_configuration
 from extraction_assets.engine.models.loaded_weights import LoadedWeights
 from extraction_assets.engine.models.parameters_in_use import InUse, parameters_in_use
 from extraction_assets.engine.models.text_pass import attention_window, noting_positions, refuse_other_inputs

@@ -9,7 +9,7 @@ from torch import nn
 from extraction_assets.engine.models.own_class import own_class_of
 from extraction_assets.engine.models.sites import find_module, named_modules, spelled, text_configuration, text_model
 from extraction_assets.engine.models.text_pass import readable_modules
-from extraction_assets.engine.transformer_lens_names import Family, family_of
+from extraction_assets.engine.models.transformer_lens_names import Family, family_of
 
 _LIKE_TRANSFORMER_LENS = re.compile(r"^blocks?\b|hook|resid", re.IGNORECASE)
 

@@ -27,7 +27,7 @@ def fewer_positions(
     random weights. Models that only rotate are not asked: they compute at any length, and their configuration's limit
     is that of their training.
     """
-    from extraction_assets.engine.language_model import configuration, context_length
+    from extraction_assets.engine.models.language_model import configuration, context_length
 
     limit = context_length(path, revision=revision, trust_remote_code=trust_remote_code)
     config = _one_block(configuration(path, revision, trust_remote_code))
@@ -49,7 +49,7 @@ def usual_positions(path: str, usual: int) -> int:
 
     Raises UntrustedCodeError for a model of code of its own.
     """
-    from extraction_assets.engine.language_model import configuration, context_length
+    from extraction_assets.engine.models.language_model import configuration, context_length
 
     context = context_length(path)
     length = min(usual, context or usual)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from extraction_assets.engine.models.own_class import own_class_of
-from extraction_assets.engine.transformer_lens_names import Side
+from extraction_assets.engine.models.transformer_lens_names import Side
 
 
 class HookError(ValueError):

@@ -1,10 +1,11 @@
 """What another reading of a tokenizer's files would change, and where its files contradict one another."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from extraction_assets.engine.corpora.display import display_tokens
+from extraction_assets.engine.corpora.documents import Document
 from extraction_assets.engine.findings import Finding
 from extraction_assets.engine.models.sentencepiece_files import open_sentencepiece, tokenizer_pieces
 from extraction_assets.engine.models.tokenizers import (
@@ -205,3 +206,11 @@ def _smallest(text: str, one: Reading, other: Reading) -> str:
             break
         text = half
     return text
+
+
+def noting_texts(documents: Iterable[Document], texts: list[str]) -> Iterator[Document]:
+    """The same documents; adds the texts of the first ones to ``texts``, as many and as much as are compared."""
+    for name, text in documents:
+        if len(texts) < TEXTS and isinstance(text, str):
+            texts.append(text[:CHARACTERS])
+        yield name, text

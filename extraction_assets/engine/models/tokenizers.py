@@ -105,14 +105,6 @@ def declared_tokens(folder: Path) -> dict[str, int]:
     return found
 
 
-def special_token_ids(tokenizer: Any | None) -> list[int]:
-    """Ids of the tokens that the tokenizer's files mark as special, and of those with a role (BOS and the like)."""
-    if tokenizer is None:
-        return []
-    marked = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return sorted(marked | {number for number in tokenizer.all_special_ids if number is not None})
-
-
 def _with_roles(folder: Path, tokenizer: Any) -> Any:
     """A role that no file names (GPT-2's name none) is that of the model type's class, if the file has its token; one
     that a file names as null is nobody's. Roles have no part in how text is tokenized."""

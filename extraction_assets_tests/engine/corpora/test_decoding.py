@@ -6,8 +6,8 @@ import pytest
 
 from extraction_assets.engine.corpora import decoding
 from extraction_assets.engine.corpora.documents import CorpusError
+from extraction_assets.engine.corpora.standard_library import standard_library_files
 from extraction_assets.engine.corpora.text_files import TextFiles
-from extraction_assets.engine.standard_library import standard_library_files
 from extraction_assets_tests.engine.corpora.build import WRITERS, documents
 
 BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"

@@ -94,7 +94,7 @@ def test_markup_and_source_code_are_plain_text(name: str) -> None:
 
 
 def test_setting_read_as_changes_the_recipe_and_its_default_does_not(tiny_folder: Path) -> None:
-    from extraction_assets.plan import corpus_recipe
+    from extraction_assets.planning.plan import corpus_recipe
     from extraction_assets_tests.tiny import make_settings
 
     def recipe(**corpus: Any) -> str:

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from extraction_assets.engine.forward import forward_pass
-from extraction_assets.engine.language_model import LanguageModel
+from extraction_assets.engine.chunk_pass.forward import forward_pass
 from extraction_assets.engine.models import alone
 from extraction_assets.engine.models.alone import BOUNDS, choose_rows, examine_alone, relative_errors
+from extraction_assets.engine.models.language_model import LanguageModel
 from extraction_assets.engine.shapes import Samples
 from extraction_assets_tests.engine.models.tiny_types import READS_PADDING, tiny_model
 

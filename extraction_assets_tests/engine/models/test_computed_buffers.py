@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from extraction_assets.engine.language_model import LanguageModel, load_language_model
 from extraction_assets.engine.models.computed_buffers import restore_computed_buffers
+from extraction_assets.engine.models.language_model import LanguageModel, load_language_model
 from extraction_assets_tests.own_code import change_json
 
 CODE = """

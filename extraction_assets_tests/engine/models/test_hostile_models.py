@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from extraction_assets.engine.file_boundary import CheckpointError
-from extraction_assets.engine.language_model import (
+from extraction_assets.engine.models.language_model import (
     checkpoint_files,
     context_length,
     load_language_model,
@@ -21,7 +21,7 @@ from extraction_assets.engine.language_model import (
 )
 from extraction_assets.engine.models.tokenizers import TokenizerError
 from extraction_assets_tests.engine.models.test_loaded_weights import shard, write_index
-from extraction_assets_tests.engine.test_hostile_saes import Spoil, deep, header, loop, merge, put, replaced
+from extraction_assets_tests.engine.saes.formats.test_hostile import Spoil, deep, header, loop, merge, put, replaced
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 INDEX, FIRST = "model.safetensors.index.json", "model-00001-of-00002.safetensors"

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from extraction_assets.engine.language_model import LanguageModel
+from extraction_assets.engine.models.language_model import LanguageModel
 from extraction_assets.engine.models.sites import first_tensor
 from extraction_assets.engine.models.text_pass import readable_modules, run_text
 from extraction_assets_tests.engine.models.tiny_types import TYPES, tiny_model

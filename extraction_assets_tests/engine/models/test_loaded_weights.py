@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, Gemma3ForConditionalGeneration
 
 from extraction_assets.engine.file_boundary import CheckpointError
-from extraction_assets.engine.language_model import LanguageModel, checkpoint_files, load_language_model
+from extraction_assets.engine.models.language_model import LanguageModel, checkpoint_files, load_language_model
 from extraction_assets.engine.models.loaded_weights import not_finite
 from extraction_assets_tests.engine.families import FAMILIES, make_model
 

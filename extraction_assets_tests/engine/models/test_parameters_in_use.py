@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from extraction_assets.engine.language_model import LanguageModel
+from extraction_assets.engine.models.language_model import LanguageModel
 from extraction_assets.engine.models.parameters_in_use import parameters_in_use
 
 

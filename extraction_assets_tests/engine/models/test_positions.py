@@ -7,11 +7,11 @@ import pytest
 import torch
 from transformers import AutoModel, LEDConfig, LlamaConfig, LongformerConfig, RobertaConfig
 
-from extraction_assets.engine.corpus import CorpusError
-from extraction_assets.engine.language_model import load_language_model
+from extraction_assets.engine.corpora.tokenize import CorpusError
 from extraction_assets.engine.models import positions
+from extraction_assets.engine.models.language_model import load_language_model
 from extraction_assets.engine.models.positions import fewer_positions, usual_positions
-from extraction_assets.engine.preflight import check_combination
+from extraction_assets.engine.preflight.compatibility import check_combination
 from extraction_assets_tests.engine.models.tiny_types import tiny_config
 
 

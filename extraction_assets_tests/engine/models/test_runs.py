@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from transformers import AlbertConfig, AutoModel
 
-from extraction_assets.engine.hooks import HookError, Site, resolve_hook
-from extraction_assets.engine.language_model import LanguageModel, load_language_model, probe_hooks, same_tensor
-from extraction_assets.engine.likely_cause import same_hook_elsewhere
+from extraction_assets.engine.models.hooks import HookError, Site, resolve_hook
+from extraction_assets.engine.models.language_model import LanguageModel, load_language_model, probe_hooks, same_tensor
+from extraction_assets.engine.preflight.likely_cause import same_hook_elsewhere
 
 LAYER = "encoder.albert_layer_groups.0.albert_layers.0"
 ids = torch.arange(3, 17).reshape(2, 7)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from extraction_assets.engine.language_model import resolve_checkpoint
+from extraction_assets.engine.models.language_model import resolve_checkpoint
 from extraction_assets.engine.models.small_files import SMALL_BYTES, holds_tokenizer, is_small_file, small_files
 
 OF_A_TOKENIZER = [

@@ -26,7 +26,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import AutoModel
 
 from extraction_assets.engine.file_boundary import CheckpointError
-from extraction_assets.engine.language_model import load_language_model
+from extraction_assets.engine.models.language_model import load_language_model
 from extraction_assets_tests.engine.families import FAMILIES
 from extraction_assets_tests.engine.models.tiny_types import TYPES, tiny_config
 

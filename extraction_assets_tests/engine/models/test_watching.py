@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from extraction_assets.engine.language_model import LanguageModel
+from extraction_assets.engine.models.language_model import LanguageModel
 from extraction_assets_tests.engine.models.tiny_types import tiny_model
 
 T, D = 6, 4

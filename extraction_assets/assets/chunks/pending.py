@@ -1,0 +1,130 @@
+"""What of an extraction's chunks is still to be run: computed and recorded."""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import dagster as dg
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionResolvedStatus
+
+from extraction_assets.assets.chunks.checks import CHUNK_CHECKS
+from extraction_assets.execution.keys import Target, chunk_partitions, chunk_targets, sae_key
+from extraction_assets.execution.lineage import CodeVersions, data_version, recorded_versions
+from extraction_assets.planning.plan import ExtractionPlan
+from extraction_assets.settings import ExtractionSettings
+
+
+class Pending:
+    """What a run has to do that brings an extraction's chunks up to date.
+
+    A chunk is computed where its files are not there (``ExtractionPlan.missing_chunks``). Where they are, but not all
+    events say so (the process was killed between them), it only has to be recorded.
+    """
+
+    def __init__(self, plan: ExtractionPlan, instance: dg.DagsterInstance) -> None:
+        self._plan = plan
+        self._targets = chunk_targets(plan.settings)
+        self._recorded = {target.key: _recorded(instance, plan, target) for target in self._targets}
+        for target in self._targets:
+            if target.asset == "top_k_table":
+                self._recorded[target.key] &= _checked(instance, target.key, plan.settings)
+
+    @property
+    def keys(self) -> list[str]:
+        """Chunks with a top-k table to be computed or recorded."""
+        tables = [target.key for target in self._targets if target.asset == "top_k_table"]
+        missing = set(self._plan.missing_chunks())
+        every = self._plan.settings.chunk_keys
+        return [k for k in every if k in missing or any(k not in self._recorded[table] for table in tables)]
+
+    @property
+    def unrecorded(self) -> list[str]:
+        """Those of ``keys`` whose files are all there: a run of the missing only records them."""
+        return [key for key in self.keys if all(self._is_stored(target, key) for target in self._kept)]
+
+    @property
+    def set_aside(self) -> list[str]:
+        """Chunks a file of which was found damaged and set aside, be it by an earlier run that then failed, and has
+        not been written again, of the assets to be kept."""
+        lost = set().union(*self._lost.values())
+        return [key for key in self._plan.settings.chunk_keys if key in lost]
+
+    def assets(self, keys: Sequence[str]) -> list[dg.AssetKey]:
+        """The assets that some of these chunks lack, of those to be kept: what is stored upstream of them is read.
+
+        A chunk whose tables are there lacks only what was set aside: nobody may have asked for the rest.
+        """
+        pending, lost = set(self.keys), self._lost
+        return [
+            target.key
+            for target in self._kept
+            if any((key in pending and self._lacks(target, key)) or key in lost[target.key] for key in keys)
+        ]
+
+    def _lacks(self, target: Target, key: str) -> bool:
+        return key not in self._recorded[target.key] or not self._is_stored(target, key)
+
+    @cached_property
+    def _lost(self) -> dict[dg.AssetKey, set[str]]:
+        """Chunks of each asset whose file was set aside and is not there."""
+        return {target.key: set(self._plan.set_aside_chunks(target.asset, target.sae)) for target in self._kept}
+
+    @property
+    def _kept(self) -> list[Target]:
+        return [target for target in self._targets if getattr(self._plan.settings.keep, target.asset)]
+
+    def _is_stored(self, target: Target, key: str) -> bool:
+        return self._plan.chunk_state(target.asset, key, target.sae) == "done"
+
+
+def merge_is_recorded(plan: ExtractionPlan, sae: str, instance: dg.DagsterInstance) -> bool:
+    """Whether the latest events of an SAE's merge and of its report say what is current."""
+    version, code = plan.merge_fingerprint(sae), CodeVersions(plan.declared).merged(sae)
+    examples = _latest_versions(instance, sae_key(plan.settings, sae, "feature_examples"))
+    report, _ = _latest_versions(instance, sae_key(plan.settings, sae, "feature_report"))
+    return examples == (version, code) and report == version
+
+
+def _latest_versions(instance: dg.DagsterInstance, key: dg.AssetKey) -> tuple[str | None, str | None]:
+    """Data and code version of an asset without partitions, as its latest event says."""
+    event = instance.get_latest_materialization_event(key)
+    tags = (event.asset_materialization.tags or {}) if event is not None and event.asset_materialization else {}
+    return tags.get("dagster/data_version"), tags.get("dagster/code_version")
+
+
+def _recorded(instance: dg.DagsterInstance, plan: ExtractionPlan, target: Target) -> set[str]:
+    """Chunks whose latest event says what is current: after a change of settings and back it says something else."""
+    keys = set(plan.settings.chunk_keys)
+    code = CodeVersions(plan.declared).chunk(target.asset, target.sae)
+    found = recorded_versions(instance, target.key, keys)
+    return {
+        key for key, versions in found.items() if versions == (data_version(plan, target.asset, target.sae, key), code)
+    }
+
+
+def _checked(instance: dg.DagsterInstance, table: dg.AssetKey, settings: ExtractionSettings) -> set[str]:
+    """Chunks all of whose checks are on record as passed since they were materialized."""
+    partitions = chunk_partitions(settings)
+    keys = [(dg.AssetCheckKey(table, name), partitions) for name in CHUNK_CHECKS]
+    checked = set(settings.chunk_keys)
+    for state in instance.event_log_storage.get_asset_check_state(keys).values():
+        passed = state.subsets.get(AssetCheckExecutionResolvedStatus.SUCCEEDED)
+        checked &= set(passed.subset_value.get_partition_keys()) if passed is not None else set()
+    return checked
+
+
+def ranges(plan_keys: Sequence[str], keys: Sequence[str], most: int | None) -> Iterator[list[str]]:
+    """Contiguous ranges of partition keys, at most ``most`` long; ``plan_keys`` are all keys in order."""
+    order = {key: index for index, key in enumerate(plan_keys)}
+    current: list[str] = []
+    for key in keys:
+        if current and (order[key] != order[current[-1]] + 1 or len(current) == most):
+            yield current
+            current = []
+        current.append(key)
+    if current:
+        yield current
+
+
+def range_tags(keys: Sequence[str]) -> dict[str, str]:
+    """Tags of a run over a contiguous range of partitions."""
+    return {"dagster/asset_partition_range_start": keys[0], "dagster/asset_partition_range_end": keys[-1]}

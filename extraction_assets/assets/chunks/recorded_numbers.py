@@ -1,0 +1,65 @@
+"""The numbers of a chunk that is recorded again: those of the event that recorded the same file, so that plots stay."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from extraction_assets.assets.chunks.finish import statistics_metadata
+from extraction_assets.execution.keys import Target
+from extraction_assets.planning.plan import ExtractionPlan
+from extraction_assets.stores.chunk_files import read_statistics
+from extraction_assets.stores.chunk_record import read_record
+
+_LATEST_EVENTS = 100
+"""How many events of a chunk are looked at, from the latest on."""
+
+
+def metadata_again(
+    plan: ExtractionPlan, target: Target, key: str, instance: dg.DagsterInstance
+) -> dict[str, dg.MetadataValue | Any]:
+    """Metadata of a chunk that is there already, whose file has been checked.
+
+    Times, rates and memory are those of the run that computed it, as Dagster's history has them; where it has none
+    (another Dagster home), there is what the file itself tells.
+    """
+    path = plan.chunk_path(target.asset, key, target.sae)
+    fingerprint = plan.chunk_fingerprint(target.asset, key, target.sae)
+    return {
+        **_told_by_file(plan, target, key, path),
+        **_told_by_history(instance, target.key, key, fingerprint),
+        "bytes": path.stat().st_size,
+        "path": dg.MetadataValue.path(str(path)),
+        "fingerprint": fingerprint,
+        "recorded_again": True,
+    }
+
+
+def _told_by_history(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, key: str, fingerprint: str
+) -> Mapping[str, dg.MetadataValue]:
+    """Metadata of the latest event of this chunk that is of the same fingerprint and holds numbers."""
+    filters = dg.AssetRecordsFilter(asset_key=asset, asset_partitions=[key])
+    for record in instance.fetch_materializations(filters, limit=_LATEST_EVENTS).records:
+        event = record.asset_materialization
+        if event is None or "samples" not in event.metadata:  # earlier versions recorded again without numbers
+            continue
+        if getattr(event.metadata.get("fingerprint"), "value", None) == fingerprint:
+            return event.metadata
+    return {}
+
+
+def _told_by_file(plan: ExtractionPlan, target: Target, key: str, path: Path) -> dict[str, Any]:
+    record, samples = read_record(path), plan.samples(key)
+    told = {
+        "samples": len(samples.token_ids),
+        "tokens": int(samples.attention_mask.sum()),
+        "numerics": dg.MetadataValue.json(record.get("numerics") or {}),
+    }
+    if isinstance(record.get("variance_explained"), float):
+        told["variance_explained"] = record["variance_explained"]
+    if target.asset == "top_k_table":
+        statistics, examples = read_statistics(path)
+        told |= {**statistics_metadata(statistics), "examples": examples}
+    return told

@@ -1,0 +1,1 @@
+"""The corpus asset: the samples that run through the model."""

@@ -1,0 +1,1 @@
+"""The feature_report asset: a page for people."""

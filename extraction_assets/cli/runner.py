@@ -1,0 +1,172 @@
+"""Runs the parts of an extraction as Dagster runs of this process, on the persistent instance."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import dagster as dg
+
+from extraction_assets.assets.chunks.pending import Pending, merge_is_recorded, range_tags, ranges
+from extraction_assets.assets.report.asset import REPORT_FILE, report_damage
+from extraction_assets.cli.terminal import echo
+from extraction_assets.dagster_instance.dead_runs import MAX_RETRIES_TAG, DeadRun, alive_runs, fail_dead_runs, works_on
+from extraction_assets.database.queries import merge_fingerprints
+from extraction_assets.database.urls import DatabaseError
+from extraction_assets.execution import damage
+from extraction_assets.execution.keys import REUSE_TAG, chunk_targets, corpus_key, sae_key
+from extraction_assets.planning.plan import ExtractionPlan
+from extraction_assets.resources import ChunkStoreResource, ResultsResource
+from extraction_assets.resources.resolve import resolve_resource
+from extraction_assets.settings import ExtractionSettings
+from extraction_assets.stores.in_use import runs_of
+from extraction_assets.stores.sealed import named
+
+GPU_OPTIONS = ("device", "batch_size", "vectorization_batch_size", "vectorized")
+
+
+class RunFailed(ValueError):
+    """A run failed; the message is its error."""
+
+
+class Runner:
+    """Materializes assets of one extraction; a context manager, which closes the instance."""
+
+    def __init__(
+        self,
+        definitions: dg.Definitions,
+        settings: ExtractionSettings,
+        options: dict[str, Any],
+        *,
+        verbose: bool = False,
+    ) -> None:
+        self._settings = settings
+        self._job = definitions.resolve_implicit_global_asset_job_def()
+        self._store = resolve_resource(definitions.resources, ChunkStoreResource).open()
+        self._results = resolve_resource(definitions.resources, ResultsResource)
+        gpu = {name: options[name] for name in GPU_OPTIONS if options.get(name) is not None}
+        level = "INFO" if verbose else "CRITICAL"
+        self._config: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": level}}}}
+        self._gpu_config = {"resources": {"gpu": {"config": gpu}}} if gpu else {}
+        self._instance = dg.DagsterInstance.get()
+        self._shown = _OnTheTerminal()
+
+    def __enter__(self) -> Self:
+        damage.terminal.addHandler(self._shown)
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        damage.terminal.removeHandler(self._shown)
+        self._instance.dispose()
+
+    def materialize_corpus(self) -> None:
+        self._execute([corpus_key(self._settings)], self._gpu_config)
+
+    def materialize_chunks(self, keys: Sequence[str], *, only_missing: bool = False) -> None:
+        """The chunk assets of contiguous ``keys``, in one run; with ``only_missing`` those assets alone that some of
+        these chunks lack, so that what is stored upstream is read, and what is there but not recorded is recorded."""
+        if only_missing:
+            assets, tags = self.pending().assets(keys), {REUSE_TAG: "true"}
+        else:
+            assets, tags = [target.key for target in chunk_targets(self._settings)], {}
+        self._execute(assets, self._gpu_config, {**tags, **range_tags(keys)})
+
+    def merge(self, sae: str) -> None:
+        """The merged examples of an SAE, and their report."""
+        self._execute([sae_key(self._settings, sae, asset) for asset in ("feature_examples", "feature_report")])
+
+    def pending(self) -> Pending:
+        """Chunks whose top-k tables of the current settings are not there, or not recorded."""
+        return Pending(self._plan(), self._instance)
+
+    def report(self, sae: str) -> None:
+        """The report of an SAE alone."""
+        self._execute([sae_key(self._settings, sae, "feature_report")])
+
+    def set_damaged_aside(self) -> list[str]:
+        """What was found damaged of the chunks, in sentences; these files are missing from now on."""
+        found = damage.find_damaged(self._plan(), whole=True)
+        return [damage.put_aside(one.error, self._settings.name) for one in found]
+
+    def report_damage(self, sae: str) -> str | None:
+        """What is wrong with the file of a report, in a sentence; None where it is as it was written."""
+        folder = self._plan().store.asset_folder(self._settings.name, "feature_report", sae)
+        return report_damage(folder / REPORT_FILE)
+
+    def merge_is_current(self, sae: str) -> bool:
+        """Whether the database and Dagster's history hold the merge of the current chunks."""
+        plan, name = self._plan(), self._settings.name
+        if not merge_is_recorded(plan, sae, self._instance):
+            return False
+        try:
+            with self._results.read() as engine, engine.connect() as connection:
+                return merge_fingerprints(connection).get((name, sae)) == plan.merge_fingerprint(sae)
+        except DatabaseError:
+            return False  # the merge will fail of it, on record
+
+    def others(self) -> list[str]:
+        """Who else works on this extraction: Dagster runs that wait or go on, in whatever process, and other commands
+        ``run``."""
+        alive = alive_runs(self._instance, works_on(self._instance, self._settings.name))
+        commands = runs_of(self._store.root, self._settings.name)
+        return [*(f"run {run.run_id}" for run in alive), *(f"`run` in {command}" for command in commands)]
+
+    def ranges(self, keys: Sequence[str]) -> Iterator[list[str]]:
+        """Contiguous ranges of partition keys, at most ``partitions_per_run`` long."""
+        return ranges(self._settings.chunk_keys, keys, self._settings.partitions_per_run)
+
+    def recover(self) -> list[DeadRun]:
+        """Ends earlier runs of this extraction whose process has died."""
+        return fail_dead_runs(self._instance, works_on(self._instance, self._settings.name), retried=False)
+
+    def _plan(self) -> ExtractionPlan:
+        return ExtractionPlan(self._settings, self._store)
+
+    def _execute(
+        self,
+        keys: list[dg.AssetKey],
+        config: dict[str, Any] | None = None,
+        tags: dict[str, str] | None = None,
+    ) -> None:
+        result = self._job.execute_in_process(
+            run_config={**self._config, **(config or {})},
+            instance=self._instance,
+            asset_selection=keys,
+            tags={MAX_RETRIES_TAG: "0", **(tags or {})},  # the daemon cannot retry what this process ran
+            raise_on_error=False,
+        )
+        if not result.success:
+            raise RunFailed(named(_first_error(result), self._settings.name))
+
+
+class _OnTheTerminal(logging.Handler):
+    """Writes messages to standard error as they are, whatever it is at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        echo(record.getMessage(), err=True)
+
+
+def _first_error(result: dg.ExecuteInProcessResult) -> str:
+    """The message of a failed run: a failure's own description, or the error with its type."""
+    for event in result.all_events:
+        if event.is_step_failure:
+            failure = event.step_failure_data
+            if failure.user_failure_data and failure.user_failure_data.description:
+                return str(failure.user_failure_data.description)
+            if failure.error:
+                return _deepest(failure.error)
+    for event in result.all_events:
+        if event.is_run_failure and event.job_failure_data.error:
+            return _deepest(event.job_failure_data.error)
+    return f"run {result.run_id} failed; see the UI"
+
+
+def _deepest(error: Any) -> str:
+    while error.cause is not None:
+        error = error.cause
+    return str(error.message).strip()

@@ -1,0 +1,63 @@
+"""The terminal: what every command prints goes through ``echo``, and features and examples are lines for it."""
+
+import secrets
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from extraction_assets.engine.corpora.visible_text import visible
+
+if TYPE_CHECKING:
+    from extraction_assets.database.queries import Example
+
+# What starts an escape sequence of ours until it is printed. Text from outside cannot know it, and so never styles.
+_STYLE = f"<{secrets.token_hex(16)}>"
+
+
+def styled(text: str, **style: Any) -> str:
+    """Text in a colour or weight (the arguments of ``click.style``), for ``echo``."""
+    return click.style(visible(text), **style).replace("\x1b[", _STYLE)
+
+
+def echo(*lines: str, err: bool = False) -> None:
+    """Print lines, each argument one; control characters in them are shown, see ``visible``, and never obeyed.
+
+    A character that the terminal's encoding does not have is written as ``\\u2026``, and no error.
+    """
+    text = "\n".join(visible(line).replace(_STYLE, "\x1b[") for line in lines)
+    encoding = getattr(sys.stderr if err else sys.stdout, "encoding", None) or "utf-8"
+    click.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=err)
+
+
+def feature_lines(feature: Any, examples: "Sequence[Example]", width: int) -> list[str]:
+    """A heading with the feature's statistics, then one line for each example: its strongest token in context."""
+    if not examples:
+        why = "fires, but never above min_activation" if feature.activation_count else "never fires"
+        return [styled(f"feature {feature.neuron_index}", bold=True) + f"  {why}"]
+    heading = (
+        f"fires in {feature.activation_frequency:.2%} of samples, on {feature.token_frequency:.3%} of tokens; "
+        f"maximum {feature.max_activation:.2f}, mean {feature.mean_activation:.2f}"
+    )
+    lines = [styled(f"feature {feature.neuron_index}", bold=True) + f"  {heading}"]
+    for example in examples:
+        where = styled(f"{example.document_id}, sample {example.sample_index}", dim=True)
+        lines.append(f"  {example.max_activation:7.2f}  {_in_context(example, width)}  {where}")
+    return lines
+
+
+def _in_context(example: "Example", width: int) -> str:
+    """Tokens around the strongest position: it stands in [], the others on which the feature fires in ‹›.
+
+    The signs are there with colours too: a pipe, a file and a terminal without colours show the same.
+    """
+    strongest, firing = example.positions[0], set(example.positions)
+    pieces = []
+    for at in range(max(0, strongest - width), min(len(example.tokens), strongest + width + 1)):
+        text = visible(example.tokens[at])
+        if at == strongest:
+            pieces.append(styled(f"[{text}]", fg="yellow", bold=True))
+        else:
+            pieces.append(styled(f"‹{text}›", fg="yellow") if at in firing else text)  # noqa: RUF001
+    return "".join(pieces)

@@ -1,0 +1,1 @@
+"""Dagster's own home: its dagster.yaml, and runs that died."""

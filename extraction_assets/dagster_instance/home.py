@@ -1,0 +1,306 @@
+"""A Dagster home: its dagster.yaml, made or updated from a template, and the limit of its GPU pool."""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import yaml
+
+from extraction_assets.host.locations import dagster_home
+from extraction_assets.host.regular_files import IrregularFileError, open_regular, read_text
+
+if TYPE_CHECKING:
+    import dagster as dg
+    import sqlalchemy as sa
+
+GPU_POOL = "gpu"
+"""The pool that bounds how many runs compute at once."""
+
+POSTGRES_VARIABLE = "EXTRACTION_DAGSTER_POSTGRES_URL"
+"""Environment variable with the URL of a PostgreSQL home's database."""
+
+STORAGES = {"sqlite": "local", "postgres": "postgres"}
+"""Storage -> folder of its template."""
+
+_FILE = "dagster.yaml"
+_LONGEST_REASON = 300
+_DEPLOY = Path(__file__).parent / "deploy"
+_MADE_BY = "# Made by `extraction-assets setup`, which brings it up to date unless you edit it. "
+_MADE_BEFORE = {"bf2f74f18f56dfd84ed24db5ce88883f1f6cd11d0814fc92e85078a19e4f2af4"}  # made without the line above
+
+
+class DagsterHomeError(ValueError):
+    """A home that cannot be made or used as asked for."""
+
+
+class _Change(NamedTuple):
+    """What is to be done to a home's dagster.yaml."""
+
+    storage: str | None
+    """Storage of the template to write; None leaves the file as it is."""
+    keep: bool
+    """Whether the old file is kept beside the new one."""
+    notes: list[str]
+
+
+def make_dagster_home(home: Path) -> None:
+    """Make a home that is not there yet; does nothing to one that is. Raises DagsterHomeError or DatabaseError.
+
+    Its storage is PostgreSQL where POSTGRES_VARIABLE is set, else SQLite.
+    """
+    if not (home / _FILE).is_file():
+        home.mkdir(parents=True, exist_ok=True)
+        with _locked(home):
+            if not (home / _FILE).is_file():
+                _write(home, _first_storage(), None)
+
+
+def check_storage(home: Path) -> None:
+    """Make sure that a home with PostgreSQL storage can reach it, so that Dagster need not try for ten seconds.
+
+    Gives the URL in the environment its driver, for this process and those it starts. Raises DatabaseError.
+    """
+    if POSTGRES_VARIABLE in _read(home / _FILE):
+        _connect_postgres()
+
+
+def storage_of(home: Path) -> str:
+    """The storage of a home that is there, a key of STORAGES or ``custom``. Raises DagsterHomeError."""
+    path = home / _FILE
+    return _storage(path, _read(path))
+
+
+def set_up_dagster_home(home: Path, storage: str | None, gpus: int | None, *, force: bool = False) -> list[str]:
+    """Make a home, or bring it up to date; returns what was done, in lines.
+
+    ``storage`` is a key of STORAGES, None for what the home has. ``gpus`` is the limit of the GPU pool, None for what
+    is set (for a new one the number of GPUs, at least 1). A dagster.yaml that somebody edited is kept, and a home's
+    storage too once it holds something, unless ``force``: then the old file stays beside the new one. Raises
+    DagsterHomeError or DatabaseError, with dagster.yaml as it was.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    with _locked(home):
+        change = _change(home, storage, force)
+        pool = _write(home, change.storage, gpus, change.keep) if change.storage else _set_pool(home, _FILE, gpus)
+    return [*change.notes, pool]
+
+
+def _change(home: Path, storage: str | None, force: bool) -> _Change:
+    path = home / _FILE
+    if not path.is_file():
+        new = storage or _first_storage()
+        return _Change(new, False, [f"made {path}, storage {new}"])
+    text = _read(path)
+    current = _storage(path, text)
+    wanted = storage or current
+    if wanted != current and not force:
+        if _unedited(text) and _is_unused(home):
+            return _Change(
+                wanted, False, [f"updated {path}, storage {wanted} instead of {current}: it held no run yet"]
+            )
+        raise DagsterHomeError(
+            f"{home} keeps its history in {current}, and a history does not move by itself: set DAGSTER_HOME to "
+            f"another folder, or begin with an empty history in {wanted} by --force (the old one stays where it is)"
+        )
+    if wanted not in STORAGES:
+        return _Change(None, False, [f"kept {path}: its storage was chosen by hand"])
+    differences = _differences(text, _template(wanted))
+    if not differences:
+        return _Change(None, False, [f"{path} is up to date, storage {current}"])
+    if not _unedited(text) and not force:
+        return _Change(None, False, [f"kept {path}, which was edited (--force replaces it):", *differences])
+    keep = force or not _unedited(text)
+    kept = [f"the old file is kept beside it, as {_FILE}.<time>"] if keep else []
+    return _Change(wanted, keep, [f"updated {path}, storage {wanted}; what changed:", *differences, *kept])
+
+
+def _write(home: Path, storage: str, gpus: int | None, keep: bool = False) -> str:
+    """Write dagster.yaml once its instance has the pool's limit, so that no home is ever without."""
+    path, draft = home / _FILE, home / f".{_FILE}.new"
+    if path.is_dir():
+        raise DagsterHomeError(f"{path} is a folder: remove it")
+    draft.write_text(_template(storage), "utf-8")
+    try:
+        pool = _set_pool(home, draft.name, gpus)
+        if keep:
+            path.rename(home / f"{_FILE}.{time.strftime('%Y%m%d-%H%M%S')}")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return pool
+
+
+def _set_pool(home: Path, file: str, gpus: int | None) -> str:
+    """Set the GPU pool's limit on the instance, without ``gpus`` only where none is set; says what it is."""
+    with _instance(home, file) as instance:
+        storage = instance.event_log_storage
+        known = [pool.limit for pool in storage.get_pool_limits() if pool.name == GPU_POOL and not pool.from_default]
+        if known and gpus in (None, known[0]):
+            return f"pool {GPU_POOL}: at most {known[0]} run(s) at once, as before"
+        limit = gpus or max(1, count_gpus())
+        storage.set_concurrency_slots(GPU_POOL, limit)
+    return f"pool {GPU_POOL}: at most {limit} run(s) at once" + (f", not {known[0]} any more" if known else "")
+
+
+def _is_unused(home: Path) -> bool:
+    """Whether nothing was ever run or switched on in a home: another command has made it, and that is all."""
+    with _instance(home, _FILE) as instance:
+        used = (
+            instance.get_runs(limit=1),
+            instance.get_backfills(limit=1),
+            instance.all_asset_keys(),
+            instance.all_instigator_state(),
+        )
+        return not any(used)
+
+
+def _instance(home: Path, file: str) -> "dg.DagsterInstance":
+    import dagster as dg
+
+    if POSTGRES_VARIABLE in _read(home / file):
+        _connect_postgres()
+    try:
+        return dg.DagsterInstance.from_config(str(home), file)
+    except dg.DagsterInvalidConfigError as error:
+        reasons = "; ".join(reason.message.split(" Expected: ")[0] for reason in error.errors)
+        raise DagsterHomeError(f"Dagster refuses {home / file}: {reasons}") from None
+
+
+def count_gpus() -> int:
+    """GPUs that torch sees on this host."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _connect_postgres() -> None:
+    # Imported here, so that a command on SQLite need not wait for it.
+    import sqlalchemy as sa
+
+    from extraction_assets.database.urls import DatabaseError, error_sentence, make_engine
+
+    url = _postgres_url()
+    engine = make_engine(url)
+    try:
+        engine.connect().close()
+    except sa.exc.DBAPIError as error:
+        raise DatabaseError(error_sentence("Dagster's database", url, str(error.orig))) from None
+    finally:
+        engine.dispose()
+    os.environ[POSTGRES_VARIABLE] = url.render_as_string(hide_password=False)
+
+
+def _postgres_url() -> "sa.URL":
+    """The URL in the environment, with its driver, once everything that Dagster needs for it is installed."""
+    from extraction_assets.database.urls import DatabaseError, missing_package, parse_url
+
+    text = os.environ.get(POSTGRES_VARIABLE)
+    if not text:
+        raise DatabaseError(
+            f"Dagster's storage is PostgreSQL: set {POSTGRES_VARIABLE} to postgresql+psycopg2://user:password@host/name"
+        )
+    url = parse_url(text, POSTGRES_VARIABLE)
+    if url.get_backend_name() != "postgresql":
+        raise DatabaseError(f"{POSTGRES_VARIABLE} must name a PostgreSQL database")
+    try:
+        import dagster_postgres  # noqa: F401 - Dagster imports it by the name in dagster.yaml
+    except ModuleNotFoundError as error:
+        raise missing_package(error) from None
+    return url
+
+
+@contextlib.contextmanager
+def _locked(home: Path) -> Iterator[None]:
+    """Two commands at once make a home one after the other."""
+    path = home / ".setup.lock"
+    try:
+        handle = open_regular(path, os.O_RDWR | os.O_CREAT)
+    except IrregularFileError as error:
+        raise DagsterHomeError(f"{error}: remove it") from None
+    with handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _first_storage() -> str:
+    return "postgres" if os.environ.get(POSTGRES_VARIABLE) else "sqlite"
+
+
+def _template(storage: str) -> str:
+    body = (_DEPLOY / STORAGES[storage] / _FILE).read_text("utf-8")
+    return f"{_MADE_BY}{_digest(body)}\n{body}"
+
+
+def _unedited(text: str) -> bool:
+    """Whether a dagster.yaml is as it was made, by this version or an earlier one."""
+    first, _, body = text.partition("\n")
+    return first == f"{_MADE_BY}{_digest(body)}" or _digest(text) in _MADE_BEFORE
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _storage(path: Path, text: str) -> str:
+    """The storage that a dagster.yaml chooses."""
+    settings = _load(path, text)
+    if any(name in settings for name in ("run_storage", "event_log_storage", "schedule_storage")):
+        return "custom"
+    return next(iter(settings.get("storage") or {"sqlite": None}))
+
+
+def _read(path: Path) -> str:
+    """The text of a dagster.yaml. DagsterHomeError where it is no text, FileNotFoundError where there is none."""
+    try:
+        return read_text(path)
+    except IrregularFileError as error:
+        raise DagsterHomeError(f"{error}: put it back from a back-up, or remove it and run `setup`") from None
+
+
+def _load(path: Path, text: str) -> dict[str, Any]:
+    try:
+        settings = yaml.safe_load(text) or {}
+        _flat(settings)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:_LONGEST_REASON]
+        raise DagsterHomeError(f"{path} is not YAML: {reason}") from None
+    if not isinstance(settings, dict) or not isinstance(settings.get("storage") or {}, dict):
+        raise DagsterHomeError(f"{path} holds no settings of Dagster")
+    return settings
+
+
+def _differences(text: str, template: str) -> list[str]:
+    """What a dagster.yaml says otherwise than the template, a line each; comments do not count."""
+    own, new = (_flat(yaml.safe_load(source) or {}) for source in (text, template))
+    changed = (name for name in sorted(own.keys() | new.keys()) if own.get(name) != new.get(name))
+    return [f"  {name}: {_difference(own, new, name)}" for name in changed]
+
+
+def _difference(own: dict[str, Any], new: dict[str, Any], name: str) -> str:
+    if name not in new:
+        return "only here"  # without its value, which may be a password
+    return f"{own.get(name, 'nothing')} here, {new[name]} in the template"
+
+
+def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(settings, dict) or not settings:
+        return {prefix: settings}
+    parts = [_flat(value, f"{prefix}.{name}" if prefix else str(name)) for name, value in settings.items()]
+    return {name: value for part in parts for name, value in part.items()}
+
+
+def prepare_dagster_home() -> Path:
+    """The Dagster home, made if it is not there, and named to Dagster by ``DAGSTER_HOME``.
+
+    Raises DatabaseError where it keeps its history in a PostgreSQL database that cannot be reached.
+    """
+    home = dagster_home()
+    make_dagster_home(home)
+    check_storage(home)
+    os.environ["DAGSTER_HOME"] = str(home)
+    return home

@@ -1,0 +1,197 @@
+"""What a run looks at before its first chunk: whether each SAE makes sense of one batch, and whether its files fit."""
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from extraction_assets.engine.chunk_pass.batching import AdaptiveBatch
+from extraction_assets.engine.chunk_pass.forward import forward_pass
+from extraction_assets.engine.chunk_pass.sae_pass import RECONSTRUCTION_SAMPLES
+from extraction_assets.engine.findings import Finding, refuse
+from extraction_assets.engine.models.language_model import LanguageModel
+from extraction_assets.engine.preflight.compatibility import refuse_unknown_tokens
+from extraction_assets.engine.preflight.likely_cause import (
+    Tried,
+    better_hook,
+    enough_samples,
+    is_where_recorded,
+    likely_cause,
+    same_hook_elsewhere,
+)
+from extraction_assets.engine.preflight.sanity import SaeSanity, SanityLimits, judge, measure_sae
+from extraction_assets.engine.saes.sae import SAE
+from extraction_assets.engine.selection.outliers import outlier_positions
+from extraction_assets.engine.shapes import Samples
+from extraction_assets.host.disk import free_bytes, readable_size
+from extraction_assets.planning.disk_estimate import Estimate, disk_findings, listed
+from extraction_assets.planning.plan import ExtractionPlan
+from extraction_assets.settings import ExtractionSettings, SaeSettings
+from extraction_assets.stores.chunk_store import ChunkStore
+
+_TOKENS = 8192
+"""Tokens of the batch, at most; and of it no more samples than a chunk's check of the reconstruction has."""
+FORWARD_SAMPLES = 8
+"""Samples of one forward pass here."""
+_EVERYWHERE = 1 << 30
+"""Layers."""
+_BEYOND_DOUBT = 0.95
+"""Variance explained from which on a neighbouring layer is not tried: the residual streams of two are much alike."""
+
+
+class Batch(NamedTuple):
+    """The samples that SAEs are tried on."""
+
+    samples: Samples
+    first_or_special: Tensor
+    """bool [n, T]"""
+
+    def take(self, count: int) -> "Batch":
+        """The first samples alone."""
+        return Batch(self.samples.part(0, count), self.first_or_special[:count])
+
+
+class Examined(NamedTuple):
+    """What a batch showed."""
+
+    saes: dict[str, SaeSanity]
+    findings: list[Finding]
+
+
+def batch_size(max_length: int) -> int:
+    """Samples that SAEs are tried on."""
+    return max(1, min(RECONSTRUCTION_SAMPLES, _TOKENS // max_length))
+
+
+def first_or_special(special_tokens_mask: np.ndarray) -> Tensor:
+    """bool [n, T]: True at special tokens and at every sample's first position, which a model without a BOS token uses
+    in its place."""
+    marked = torch.from_numpy(np.array(special_tokens_mask))
+    marked[:, 0] = True
+    return marked
+
+
+def model_outputs(model: LanguageModel, samples: Samples, logger: logging.Logger) -> dict[str, Tensor]:
+    """{hook: [n, T, D]} of some samples, a few at a time; CorpusError where the model does not know a token."""
+    refuse_unknown_tokens(samples, model)
+    batch = AdaptiveBatch(min(FORWARD_SAMPLES, len(samples.token_ids)), logger)
+
+    def read(start: int, stop: int) -> Mapping[str, Tensor]:
+        return forward_pass(model, samples, stop - start)(start, stop)
+
+    parts = list(batch.map(len(samples.token_ids), read))
+    return {hook: torch.cat([part[hook] for part in parts]) for hook in model.hooks}
+
+
+def examine_saes(
+    settings: ExtractionSettings,
+    saes: Mapping[str, SAE],
+    outputs: Mapping[str, Tensor],
+    batch: Batch,
+    model: LanguageModel | None,
+    precision: str,
+    logger: logging.Logger,
+) -> Examined:
+    """Tries SAEs on hook ``outputs`` {hook: [n, T, D]} of a batch, all on the SAEs' device.
+
+    Where one explains too little, looks for the cause; at other layers too, if there is a ``model``.
+    """
+    found: dict[str, SaeSanity] = {}
+    findings = []
+    for name, sae in saes.items():
+        own = settings.saes[name]
+        counted = _counted(settings, outputs[own.input_hook], batch)
+        found[name] = _measured(own, sae, outputs, counted, batch, precision)
+        logger.info("SAE %s at %s: %s", name, own.input_hook, described(found[name]))
+        cause, least = "", own.minimum_variance_explained
+        distance = _distance_to_look(found[name], least, is_where_recorded(model, sae, own.input_hook))
+        if distance is not None:
+            few = batch.take(enough_samples(counted.shape[1]))
+            places = _other_places(own.input_hook, outputs, few, model, logger, distance)
+            tried = Tried(sae, own.input_hook, own.hook_out, places, counted[: len(few.samples.token_ids)])
+            if found[name].variance_explained < least:
+                cause = likely_cause(tried, least, precision)
+            else:
+                findings += _belongs_elsewhere(name, tried, precision)
+        limits = SanityLimits(least, own.l0_limit(sae.latent_dim), own.maximum_bos_share)
+        findings += judge(name, own.input_hook, found[name], limits, cause)
+    return Examined(found, findings)
+
+
+def _distance_to_look(found: SaeSanity, least: float, is_where_recorded: bool) -> int | None:
+    """How many layers away to look for the place where an SAE explains more: everywhere where it explains too little,
+    nearby where there is doubt, else, or where there is nothing to go by, nowhere."""
+    variance = found.variance_explained
+    if found.not_finite or math.isnan(variance):
+        return None
+    if variance < least:
+        return _EVERYWHERE
+    return None if is_where_recorded or variance >= _BEYOND_DOUBT else 1
+
+
+def _belongs_elsewhere(name: str, tried: Tried, precision: str) -> list[Finding]:
+    better = better_hook(tried, precision)
+    return [Finding("warning", f"SAE {name!r} at {tried.hook!r} {better}")] if better else []
+
+
+def _counted(settings: ExtractionSettings, activations: Tensor, batch: Batch) -> Tensor:
+    """bool [n, T]: the positions that count, on the device of the hook output [n, T, D]."""
+    counted = batch.samples.counted.to(activations.device)
+    limit = settings.corpus.exclude_outlier_norms
+    return counted if limit is None else counted & ~outlier_positions(activations, counted, limit)
+
+
+def _measured(
+    own: SaeSettings, sae: SAE, outputs: Mapping[str, Tensor], counted: Tensor, batch: Batch, precision: str
+) -> SaeSanity:
+    target = None if own.hook_out is None else outputs[own.hook_out]
+    marked = batch.first_or_special.to(counted.device)
+    first = batch.samples.first_sample
+    activations = outputs[own.input_hook]
+    return measure_sae(sae, activations, counted, marked, target=target, precision=precision, first_sample=first)
+
+
+def described(found: SaeSanity) -> str:
+    """What a batch showed of an SAE, in one line."""
+    return (
+        f"explains {found.variance_explained:.3f} of the variance, mean L0 {found.mean_l0:.1f}, "
+        f"{found.dead_fraction:.1%} of {found.latent_dim:,} features silent in {found.tokens:,} tokens, "
+        f"{found.bos_share:.1%} of the strongest tokens first or special"
+    )
+
+
+def refuse_full_disk(estimates: list[Estimate], store: ChunkStore, extraction: str, logger: logging.Logger) -> None:
+    """Logs what is to be written, and raises NotEnoughDiskError where it does not fit."""
+    total = readable_size(sum(one.size for one in estimates))
+    free = readable_size(free_bytes(store.root))
+    logger.info("about %s to be written to %s, %s free: %s", total, store.root, free, listed(estimates) or "nothing")
+    refuse(disk_findings(estimates, store.root, extraction))
+
+
+def _other_places(
+    hook: str,
+    outputs: Mapping[str, Tensor],
+    few: Batch,
+    model: LanguageModel | None,
+    logger: logging.Logger,
+    distance: int,
+) -> dict[str, Tensor]:
+    """Outputs of ``hook``, of what else was read, and of the same place in the model's other layers, up to ``distance``
+    away."""
+    count = len(few.samples.token_ids)
+    elsewhere = [] if model is None else same_hook_elsewhere(model, hook, distance)
+    if model is None or not set(elsewhere) - set(outputs):
+        return {name: output[:count] for name, output in outputs.items()}
+    with model.also_reading(model.find_readable(elsewhere)):
+        return model_outputs(model, few.samples, logger)
+
+
+def first_batch(plan: ExtractionPlan, key: str) -> Batch:
+    """The first samples of a chunk."""
+    samples, rows = plan.samples(key), plan.settings.chunk_rows(key)
+    special = plan.corpus.arrays.special_tokens_mask[rows]
+    return Batch(samples, first_or_special(special)).take(batch_size(samples.token_ids.shape[1]))

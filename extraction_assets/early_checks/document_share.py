@@ -1,0 +1,49 @@
+"""How many documents of a corpus its samples come from."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from extraction_assets.engine.corpora.documents import Source
+from extraction_assets.engine.corpora.tokenize import SampleCount, documents_behind
+from extraction_assets.engine.findings import Finding
+from extraction_assets.settings import STANDARD_LIBRARY, ExtractionSettings
+from extraction_assets.stores.corpus_files import StoredCorpus
+
+
+class DocumentShare(NamedTuple):
+    """Samples up to the number asked for, and documents."""
+
+    counted: SampleCount
+    total: int | None
+    """Documents of the source; None where that is not known without reading on."""
+
+    @property
+    def sentence(self) -> str:
+        """``23 samples, from 3 of 3 documents``."""
+        count, total = self.counted, self.total
+        known = f"{count.documents:,} documents" if total is None else f"{count.documents:,} of {total:,} documents"
+        return f"{count.samples:,} samples, from {known}"
+
+
+def stored_share(corpus: StoredCorpus, settings: ExtractionSettings, source: Source) -> DocumentShare:
+    """Of a corpus that is tokenized already."""
+    arrays, read = corpus.arrays, len(corpus.arrays.document_ids)
+    documents = documents_behind(arrays.document_numbers, read, settings.corpus.packing)
+    return DocumentShare(
+        SampleCount(settings.start_sample + len(corpus), documents, read, ended=False), source.num_documents
+    )
+
+
+def first_documents(settings: ExtractionSettings, share: DocumentShare) -> Iterator[Finding]:
+    """A warning where samples come from the first documents alone, and the others are never looked at.
+
+    The standard library's order mixes its modules already.
+    """
+    corpus, read, total = settings.corpus, share.counted.documents_read, share.total
+    mixed = corpus.shuffle_seed is not None or corpus.source == STANDARD_LIBRARY
+    if total is not None and read < total and not mixed:
+        yield Finding(
+            "warning",
+            f"no sample comes from a document after the first {read} of {total}: set corpus.shuffle_seed (0, say) to "
+            "draw samples from the whole corpus",
+        )

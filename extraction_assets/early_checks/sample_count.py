@@ -1,0 +1,94 @@
+"""Does a corpus hold the samples that are asked for?"""
+
+import logging
+from collections.abc import Iterator
+
+from extraction_assets.early_checks.document_share import DocumentShare, first_documents, stored_share
+from extraction_assets.engine.corpora.documents import CorpusError
+from extraction_assets.engine.corpora.sources import find_source
+from extraction_assets.engine.corpora.tokenize import count_samples, packing_of, too_few_samples
+from extraction_assets.engine.findings import Finding, refuse
+from extraction_assets.engine.models.language_model import resolve_checkpoint, vocabulary_size
+from extraction_assets.engine.preflight.compatibility import examine_vocabulary
+from extraction_assets.execution.progress import progress
+from extraction_assets.planning.plan import has_recipe, load_tokenizer
+from extraction_assets.planning.source_identity import source_identity
+from extraction_assets.settings import ExtractionSettings
+from extraction_assets.stores.chunk_store import ChunkStore
+from extraction_assets.stores.corpus_files import StoredCorpus
+from extraction_assets.stores.sealed import DamagedFileError
+
+SECONDS = 60.0
+"""Counting stops after about so long, whatever the size of the corpus."""
+
+_COMPARED_BYTES = 1 << 30
+"""Files up to this size in all are compared with what the stored corpus was made from."""
+
+
+def count_corpus(settings: ExtractionSettings, logger: logging.Logger, seconds: float) -> DocumentShare:
+    """Tokenizes the source until there are as many samples as the settings ask for, and keeps none of them.
+
+    Raises CorpusError where it cannot be read or holds a token that the model does not know, and what
+    ``load_tokenizer`` raises.
+    """
+    source, tokenizer, model = find_source(settings.corpus), load_tokenizer(settings), settings.language_model
+    folder = str(resolve_checkpoint(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code))
+    rows = vocabulary_size(folder, trust_remote_code=model.trust_remote_code)
+    if tokenizer is not None and settings.corpus.token_column is None:
+        refuse(examine_vocabulary(tokenizer, rows, model.path))  # or a document would be blamed
+    wanted = settings.start_sample + settings.evaluation_samples
+    with progress("counting", wanted, "samples", logger) as update:
+        count = count_samples(
+            source.documents(),
+            tokenizer,
+            packing_of(settings.corpus),
+            wanted,
+            start_sample=settings.start_sample,
+            vocabulary_size=rows,
+            seconds=seconds,
+            on_samples=update,
+        )
+    total = source.num_documents
+    return DocumentShare(count, count.documents_read if total is None and count.ended else total)
+
+
+def examine_samples(
+    settings: ExtractionSettings, store: ChunkStore, logger: logging.Logger
+) -> tuple[DocumentShare, list[Finding]]:
+    """Whether the corpus holds the samples that are asked for, and whether they come from all of it.
+
+    The stored corpus tells where a run would not tokenize again; else samples are counted.
+    """
+    stored = _current_corpus(settings, store)
+    if stored is None:
+        share = count_corpus(settings, logger, SECONDS)
+    else:
+        share = stored_share(stored, settings, find_source(settings.corpus))
+    return share, [*_too_few(settings, share), *first_documents(settings, share)]
+
+
+def _too_few(settings: ExtractionSettings, share: DocumentShare) -> Iterator[Finding]:
+    found, start, asked = share.counted.samples, settings.start_sample, settings.evaluation_samples
+    if found >= start + asked:
+        return
+    if share.counted.ended:
+        yield Finding("error", too_few_samples(found, packing_of(settings.corpus), start, asked), CorpusError)
+        return
+    yield Finding(
+        "warning",
+        f"{found} samples were counted in {SECONDS:g} s, of {start + asked} that are asked for (start_sample {start} + "
+        f"evaluation_samples {asked}): whether the corpus holds so many is not known before the run reads on",
+    )
+
+
+def _current_corpus(settings: ExtractionSettings, store: ChunkStore) -> StoredCorpus | None:
+    """The stored corpus, where a run would not tokenize again."""
+    try:
+        current = store.current_corpus(settings.name)
+    except DamagedFileError:  # the run makes it again
+        return None
+    if current is None or not has_recipe(current, settings):
+        return None
+    source = find_source(settings.corpus)
+    small = source.files and sum(path.stat().st_size for path in source.files) <= _COMPARED_BYTES
+    return None if small and source_identity(source).fingerprint != current.source else current.corpus

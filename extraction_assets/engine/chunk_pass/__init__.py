@@ -1,0 +1,1 @@
+"""One chunk through the model and its SAEs: tokens to activations, features and top-k table."""

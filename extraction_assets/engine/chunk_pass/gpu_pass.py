@@ -1,0 +1,166 @@
+"""One chunk on one device: tokens -> activations, features, top-k table and statistics, for several SAEs at once.
+
+The only place that calls all of the engine. Tensors stay on the device from the forward pass to the table.
+"""
+
+import platform
+import time
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from extraction_assets.engine.chunk_pass.batching import AdaptiveBatch
+from extraction_assets.engine.chunk_pass.context import PassContext, PassSettings
+from extraction_assets.engine.chunk_pass.forward import HookReader, prefetch_hooks
+from extraction_assets.engine.chunk_pass.sae_pass import SaePass, SaeResult, SaeTask, UnfinishedSae
+from extraction_assets.engine.chunk_pass.stage_clock import StageClock
+from extraction_assets.engine.chunk_pass.staging import HostStaging
+from extraction_assets.engine.shapes import Samples
+
+PROBE_SAMPLES = 4
+"""Samples of each chunk whose features are kept for the comparison with the legacy loop."""
+
+
+class ChunkResult(NamedTuple):
+    """What a pass over one chunk gives."""
+
+    activations: dict[str, Tensor]
+    """{hook: [n, T, D]} in the model's dtype on the CPU, if kept."""
+    saes: dict[str, SaeResult]
+    seconds: float
+    stage_seconds: dict[str, float]
+    """Seconds of ``forward``, ``encode`` and ``select`` (with the statistics), of the device where it is a GPU."""
+
+
+class UnfinishedChunk:
+    """A pass that is queued to its end; its results may still be on their way from the device."""
+
+    def __init__(
+        self,
+        activations: dict[str, Tensor],
+        saes: "dict[str, UnfinishedSae]",
+        staging: HostStaging,
+        clock: StageClock,
+        started: float,
+    ) -> None:
+        self._activations, self._saes, self._staging = activations, saes, staging
+        self._clock, self._started = clock, started
+
+    def result(self) -> ChunkResult:
+        """Waits for the results, in whatever thread."""
+        self._staging.wait()
+        seconds = time.perf_counter() - self._started
+        saes = {name: unfinished.result() for name, unfinished in self._saes.items()}
+        return ChunkResult(self._activations, saes, seconds, self._clock.seconds())
+
+
+def chunk_steps(
+    samples: Samples,
+    read_hooks: HookReader | None,
+    tasks: list[SaeTask],
+    settings: PassSettings,
+    batch: AdaptiveBatch,
+    device: torch.device,
+    probe_rows: list[int],
+) -> Generator[int, None, UnfinishedChunk]:
+    """One pass over a chunk: yields the number of samples of each group that is done, returns the chunk.
+
+    What it gives is on its way to the host when this returns, so that the next chunk need not wait for it.
+
+    ``read_hooks`` gives the hook outputs (``forward_pass`` or ``stored_activations``); it may be None where
+    every task has stored features and no activations are kept. ``batch`` says how many samples are reduced at
+    once. Results do not depend on it: the forward pass runs in batches of one fixed shape, encode in tiles of
+    ``tile_samples``. Synchronisations on a GPU for each reduced batch and SAE: 5 (1 to encode, 2 for topk; 1 to look
+    for NaN, 3 to select), 1 more where special tokens are stored but do not count, 1 where outlier norms do not; about
+    4 more for each compaction of the top-k table, which come ever more rarely, and some 10 at the end of the chunk.
+    Peak device memory: two groups of hook outputs, one dense tile of at most 128 MiB (or one sample), the sparse
+    features of one batch and, for each SAE, O(F * K). What is kept goes to pinned host memory while the next batch
+    computes.
+    Raises NonFiniteError; ForwardOutOfMemoryError; MemoryError where one sample does not fit.
+    """
+    started = time.perf_counter()
+    shared = PassContext(samples, settings, batch, device, set(probe_rows))
+    runs = [SaePass(task, shared) for task in tasks]
+    encoded = {task.hook for task in tasks if task.stored_features is None}
+    kept: dict[str, Tensor] = {}
+    shared.reduce_after({})
+    groups = list(_groups(len(samples.token_ids), settings.batch_size, batch.size))
+    for (start, stop), hooks in prefetch_hooks(read_hooks, groups, shared):
+        with shared.reducing():
+            for hook, activations in hooks.items():
+                if hook in encoded:  # encoding looks for NaN itself
+                    shared.exclude_outliers(hook, activations, start)
+                else:
+                    shared.refuse_non_finite(activations, start, f"the output of hook {hook!r}")
+                if settings.keep_activations:
+                    _keep_rows(kept, hook, activations, start, shared)
+            for run in runs:
+                run.add(start, stop, hooks.get(run.task.hook), hooks.get(run.task.hook_out or ""))
+        del hooks  # or a group would be kept while the next one is made
+        yield stop - start
+    with shared.reducing():
+        unfinished = {run.task.name: run.finish() for run in runs}
+    return UnfinishedChunk(kept, unfinished, shared.staging, shared.clock, started)
+
+
+def run_chunk(
+    samples: Samples,
+    read_hooks: HookReader | None,
+    tasks: list[SaeTask],
+    settings: PassSettings,
+    batch: AdaptiveBatch,
+    device: torch.device,
+    probe_rows: Sequence[int] = (),
+) -> ChunkResult:
+    """``chunk_steps`` to its end, and the chunk's results once they are on the host."""
+    steps = chunk_steps(samples, read_hooks, tasks, settings, batch, device, list(probe_rows))
+    while True:
+        try:
+            next(steps)
+        except StopIteration as finished:
+            unfinished: UnfinishedChunk = finished.value
+            return unfinished.result()
+
+
+def numerics_record(
+    device: torch.device,
+    model_dtype: str,
+    settings: PassSettings,
+    *,
+    compiled: bool = False,
+    eager_blocks: Sequence[int] = (),
+) -> dict[str, Any]:
+    """What can change the last bits of a result, beyond its inputs and settings; ``compiled`` is said of the model, and
+    ``eager_blocks`` of those of its blocks that are not, because of hooks inside."""
+    import transformers
+
+    on_gpu = device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if on_gpu else f"cpu {platform.machine()}",
+        "cpu_capability": None if on_gpu else torch.backends.cpu.get_cpu_capability(),
+        "threads": None if on_gpu else torch.get_num_threads(),
+        "dtype": model_dtype,
+        "matmul_precision": settings.matmul_precision,
+        "batch_size": settings.batch_size,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "cuda": torch.version.cuda if on_gpu else None,
+        **({"compiled": True} if compiled else {}),
+        **({"eager_blocks": list(eager_blocks)} if compiled and eager_blocks else {}),
+    }
+
+
+def _groups(total: int, batch_size: int, vectorization_batch_size: int) -> Iterator[tuple[int, int]]:
+    """Ranges of whole forward batches, large enough for one vectorization batch."""
+    group = batch_size * -(-vectorization_batch_size // batch_size)
+    for start in range(0, total, group):
+        yield start, min(start + group, total)
+
+
+def _keep_rows(kept: dict[str, Tensor], hook: str, activations: Tensor, start: int, shared: PassContext) -> None:
+    if hook not in kept:
+        total = len(shared.samples.token_ids)
+        kept[hook] = shared.staging.buffer(total, *activations.shape[1:], dtype=activations.dtype)
+    shared.staging.copy_into(kept[hook][start : start + len(activations)], activations)

@@ -1,0 +1,272 @@
+"""One SAE's share of a pass over a chunk: encode, select, count."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from extraction_assets.engine.chunk_pass.context import PassContext
+from extraction_assets.engine.memory import within_memory
+from extraction_assets.engine.saes.sae import SAE, VarianceExplained, matmul_precision
+from extraction_assets.engine.selection.legacy import LegacyHeaps
+from extraction_assets.engine.selection.merge import DeferredTopKHeap
+from extraction_assets.engine.selection.select import sample_maxima, select_top_k
+from extraction_assets.engine.selection.sparse import (
+    concatenate_rows,
+    each_sample,
+    keep_counted,
+    take_rows,
+    take_samples,
+    to_dense,
+    to_rows,
+)
+from extraction_assets.engine.selection.statistics import StatisticsAccumulator, StatisticsUpdate, statistics_update
+from extraction_assets.engine.shapes import FeatureRows, FeatureStatistics, SparseFeatures, TopKTable
+
+RECONSTRUCTION_SAMPLES = 32
+"""Samples of each chunk whose reconstruction is scored."""
+
+_TILE_BYTES = 128 << 20
+_TILE_TOKENS = 2048
+
+
+class SaeTask(NamedTuple):
+    """One SAE to run over a chunk."""
+
+    name: str
+    hook: str
+    sae: SAE
+    stored_features: FeatureRows | None = None
+    """Encoded features of the whole chunk on the CPU, if they need not be computed."""
+    hook_out: str | None = None
+    """Whose activations the SAE reconstructs, if not those that it reads."""
+
+
+class SaeResult(NamedTuple):
+    """What a chunk gives for one SAE, on the CPU."""
+
+    table: TopKTable
+    statistics: FeatureStatistics
+    features: FeatureRows | None
+    """Features at all non-padding positions, if kept."""
+    probe: dict[int, Tensor]
+    """Dense features float32 [T, F] of a few samples by row of the chunk, for the comparison with the legacy loop."""
+    variance_explained: float
+    """Over a few samples; NaN where the features were read from a file."""
+    all_finite: bool
+    """Whether none of the kept features' tokens, counted or not, has a NaN or an infinity: else they cannot be
+    selected from again by other rules of what counts."""
+    encode_tile_tokens: int | None
+    """Tokens of one matrix product; None where the features were read from a file."""
+
+
+def tile_samples(batch_size: int, num_positions: int, num_features: int) -> int:
+    """Samples whose tokens are encoded in one matrix product.
+
+    As many as divide the forward batch and give at most 128 MiB of dense features and 2,048 tokens; at least one.
+    Larger products are no faster, and far smaller ones are slower on any device.
+    """
+    fits = min(_TILE_BYTES // (num_positions * num_features * 4), _TILE_TOKENS // num_positions)
+    return max([count for count in range(1, batch_size + 1) if batch_size % count == 0 and count <= fits], default=1)
+
+
+class UnfinishedSae(NamedTuple):
+    """What a chunk gives for one SAE, once its copies are complete."""
+
+    table: TopKTable
+    statistics: FeatureStatistics
+    features: list[FeatureRows]
+    probe: dict[int, SparseFeatures]
+    variance_explained: Tensor
+    all_finite: Tensor
+    encode_tile_tokens: int | None
+
+    def result(self) -> SaeResult:
+        return SaeResult(
+            table=self.table,
+            statistics=self.statistics,
+            features=concatenate_rows(self.features) if self.features else None,
+            probe={row: to_dense(sparse)[0] for row, sparse in self.probe.items()},
+            variance_explained=float(self.variance_explained),
+            all_finite=bool(self.all_finite),
+            encode_tile_tokens=self.encode_tile_tokens,
+        )
+
+
+class _Batch(NamedTuple):
+    """Everything that one vectorization batch gives."""
+
+    start: int
+    stop: int
+    activations: Tensor | None
+    target: Tensor | None
+    features: SparseFeatures
+    counted_features: SparseFeatures
+    rows: FeatureRows | None
+    """The features as they are stored, if they are."""
+    table: TopKTable | None
+    statistics: StatisticsUpdate
+
+
+class SaePass:
+    """One SAE's share of a pass: encode, select, count."""
+
+    def __init__(self, task: SaeTask, shared: PassContext) -> None:
+        self.task, self._shared, self._settings = task, shared, shared.settings
+        if task.stored_features is not None and shared.settings.exclude_outlier_norms is not None:
+            raise ValueError(f"SAE {task.name!r}: outlier norms are those of activations, which stored features lack")
+        self._counted = shared.counted_at(task.hook)
+        num_positions, latent_dim = shared.samples.token_ids.shape[1], task.sae.latent_dim
+        self._tile = (
+            None if task.stored_features else tile_samples(self._settings.batch_size, num_positions, latent_dim)
+        )
+        self._heap: DeferredTopKHeap | LegacyHeaps
+        if self._settings.vectorized:
+            self._heap = DeferredTopKHeap(latent_dim, self._settings.top_k, self._settings.min_activation)
+        else:
+            self._heap = LegacyHeaps(latent_dim, self._settings.top_k, self._settings.min_activation)
+        self._statistics = StatisticsAccumulator(latent_dim, shared.device)
+        self._all_finite = torch.ones((), dtype=torch.bool, device=shared.device)
+        self._features: list[FeatureRows] = []
+        self._probe: dict[int, SparseFeatures] = {}
+        self._explained, self._num_scored = VarianceExplained(), 0
+
+    def add(self, start: int, stop: int, activations: Tensor | None, target: Tensor | None = None) -> None:
+        """Samples ``start:stop`` of the chunk, with the hook's output [stop - start, T, D] if it was computed, and
+        that of ``hook_out`` [stop - start, T, D_out] if the SAE has one."""
+
+        def work(first: int, last: int) -> list[_Batch]:
+            own = None if activations is None else activations[first:last]
+            return self._reduce(start + first, start + last, own, None if target is None else target[first:last])
+
+        for batches in self._shared.batch.map(stop - start, work, self._tile or 1):
+            with self._shared.clock.stage("select"):
+                for batch in batches:
+                    self._take(batch)
+            del batches, batch  # or a batch would be kept while the next one is made
+
+    def finish(self) -> UnfinishedSae:
+        """What the chunk gives, queued to be copied to the host."""
+        staging = self._shared.staging
+        return UnfinishedSae(
+            table=staging.copy_fields(self._heap.build_heaps()),
+            statistics=staging.copy_fields(self._statistics.build()),
+            features=self._features,
+            probe=self._probe,
+            variance_explained=staging.copy(self._explained.value()),
+            all_finite=staging.copy(self._all_finite),
+            encode_tile_tokens=self._tile and self._tile * self._shared.samples.token_ids.shape[1],
+        )
+
+    def _reduce(self, start: int, stop: int, activations: Tensor | None, target: Tensor | None) -> "list[_Batch]":
+        """Pure: leaves no trace unless it returns, so that it can be repeated on half of the range.
+
+        One batch, or several where not even one tile may be reduced at once.
+        """
+        shared, size = self._shared, self._shared.batch.size
+        with shared.clock.stage("encode"):
+            features = self._features_of(start, stop, activations)
+        batches = []
+        with shared.clock.stage("select"):
+            for first in range(0, stop - start, size):
+                last = min(first + size, stop - start)
+                part = take_samples(features, first, last)
+                own, out = (None if x is None else x[first:last] for x in (activations, target))
+                batches.append(self._select(start + first, part, own, out))
+        return batches
+
+    def _select(
+        self, start: int, features: SparseFeatures, activations: Tensor | None, target: Tensor | None
+    ) -> "_Batch":
+        """Pure. The table and the statistics of some samples' features at wanted positions."""
+        stop = start + features.num_samples
+        own = features
+        if not self._shared.all_count and self._features_everywhere:
+            own = keep_counted(features, self._counted[start:stop])
+        maxima = sample_maxima(own)
+        table = None
+        if isinstance(self._heap, DeferredTopKHeap):
+            floor = self._heap.floor(self._shared.device)
+            first_sample = self._shared.samples.first_sample + start
+            table = select_top_k(own, maxima, first_sample, self._settings.top_k, floor)
+        rows = to_rows(features) if self._settings.keep_features else None
+        return _Batch(start, stop, activations, target, features, own, rows, table, statistics_update(own, maxima))
+
+    @property
+    def _features_everywhere(self) -> bool:
+        """Whether features stand at all non-padding positions, not at counted ones alone."""
+        return self._settings.keep_features or self.task.stored_features is not None
+
+    def _features_of(self, start: int, stop: int, activations: Tensor | None) -> SparseFeatures:
+        """Features of samples ``start:stop`` at the positions that are wanted."""
+        if self.task.stored_features is not None:
+            return take_rows(self.task.stored_features, start, stop, self._shared.device)
+        if activations is None or self._tile is None:
+            raise ValueError(f"SAE {self.task.name!r} has neither stored features nor hook outputs to encode")
+        count, num_positions, width = activations.shape
+        filler = -count % self._tile  # at the end of the chunk
+        wanted = (self._shared.attention_mask if self._features_everywhere else self._counted)[start:stop]
+        if filler:
+            activations = torch.nn.functional.pad(activations, (0, 0, 0, 0, 0, filler))
+            wanted = torch.nn.functional.pad(wanted, (0, 0, 0, filler))
+        with matmul_precision(self._settings.matmul_precision):
+            firings = self.task.sae.encode_sparse(
+                activations.reshape(-1, width), self._tile * num_positions, wanted.reshape(-1)
+            )
+        finite = firings.finite.view(-1, num_positions)[:count]
+        self._refuse_non_finite(finite, activations[:count], start, stop)
+        self._all_finite &= finite.all()
+        return SparseFeatures(*firings[:3], count, num_positions, self.task.sae.latent_dim)
+
+    def _refuse_non_finite(self, finite: Tensor, activations: Tensor, start: int, stop: int) -> None:
+        """A NaN of the hook's output is one of the pre-activations too, so that one look is enough; where there is one,
+        the message names the first module that it comes from."""
+        wrong = self._counted[start:stop] & ~finite
+        if bool(wrong.any()):
+            hook, name = self.task.hook, self.task.name
+            self._shared.refuse_non_finite(
+                activations, start, f"the output of hook {hook!r}, which SAE {name!r} reads,"
+            )
+            self._shared.raise_for(wrong, start, f"the pre-activations of SAE {name!r} at {hook!r}")
+
+    def _take(self, batch: "_Batch") -> None:
+        """The one place where a batch's results are added up."""
+        tokens = self._shared.tokens_counted(self.task.hook, batch.start, batch.stop)
+        self._statistics.add(batch.statistics, batch.stop - batch.start, tokens)
+        if isinstance(self._heap, DeferredTopKHeap):
+            assert batch.table is not None
+            self._heap.add_batch(batch.table)
+        else:
+            self._add_to_legacy(self._heap, batch)
+        if batch.rows is not None:
+            self._features.append(self._shared.staging.copy_fields(batch.rows))
+        for row in sorted(self._shared.probe_rows & set(range(batch.start, batch.stop))):
+            one = take_samples(batch.counted_features, row - batch.start, row - batch.start + 1)
+            self._probe[row] = self._shared.staging.copy_fields(one)
+        self._score(batch)
+
+    def _add_to_legacy(self, heaps: LegacyHeaps, batch: "_Batch") -> None:
+        """The sequential loop: one sample after the other, one feature after the other."""
+        for row in range(batch.start, batch.stop):
+            one = take_samples(batch.features, row - batch.start, row - batch.start + 1)
+            samples = self._shared.samples
+            heaps.add_sample(to_dense(one)[0], self._counted[row].cpu(), samples.first_sample + row)
+
+    def _score(self, batch: "_Batch") -> None:
+        """Reconstructions of the chunk's first samples, for the variance that the SAE explains."""
+        count = min(batch.stop - batch.start, RECONSTRUCTION_SAMPLES - self._num_scored)
+        target = batch.activations if self.task.hook_out is None else batch.target
+        if batch.activations is None or target is None or self.task.stored_features is not None or count <= 0:
+            return
+        for row, features in enumerate(each_sample(batch.features, count)):  # one by one: no batch size changes a bit
+            own = slice(row, row + 1)
+            x, y, counted = batch.activations[own], target[own], self._counted[batch.start + row]
+
+            def score(
+                features: SparseFeatures = features, x: Tensor = x, y: Tensor = y, counted: Tensor = counted
+            ) -> None:
+                sae = self.task.sae
+                self._explained.add(sae.target(y)[0], sae.decode(features, x)[0], counted)
+
+            within_memory(score, score)  # a sample needs little: what is held elsewhere is given back
+        self._num_scored += count

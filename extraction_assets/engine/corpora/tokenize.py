@@ -1,0 +1,215 @@
+"""Documents -> samples, attention mask, special tokens mask and document ids."""
+
+import contextlib
+import math
+import time
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from extraction_assets.engine.corpora.document_tokens import (
+    SeparatorToken,
+    bos_token,
+    separator_token,
+    special_token_ids,
+    tokenized,
+)
+from extraction_assets.engine.corpora.documents import CorpusError, Document
+from extraction_assets.engine.corpora.packing import PackedSample, distinct_samples, pack_concatenated, pack_documents
+from extraction_assets.settings import CorpusSettings
+
+_FIRST_ROWS = 1 << 14
+
+
+class TokenizedCorpus(NamedTuple):
+    """Samples of a corpus, padded on the right to T positions."""
+
+    token_ids: np.ndarray
+    """int32 [N, T]; 0 at padding."""
+    attention_mask: np.ndarray
+    """bool [N, T]: False at padding, whatever the tokenizer's pad id is."""
+    special_tokens_mask: np.ndarray
+    """bool [N, T]: True at special tokens (BOS and the like)."""
+    document_numbers: np.ndarray
+    """int64 [N]: index into ``document_ids``, of the document that the sample's first token of text is of."""
+    first_tokens: np.ndarray
+    """int64 [N]: index of the sample's first token of text inside its document's tokens, BOS at its start left out."""
+    document_ids: list[str]
+
+
+class Packing(NamedTuple):
+    """How tokens become samples; the fields are those of the corpus settings."""
+
+    max_length: int
+    packing: Literal["documents", "concatenated"] = "documents"
+    prepend_bos: bool | None = None
+    sequence_separator_token: SeparatorToken = "auto"
+    drop_duplicates: bool = False
+    keep_leading_bos: bool = False
+    """Leave a BOS at the start of a document where it is: nothing is said about BOS, and the documents are tokens."""
+
+
+def tokenize_corpus(
+    documents: Iterable[Document],
+    tokenizer: Any | None,
+    packing: Packing,
+    num_samples: int,
+    *,
+    start_sample: int = 0,
+    vocabulary_size: int | None = None,
+    on_samples: Callable[[int], None] = lambda _: None,
+) -> TokenizedCorpus:
+    """Samples ``start_sample`` to ``start_sample + num_samples`` of the documents.
+
+    ``tokenizer`` may be None where documents are tokens already; then no token is special.
+    ``on_samples`` is called with the number of new samples as they come. Reads no more documents than needed, and holds
+    64 of them beside the samples (6 bytes a position) and the ids of all documents read.
+    Raises CorpusError that names both numbers where there are fewer samples than asked for.
+    """
+    document_ids: list[str] = []
+    samples = _samples(documents, tokenizer, packing, vocabulary_size, document_ids)
+    rows = min(num_samples, _FIRST_ROWS)  # grows, as there may be fewer samples than asked for
+    token_ids = np.zeros((rows, packing.max_length), dtype=np.int32)
+    lengths = np.zeros(rows, dtype=np.int64)
+    origins = np.zeros((rows, 2), dtype=np.int64)
+    seen, wanted = 0, start_sample + num_samples
+    for sample in samples:
+        row = seen - start_sample
+        seen += 1
+        if row >= 0:
+            if row == len(lengths):
+                rows = min(num_samples, 2 * row)
+                token_ids.resize((rows, packing.max_length), refcheck=False)
+                lengths.resize(rows, refcheck=False)
+                origins.resize((rows, 2), refcheck=False)
+            lengths[row] = len(sample.token_ids)
+            token_ids[row, : lengths[row]] = sample.token_ids
+            origins[row] = sample.document, sample.first_token
+            on_samples(1)
+        if seen == wanted:
+            break
+    if seen < wanted:
+        raise CorpusError(too_few_samples(seen, packing, start_sample, num_samples))
+    attention_mask = np.arange(packing.max_length) < lengths[:, None]  # [N, T]
+    special = np.isin(token_ids, special_token_ids(tokenizer)) & attention_mask
+    numbers, first_tokens = (np.ascontiguousarray(column) for column in origins.T)
+    return TokenizedCorpus(token_ids, attention_mask, special, numbers, first_tokens, document_ids)
+
+
+def too_few_samples(found: int, packing: Packing, start_sample: int, num_samples: int) -> str:
+    """The sentence about a corpus of ``found`` samples, fewer than ``start_sample + num_samples``; what to do too."""
+    distinct = "distinct " if packing.drop_duplicates else ""
+    left = found - start_sample
+    remedy = f"lower evaluation_samples to {left}" if left > 0 else "lower start_sample"
+    return (
+        f"the corpus holds {found} {distinct}samples of {packing.max_length} positions, but "
+        f"{start_sample + num_samples} are asked for (start_sample {start_sample} + evaluation_samples {num_samples}): "
+        f"{remedy} or add text"
+    )
+
+
+class SampleCount(NamedTuple):
+    """How many samples a corpus has, as far as they were counted."""
+
+    samples: int
+    documents: int
+    """Those that the samples from ``start_sample`` on come from."""
+    documents_read: int
+    ended: bool
+    """Whether the source has no more."""
+
+
+def count_samples(
+    documents: Iterable[Document],
+    tokenizer: Any | None,
+    packing: Packing,
+    most: int,
+    *,
+    start_sample: int = 0,
+    vocabulary_size: int | None = None,
+    seconds: float = math.inf,
+    on_samples: Callable[[int], None] = lambda _: None,
+) -> SampleCount:
+    """Counts the samples that ``tokenize_corpus`` would make, up to ``most`` of them and for about ``seconds``.
+
+    Holds 8 bytes a sample. Time is looked at between documents, of which 64 are tokenized at once. Raises CorpusError
+    for a token that is none of the model's ``vocabulary_size``.
+    """
+    deadline = time.monotonic() + seconds
+    document_ids: list[str] = []
+    numbers = array("q")
+    ended, seen = False, 0
+    with contextlib.suppress(_TimeIsUp):
+        for sample in _samples(_until(deadline, documents), tokenizer, packing, vocabulary_size, document_ids):
+            seen += 1
+            if seen > start_sample:
+                numbers.append(sample.document)
+            on_samples(1)
+            if seen == most or time.monotonic() > deadline:
+                break
+        else:
+            ended = True
+    read = len(document_ids)
+    return SampleCount(seen, documents_behind(np.asarray(numbers), read, packing.packing), read, ended)
+
+
+def documents_behind(document_numbers: np.ndarray, documents_read: int, packing: str) -> int:
+    """Documents that samples come from: ``document_numbers`` int64 [N] of their first tokens, of all that were read."""
+    if not len(document_numbers):
+        return 0
+    if packing == "documents":
+        return len(np.unique(document_numbers))
+    return documents_read - int(document_numbers[0])  # the first of none, where it lies whole inside a sample
+
+
+class _TimeIsUp(Exception):
+    pass
+
+
+def _until(deadline: float, documents: Iterable[Document]) -> Iterator[Document]:
+    for document in documents:
+        if time.monotonic() > deadline:
+            raise _TimeIsUp
+        yield document
+
+
+def _samples(
+    documents: Iterable[Document],
+    tokenizer: Any | None,
+    packing: Packing,
+    vocabulary_size: int | None,
+    document_ids: list[str],
+) -> Iterator[PackedSample]:
+    """The samples of all documents; notes the ids of those that were read.
+
+    One rule for all: BOS at the start of a document is left out, then ``prepend_bos`` says whether samples get one.
+    """
+    bos = bos_token(tokenizer, packing.prepend_bos, vocabulary_size)
+    own_bos = None if tokenizer is None or packing.keep_leading_bos else tokenizer.bos_token_id
+
+    def token_ids() -> Iterator[np.ndarray]:
+        for document in tokenized(documents, tokenizer, vocabulary_size, own_bos):
+            document_ids.append(document.document_id)
+            yield document.token_ids
+
+    if packing.packing == "documents":
+        samples = pack_documents(token_ids(), packing.max_length, bos)
+    else:
+        separator = separator_token(tokenizer, packing.sequence_separator_token, vocabulary_size)
+        samples = pack_concatenated(token_ids(), packing.max_length, bos, separator)
+    return distinct_samples(samples) if packing.drop_duplicates else samples
+
+
+def packing_of(corpus: CorpusSettings) -> Packing:
+    """How the tokens of a corpus become samples. Documents that are tokens already stay as they are by default."""
+    as_they_are = corpus.prepend_bos is None and corpus.token_column is not None
+    return Packing(
+        corpus.max_length,
+        corpus.packing,
+        False if as_they_are else corpus.prepend_bos,
+        corpus.sequence_separator_token,
+        corpus.drop_duplicates,
+        keep_leading_bos=as_they_are,
+    )

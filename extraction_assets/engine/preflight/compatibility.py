@@ -1,0 +1,165 @@
+"""What can be known to be wrong before any work starts."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from extraction_assets.engine.corpora.tokenize import CorpusError
+from extraction_assets.engine.findings import Finding, refuse
+from extraction_assets.engine.models.language_model import (
+    HookError,
+    LanguageModel,
+    context_length,
+    probe_hooks,
+    same_tensor,
+)
+from extraction_assets.engine.models.positions import fewer_positions
+from extraction_assets.engine.saes.checkpoint import read_sae
+from extraction_assets.engine.saes.formats import CheckpointError, SAEWeights
+from extraction_assets.engine.shapes import Samples
+from extraction_assets.settings import SaeSettings
+
+
+class Combination(NamedTuple):
+    """A model and SAEs whose hooks exist and whose files can be read."""
+
+    weights: dict[str, SAEWeights]
+    """By name of the SAE."""
+    widths: dict[str, int]
+    """D of every hook."""
+    findings: list[Finding]
+    """What of them does not fit together."""
+
+
+def examine_combination(
+    model_path: str,
+    saes: Mapping[str, SaeSettings],
+    max_length: int,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> Combination:
+    """What a model and SAEs are, and every mismatch between them.
+
+    The hooks of ``saes`` are known (``with_recorded``). Reads the SAEs' weights and the model's configuration, not its
+    weights. ``max_length`` is the length of a sample. Raises CheckpointError or HookError where there is nothing to
+    compare: a checkpoint that cannot be read, a hook that the model does not have.
+    """
+    findings = []
+    context = context_length(model_path, revision=revision, trust_remote_code=trust_remote_code)
+    if context is None or max_length <= context:
+        fewer = fewer_positions(model_path, max_length, revision=revision, trust_remote_code=trust_remote_code)
+        context = context if fewer is None else fewer
+    if context is not None and max_length > context:
+        findings.append(
+            Finding(
+                "error",
+                f"max_length is {max_length}, but {model_path} takes at most {context} positions: lower max_length",
+                CorpusError,
+            )
+        )
+    weights = {name: read_sae(sae) for name, sae in saes.items()}
+    hooks = [hook for sae in saes.values() for hook in sae.hooks]
+    widths = probe_hooks(model_path, hooks, revision=revision, trust_remote_code=trust_remote_code)
+    for name, sae in saes.items():
+        own, out = weights[name], sae.hook_out or sae.input_hook
+        for what, key, width, hook in (
+            ("reads", "d_in", own.d_in, sae.input_hook),
+            ("gives", "d_out", own.d_out, out),
+        ):
+            if width != widths[hook]:
+                text = (
+                    f"SAE {name!r} ({sae.path}) {what} activations of width {key} = {width}, but hook {hook!r} of "
+                    f"{model_path} gives {widths[hook]}: they do not belong together"
+                )
+                findings.append(Finding("error", text, CheckpointError))
+                break
+        findings += [
+            Finding("warning", f"SAE {name!r}: it was trained {what} hook {recorded}, but {does} {used}")
+            for what, does, recorded, used in (
+                ("on", "reads", own.record.hook, sae.input_hook),
+                ("to give", "is compared with", own.record.hook_out, sae.hook_out),
+            )
+            if recorded and used and not _same(model_path, recorded, used, trust_remote_code)
+        ]
+    return Combination(weights, widths, findings)
+
+
+def _same(model_path: str, recorded: str, used: str, trust_remote_code: bool) -> bool:
+    """Whether both hooks name one tensor; True where the recorded one is not known in this model, and says nothing."""
+    if recorded == used:
+        return True
+    try:
+        return same_tensor(model_path, recorded, used, trust_remote_code=trust_remote_code)
+    except HookError:
+        return True
+
+
+def check_combination(
+    model_path: str,
+    saes: Mapping[str, SaeSettings],
+    max_length: int,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> dict[str, SAEWeights]:
+    """The SAEs' weights by name, after checking that every hook exists and has the width that its SAE reads or gives.
+
+    As ``examine_combination``, but the first mismatch is raised: CheckpointError, HookError,
+    CorpusError or UntrustedCodeError.
+    """
+    found = examine_combination(model_path, saes, max_length, revision=revision, trust_remote_code=trust_remote_code)
+    refuse(found.findings)
+    return found.weights
+
+
+def examine_vocabulary(tokenizer: Any, rows: int | None, model_path: str) -> list[Finding]:
+    """Whether a model with ``rows`` embeddings can read what a tokenizer makes; nothing where ``rows`` is not known.
+
+    More rows than tokens are normal: vocabularies are padded. A tokenizer's added tokens may lie beyond them where text
+    never makes them (Gemma 3 1B's image token): that is a warning, and ``refuse_unknown_tokens`` looks at what comes.
+    """
+    if rows is None:
+        return []
+    own, added = tokenizer.get_vocab(), set(tokenizer.get_added_vocab())
+    largest = max((number for token, number in own.items() if token not in added), default=-1)
+    if largest >= rows:
+        text = (
+            f"the tokenizer of {model_path} makes token ids up to {largest}, but the model has embeddings of {rows} "
+            f"tokens only, 0 to {rows - 1}: tokenizer and model do not belong together"
+        )
+        return [Finding("error", text, CorpusError)]
+    beyond = sorted(token for token in added if own.get(token, -1) >= rows)
+    if not beyond:
+        return []
+    text = (
+        f"{len(beyond)} added tokens of the tokenizer of {model_path} ({', '.join(beyond[:3])}) have no embedding in "
+        f"the model, which knows {rows} tokens: a text that holds one will be refused"
+    )
+    return [Finding("warning", text)]
+
+
+def refuse_unknown_tokens(samples: Samples, model: LanguageModel) -> None:
+    """CorpusError where a token of the samples has no embedding: a GPU's kernel would end the process instead."""
+    try:
+        rows = int(model.module.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        return  # a model without a table of embeddings reads ids in a way of its own
+    wrong = samples.attention_mask & ((samples.token_ids >= rows) | (samples.token_ids < 0))
+    if bool(wrong.any()):
+        row, position = wrong.nonzero()[0].tolist()
+        raise CorpusError(
+            f"sample {samples.first_sample + row} has token id {int(samples.token_ids[row, position])} at position "
+            f"{position}, but the model has embeddings of {rows} tokens only, 0 to {rows - 1}: the corpus was "
+            "tokenized for another model"
+        )
+
+
+__all__ = [
+    "CheckpointError",
+    "Combination",
+    "HookError",
+    "check_combination",
+    "examine_combination",
+    "examine_vocabulary",
+    "refuse_unknown_tokens",
+]

@@ -1,0 +1,219 @@
+"""Whether an SAE makes sense of a model's activations, from one small batch: what it explains, how sparse it is, and
+whether what it finds lies where sentences begin."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from extraction_assets.engine.findings import Finding
+from extraction_assets.engine.saes.sae import SAE, VarianceExplained, matmul_precision
+from extraction_assets.engine.selection.select import sample_maxima, select_top_k
+from extraction_assets.engine.shapes import SparseFeatures, TopKTable
+
+_CHANCES = 10
+"""Firings of a batch for each feature from which on a feature that never fires tells something."""
+_MOSTLY_DEAD = 0.9
+FEW_TOKENS = 32
+"""Tokens of a batch below which its numbers say little."""
+_BOS_EXCESS = 4
+"""First and special tokens dominate only where they hold so many times more than their share of positions: of samples
+of two tokens every second strongest token is the first one."""
+
+
+class SanityError(ValueError):
+    """An SAE that makes no sense of the activations that it reads; the message has the numbers and a likely cause."""
+
+
+class SanityLimits(NamedTuple):
+    """What a batch must show; see the settings of an SAE."""
+
+    minimum_variance_explained: float
+    maximum_l0: float
+    maximum_bos_share: float
+
+
+class SaeSanity(NamedTuple):
+    """What one batch shows of an SAE, at its counted positions."""
+
+    tokens: int
+    """Counted positions looked at, all of them finite."""
+    variance_explained: float
+    """NaN where fewer than two positions count or they do not vary."""
+    mean_l0: float
+    """Features that fire on a token, on average."""
+    features_firing: int
+    """Features that fire somewhere in the batch: with few tokens far fewer than will fire in the corpus."""
+    latent_dim: int
+    bos_share: float
+    """Share of the batch's (feature, sample) pairs whose strongest token is the sample's first or a special one."""
+    bos_positions: float
+    """Share of the counted positions that are the first or special ones."""
+    mean_norm: float
+    """Mean Euclidean norm of the activations."""
+    d_in: int
+    not_finite: int = 0
+    """Counted positions with a NaN or an infinity in the activations, what the SAE makes of them, or the target."""
+    first_not_finite: tuple[int, int] | None = None
+    """Sample and position of the first of them."""
+
+    @property
+    def dead_fraction(self) -> float:
+        """Fraction of the features that fire nowhere in the batch."""
+        return 1 - self.features_firing / self.latent_dim
+
+
+def measure_sae(
+    sae: SAE,
+    activations: Tensor,
+    counted: Tensor,
+    first_or_special: Tensor,
+    *,
+    target: Tensor | None = None,
+    precision: str = "high",
+    first_sample: int = 0,
+) -> SaeSanity:
+    """What ``sae`` makes of a batch: hook output [n, T, D] of any float dtype, ``counted`` and ``first_or_special``
+    bool [n, T], all on the SAE's device. ``target`` [n, T, d_out] is the output hook's, of a transcoder; the
+    samples are those from ``first_sample`` on.
+
+    Tokens with a NaN or an infinity are counted and left out. Peak extra memory: the dense
+    features of one sample, and [n, F] maxima. Leaves nothing behind.
+    """
+    explained, rows, used = VarianceExplained(), [], torch.zeros_like(counted)
+    target = activations if target is None else target
+    with matmul_precision(precision):
+        for row, (x, y, own) in enumerate(zip(activations, target, counted, strict=True)):
+            features, finite = encode_sample(sae, x, own)
+            used[row] = own & finite & torch.isfinite(y).all(-1)
+            explained.add(sae.target(y), sae.decode(features, x[None])[0], used[row])
+            rows.append(features)
+    features = _stacked(rows)
+    tokens = int(used.sum())
+    norms = activations.float().norm(dim=-1)  # [n, T]
+    table = select_top_k(features, sample_maxima(features), 0, len(rows))
+    wrong = (counted & ~used).nonzero().tolist()
+    return SaeSanity(
+        tokens=tokens,
+        variance_explained=float(explained.value()),
+        mean_l0=len(features.values) / max(1, tokens),
+        features_firing=len(features.features.unique()),
+        latent_dim=sae.latent_dim,
+        bos_share=bos_share(table, first_or_special),
+        bos_positions=float((first_or_special & used).sum()) / max(1, tokens),
+        mean_norm=float(torch.where(used, norms, 0).double().sum()) / max(1, tokens),
+        d_in=sae.d_in,
+        not_finite=len(wrong),
+        first_not_finite=(first_sample + wrong[0][0], wrong[0][1]) if wrong else None,
+    )
+
+
+def bos_share(table: TopKTable, first_or_special: Tensor, first_sample: int = 0) -> float:
+    """Share of the examples of a table whose strongest token is the first or a special one; 0 of no examples.
+
+    ``first_or_special`` bool [n, T] of samples from ``first_sample`` on.
+    """
+    if not len(table.sample_index):
+        return 0.0
+    strongest = table.positions[table.firing_offsets[:-1]]  # [E]
+    return float(first_or_special[table.sample_index - first_sample, strongest].double().mean())
+
+
+def bos_dominates(share: float, positions: float, limit: float) -> bool:
+    """Whether first and special tokens are the strongest ones of more than ``limit`` of the examples, and far more
+    often than the share ``positions`` of the counted positions that they are."""
+    return share > limit and share > _BOS_EXCESS * positions
+
+
+def is_sparse(mean_l0: float, limit: float) -> bool:
+    """Whether some feature fires, and not more than ``limit`` of them on a token, on average."""
+    return 0 < mean_l0 <= limit
+
+
+def judge(name: str, hook: str, found: SaeSanity, limits: SanityLimits, cause: str = "") -> list[Finding]:
+    """What of a batch breaks the limits, or that it shows too little to judge by; ``cause`` is what ``likely_cause``
+    says where the SAE explains too little."""
+    what, tokens = f"SAE {name!r} at {hook!r}", f"{found.tokens:,} tokens of one batch"
+    nothing = _no_evidence(name, hook, found)
+    if nothing:
+        return [Finding("error", nothing, SanityError)]
+    findings = []
+    if found.tokens < FEW_TOKENS:
+        text = f"{what} was tried on {tokens} only, which says little: no more of the first samples' tokens count"
+        findings.append(Finding("warning", text))
+    if found.variance_explained < limits.minimum_variance_explained:
+        text = (
+            f"{what} explains {found.variance_explained:.3g} of the variance of the activations, at least "
+            f"{limits.minimum_variance_explained:g} is asked for (mean L0 {found.mean_l0:.1f}, mean norm of the "
+            f"activations {found.mean_norm:.3g}, sqrt(d_in) {found.d_in**0.5:.3g}; {tokens}). {cause} "
+            f"To run it all the same, lower saes.{name}.minimum_variance_explained"
+        )
+        findings.append(Finding("error", text, SanityError))
+    if not is_sparse(found.mean_l0, limits.maximum_l0):
+        seen = (
+            "has no feature that fires"
+            if not found.mean_l0
+            else f"has {found.mean_l0:,.1f} of its {found.latent_dim:,} features firing on a token, on average"
+        )
+        text = (
+            f"{what} {seen} ({tokens}), between 0 and {limits.maximum_l0:g} are expected: its input is most often not "
+            f"scaled or centered as in its training, or the threshold is wrong; saes.{name}.maximum_l0 sets the bound"
+        )
+        findings.append(Finding("error", text, SanityError))
+    if bos_dominates(found.bos_share, found.bos_positions, limits.maximum_bos_share):
+        text = (
+            f"{what}: {found.bos_share:.0%} of the features' strongest tokens are a sample's first or a special one, "
+            f"which are {found.bos_positions:.1%} of the positions ({tokens}); most examples would show nothing else. "
+            "Set corpus.exclude_first_positions to 1, leave corpus.count_special_tokens false, or raise "
+            f"saes.{name}.maximum_bos_share"
+        )
+        findings.append(Finding("error", text, SanityError))
+    if found.tokens * found.mean_l0 >= _CHANCES * found.latent_dim and found.dead_fraction > _MOSTLY_DEAD:
+        text = (
+            f"{what}: {found.dead_fraction:.1%} of its {found.latent_dim:,} features fire nowhere in {tokens}, though "
+            f"a token has {found.mean_l0:.1f} that do: they may be dead"
+        )
+        findings.append(Finding("warning", text))
+    return findings
+
+
+def _no_evidence(name: str, hook: str, found: SaeSanity) -> str:
+    """Why a batch says nothing of an SAE; empty where it does."""
+    what = f"SAE {name!r} at {hook!r}"
+    if found.first_not_finite is not None:
+        sample, position = found.first_not_finite
+        counted = found.tokens + found.not_finite
+        return (
+            f"hook {hook!r}, which SAE {name!r} reads, or what the SAE makes of it, holds a NaN or an infinity in "
+            f"sample {sample}, position {position} ({found.not_finite:,} of {counted:,} tokens of one batch): set "
+            "language_model.dtype to a wider type (float32, or bfloat16 in place of float16), and check the weights of "
+            "the model"
+        )
+    if not found.tokens:
+        return (
+            f"{what}: no token of one batch counts, so there is nothing to judge it by: see "
+            "corpus.count_special_tokens, corpus.exclude_first_positions, corpus.exclude_positions and "
+            "corpus.exclude_outlier_norms"
+        )
+    if math.isnan(found.variance_explained):
+        return (
+            f"{what}: the activations of {found.tokens:,} token(s) of one batch do not vary, so there is nothing to "
+            "judge it by: more tokens must count, or the hook gives the same for all"
+        )
+    return ""
+
+
+def encode_sample(sae: SAE, x: Tensor, wanted: Tensor) -> tuple[SparseFeatures, Tensor]:
+    """Features of one sample [T, D] at wanted tokens, and which tokens are finite: bool [T]."""
+    found = sae.encode_sparse(x, wanted=wanted)
+    kept = found.finite[found.tokens]
+    tokens, features, values = found.tokens[kept], found.features[kept], found.values[kept]
+    return SparseFeatures(tokens, features, values, 1, len(x), sae.latent_dim), found.finite
+
+
+def _stacked(rows: list[SparseFeatures]) -> SparseFeatures:
+    positions, latent_dim = rows[0].num_positions, rows[0].num_features
+    tokens = torch.cat([own.tokens + row * positions for row, own in enumerate(rows)])
+    features, values = (torch.cat([getattr(own, name) for own in rows]) for name in ("features", "values"))
+    return SparseFeatures(tokens, features, values, len(rows), positions, latent_dim)

@@ -1,0 +1,1 @@
+"""Sparse autoencoders: checkpoints of every format, and encoding with them."""

@@ -1,0 +1,115 @@
+"""The on-disk form of dictionary_learning: ``ae.pt`` (a state dict) and ``config.json``.
+
+Formulas as in dictionary_learning 0.1 (``dictionary.py``, ``trainers/``). The file is read by
+``torch.load(weights_only=True)``, which runs no code of it.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from extraction_assets.engine.file_boundary import read_state_dict
+from extraction_assets.engine.file_boundary.checkpoint_file import shown
+from extraction_assets.engine.saes.formats.files import (
+    CheckpointError,
+    per_feature,
+    pick,
+    read_config,
+    require_files,
+    sae_file,
+    text_or_none,
+    whole_number,
+    whole_or_none,
+)
+from extraction_assets.engine.saes.formats.recorded import SaeRecord
+from extraction_assets.engine.saes.formats.weights import Architecture, SAEWeights, folded_decoder_norm
+
+CONFIG, WEIGHTS = "config.json", "ae.pt"
+FILES = (CONFIG, WEIGHTS)
+OPTIONAL_FILES = ()
+
+# Names of W_enc [D, F] or its transpose, b_enc, W_dec [F, D] or its transpose, b_dec, by class.
+_LINEAR = {"W_enc": "encoder.weight", "b_enc": "encoder.bias", "W_dec": "decoder.weight", "b_dec": "b_dec"}
+_PLAIN = {name: name for name in _LINEAR}
+_CLASSES: dict[str, tuple[Architecture, dict[str, str], bool]] = {
+    "AutoEncoder": ("standard", {**_LINEAR, "b_dec": "bias"}, True),
+    "AutoEncoderNew": ("standard", {**_LINEAR, "b_dec": "decoder.bias"}, False),
+    "GatedAutoEncoder": ("gated", {**_LINEAR, "b_enc": "gate_bias", "b_dec": "decoder_bias"}, True),
+    "AutoEncoderTopK": ("topk", _LINEAR, True),
+    "BatchTopKSAE": ("jumprelu", _LINEAR, True),
+    "MatryoshkaBatchTopKSAE": ("jumprelu", _PLAIN, True),
+    "JumpReluAutoEncoder": ("jumprelu", _PLAIN, False),
+}
+"""Class -> (architecture, names of its parameters, whether encode subtracts the decoder's bias)."""
+_RESIDUAL = re.compile(r"resid_post_layer_(\d+)")
+
+
+def recognises(path: Path) -> bool:
+    return (path / WEIGHTS).is_file()
+
+
+def record(path: Path) -> SaeRecord:
+    """What ``config.json`` in folder ``path`` says of model, hook and text."""
+    config = read_config(path, CONFIG)
+    trainer, buffer = _part(config, "trainer"), _part(config, "buffer")
+    place = _RESIDUAL.fullmatch(text_or_none(trainer.get("submodule_name")) or "")
+    return SaeRecord(
+        hook=f"blocks.{place[1]}.hook_resid_post" if place else None,
+        model_name=text_or_none(trainer.get("lm_name")),
+        context_size=whole_or_none(buffer.get("ctx_len")),
+    )
+
+
+def read(path: Path) -> SAEWeights:
+    """The checkpoint in folder ``path``; raises CheckpointError where it cannot be used.
+
+    An ``AutoEncoder`` gets decoder vectors of norm 1, as its own ``from_pretrained`` gives them.
+    """
+    require_files(path, *FILES)
+    trainer = _part(read_config(path, CONFIG), "trainer")
+    name = trainer.get("dict_class")
+    if not isinstance(name, str) or name not in _CLASSES:
+        raise CheckpointError(
+            f"SAE {path}: dict_class {shown(name)} of {CONFIG} is not supported (known: {', '.join(_CLASSES)})"
+        )
+    architecture, names, subtracts = _CLASSES[name]
+    tensors = read_state_dict(sae_file(path, WEIGHTS))
+    further = {"jumprelu": ["threshold"], "gated": ["r_mag", "mag_bias"]}.get(architecture, [])
+    own = pick(path, WEIGHTS, tensors, [*names.values(), *further], name)
+    w_enc, w_dec = own[names["W_enc"]], own[names["W_dec"]]
+    transposed = names["W_enc"] != "W_enc"
+    extra = {"b_mag" if key == "mag_bias" else key: own[key] for key in further}
+    if architecture == "jumprelu":
+        extra["threshold"] = per_feature(extra["threshold"], len(own[names["b_enc"]]))
+    weights = SAEWeights(
+        architecture=architecture,
+        w_enc=w_enc.t() if transposed else w_enc,
+        b_enc=own[names["b_enc"]],
+        w_dec=w_dec.t() if transposed else w_dec,
+        b_dec=own[names["b_dec"]],
+        apply_b_dec_to_input=subtracts,
+        extra=extra,
+        k=whole_number(path, _k(path, tensors, trainer), f"{CONFIG}: k") if architecture == "topk" else 0,
+        record=record(path),
+    )
+    if name != "AutoEncoder":
+        return weights
+    weights.validate(path, WEIGHTS)
+    return folded_decoder_norm(path, weights)
+
+
+def _k(path: Path, tensors: dict[str, Tensor], trainer: dict[str, Any]) -> Any:
+    if "k" not in tensors:
+        return trainer.get("k", 0)
+    if tensors["k"].numel() != 1:
+        raise CheckpointError(
+            f"SAE {path}: {WEIGHTS} holds k of shape {tuple(tensors['k'].shape)}, expected one number"
+        )
+    return tensors["k"].item()
+
+
+def _part(config: dict[str, Any], name: str) -> dict[str, Any]:
+    part = config.get(name)
+    return part if isinstance(part, dict) else {}

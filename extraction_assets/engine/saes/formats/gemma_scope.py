@@ -1,0 +1,57 @@
+"""Gemma Scope's on-disk form: one ``params.npz`` with W_enc, b_enc, W_dec, b_dec and threshold (JumpReLU).
+
+The file says nothing of model and hook; its place does, as in ``google/gemma-scope-2b-pt-res`` and there in
+``layer_12/width_16k/average_l0_82`` (Lieberum et al. 2024; names of hooks as in sae-lens's loader ``gemma_2``).
+"""
+
+import re
+from pathlib import Path
+
+from extraction_assets.engine.file_boundary import read_npz
+from extraction_assets.engine.saes.formats.files import per_feature, pick, sae_file
+from extraction_assets.engine.saes.formats.recorded import SaeRecord
+from extraction_assets.engine.saes.formats.weights import SAEWeights
+
+WEIGHTS = "params.npz"
+FILES = (WEIGHTS,)
+OPTIONAL_FILES = ()
+
+_REPOSITORY = re.compile(r"gemma-scope-(\d+b)-(pt|it)-(res|mlp|att)\b")
+_LAYER = re.compile(r"layer_(\d+)")
+_HOOKS = {"res": "blocks.{}.hook_resid_post", "mlp": "blocks.{}.hook_mlp_out", "att": "blocks.{}.attn.hook_z"}
+_NAMES = ["W_enc", "b_enc", "W_dec", "b_dec", "threshold"]
+
+
+def recognises(path: Path) -> bool:
+    return (path / WEIGHTS).is_file()
+
+
+def record(path: Path) -> SaeRecord:
+    """What the folder's place says, where it is that of a Gemma Scope repository."""
+    parts = path.absolute().parts
+    repositories = [match for part in parts if (match := _REPOSITORY.search(part))]
+    layers = [match[1] for part in parts if (match := _LAYER.fullmatch(part))]
+    if len(repositories) != 1:
+        return SaeRecord()
+    size, kind, place = repositories[0].groups()
+    return SaeRecord(
+        hook=_HOOKS[place].format(layers[0]) if len(layers) == 1 else None,
+        model_name=f"google/gemma-2-{size}" + ("-it" if kind == "it" else ""),
+        prepend_bos=True,
+        context_size=1024,
+    )
+
+
+def read(path: Path) -> SAEWeights:
+    """The checkpoint in folder ``path``; raises CheckpointError where it cannot be used."""
+    tensors = read_npz(sae_file(path, WEIGHTS), _NAMES, {"w_enc": "W_enc", "w_dec": "W_dec"})
+    own = pick(path, WEIGHTS, tensors, _NAMES, "Gemma Scope")
+    return SAEWeights(
+        architecture="jumprelu",
+        w_enc=own["W_enc"],
+        b_enc=own["b_enc"],
+        w_dec=own["W_dec"],
+        b_dec=own["b_dec"],
+        extra={"threshold": per_feature(own["threshold"], len(own["b_enc"]))},
+        record=record(path),
+    )

@@ -1,0 +1,87 @@
+"""The on-disk form of EleutherAI's sparsify: ``cfg.json`` and ``sae.safetensors`` (eai-sparsify 1.3).
+
+relu(encoder(x - b_dec)), the k largest a token; a transcoder does not subtract b_dec, and may add W_skip x
+(``SparseCoder.encode`` and ``forward``). Each folder carries the name of the module that it was trained on, such as
+``layers.5`` or ``layers.5.mlp`` of the base model.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from extraction_assets.engine.file_boundary.checkpoint_file import shown
+from extraction_assets.engine.saes.formats.files import (
+    CheckpointError,
+    pick,
+    read_config,
+    read_safetensors,
+    require_files,
+    true_or_false,
+    whole_number,
+)
+from extraction_assets.engine.saes.formats.recorded import SaeRecord
+from extraction_assets.engine.saes.formats.weights import SAEWeights
+
+CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
+FILES = (CONFIG, WEIGHTS)
+OPTIONAL_FILES = ()
+
+_MODULE = re.compile(r"(\w+\.)*(layers|layer|h)\.\d+(\.\w+)*|(\w+\.)*(embed_tokens|embed_in|wte)")
+
+
+def recognises(path: Path) -> bool:
+    return (path / WEIGHTS).is_file() or ((path / CONFIG).is_file() and "k" in read_config(path, CONFIG))
+
+
+def record(path: Path) -> SaeRecord:
+    """The hook that the folder's name tells: the module's output, and of a transcoder its input."""
+    config = read_config(path, CONFIG)
+    transcode, name = true_or_false(path, CONFIG, config, "transcode", False), path.absolute().name
+    if not _MODULE.fullmatch(name):
+        return SaeRecord(is_transcoder=transcode)
+    if transcode:
+        return SaeRecord(hook=f"{name}.input", hook_out=name, is_transcoder=True)
+    return SaeRecord(hook=name)
+
+
+def read(path: Path) -> SAEWeights:
+    """The checkpoint in folder ``path``; raises CheckpointError where it cannot be used."""
+    require_files(path, *FILES)
+    config = read_config(path, CONFIG)
+    if config.get("signed"):
+        raise CheckpointError(
+            f"SAE {path}: {CONFIG}: its encoder is signed: it keeps features with negative activations"
+        )
+    activation = config.get("activation", "topk")
+    if activation != "topk":
+        raise CheckpointError(f"SAE {path}: {CONFIG}: activation = {shown(activation)} is not supported (known: topk)")
+    tensors = read_safetensors(path, WEIGHTS)
+    skip = true_or_false(path, CONFIG, config, "skip_connection", False)
+    names = ["encoder.weight", "encoder.bias", "W_dec", "b_dec", *(["W_skip"] if skip else [])]
+    own = pick(path, WEIGHTS, tensors, names, "sparsify")
+    transcode = true_or_false(path, CONFIG, config, "transcode", False)
+    weights = SAEWeights(
+        architecture="topk",
+        w_enc=own["encoder.weight"].t(),
+        b_enc=own["encoder.bias"],
+        w_dec=own["W_dec"],
+        b_dec=own["b_dec"],
+        apply_b_dec_to_input=not transcode,
+        k=whole_number(path, config.get("k", 0), f"{CONFIG}: k"),
+        is_transcoder=transcode,
+        w_skip=own["W_skip"].t() if skip else None,
+        record=record(path),
+    )
+    _check_widths(path, config, weights)
+    return weights
+
+
+def _check_widths(path: Path, config: dict[str, Any], weights: SAEWeights) -> None:
+    d_in = whole_number(path, config.get("d_in", weights.d_in), f"{CONFIG}: d_in")
+    told = whole_number(path, config.get("num_latents") or 0, f"{CONFIG}: num_latents")
+    told = told or d_in * whole_number(path, config.get("expansion_factor", 32), f"{CONFIG}: expansion_factor")
+    if (d_in, told) != (weights.d_in, weights.latent_dim):
+        raise CheckpointError(
+            f"SAE {path}: {CONFIG} says d_in = {d_in} and {told} latents, but encoder.weight of {WEIGHTS} is for "
+            f"{weights.d_in} and {weights.latent_dim}: the two files do not belong together"
+        )

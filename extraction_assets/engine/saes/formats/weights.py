@@ -1,0 +1,148 @@
+"""What every checkpoint format is read into."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from extraction_assets.engine.saes.formats.files import CheckpointError
+from extraction_assets.engine.saes.formats.recorded import SaeRecord
+
+Architecture = Literal["standard", "jumprelu", "topk", "gated"]
+Normalization = Literal["none", "layer_norm", "constant_norm_rescale", "expected_average_only_in"]
+
+
+@dataclass(frozen=True)
+class SAEWeights:
+    """An SAE's parameters, float32 on the CPU. D is the width it reads, D_out (D unless a transcoder) what it gives."""
+
+    architecture: Architecture
+    w_enc: Tensor
+    """[D, F]"""
+    b_enc: Tensor
+    """[F]; for ``gated`` the bias of the gate (b_gate)"""
+    w_dec: Tensor
+    """[F, D_out]"""
+    b_dec: Tensor
+    """[D_out]"""
+    apply_b_dec_to_input: bool = False
+    """Subtract b_dec from the input before encoding."""
+    extra: dict[str, Tensor] = field(default_factory=dict)
+    """Further parameters of an architecture: threshold [F] (jumprelu); r_mag, b_mag [F] (gated)."""
+    k: int = 0
+    """Active features a token (topk)."""
+    rescale_acts_by_decoder_norm: bool = False
+    """Scale pre-activations by the norm of each decoder row."""
+    tanh: bool = False
+    """Features are the tanh of what fires (SAELens's old ``tanh-relu``)."""
+    normalize_activations: Normalization = "none"
+    """What is done to the input before anything else, and undone to what decode gives."""
+    norm_scaling_factor: float | None = None
+    """What ``expected_average_only_in`` multiplies the input by, where the checkpoint holds it."""
+    center_input: bool = False
+    """Subtract from the input its mean over D, as TransformerLens does by ``center_writing_weights``."""
+    center_target: bool = False
+    """The same of the activations that reconstructions are compared with."""
+    is_transcoder: bool = False
+    """Gives the activations of another hook than the one it reads."""
+    w_skip: Tensor | None = None
+    """[D, D_out]: what a transcoder's output adds of its input."""
+    record: SaeRecord = field(default_factory=SaeRecord)
+    """What the checkpoint says about its model and training."""
+
+    @property
+    def d_in(self) -> int:
+        return self.w_enc.shape[0]
+
+    @property
+    def d_out(self) -> int:
+        return self.w_dec.shape[-1] if self.is_transcoder else self.d_in
+
+    @property
+    def latent_dim(self) -> int:
+        return self.w_enc.shape[1]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every parameter by name."""
+        skip = {} if self.w_skip is None else {"W_skip": self.w_skip}
+        named = {"W_enc": self.w_enc, "b_enc": self.b_enc, "W_dec": self.w_dec, "b_dec": self.b_dec}
+        return {**named, **self.extra, **skip}
+
+    def validate(self, path: Path, file: str) -> None:
+        """Shapes agree and every number is finite, or CheckpointError names the parameter of ``file``."""
+        if self.w_enc.dim() != 2:
+            raise CheckpointError(
+                f"SAE {path}: {file}: W_enc has shape {tuple(self.w_enc.shape)}, expected (d_in, d_sae)"
+            )
+        d_in, d_out, latent_dim = self.d_in, self.d_out, self.latent_dim
+        expected = {
+            "W_enc": (d_in, latent_dim),
+            "W_dec": (latent_dim, d_out),
+            "b_dec": (d_out,),
+            "W_skip": (d_in, d_out),
+        }
+        for name, tensor in self.tensors().items():
+            shape = expected.get(name, (latent_dim,))
+            if tuple(tensor.shape) != shape:
+                raise CheckpointError(f"SAE {path}: {file}: {name} has shape {tuple(tensor.shape)}, expected {shape}")
+            wrong = int((~torch.isfinite(tensor)).sum())
+            if wrong:
+                raise CheckpointError(
+                    f"SAE {path}: {file}: {name} holds {wrong} NaN or infinite value(s) of {tensor.numel()}; "
+                    "download or export the checkpoint again"
+                )
+        if self.architecture == "topk" and not 1 <= self.k <= latent_dim:
+            raise CheckpointError(
+                f"SAE {path}: k is {self.k}, it must be between 1 and {latent_dim}, the features of {file}"
+            )
+        if self.normalize_activations == "expected_average_only_in":
+            raise CheckpointError(
+                f"SAE {path}: normalize_activations = 'expected_average_only_in' needs the scale that its inputs were "
+                "multiplied by, sqrt(d_in) / their mean norm, and the checkpoint does not hold it: set "
+                "norm_scaling_factor of this SAE (1 if it is folded into the weights already)"
+            )
+
+
+def scaled_input(weights: SAEWeights, norm_scaling_factor: float) -> SAEWeights:
+    """The same SAE for inputs that were multiplied by a constant in training, with the constant in its weights.
+
+    W_enc * s, W_dec / s, b_dec / s, as sae-lens folds ``expected_average_only_in``
+    (``SAE.fold_activation_norm_scaling_factor``). Where pre-activations are rescaled by the decoder's norms, these
+    shrink by s, and a threshold with them.
+    """
+    extra = dict(weights.extra)
+    if weights.rescale_acts_by_decoder_norm and "threshold" in extra:
+        extra["threshold"] = extra["threshold"] / norm_scaling_factor
+    return replace(
+        weights,
+        w_enc=weights.w_enc * norm_scaling_factor,
+        w_dec=weights.w_dec / norm_scaling_factor,
+        b_dec=weights.b_dec / norm_scaling_factor,
+        extra=extra,
+        normalize_activations="none",
+    )
+
+
+def folded_decoder_norm(path: Path, weights: SAEWeights) -> SAEWeights:
+    """The same SAE with decoder rows of norm 1, their norms in its features (sae-lens ``fold_W_dec_norm``).
+
+    Raises CheckpointError where the norms would change which features fire, not just their scale.
+    """
+    if weights.tanh or (weights.architecture == "topk" and not weights.rescale_acts_by_decoder_norm):
+        kind = "tanh-relu" if weights.tanh else "topk"
+        raise CheckpointError(
+            f"SAE {path}: fold_decoder_norm would change which features a {kind} SAE activates: leave it out"
+        )
+    if weights.rescale_acts_by_decoder_norm and weights.architecture != "topk":
+        return weights  # its features are in this scale already
+    norms = weights.w_dec.norm(dim=1).clamp(min=1e-8)  # [F]
+    extra = {name: t if name == "r_mag" else t * norms for name, t in weights.extra.items()}
+    return replace(
+        weights,
+        w_enc=weights.w_enc * norms,
+        b_enc=weights.b_enc * norms,
+        w_dec=weights.w_dec / norms[:, None],
+        extra=extra,
+    )

@@ -1,0 +1,241 @@
+"""A sparse autoencoder on a device: encode, decode, and how well it reconstructs."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from extraction_assets.engine.ordering import starts_of
+from extraction_assets.engine.saes.activation import (
+    ActivationFunction,
+    Firings,
+    Magnitude,
+    concatenate_firings,
+    finite_rows,
+    firings_of,
+    has_triton,
+    pre_activations,
+)
+from extraction_assets.engine.saes.formats import SAEWeights, read_checkpoint
+from extraction_assets.engine.saes.input import SaeInput, centered
+from extraction_assets.engine.shapes import SparseFeatures
+
+_CAPACITY = 64
+"""Firings of a token among 2,048 features that a GPU makes room for at first; a power of two."""
+
+
+def load_sae(path: str | Path, device: torch.device | str = "cpu") -> "SAE":
+    """The SAE in checkpoint folder ``path``, ready to encode on ``device``.
+
+    Raises CheckpointError where the checkpoint is missing, of no known format or unusable.
+    """
+    return SAE(read_checkpoint(Path(path)), device)
+
+
+@contextlib.contextmanager
+def matmul_precision(precision: str) -> Iterator[None]:
+    """torch's float32 matmul precision (``highest``, ``high``, ``medium``) inside the block, the old one after."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+class SAE:
+    """An SAE's encoder and decoder with their parameters on one device, in float32."""
+
+    def __init__(self, weights: SAEWeights, device: torch.device | str = "cpu") -> None:
+        self.architecture, self.record = weights.architecture, weights.record
+        self.d_in, self.d_out, self.latent_dim, self.k = weights.d_in, weights.d_out, weights.latent_dim, weights.k
+        self._w_enc = _by_column(weights.w_enc.to(device))
+        self._w_dec = weights.w_dec.to(device).contiguous()
+        self.b_dec = weights.b_dec.to(device)
+        self._w_skip = None if weights.w_skip is None else weights.w_skip.to(device)
+        self._input, self._center_target, self._tanh = SaeInput(weights, device), weights.center_target, weights.tanh
+        scale = None
+        if weights.rescale_acts_by_decoder_norm:  # encode multiplies by the norms, so decode divides by them
+            scale = self._w_dec.norm(dim=1)  # [F]
+            self._w_dec = self._w_dec / scale[:, None]
+        extra = {name: tensor.to(device) for name, tensor in weights.extra.items()}
+        self._activation = ActivationFunction(
+            bias=weights.b_enc.to(device).contiguous(),
+            scale=scale,
+            limit=extra["threshold"].clamp(min=0).contiguous() if self.architecture == "jumprelu" else None,
+            magnitude=Magnitude(extra["r_mag"].exp(), extra["b_mag"]) if self.architecture == "gated" else None,
+        )
+        self._capacity = _CAPACITY
+
+    def encode(self, activations: Tensor) -> Tensor:
+        """Hook output [N, d_in] of any float dtype -> features float32 [N, d_sae], on the same device.
+
+        Formulas: standard relu(xW + b); jumprelu keeps pre-activations above the threshold; topk the k largest
+        positive ones a token, ties to the lower feature; gated gates relu(xW e^r_mag + b_mag) by xW + b_gate > 0
+        (sae-lens 6, Rajamanoharan et al. 2024, Gao et al. 2024). x is the hook output as ``SaeInput`` prepares it.
+        """
+        firings = self.encode_sparse(activations)
+        dense = torch.zeros(len(activations), self.latent_dim, device=activations.device)
+        dense[firings.tokens, firings.features] = firings.values
+        return dense
+
+    def encode_sparse(self, activations: Tensor, tile: int | None = None, wanted: Tensor | None = None) -> Firings:
+        """As ``encode``, but the positive entries alone: hook output [N, d_in] -> Firings.
+
+        With ``tile``, of which N is a multiple, each matrix product takes ``tile`` tokens, so that a token's last
+        bits do not depend on how many others are encoded with it. Tokens that are not ``wanted`` (bool [N]) have no
+        firings and may hold anything. Only one dense tile [tile, d_sae] exists at a time, and on a GPU it is read once.
+        Synchronisations on a GPU: one for all tiles (topk: two). Peak extra memory: the tile with a bool each (gated:
+        twice), and on a GPU room for firings, a sixteenth of the dense features of all N tokens, or more where they
+        are many.
+        """
+        tile = tile or max(1, len(activations))
+        if len(activations) % tile:
+            raise ValueError(f"{len(activations)} tokens are not a whole number of tiles of {tile}")
+        x = self._input.prepare(activations, tile)
+        if wanted is None:
+            wanted = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        firings = self._encode(x, tile, wanted)
+        return firings._replace(values=firings.values.tanh()) if self._tanh else firings
+
+    def _encode(self, x: Tensor, tile: int, wanted: Tensor) -> Firings:
+        if self.architecture == "topk":
+            return self._encode_top_k(x, tile, wanted)
+        if x.device.type == "cuda" and has_triton():
+            return self._encode_fused(x, tile, wanted)
+        return concatenate_firings(
+            [
+                firings_of(product, wanted[start : start + tile], self._activation)
+                for start, product in self._products(x, tile)
+            ]
+        )
+
+    def _encode_fused(self, x: Tensor, tile: int, wanted: Tensor) -> Firings:
+        """By the kernels, which leave out what does not fit: then once more, with room enough."""
+        from extraction_assets.engine.saes.kernels import PaddedRows
+
+        while True:
+            padded = PaddedRows(len(x), self.latent_dim, self._capacity, x.device)
+            for start, product in self._products(x, tile):
+                padded.add(start, product, wanted[start : start + tile], self._activation)
+            total, most = padded.sizes()
+            if most <= self._capacity:
+                return padded.flatten(total)
+            self._capacity = 1 << (most - 1).bit_length()
+
+    def _encode_top_k(self, x: Tensor, tile: int, wanted: Tensor) -> Firings:
+        """The k largest positive pre-activations a token, ties to the lower feature.
+
+        ``topk`` leaves open which of several equal values it returns. That matters only where the k-th and the
+        (k+1)-th are equal and positive: such tokens are sorted stably instead.
+        """
+        k = min(self.k, self.latent_dim)
+        width = min(k + 1, self.latent_dim)
+        values = x.new_empty(len(x), width)
+        features = torch.empty(len(x), width, dtype=torch.int64, device=x.device)
+        finite = torch.empty(len(x), dtype=torch.bool, device=x.device)
+        for start, product in self._products(x, tile):
+            rows = slice(start, start + tile)
+            pre = pre_activations(product, self._activation)
+            finite[rows] = finite_rows(pre)
+            values[rows], features[rows] = pre.topk(width, dim=1)  # descending
+        if width > k:
+            tied = ((values[:, k - 1] == values[:, k]) & (values[:, k] > 0) & wanted).nonzero().squeeze(1)
+            values, features = values[:, :k], features[:, :k]
+            if len(tied):
+                self._sort_tied(x, tile, tied, values, features)
+        features, order = features.sort(dim=1)
+        values = values.gather(1, order)
+        tokens, slots = ((values > 0) & wanted[:, None]).nonzero(as_tuple=True)
+        return Firings(tokens, features[tokens, slots], values[tokens, slots], finite | ~wanted)
+
+    def _sort_tied(self, x: Tensor, tile: int, tied: Tensor, values: Tensor, features: Tensor) -> None:
+        """Overwrites the rows ``tied`` of the [N, k] results by those of a stable sort, one tile after the other."""
+        for number in torch.unique(tied // tile).tolist():
+            rows = tied[tied // tile == number]
+            ((_, product),) = self._products(x[number * tile : (number + 1) * tile], tile)
+            pre = pre_activations(product, self._activation)[rows - number * tile]
+            resolved = pre.sort(dim=1, descending=True, stable=True)
+            values[rows], features[rows] = resolved.values[:, : self.k], resolved.indices[:, : self.k]
+
+    def decode(self, features: SparseFeatures, activations: Tensor | None = None) -> Tensor:
+        """Features of n samples -> reconstruction of the hook output (a transcoder's: of its output hook's), float32
+        [n, T, d_out], to be compared with ``target``.
+
+        ``activations`` [n, T, d_in] are what was encoded: needed where they were normalised, which is undone, and for
+        a transcoder's skip connection. Raises ValueError where they are needed and missing.
+        """
+        tokens = features.num_samples * features.num_positions
+        rows = starts_of(features.tokens, tokens)  # [n * T + 1]
+        summed = torch.nn.functional.embedding_bag(
+            features.features,
+            self._w_dec,
+            rows,
+            mode="sum",
+            per_sample_weights=features.values,
+            include_last_offset=True,
+        )  # [n * T, D_out]
+        decoded = (summed + self.b_dec).view(features.num_samples, features.num_positions, self.d_out)
+        if self._w_skip is None and not self._input.is_restored:
+            return decoded
+        if activations is None:
+            raise ValueError("this SAE's reconstruction depends on what was encoded: give decode the activations")
+        decoded = self._input.restore(decoded, activations)
+        return decoded if self._w_skip is None else decoded + self._input.centered(activations) @ self._w_skip
+
+    def target(self, activations: Tensor) -> Tensor:
+        """What ``decode`` reconstructs: the (output) hook's activations [..., d_out], float32, without their mean over
+        d_out where the SAE was trained so."""
+        return centered(activations) if self._center_target else activations.float()
+
+    def _products(self, x: Tensor, tile: int) -> Iterator[tuple[int, Tensor]]:
+        """The first row of each tile with its product xW float32 [tile, F], all in the same memory, one after the
+        other: a tile that fits the cache need not go to the device's memory before it is read again."""
+        product = x.new_empty(tile, self.latent_dim)
+        for start in range(0, max(len(x), 1), tile):
+            own = x[start : start + tile]
+            yield start, torch.mm(own, self._w_enc, out=product[: len(own)])
+
+
+def _by_column(matrix: Tensor) -> Tensor:
+    """The matrix in the order of memory that a product reads best: on a GPU each column in one piece, which Hopper's
+    tensor cores ask for in float32."""
+    return matrix.contiguous() if matrix.device.type == "cpu" else matrix.t().contiguous().t()
+
+
+class VarianceExplained:
+    """Adds up how much of the activations' variance their reconstructions explain, on their device, in float64.
+
+    1 - sum |x - x'|^2 / sum |x - mean|^2 over the counted positions; 1 is perfect, 0 no better than the mean.
+    """
+
+    def __init__(self) -> None:
+        self._sums: list[Tensor] | None = None
+
+    def add(self, activations: Tensor, reconstruction: Tensor, counted: Tensor) -> None:
+        """Adds some tokens: ``activations`` and ``reconstruction`` [..., D], ``counted`` bool [...].
+
+        No synchronisation. Peak extra memory: 24 bytes for each number of ``activations``.
+        """
+        own, width = counted.unsqueeze(-1), activations.shape[-1]
+        x = torch.where(own, activations, 0).double()
+        residual = (x - torch.where(own, reconstruction, 0).double()).square().sum()
+        part = [counted.sum().double(), x.view(-1, width).sum(0), x.square().sum(), residual]
+        self._sums = part if self._sums is None else [a + b for a, b in zip(self._sums, part, strict=True)]
+
+    def value(self) -> Tensor:
+        """Float64 scalar; NaN where fewer than two positions count or they do not vary."""
+        if self._sums is None:
+            return torch.tensor(float("nan"), dtype=torch.float64)
+        count, total, squares, residual = self._sums
+        variance = squares - total.square().sum() / count  # |x - mean|^2, summed
+        return torch.where((count > 1) & (variance > 0), 1 - residual / variance, float("nan"))
+
+
+def variance_explained(activations: Tensor, reconstruction: Tensor, counted: Tensor) -> float:
+    """The fraction of variance that a reconstruction explains (``VarianceExplained``) of these samples alone."""
+    explained = VarianceExplained()
+    explained.add(activations, reconstruction, counted)
+    return float(explained.value())

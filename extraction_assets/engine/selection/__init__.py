@@ -1,0 +1,1 @@
+"""Selection: sparse features to examples, top-k tables and statistics, and their merge."""

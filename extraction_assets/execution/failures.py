@@ -1,0 +1,66 @@
+"""How errors of an asset end its run: at once where only a person can mend them, after retries where time may."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+import dagster as dg
+
+from extraction_assets.database.queries import UnknownResultError
+from extraction_assets.database.urls import DatabaseError, DatabaseUnavailableError
+from extraction_assets.engine.chunk_pass.context import NonFiniteError
+from extraction_assets.engine.corpora.documents import CorpusError
+from extraction_assets.engine.corpora.visible_text import visible, visible_log
+from extraction_assets.engine.models.language_model import HookError, UntrustedCodeError
+from extraction_assets.engine.preflight.sanity import SanityError
+from extraction_assets.engine.saes.formats import CheckpointError
+from extraction_assets.planning.disk_estimate import NotEnoughDiskError
+from extraction_assets.resources.gpu import DeviceError
+from extraction_assets.stores.sealed import DamagedFileError
+
+USER_ERRORS = (
+    CheckpointError,
+    CorpusError,
+    DamagedFileError,
+    DatabaseError,
+    DeviceError,
+    FileNotFoundError,
+    HookError,
+    MemoryError,
+    NonFiniteError,
+    NotEnoughDiskError,
+    PermissionError,
+    SanityError,
+    UnknownResultError,
+    UntrustedCodeError,
+)
+"""Settings, data and files that no retry mends."""
+
+TRANSIENT_ERRORS = (DatabaseUnavailableError, OSError)
+"""A full or absent disk, a network file system that hiccups, a database that restarts or is locked."""
+
+MAX_RETRIES = 3
+FIRST_WAIT_SECONDS = 5.0
+
+
+@contextlib.contextmanager
+def as_dagster_failure(retry_number: int, logger: logging.Logger | None = None) -> Iterator[None]:
+    """Turns what a block raises into one clear failure, or into a request to try the step again, each time later.
+
+    What the block logs to ``logger``, and the failure, may quote files: it is shown as ``visible`` shows it.
+    """
+    if logger is not None:
+        logger.addFilter(visible_log)
+    try:
+        yield
+    except (*USER_ERRORS, *TRANSIENT_ERRORS) as error:
+        passing = isinstance(error, DatabaseUnavailableError) or not isinstance(error, USER_ERRORS)
+        if not passing or retry_number >= MAX_RETRIES:
+            raise failure(error) from error
+        wait = FIRST_WAIT_SECONDS * 2**retry_number
+        raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=wait) from error
+
+
+def failure(error: Exception) -> dg.Failure:
+    """An error as a run failure that no retry can mend."""
+    return dg.Failure(description=visible(str(error)), allow_retries=False)

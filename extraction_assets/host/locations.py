@@ -1,0 +1,54 @@
+"""Where things live: EXTRACTION_HOME for files, EXTRACTION_DATABASE_URL for results, DAGSTER_HOME for Dagster."""
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from extraction_assets.host.project_home import default_home
+
+_RELATIVE_SQLITE = re.compile(r"sqlite(\+\w+)?:///(?!/|:memory:|file:|$)")
+
+
+class HistoryUnavailableError(ValueError):
+    """Dagster's history cannot be read, because its disk is full."""
+
+
+def extraction_home() -> Path:
+    """``EXTRACTION_HOME``; by default ``.extraction`` in the Dagster project whose extractions this process loads, see
+    ``project_home``. Never depends on the working directory."""
+    configured = os.environ.get("EXTRACTION_HOME")
+    if configured:
+        return full_path(configured, "EXTRACTION_HOME")
+    return default_home()
+
+
+def database_url() -> str:
+    """``EXTRACTION_DATABASE_URL``; by default the SQLite file ``results.sqlite`` in the extraction home."""
+    configured = os.environ.get("EXTRACTION_DATABASE_URL")
+    if configured and _RELATIVE_SQLITE.match(configured):
+        raise ValueError(
+            f"EXTRACTION_DATABASE_URL is {configured!r}, another file in every working directory: give its full path, "
+            "sqlite:////… with four slashes"
+        )
+    return configured or f"sqlite:///{extraction_home() / 'results.sqlite'}"
+
+
+def dagster_home() -> Path:
+    """``DAGSTER_HOME``; by default ``dagster`` in the extraction home."""
+    configured = os.environ.get("DAGSTER_HOME")
+    return full_path(configured, "DAGSTER_HOME") if configured else extraction_home() / "dagster"
+
+
+def full_path(configured: str, what: str) -> Path:
+    """A configured folder; ValueError where it depends on the working directory, which differs between a terminal, a
+    daemon and a code server."""
+    path = Path(configured).expanduser()
+    if not path.is_absolute():
+        raise ValueError(f"{what} is {configured!r}, another folder in every working directory: give its full path")
+    return path
+
+
+def gpu_lease_folder() -> Path:
+    """Where every user of this host locks the GPUs that runs compute on, one file a GPU."""
+    return Path(tempfile.gettempdir()) / "extraction-assets-gpus"

@@ -1,0 +1,94 @@
+"""What changed settings of samples and chunks mean for the chunks on disk, in sentences for people."""
+
+from extraction_assets.planning.plan import has_recipe
+from extraction_assets.settings import ExtractionSettings
+from extraction_assets.stores.chunk_record import read_record
+from extraction_assets.stores.chunk_store import ChunkStore
+from extraction_assets.stores.sealed import DamagedFileError
+from extraction_assets.stores.stored_files import chunk_files
+
+Spans = dict[str, set[int]]
+"""Chunk key -> how many samples its tables on disk hold, of any fingerprint."""
+
+
+def changes_on_disk(settings: ExtractionSettings, store: ChunkStore) -> list[str]:
+    """What the files on disk tell about chunks that are new or have to be computed again for another size.
+
+    Looks at what files say of themselves, not at fingerprints: after a new SAE or a new K there is nothing to say here.
+    """
+    stored = _stored_spans(settings, store)
+    if not stored:
+        return []
+    try:
+        current = store.current_corpus(settings.name)
+    except DamagedFileError:
+        return []
+    if current is None:
+        there = f"{len(stored)} chunks are" if len(stored) > 1 else "1 chunk is"
+        return [f"{there} on disk; which are current is known once the corpus is there"]
+    corpus = current.corpus
+    if not has_recipe(current, settings.model_copy(update={"evaluation_samples": len(corpus)})):
+        return ["which of the chunks on disk are still current is known once the corpus is there"]
+    because = ""
+    if len(corpus) != settings.evaluation_samples:
+        because = f"evaluation_samples was {len(corpus)} and is now {settings.evaluation_samples}"
+    sizes = _size_change(settings, stored)
+    if sizes:
+        return [part for part in (because, sizes) if part]
+    what = _new_and_resized(settings, stored, grown=bool(because))
+    if because and not what:
+        what = "no chunk is computed again"
+    return [": ".join(part for part in (because, what) if part)] if what else []
+
+
+def _size_change(settings: ExtractionSettings, stored: Spans) -> str | None:
+    """All is redone where no chunk on disk has the place and the size of one that is wanted.
+
+    A single short chunk on disk is the last of few samples, and says nothing about the size of chunks.
+    """
+    wanted = _wanted_spans(settings)
+    largest = max(max(sizes) for sizes in stored.values())
+    if any(size in stored.get(key, ()) for key, size in wanted.items()):
+        return None
+    if len(stored) == 1 and largest < settings.chunk_size and next(iter(stored)) in wanted:
+        return None
+    last = max(stored)
+    if last == min(wanted) and max(stored[last]) > wanted[last] == settings.evaluation_samples:
+        return None  # one chunk then and one chunk now, of fewer samples
+    total = f"all {len(wanted)} chunks are computed again" if len(wanted) > 1 else "the only chunk is computed again"
+    if min(wanted) not in stored:
+        return f"start_sample is now {settings.start_sample}, where no chunk on disk begins: {total}"
+    return f"chunk_size is now {settings.chunk_size} and chunks on disk hold {largest} samples: {total}"
+
+
+def _new_and_resized(settings: ExtractionSettings, stored: Spans, *, grown: bool) -> str:
+    """Which chunks are new, and which last one was or becomes short."""
+    wanted, parts = _wanted_spans(settings), []
+    new = [key for key in wanted if key not in stored]
+    if grown and new:
+        parts.append(f"{len(new)} chunk{'s are' if len(new) > 1 else ' is'} new")
+    resized = [key for key, size in wanted.items() if key in stored and size not in stored[key]]
+    if len(resized) > 1:  # a change of chunk_size that was begun
+        parts.append(f"{len(resized)} chunks, which held other numbers of samples, are computed again")
+    for key in resized if len(resized) == 1 else ():
+        parts.append(
+            f"chunk {key}, which held {max(stored[key])} samples and now holds {wanted[key]}, is computed again"
+        )
+    return ", and ".join(parts)
+
+
+def _wanted_spans(settings: ExtractionSettings) -> dict[str, int]:
+    rows = {key: settings.chunk_rows(key) for key in settings.chunk_keys}
+    return {key: span.stop - span.start for key, span in rows.items()}
+
+
+def _stored_spans(settings: ExtractionSettings, store: ChunkStore) -> Spans:
+    spans: Spans = {}
+    for sae in settings.saes:
+        for chunk in chunk_files(store.asset_folder(settings.name, "top_k_table", sae)):
+            if chunk.seal is None:
+                try:
+                    spans.setdefault(chunk.key, set()).add(int(read_record(chunk.path)["samples_seen"]))
+                except (DamagedFileError, KeyError, TypeError, ValueError, OSError):
+                    continue  # what it held is not known
+    return {key: sizes for key, sizes in spans.items() if sizes}

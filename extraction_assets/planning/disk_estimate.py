@@ -1,0 +1,169 @@
+"""About how much an extraction will still write, and whether it fits."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from extraction_assets.engine.findings import Finding
+from extraction_assets.host.disk import free_bytes, nearest, readable_size
+from extraction_assets.planning.plan import ExtractionPlan
+from extraction_assets.settings import ExtractionSettings
+from extraction_assets.stores.chunk_store import ChunkAsset, ChunkStore, chunk_assets, size_of_file
+
+# Of each feature that fires on a token its number and value (4 + 4 bytes), and 8 bytes a token. Before a batch was
+# looked at, 64 of them a token, more than most SAEs have.
+_BYTES_PER_FIRING, _BYTES_PER_TOKEN = 8, 8
+_ASSUMED_L0 = 64.0
+_BYTES_PER_EXAMPLE, _BYTES_OF_STATISTICS = 40, 600
+"""Of the top-k table; 16 to 23 and 596 in the demo."""
+_BYTES_PER_ROW = 200
+"""Of the database: 192 a stored example in the demo."""
+
+Part = tuple[ChunkAsset, str | None]
+"""A chunk asset and the SAE that it belongs to, if to one."""
+
+_LOWER = {
+    "model_activations": "write no model activations (`keep: {model_activations: false}` and `run NAME --missing`, or "
+    "select the other assets alone)",
+    "sae_features": "write no SAE features (`keep: {sae_features: false}` and `run NAME --missing`, or select the "
+    "other assets alone)",
+    "top_k_table": "lower top_k_examples",
+    "results": "lower top_k_examples",
+}
+
+
+class NotEnoughDiskError(ValueError):
+    """What a run would write does not fit; the message says how much is needed, where, and what lowers it."""
+
+
+class Sizes(NamedTuple):
+    """What is known of a model and its SAEs."""
+
+    widths: dict[str, int]
+    """D of every hook."""
+    latent_dims: dict[str, int]
+    """F of every SAE."""
+    bytes_per_activation: int | None = None
+    """Of the model's dtype; None where it is not known, then 4."""
+    mean_l0: Mapping[str, float] = {}
+    """Features that fire on a token, of the SAEs that were tried on a batch."""
+
+
+class Estimate(NamedTuple):
+    """About how many bytes of an asset are still to be written."""
+
+    asset: str
+    sae: str | None
+    size: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.sae}/{self.asset}" if self.sae else self.asset
+
+
+def estimate_files(
+    settings: ExtractionSettings, store: ChunkStore, sizes: Sizes, to_come: Mapping[Part, int]
+) -> list[Estimate]:
+    """Bytes of chunk files for the samples ``to_come`` of each asset, whose hooks and SAEs ``sizes`` knows.
+
+    Of files that are there already, the size of a sample is measured where it is not known from the numbers.
+    """
+    found = []
+    for (asset, sae), samples in to_come.items():
+        known = sizes.bytes_per_activation if asset == "model_activations" else sae in sizes.mean_l0
+        measured = None if known else _measured_per_sample(settings, store, asset, sae)
+        found.append(Estimate(asset, sae, samples * (measured or _per_sample(settings, sizes, asset, sae))))
+    return found
+
+
+def estimate_database(settings: ExtractionSettings, sizes: Sizes, to_come: Mapping[Part, int]) -> list[Estimate]:
+    """Bytes of the results database for the SAEs that have tables to come, at most: K rows for every feature."""
+    rows = settings.top_k_examples * _BYTES_PER_ROW
+    saes = [sae for asset, sae in to_come if asset == "top_k_table" and sae is not None]
+    return [Estimate("results", sae, sizes.latent_dims[sae] * rows) for sae in saes]
+
+
+def samples_to_come(settings: ExtractionSettings, store: ChunkStore) -> dict[Part, int]:
+    """Samples of the chunks that are not on disk, for each asset that lacks some."""
+    samples = {key: _num_samples(settings, key) for key in settings.chunk_keys}
+    current, found = _current_keys(settings, store), dict[Part, int]()
+    for asset, sae in chunk_assets(settings.saes):
+        stored = current(asset, sae)
+        lacking = sum(count for key, count in samples.items() if key not in stored)
+        if lacking:
+            found[asset, sae] = lacking
+    return found
+
+
+def disk_findings(estimates: Iterable[Estimate], folder: Path, extraction: str) -> list[Finding]:
+    """Nothing where ``folder`` has room for all that is estimated, else what is needed and what lowers it."""
+    found = list(estimates)
+    total, free = sum(one.size for one in found), free_bytes(folder)
+    if total <= free:
+        return []
+    largest = max(found, key=lambda one: one.size)
+    text = (
+        f"about {readable_size(total)} are to be written to {folder}, where {readable_size(free)} are free: "
+        f"{listed(found)}. Make room there (`extraction-assets clean`), move EXTRACTION_HOME to a larger disk, or "
+        f"{_LOWER[largest.asset].replace('NAME', extraction)}, run fewer chunks at once (--chunks), or lower "
+        "evaluation_samples"
+    )
+    return [Finding("error", text, NotEnoughDiskError)]
+
+
+def listed(estimates: Iterable[Estimate]) -> str:
+    """``model_activations 1.1 TB, layer12/top_k_table 3.0 GB``, the largest first."""
+    ordered = sorted(estimates, key=lambda one: -one.size)
+    return ", ".join(f"{one.name} {readable_size(one.size)}" for one in ordered)
+
+
+def same_disk(one: Path, other: Path) -> bool:
+    """Whether two folders, or the nearest above them that exist, lie on one file system."""
+    return os.stat(nearest(one)).st_dev == os.stat(nearest(other)).st_dev
+
+
+def _num_samples(settings: ExtractionSettings, key: str) -> int:
+    rows = settings.chunk_rows(key)
+    return rows.stop - rows.start
+
+
+def _current_keys(settings: ExtractionSettings, store: ChunkStore) -> Callable[[ChunkAsset, str | None], set[str]]:
+    """Which chunks of an asset need not be computed: those of the current fingerprint.
+
+    Where the corpus has to be made first, nobody knows which that is: then those of any.
+    """
+    try:
+        plan = ExtractionPlan(settings, store)
+    except (ValueError, OSError):
+        return lambda asset, sae: store.stored_keys(settings.name, asset, sae)
+    return lambda asset, sae: {key for key in settings.chunk_keys if plan.chunk_state(asset, key, sae) == "done"}
+
+
+def _measured_per_sample(
+    settings: ExtractionSettings, store: ChunkStore, asset: ChunkAsset, sae: str | None
+) -> float | None:
+    """Bytes a sample takes in the files that are there."""
+    wanted = set(settings.chunk_keys)
+    folder = store.asset_folder(settings.name, asset, sae)
+    stored = [path for path in folder.glob("[0-9]*-*") if path.name.split("-")[0] in wanted]
+    keys = {path.name.split("-")[0] for path in stored}
+    if not keys:
+        return None
+    generations = max(1, len(stored) // (len(keys) * (2 if asset == "top_k_table" else 1)))
+    samples = sum(_num_samples(settings, key) for key in keys)
+    return sum(map(size_of_file, stored)) / generations / samples
+
+
+def _per_sample(settings: ExtractionSettings, sizes: Sizes, asset: ChunkAsset, sae: str | None) -> float:
+    length = settings.corpus.max_length
+    if asset == "model_activations":
+        return length * sum(sizes.widths[hook] for hook in settings.hooks) * (sizes.bytes_per_activation or 4)
+    firing = length * sizes.mean_l0.get(str(sae), _ASSUMED_L0)
+    if asset == "sae_features":
+        return length * _BYTES_PER_TOKEN + firing * _BYTES_PER_FIRING
+    latent_dim, chunk = sizes.latent_dims[str(sae)], min(settings.chunk_size, settings.evaluation_samples)
+    examples: float = min(settings.top_k_examples, chunk) * latent_dim
+    if sae in sizes.mean_l0:
+        examples = min(examples, chunk * firing)  # a sample cannot have more examples than firings
+    return (examples * _BYTES_PER_EXAMPLE + latent_dim * _BYTES_OF_STATISTICS) / chunk

@@ -1,0 +1,277 @@
+"""Merged examples: exact rows, refusals, one transaction, samples shared by SAEs."""
+
+import json
+import re
+import weakref
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import torch
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+
+from extraction_assets.assets.examples import asset as examples_module
+from extraction_assets.assets.examples.asset import merge_tables
+from extraction_assets.assets.examples.checks import MATCH_TABLES
+from extraction_assets.engine.selection.merge import DeferredTopKHeap
+from extraction_assets.stores.chunk_files import TableFile
+from extraction_assets_tests.brute_force import StoredFeatures, feature_counts, top_examples
+from extraction_assets_tests.database.synthetic import NUM_SAMPLES, make_results
+from extraction_assets_tests.project import Project
+from extraction_assets_tests.tiny import NUM_FEATURES, make_sae, make_settings
+
+EXAMPLES = (
+    "SELECT e.sae, a.neuron_index, a.rank, a.sample_index, a.max_activation, a.max_token, a.positions, a.activations "
+    "FROM feature_activations a JOIN extractions e ON e.id = a.extraction_id ORDER BY 1, 2, 3"
+)
+FEATURES = (
+    "SELECT e.sae, f.neuron_index, activation_count, activation_frequency, f.token_count, token_frequency, "
+    "max_activation, mean_activation, histogram FROM features f "
+    "JOIN extractions e ON e.id = f.extraction_id ORDER BY 1, 2"
+)
+SAMPLES = "SELECT sample_index, document_id, first_token, token_ids, tokens FROM samples ORDER BY 1"
+
+
+@pytest.fixture
+def project(tiny_folder: Path, home: Path) -> Project:
+    return Project(make_settings(tiny_folder), home)
+
+
+@pytest.mark.parametrize("sae", ["relu", "topk"])
+def test_rows_equal_a_brute_force_computation(project: Project, sae: str) -> None:
+    project.everything()
+    arrays = project.plan.corpus.arrays
+    counted = arrays.attention_mask & ~arrays.special_tokens_mask
+    features = StoredFeatures(project.home / "tiny" / sae / "sae_features", counted)
+    assert features.num_features == NUM_FEATURES
+    for neuron in range(NUM_FEATURES):
+        rows = project.rows(
+            "SELECT max_activation, sample_index, positions, activations FROM feature_activations a "
+            f"JOIN extractions e ON e.id = a.extraction_id WHERE sae = '{sae}' AND neuron_index = {neuron} "
+            "ORDER BY rank"
+        )
+        expected = top_examples(features.dense(neuron), top_k=5)
+        assert [(m, s, json.loads(p), json.loads(a)) for m, s, p, a in rows] == expected
+    counts = project.rows(
+        "SELECT activation_count, f.token_count, max_activation FROM features f JOIN extractions e "
+        f"ON e.id = f.extraction_id WHERE sae = '{sae}' ORDER BY neuron_index"
+    )
+    assert counts == [feature_counts(features.dense(neuron)) for neuron in range(NUM_FEATURES)]
+
+
+def test_running_everything_twice_gives_identical_bytes_and_rows(project: Project, tmp_path: Path) -> None:
+    project.everything()
+    again = Project(project.settings, tmp_path / "again").everything()
+    ours, theirs = project.files(), again.files()
+    for sae in project.settings.saes:  # the page for people says when it was made
+        assert ours.pop(f"tiny/{sae}/feature_report/report.html")
+        assert theirs.pop(f"tiny/{sae}/feature_report/report.html")
+    assert theirs == ours
+    for query in (EXAMPLES, FEATURES, SAMPLES):
+        assert again.rows(query) == project.rows(query)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 5, 23, 1000])
+def test_the_chunk_size_changes_no_row(project: Project, tiny_folder: Path, tmp_path: Path, chunk_size: int) -> None:
+    project.everything()
+    other = Project(make_settings(tiny_folder, chunk_size=chunk_size), tmp_path / "other").everything()
+    for query in (EXAMPLES, FEATURES, SAMPLES):
+        assert other.rows(query) == project.rows(query)
+
+
+def test_missing_chunks_are_named(project: Project) -> None:
+    project.corpus()
+    project.chunks(0, 1)
+    with pytest.raises(dg.Failure, match=r"1 of 3 chunks of tiny/relu cannot be merged .*000000000016: missing"):
+        project.merge("relu")
+    assert _check_status(project, "no_chunk_is_missing") == AssetCheckExecutionRecordStatus.FAILED
+
+
+def _check_status(project: Project, name: str) -> AssetCheckExecutionRecordStatus:
+    """What the UI shows of a check of the merge."""
+    key = dg.AssetCheckKey(dg.AssetKey(["tiny", "relu", "feature_examples"]), name)
+    return project.instance.event_log_storage.get_asset_check_execution_history(key, limit=1)[0].status
+
+
+def test_chunks_of_another_sae_are_refused_and_earlier_rows_stay(project: Project, tmp_path: Path) -> None:
+    project.everything()
+    before = project.rows(EXAMPLES)
+    values = project.settings.model_dump()
+    values["saes"]["relu"]["path"] = str(make_sae(tmp_path / "sae", seed=9))
+    changed = Project(type(project.settings).model_validate(values), project.home)
+    with pytest.raises(dg.Failure, match="3 made from other inputs or settings"):
+        changed.merge("relu")
+    assert project.rows(EXAMPLES) == before
+
+
+def test_a_chunk_without_its_checks_is_refused(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.corpus()
+    project.chunks()
+    monkeypatch.setattr(examples_module, "read_record", lambda _path: {"checks": {}})
+    with pytest.raises(dg.Failure, match="check vectorized_matches_legacy is absent"):
+        project.merge("relu")
+
+
+def test_a_failed_check_of_the_merge_leaves_the_old_rows(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.everything()
+    before = project.rows(EXAMPLES)
+    failed = dg.AssetCheckResult(check_name=MATCH_TABLES, passed=False, description="made up")
+    monkeypatch.setattr(examples_module, "compare_with_tables", lambda *_: failed)
+    with pytest.raises(dg.Failure, match="nothing was changed: made up"):
+        project.merge("relu")
+    assert _check_status(project, MATCH_TABLES) == AssetCheckExecutionRecordStatus.FAILED
+    assert project.rows(EXAMPLES) == before
+
+
+def test_a_wrong_load_is_noticed_before_the_commit(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.corpus()
+    project.chunks()
+    merge = examples_module.merge_chunks
+
+    def without_best(*args: object) -> examples_module.Merged:
+        merged = merge(*args)  # type: ignore[arg-type]
+        return merged._replace(table=merged.table._replace(sample_index=merged.table.sample_index.flip(0)))
+
+    monkeypatch.setattr(examples_module, "merge_chunks", without_best)
+    with pytest.raises(dg.Failure, match="differ from the chunk tables"):
+        project.merge("relu")
+    assert project.rows(EXAMPLES) == []
+
+
+def test_a_table_with_samples_of_another_chunk_is_refused(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.corpus()
+    project.chunks()
+    read = examples_module.read_tables
+
+    def first_twice(files: Iterable[tuple[Path, str]]) -> Iterator[TableFile]:
+        first, _second, *rest = files
+        return read([first, first, *rest])
+
+    monkeypatch.setattr(examples_module, "read_tables", first_twice)
+    with pytest.raises(dg.Failure, match="the table of chunk 000000000008 holds samples of other chunks"):
+        project.merge("relu")
+    assert project.rows(EXAMPLES) == []
+
+
+@pytest.mark.parametrize("count", [4, 40])
+def test_a_merge_keeps_no_table_that_it_was_given(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tables alive at once, and so the memory, do not grow with their number."""
+    monkeypatch.setattr(examples_module, "DeferredTopKHeap", partial(DeferredTopKHeap, buffer_examples=0))
+    alive, most = weakref.WeakSet[torch.Tensor](), [0]
+
+    def chunks() -> Iterator[TableFile]:
+        for number in range(count):
+            results = make_results("f", 1.0 + number, num_features=9, top_k=4)
+            table = results.table._replace(sample_index=torch.arange(36) + 36 * number)
+            alive.update([table.sample_index, results.statistics.sample_count])
+            most[0] = max(most[0], len(alive))
+            yield TableFile(table, results.statistics, {"numerics": {}})
+            del results, table
+
+    merged = merge_tables(chunks(), top_k=4)
+    assert (merged.table.max_activation == count).all()
+    assert merged.statistics.samples_seen == count * NUM_SAMPLES
+    assert most[0] <= 6  # two tensors of each: the first (its statistics are the sum so far), the last, the new one
+
+
+def test_samples_hold_exactly_those_that_some_example_names(project: Project, tiny_folder: Path) -> None:
+    project.everything()
+    named = {index for (index,) in project.rows("SELECT DISTINCT sample_index FROM feature_activations")}
+    assert {row[0] for row in project.rows(SAMPLES)} == named
+    fewer = Project(make_settings(tiny_folder, top_k_examples=1), project.home).everything()
+    still_named = {index for (index,) in fewer.rows("SELECT DISTINCT sample_index FROM feature_activations")}
+    assert {row[0] for row in fewer.rows(SAMPLES)} == still_named < named
+
+
+def test_tokens_line_up_with_ids_and_hold_no_padding(project: Project) -> None:
+    project.everything()
+    lengths = project.plan.corpus.arrays.attention_mask.sum(axis=1)
+    for index, _, _, ids, tokens in project.rows(SAMPLES):
+        assert len(json.loads(ids)) == len(json.loads(tokens)) == lengths[index]
+
+
+def test_more_samples_keep_the_corpus_id_and_other_text_gets_a_new_one(
+    project: Project, tiny_folder: Path, tmp_path: Path
+) -> None:
+    fewer = Project(make_settings(tiny_folder, evaluation_samples=12), project.home).everything()
+    (before,) = fewer.rows("SELECT DISTINCT corpus_id FROM extractions")
+    project.everything()
+    assert project.rows("SELECT DISTINCT corpus_id FROM extractions") == [before]
+    assert project.rows("SELECT sample_count FROM corpora") == [(23,)]
+    other_text = tmp_path / "texts"
+    other_text.mkdir()
+    (other_text / "only.txt").write_text("another text altogether. " * 300)
+    corpus = {"source": str(other_text), "max_length": 16}
+    changed = Project(make_settings(tiny_folder, corpus=corpus), project.home).everything()
+    assert changed.rows("SELECT DISTINCT corpus_id FROM extractions") != [before]
+    assert len(changed.rows("SELECT id FROM corpora")) == 1
+
+
+def test_both_checks_of_the_merge_are_recorded(project: Project) -> None:
+    project.corpus()
+    project.chunks()
+    evaluations = project.merge("relu").get_asset_check_evaluations()
+    assert {e.check_name: e.passed for e in evaluations} == {
+        "no_chunk_is_missing": True,
+        "examples_match_chunk_tables": True,
+    }
+
+
+def test_features_that_fire_below_the_bound_have_counts_and_no_examples(tiny_folder: Path, home: Path) -> None:
+    project = Project(make_settings(tiny_folder, min_activation=1e30), home).everything()
+    assert project.rows(EXAMPLES) == []
+    assert project.rows("SELECT max(activation_count) FROM features") == [(23,)]
+
+
+def test_metadata_shows_five_features_and_counts(project: Project) -> None:
+    project.everything()
+    key = dg.AssetKey(["tiny", "topk", "feature_examples"])
+    event = project.instance.get_latest_materialization_event(key)
+    assert event is not None
+    assert event.asset_materialization is not None
+    metadata = event.asset_materialization.metadata
+    assert metadata["preview"].value.count("\n") == 6  # heading, rule, five features
+    assert metadata["samples"].value == 23
+    assert metadata["features"].value == NUM_FEATURES
+    assert metadata["numerics_records"].value == 1
+
+
+def test_metadata_holds_two_pictures_of_the_same_numbers_as_the_rows(project: Project) -> None:
+    project.everything()
+    event = project.instance.get_latest_materialization_event(dg.AssetKey(["tiny", "topk", "feature_examples"]))
+    assert event is not None
+    assert event.asset_materialization is not None
+    metadata = event.asset_materialization.metadata
+    own = "JOIN extractions e ON e.id = extraction_id WHERE e.sae = 'topk'"
+    ((never,),) = project.rows(f"SELECT count(*) FROM features f {own} AND f.token_count = 0")
+    full = project.rows(f"SELECT neuron_index FROM feature_activations {own} GROUP BY 1 HAVING count(*) = 5")
+    assert f"never: {never}%3C" in metadata["density"].value
+    assert f"all 5: {len(full)}%3C" in metadata["examples_per_feature"].value
+
+
+def test_the_report_is_shown_in_the_ui_and_its_page_holds_the_same_pictures(project: Project) -> None:
+    project.everything().execute([dg.AssetKey(["tiny", "topk", "feature_report"])])
+    event = project.instance.get_latest_materialization_event(dg.AssetKey(["tiny", "topk", "feature_report"]))
+    assert event is not None
+    assert event.asset_materialization is not None
+    metadata = event.asset_materialization.metadata
+    top = str(metadata["top_of_report"].value)
+    assert top.startswith("**tiny / topk**: 48 features at `layers.1`, 23 samples")
+    assert top.count("data:image/svg+xml") == 2
+    page = Path(str(metadata["path"].value)).read_text()
+    assert re.findall(r"all 5: \d+", top) == re.findall(r"all 5: \d+", page)
+    assert page.count("<svg ") == 2
+
+
+def test_a_merge_of_chunks_with_different_numerics_says_so(project: Project) -> None:
+    project.corpus()
+    project.chunks(0, 1)
+    other = Project(project.settings, project.home, batch_size=4)
+    other.chunks(2, 2)
+    other.merge("relu")
+    event = other.instance.get_latest_materialization_event(dg.AssetKey(["tiny", "relu", "feature_examples"]))
+    assert event is not None
+    assert event.asset_materialization is not None
+    assert event.asset_materialization.metadata["numerics_records"].value == 2

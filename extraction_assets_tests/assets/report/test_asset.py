@@ -1,0 +1,108 @@
+"""The report: a page on which the text of others is only text, and which fetches and runs nothing."""
+
+import base64
+import hashlib
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from extraction_assets.assets.report.asset import SHADES, render_report, report_top
+from extraction_assets.assets.report.html_page import multiline
+from extraction_assets.database.connect import open_database, write_transaction
+from extraction_assets.database.load import replace_results
+from extraction_assets.database.queries import find_extraction
+from extraction_assets_tests.database.synthetic import CORPUS, make_results
+
+HOSTILE = "<script>alert(1)</script><img src=http://x/y>\x1b[2J\u202egpj\r\n|`**"
+SHOWN = r"<script>alert(1)</script><img src=http://x/y>\x1b[2J\u202egpj␍⏎|`**"
+
+
+class _Page(HTMLParser):
+    """Elements with their attributes, and the text of each kind of element."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: dict[str, list[str]] = {}
+        self._open = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._open = tag
+
+    def handle_endtag(self, _tag: str) -> None:
+        self._open = ""
+
+    def handle_data(self, data: str) -> None:
+        self.texts.setdefault(self._open, []).append(data)
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """The page and its beginning as Markdown, of results whose every text is hostile."""
+    path: Path = tmp_path_factory.mktemp("report") / "results.sqlite"
+    made = make_results("f", 1.5, num_features=3, top_k=2)
+    extraction = made.extraction._replace(hook=HOSTILE, name="e", sae="s")
+    corpus = CORPUS._replace(document_ids=[HOSTILE])
+
+    def display(ids: list[int]) -> list[str]:
+        return [f"{HOSTILE}{token}" for token in ids]
+
+    engine = open_database(f"sqlite:///{path}")
+    with write_transaction(engine) as connection:
+        replace_results(connection, extraction, corpus, made.table, made.statistics, display)
+    with engine.connect() as connection:
+        row = find_extraction(connection, "e")
+        page, top = render_report(connection, row), report_top(connection, row, 1)
+    engine.dispose()
+    return page, top
+
+
+def test_the_policy_allows_the_style_sheet_of_the_page_and_nothing_else(rendered: tuple[str, str]) -> None:
+    page = _Page(rendered[0])
+    (policy,) = (attributes["content"] for _, attributes in page.elements if "http-equiv" in attributes)
+    (style,) = page.texts["style"]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert policy == (
+        f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def test_nothing_on_the_page_needs_what_the_policy_forbids(rendered: tuple[str, str]) -> None:
+    for tag, attributes in _Page(rendered[0]).elements:
+        assert tag not in ("script", "img", "link", "iframe", "a")
+        assert not {name for name in attributes if name in ("style", "src", "href") or name.startswith("on")}
+
+
+def test_document_ids_hooks_and_tokens_are_text_that_can_be_seen(rendered: tuple[str, str]) -> None:
+    page = _Page(rendered[0])
+    assert set(page.texts["bdi"]) >= {SHOWN}
+    assert any(f"3 features at {SHOWN}," in text for text in page.texts["p"])
+    assert any(text.startswith(SHOWN.replace("⏎", "⏎\n")) for text in page.texts["span"])
+
+
+def test_no_control_character_reaches_page_or_markdown(rendered: tuple[str, str]) -> None:
+    for text in rendered:
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", text)
+
+
+def test_a_firing_token_has_a_shade_of_the_style_sheet(rendered: tuple[str, str]) -> None:
+    page = _Page(rendered[0])
+    shades = {attributes["class"] for tag, attributes in page.elements if tag == "span"}
+    assert shades == {f"s{SHADES}"}
+    assert f".s{SHADES} {{ background: rgba(255, 140, 0, 0.90); }}" in page.texts["style"][0]
+
+
+def test_markup_does_not_leave_its_place_in_markdown(rendered: tuple[str, str]) -> None:
+    first, *_, row = rendered[1].splitlines()
+    assert f"features at ``{SHOWN}``,".replace("|", "\\|") in first
+    cells = re.split(r"(?<!\\)\|", row)
+    assert len(cells) == 6
+    assert "<" not in cells[4].replace("\\<", "")
+
+
+def test_text_of_several_lines_keeps_them() -> None:
+    assert multiline("a\n\t<b>\x1b") == "a\n\t&lt;b&gt;\\x1b"

@@ -1,0 +1,387 @@
+"""Hook names against full hidden states and against the arithmetic of a block, on a tiny model of every family."""
+
+import shutil
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import layer_norm
+from transformers import AutoModel, AutoModelForCausalLM, BartConfig, OPTConfig
+
+from extraction_assets.engine.models.hooks import HookError, Site, resolve_hook
+from extraction_assets.engine.models.language_model import LanguageModel, load_language_model, probe_hooks
+from extraction_assets.engine.models.transformer_lens_names import FAMILIES as KNOWN
+from extraction_assets.engine.models.transformer_lens_names import family_of
+from extraction_assets_tests.engine.families import D_MODEL, FAMILIES, NUM_BLOCKS, VOCABULARY, Layout, make_model
+
+T, LENGTHS = 12, [12, 5, 9, 1]
+SEQUENTIAL = [name for name, layout in FAMILIES.items() if layout.kind == "sequential"]
+PARALLEL = [name for name, layout in FAMILIES.items() if layout.kind == "parallel"]
+DECODERS = SEQUENTIAL + PARALLEL
+ENCODERS = [name for name in FAMILIES if name not in DECODERS]
+RMS = [name for name in SEQUENTIAL if not name.startswith(("gpt2", "gpt_neox"))]
+
+token_ids = torch.randint(3, VOCABULARY - 2, (len(LENGTHS), T), generator=torch.Generator().manual_seed(0))
+mask = torch.arange(T) < torch.tensor(LENGTHS)[:, None]
+
+
+class Run(NamedTuple):
+    """One forward pass of a family, by hooks and in full."""
+
+    path: str
+    layout: Layout
+    full: nn.Module
+    """The whole model as transformers loads it."""
+    states: tuple[Tensor, ...]
+    """Its hidden states, computed with the attention mask."""
+    hooked: dict[str, Tensor]
+    """Every TransformerLens name of every block, and dotted paths of what stands around them."""
+
+    def at(self, name: str, block: int) -> Tensor:
+        return self.hooked[f"blocks.{block}.{name}"]
+
+    def module(self, inner: str, block: int) -> Any:
+        return self.full.get_submodule(f"{self.layout.blocks}.{block}.{inner}")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
+    folder = tmp_path_factory.mktemp("families")
+
+    @cache
+    def make(family: str) -> Run:
+        path, layout = make_model(folder / family, family), FAMILIES[family]
+        full = AutoModel.from_pretrained(path, dtype=torch.float32).eval().requires_grad_(False)
+        with torch.inference_mode():
+            states = full(input_ids=token_ids, attention_mask=mask.long(), output_hidden_states=True).hidden_states
+        model = load_language_model(path, names_of(full))
+        return Run(path, layout, full, states, model.activations(token_ids, mask))
+
+    return make
+
+
+def names_of(model: Any) -> list[str]:
+    """Every TransformerLens name that a model has."""
+    family = family_of(model.config.get_text_config())
+    assert family
+    inner = [f"blocks.{block}.{name}" for block in range(NUM_BLOCKS) for name in family.points]
+    return inner + ["hook_embed"] * (family.hook_embed is not None)
+
+
+def same(one: Tensor, other: Tensor) -> None:
+    """Equal at real tokens, to float tolerance."""
+    assert one.shape == other.shape
+    torch.testing.assert_close(one[mask], other[mask], rtol=1e-5, atol=1e-5)
+
+
+def add_norm(stream: Tensor, norm: Any) -> Tensor:
+    return layer_norm(stream, (D_MODEL,), norm.weight, norm.bias, norm.eps)
+
+
+# Against full hidden states
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_stream_before_and_behind_each_block_is_the_full_models(family: str, run: Callable[[str], Run]) -> None:
+    own = run(family)
+    assert len(own.states) == NUM_BLOCKS + 1
+    for block in range(NUM_BLOCKS):
+        same(own.at("hook_resid_pre", block), own.states[block])
+    for block in range(NUM_BLOCKS - 1):
+        same(own.at("hook_resid_post", block), own.states[block + 1])
+    last = own.at("hook_resid_post", NUM_BLOCKS - 1)
+    norm = own.layout.final_norm
+    same(own.full.get_submodule(norm)(last) if norm else last, own.states[NUM_BLOCKS])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_dotted_paths_of_a_block_are_its_input_and_output(family: str, run: Callable[[str], Run]) -> None:
+    own = run(family)
+    path = f"{own.layout.blocks}.1"
+    outputs = load_language_model(own.path, [f"{path}.input", path]).activations(token_ids, mask)
+    same(outputs[f"{path}.input"], own.states[1])
+    same(outputs[path], own.states[2])
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_the_embedding_is_what_the_first_block_reads_less_positions(family: str, run: Callable[[str], Run]) -> None:
+    own = run(family)
+    positions = own.full.wpe(torch.arange(T)) if family == "gpt2" else 0
+    same(own.hooked["hook_embed"] + positions, own.states[0])
+
+
+# Against the arithmetic of a block
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_attention_and_mlp_are_what_is_added_to_the_stream(family: str, run: Callable[[str], Run]) -> None:
+    own = run(family)
+    for block in range(NUM_BLOCKS):
+        added = own.at("hook_attn_out", block) + own.at("hook_mlp_out", block)
+        same(own.at("hook_resid_pre", block) + added, own.at("hook_resid_post", block))
+
+
+@pytest.mark.parametrize("family", SEQUENTIAL)
+def test_the_middle_of_a_block_is_the_stream_between_attention_and_mlp(family: str, run: Callable[[str], Run]) -> None:
+    own = run(family)
+    for block in range(NUM_BLOCKS):
+        middle = own.at("hook_resid_mid", block)
+        same(own.at("hook_resid_pre", block) + own.at("hook_attn_out", block), middle)
+        same(own.at("hook_mlp_in", block), middle)
+        normed = own.module(own.layout.second_norm, block)(middle)
+        same(normed, own.at("mlp.hook_in", block))
+        mlp = own.module("mlp", block)(normed)
+        same(mlp, own.at("mlp.hook_out", block))
+        behind = own.layout.behind
+        same(own.module(behind[1], block)(mlp) if behind else mlp, own.at("hook_mlp_out", block))
+
+
+@pytest.mark.parametrize("family", PARALLEL)
+def test_parallel_blocks_read_the_stream_twice_and_have_no_middle(family: str, run: Callable[[str], Run]) -> None:
+    own = run(family)
+    same(own.at("hook_mlp_in", 1), own.states[1])
+    same(own.module("input_layernorm", 1)(own.states[1]), own.at("ln1.hook_normalized", 1))
+    same(own.at("ln2.hook_normalized", 1), own.at("mlp.hook_in", 1))
+    same(own.module("mlp", 1)(own.at("mlp.hook_in", 1)), own.at("hook_mlp_out", 1))
+    with pytest.raises(HookError, match="attention and MLP of its blocks read the same stream, so there is none"):
+        probe_hooks(own.path, ["blocks.1.hook_resid_mid"])
+
+
+@pytest.mark.parametrize("family", ENCODERS)
+def test_encoders_norm_the_stream_behind_each_addition(family: str, run: Callable[[str], Run]) -> None:
+    own = run(family)
+    for block in range(NUM_BLOCKS):
+        summed = own.at("hook_resid_pre", block) + own.at("hook_attn_out", block)
+        middle = add_norm(summed, own.module("attention.output.LayerNorm", block))
+        same(middle, own.at("mlp.hook_in", block))
+        same(middle, own.at("ln1.hook_normalized", block))
+        behind = add_norm(middle + own.at("hook_mlp_out", block), own.module("output.LayerNorm", block))
+        same(behind, own.at("hook_resid_post", block))
+        same(behind, own.at("ln2.hook_normalized", block))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_z_is_what_the_heads_give_to_the_output_projection(family: str, run: Callable[[str], Run]) -> None:
+    own = run(family)
+    for block in range(NUM_BLOCKS):
+        z, projection = own.at("attn.hook_z", block), own.module(own.layout.projection, block)
+        assert z.shape == (len(LENGTHS), T, own.layout.d_z)
+        weight = projection.weight if family == "gpt2" else projection.weight.T
+        projected = z @ weight + (0 if projection.bias is None else projection.bias)
+        behind = own.layout.behind
+        same(own.module(behind[0], block)(projected) if behind else projected, own.at("hook_attn_out", block))
+
+
+def test_z_is_attention_weights_times_values(run: Callable[[str], Run]) -> None:
+    own = run("llama")
+    eager = AutoModel.from_pretrained(own.path, dtype=torch.float32, attn_implementation="eager").eval()
+    with torch.inference_mode():
+        weights = eager(input_ids=token_ids, output_attentions=True).attentions[1]  # [B, 4, T, T]
+    block = own.full.get_submodule("layers.1")
+    values = block.self_attn.v_proj(block.input_layernorm(own.states[1])).view(len(LENGTHS), T, 2, 6)
+    heads = torch.einsum("bhtu,buhd->bthd", weights, values.repeat_interleave(2, dim=2))
+    same(own.at("attn.hook_z", 1), heads.flatten(2))
+
+
+@pytest.mark.parametrize("family", RMS)
+def test_normalized_is_an_rms_norm_before_its_gain(family: str, run: Callable[[str], Run]) -> None:
+    own = run(family)
+    for name, norm, stream in [
+        ("ln1", "input_layernorm", "hook_resid_pre"),
+        ("ln2", own.layout.second_norm, "hook_resid_mid"),
+    ]:
+        normalized, module = own.at(f"{name}.hook_normalized", 2), own.module(norm, 2)
+        gain = module.weight + ("gemma" in family)  # Gemma's gains are stored less one
+        same(normalized * gain, module(own.at(stream, 2)))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox_sequential"])
+def test_normalized_is_the_output_of_a_layer_norm(family: str, run: Callable[[str], Run]) -> None:
+    own = run(family)
+    first = "ln_1" if family == "gpt2" else "input_layernorm"
+    same(own.module(first, 1)(own.states[1]), own.at("ln1.hook_normalized", 1))
+    same(own.module(own.layout.second_norm, 1)(own.at("hook_resid_mid", 1)), own.at("ln2.hook_normalized", 1))
+
+
+def test_every_known_family_is_tested(run: Callable[[str], Run]) -> None:
+    assert {run(name).full.config.get_text_config().model_type for name in FAMILIES} == set(KNOWN)
+
+
+# What is run, and what is kept
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_input_hook_ends_the_pass_before_its_block(family: str, run: Callable[[str], Run]) -> None:
+    own, ran = run(family), list[int]()
+    model = load_language_model(own.path, ["blocks.1.hook_resid_pre", "blocks.0.hook_resid_post"])
+    model.activations(token_ids, mask)  # the first batch is watched to the end
+    for block in range(NUM_BLOCKS):
+        module = model.module.get_submodule(f"{own.layout.blocks}.{block}")
+        module.register_forward_hook(lambda *_, block=block: ran.append(block))
+    model.activations(token_ids, mask)
+    assert ran == [0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_module_changes_what_stands_at_a_hook(family: str, run: Callable[[str], Run]) -> None:
+    """A hook keeps the tensor itself, not a copy of it."""
+    own, seen = run(family), list[tuple[str, Tensor, Tensor]]()
+    model = LanguageModel(AutoModel.from_pretrained(own.path, dtype=torch.float32), [])
+
+    def look(name: str) -> Callable[..., None]:
+        return lambda *passed: seen.extend(
+            (name, tensor, tensor.clone()) for tensor in _tensors(passed) if tensor.is_floating_point()
+        )
+
+    for name, module in model.module.named_modules():
+        module.register_forward_hook(look(name))
+        module.register_forward_pre_hook(look(name), with_kwargs=True)
+    model.activations(token_ids, mask)
+    assert len(seen) > 20
+    assert [name for name, tensor, then in seen if not torch.equal(tensor, then)] == []
+
+
+def _tensors(passed: Any) -> list[Tensor]:
+    if isinstance(passed, Tensor):
+        return [passed]
+    items = passed.values() if isinstance(passed, dict) else passed if isinstance(passed, (tuple, list)) else []
+    return [tensor for item in items for tensor in _tensors(item)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_widths_of_all_hooks_are_known_without_weights(family: str, run: Callable[[str], Run], tmp_path: Path) -> None:
+    own = run(family)
+    shutil.copy(Path(own.path, "config.json"), tmp_path)
+    hooks = [*names_of(own.full), f"{own.layout.blocks}.2", f"{own.layout.blocks}.1.input"]
+    widths = probe_hooks(str(tmp_path), hooks)
+    assert widths == {hook: own.layout.d_z if hook.endswith("hook_z") else D_MODEL for hook in hooks}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_decoders_are_causal_and_encoders_are_not(family: str, run: Callable[[str], Run]) -> None:
+    own = run(family)
+    model = load_language_model(own.path, ["blocks.2.hook_resid_post"])
+    later = token_ids.clone()
+    later[:, -1] += 1
+    one, other = (
+        model.activations(ids, torch.ones_like(mask))["blocks.2.hook_resid_post"] for ids in (token_ids, later)
+    )
+    assert model.is_causal == (family in DECODERS) == torch.equal(one[:, :-1], other[:, :-1])
+
+
+# Spellings
+
+
+@pytest.mark.parametrize(
+    ("hook", "path", "side"),
+    [
+        ("layers.1", "layers.1", "output"),
+        ("model.layers.1", "layers.1", "output"),
+        ("layers.1.output", "layers.1", "output"),
+        ("model.layers.1.output", "layers.1", "output"),
+        ("blocks.1.hook_resid_post", "layers.1", "output"),
+        ("blocks.01.hook_resid_post", "layers.1", "output"),
+        ("model.layers.1.mlp.input", "layers.1.mlp", "input"),
+        ("blocks.1.mlp.hook_in", "layers.1.mlp", "input"),
+        ("blocks.0.attn.hook_z", "layers.0.self_attn.o_proj", "input"),
+    ],
+)
+def test_one_tensor_has_several_names(hook: str, path: str, side: Any, run: Callable[[str], Run]) -> None:
+    assert resolve_hook(run("llama").full, hook) == Site(path, side)
+
+
+def test_two_names_of_one_tensor_are_captured_once(run: Callable[[str], Run]) -> None:
+    hooks = ["layers.1", "model.layers.1.output", "blocks.1.hook_resid_post"]
+    model = load_language_model(run("llama").path, hooks)
+    model.activations(token_ids, mask)  # the first batch is watched to the end
+    model.module.get_submodule("layers.2").register_forward_pre_hook(lambda *_: pytest.fail("a later block ran"))
+    outputs = model.activations(token_ids, mask)
+    assert list(outputs) == hooks
+    assert outputs[hooks[0]] is outputs[hooks[1]] is outputs[hooks[2]]
+
+
+@pytest.mark.parametrize(
+    ("hook", "path", "side"),
+    [
+        ("encoder.layer.0.output", "encoder.layer.0.output", "output"),
+        ("encoder.layer.0.output.output", "encoder.layer.0.output", "output"),
+        ("encoder.layer.0.output.input", "encoder.layer.0.output", "input"),
+        ("bert.encoder.layer.0.attention.output.input", "encoder.layer.0.attention.output", "input"),
+        ("encoder.layer.0.input", "encoder.layer.0", "input"),
+    ],
+)
+def test_a_module_called_output_comes_before_the_side(
+    hook: str, path: str, side: Any, run: Callable[[str], Run]
+) -> None:
+    assert resolve_hook(run("bert").full, hook) == Site(path, side)
+
+
+@pytest.mark.parametrize("hook", ["layers.1", "model.layers.1", "language_model.layers.1", "blocks.1.hook_resid_post"])
+def test_the_text_of_a_model_with_images_needs_no_prefix(hook: str, run: Callable[[str], Run]) -> None:
+    assert resolve_hook(run("gemma3").full, hook) == Site("language_model.layers.1", "output")
+
+
+@pytest.mark.parametrize("hook", ["transformer.h.1", "h.1", "blocks.1.hook_resid_post"])
+def test_a_model_with_its_head_has_the_same_hooks(hook: str, run: Callable[[str], Run]) -> None:
+    whole = AutoModelForCausalLM.from_config(FAMILIES["gpt2"].config())
+    assert resolve_hook(whole, hook) == Site("transformer.h.1", "output")
+
+
+@pytest.mark.parametrize("hook", ["encoder.layers.0", "model.encoder.layers.0"])
+def test_an_encoder_beside_a_decoder_has_to_be_named(hook: str) -> None:
+    sizes = {
+        f"{part}_{size}": 1 for part in ("encoder", "decoder") for size in ("layers", "attention_heads", "ffn_dim")
+    }
+    both = AutoModel.from_config(BartConfig(vocab_size=9, max_position_embeddings=8, d_model=4, **sizes))
+    assert resolve_hook(both, hook) == Site("encoder.layers.0", "output")
+    with pytest.raises(HookError, match=r"no module 'layers\.0'; near names: .*encoder\.layers\.0"):
+        resolve_hook(both, "layers.0")
+
+
+def test_inputs_given_by_name_are_read(run: Callable[[str], Run]) -> None:
+    own = run("llama")
+    [attention] = load_language_model(own.path, ["layers.1.self_attn.input"]).activations(token_ids, mask).values()
+    same(attention, own.module("input_layernorm", 1)(own.states[1]))
+
+
+# Hooks that are not there
+
+
+@pytest.mark.parametrize(
+    ("family", "hook", "message"),
+    [
+        ("llama", "blocks.3.hook_resid_pre", "it has 3 blocks, blocks.0.hook_resid_pre to blocks.2.hook_resid_pre"),
+        ("llama", "blocks.1.hook_residpost", "no hook 'blocks.1.hook_residpost'; near names: blocks.1.hook_resid_post"),
+        ("llama", "blocks.9.hook_z", "near names: .*blocks.2.attn.hook_z"),
+        ("llama", "hook_pos_embed", "near names: .*hook_embed"),
+        ("llama", "layers.9.output", "no module 'layers.9'; near names: .*layers.1"),
+        ("llama", "layers.1.hook_resid_pre", "near names: blocks.0.hook_resid_pre"),
+        ("gemma3", "model.layers.1x.input", "near names: .*model.language_model.layers.1"),
+        ("bert", "blocks.1.hook_resid_mid", "take encoder.layer.1.attention.output .* or encoder.layer.1.att"),
+        ("bert", "hook_embed", "take embeddings.word_embeddings"),
+        ("bert", "encoder.layer.9.output", "no module 'encoder.layer.9'; near names: encoder.layer"),
+    ],
+)
+def test_an_unknown_hook_says_what_there_is(family: str, hook: str, message: str, run: Callable[[str], Run]) -> None:
+    with pytest.raises(HookError, match=message):
+        resolve_hook(run(family).full, hook)
+
+
+def test_a_transformer_lens_name_of_an_unknown_family_asks_for_a_path() -> None:
+    model = AutoModel.from_config(
+        OPTConfig(vocab_size=9, hidden_size=4, ffn_dim=4, num_hidden_layers=1, num_attention_heads=1, pad_token_id=0)
+    )
+    with pytest.raises(HookError, match=r"a model of type 'opt' .* give the dotted path of a module, with \.input or"):
+        resolve_hook(model, "blocks.0.hook_resid_pre")
+    assert resolve_hook(model, "decoder.layers.0.input") == Site("decoder.layers.0", "input")
+    with pytest.raises(HookError, match="a model of type 'Linear'"):
+        resolve_hook(nn.Linear(1, 1), "blocks.0.hook_resid_pre")
+
+
+def test_a_module_of_that_name_comes_before_transformer_lens() -> None:
+    model = nn.ModuleDict({"blocks": nn.ModuleList([nn.ModuleDict({"hook_resid_pre": nn.Identity()})])})
+    assert resolve_hook(model, "blocks.0.hook_resid_pre") == Site("blocks.0.hook_resid_pre", "output")

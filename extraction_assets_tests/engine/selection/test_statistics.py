@@ -1,0 +1,178 @@
+"""Statistics are counts and exact sums, so that any grouping and order gives identical integers."""
+
+import math
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extraction_assets.engine.selection.select import sample_maxima
+from extraction_assets.engine.selection.statistics import (
+    HISTOGRAM_BINS,
+    HISTOGRAM_EDGES,
+    StatisticsAccumulator,
+    activation_sum,
+    mean_activation,
+    merge_statistics,
+    statistics_update,
+)
+from extraction_assets.engine.shapes import FeatureStatistics
+from extraction_assets_tests.engine import oracle
+from extraction_assets_tests.engine.build import assert_same, counted_features, rows_of, statistics_of
+from extraction_assets_tests.engine.strategies import Drawn, encoded, random_features
+
+finite = st.floats(2.0**-149, 2.0**127, width=32)
+
+
+def of_values(values: list[float]) -> FeatureStatistics:
+    """Statistics of one feature that takes these values in one sample."""
+    dense = np.array(values, dtype=np.float32)[None, :, None]
+    return statistics_of(Drawn(dense, np.ones(dense.shape[:2], dtype=bool)))
+
+
+def exact_sums(statistics: FeatureStatistics) -> list[Fraction]:
+    """The sums that the limbs stand for: limb l is worth 2^(8l - 150)."""
+    return [
+        Fraction(sum(limb << (8 * i) for i, limb in enumerate(row)), 2**150)
+        for row in statistics.activation_limbs.tolist()
+    ]
+
+
+@given(encoded())
+def test_statistics_equal_brute_force_exactly(drawn: Drawn) -> None:
+    found, expected = statistics_of(drawn), oracle.statistics(*drawn)
+    assert found.sample_count.tolist() == expected.sample_count
+    assert found.token_count.tolist() == expected.token_count
+    assert found.max_activation.tolist() == expected.max_activation
+    assert exact_sums(found) == expected.exact_sum
+    assert found.histogram.tolist() == expected.histogram
+    assert (found.samples_seen, found.tokens_seen) == (len(drawn.dense), int(drawn.counted.sum()))
+
+
+def test_hand_computed_counts() -> None:
+    dense = np.array([[[2, 0], [3, 0]], [[0, 0], [1, 7]]], dtype=np.float32)
+    found = statistics_of(Drawn(dense, np.array([[True, True], [True, False]])))
+    assert found.sample_count.tolist() == [1, 0]
+    assert found.token_count.tolist() == [2, 0]
+    assert found.max_activation.tolist() == [3, 0]
+    assert (found.samples_seen, found.tokens_seen) == (2, 3)
+    assert activation_sum(found).tolist() == [5, 0]
+
+
+# The histogram
+
+
+def test_edges_are_powers_of_two_with_open_ends() -> None:
+    assert len(HISTOGRAM_EDGES) == HISTOGRAM_BINS + 1 == oracle.BINS + 1
+    assert HISTOGRAM_EDGES[:3] == [0.0, 2.0**-19, 2.0**-18]
+    assert HISTOGRAM_EDGES[-3:] == [2.0**18, 2.0**19, math.inf]
+
+
+@pytest.mark.parametrize("edge_bin", range(1, HISTOGRAM_BINS))
+def test_an_edge_belongs_to_the_bin_above_it(edge_bin: int) -> None:
+    edge = np.float32(HISTOGRAM_EDGES[edge_bin])
+    below = np.nextafter(edge, np.float32(0))
+    counts = of_values([float(edge), float(below), float(below)]).histogram[0]
+    assert counts.nonzero().squeeze(1).tolist() == [edge_bin - 1, edge_bin]
+    assert counts[[edge_bin - 1, edge_bin]].tolist() == [2, 1]
+
+
+@pytest.mark.parametrize(("value", "own_bin"), [(1e-45, 0), (1e-40, 0), (2.0**-126, 0), (1e30, 39), (3.4e38, 39)])
+def test_extreme_values_fall_into_the_open_ends(value: float, own_bin: int) -> None:
+    assert of_values([value]).histogram[0].nonzero().item() == own_bin
+
+
+@given(st.lists(finite, min_size=1, max_size=8))
+def test_bins_follow_the_published_edges(values: list[float]) -> None:
+    expected = np.histogram(values, bins=HISTOGRAM_EDGES)[0]
+    assert of_values(values).histogram[0].tolist() == expected.tolist()
+
+
+# Sum and mean
+
+
+@given(st.lists(finite, min_size=1, max_size=30))
+def test_the_mean_is_that_of_an_exact_sum(values: list[float]) -> None:
+    assert mean_activation(of_values(values))[0] == pytest.approx(math.fsum(values) / len(values), rel=1e-12)
+
+
+def test_the_mean_of_subnormals_is_not_lost() -> None:
+    tiny = float(np.float32(1e-45))
+    assert mean_activation(of_values([tiny, 3 * tiny]))[0] == 2 * tiny
+
+
+def test_a_large_value_does_not_swallow_small_ones() -> None:
+    total = exact_sums(of_values([2.0**100, *[1.0] * 7, 2.0**-140]))[0]
+    assert total == 2**100 + 7 + Fraction(1, 2**140)
+
+
+def test_the_mean_is_over_firing_tokens_and_nan_where_there_are_none() -> None:
+    dense = np.array([[[4, 0], [0, 0], [2, -1]]], dtype=np.float32)
+    mean = mean_activation(statistics_of(Drawn(dense, np.ones((1, 3), dtype=bool))))
+    assert mean[0] == 3
+    assert math.isnan(mean[1])
+
+
+# Merging
+
+
+@given(encoded(max_samples=8), st.data())
+def test_merged_in_any_groups_and_order_the_integers_are_identical(drawn: Drawn, data: st.DataObject) -> None:
+    total = len(drawn.dense)
+    cuts = sorted({0, total, *data.draw(st.lists(st.integers(1, total), max_size=3))})
+    parts = [statistics_of(rows_of(drawn, a, b)) for a, b in pairwise(cuts)]
+    assert_same(merge_statistics(data.draw(st.permutations(parts))), statistics_of(drawn))
+
+
+def test_merging_is_associative_on_a_larger_corpus() -> None:
+    drawn = random_features(40, 9, 5, seed=7, density=0.8)
+    a, b, c = (statistics_of(rows_of(drawn, start, stop)) for start, stop in [(0, 3), (3, 20), (20, 40)])
+    left = merge_statistics([merge_statistics([a, b]), c])
+    assert_same(left, merge_statistics([a, merge_statistics([b, c])]))
+    assert_same(left, statistics_of(drawn))
+
+
+def test_all_counts_are_64_bit() -> None:
+    found = of_values([1.0])
+    for column in (found.sample_count, found.token_count, found.activation_limbs, found.histogram):
+        assert column.dtype == torch.int64
+
+
+# Adding up
+
+
+def accumulated(groups: list[Drawn], num_features: int) -> FeatureStatistics:
+    """One accumulator's statistics after all groups of samples."""
+    accumulator = StatisticsAccumulator(num_features)
+    for group in groups:
+        features = counted_features(group)
+        update = statistics_update(features, sample_maxima(features))
+        accumulator.add(update, len(group.dense), int(group.counted.sum()))
+    return accumulator.build()
+
+
+@given(encoded(max_samples=8), st.data())
+def test_accumulating_in_any_groups_and_order_equals_merging(drawn: Drawn, data: st.DataObject) -> None:
+    total = len(drawn.dense)
+    cuts = sorted({0, total, *data.draw(st.lists(st.integers(1, total), max_size=3))})
+    groups = [rows_of(drawn, a, b) for a, b in pairwise(cuts)]
+    merged = merge_statistics([statistics_of(group) for group in groups])
+    assert_same(accumulated(data.draw(st.permutations(groups)), drawn.dense.shape[2]), merged)
+
+
+def test_an_accumulator_without_samples_is_all_zeros() -> None:
+    found = StatisticsAccumulator(3).build()
+    for column in found[:5]:
+        assert not column.any()
+    assert (found.samples_seen, found.tokens_seen) == (0, 0)
+
+
+def test_working_out_an_update_leaves_the_features_as_they_were() -> None:
+    features = counted_features(random_features(4, 5, 3, seed=1))
+    before = type(features)(*(column.clone() for column in features[:3]), *features[3:])
+    statistics_update(features, sample_maxima(features))
+    assert_same(features, before)

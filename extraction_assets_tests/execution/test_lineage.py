@@ -1,0 +1,184 @@
+"""Staleness as Dagster's UI shows it: a changed setting marks what it affects, and nothing else."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.loader import LoadingContextForTest
+
+from extraction_assets import default_resources
+from extraction_assets.component import build_definitions
+from extraction_assets.execution.keys import activations_key, sae_key
+from extraction_assets.settings import ExtractionSettings
+from extraction_assets_tests.project import Project
+from extraction_assets_tests.tiny import make_sae, make_settings
+
+
+def stale_assets(project: Project, settings: ExtractionSettings) -> dict[str, set[str | None]]:
+    """Asset -> its stale partitions, once the definitions are loaded with ``settings``; nothing for fresh assets."""
+    resources = dg.Definitions(resources=default_resources())
+    graph = dg.Definitions.merge(build_definitions(settings), resources).resolve_asset_graph()
+    context = LoadingContextForTest(project.instance)
+    resolver = CachingStaleStatusResolver(project.instance, graph, context)
+    found: dict[str, set[str | None]] = {}
+    for key in sorted(graph.materializable_asset_keys):
+        keys: list[str | None] = [*settings.chunk_keys] if graph.get(key).is_partitioned else [None]
+        stale = {k for k in keys if resolver.get_status(key, k) == StaleStatus.STALE}
+        if stale:
+            found["/".join(key.path[1:])] = stale
+    return found
+
+
+def with_sae(settings: ExtractionSettings, name: str, **changes: Any) -> ExtractionSettings:
+    changed = settings.saes[name].model_copy(update=changes)
+    return settings.model_copy(update={"saes": {**settings.saes, name: changed}})
+
+
+@pytest.fixture(scope="module", params=[4, 120])
+def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A finished extraction of 4 or 120 chunks; Dagster looks no further than the code version from 100 on."""
+    folder = tmp_path_factory.mktemp("tiny")
+    small = {"source": str(folder / "texts"), "max_length": 5}
+    settings = make_settings(folder, corpus=small, chunk_size=1, evaluation_samples=request.param)
+    return Project(settings, tmp_path_factory.mktemp("home")).everything()
+
+
+def test_nothing_is_stale_after_a_run(project: Project) -> None:
+    assert stale_assets(project, project.settings) == {}
+
+
+def test_another_k_marks_tables_and_merges(project: Project) -> None:
+    every = set(project.settings.chunk_keys)
+    assert stale_assets(project, project.settings.model_copy(update={"top_k_examples": 3})) == {
+        "relu/top_k_table": every,
+        "topk/top_k_table": every,
+        "relu/feature_examples": {None},
+        "topk/feature_examples": {None},
+    }
+
+
+def test_another_sae_marks_its_own_assets(project: Project, tmp_path: Path) -> None:
+    other = with_sae(project.settings, "relu", path=str(make_sae(tmp_path / "other", seed=9)))
+    assert set(stale_assets(project, other)) == {"relu/sae_features", "relu/top_k_table", "relu/feature_examples"}
+
+
+def test_weights_replaced_in_place_mark_the_saes_assets(project: Project) -> None:
+    weights = Path(project.settings.saes["topk"].path) / "sae_weights.safetensors"
+    before = weights.read_bytes()
+    try:
+        weights.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+        assert set(stale_assets(project, project.settings)) == {
+            "topk/sae_features",
+            "topk/top_k_table",
+            "topk/feature_examples",
+        }
+    finally:
+        weights.write_bytes(before)
+
+
+def test_another_hook_marks_the_activations_and_its_saes_assets(project: Project) -> None:
+    assert set(stale_assets(project, with_sae(project.settings, "relu", hook="layers.2"))) == {
+        "model_activations",
+        "relu/sae_features",
+        "relu/top_k_table",
+        "relu/feature_examples",
+    }
+
+
+def test_another_corpus_marks_everything_made_from_it(project: Project) -> None:
+    corpus = project.settings.corpus.model_copy(update={"max_length": 6})
+    assert set(stale_assets(project, project.settings.model_copy(update={"corpus": corpus}))) == {
+        "corpus",
+        "model_activations",
+        *(
+            f"{sae}/{asset}"
+            for sae in ("relu", "topk")
+            for asset in ("sae_features", "top_k_table", "feature_examples")
+        ),
+    }
+
+
+def test_another_format_version_marks_everything(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("extraction_assets.stores.fingerprints.FORMAT_VERSION", 99)
+    assert {key.split("/")[-1] for key in stale_assets(project, project.settings)} == {
+        "corpus",
+        "model_activations",
+        "sae_features",
+        "top_k_table",
+        "feature_examples",
+        "feature_report",
+    }
+
+
+def test_a_checkpoint_is_the_same_wherever_its_folder_lies(project: Project, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for file in Path(project.settings.saes["relu"].path).iterdir():
+        (moved / file.name).write_bytes(file.read_bytes())
+    assert stale_assets(project, with_sae(project.settings, "relu", path=str(moved))) == {}
+
+
+def test_more_samples_leave_the_chunks_fresh_and_mark_corpus_and_merges(tiny_folder: Path, tmp_path: Path) -> None:
+    project = Project(make_settings(tiny_folder, evaluation_samples=16), tmp_path).everything()
+    more = make_settings(tiny_folder, evaluation_samples=23)
+    assert set(stale_assets(project, more)) == {"corpus", "relu/feature_examples", "topk/feature_examples"}
+    longer = Project(more, tmp_path, instance=project.instance)
+    longer.corpus()
+    assert set(stale_assets(longer, more)) == {"relu/feature_examples", "topk/feature_examples"}
+    longer.chunks(2, 2)
+    longer.merge("relu")
+    longer.merge("topk")
+    assert set(stale_assets(longer, more)) == {"relu/feature_report", "topk/feature_report"}
+
+
+def test_another_text_makes_the_activations_stale_once_it_is_tokenized(tiny_folder: Path, tmp_path: Path) -> None:
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    (texts / "a.txt").write_text("the quick brown fox " * 200)
+    corpus = {"source": str(texts), "max_length": 16}
+    project = Project(make_settings(tiny_folder, corpus=corpus), tmp_path / "home").everything()
+    (texts / "a.txt").write_text("the lazy dog " * 300)
+    project.corpus()
+    assert stale_assets(project, project.settings) == {"model_activations": set(project.settings.chunk_keys)}
+    project.chunks(0, 0)
+    rest = project.settings.chunk_keys[1:]
+    assert stale_assets(project, project.settings) == {
+        "model_activations": set(rest),
+        "relu/feature_examples": {None},
+        "topk/feature_examples": {None},
+    }
+
+
+def test_computing_again_what_is_equal_leaves_everything_fresh(tiny_folder: Path, tmp_path: Path) -> None:
+    project = Project(make_settings(tiny_folder), tmp_path).everything()
+    project.corpus()
+    project.chunks(assets=[activations_key(project.settings)])
+    project.chunks(1, 2)
+    assert stale_assets(project, project.settings) == {}
+
+
+def test_the_events_tags_say_what_a_chunk_was_made_from(tiny_folder: Path, tmp_path: Path) -> None:
+    project = Project(make_settings(tiny_folder), tmp_path)
+    project.corpus()
+    project.chunks()
+    settings, key = project.settings, project.settings.chunk_keys[1]
+    filters = dg.AssetRecordsFilter(asset_key=sae_key(settings, "relu", "sae_features"), asset_partitions=[key])
+    (record,) = project.instance.fetch_materializations(filters, limit=9).records
+    upstream = dg.AssetRecordsFilter(asset_key=activations_key(settings), asset_partitions=[key])
+    (activations,) = project.instance.fetch_materializations(upstream, limit=9).records
+    tags = record.asset_materialization.tags if record.asset_materialization else {}
+    assert tags["dagster/input_event_pointer/tiny/model_activations"] == str(activations.storage_id)
+    assert tags["dagster/data_version"] == project.plan.features_fingerprint(key, "relu")
+
+
+def test_a_pointer_of_an_earlier_form_still_names_the_corpus(tiny_folder: Path, tmp_path: Path) -> None:
+    project = Project(make_settings(tiny_folder), tmp_path)
+    project.corpus()
+    pointer = tmp_path / "tiny" / "corpus.json"
+    content = json.loads(pointer.read_text())
+    del content["version"], content["checksum"]
+    pointer.write_text(json.dumps(content, indent=1, sort_keys=True))
+    assert project.plan.corpus_version == project.plan.corpus.manifest.fingerprint
