@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from extraction_assets.settings.checkpoint import CheckpointReference
 from extraction_assets.settings.validation import Settings
 
 
@@ -17,3 +18,8 @@ class LanguageModelSettings(Settings):
     trust_remote_code: bool = False
     """Run Python code that comes with the model, for one that transformers itself does not know. Read that code first:
     it runs with your rights, as a YAML file of somebody else may (README, "A YAML file is code")."""
+
+    @property
+    def checkpoint(self) -> CheckpointReference:
+        """Which checkpoint is meant."""
+        return CheckpointReference(self.path, self.revision, self.trust_remote_code)
