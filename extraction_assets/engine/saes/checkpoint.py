@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from extraction_assets.engine.models.checkpoint import resolve_checkpoint
-from extraction_assets.engine.models.language_model import load_tokenizer
 from extraction_assets.engine.models.model_folder import model_configuration
+from extraction_assets.engine.models.tokenizers import load_tokenizer
 from extraction_assets.engine.saes.formats import (
     CheckpointError,
     SaeRecord,
