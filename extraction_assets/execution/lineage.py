@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
+from extraction_assets.dagster_instance.private_names import AssetCheckEvaluationTargetMaterializationData
 from extraction_assets.engine.saes.checkpoint import encode_options
 from extraction_assets.execution.keys import activations_key, corpus_key, sae_key
 from extraction_assets.planning.plan import ExtractionPlan
