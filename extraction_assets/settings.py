@@ -1,4 +1,4 @@
-"""What an extraction is made of, validated. The docstrings under the fields are what the UI and the README show."""
+"""What an extraction is made of, validated. The docstrings under the fields are what the UI and the docs show."""
 
 import glob
 import math
@@ -90,7 +90,7 @@ class LanguageModelSettings(Settings):
     """Precision of the forward pass; auto is the checkpoint's on a GPU and float32 on a CPU."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model, for one that transformers itself does not know. Read that code first:
-    it runs with your rights, as a YAML file of somebody else may (README, "A YAML file is code")."""
+    it runs with your rights, as a YAML file of somebody else may (docs/settings.md, "A YAML file is code")."""
 
 
 class CorpusSettings(Settings):
