@@ -110,7 +110,8 @@ def _resource(resource: type[BaseModel]) -> str:
     rows = []
     for name, field in resource.model_fields.items():
         meaning, _, default = (field.description or "").partition(" Default: ")
-        rows.append([f"`{name}`", default.rstrip("."), meaning])
+        values = f" One of {_type(field.annotation)}." if get_origin(field.annotation) is Literal else ""
+        rows.append([f"`{name}`", default.rstrip("."), meaning + values])
     return table(["field", "default", "meaning"], rows)
 
 
@@ -167,32 +168,45 @@ def _first_sentence(module: Path) -> str:
     return paragraph.split(". ")[0].rstrip(".").replace("``", "`")
 
 
-def _rooms(folder: Path, prefix: str) -> str:
-    """Every module and every package of a folder, with the first sentence of its docstring."""
-    rows = []
-    for path in sorted(folder.iterdir(), key=lambda path: (path.is_file(), path.name)):
-        if (path / "__init__.py").is_file():
-            rows.append([f"`{prefix}{path.name}/`", _first_sentence(path / "__init__.py")])
-        elif path.suffix == ".py" and path.name != "__init__.py":
-            rows.append([f"`{prefix}{path.name}`", _first_sentence(path)])
-    return table(["place", "what is in it"], rows)
+def _layers(container: str) -> list[str]:
+    """The layers inside a package, from top to bottom, as the contract of `make lint` has them: ``a | b`` in a line."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    layers: list[str] = next(one for one in contracts if one.get("containers") == [container])["layers"]
+    return layers
+
+
+def _rooms(folder: Path, container: str, prefix: str) -> str:
+    """Every package and module of a folder in the order of its layers, with the first sentence of its docstring."""
+    order = [room for layer in _layers(container) for room in layer.split(" | ")]
+    found = [path for path in folder.iterdir() if (path / "__init__.py").is_file() or path.suffix == ".py"]
+    rooms = sorted(
+        (path for path in found if path.name != "__init__.py"),
+        key=lambda path: (order.index(path.stem) if path.stem in order else len(order), path.name),
+    )
+    return table(
+        ["place", "what is in it"],
+        [
+            [f"`{prefix}{path.name}/`", _first_sentence(path / "__init__.py")]
+            if path.is_dir()
+            else [f"`{prefix}{path.name}`", _first_sentence(path)]
+            for path in rooms
+        ],
+    )
 
 
 def rooms() -> str:
     """What lies in the package."""
-    return _rooms(PACKAGE, "")
+    return _rooms(PACKAGE, "extraction_assets", "")
 
 
 def engine_rooms() -> str:
     """What lies in the engine."""
-    return _rooms(PACKAGE / "engine", "engine/")
+    return _rooms(PACKAGE / "engine", "extraction_assets.engine", "engine/")
 
 
 def layers() -> str:
-    """The layers of the package, from top to bottom, as the contract of `make lint` has them."""
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
-    package = next(one for one in contracts if one.get("containers") == ["extraction_assets"])
-    return "".join(f"    {layer}\n" for layer in package["layers"])
+    """The layers of the package, from top to bottom."""
+    return "".join(f"    {layer}\n" for layer in _layers("extraction_assets"))
 
 
 PARTS: dict[str, Callable[[], str]] = {
