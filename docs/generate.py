@@ -135,6 +135,27 @@ def store_fields() -> str:
     return table(["field", "meaning and default"], rows)
 
 
+# Models
+
+
+def transformer_lens_names() -> str:
+    """Where each family of models has the tensors that TransformerLens names."""
+    from extraction_assets.engine.models.transformer_lens_names import FAMILIES
+
+    layouts = {id(family.points): family for family in FAMILIES.values()}
+    types = {key: [f"`{name}`" for name, one in FAMILIES.items() if id(one.points) == key] for key in layouts}
+    names = list(dict.fromkeys(point for family in layouts.values() for point in family.points))
+    rows = [[f"`{name}`", *(_place(family.points.get(name)) for family in layouts.values())] for name in names]
+    return table(["`blocks.N.` …", *(", ".join(types[key]) for key in layouts)], rows)
+
+
+def _place(place: tuple[str, str] | None) -> str:
+    if place is None:
+        return ""
+    path, side = place
+    return f"`{path}`, {side}" if path else f"the block's {side}"
+
+
 # The command line
 
 
@@ -219,6 +240,7 @@ PARTS: dict[str, Callable[[], str]] = {
         settings_keep,
         gpu_fields,
         store_fields,
+        transformer_lens_names,
         commands,
         rooms,
         engine_rooms,

@@ -6,6 +6,7 @@ import re
 import runpy
 import shlex
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import click
@@ -16,6 +17,7 @@ import yaml
 from extraction_assets.cli import main
 from extraction_assets.database.connect import open_database, write_transaction
 from extraction_assets.database.tables import metadata
+from extraction_assets.engine.saes.formats import FORMATS
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets_tests.database.synthetic import make_results
 from extraction_assets_tests.documentation import ROOT, Found, anchors, blocks, inline_code, links, prose, typed_lines
@@ -136,6 +138,13 @@ FIELD = re.compile(r"(?:corpus(?!\.json)|language_model|keep|saes\.NAME)\.[a-z_]
 @pytest.mark.parametrize("field", sorted({f.text for f in inline_code() if FIELD.fullmatch(f.text)}))
 def test_fields_that_are_named_exist(field: str) -> None:
     assert f"| `{field}` |" in (ROOT / "docs" / "settings.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(("name", "reader"), FORMATS.items(), ids=list(FORMATS))
+def test_every_sae_format_is_listed_with_its_files(name: str, reader: ModuleType) -> None:
+    row = re.search(rf"^\| {name}.*$", (ROOT / "docs" / "sae_formats.md").read_text("utf-8"), re.MULTILINE)
+    assert row
+    assert [file for file in reader.FILES if f"`{file}`" not in row[0]] == []
 
 
 @pytest.mark.parametrize("table", metadata.sorted_tables, ids=lambda table: table.name)
