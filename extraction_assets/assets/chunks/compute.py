@@ -154,8 +154,8 @@ def _tasks(
         found = usable_features(plan, key, name, sae.latent_dim, loaded.logger) if selectable else None
         if found is not None:
             stored, records[name] = found
-        chosen = plan.settings.saes[name]
-        tasks.append(SaeTask(name, chosen.input_hook, sae, stored, chosen.hook_out))
+        chosen = plan.extraction.saes[name]
+        tasks.append(SaeTask(name, chosen.hook, sae, stored, chosen.hook_out))
     return tasks, records
 
 

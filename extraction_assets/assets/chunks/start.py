@@ -59,7 +59,7 @@ def _examine_first_batch(
         outputs = model_outputs(model, batch.samples, logger)
         alone = examine_alone(model, batch.samples, outputs)
     precision = loaded.gpu.matmul_precision
-    sanity, findings = examine_saes(plan.settings, saes, outputs, batch, model, precision, logger)
+    sanity, findings = examine_saes(plan.extraction, saes, outputs, batch, model, precision, logger)
     broken = any(found.not_finite for found in sanity.values())  # says more than that such samples differ
     log_and_raise(findings if broken else [*alone, *findings], logger)
     return sanity
@@ -93,7 +93,7 @@ def _stored_outputs(
     """Stored activations {hook: [n, T, D]} of a chunk; None where the model is to run."""
     if any(target.asset == "model_activations" for target in targets):
         return None
-    usable = usable_activations(plan, key, plan.settings.hooks, loaded.logger)
+    usable = usable_activations(plan, key, plan.extraction.hooks, loaded.logger)
     return None if usable is None else usable[0]
 
 
