@@ -17,6 +17,7 @@ from extraction_assets.early_checks.batch import (
 )
 from extraction_assets.early_checks.document_share import DocumentShare
 from extraction_assets.early_checks.sample_count import examine_samples
+from extraction_assets.engine.corpora.samples import samples_of
 from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.engine.corpora.tokenize import packing_of, tokenize_corpus
 from extraction_assets.engine.findings import Finding, refuse
@@ -44,7 +45,6 @@ from extraction_assets.planning.disk_estimate import (
 from extraction_assets.planning.plan import ExtractionPlan, load_tokenizer, tokenizer_findings
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore
-from extraction_assets.stores.corpus_files import samples_of
 from extraction_assets.stores.sealed import DamagedFileError
 
 
@@ -176,14 +176,7 @@ def _tokenized(
     corpus = settings.corpus
     documents, packing = noting_texts(find_source(corpus).documents(), texts), packing_of(corpus)
     arrays = tokenize_corpus(documents, tokenizer, packing, count, vocabulary_size=vocabulary)
-    samples = samples_of(
-        arrays,
-        slice(0, count),
-        0,
-        count_special_tokens=corpus.count_special_tokens,
-        exclude_first_positions=corpus.exclude_first_positions,
-        exclude_positions=corpus.exclude_positions,
-    )
+    samples = samples_of(arrays, slice(0, count), 0, corpus)
     return Batch(samples, first_or_special(arrays.special_tokens_mask))
 
 

@@ -19,7 +19,7 @@ from extraction_assets.planning.tokenization import (
 )
 from extraction_assets.settings import ExtractionSettings, ResolvedSae
 from extraction_assets.stores.chunk_store import ChunkAsset, ChunkState, ChunkStore, CurrentCorpus
-from extraction_assets.stores.fingerprints import bytes_fingerprint, files_fingerprint, fingerprint
+from extraction_assets.stores.fingerprints import files_fingerprint, fingerprint
 from extraction_assets.stores.sealed import files_set_aside
 
 
@@ -84,17 +84,10 @@ class ExtractionPlan:
         self._current = self._current_corpus()
         self.extraction = resolve_extraction(settings)
         self.corpus = self._current.corpus
-        self._samples_fingerprints: dict[str, str] = {}
 
     def samples(self, key: str) -> Samples:
         """The samples of chunk ``key``."""
-        corpus = self.settings.corpus
-        return self.corpus.samples(
-            self.settings.chunk_rows(key),
-            count_special_tokens=corpus.count_special_tokens,
-            exclude_first_positions=corpus.exclude_first_positions,
-            exclude_positions=corpus.exclude_positions,
-        )
+        return self.corpus.samples(self.settings.chunk_rows(key), self.settings.corpus)
 
     @property
     def corpus_version(self) -> str:
@@ -126,7 +119,7 @@ class ExtractionPlan:
             "top_k_table",
             features=self.features_fingerprint(key, sae),
             first_sample=int(key),
-            counted=bytes_fingerprint(self.samples(key).counted.numpy().tobytes()),
+            counted=self.corpus.counted_fingerprint(self.settings.chunk_rows(key), self.settings.corpus),
             top_k_examples=self.settings.top_k_examples,
             min_activation=self.settings.min_activation,
             **self.settings.corpus.model_dump(include={"exclude_outlier_norms"}, exclude_defaults=True),
@@ -195,12 +188,7 @@ class ExtractionPlan:
 
     def _samples_fingerprint(self, key: str) -> str:
         """Hash of a chunk's own tokens and mask: neither the corpus's length nor other chunks have a part in it."""
-        if key not in self._samples_fingerprints:
-            arrays, rows = self.corpus.arrays, self.settings.chunk_rows(key)
-            ids, mask = arrays.token_ids[rows], arrays.attention_mask[rows]
-            parts = (str(ids.shape).encode(), ids.tobytes(), mask.tobytes())
-            self._samples_fingerprints[key] = bytes_fingerprint(*parts)
-        return self._samples_fingerprints[key]
+        return self.corpus.tokens_fingerprint(self.settings.chunk_rows(key))
 
     def _current_corpus(self) -> CurrentCorpus:
         name = self.settings.name
