@@ -38,7 +38,7 @@ class CodeVersions:
 
     def __init__(self, settings: ExtractionSettings) -> None:
         self._settings = settings
-        model = settings.language_model
+        model = settings.language_model.checkpoint
         self._model = checkpoint_identity(
             model.path, model.revision, further=(".py",) if model.trust_remote_code else ()
         )
