@@ -133,9 +133,17 @@ class ExtractionPlan:
         return self.features_fingerprint(key, sae) if asset == "sae_features" else self.table_fingerprint(key, sae)
 
     def chunk_path(self, asset: ChunkAsset, key: str, sae: str | None = None) -> Path:
-        """Where a chunk's file of its current fingerprint lies."""
+        """Where a chunk's file of its current fingerprint lies, to read it."""
         fingerprint = self.chunk_fingerprint(asset, key, sae)
         return self.store.chunk_path(self.settings.name, asset, sae, key, fingerprint)
+
+    def path_to_write(self, asset: ChunkAsset, key: str, sae: str | None = None) -> Path:
+        """Where a chunk's file of its current fingerprint is written."""
+        return self._chunk_paths(asset, key, sae)[0]
+
+    def _chunk_paths(self, asset: ChunkAsset, key: str, sae: str | None) -> list[Path]:
+        fingerprint = self.chunk_fingerprint(asset, key, sae)
+        return self.store.chunk_paths(self.settings.name, asset, sae, key, fingerprint)
 
     def chunk_state(self, asset: ChunkAsset, key: str, sae: str | None = None) -> ChunkState:
         fingerprint = self.chunk_fingerprint(asset, key, sae)
@@ -154,8 +162,8 @@ class ExtractionPlan:
         aside = files_set_aside(self.store.asset_folder(self.settings.name, asset, sae))
         if not aside:
             return []
-        paths = {key: self.chunk_path(asset, key, sae) for key in self.settings.chunk_keys}
-        return [key for key, path in paths.items() if path.name in aside and not path.is_file()]
+        names = {key: {path.name for path in self._chunk_paths(asset, key, sae)} for key in self.settings.chunk_keys}
+        return [key for key in names if names[key] & aside and self.chunk_state(asset, key, sae) != "done"]
 
     def merge_fingerprint(self, sae: str) -> str:
         """Fingerprint of the merged examples of an SAE: that of all its tables."""

@@ -98,7 +98,7 @@ class _Outcome:
     def write(self, target: Target) -> Written:
         """Writes one file."""
         key = self._computed.key
-        path = self._plan.chunk_path(target.asset, key, target.sae)
+        path = self._plan.path_to_write(target.asset, key, target.sae)
         fingerprint = self._plan.chunk_fingerprint(target.asset, key, target.sae)
         record = self._record(fingerprint, target.sae)
         started = time.perf_counter()
