@@ -8,7 +8,8 @@ import torch
 
 from extraction_assets.engine.chunk_pass.batching import AdaptiveBatch
 from extraction_assets.engine.findings import log_and_raise
-from extraction_assets.engine.models.language_model import LanguageModel, load_language_model, resolve_checkpoint
+from extraction_assets.engine.models.checkpoint import LocalCheckpoint
+from extraction_assets.engine.models.language_model import LanguageModel, load_language_model
 from extraction_assets.engine.preflight.compatibility import examine_combination
 from extraction_assets.engine.saes.checkpoint import check_recorded
 from extraction_assets.engine.saes.sae import SAE
@@ -26,6 +27,7 @@ class LoadedModels:
     def __init__(
         self,
         settings: ExtractionSettings,
+        checkpoint: LocalCheckpoint,
         saes: Collection[str],
         gpu: GpuResource,
         device: torch.device,
@@ -34,16 +36,14 @@ class LoadedModels:
         every_hook: bool,
     ) -> None:
         self.gpu, self.device, self.logger = gpu, device, logger
-        self._settings, self._every_hook = settings, every_hook
+        self._settings, self._checkpoint, self._every_hook = settings, checkpoint, every_hook
         self._chosen = {name: sae for name, sae in settings.saes.items() if name in saes}
 
     @cached_property
     def saes(self) -> dict[str, SAE]:
         """The SAEs on the device. Raises CheckpointError, HookError or CorpusError where they do not fit the model."""
         settings = self._settings
-        trusted = settings.language_model.trust_remote_code
-        length = settings.corpus.max_length
-        found = examine_combination(self._model_path, self._chosen, length, trust_remote_code=trusted)
+        found = examine_combination(self._checkpoint, self._chosen, settings.corpus.max_length)
         log_and_raise(found.findings, self.logger)
         for difference in check_recorded(settings, found.weights):
             self.logger.warning("%s", difference)
@@ -54,13 +54,7 @@ class LoadedModels:
         """The language model on the device. Raises ValueError where weights did not load."""
         settings = self._settings.language_model
         self.logger.info("loading %s on %s", settings.path, self.device)
-        model = load_language_model(
-            self._model_path,
-            self.hooks,
-            device=self.device,
-            dtype=settings.dtype,
-            trust_remote_code=settings.trust_remote_code,
-        )
+        model = load_language_model(self._checkpoint, self.hooks, device=self.device, dtype=settings.dtype)
         log_and_raise(model.weight_findings(), self.logger)
         return model
 
@@ -89,8 +83,3 @@ class LoadedModels:
     def forward_batch(self) -> AdaptiveBatch:
         """Samples of one forward pass."""
         return AdaptiveBatch(self.gpu.batch_size, self.logger)
-
-    @cached_property
-    def _model_path(self) -> str:
-        model = self._settings.language_model
-        return str(resolve_checkpoint(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code))

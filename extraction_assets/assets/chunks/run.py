@@ -43,6 +43,7 @@ class ChunkRun:
         self._targets = [target for target in chunk_targets(plan.settings) if target.key in selected]
         self._loaded = LoadedModels(
             plan.settings,
+            plan.checkpoint,
             {target.sae for target in self._targets if target.sae is not None},
             gpu,
             device,
