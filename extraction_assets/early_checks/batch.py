@@ -23,7 +23,13 @@ from extraction_assets.engine.preflight.likely_cause import (
     likely_cause,
     same_hook_elsewhere,
 )
-from extraction_assets.engine.preflight.sanity import SaeSanity, SanityLimits, judge, measure_sae
+from extraction_assets.engine.preflight.sanity import (
+    SaeSanity,
+    SanityLimits,
+    judge,
+    measure_sae,
+    reconstruction_of,
+)
 from extraction_assets.engine.saes.resolved import ResolvedExtraction
 from extraction_assets.engine.saes.sae import SAE
 from extraction_assets.engine.selection.outliers import outlier_positions
@@ -101,37 +107,38 @@ def examine_saes(
 
     Where one explains too little, looks for the cause; at other layers too, if there is a ``model``.
     """
-    found: dict[str, SaeSanity] = {}
-    findings = []
+    examined, findings = dict[str, SaeSanity](), list[Finding]()
+    is_later_chunk = batch.samples.first_sample > extraction.declared.start_sample
     for name, sae in saes.items():
         chosen = extraction.saes[name]
         counted = _counted(extraction.declared, outputs[chosen.hook], batch)
-        found[name] = _measured(chosen, sae, outputs, counted, batch, precision)
-        logger.info("SAE %s at %s: %s", name, chosen.hook, described(found[name]))
-        cause, least = "", chosen.minimum_variance_explained
-        distance = _distance_to_look(found[name], least, is_where_recorded(model, sae, chosen.hook))
+        found = examined[name] = _measured(chosen, sae, outputs, counted, batch, precision)
+        logger.info("SAE %s at %s: %s", name, chosen.hook, described(found))
+        limits = SanityLimits(
+            chosen.minimum_variance_explained, chosen.l0_limit(sae.latent_dim), chosen.maximum_bos_share
+        )
+        explains_enough, cause = reconstruction_of(found, limits).passed, ""
+        distance = _distance_to_look(found, explains_enough, is_where_recorded(model, sae, chosen.hook))
         if distance is not None:
             few = batch.take(enough_samples(counted.shape[1]))
             places = _other_places(chosen.hook, outputs, few, model, logger, distance)
             tried = Tried(sae, chosen.hook, chosen.hook_out, places, counted[: len(few.samples.token_ids)])
-            if found[name].variance_explained < least:
-                cause = likely_cause(tried, least, precision)
-            else:
+            if explains_enough:
                 findings += _belongs_elsewhere(name, tried, precision)
-        limits = SanityLimits(least, chosen.l0_limit(sae.latent_dim), chosen.maximum_bos_share)
-        findings += judge(name, chosen.hook, found[name], limits, cause)
-    return Examined(found, findings)
+            else:
+                cause = likely_cause(tried, limits.minimum_variance_explained, precision)
+        findings += judge(name, chosen.hook, found, limits, cause, is_later_chunk=is_later_chunk)
+    return Examined(examined, findings)
 
 
-def _distance_to_look(found: SaeSanity, least: float, is_where_recorded: bool) -> int | None:
+def _distance_to_look(found: SaeSanity, explains_enough: bool, is_where_recorded: bool) -> int | None:
     """How many layers away to look for the place where an SAE explains more: everywhere where it explains too little,
     nearby where there is doubt, else, or where there is nothing to go by, nowhere."""
-    variance = found.variance_explained
-    if found.not_finite or math.isnan(variance):
+    if found.not_finite or math.isnan(found.variance_explained):
         return None
-    if variance < least:
+    if not explains_enough:
         return _EVERYWHERE
-    return None if is_where_recorded or variance >= _BEYOND_DOUBT else 1
+    return None if is_where_recorded or found.variance_explained >= _BEYOND_DOUBT else 1
 
 
 def _belongs_elsewhere(name: str, tried: Tried, precision: str) -> list[Finding]:
