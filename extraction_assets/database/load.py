@@ -72,7 +72,7 @@ def replace_results(
     corpus_id = _corpus_id(connection, corpus)
     extraction_id = _upsert_extraction(connection, extraction, corpus_id, statistics)
     _replace_rows(connection, features, extraction_id, _feature_columns(extraction_id, statistics))
-    examples = _example_columns(extraction_id, corpus, table, statistics, display_tokens)
+    examples = example_columns(extraction_id, corpus, table, statistics, display_tokens)
     _replace_rows(connection, feature_activations, extraction_id, examples)
     named = np.unique(table.sample_index.numpy())
     present = _present_samples(connection, corpus_id)
@@ -146,7 +146,7 @@ def _feature_columns(extraction_id: int, statistics: FeatureStatistics) -> dict[
     }
 
 
-def _example_columns(
+def example_columns(
     extraction_id: int,
     corpus: CorpusSamples,
     table: TopKTable,

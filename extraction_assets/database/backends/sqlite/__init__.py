@@ -13,7 +13,7 @@ from sqlalchemy.types import TypeEngine
 
 from extraction_assets.database.backends.protocol import ColumnKind
 from extraction_assets.database.backends.sqlite.bulk import indexes_afterwards, insert_rows
-from extraction_assets.database.backends.sqlite.full_disk import readable_path
+from extraction_assets.database.backends.sqlite.read_only_disk import readable_path
 from extraction_assets.database.urls import DatabaseError, DatabaseUnavailableError, FullDiskError, error_sentence
 from extraction_assets.host.disk import FULL, free_bytes, full_disk, says_no_room
 
