@@ -26,7 +26,7 @@ from extraction_assets.engine.chunk_pass.forward import (
 from extraction_assets.engine.chunk_pass.gpu_pass import PROBE_SAMPLES, chunk_steps, numerics_record
 from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
 from extraction_assets.engine.findings import log_and_raise
-from extraction_assets.engine.models.language_model import LanguageModel, load_language_model, resolve_checkpoint
+from extraction_assets.engine.models.language_model import LanguageModel, load_language_model
 from extraction_assets.engine.preflight.compatibility import examine_combination, refuse_unknown_tokens
 from extraction_assets.engine.saes.checkpoint import check_recorded
 from extraction_assets.engine.saes.sae import SAE
@@ -160,26 +160,18 @@ class ChunkRun:
         """The SAEs that are asked for, on the device, after checking that they fit the model's hooks."""
         wanted, settings = {target.sae for target in self._targets}, self.plan.settings
         chosen = {name: sae for name, sae in settings.saes.items() if name in wanted}
-        trusted = settings.language_model.trust_remote_code
-        length = settings.corpus.max_length
-        found = examine_combination(self._model_path, chosen, length, trust_remote_code=trusted)
+        found = examine_combination(self.plan.checkpoint, chosen, settings.corpus.max_length)
         log_and_raise(found.findings, self.logger)
         for difference in check_recorded(settings, found.weights):
             self.logger.warning("%s", difference)
-        return {name: SAE(own, self.device) for name, own in found.weights.items()}
+        return {name: SAE(weights, self.device) for name, weights in found.weights.items()}
 
     @cached_property
     def model(self) -> LanguageModel:
         """The language model on the device."""
         settings = self.plan.settings.language_model
         self.logger.info("loading %s on %s", settings.path, self.device)
-        model = load_language_model(
-            self._model_path,
-            self._hooks,
-            device=self.device,
-            dtype=settings.dtype,
-            trust_remote_code=settings.trust_remote_code,
-        )
+        model = load_language_model(self.plan.checkpoint, self._hooks, device=self.device, dtype=settings.dtype)
         log_and_raise(model.weight_findings(), self.logger)
         return model
 
@@ -196,11 +188,6 @@ class ChunkRun:
         settings = self.plan.settings
         latent_dim = max((sae.latent_dim for sae in self.saes.values()), default=1)
         return self.gpu.vectorization_batch(self.device, latent_dim, settings.corpus.max_length, self.logger)
-
-    @cached_property
-    def _model_path(self) -> str:
-        model = self.plan.settings.language_model
-        return str(resolve_checkpoint(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code))
 
     @cached_property
     def forward_batch(self) -> AdaptiveBatch:
