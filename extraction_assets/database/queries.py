@@ -100,9 +100,9 @@ def example_counts(connection: sa.Connection, extraction_id: int) -> "pd.Series[
 
 def find_feature(connection: sa.Connection, extraction_id: int, neuron_index: int) -> sa.Row[Any]:
     """Statistics of one feature. Raises UnknownResultError."""
-    own = (features.c.extraction_id == extraction_id) & (features.c.neuron_index == neuron_index)
+    of_feature = (features.c.extraction_id == extraction_id) & (features.c.neuron_index == neuron_index)
     storable = 0 <= neuron_index < 2**63
-    row = connection.execute(sa.select(features).where(own)).one_or_none() if storable else None
+    row = connection.execute(sa.select(features).where(of_feature)).one_or_none() if storable else None
     if row is None:
         query = sa.select(extractions.c.latent_dim).where(extractions.c.id == extraction_id)
         last = (connection.scalar(query) or 0) - 1

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from extraction_assets.assets.chunks import checks as recorded
+from extraction_assets.assets.chunks import loaded
 from extraction_assets.assets.chunks import run as chunk_run
 from extraction_assets.assets.chunks.checks import CHUNK_CHECKS, CHUNK_WARNINGS
 from extraction_assets.assets.examples import asset as examples
@@ -108,7 +109,7 @@ def test_stored_activations_are_looked_at_where_they_are_read(
 ) -> None:
     _project(tiny_folder, home).chunks(assets=[activations_key(make_settings(tiny_folder))])
     strict = _project(tiny_folder, home, minimum_variance_explained=0.5)
-    monkeypatch.setattr(chunk_run, "load_language_model", lambda *_a, **_o: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(loaded, "load_language_model", lambda *_a, **_o: pytest.fail("the model was loaded"))
     with pytest.raises(dg.Failure, match=r"SAE 'relu' at 'layers\.0' explains -"):
         strict.chunks(assets=[sae_key(strict.settings, "relu", "top_k_table")])
 
