@@ -1,5 +1,7 @@
 """Tables of the results database (SQLAlchemy Core). The schema itself is made and changed by Alembic migrations."""
 
+from typing import Any
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -17,6 +19,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import TypeEngine
 
+from extraction_assets.engine.selection.statistics.descriptions import COLUMNS
+
 metadata = MetaData()
 
 _BIG: TypeEngine[int] = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only for INTEGER
@@ -25,6 +29,7 @@ _POSITIONS = JSON().with_variant(postgresql.ARRAY(Integer), "postgresql")
 _ACTIVATIONS = JSON().with_variant(postgresql.ARRAY(Double), "postgresql")
 _IDS = JSON().with_variant(postgresql.ARRAY(Integer), "postgresql")
 _TOKENS = JSON().with_variant(postgresql.ARRAY(Text), "postgresql")
+_STATISTIC_TYPES: dict[str, type[TypeEngine[Any]]] = {"integer": BigInteger, "number": Double, "integers": JSON}
 
 corpora = Table(
     "corpora",
@@ -64,13 +69,7 @@ features = Table(
     metadata,
     Column("extraction_id", BigInteger, ForeignKey("extractions.id"), primary_key=True),
     Column("neuron_index", BigInteger, primary_key=True),
-    Column("activation_count", BigInteger, nullable=False),
-    Column("activation_frequency", Double, nullable=False),
-    Column("token_count", BigInteger, nullable=False),
-    Column("token_frequency", Double, nullable=False),
-    Column("max_activation", Double),
-    Column("mean_activation", Double),
-    Column("histogram", JSON, nullable=False),
+    *(Column(one.name, _STATISTIC_TYPES[one.type], nullable=one.nullable) for one in COLUMNS),
 )
 
 # On PostgreSQL its rows stand in tables that inherit it: see examples_postgres.

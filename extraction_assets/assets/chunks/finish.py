@@ -22,7 +22,7 @@ from extraction_assets.engine.chunk_pass.gpu_pass import ChunkResult
 from extraction_assets.engine.chunk_pass.sae_pass import RECONSTRUCTION_SAMPLES, SaeResult
 from extraction_assets.engine.preflight.sanity import FEW_TOKENS, bos_dominates, bos_share, is_sparse
 from extraction_assets.engine.selection.legacy import LegacyComparison, compare_with_legacy
-from extraction_assets.engine.shapes import FeatureStatistics
+from extraction_assets.engine.selection.statistics.descriptions import FeatureStatistics
 from extraction_assets.execution.keys import Target, sae_key
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.stores.chunk_files import write_activations, write_features, write_table
