@@ -156,6 +156,16 @@ def _place(place: tuple[str, str] | None) -> str:
     return f"`{path}`, {side}" if path else f"the block's {side}"
 
 
+# Statistics
+
+
+def statistics() -> str:
+    """The columns of the table `features` that are statistics."""
+    from extraction_assets.engine.selection.statistics.descriptions import statistics_table
+
+    return statistics_table()
+
+
 # The command line
 
 
@@ -191,9 +201,14 @@ def _first_sentence(module: Path) -> str:
 
 def _layers(container: str) -> list[str]:
     """The layers inside a package, from top to bottom, as the contract of `make lint` has them: ``a | b`` in a line."""
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
-    layers: list[str] = next(one for one in contracts if one.get("containers") == [container])["layers"]
+    layers: list[str] = next(one for one in _contracts() if one.get("containers") == [container])["layers"]
     return layers
+
+
+def _contracts() -> list[dict[str, Any]]:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    contracts: list[dict[str, Any]] = settings["tool"]["importlinter"]["contracts"]
+    return contracts
 
 
 def _rooms(folder: Path, container: str, prefix: str) -> str:
@@ -230,6 +245,11 @@ def layers() -> str:
     return "".join(f"    {layer}\n" for layer in _layers("extraction_assets"))
 
 
+def contracts() -> str:
+    """The other rules of imports that `make lint` holds."""
+    return "".join(f"- {one['name']}.\n" for one in _contracts() if one.get("containers") != ["extraction_assets"])
+
+
 PARTS: dict[str, Callable[[], str]] = {
     part.__name__: part
     for part in (
@@ -241,10 +261,12 @@ PARTS: dict[str, Callable[[], str]] = {
         gpu_fields,
         store_fields,
         transformer_lens_names,
+        statistics,
         commands,
         rooms,
         engine_rooms,
         layers,
+        contracts,
     )
 }
 
