@@ -7,7 +7,8 @@ import sqlalchemy as sa
 import torch
 
 from extraction_assets.database.load import CorpusSamples, ExtractionRow, replace_results
-from extraction_assets.engine.shapes import FeatureStatistics, TopKTable
+from extraction_assets.engine.selection.statistics.descriptions import FeatureStatistics
+from extraction_assets.engine.shapes import TopKTable
 
 NUM_SAMPLES, NUM_POSITIONS = 20_000, 8
 
