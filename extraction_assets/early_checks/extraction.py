@@ -26,7 +26,7 @@ from extraction_assets.engine.models.language_model import load_language_model, 
 from extraction_assets.engine.models.tokenizer_comparison import noting_texts
 from extraction_assets.engine.preflight.compatibility import examine_combination, examine_vocabulary
 from extraction_assets.engine.preflight.sanity import SaeSanity
-from extraction_assets.engine.saes.checkpoint import check_recorded
+from extraction_assets.engine.saes.checkpoint import examine_recorded
 from extraction_assets.engine.saes.formats import SAEWeights
 from extraction_assets.engine.saes.sae import SAE
 from extraction_assets.execution.failures import USER_ERRORS
@@ -108,7 +108,7 @@ def _examine(
     found.hooks = {name: " -> ".join(sae.hooks) for name, sae in settings.saes.items()}
     combination = examine_combination(checkpoint, settings.saes, settings.corpus.max_length)
     found.saes, found.widths, found.findings = combination.weights, combination.widths, combination.findings
-    found.findings += [Finding("warning", difference) for difference in check_recorded(settings, settings.saes)]
+    found.findings += examine_recorded(settings, settings.saes)
     yield
     found.corpus, more = examine_samples(settings, machine.store, logger)
     found.findings += more

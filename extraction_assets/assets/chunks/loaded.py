@@ -11,7 +11,7 @@ from extraction_assets.engine.findings import log_and_raise
 from extraction_assets.engine.models.checkpoint import LocalCheckpoint
 from extraction_assets.engine.models.language_model import LanguageModel, load_language_model
 from extraction_assets.engine.preflight.compatibility import examine_combination
-from extraction_assets.engine.saes.checkpoint import check_recorded
+from extraction_assets.engine.saes.checkpoint import examine_recorded
 from extraction_assets.engine.saes.sae import SAE
 from extraction_assets.resources import GpuResource
 from extraction_assets.settings import ExtractionSettings
@@ -45,8 +45,7 @@ class LoadedModels:
         settings = self._settings
         found = examine_combination(self._checkpoint, self._chosen, settings.corpus.max_length)
         log_and_raise(found.findings, self.logger)
-        for difference in check_recorded(settings, found.weights):
-            self.logger.warning("%s", difference)
+        log_and_raise(examine_recorded(settings, found.weights), self.logger)
         return {name: SAE(weights, self.device) for name, weights in found.weights.items()}
 
     @cached_property

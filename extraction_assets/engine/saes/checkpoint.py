@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from extraction_assets.engine.findings import Finding
 from extraction_assets.engine.models.checkpoint import resolve_checkpoint
 from extraction_assets.engine.models.language_model import load_tokenizer
 from extraction_assets.engine.models.model_folder import model_configuration
@@ -127,19 +128,18 @@ def _with_record(name: str, sae: SaeSettings, model_folder: Path) -> SaeSettings
     return sae.model_copy(update={"hook": hook, "hook_out": hook_out, "center_input": center})
 
 
-def check_recorded(settings: ExtractionSettings, names: Collection[str]) -> list[str]:
-    """One sentence for each difference between what the SAEs ``names`` were trained on and what they run on
-    (``compare_recorded``). Raises CheckpointError for one that gives wrong features."""
-    differences = []
+def examine_recorded(settings: ExtractionSettings, names: Collection[str]) -> list[Finding]:
+    """Every difference between what the SAEs ``names`` were trained on and what they run on (``compare_recorded``);
+    one that gives wrong features is an error, raised as CheckpointError."""
+    findings = []
     for name in names:
         sae, model = settings.saes[name], settings.language_model.path
         record = read_sae_record(sae.checkpoint)
         bos = None if record.prepend_bos is None else _prepends_bos(settings)
-        for finding in compare_recorded(record, model, bos, settings.corpus.max_length, sae.hook):
-            if finding.severity == "error":
-                raise CheckpointError(f"SAE {name!r} ({sae.path}): {finding.message}")
-            differences.append(f"SAE {name!r}: {finding.message}")
-    return differences
+        for severity, message, *_ in compare_recorded(record, model, bos, settings.corpus.max_length, sae.hook):
+            what = f"SAE {name!r} ({sae.path})" if severity == "error" else f"SAE {name!r}"
+            findings.append(Finding(severity, f"{what}: {message}", CheckpointError))
+    return findings
 
 
 def _prepends_bos(settings: ExtractionSettings) -> bool:

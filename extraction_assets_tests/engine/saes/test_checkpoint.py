@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from extraction_assets.engine.findings import refuse
 from extraction_assets.engine.saes.checkpoint import (
     CENTERED_REPOSITORIES,
-    check_recorded,
     encode_options,
+    examine_recorded,
     has_rms_norm,
     read_sae,
     read_sae_record,
@@ -55,7 +56,7 @@ def test_bos_is_compared_as_samples_have_it(tmp_path: Path) -> None:
 
     def told(**corpus: Any) -> list[str]:
         values = {"language_model": {"path": str(model)}, "corpus": {"source": "x", **corpus}, "saes": saes}
-        return [text.split(":")[0] for text in check_recorded(ExtractionSettings.model_validate(values), saes)]
+        return [one.message.split(":")[0] for one in examine_recorded(ExtractionSettings.model_validate(values), saes)]
 
     assert told() == ["SAE 'without'"]  # the tiny tokenizer has a BOS token
     assert told(token_column="ids") == ["SAE 'with'"]
@@ -248,9 +249,13 @@ def test_what_would_give_wrong_features_is_an_error_and_the_rest_is_told(tmp_pat
     values = {"language_model": {"path": "gpt2"}, "corpus": {"source": "x"}}
     saes = {"wrong": {"path": str(wrong)}, "fine": {"path": str(fine)}}
     settings = ExtractionSettings.model_validate({**values, "saes": saes})
-    assert check_recorded(settings, ["fine"]) == ["SAE 'fine': it was trained on model gpt2-xl, but runs on gpt2"]
+    (found,) = examine_recorded(settings, ["fine"])
+    assert (found.severity, found.message) == (
+        "warning",
+        "SAE 'fine': it was trained on model gpt2-xl, but runs on gpt2",
+    )
     with pytest.raises(CheckpointError, match=r"SAE 'wrong' .* with fold_value_biases"):
-        check_recorded(settings, ["fine", "wrong"])
+        refuse(examine_recorded(settings, ["fine", "wrong"]))
 
 
 # What is asked of it
