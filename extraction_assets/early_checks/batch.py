@@ -30,13 +30,14 @@ from extraction_assets.engine.preflight.sanity import (
     measure_sae,
     reconstruction_of,
 )
+from extraction_assets.engine.saes.resolved import ResolvedExtraction
 from extraction_assets.engine.saes.sae import SAE
 from extraction_assets.engine.selection.outliers import outlier_positions
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.host.disk import free_bytes, readable_size
 from extraction_assets.planning.disk_estimate import Estimate, disk_findings, listed
 from extraction_assets.planning.plan import ExtractionPlan
-from extraction_assets.settings import ExtractionSettings, SaeSettings
+from extraction_assets.settings import ExtractionSettings, ResolvedSae
 from extraction_assets.stores.chunk_store import ChunkStore
 
 _TOKENS = 8192
@@ -94,7 +95,7 @@ def model_outputs(model: LanguageModel, samples: Samples, logger: logging.Logger
 
 
 def examine_saes(
-    settings: ExtractionSettings,
+    extraction: ResolvedExtraction,
     saes: Mapping[str, SAE],
     outputs: Mapping[str, Tensor],
     batch: Batch,
@@ -107,26 +108,26 @@ def examine_saes(
     Where one explains too little, looks for the cause; at other layers too, if there is a ``model``.
     """
     examined, findings = dict[str, SaeSanity](), list[Finding]()
-    is_later_chunk = batch.samples.first_sample > settings.start_sample
+    is_later_chunk = batch.samples.first_sample > extraction.declared.start_sample
     for name, sae in saes.items():
-        chosen = settings.saes[name]
-        counted = _counted(settings, outputs[chosen.input_hook], batch)
+        chosen = extraction.saes[name]
+        counted = _counted(extraction.declared, outputs[chosen.hook], batch)
         found = examined[name] = _measured(chosen, sae, outputs, counted, batch, precision)
-        logger.info("SAE %s at %s: %s", name, chosen.input_hook, described(found))
+        logger.info("SAE %s at %s: %s", name, chosen.hook, described(found))
         limits = SanityLimits(
             chosen.minimum_variance_explained, chosen.l0_limit(sae.latent_dim), chosen.maximum_bos_share
         )
         explains_enough, cause = reconstruction_of(found, limits).passed, ""
-        distance = _distance_to_look(found, explains_enough, is_where_recorded(model, sae, chosen.input_hook))
+        distance = _distance_to_look(found, explains_enough, is_where_recorded(model, sae, chosen.hook))
         if distance is not None:
             few = batch.take(enough_samples(counted.shape[1]))
-            places = _other_places(chosen.input_hook, outputs, few, model, logger, distance)
-            tried = Tried(sae, chosen.input_hook, chosen.hook_out, places, counted[: len(few.samples.token_ids)])
+            places = _other_places(chosen.hook, outputs, few, model, logger, distance)
+            tried = Tried(sae, chosen.hook, chosen.hook_out, places, counted[: len(few.samples.token_ids)])
             if explains_enough:
                 findings += _belongs_elsewhere(name, tried, precision)
             else:
                 cause = likely_cause(tried, limits.minimum_variance_explained, precision)
-        findings += judge(name, chosen.input_hook, found, limits, cause, is_later_chunk=is_later_chunk)
+        findings += judge(name, chosen.hook, found, limits, cause, is_later_chunk=is_later_chunk)
     return Examined(examined, findings)
 
 
@@ -153,12 +154,12 @@ def _counted(settings: ExtractionSettings, activations: Tensor, batch: Batch) ->
 
 
 def _measured(
-    chosen: SaeSettings, sae: SAE, outputs: Mapping[str, Tensor], counted: Tensor, batch: Batch, precision: str
+    chosen: ResolvedSae, sae: SAE, outputs: Mapping[str, Tensor], counted: Tensor, batch: Batch, precision: str
 ) -> SaeSanity:
     target = None if chosen.hook_out is None else outputs[chosen.hook_out]
     marked = batch.first_or_special.to(counted.device)
     first = batch.samples.first_sample
-    activations = outputs[chosen.input_hook]
+    activations = outputs[chosen.hook]
     return measure_sae(sae, activations, counted, marked, target=target, precision=precision, first_sample=first)
 
 

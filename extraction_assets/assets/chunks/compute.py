@@ -158,8 +158,8 @@ def _tasks(
             found = read_stored_features(plan, key, name, sae.latent_dim, loaded.logger)
             if found is not None:
                 features, records[name] = found
-        chosen = plan.settings.saes[name]
-        tasks.append(SaeTask(name, chosen.input_hook, sae, features, chosen.hook_out))
+        chosen = plan.extraction.saes[name]
+        tasks.append(SaeTask(name, chosen.hook, sae, features, chosen.hook_out))
     return tasks, records
 
 

@@ -72,7 +72,7 @@ class _Results:
     def write(self, target: Target) -> WrittenFile:
         """Writes one file."""
         key = self._queued.key
-        path = self._plan.chunk_path(target.asset, key, target.sae)
+        path = self._plan.path_to_write(target.asset, key, target.sae)
         fingerprint = self._plan.chunk_fingerprint(target.asset, key, target.sae)
         started = time.perf_counter()
         self._write(path, target, self._record(fingerprint, target.sae))

@@ -42,8 +42,7 @@ class ChunkRun:
         self._plan, self._lineage, self._logger = plan, lineage, logger
         self._targets = [target for target in chunk_targets(plan.settings) if target.key in selected]
         self._loaded = LoadedModels(
-            plan.settings,
-            plan.checkpoint,
+            plan.extraction,
             {target.sae for target in self._targets if target.sae is not None},
             gpu,
             device,

@@ -59,7 +59,7 @@ def _examine_first_batch(
         outputs = model_outputs(model, batch.samples, logger)
         alone = examine_alone(model, batch.samples, outputs)
     precision = loaded.gpu.matmul_precision
-    sanity, findings = examine_saes(plan.settings, saes, outputs, batch, model, precision, logger)
+    sanity, findings = examine_saes(plan.extraction, saes, outputs, batch, model, precision, logger)
     broken = any(found.not_finite for found in sanity.values())  # says more than that such samples differ
     log_and_raise(findings if broken else [*alone, *findings], logger)
     return sanity
@@ -94,7 +94,7 @@ def _stored_outputs(
     """Stored activations {hook: [n, T, D]} of a chunk; None where the model is to run."""
     if not activations_suffice(plan, key, targets):
         return None
-    found = read_stored_activations(plan, key, plan.settings.hooks, loaded.logger)
+    found = read_stored_activations(plan, key, plan.extraction.hooks, loaded.logger)
     return None if found is None else found[0]
 
 
