@@ -8,6 +8,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 
+from extraction_assets.catalog import TOP_K_TABLE, ChunkAsset, names
+
 STANDARD_LIBRARY = "standard-library"
 
 _NAME = re.compile(r"[A-Za-z0-9_]+")
@@ -193,18 +195,6 @@ class CorpusSettings(Settings):
             raise ValueError("text_column and token_column are both set: documents are read from one of them")
         return self
 
-    def token_choices(self) -> dict[str, Any]:
-        """Settings other than their default that decide the tokens of the corpus, beside ``source``, ``max_length`` and
-        ``prepend_bos``. A setting at its default makes no earlier corpus stale."""
-        fields = {
-            *("read_as", "revision", "configuration", "split", "text_column", "id_column", "token_column"),
-            *("attention_mask_column", "shuffle_seed", "packing", "sequence_separator_token", "drop_duplicates"),
-            "tokenizer",
-        }
-        if self.shuffle_seed is not None:
-            fields.add("streaming")  # only then does it change the order
-        return self.model_dump(include=fields, exclude_defaults=True)
-
 
 class SaeSettings(Settings):
     """One sparse autoencoder and the place whose activations it reads."""
@@ -288,15 +278,19 @@ class KeepSettings(Settings):
     top_k_table: bool = True
     """Always true: the tables are what tells that a chunk is done, and every later merge reads them."""
 
-    @field_validator("top_k_table")
+    @field_validator(TOP_K_TABLE)
     @classmethod
     def _tables_stay(cls, keep: bool) -> bool:
         if not keep:
             raise ValueError(
-                "keep.top_k_table cannot be false: without its table a chunk counts as missing and the next run would "
-                "compute it again, and a merge of more samples reads the tables of all chunks"
+                f"keep.{TOP_K_TABLE} cannot be false: without its table a chunk counts as missing and the next run "
+                "would compute it again, and a merge of more samples reads the tables of all chunks"
             )
         return keep
+
+    def keeps(self, asset: ChunkAsset) -> bool:
+        """Whether the files of a chunk asset stay; those of an asset without a field of its own always do."""
+        return bool(getattr(self, asset, True))
 
 
 class ExtractionSettings(Settings):
@@ -374,7 +368,7 @@ class ExtractionSettings(Settings):
     def _sae_names_fit_asset_keys(cls, saes: dict[str, SaeSettings]) -> dict[str, SaeSettings]:
         if not saes:
             raise ValueError("an extraction needs at least one SAE")
-        reserved = {"corpus", "model_activations"} & set(saes)
+        reserved = set(names("extraction")) & set(saes)
         if reserved:
             raise ValueError(f"an SAE cannot be called {reserved.pop()!r}: that is an asset of every extraction")
         return {check_name(name, "SAE name"): sae for name, sae in saes.items()}

@@ -15,6 +15,7 @@ from extraction_assets.assets.chunks.checks import replayed
 from extraction_assets.assets.chunks.finish import Finished, QueuedChunk, ResourceUsage, Written, finish_chunk
 from extraction_assets.assets.chunks.recorded_numbers import metadata_again
 from extraction_assets.assets.chunks.start import examine_start
+from extraction_assets.catalog import MODEL_ACTIVATIONS, SAE_FEATURES, TOP_K_TABLE
 from extraction_assets.engine.chunk_pass.batching import AdaptiveBatch
 from extraction_assets.engine.chunk_pass.context import PassSettings
 from extraction_assets.engine.chunk_pass.forward import (
@@ -186,7 +187,7 @@ class ChunkRun:
     @property
     def _hooks(self) -> list[str]:
         """Hooks to run to: all where activations are stored, else those that the SAEs asked for read."""
-        if any(target.asset == "model_activations" for target in self._targets):
+        if any(target.asset == MODEL_ACTIVATIONS for target in self._targets):
             return self.plan.settings.hooks
         return list(dict.fromkeys(hook for name in self.saes for hook in self.plan.settings.saes[name].hooks))
 
@@ -254,8 +255,8 @@ class ChunkRun:
             min_activation=self.plan.settings.min_activation,
             vectorized=self.gpu.vectorized,
             matmul_precision=self.gpu.matmul_precision,
-            keep_activations="model_activations" in assets,
-            keep_features="sae_features" in assets,
+            keep_activations=MODEL_ACTIVATIONS in assets,
+            keep_features=SAE_FEATURES in assets,
             exclude_outlier_norms=self.plan.settings.corpus.exclude_outlier_norms,
         )
 
@@ -267,7 +268,7 @@ class ChunkRun:
             if not own:
                 continue
             stored = None
-            selectable = own == {"top_k_table"} and self.plan.settings.corpus.exclude_outlier_norms is None
+            selectable = own == {TOP_K_TABLE} and self.plan.settings.corpus.exclude_outlier_norms is None
             found = usable_features(self.plan, key, name, sae.latent_dim, self.logger) if selectable else None
             if found is not None:
                 stored, records[name] = found
@@ -298,7 +299,7 @@ class ChunkRun:
         for target in targets:
             metadata = metadata_again(self.plan, target, key, self._lineage.instance)
             yield self._materialization(key, Written(target, metadata))
-            if target.asset == "top_k_table":
+            if target.asset == TOP_K_TABLE:
                 record = read_record(self.plan.chunk_path(target.asset, key, target.sae))
                 for name in checks_of(record):
                     yield self._lineage.targeted(replayed(dg.AssetCheckKey(target.key, name), key, record))

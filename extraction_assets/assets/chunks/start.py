@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from extraction_assets.catalog import MODEL_ACTIVATIONS, SAE_FEATURES, TOP_K_TABLE
 from extraction_assets.early_checks.batch import (
     FORWARD_SAMPLES,
     examine_saes,
@@ -54,9 +55,9 @@ def examine_start(run: "ChunkRun", missing_targets: Mapping[str, Sequence[Target
         _guard_forward(run, unguarded)
     to_come = _to_come(plan, missing_targets)
     sizes = Sizes(
-        run.model.hook_widths() if ("model_activations", None) in to_come else {},
+        run.model.hook_widths() if (MODEL_ACTIVATIONS, None) in to_come else {},
         {name: sae.latent_dim for name, sae in run.saes.items()},
-        run.model.dtype.itemsize if ("model_activations", None) in to_come else None,
+        run.model.dtype.itemsize if (MODEL_ACTIVATIONS, None) in to_come else None,
         {name: found.mean_l0 for name, found in sanity.items() if found.tokens},
     )
     refuse_full_disk(estimate_files(settings, plan.store, sizes, to_come), plan.store, settings.name, run.logger)
@@ -64,10 +65,10 @@ def examine_start(run: "ChunkRun", missing_targets: Mapping[str, Sequence[Target
 
 def _runs_the_model(run: "ChunkRun", key: str, targets: Sequence[Target]) -> bool:
     """Whether a chunk needs hook outputs that are not stored, or is to store them."""
-    if any(target.asset == "model_activations" for target in targets):
+    if any(target.asset == MODEL_ACTIVATIONS for target in targets):
         return True
     encoded = any(_is_encoded(run.plan, key, targets, name) for name in run.saes)
-    return encoded and run.plan.chunk_state("model_activations", key) != "done"
+    return encoded and run.plan.chunk_state(MODEL_ACTIVATIONS, key) != "done"
 
 
 def _guard_forward(run: "ChunkRun", key: str) -> None:
@@ -79,14 +80,14 @@ def _guard_forward(run: "ChunkRun", key: str) -> None:
 def _is_encoded(plan: ExtractionPlan, key: str, targets: Sequence[Target], sae: str) -> bool:
     """Whether an SAE encodes a chunk: something of it is asked for, and stored features do not do."""
     own = {target.asset for target in targets if target.sae == sae}
-    if own == {"top_k_table"} and plan.settings.corpus.exclude_outlier_norms is None:
-        return plan.chunk_state("sae_features", key, sae) != "done"
+    if own == {TOP_K_TABLE} and plan.settings.corpus.exclude_outlier_norms is None:
+        return plan.chunk_state(SAE_FEATURES, key, sae) != "done"
     return bool(own)
 
 
 def _stored_outputs(run: "ChunkRun", key: str, targets: Sequence[Target], count: int) -> dict[str, Tensor] | None:
     """The first samples of stored activations; None where the model is to run."""
-    asked = any(target.asset == "model_activations" for target in targets)
+    asked = any(target.asset == MODEL_ACTIVATIONS for target in targets)
     usable = None if asked else usable_activations(run.plan, key, run.plan.settings.hooks, run.logger)
     if usable is None:
         return None
