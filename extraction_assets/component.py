@@ -7,12 +7,14 @@ from typing import Any, Self
 
 import dagster as dg
 import yaml
-from dagster._utils.pydantic_yaml import enrich_validation_errors_with_source_position
-from dagster._utils.schedules import is_valid_cron_schedule
 from pydantic import BaseModel, field_validator
 
 from extraction_assets.automation import build_automation
 from extraction_assets.catalog import builders
+from extraction_assets.dagster_instance.private_names import (
+    enrich_validation_errors_with_source_position,
+    is_valid_cron_schedule,
+)
 from extraction_assets.defs_yaml.templates import TemplateError, fill_in
 from extraction_assets.host.project_home import use_project_of
 from extraction_assets.settings import ExtractionSettings

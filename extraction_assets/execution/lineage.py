@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
 from extraction_assets.catalog import CORPUS, MODEL_ACTIVATIONS, TOP_K_TABLE, Asset, ChunkAsset, asset_row, names
+from extraction_assets.dagster_instance.private_names import AssetCheckEvaluationTargetMaterializationData
 from extraction_assets.execution.keys import asset_key, corpus_key
 from extraction_assets.planning.asset_fields import values_in_code_version
 from extraction_assets.planning.plan import ExtractionPlan

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import dagster as dg
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionResolvedStatus
 
 from extraction_assets.assets.chunks.checks import CHUNK_CHECKS
 from extraction_assets.catalog import FEATURE_EXAMPLES, FEATURE_REPORT, TOP_K_TABLE
+from extraction_assets.dagster_instance.private_names import AssetCheckExecutionResolvedStatus
 from extraction_assets.execution.keys import Target, chunk_partitions, chunk_targets, sae_key
 from extraction_assets.execution.lineage import CodeVersions, data_version, recorded_versions
 from extraction_assets.planning.plan import ExtractionPlan
