@@ -17,6 +17,9 @@ TOP_K_TABLE = "top_k_table"
 FEATURE_EXAMPLES = "feature_examples"
 FEATURE_REPORT = "feature_report"
 
+FIRST_VERSION = 2
+"""Of every kind of content, when kinds got versions of their own."""
+
 ChunkAsset = str
 """The name of an asset that is made chunk by chunk."""
 
@@ -71,6 +74,9 @@ class Asset(NamedTuple):
     depends: tuple[Depends, ...] = ()
     """Settings fields of its own; those of its upstream come with it."""
 
+    version: int = FIRST_VERSION
+    """Of the meaning of its content (``stores.fingerprints``). Once it is raised, what is stored of it is stale, and so
+    is what is made from it."""
     is_optional: bool = False
     """Whether ``keep`` may say that its files go once they are merged."""
 

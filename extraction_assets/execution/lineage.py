@@ -7,24 +7,40 @@ its fingerprint to say (``ExtractionPlan.chunk_state``), which covers every byte
 """
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from extraction_assets.catalog import CORPUS, MODEL_ACTIVATIONS, TOP_K_TABLE, Asset, ChunkAsset, asset_row, names
+from extraction_assets.catalog import (
+    CORPUS,
+    MODEL_ACTIVATIONS,
+    SAE_FEATURES,
+    TOP_K_TABLE,
+    Asset,
+    ChunkAsset,
+    asset_row,
+    names,
+)
 from extraction_assets.dagster_instance.private_names import AssetCheckEvaluationTargetMaterializationData
 from extraction_assets.execution.keys import asset_key, corpus_key
 from extraction_assets.planning.asset_fields import values_in_code_version
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import ExtractionSettings, SaeSettings
-from extraction_assets.stores.fingerprints import fingerprint
+from extraction_assets.stores.fingerprints import fingerprint, raised_versions
 
 _PAGE_EVENTS = 1000
 _END_BYTES = 1 << 16
 """Bytes at either end of a checkpoint's files that tell whether it was replaced: header and last weights."""
+
+_KINDS_OF_PART = {
+    "hooks": ("files", "hook_output"),
+    "activations": ("files", "hook_output"),
+    "features": (SAE_FEATURES,),
+}
+"""Part of a chunk asset's fingerprint -> kinds whose version is in it, beside the asset's own kind."""
 
 
 class CodeVersions:
@@ -40,7 +56,8 @@ class CodeVersions:
 
     def of(self, name: str, sae: str | None = None) -> str:
         """Code version of an asset by its name; of one of SAE ``sae`` where each SAE has it."""
-        return fingerprint(name, **self._parts(asset_row(name), sae))
+        row = asset_row(name)
+        return fingerprint(name, **self._parts(row, sae), **raised_versions(*_kinds_within(row)))
 
     def _parts(self, row: Asset, sae: str | None) -> dict[str, Any]:
         """What is in a code version: what is upstream of a chunk, then what the catalog says of the asset itself."""
@@ -81,6 +98,14 @@ class CodeVersions:
             group, _, name = field.rpartition(".")
             (found[group] if group else found)[name] = value
         return found
+
+
+def _kinds_within(row: Asset) -> Iterator[str]:
+    """Kinds of fingerprints within that of a chunk asset; whatever is made from chunks has their code version."""
+    while row.partitioned:
+        for part in row.fingerprint_parts:
+            yield from _KINDS_OF_PART.get(part, ())
+        row = asset_row(str(row.upstream))
 
 
 def sae_identity(sae: SaeSettings) -> Any:

@@ -3,6 +3,7 @@
 The docstrings under the fields are what the UI and the documentation show.
 """
 
+from extraction_assets.settings.checkpoint import CheckpointReference, SaeReference
 from extraction_assets.settings.corpus import CorpusSettings
 from extraction_assets.settings.extraction import MOST_CHUNKS, ExtractionSettings, KeepSettings
 from extraction_assets.settings.language_model import LanguageModelSettings
@@ -13,10 +14,12 @@ from extraction_assets.settings.validation import Settings, check_name
 __all__ = [
     "MOST_CHUNKS",
     "STANDARD_LIBRARY",
+    "CheckpointReference",
     "CorpusSettings",
     "ExtractionSettings",
     "KeepSettings",
     "LanguageModelSettings",
+    "SaeReference",
     "SaeSettings",
     "Settings",
     "check_name",

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from extraction_assets.settings.checkpoint import CheckpointReference
 from extraction_assets.settings.validation import Settings
 
 
@@ -16,4 +17,9 @@ class LanguageModelSettings(Settings):
     """Precision of the forward pass; auto is the checkpoint's on a GPU and float32 on a CPU."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model, for one that transformers itself does not know. Read that code first:
-    it runs with your rights, as a YAML file of somebody else may (README, "A YAML file is code")."""
+    it runs with your rights, as a YAML file of somebody else may (docs/settings.md, "A YAML file is code")."""
+
+    @property
+    def checkpoint(self) -> CheckpointReference:
+        """Which checkpoint is meant."""
+        return CheckpointReference(self.path, self.revision, self.trust_remote_code)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import field_validator
 
+from extraction_assets.settings.checkpoint import SaeReference
 from extraction_assets.settings.validation import Settings, at_least
 
 
@@ -63,6 +64,11 @@ class SaeSettings(Settings):
         if subfolder is not None and (subfolder.startswith("/") or ".." in Path(subfolder).parts):
             raise ValueError(f"subfolder {subfolder!r} must lie inside path")
         return subfolder
+
+    @property
+    def checkpoint(self) -> SaeReference:
+        """Which checkpoint is meant."""
+        return SaeReference(self.path, self.subfolder, self.revision)
 
     @property
     def input_hook(self) -> str:
