@@ -115,23 +115,23 @@ class ExtractionPlan:
 
     def chunk_fingerprint(self, asset: ChunkAsset, key: str, sae: str | None) -> str:
         """Fingerprint of any chunk asset: what the catalog says that its bytes depend on, and nothing else."""
-        return self._fingerprint(asset, key, sae)
+        return self.fingerprint_of(asset, key, sae)
 
     def activations_fingerprint(self, key: str) -> str:
         """Fingerprint of a chunk's model activations at all hooks of the extraction."""
-        return self._fingerprint(MODEL_ACTIVATIONS, key, None)
+        return self.fingerprint_of(MODEL_ACTIVATIONS, key, None)
 
     def features_fingerprint(self, key: str, sae: str) -> str:
         """Fingerprint of a chunk's SAE features; other hooks of the extraction have no part in it."""
-        return self._fingerprint(SAE_FEATURES, key, sae)
+        return self.fingerprint_of(SAE_FEATURES, key, sae)
 
     def table_fingerprint(self, key: str, sae: str) -> str:
         """Fingerprint of a chunk's top-k table."""
-        return self._fingerprint(TOP_K_TABLE, key, sae)
+        return self.fingerprint_of(TOP_K_TABLE, key, sae)
 
     def merge_fingerprint(self, sae: str) -> str:
         """Fingerprint of the merged examples of an SAE: that of all its tables."""
-        return self._fingerprint(FEATURE_EXAMPLES, None, sae)
+        return self.fingerprint_of(FEATURE_EXAMPLES, None, sae)
 
     def chunk_path(self, asset: ChunkAsset, key: str, sae: str | None = None) -> Path:
         """Where a chunk's file of its current fingerprint lies."""
@@ -166,11 +166,11 @@ class ExtractionPlan:
             return fingerprint("model", files=whole, computed_buffers="filled")
         return whole
 
-    def _fingerprint(self, name: str, key: str | None, sae: str | None) -> str:
-        """Fingerprint of an asset, of chunk ``key`` where it has chunks."""
+    def fingerprint_of(self, name: str, key: str | None, sae: str | None) -> str:
+        """Fingerprint of any asset but the corpus; of its chunk ``key`` where it is made chunk by chunk."""
         row, own = asset_row(name), None if sae is None else self.settings.saes[sae]
         if not row.fingerprint_parts and row.upstream is not None:
-            return self._fingerprint(row.upstream, key, sae)
+            return self.fingerprint_of(row.upstream, key, sae)
         parts = {part: self._part(part, key, sae) for part in row.fingerprint_parts}
         return fingerprint(row.name, **parts, **values_in_fingerprint(row, self.settings, own))
 
@@ -192,9 +192,9 @@ class ExtractionPlan:
             case "tables", _, str():
                 return [self.table_fingerprint(one, sae) for one in self.settings.chunk_keys]
             case name, None, _ if name in names() and asset_row(name).partitioned:
-                return [self._fingerprint(name, one, sae) for one in self.settings.chunk_keys]
+                return [self.fingerprint_of(name, one, sae) for one in self.settings.chunk_keys]
             case name, _, _ if name in names():
-                return self._fingerprint(name, key, sae)
+                return self.fingerprint_of(name, key, sae)
         raise ValueError(f"the catalog names a part {part!r} of a fingerprint, which is not known here")
 
     @cached_property
