@@ -1,5 +1,5 @@
-"""A partition for every extraction on PostgreSQL: queries that look into one, and partitions that go when nobody can see
-their rows."""
+"""A partition for every extraction on PostgreSQL: queries that look into one, and partitions that are dropped when
+nobody can see their rows."""
 
 import re
 import time
@@ -137,9 +137,8 @@ def test_a_query_locks_one_partition_however_many_there_are(engine: sa.Engine, r
         _load(engine, "a", 1.0, num_features=1, sae=f"sae {number}")
     locked = "SELECT relation::regclass::text FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'relation'"
     with engine.connect() as connection:
-        connection.exec_driver_sql(
-            "SELECT * FROM feature_activations WHERE extraction_id = 1 AND neuron_index = 0"
-        ).all()
+        query = "SELECT * FROM feature_activations WHERE extraction_id = 1 AND neuron_index = 0"
+        assert len(connection.exec_driver_sql(query).all()) == 100
         names = connection.exec_driver_sql(locked).scalars().all()
     assert {name for name in names if re.fullmatch(r"feature_activations_\d+", name)} == {"feature_activations_1"}
 
