@@ -4,7 +4,6 @@ whose process has died."""
 from collections.abc import Iterator
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from extraction_assets.assets.chunks.pending import Pending, range_tags, ranges
 from extraction_assets.dagster_instance.dead_runs import (
@@ -14,6 +13,7 @@ from extraction_assets.dagster_instance.dead_runs import (
     unfinished_backfill,
     works_on,
 )
+from extraction_assets.dagster_instance.private_names import UnresolvedAssetJobDefinition
 from extraction_assets.execution.keys import REUSE_TAG, chunk_targets, corpus_key
 from extraction_assets.planning.plan import CorpusNotReady, ExtractionPlan
 from extraction_assets.resources import ChunkStoreResource

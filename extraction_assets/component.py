@@ -6,8 +6,6 @@ from typing import Any, Self
 
 import dagster as dg
 import yaml
-from dagster._utils.pydantic_yaml import enrich_validation_errors_with_source_position
-from dagster._utils.schedules import is_valid_cron_schedule
 from pydantic import BaseModel, field_validator
 
 from extraction_assets.assets.chunks.asset import build_chunk_assets
@@ -15,6 +13,10 @@ from extraction_assets.assets.corpus.asset import build_corpus
 from extraction_assets.assets.examples.asset import build_feature_examples
 from extraction_assets.assets.report.asset import build_feature_report
 from extraction_assets.automation import build_automation
+from extraction_assets.dagster_instance.private_names import (
+    enrich_validation_errors_with_source_position,
+    is_valid_cron_schedule,
+)
 from extraction_assets.defs_yaml.templates import TemplateError, fill_in
 from extraction_assets.host.project_home import use_project_of
 from extraction_assets.settings import ExtractionSettings

@@ -189,7 +189,7 @@ def _recorded_hook(path: str, subfolder: str | None) -> str | None:
     folder = Path(path).expanduser()
     if not folder.is_dir():
         return None
-    hook = read_sae_record(SaeSettings(path=str(folder), subfolder=subfolder)).hook
+    hook = read_sae_record(SaeSettings(path=str(folder), subfolder=subfolder).checkpoint).hook
     if hook is None:
         raise click.ClickException(f"--hook is needed: the checkpoint in {folder} does not say what it reads")
     return hook

@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import dagster as dg
-from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, BulkActionsFilter, BulkActionStatus
 
+from extraction_assets.dagster_instance.private_names import (
+    BULK_ACTION_TERMINAL_STATUSES,
+    BulkActionsFilter,
+    BulkActionStatus,
+)
 from extraction_assets.host import holders
 from extraction_assets.host.processes import Place, here, is_running
 

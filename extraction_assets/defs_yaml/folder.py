@@ -15,27 +15,23 @@ from typing import Any, NamedTuple
 
 import dagster as dg
 
+from extraction_assets.dagster_instance.private_names import (
+    ComponentDecl,
+    ComponentLoaderDecl,
+    ComponentPath,
+    ComponentTree,
+    DefsFolderDecl,
+    YamlFileDecl,
+    build_component_decl_from_yaml_file,
+    build_filesystem_component_decl_from_context,
+    suppress_dagster_warnings,
+)
 from extraction_assets.defs_yaml.errors import LARGEST, explain_yaml
 from extraction_assets.defs_yaml.places import refuse_repetition
 from extraction_assets.engine.corpora.visible_text import visible
 from extraction_assets.execution.preview import code, escape
 from extraction_assets.host.regular_files import open_regular, read_text
 from extraction_assets.settings import ExtractionSettings
-
-try:
-    from dagster._utils.warnings import suppress_dagster_warnings
-    from dagster.components.core.component_tree import ComponentTree
-    from dagster.components.core.decl import (
-        ComponentDecl,
-        ComponentLoaderDecl,
-        DefsFolderDecl,
-        YamlFileDecl,
-        build_component_decl_from_yaml_file,
-        build_filesystem_component_decl_from_context,
-    )
-    from dagster.components.core.defs_module import ComponentPath
-except ImportError:
-    ComponentTree = None  # type: ignore[assignment,misc]
 
 NOT_LOADED_METADATA = "extraction_assets/not_loaded"
 """Metadata key of the asset that stands in the place of an extraction whose YAML file does not load: why."""

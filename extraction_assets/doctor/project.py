@@ -160,7 +160,7 @@ def _checkpoint_sizes(settings: "ExtractionSettings") -> "Sizes | None":
     if not all(type(size) is int and size > 0 for size in (width, *dims.values())):
         return None
     latent_dims = {name: int(dim) for name, dim in dims.items() if dim is not None}
-    return Sizes(dict.fromkeys(settings.hooks, int(width or 0)), latent_dims)
+    return Sizes(dict.fromkeys(settings.declared_hooks, int(width or 0)), latent_dims)
 
 
 def _json(path: Path) -> dict[str, Any]:

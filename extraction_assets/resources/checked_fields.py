@@ -10,6 +10,7 @@ import dagster as dg
 from pydantic import BeforeValidator
 from pydantic_core import CoreSchema, core_schema
 
+from extraction_assets.dagster_instance.private_names import ConfigType, ConfigTypeKind, PostProcessingError
 from extraction_assets.engine.chunk_pass.batching import parse_batch_size
 
 NO_BOUND = "none"
@@ -63,35 +64,32 @@ if TYPE_CHECKING:
     Device = str
     Gigabytes = float | None
     VectorizationBatchSize = Any
+elif ConfigType is None:  # a wrong value is then refused when the run starts, not at launch
+
+    def _checked(_name: str, parse: Callable[[Any], Any]) -> Any:
+        return Annotated[Any, BeforeValidator(_or_variable(parse))]
+
 else:
-    try:
-        from dagster._config.config_type import ConfigType, ConfigTypeKind
-        from dagster._config.errors import PostProcessingError
-    except ImportError:
-        # The private names have moved: a wrong value is then refused when the run starts, not at launch.
-        def _checked(_name: str, parse: Callable[[Any], Any]) -> Any:
-            return Annotated[Any, BeforeValidator(_or_variable(parse))]
 
-    else:
+    class _CheckedType(ConfigType):
+        """Calls ``parse`` while a configuration is validated; its ValueError becomes the Launchpad's message."""
 
-        class _CheckedType(ConfigType):
-            """Calls ``parse`` while a configuration is validated; its ValueError becomes the Launchpad's message."""
+        def __init__(self, name: str, parse: Callable[[Any], Any]) -> None:
+            super().__init__(key=name, given_name=name, kind=ConfigTypeKind.ANY)
+            self._parse = _or_variable(parse)
 
-            def __init__(self, name: str, parse: Callable[[Any], Any]) -> None:
-                super().__init__(key=name, given_name=name, kind=ConfigTypeKind.ANY)
-                self._parse = _or_variable(parse)
+        def post_process(self, value: Any) -> Any:
+            try:
+                return self._parse(value)
+            except ValueError as error:
+                raise PostProcessingError(str(error)) from None
 
-            def post_process(self, value: Any) -> Any:
-                try:
-                    return self._parse(value)
-                except ValueError as error:
-                    raise PostProcessingError(str(error)) from None
+        def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> CoreSchema:
+            return core_schema.no_info_plain_validator_function(self._parse)
 
-            def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> CoreSchema:
-                return core_schema.no_info_plain_validator_function(self._parse)
+    _checked = _CheckedType
 
-        _checked = _CheckedType
-
+if not TYPE_CHECKING:
     Count = _checked("Count", parse_count)
     Device = _checked("Device", parse_device)
     Gigabytes = _checked("Gigabytes", parse_gigabytes)

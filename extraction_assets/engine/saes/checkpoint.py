@@ -1,23 +1,18 @@
 """From an SAE's settings to its checkpoint: its folder on this machine or the hub, its files, its weights."""
 
-from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from extraction_assets.engine.models.language_model import load_tokenizer
-from extraction_assets.engine.models.model_folder import model_configuration
 from extraction_assets.engine.saes.formats import (
-    CheckpointError,
     SaeRecord,
     SAEWeights,
     checkpoint_files,
-    compare_recorded,
     known_files,
     read_checkpoint,
     read_checkpoint_record,
 )
-from extraction_assets.settings import ExtractionSettings, SaeSettings
+from extraction_assets.settings import ResolvedSae, SaeReference, SaeSettings
 
 CENTERED_REPOSITORIES = frozenset(
     {
@@ -30,7 +25,7 @@ CENTERED_REPOSITORIES = frozenset(
 does not say: sae-lens 6 adds it when it loads them (``config_overrides`` in its ``pretrained_saes.yaml``)."""
 
 
-def sae_folder(sae: SaeSettings) -> Path:
+def sae_folder(sae: SaeReference) -> Path:
     """The local folder of an SAE's checkpoint; of a hub repository only that folder's checkpoint files are downloaded.
 
     Raises FileNotFoundError that says what was tried.
@@ -45,7 +40,7 @@ def sae_folder(sae: SaeSettings) -> Path:
     return _hub_folder(sae)
 
 
-def _hub_folder(sae: SaeSettings) -> Path:
+def _hub_folder(sae: SaeReference) -> Path:
     from huggingface_hub import snapshot_download
 
     inside = Path(sae.subfolder or "")
@@ -66,7 +61,7 @@ def _hub_folder(sae: SaeSettings) -> Path:
     return root / inside
 
 
-def sae_files(sae: SaeSettings) -> list[Path]:
+def sae_files(sae: SaeReference) -> list[Path]:
     """The files that decide what an SAE computes, sorted by name."""
     return checkpoint_files(sae_folder(sae))
 
@@ -83,78 +78,15 @@ def encode_options(sae: SaeSettings) -> dict[str, Any]:
     return options
 
 
-def read_sae(sae: SaeSettings) -> SAEWeights:
+def read_sae(sae: ResolvedSae) -> SAEWeights:
     """Weights and architecture as the settings ask for. Raises CheckpointError or FileNotFoundError."""
-    return read_checkpoint(sae_folder(sae), **encode_options(sae))
+    return read_checkpoint(sae_folder(sae.checkpoint), **encode_options(sae))
 
 
-def read_sae_record(sae: SaeSettings) -> SaeRecord:
+def read_sae_record(sae: SaeReference) -> SaeRecord:
     """What the checkpoint says of model, hook and text, and what is known of its repository; reads no weights."""
     record = read_checkpoint_record(sae_folder(sae))
     if sae.path not in CENTERED_REPOSITORIES:
         return record
     kwargs = {**record.model_from_pretrained_kwargs, "center_writing_weights": True}
     return replace(record, model_from_pretrained_kwargs=kwargs)
-
-
-def with_recorded(settings: ExtractionSettings, model_folder: Path) -> ExtractionSettings:
-    """The same settings with what the checkpoints record in place of what is not set: hooks, and whether the input is
-    centered. ``model_folder`` is the language model's.
-
-    Reads small files alone, and downloads an SAE of the hub. Raises CheckpointError where no hook is known.
-    """
-    saes = {name: _with_record(name, sae, model_folder) for name, sae in settings.saes.items()}
-    return settings if saes == settings.saes else settings.model_copy(update={"saes": saes})
-
-
-def _with_record(name: str, sae: SaeSettings, model_folder: Path) -> SaeSettings:
-    record = read_sae_record(sae)
-    hook, hook_out = sae.hook or record.hook, sae.hook_out or record.hook_out
-    missing = "hook" if hook is None else "hook_out" if record.is_transcoder and hook_out is None else None
-    if missing:
-        what = "reads" if missing == "hook" else "gives the activations of"
-        raise CheckpointError(
-            f"SAE {name!r} ({sae.path}): the checkpoint does not say which hook it {what}: set saes.{name}.{missing}, "
-            "such as blocks.8.hook_resid_pre or model.layers.12"
-        )
-    center = sae.center_input
-    if center is None and (record.centered_input or record.centered_target):
-        if has_rms_norm(model_folder):
-            center = False
-        elif record.centered_input:
-            center = True
-    return sae.model_copy(update={"hook": hook, "hook_out": hook_out, "center_input": center})
-
-
-def check_recorded(settings: ExtractionSettings, names: Collection[str]) -> list[str]:
-    """One sentence for each difference between what the SAEs ``names`` were trained on and what they run on
-    (``compare_recorded``). Raises CheckpointError for one that gives wrong features."""
-    told = []
-    for name in names:
-        sae, model = settings.saes[name], settings.language_model.path
-        record = read_sae_record(sae)
-        bos = None if record.prepend_bos is None else _prepends_bos(settings)
-        for finding in compare_recorded(record, model, bos, settings.corpus.max_length, sae.hook):
-            if finding.severity == "error":
-                raise CheckpointError(f"SAE {name!r} ({sae.path}): {finding.message}")
-            told.append(f"SAE {name!r}: {finding.message}")
-    return told
-
-
-def _prepends_bos(settings: ExtractionSettings) -> bool:
-    """Whether samples begin with a BOS token: as set, or by default where text is tokenized by one that has it."""
-    corpus, model = settings.corpus, settings.language_model
-    if corpus.prepend_bos is not None or corpus.token_column is not None:
-        return bool(corpus.prepend_bos)
-    tokenizer = load_tokenizer(
-        model.path, revision=model.revision, trust_remote_code=model.trust_remote_code, choice=corpus.tokenizer
-    )
-    return tokenizer.bos_token_id is not None
-
-
-def has_rms_norm(model_folder: Path) -> bool:
-    """Whether a model normalises by RMSNorm, by its configuration: there the mean of the residual stream matters, and
-    TransformerLens leaves ``center_writing_weights`` out."""
-    config = model_configuration(model_folder)
-    text = config.get("text_config")
-    return "rms_norm_eps" in config or (isinstance(text, dict) and "rms_norm_eps" in text)
