@@ -13,12 +13,13 @@ import sqlalchemy as sa
 import torch
 from hypothesis import settings
 
-from extraction_assets_tests import postgres, tiny
+from extraction_assets_tests import postgres, quick_dagster, tiny
 
 settings.register_profile("suite", deadline=None, derandomize=True, print_blob=False)
 settings.load_profile("suite")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 torch.set_num_threads(1)  # pytest-xdist runs one worker a core
+quick_dagster.hurry()
 
 
 # Nothing here cuts the power: what a process has written, others see without waiting for the disk. A new Dagster home
