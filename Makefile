@@ -1,58 +1,83 @@
 # make demo   the demo extraction, end to end        make ui    Dagster's UI on 127.0.0.1:3000
 # make test   all tests but those of the UI          make lint  lint, format, imports and types
 # make test-ui      the real UI in headless Chromium; screenshots in build/screenshots
-# make screenshots  the same, and the README's pictures made anew
+# make screenshots  the same, and the pictures in docs/images renewed
+# make docs         writes the pages of docs/ that follow from the code
+# make install      what a checkout can use: UI, PostgreSQL, data sets of the hub
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
-ORACLE := $(VENV)/.oracle
 
-README_PICTURES := backfill checks chunk-plots examples graph launch report
+# One stamp a layer: each target installs what it needs, and a second call installs nothing.
+DEMO := $(VENV)/.installed-demo
+ALL_EXTRAS := $(VENV)/.installed
+TOOLS := $(VENV)/.installed-tools
+TESTS := $(VENV)/.installed-tests
+UI_TESTS := $(VENV)/.installed-ui-tests
 
-.PHONY: demo test test-ui screenshots ui lint install clean-venv
+PICTURES := backfill checks chunk-plots examples graph launch report
 
-demo: $(INSTALLED)
+.PHONY: demo test test-ui screenshots docs ui lint install clean-venv
+
+demo: $(DEMO)
 	$(BIN)/extraction-assets run demo
 	@echo "The UI with the history of these runs: make ui, then http://127.0.0.1:3000"
 
-test: $(INSTALLED) $(ORACLE)
+test: $(TESTS)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-ui: $(INSTALLED)
+test-ui: $(UI_TESTS)
 	$(BIN)/python -m pytest --ui extraction_assets_tests/ui
 
 screenshots: test-ui
-	cp $(README_PICTURES:%=build/screenshots/%.png) docs/images/
+	cp $(PICTURES:%=build/screenshots/%.png) docs/images/
 
-ui: $(INSTALLED)
+docs: $(DEMO)
+	$(BIN)/python docs/generate.py
+
+ui: $(DEMO)
 	$(BIN)/extraction-assets ui --workspace workspace.yaml
 
-lint: $(INSTALLED)
+lint: $(TOOLS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-install: $(INSTALLED)
+install: $(ALL_EXTRAS)
 
-$(INSTALLED): pyproject.toml constraints.txt
+# $(call pip_install,EXTRAS,WHAT)
+define pip_install
+@echo "installing $(2) into $(VENV)"
+@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(1)]' || { \
+  echo "Installing failed: pip's message above says which package. A network or a package mirror is needed once."; exit 1; }
+@touch $@
+endef
+
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "Python 3.11 or newer is needed; '$(PYTHON)' is missing or older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "Python's venv module is missing; on Debian or Ubuntu: apt install python3-venv"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing packages into $(VENV) (a few minutes the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ui,dev,postgres,ui-test,datasets]' || { \
-	  echo "Installing failed: pip's message above says which package. A network or a package mirror is needed once."; exit 1; }
-	@touch $@
+	@$(PYTHON) -m venv $(VENV)
 
-# sae-lens, which tests of the SAE readers compare with, and nothing else needs: about 400 MB on disk.
-$(ORACLE): $(INSTALLED)
-	@echo "installing sae-lens for the tests into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[oracle]' || { \
-	  echo "Installing failed: pip's message above says which package. A network or a package mirror is needed once."; exit 1; }
-	@touch $@
+$(DEMO): pyproject.toml constraints.txt | $(BIN)/python
+	$(call pip_install,ui,the package and Dagster's UI (a few minutes the first time))
+
+$(ALL_EXTRAS): $(DEMO)
+	$(call pip_install,ui$(COMMA)postgres$(COMMA)datasets,PostgreSQL and data sets of the hub)
+
+$(TOOLS): $(DEMO)
+	$(call pip_install,dev,linters and pytest)
+
+# sae-lens (about 400 MB on disk) is what the tests of the SAE readers compare with; nothing else needs it.
+$(TESTS): $(ALL_EXTRAS) $(TOOLS)
+	$(call pip_install,oracle,sae-lens for the tests)
+
+$(UI_TESTS): $(TOOLS)
+	$(call pip_install,ui-test,selenium)
+
+COMMA := ,
 
 clean-venv:
 	rm -rf $(VENV)

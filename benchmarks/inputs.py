@@ -13,6 +13,7 @@ from torch import Tensor
 from benchmarks.options import Options
 from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.engine.corpora.tokenize import TokenizedCorpus
+from extraction_assets.engine.models.checkpoint import LocalCheckpoint
 from extraction_assets.engine.models.language_model import LanguageModel, load_language_model
 from extraction_assets.engine.saes.formats import SAEWeights, read_checkpoint
 from extraction_assets.engine.saes.sae import SAE
@@ -87,7 +88,7 @@ def make_sae(folder: Path, model_folder: Path, options: Options, hook: str) -> N
     directions = torch.nn.functional.normalize(
         torch.randn(options.latent_dim, options.width, generator=generator), dim=1
     )  # [F, D]
-    model = load_language_model(str(model_folder), [hook], device=options.torch_device)
+    model = load_language_model(LocalCheckpoint(model_folder), [hook], device=options.torch_device)
     outputs = _calibration_outputs(model, options)  # [n, D]
     tensors = {
         "W_enc": directions.T.contiguous(),
@@ -189,7 +190,7 @@ def load_engine(folder: Path, options: Options) -> Engine:
     """Model and SAE on the device, and the samples that the engine's stages run on."""
     weights = read_checkpoint(folder / "sae")
     device = options.torch_device
-    model = load_language_model(str(folder / "model"), [options.hook], device=device)
+    model = load_language_model(LocalCheckpoint(folder / "model"), [options.hook], device=device)
     return Engine(model, SAE(weights, device), weights, engine_samples(options))
 
 

@@ -13,6 +13,7 @@ from extraction_assets.engine.chunk_pass.context import PassSettings
 from extraction_assets.engine.chunk_pass.forward import forward_pass
 from extraction_assets.engine.chunk_pass.gpu_pass import run_chunk
 from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
+from extraction_assets.engine.models.checkpoint import LocalCheckpoint
 from extraction_assets.engine.models.language_model import load_language_model
 from extraction_assets.engine.saes.sae import load_sae
 from extraction_assets.resources import GpuResource
@@ -35,8 +36,9 @@ def many_saes(options: Options, folder: Path) -> Iterator[Line]:
     gpu = GpuResource(vectorization_batch_size=options.vectorization_batch_sizes[-1])
     batch = gpu.vectorization_batch(device, options.latent_dim, options.positions, _logger)
     samples = engine_samples(options)
-    whole = load_language_model(str(folder / "deep"), hooks, device=device)
-    alone = [load_language_model(str(folder / "deep"), [hook], device=device) for hook in hooks]
+    deep = LocalCheckpoint(folder / "deep")
+    whole = load_language_model(deep, hooks, device=device)
+    alone = [load_language_model(deep, [hook], device=device) for hook in hooks]
 
     def at_once(number: int) -> None:
         own = samples.part(0, number)

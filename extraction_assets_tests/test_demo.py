@@ -124,13 +124,14 @@ def test_the_shipped_sae_reconstructs_the_shipped_models_activations(demo_home: 
     from extraction_assets.engine.models.language_model import load_language_model
     from extraction_assets.engine.saes.sae import load_sae, variance_explained
     from extraction_assets.engine.selection.sparse import dense_to_sparse
+    from extraction_assets_tests.engine.checkpoints import local
 
     (corpus,) = (demo_home / "corpora").iterdir()
     rows = slice(0, 4000, 80)
     ids = torch.from_numpy(np.load(corpus / "token_ids.npy")[rows].astype(np.int64))
     attention = torch.from_numpy(np.load(corpus / "attention_mask.npy")[rows])
     counted = attention & ~torch.from_numpy(np.load(corpus / "special_tokens_mask.npy")[rows])
-    model, sae = load_language_model(str(DEMO / "language_model"), ["model.layers.1"]), load_sae(DEMO / "sae")
+    model, sae = load_language_model(local(DEMO / "language_model"), ["model.layers.1"]), load_sae(DEMO / "sae")
     activations = model.activations(ids, attention)["model.layers.1"]
     features = sae.encode(activations.reshape(-1, sae.d_in)).view(*ids.shape, sae.latent_dim)
     assert variance_explained(activations, sae.decode(dense_to_sparse(features)), counted) > 0.87

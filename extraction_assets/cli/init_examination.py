@@ -8,7 +8,13 @@ from pathlib import Path
 
 import click
 
-from extraction_assets.settings import STANDARD_LIBRARY, CorpusSettings, ExtractionSettings, is_hub_id
+from extraction_assets.settings import (
+    STANDARD_LIBRARY,
+    CheckpointReference,
+    CorpusSettings,
+    ExtractionSettings,
+    is_hub_id,
+)
 
 _USUAL_LENGTH = 128
 _SHUFFLED_BYTES = 10 << 30
@@ -24,11 +30,11 @@ def usual_length(model: str) -> int:
         return _USUAL_LENGTH
     if not (folder / "config.json").is_file():
         raise click.ClickException(f"--model {model}: the folder holds no config.json, so it is no Hugging Face model")
-    from extraction_assets.engine.models.language_model import UntrustedCodeError
+    from extraction_assets.engine.models.checkpoint import UntrustedCodeError, resolve_checkpoint
     from extraction_assets.engine.models.positions import usual_positions
 
     try:
-        return usual_positions(str(folder), _USUAL_LENGTH)
+        return usual_positions(resolve_checkpoint(CheckpointReference(str(folder))), _USUAL_LENGTH)
     except UntrustedCodeError:
         return _USUAL_LENGTH
 
@@ -42,10 +48,11 @@ def refuse_unknown_hooks(settings: ExtractionSettings) -> Iterator[str]:
     if not Path(model).is_dir():
         yield f"whether the hooks exist is not known: {model} is on the hub, which init does not ask (check does)"
         return
+    from extraction_assets.engine.models.checkpoint import resolve_checkpoint
     from extraction_assets.engine.models.language_model import HookError, probe_hooks
 
     try:
-        probe_hooks(model, settings.hooks)
+        probe_hooks(resolve_checkpoint(settings.language_model.checkpoint), settings.hooks)
     except HookError as error:
         raise click.ClickException(str(error)) from error
     except Exception as error:  # code of its own that is not trusted, weights that are not there yet, …
@@ -81,7 +88,7 @@ def samples_there_are(settings: ExtractionSettings) -> tuple[int, str]:
             return asked, f"not counted, as {what} is on the hub (check counts)"
     from extraction_assets.early_checks.sample_count import count_corpus
     from extraction_assets.engine.corpora.documents import CorpusError
-    from extraction_assets.engine.models.language_model import UntrustedCodeError
+    from extraction_assets.engine.models.checkpoint import UntrustedCodeError
 
     os.environ.setdefault("EXTRACTION_PROGRESS", "bar")
     try:

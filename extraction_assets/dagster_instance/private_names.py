@@ -17,7 +17,7 @@ try:  # optional: a type of the Launchpad of one's own, which the resources' fie
     from dagster._config.config_type import ConfigType, ConfigTypeKind
     from dagster._config.errors import PostProcessingError
 except ImportError:
-    ConfigType = None  # type: ignore[assignment,misc]
+    ConfigType = ConfigTypeKind = PostProcessingError = None  # type: ignore[assignment,misc]
 
 try:  # optional: the tree of a defs folder, of which one file that does not load is replaced
     from dagster._utils.warnings import suppress_dagster_warnings
@@ -32,7 +32,10 @@ try:  # optional: the tree of a defs folder, of which one file that does not loa
     )
     from dagster.components.core.defs_module import ComponentPath
 except ImportError:
-    ComponentTree = None  # type: ignore[assignment,misc]
+    ComponentTree = ComponentPath = suppress_dagster_warnings = None  # type: ignore[assignment,misc]
+    ComponentDecl = ComponentLoaderDecl = DefsFolderDecl = YamlFileDecl = None  # type: ignore[assignment,misc]
+    build_component_decl_from_yaml_file = None  # type: ignore[assignment]
+    build_filesystem_component_decl_from_context = None  # type: ignore[assignment]
 
 TRIED = ("1.13.0", "1.13.27")
 """The oldest and the newest release of Dagster that the tests have run with."""

@@ -3,7 +3,7 @@
 Binary, because no number passes through text: every float arrives bit for bit, and making the bytes takes a twentieth
 of the load (as text a quarter of it). ADBC is no faster, and has a connection of its own, where a load must be in the
 one transaction of its merge. The bytes of a batch are made while the server takes those of the one before. Measured
-rates stand in docs/operating.md.
+rates stand in benchmarks/RESULTS.md.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -21,7 +21,8 @@ from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.engine.corpora.tokenize import packing_of, tokenize_corpus
 from extraction_assets.engine.findings import Finding, refuse
 from extraction_assets.engine.models.alone import examine_alone
-from extraction_assets.engine.models.language_model import load_language_model, resolve_checkpoint, vocabulary_size
+from extraction_assets.engine.models.checkpoint import LocalCheckpoint, resolve_checkpoint
+from extraction_assets.engine.models.language_model import load_language_model, vocabulary_size
 from extraction_assets.engine.models.tokenizer_comparison import noting_texts
 from extraction_assets.engine.preflight.compatibility import examine_combination, examine_vocabulary
 from extraction_assets.engine.preflight.sanity import SaeSanity
@@ -102,23 +103,20 @@ def _examine(
     found: Examination, settings: ExtractionSettings, machine: Machine, logger: logging.Logger
 ) -> Iterator[None]:
     """Adds to ``found`` part by part; stops between two where something is wrong."""
-    chosen = settings.language_model
-    trusted = chosen.trust_remote_code
-    model_path = str(resolve_checkpoint(chosen.path, revision=chosen.revision, trust_remote_code=trusted))
+    checkpoint = resolve_checkpoint(settings.language_model.checkpoint)
     settings = resolve_settings(settings)
     found.hooks = {name: " -> ".join(sae.hooks) for name, sae in settings.saes.items()}
-    combination = examine_combination(model_path, settings.saes, settings.corpus.max_length, trust_remote_code=trusted)
+    combination = examine_combination(checkpoint, settings.saes, settings.corpus.max_length)
     found.saes, found.widths, found.findings = combination.weights, combination.widths, combination.findings
     found.findings += [Finding("warning", difference) for difference in check_recorded(settings, settings.saes)]
     yield
     found.corpus, more = examine_samples(settings, machine.store, logger)
     found.findings += more
     yield
-    batch, found.samples = _batch(found, settings, machine.store, model_path)
+    batch, found.samples = _batch(found, settings, machine.store, checkpoint)
     yield
-    model = load_language_model(
-        model_path, settings.hooks, device=machine.device, dtype=chosen.dtype, trust_remote_code=trusted
-    )
+    dtype = settings.language_model.dtype
+    model = load_language_model(checkpoint, settings.hooks, device=machine.device, dtype=dtype)
     found.model = f"{type(model.module).__name__}, {str(model.dtype).removeprefix('torch.')} on {machine.device}"
     found.findings += model.weight_findings()
     outputs = model_outputs(model, batch.samples, logger)
@@ -140,10 +138,12 @@ def _numbers(
     return latent_dims, {name: own.mean_l0 for name, own in sanity.items() if own.tokens}
 
 
-def _batch(found: Examination, settings: ExtractionSettings, store: ChunkStore, model_path: str) -> tuple[Batch, str]:
+def _batch(
+    found: Examination, settings: ExtractionSettings, store: ChunkStore, checkpoint: LocalCheckpoint
+) -> tuple[Batch, str]:
     """The samples to try the SAEs on, and where they come from."""
     model, tokenizer = settings.language_model, load_tokenizer(settings)
-    rows = vocabulary_size(model_path, trust_remote_code=model.trust_remote_code)
+    rows = vocabulary_size(checkpoint)
     if tokenizer is not None and settings.corpus.token_column is None:
         unknown = examine_vocabulary(tokenizer, rows, model.path)
         refuse([finding for finding in unknown if finding.severity == "error"])  # or each text would say it again

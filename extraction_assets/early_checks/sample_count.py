@@ -8,7 +8,8 @@ from extraction_assets.engine.corpora.documents import CorpusError
 from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.engine.corpora.tokenize import count_samples, packing_of, too_few_samples
 from extraction_assets.engine.findings import Finding, refuse
-from extraction_assets.engine.models.language_model import resolve_checkpoint, vocabulary_size
+from extraction_assets.engine.models.checkpoint import resolve_checkpoint
+from extraction_assets.engine.models.language_model import vocabulary_size
 from extraction_assets.engine.preflight.compatibility import examine_vocabulary
 from extraction_assets.execution.progress import progress
 from extraction_assets.planning.plan import has_recipe, load_tokenizer
@@ -32,8 +33,7 @@ def count_corpus(settings: ExtractionSettings, logger: logging.Logger, seconds: 
     ``load_tokenizer`` raises.
     """
     source, tokenizer, model = find_source(settings.corpus), load_tokenizer(settings), settings.language_model
-    folder = str(resolve_checkpoint(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code))
-    rows = vocabulary_size(folder, trust_remote_code=model.trust_remote_code)
+    rows = vocabulary_size(resolve_checkpoint(model.checkpoint))
     if tokenizer is not None and settings.corpus.token_column is None:
         refuse(examine_vocabulary(tokenizer, rows, model.path))  # or a document would be blamed
     wanted = settings.start_sample + settings.evaluation_samples

@@ -11,7 +11,8 @@ from extraction_assets.database.urls import DatabaseError, DatabaseUnavailableEr
 from extraction_assets.engine.chunk_pass.context import NonFiniteError
 from extraction_assets.engine.corpora.documents import CorpusError
 from extraction_assets.engine.corpora.visible_text import visible, visible_log
-from extraction_assets.engine.models.language_model import HookError, UntrustedCodeError
+from extraction_assets.engine.models.checkpoint import UntrustedCodeError
+from extraction_assets.engine.models.hooks import HookError
 from extraction_assets.engine.preflight.sanity import SanityError
 from extraction_assets.engine.saes.formats import CheckpointError
 from extraction_assets.planning.disk_estimate import NotEnoughDiskError

@@ -19,11 +19,18 @@ from extraction_assets.execution.keys import activations_key, corpus_key, sae_ke
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import ExtractionSettings, SaeSettings
 from extraction_assets.stores.chunk_store import ChunkAsset
-from extraction_assets.stores.fingerprints import fingerprint
+from extraction_assets.stores.fingerprints import fingerprint, raised_versions
 
 _PAGE_EVENTS = 1000
 _END_BYTES = 1 << 16
 """Bytes at either end of a checkpoint's files that tell whether it was replaced: header and last weights."""
+
+_MADE_FROM: dict[ChunkAsset, tuple[str, ...]] = {
+    "model_activations": ("files", "hook_output"),
+    "sae_features": ("files", "hook_output"),
+    "top_k_table": ("files", "hook_output", "sae_features"),
+}
+"""Kinds whose version is part of every fingerprint of a chunk asset, beside its own kind."""
 
 
 class CodeVersions:
@@ -31,7 +38,7 @@ class CodeVersions:
 
     def __init__(self, settings: ExtractionSettings) -> None:
         self._settings = settings
-        model = settings.language_model
+        model = settings.language_model.checkpoint
         self._model = checkpoint_identity(
             model.path, model.revision, further=(".py",) if model.trust_remote_code else ()
         )
@@ -61,7 +68,7 @@ class CodeVersions:
             parts |= settings.corpus.model_dump(include={"count_special_tokens", "exclude_first_positions"})
             later = {"exclude_positions", "exclude_outlier_norms"}
             parts |= settings.corpus.model_dump(mode="json", include=later, exclude_defaults=True)
-        return fingerprint(asset, **parts)
+        return fingerprint(asset, **parts, **raised_versions(*_MADE_FROM[asset]))
 
     def merged(self, sae: str) -> str:
         """Of the merged examples of an SAE."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from extraction_assets.engine.corpora.documents import CorpusError
 from extraction_assets.engine.models.changed import forward_version
-from extraction_assets.engine.models.language_model import checkpoint_files, resolve_checkpoint
+from extraction_assets.engine.models.checkpoint import checkpoint_files, resolve_checkpoint
 from extraction_assets.engine.models.model_folder import has_own_code
 from extraction_assets.engine.saes.checkpoint import encode_options, sae_files, with_recorded
 from extraction_assets.engine.shapes import Samples
@@ -67,15 +67,13 @@ def _recipe(settings: ExtractionSettings, tokenizer: str) -> str:
 
 def sae_fingerprint(sae: SaeSettings) -> str:
     """Of what an SAE computes: its files, and the settings that change it where they are set."""
-    files, options = files_fingerprint(sae_files(sae)), encode_options(sae)
+    files, options = files_fingerprint(sae_files(sae.checkpoint)), encode_options(sae)
     return fingerprint("sae", files=files, **options) if options else files
 
 
 def resolve_settings(settings: ExtractionSettings) -> ExtractionSettings:
     """The settings with what the SAEs' checkpoints record in place of what is not set (``with_recorded``)."""
-    model = settings.language_model
-    folder = resolve_checkpoint(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code)
-    return with_recorded(settings, folder)
+    return with_recorded(settings, resolve_checkpoint(settings.language_model.checkpoint).folder)
 
 
 class ExtractionPlan:
@@ -88,7 +86,8 @@ class ExtractionPlan:
     def __init__(self, settings: ExtractionSettings, store: ChunkStore) -> None:
         self.settings, self.store, self.declared = settings, store, settings
         self._current = self._current_corpus()
-        self.settings = resolve_settings(settings)
+        self.checkpoint = resolve_checkpoint(settings.language_model.checkpoint)
+        self.settings = with_recorded(settings, self.checkpoint.folder)
         self.corpus = self._current.corpus
         self._samples_fingerprints: dict[str, str] = {}
 
@@ -176,17 +175,11 @@ class ExtractionPlan:
 
     @cached_property
     def model_fingerprint(self) -> str:
-        model = self.settings.language_model
-        files = checkpoint_files(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code)
-        whole = files_fingerprint(files)
-        if model.trust_remote_code and has_own_code(files[0].parent):  # its computed buffers were once left unfilled
+        checkpoint = self.checkpoint
+        whole = files_fingerprint(checkpoint_files(checkpoint))
+        if checkpoint.trust_remote_code and has_own_code(checkpoint.folder):  # its buffers were once left unfilled
             return fingerprint("model", files=whole, computed_buffers="filled")
         return whole
-
-    @cached_property
-    def _model_folder(self) -> Path:
-        model = self.settings.language_model
-        return resolve_checkpoint(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code)
 
     @cached_property
     def _sae_fingerprints(self) -> dict[str, str]:
@@ -194,7 +187,7 @@ class ExtractionPlan:
 
     def _hook_fingerprint(self, key: str, hook: str) -> str:
         """Fingerprint of one hook's output on a chunk."""
-        version = forward_version(self._model_folder, hook)
+        version = forward_version(self.checkpoint.folder, hook)
         return fingerprint(
             "hook_output",
             model=self.model_fingerprint,
@@ -208,8 +201,9 @@ class ExtractionPlan:
         """Hash of a chunk's own tokens and mask: neither the corpus's length nor other chunks have a part in it."""
         if key not in self._samples_fingerprints:
             arrays, rows = self.corpus.arrays, self.settings.chunk_rows(key)
-            own = (arrays.token_ids[rows], arrays.attention_mask[rows])
-            self._samples_fingerprints[key] = bytes_fingerprint(str(own[0].shape).encode(), *(a.tobytes() for a in own))
+            ids, mask = arrays.token_ids[rows], arrays.attention_mask[rows]
+            parts = (str(ids.shape).encode(), ids.tobytes(), mask.tobytes())
+            self._samples_fingerprints[key] = bytes_fingerprint(*parts)
         return self._samples_fingerprints[key]
 
     def _current_corpus(self) -> CurrentCorpus:

@@ -11,7 +11,7 @@ from extraction_assets.engine.corpora.documents import Source, relative_names
 from extraction_assets.engine.corpora.hub_datasets import HubDataset
 from extraction_assets.engine.corpora.text_files import TextFiles
 from extraction_assets.stores.chunk_store import SourceIdentity
-from extraction_assets.stores.fingerprints import FORMAT_VERSION, LENGTH, files_fingerprint, fingerprint
+from extraction_assets.stores.fingerprints import LENGTH, VERSIONS, files_fingerprint, fingerprint
 
 
 def source_identity(source: Source, *, reads_text: bool = True) -> SourceIdentity:
@@ -42,5 +42,5 @@ def _documents_identity(documents: Iterable[tuple[str, str]]) -> SourceIdentity:
         digest.update(b"," if count else b"")
         digest.update(json.dumps([name, text], separators=(",", ":")).encode())
         count, characters = count + 1, characters + len(text)
-    digest.update(f'],"format":{FORMAT_VERSION},"kind":"documents"}}'.encode())
+    digest.update(f'],"format":{VERSIONS["documents"]},"kind":"documents"}}'.encode())
     return SourceIdentity(digest.hexdigest()[:LENGTH], count, characters)

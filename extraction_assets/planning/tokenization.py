@@ -15,7 +15,8 @@ from extraction_assets.engine.corpora.document_tokens import special_token_ids
 from extraction_assets.engine.corpora.tokenize import TokenizedCorpus
 from extraction_assets.engine.findings import Finding
 from extraction_assets.engine.models import language_model
-from extraction_assets.engine.models.language_model import resolve_checkpoint
+from extraction_assets.engine.models.checkpoint import LocalCheckpoint, code_files, resolve_checkpoint
+from extraction_assets.engine.models.model_folder import CONFIG
 from extraction_assets.engine.models.small_files import holds_tokenizer, small_files
 from extraction_assets.engine.models.tokenizer_comparison import compare_readings, same_parts
 from extraction_assets.engine.models.tokenizers import class_tokenizer, tokenizer_file
@@ -43,14 +44,14 @@ def tokenizer_fingerprint(settings: ExtractionSettings) -> str:
     """Of how text becomes tokens: all small files of the model's folder, the model's own code where that is trusted,
     its configuration where that chooses the tokenizer's class, and ``corpus.tokenizer``; ``none`` where there is no
     tokenizer and none is needed."""
-    folder, files = _tokenizer_files(settings)
+    checkpoint, files = _tokenizer_files(settings)
     if not files:
         return "none"
-    by_class = settings.corpus.tokenizer == "transformers" or tokenizer_file(folder) is None
-    configuration = [path for path in [folder / "config.json"] if by_class and path.is_file()]
+    by_class = settings.corpus.tokenizer == "transformers" or tokenizer_file(checkpoint.folder) is None
+    configuration = [path for path in [checkpoint.folder / CONFIG] if by_class and path.is_file()]
     return fingerprint(
         "tokenizer",
-        files=files_fingerprint([*files, *configuration, *_own_code(settings, folder)]),
+        files=files_fingerprint([*files, *configuration, *code_files(checkpoint)]),
         rules=RULES,
         **settings.corpus.model_dump(include={"tokenizer"}, exclude_defaults=True),
     )
@@ -58,21 +59,17 @@ def tokenizer_fingerprint(settings: ExtractionSettings) -> str:
 
 def tokenizer_fingerprint_of_rules_1(settings: ExtractionSettings) -> str:
     """What ``tokenizer_fingerprint`` was before there were rules: of the files whose names were known."""
-    folder, files = _tokenizer_files(settings)
+    checkpoint, files = _tokenizer_files(settings)
     if not files:
         return "none"
     known = [path for path in files if path.name in _FILES_OF_RULES_1]
-    return files_fingerprint([*known, *_own_code(settings, folder)])
+    return files_fingerprint([*known, *code_files(checkpoint)])
 
 
 def load_tokenizer(settings: ExtractionSettings) -> Any | None:
     """The language model's tokenizer; None where there is none and none is needed: the corpus is tokens already."""
-    folder, files = _tokenizer_files(settings)
-    if not files:
-        return None
-    return language_model.load_tokenizer(
-        str(folder), trust_remote_code=settings.language_model.trust_remote_code, choice=settings.corpus.tokenizer
-    )
+    checkpoint, files = _tokenizer_files(settings)
+    return language_model.load_tokenizer(checkpoint, settings.corpus.tokenizer) if files else None
 
 
 def tokenizer_findings(settings: ExtractionSettings, tokenizer: Any | None, texts: Iterable[str]) -> list[Finding]:
@@ -80,22 +77,20 @@ def tokenizer_findings(settings: ExtractionSettings, tokenizer: Any | None, text
     where the corpus is tokens already."""
     if tokenizer is None or settings.corpus.token_column is not None:
         return []
-    trusted, choice = settings.language_model.trust_remote_code, settings.corpus.tokenizer
-    folder, _ = _tokenizer_files(settings)
-    return compare_readings(folder, tokenizer, choice, texts, trust_remote_code=trusted)
+    checkpoint = resolve_checkpoint(settings.language_model.checkpoint)
+    return compare_readings(checkpoint, tokenizer, settings.corpus.tokenizer, texts)
 
 
 def tokens_stand(settings: ExtractionSettings, corpus: TokenizedCorpus) -> bool:
     """Whether a corpus of rules 1 holds what it would hold now. False where that cannot be told without its text."""
-    folder, files = _tokenizer_files(settings)
+    checkpoint, files = _tokenizer_files(settings)
     if not files:
         return True
     try:
-        tokenizer = load_tokenizer(settings)
-        before = class_tokenizer(folder, trust_remote_code=settings.language_model.trust_remote_code)
+        tokenizer = language_model.load_tokenizer(checkpoint, settings.corpus.tokenizer)
+        before = class_tokenizer(checkpoint)
     except ValueError:
         return False  # what is wrong is said when the corpus is made again
-    assert tokenizer is not None, "there are files of one"
     if sorted(set(before.all_special_ids)) != special_token_ids(tokenizer):
         return False
     if before.bos_token_id != tokenizer.bos_token_id or before.eos_token_id != tokenizer.eos_token_id:
@@ -122,20 +117,15 @@ def _bos_stands(settings: ExtractionSettings, corpus: TokenizedCorpus, bos: int 
     return not bool(np.any(first[:, None] & second & corpus.attention_mask[:, 1:2]))
 
 
-def _tokenizer_files(settings: ExtractionSettings) -> tuple[Path, list[Path]]:
-    """The model's folder and its small files, none where none is a tokenizer's. FileNotFoundError where there is no
+def _tokenizer_files(settings: ExtractionSettings) -> tuple[LocalCheckpoint, list[Path]]:
+    """The model's checkpoint and its small files, none where none is a tokenizer's. FileNotFoundError where there is no
     tokenizer and the corpus is text."""
-    model = settings.language_model
-    folder = resolve_checkpoint(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code)
-    files = small_files(folder)
+    checkpoint = resolve_checkpoint(settings.language_model.checkpoint)
+    files = small_files(checkpoint.folder)
     if holds_tokenizer(path.name for path in files):
-        return folder, files
+        return checkpoint, files
     if settings.corpus.token_column is None:
         raise FileNotFoundError(
-            f"{folder} holds no tokenizer (none of {', '.join(_FILES_OF_RULES_1)}, or another kind's)"
+            f"{checkpoint.folder} holds no tokenizer (none of {', '.join(_FILES_OF_RULES_1)}, or another kind's)"
         )
-    return folder, []
-
-
-def _own_code(settings: ExtractionSettings, folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.py")) if settings.language_model.trust_remote_code else []
+    return checkpoint, []

@@ -1,4 +1,10 @@
-"""Fingerprints: a short hash of everything that an artifact's bytes depend on, and of nothing else."""
+"""Fingerprints: a short hash of everything that an artifact's bytes depend on, and of nothing else.
+
+Every kind has a version of its own, which is a part of its fingerprints alone. Raise it where the same inputs give
+content of another meaning: then what is stored of this kind is stale, and so is what is made from it. A file that says
+the same in another form needs no new version but a new form (``chunk_store.FORMS``), and a statistic that is added
+needs neither: files without it are read.
+"""
 
 import hashlib
 import json
@@ -7,17 +13,45 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-FORMAT_VERSION = 2
-"""Part of every fingerprint: raised whenever the meaning or the form of stored bytes changes."""
+FIRST_VERSION = 2
+"""Of every kind, when kinds got versions of their own."""
+
+VERSIONS: dict[str, int] = {
+    # What is stored.
+    "corpus": FIRST_VERSION,
+    "model_activations": FIRST_VERSION,
+    "sae_features": FIRST_VERSION,
+    "top_k_table": FIRST_VERSION,
+    "feature_examples": FIRST_VERSION,
+    "feature_report": FIRST_VERSION,
+    # What it is made from.
+    "documents": FIRST_VERSION,
+    "files": FIRST_VERSION,
+    "hook_output": FIRST_VERSION,
+    "hub_dataset": FIRST_VERSION,
+    "model": FIRST_VERSION,
+    "outputs": FIRST_VERSION,
+    "sae": FIRST_VERSION,
+    "source_files": FIRST_VERSION,
+    "tokenizer": FIRST_VERSION,
+}
+"""Kind -> its version."""
 
 LENGTH = 24
 """Hex digits of a fingerprint: 96 bits."""
 
 
 def fingerprint(kind: str, **parts: Any) -> str:
-    """Hash of JSON-like values under a kind ("top_k_table", …)."""
-    text = json.dumps({"kind": kind, "format": FORMAT_VERSION, **parts}, sort_keys=True, separators=(",", ":"))
+    """Hash of JSON-like values under a kind of ``VERSIONS``."""
+    text = json.dumps({"kind": kind, "format": VERSIONS[kind], **parts}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
+
+
+def raised_versions(*kinds: str) -> dict[str, Any]:
+    """``{"versions": {kind: version}}`` of the kinds whose version is not the first, as a part of a fingerprint of what
+    is made from them; empty where none is, so that what was known before stays known."""
+    raised = {kind: VERSIONS[kind] for kind in kinds if VERSIONS[kind] != FIRST_VERSION}
+    return {"versions": raised} if raised else {}
 
 
 def bytes_fingerprint(*parts: bytes | memoryview) -> str:

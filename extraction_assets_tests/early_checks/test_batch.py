@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from extraction_assets.assets.chunks import checks as recorded
+from extraction_assets.assets.chunks import loaded
 from extraction_assets.assets.chunks import run as chunk_run
 from extraction_assets.assets.chunks.checks import CHUNK_CHECKS, CHUNK_WARNINGS
 from extraction_assets.assets.examples import asset as examples
@@ -20,6 +21,7 @@ from extraction_assets.host.disk import free_bytes, nearest, readable_size
 from extraction_assets.planning.disk_estimate import Sizes, disk_findings, estimate_database, estimate_files, listed
 from extraction_assets.stores.chunk_files import read_record
 from extraction_assets.stores.chunk_store import ChunkStore
+from extraction_assets_tests.engine.checkpoints import local
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_sae, make_settings
 
@@ -58,7 +60,7 @@ def test_too_many_firing_features_stop_the_run_unless_the_bound_is_raised(tiny_f
 
 def _bos_sae(tiny_folder: Path, folder: Path) -> Path:
     """An SAE all of whose living features look for what the BOS token puts into the stream."""
-    model = load_language_model(str(tiny_folder / "model"), ["layers.0"])
+    model = load_language_model(local(tiny_folder / "model"), ["layers.0"])
     bos = torch.zeros(1, 1, dtype=torch.int64)
     direction = model.activations(bos, torch.ones_like(bos).bool())["layers.0"].flatten()
     make_sae(folder, apply_b_dec_to_input=False)
@@ -107,7 +109,7 @@ def test_stored_activations_are_looked_at_where_they_are_read(
 ) -> None:
     _project(tiny_folder, home).chunks(assets=[activations_key(make_settings(tiny_folder))])
     strict = _project(tiny_folder, home, minimum_variance_explained=0.5)
-    monkeypatch.setattr(chunk_run, "load_language_model", lambda *_a, **_o: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(loaded, "load_language_model", lambda *_a, **_o: pytest.fail("the model was loaded"))
     with pytest.raises(dg.Failure, match=r"SAE 'relu' at 'layers\.0' explains -"):
         strict.chunks(assets=[sae_key(strict.settings, "relu", "top_k_table")])
 

@@ -31,6 +31,7 @@ from extraction_assets.engine.selection.sparse import dense_to_sparse, keep_coun
 from extraction_assets.engine.selection.statistics import feature_statistics
 from extraction_assets.engine.shapes import Samples, SparseFeatures
 from extraction_assets_tests.engine.build import assert_same
+from extraction_assets_tests.engine.checkpoints import local
 from extraction_assets_tests.engine.conftest import ARCHITECTURES
 from extraction_assets_tests.engine.cuda import counted_synchronisations, limited_memory
 from extraction_assets_tests.tiny import D_MODEL, NUM_FEATURES, make_sae
@@ -84,7 +85,7 @@ def samples() -> Samples:
 
 
 def _run(tiny_folder: Path, samples: Samples, size: int) -> tuple[ChunkResult, AdaptiveBatch]:
-    model = load_language_model(str(tiny_folder / "model"), ["layers.0", "layers.1"], device=CUDA)
+    model = load_language_model(local(tiny_folder / "model"), ["layers.0", "layers.1"], device=CUDA)
     tasks = [
         SaeTask("relu", "layers.0", load_sae(tiny_folder / "relu", CUDA)),
         SaeTask("topk", "layers.1", load_sae(tiny_folder / "topk", CUDA)),
@@ -106,7 +107,7 @@ def test_a_pass_on_the_gpu_does_not_depend_on_the_vectorization_batch(
 
 def test_compiled_blocks_give_nearly_the_same_in_another_way(tiny_folder: Path) -> None:
     folder = tiny_folder / "model"
-    plain, model = (load_language_model(str(folder), ["layers.0", "layers.1"], device=CUDA) for _ in range(2))
+    plain, model = (load_language_model(local(folder), ["layers.0", "layers.1"], device=CUDA) for _ in range(2))
     model.compile_blocks()
     ids = torch.randint(1, 200, (8, 16), device=CUDA)
     for _ in range(2):
@@ -359,7 +360,7 @@ def test_a_pass_with_triton_equals_one_without(
     keep_features: bool,
 ) -> None:
     pytest.importorskip("triton")
-    model = load_language_model(str(tiny_folder / "model"), ["layers.0", "layers.1"], device=CUDA)
+    model = load_language_model(local(tiny_folder / "model"), ["layers.0", "layers.1"], device=CUDA)
     samples.counted[:, 0] = False  # the first position is stored but does not count
     settings = PassSettings(batch_size=8, top_k=5, keep_features=keep_features)
 

@@ -10,7 +10,7 @@ import pytest
 from extraction_assets.assets.chunks import run as chunk_run
 from extraction_assets.execution import damage
 from extraction_assets.execution.damage import find_damaged
-from extraction_assets.execution.keys import REUSE_TAG, activations_key, sae_key
+from extraction_assets.execution.keys import REUSE_TAG, Target, activations_key, sae_key
 from extraction_assets.stores.chunk_files import read_table, write_table
 from extraction_assets.stores.chunk_record import read_record
 from extraction_assets_tests.project import Project
@@ -109,13 +109,13 @@ def test_a_run_of_the_missing_computes_a_damaged_table_again_instead_of_recordin
     project.chunks()
     before = project.files("tiny/**/[!.]*-*")
     _damage(sorted((project.home / "tiny" / "relu" / "top_k_table").glob(pattern))[1], harm)
-    computed, compute = [], chunk_run.ChunkRun._compute
+    computed, compute = [], chunk_run.compute_chunk
 
-    def note(self: chunk_run.ChunkRun, key: str, targets: list, begin: Callable[[], None]) -> object:  # type: ignore[type-arg]
+    def note(plan: object, loaded: object, usage: object, key: str, targets: list[Target], begin: object) -> object:
         computed.append((key, [target.key.path[1:] for target in targets]))
-        return compute(self, key, targets, begin)
+        return compute(plan, loaded, usage, key, targets, begin)
 
-    monkeypatch.setattr(chunk_run.ChunkRun, "_compute", note)
+    monkeypatch.setattr(chunk_run, "compute_chunk", note)
     result = project.chunks(tags={REUSE_TAG: "true"})
     assert computed == [("000000000008", [["relu", "top_k_table"]])]
     assert len(_warnings(project, result)) == 1

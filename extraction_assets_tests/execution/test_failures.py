@@ -61,7 +61,7 @@ def test_a_fault_while_writing_is_retried_and_only_the_rest_is_computed(
     project = Project(make_settings(tiny_folder), home)
     project.corpus()
     written, computed, failed = chunk_writer.write_table, [], []
-    compute = chunk_run.ChunkRun._compute
+    compute = chunk_run.compute_chunk
 
     def fail_once(path: Path, *args: Any) -> None:
         if path.name.startswith("000000000008") and not failed:
@@ -69,12 +69,12 @@ def test_a_fault_while_writing_is_retried_and_only_the_rest_is_computed(
             raise OSError(28, "No space left on device")
         written(path, *args)
 
-    def count(self: Any, key: str, *args: Any) -> Any:
+    def count(plan: Any, loaded: Any, usage: Any, key: str, *args: Any) -> Any:
         computed.append(key)
-        return compute(self, key, *args)
+        return compute(plan, loaded, usage, key, *args)
 
     monkeypatch.setattr(chunk_writer, "write_table", fail_once)
-    monkeypatch.setattr(chunk_run.ChunkRun, "_compute", count)
+    monkeypatch.setattr(chunk_run, "compute_chunk", count)
     assert project.chunks().success
     assert computed == ["000000000000", "000000000008", "000000000016", "000000000008", "000000000016"]
     assert project.plan.missing_chunks() == []

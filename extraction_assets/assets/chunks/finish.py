@@ -1,9 +1,8 @@
 """What follows the pass over a chunk, in the writer's thread: comparing with the legacy loop, checking, writing."""
 
 import math
-import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,16 +16,16 @@ from extraction_assets.assets.chunks.checks import (
     RECONSTRUCTS,
     chunk_evaluation,
 )
+from extraction_assets.assets.chunks.compute import QueuedChunk
 from extraction_assets.early_checks.batch import first_or_special
-from extraction_assets.engine.chunk_pass.gpu_pass import ChunkResult, UnfinishedChunk
+from extraction_assets.engine.chunk_pass.gpu_pass import ChunkResult
 from extraction_assets.engine.chunk_pass.sae_pass import RECONSTRUCTION_SAMPLES, SaeResult
 from extraction_assets.engine.preflight.sanity import FEW_TOKENS, bos_dominates, bos_share, is_sparse
 from extraction_assets.engine.selection.legacy import LegacyComparison, compare_with_legacy
-from extraction_assets.engine.shapes import FeatureStatistics, Samples
+from extraction_assets.engine.shapes import FeatureStatistics
 from extraction_assets.execution.keys import Target, sae_key
 from extraction_assets.planning.plan import ExtractionPlan
-from extraction_assets.resources.utilization import Utilization
-from extraction_assets.stores.chunk_files import Record, write_activations, write_features, write_table
+from extraction_assets.stores.chunk_files import write_activations, write_features, write_table
 
 _WRITERS = 4
 
@@ -39,42 +38,6 @@ class Written(NamedTuple):
 
     target: Target
     metadata: dict[str, Any]
-
-
-class ResourceUsage(NamedTuple):
-    """What the pass over a chunk took of the machine."""
-
-    batch_size: int
-    vectorization_batch_size: int
-    """At the chunk's end."""
-    halvings: list[int]
-    """Batches of this chunk that did not fit."""
-    utilization: Utilization
-    forward_halvings: Sequence[int] = ()
-    """Forward batches of this chunk that did not fit; each time it was computed anew."""
-
-    def metadata(self) -> dict[str, Any]:
-        return {
-            **self.utilization.metadata(),
-            "batch_size": self.batch_size,
-            "vectorization_batch_size": self.vectorization_batch_size,
-            "halvings": dg.MetadataValue.json(self.halvings),
-            "forward_halvings": dg.MetadataValue.json(list(self.forward_halvings)),
-        }
-
-
-class QueuedChunk(NamedTuple):
-    """A chunk whose pass has been queued to its end."""
-
-    key: str
-    targets: list[Target]
-    samples: Samples
-    unfinished: UnfinishedChunk
-    numerics: dict[str, Any]
-    stored: dict[str, Record]
-    """The record of the features that an SAE's were read from."""
-    used: ResourceUsage
-    rng: random.Random
 
 
 class Finished(NamedTuple):
@@ -248,7 +211,7 @@ class _Outcome:
             "tokens_per_second": tokens / self._result.seconds,
             **{f"seconds_{stage}": seconds for stage, seconds in self._result.stage_seconds.items()},
             "seconds_write": seconds_write,
-            **self._computed.used.metadata(),
+            **self._computed.usage.metadata(),
             "bytes": path.stat().st_size,
             "path": dg.MetadataValue.path(str(path)),
             "fingerprint": fingerprint,

@@ -2,10 +2,10 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from extraction_assets.assets.chunks.loaded import LoadedModels
 from extraction_assets.early_checks.batch import (
     FORWARD_SAMPLES,
     examine_saes,
@@ -16,64 +16,67 @@ from extraction_assets.early_checks.batch import (
 from extraction_assets.engine.findings import Finding, log_and_raise
 from extraction_assets.engine.models.alone import examine_alone
 from extraction_assets.engine.preflight.sanity import SaeSanity
+from extraction_assets.engine.saes.sae import SAE
 from extraction_assets.execution.damage import usable_activations
 from extraction_assets.execution.keys import Target
 from extraction_assets.planning.disk_estimate import Part, Sizes, estimate_files
 from extraction_assets.planning.plan import ExtractionPlan
 
-if TYPE_CHECKING:
-    from extraction_assets.assets.chunks.run import ChunkRun
 
-
-def examine_start(run: "ChunkRun", missing_targets: Mapping[str, Sequence[Target]]) -> None:
+def examine_start(plan: ExtractionPlan, loaded: LoadedModels, missing_targets: Mapping[str, Sequence[Target]]) -> None:
     """Raises HookError, SanityError or NotEnoughDiskError where a run cannot succeed, before its first chunk.
 
-    ``missing_targets`` is what each chunk lacks. SAEs whose stored features are read were examined when these were
-    made. Looks at one batch of the first chunk, with the model and SAEs that the run needs anyway, and changes no
-    result.
+    ``missing_targets`` is what of each chunk is to be computed. SAEs whose stored features are read were examined when
+    these were made. Looks at one batch of the first chunk, with the model and SAEs that the run needs anyway, and
+    changes no result.
     """
-    plan, settings = run.plan, run.plan.settings
-    key, targets = next(iter(missing_targets.items()))
-    encoded = {name: sae for name, sae in run.saes.items() if _is_encoded(plan, key, targets, name)}
-    sanity: dict[str, SaeSanity] = {}
-    unguarded = next((key for key, own in missing_targets.items() if _runs_the_model(run, key, own)), None)
-    if encoded:
-        batch = first_batch(plan, key)
-        stored = _stored_outputs(run, key, targets, len(batch.samples.token_ids))
-        model = run.model if stored is None else None
-        outputs, alone = stored or {}, list[Finding]()
-        if model is not None:
-            outputs = model_outputs(model, batch.samples, run.logger)
-            alone = examine_alone(model, batch.samples, outputs)
-            unguarded = None
-        precision = run.gpu.matmul_precision
-        sanity, findings = examine_saes(settings, encoded, outputs, batch, model, precision, run.logger)
-        broken = any(found.not_finite for found in sanity.values())  # says more than that such samples differ
-        log_and_raise(findings if broken else [*alone, *findings], run.logger)
-    if unguarded is not None:
-        _guard_forward(run, unguarded)
-    to_come = _to_come(plan, missing_targets)
-    sizes = Sizes(
-        run.model.hook_widths() if ("model_activations", None) in to_come else {},
-        {name: sae.latent_dim for name, sae in run.saes.items()},
-        run.model.dtype.itemsize if ("model_activations", None) in to_come else None,
-        {name: found.mean_l0 for name, found in sanity.items() if found.tokens},
+    unguarded = next(
+        (key for key, targets in missing_targets.items() if _runs_the_model(plan, loaded, key, targets)), None
     )
-    refuse_full_disk(estimate_files(settings, plan.store, sizes, to_come), plan.store, settings.name, run.logger)
+    key, targets = next(iter(missing_targets.items()))
+    sanity: dict[str, SaeSanity] = {}
+    encoded = {name: sae for name, sae in loaded.saes.items() if _is_encoded(plan, key, targets, name)}
+    if encoded:
+        stored = _stored_outputs(plan, loaded, key, targets)
+        sanity = _examine_first_batch(plan, loaded, key, encoded, stored)
+        unguarded = unguarded if stored is not None else None
+    if unguarded is not None:
+        _guard_forward(plan, loaded, unguarded)
+    _refuse_full_disk(plan, loaded, _samples_to_come(plan, missing_targets), sanity)
 
 
-def _runs_the_model(run: "ChunkRun", key: str, targets: Sequence[Target]) -> bool:
+def _examine_first_batch(
+    plan: ExtractionPlan, loaded: LoadedModels, key: str, saes: Mapping[str, SAE], stored: Mapping[str, Tensor] | None
+) -> dict[str, SaeSanity]:
+    """Tries SAEs on the first samples of a chunk: on ``stored`` hook outputs {hook: [n, T, D]}, else on the model's."""
+    batch, logger = first_batch(plan, key), loaded.logger
+    if stored is not None:
+        count = len(batch.samples.token_ids)
+        model, alone = None, list[Finding]()
+        outputs = {hook: output[:count].to(loaded.device) for hook, output in stored.items()}
+    else:
+        model = loaded.model
+        outputs = model_outputs(model, batch.samples, logger)
+        alone = examine_alone(model, batch.samples, outputs)
+    precision = loaded.gpu.matmul_precision
+    sanity, findings = examine_saes(plan.settings, saes, outputs, batch, model, precision, logger)
+    broken = any(found.not_finite for found in sanity.values())  # says more than that such samples differ
+    log_and_raise(findings if broken else [*alone, *findings], logger)
+    return sanity
+
+
+def _runs_the_model(plan: ExtractionPlan, loaded: LoadedModels, key: str, targets: Sequence[Target]) -> bool:
     """Whether a chunk needs hook outputs that are not stored, or is to store them."""
     if any(target.asset == "model_activations" for target in targets):
         return True
-    encoded = any(_is_encoded(run.plan, key, targets, name) for name in run.saes)
-    return encoded and run.plan.chunk_state("model_activations", key) != "done"
+    encoded = any(_is_encoded(plan, key, targets, name) for name in loaded.saes)
+    return encoded and plan.chunk_state("model_activations", key) != "done"
 
 
-def _guard_forward(run: "ChunkRun", key: str) -> None:
+def _guard_forward(plan: ExtractionPlan, loaded: LoadedModels, key: str) -> None:
     """HookError where samples of a chunk are not what they are alone; for a run whose first batch no SAE looks at."""
-    samples = first_batch(run.plan, key).take(FORWARD_SAMPLES).samples
-    log_and_raise(examine_alone(run.model, samples, model_outputs(run.model, samples, run.logger)), run.logger)
+    model, samples = loaded.model, first_batch(plan, key).take(FORWARD_SAMPLES).samples
+    log_and_raise(examine_alone(model, samples, model_outputs(model, samples, loaded.logger)), loaded.logger)
 
 
 def _is_encoded(plan: ExtractionPlan, key: str, targets: Sequence[Target], sae: str) -> bool:
@@ -84,17 +87,32 @@ def _is_encoded(plan: ExtractionPlan, key: str, targets: Sequence[Target], sae: 
     return bool(own)
 
 
-def _stored_outputs(run: "ChunkRun", key: str, targets: Sequence[Target], count: int) -> dict[str, Tensor] | None:
-    """The first samples of stored activations; None where the model is to run."""
-    asked = any(target.asset == "model_activations" for target in targets)
-    usable = None if asked else usable_activations(run.plan, key, run.plan.settings.hooks, run.logger)
-    if usable is None:
+def _stored_outputs(
+    plan: ExtractionPlan, loaded: LoadedModels, key: str, targets: Sequence[Target]
+) -> Mapping[str, Tensor] | None:
+    """Stored activations {hook: [n, T, D]} of a chunk; None where the model is to run."""
+    if any(target.asset == "model_activations" for target in targets):
         return None
-    return {hook: output[:count].to(run.device) for hook, output in usable[0].items()}
+    usable = usable_activations(plan, key, plan.settings.hooks, loaded.logger)
+    return None if usable is None else usable[0]
 
 
-def _to_come(plan: ExtractionPlan, missing_targets: Mapping[str, Sequence[Target]]) -> dict[Part, int]:
-    """Samples of each asset that are asked for and not on disk: a file that is there is replaced by an equal one."""
+def _refuse_full_disk(
+    plan: ExtractionPlan, loaded: LoadedModels, to_come: Mapping[Part, int], sanity: Mapping[str, SaeSanity]
+) -> None:
+    stores_activations = ("model_activations", None) in to_come
+    sizes = Sizes(
+        loaded.model.hook_widths() if stores_activations else {},
+        {name: sae.latent_dim for name, sae in loaded.saes.items()},
+        loaded.model.dtype.itemsize if stores_activations else None,
+        {name: found.mean_l0 for name, found in sanity.items() if found.tokens},
+    )
+    settings, store = plan.settings, plan.store
+    refuse_full_disk(estimate_files(settings, store, sizes, to_come), store, settings.name, loaded.logger)
+
+
+def _samples_to_come(plan: ExtractionPlan, missing_targets: Mapping[str, Sequence[Target]]) -> dict[Part, int]:
+    """Samples of each asset that are to be computed and are not on disk: a stored file is replaced by an equal one."""
     found = Counter[Part]()
     for key, targets in missing_targets.items():
         rows = plan.settings.chunk_rows(key)

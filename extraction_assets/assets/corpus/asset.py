@@ -15,7 +15,8 @@ from extraction_assets.engine.corpora.documents import CorpusError, Source
 from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.engine.corpora.tokenize import packing_of, tokenize_corpus
 from extraction_assets.engine.findings import log_and_raise
-from extraction_assets.engine.models.language_model import resolve_checkpoint, vocabulary_size
+from extraction_assets.engine.models.checkpoint import resolve_checkpoint
+from extraction_assets.engine.models.language_model import vocabulary_size
 from extraction_assets.engine.models.tokenizer_comparison import noting_texts
 from extraction_assets.engine.preflight.compatibility import check_combination, examine_vocabulary
 from extraction_assets.execution.damage import warn
@@ -111,11 +112,8 @@ def _result(settings: ExtractionSettings, made: Materialized) -> dg.MaterializeR
 
 def check_settings(settings: ExtractionSettings) -> None:
     """Everything about model, hooks and SAEs that can be known to be wrong before work starts."""
-    model = settings.language_model
-    trusted = model.trust_remote_code
-    path = str(resolve_checkpoint(model.path, revision=model.revision, trust_remote_code=trusted))
-    saes = resolve_settings(settings).saes
-    check_combination(path, saes, settings.corpus.max_length, trust_remote_code=trusted)
+    checkpoint = resolve_checkpoint(settings.language_model.checkpoint)
+    check_combination(checkpoint, resolve_settings(settings).saes, settings.corpus.max_length)
 
 
 def materialize_corpus(
@@ -175,9 +173,7 @@ def _tokenize(
     os.environ.setdefault("RAYON_NUM_THREADS", str(num_workers))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     model, tokenizer = settings.language_model, load_tokenizer(settings)
-    trusted = model.trust_remote_code
-    folder = str(resolve_checkpoint(model.path, revision=model.revision, trust_remote_code=trusted))
-    rows = vocabulary_size(folder, trust_remote_code=trusted)
+    rows = vocabulary_size(resolve_checkpoint(model.checkpoint))
     if tokenizer is not None and settings.corpus.token_column is None:
         log_and_raise(examine_vocabulary(tokenizer, rows, model.path), logger)
         if not tokenizer.is_fast:

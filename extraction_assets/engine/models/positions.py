@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from extraction_assets.engine.models.checkpoint import LocalCheckpoint
 from extraction_assets.engine.models.sites import text_configuration
 from extraction_assets.engine.models.text_pass import attention_window, run_text
 
@@ -16,9 +17,7 @@ _OFFSET = 8
 _FEW = 4
 
 
-def fewer_positions(
-    path: str, positions: int, *, revision: str | None = None, trust_remote_code: bool = False
-) -> int | None:
+def fewer_positions(checkpoint: LocalCheckpoint, positions: int) -> int | None:
     """The positions that a model of text takes, if these are fewer than ``positions``; None where it takes so many, or
     does not tell.
 
@@ -29,11 +28,11 @@ def fewer_positions(
     """
     from extraction_assets.engine.models.language_model import configuration, context_length
 
-    limit = context_length(path, revision=revision, trust_remote_code=trust_remote_code)
-    config = _one_block(configuration(path, revision, trust_remote_code))
-    if limit is not None and not _has_table(_build(config, "meta", trust_remote_code), limit):
+    limit, trusted = context_length(checkpoint), checkpoint.trust_remote_code
+    config = _one_block(configuration(checkpoint))
+    if limit is not None and not _has_table(_build(config, "meta", trusted), limit):
         return None
-    model = _build(config, "cpu", trust_remote_code)
+    model = _build(config, "cpu", trusted)
     few = min(_FEW, positions)
     if model is None or not _takes(model, few) or _takes(model, positions):
         return None
@@ -43,35 +42,35 @@ def fewer_positions(
     return few
 
 
-def usual_positions(path: str, usual: int) -> int:
+def usual_positions(checkpoint: LocalCheckpoint, usual: int) -> int:
     """``usual`` positions, or as many as a local model takes where these are fewer; of one that fills samples up to its
     attention window a multiple of that, more than ``usual`` if need be.
 
-    Raises UntrustedCodeError for a model of code of its own.
+    Raises UntrustedCodeError for a model that comes with code which is not trusted.
     """
     from extraction_assets.engine.models.language_model import configuration, context_length
 
-    context = context_length(path)
+    context = context_length(checkpoint)
     length = min(usual, context or usual)
-    length = fewer_positions(path, length) or length
-    window = attention_window(configuration(path, None, False))
+    length = fewer_positions(checkpoint, length) or length
+    window = attention_window(configuration(checkpoint))
     if window is None or length % window == 0:
         return length
     longer = -(-length // window) * window
-    if longer <= (context or longer) and fewer_positions(path, longer) is None:
+    if longer <= (context or longer) and fewer_positions(checkpoint, longer) is None:
         return longer
     return length // window * window or length
 
 
 def _one_block(config: Any) -> Any:
     config = copy.deepcopy(config)
-    for own in {id(one): one for one in (config, config.get_text_config())}.values():
+    for part in {id(one): one for one in (config, config.get_text_config())}.values():
         for name in ("num_hidden_layers", "encoder_layers", "decoder_layers", "num_layers", "num_decoder_layers"):
-            if isinstance(getattr(own, name, None), int):
+            if isinstance(getattr(part, name, None), int):
                 with contextlib.suppress(NotImplementedError, ValueError):  # a configuration that counts otherwise
-                    setattr(own, name, 1)
-        if isinstance(getattr(own, "attention_window", None), (list, tuple)):  # one for each block
-            own.attention_window = [max(own.attention_window)]
+                    setattr(part, name, 1)
+        if isinstance(getattr(part, "attention_window", None), (list, tuple)):  # one for each block
+            part.attention_window = [max(part.attention_window)]
     return config
 
 

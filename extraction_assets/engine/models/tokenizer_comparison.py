@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from extraction_assets.engine.corpora.display import display_tokens
 from extraction_assets.engine.corpora.documents import Document
 from extraction_assets.engine.findings import Finding
+from extraction_assets.engine.models.checkpoint import LocalCheckpoint
 from extraction_assets.engine.models.sentencepiece_files import open_sentencepiece, tokenizer_pieces
 from extraction_assets.engine.models.tokenizers import (
     TokenizerChoice,
@@ -57,33 +58,29 @@ class Reading(NamedTuple):
 
 
 def compare_readings(
-    folder: Path,
-    tokenizer: Any,
-    choice: TokenizerChoice,
-    texts: Iterable[str],
-    *,
-    trust_remote_code: bool = False,
+    checkpoint: LocalCheckpoint, tokenizer: Any, choice: TokenizerChoice, texts: Iterable[str]
 ) -> list[Finding]:
     """What the class of transformers would change against the files, as warnings with an example.
 
     ``texts`` are of the corpus, the first 64 count; fixed probes are added. With a ``tokenizer.json`` that file is
     compared with the class, else the class with sentencepiece where there is a model of it. ``tokenizer`` is what
-    ``read_tokenizer`` gave for ``folder`` and ``choice``.
+    ``read_tokenizer`` gave for ``checkpoint`` and ``choice``.
     """
     compared = [text[:CHARACTERS] for text, _ in zip(texts, range(TEXTS), strict=False)]
+    folder = checkpoint.folder
     file = tokenizer_file(folder)
     if file is None:
-        other = [] if choice == "transformers" else _other_class(folder, tokenizer, trust_remote_code)
+        other = [] if choice == "transformers" else _other_class(checkpoint, tokenizer)
         return [*other, *_with_sentencepiece(folder, tokenizer, compared)]
     by_file = generic_tokenizer(folder)
     return [
-        *_with_class(file, by_file, tokenizer, choice, compared, trust_remote_code),
+        *_with_class(checkpoint, file, by_file, tokenizer, choice, compared),
         *_contradictions(file, by_file),
     ]
 
 
 def _with_class(
-    file: Path, by_file: Any, tokenizer: Any, choice: TokenizerChoice, texts: list[str], trust_remote_code: bool
+    checkpoint: LocalCheckpoint, file: Path, by_file: Any, tokenizer: Any, choice: TokenizerChoice, texts: list[str]
 ) -> Iterable[Finding]:
     if not same_parts(tokenizer, by_file):
         by_class, used = tokenizer, "the class is used, corpus.tokenizer: file takes the other"
@@ -92,7 +89,7 @@ def _with_class(
     else:
         used = "the file is used, corpus.tokenizer: transformers takes the other"
         try:
-            by_class = class_tokenizer(file.parent, trust_remote_code=trust_remote_code)
+            by_class = class_tokenizer(checkpoint)
         except ValueError as error:
             why = " ".join(str(error.__cause__ or error).split())[:200]
             text = f"{file} is read as it is; it is not compared with the class of transformers, which fails ({why})"
@@ -105,11 +102,12 @@ def _with_class(
             yield Finding("warning", f"{file}: {difference}; {used}")
 
 
-def _other_class(folder: Path, tokenizer: Any, trust_remote_code: bool) -> Iterable[Finding]:
+def _other_class(checkpoint: LocalCheckpoint, tokenizer: Any) -> Iterable[Finding]:
     """Whether another class reads the files than the one that transformers chooses (``read_tokenizer``)."""
-    chosen = type(class_tokenizer(folder, trust_remote_code=trust_remote_code)).__name__
+    chosen = type(class_tokenizer(checkpoint)).__name__
     used = type(tokenizer).__name__
     if chosen != used:
+        folder = checkpoint.folder
         text = f"transformers would read the tokenizer in {folder} by {chosen}, otherwise than sentencepiece does"
         yield Finding("warning", f"{text}; {used} is used, which reads plain text as sentencepiece does")
 

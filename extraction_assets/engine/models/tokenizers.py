@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from extraction_assets.engine.corpora.documents import CorpusError
+from extraction_assets.engine.models.checkpoint import LocalCheckpoint
 from extraction_assets.engine.models.model_folder import damaged_json
 from extraction_assets.engine.models.sentencepiece_files import (
     SentencePieceFile,
@@ -28,8 +29,8 @@ class TokenizerError(CorpusError):
     """A tokenizer that cannot be loaded, or that is read otherwise than its files say."""
 
 
-def read_tokenizer(folder: Path, choice: TokenizerChoice = "file", *, trust_remote_code: bool = False) -> Any:
-    """The tokenizer in a folder.
+def read_tokenizer(checkpoint: LocalCheckpoint, choice: TokenizerChoice = "file") -> Any:
+    """The tokenizer of a checkpoint.
 
     With ``file`` and a ``tokenizer.json``, its normalizer, pre-tokenizer and model, with the tokens, special flags,
     roles and ``split_special_tokens`` of the tokenizer's other files. A class that comes with the tokenizer and is
@@ -39,14 +40,15 @@ def read_tokenizer(folder: Path, choice: TokenizerChoice = "file", *, trust_remo
     Raises TokenizerError for files that give no tokenizer, or one that reads plain text otherwise than they say;
     ValueError that names ``trust_remote_code`` where nothing but code of its own could load it.
     """
+    folder = checkpoint.folder
     if choice == "transformers":
-        return class_tokenizer(folder, trust_remote_code=trust_remote_code)
+        return class_tokenizer(checkpoint)
     if _has_own_class(folder):
-        tokenizer = class_tokenizer(folder, trust_remote_code=trust_remote_code)
-        if trust_remote_code:
+        tokenizer = class_tokenizer(checkpoint)
+        if checkpoint.trust_remote_code:
             return tokenizer
     if tokenizer_file(folder) is None:
-        return _agreeing_with_sentencepiece(folder, class_tokenizer(folder))
+        return _agreeing_with_sentencepiece(folder, class_tokenizer(LocalCheckpoint(folder)))
     return _with_roles(folder, generic_tokenizer(folder))
 
 
@@ -60,14 +62,15 @@ def generic_tokenizer(folder: Path) -> Any:
         return _tried(PreTrainedTokenizerFast.from_pretrained(folder, fix_mistral_regex=False))
 
 
-def class_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
+def class_tokenizer(checkpoint: LocalCheckpoint) -> Any:
     """The tokenizer by the class that transformers chooses for it. Raises as ``read_tokenizer``."""
     from transformers import AutoTokenizer
 
+    folder, trusted = checkpoint.folder, checkpoint.trust_remote_code
     declared_tokens(folder)
     open_sentencepiece(folder)  # loads sentencepiece in the one way that does no harm, where it is needed
     with _one_sentence(folder):
-        tokenizer = _tried(AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code))
+        tokenizer = _tried(AutoTokenizer.from_pretrained(folder, trust_remote_code=trusted))
     _refuse_missing_vocabulary(folder, tokenizer)
     return tokenizer
 
@@ -113,7 +116,7 @@ def _with_roles(folder: Path, tokenizer: Any) -> Any:
     if not roles:
         return tokenizer
     try:
-        by_class = class_tokenizer(folder)
+        by_class = class_tokenizer(LocalCheckpoint(folder))
     except ValueError:
         return tokenizer  # no class of transformers reads the folder, so none names a role
     vocabulary = tokenizer.get_vocab()

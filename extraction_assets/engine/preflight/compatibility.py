@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from extraction_assets.engine.corpora.tokenize import CorpusError
 from extraction_assets.engine.findings import Finding, refuse
+from extraction_assets.engine.models.checkpoint import LocalCheckpoint
 from extraction_assets.engine.models.language_model import (
     HookError,
     LanguageModel,
@@ -30,14 +31,7 @@ class Combination(NamedTuple):
     """What of them does not fit together."""
 
 
-def examine_combination(
-    model_path: str,
-    saes: Mapping[str, SaeSettings],
-    max_length: int,
-    *,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-) -> Combination:
+def examine_combination(checkpoint: LocalCheckpoint, saes: Mapping[str, SaeSettings], max_length: int) -> Combination:
     """What a model and SAEs are, and every mismatch between them.
 
     The hooks of ``saes`` are known (``with_recorded``). Reads the SAEs' weights and the model's configuration, not its
@@ -45,69 +39,59 @@ def examine_combination(
     compare: a checkpoint that cannot be read, a hook that the model does not have.
     """
     findings = []
-    context = context_length(model_path, revision=revision, trust_remote_code=trust_remote_code)
+    context = context_length(checkpoint)
     if context is None or max_length <= context:
-        fewer = fewer_positions(model_path, max_length, revision=revision, trust_remote_code=trust_remote_code)
+        fewer = fewer_positions(checkpoint, max_length)
         context = context if fewer is None else fewer
     if context is not None and max_length > context:
-        findings.append(
-            Finding(
-                "error",
-                f"max_length is {max_length}, but {model_path} takes at most {context} positions: lower max_length",
-                CorpusError,
-            )
-        )
+        takes = f"{checkpoint.folder} takes at most {context} positions"
+        findings.append(Finding("error", f"max_length is {max_length}, but {takes}: lower max_length", CorpusError))
     weights = {name: read_sae(sae) for name, sae in saes.items()}
     hooks = [hook for sae in saes.values() for hook in sae.hooks]
-    widths = probe_hooks(model_path, hooks, revision=revision, trust_remote_code=trust_remote_code)
+    widths = probe_hooks(checkpoint, hooks)
     for name, sae in saes.items():
-        own, out = weights[name], sae.hook_out or sae.input_hook
+        found, out = weights[name], sae.hook_out or sae.input_hook
         for what, key, width, hook in (
-            ("reads", "d_in", own.d_in, sae.input_hook),
-            ("gives", "d_out", own.d_out, out),
+            ("reads", "d_in", found.d_in, sae.input_hook),
+            ("gives", "d_out", found.d_out, out),
         ):
             if width != widths[hook]:
                 text = (
                     f"SAE {name!r} ({sae.path}) {what} activations of width {key} = {width}, but hook {hook!r} of "
-                    f"{model_path} gives {widths[hook]}: they do not belong together"
+                    f"{checkpoint.folder} gives {widths[hook]}: they do not belong together"
                 )
                 findings.append(Finding("error", text, CheckpointError))
                 break
         findings += [
             Finding("warning", f"SAE {name!r}: it was trained {what} hook {recorded}, but {does} {used}")
             for what, does, recorded, used in (
-                ("on", "reads", own.record.hook, sae.input_hook),
-                ("to give", "is compared with", own.record.hook_out, sae.hook_out),
+                ("on", "reads", found.record.hook, sae.input_hook),
+                ("to give", "is compared with", found.record.hook_out, sae.hook_out),
             )
-            if recorded and used and not _same(model_path, recorded, used, trust_remote_code)
+            if recorded and used and not _same(checkpoint, recorded, used)
         ]
     return Combination(weights, widths, findings)
 
 
-def _same(model_path: str, recorded: str, used: str, trust_remote_code: bool) -> bool:
+def _same(checkpoint: LocalCheckpoint, recorded: str, used: str) -> bool:
     """Whether both hooks name one tensor; True where the recorded one is not known in this model, and says nothing."""
     if recorded == used:
         return True
     try:
-        return same_tensor(model_path, recorded, used, trust_remote_code=trust_remote_code)
+        return same_tensor(checkpoint, recorded, used)
     except HookError:
         return True
 
 
 def check_combination(
-    model_path: str,
-    saes: Mapping[str, SaeSettings],
-    max_length: int,
-    *,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
+    checkpoint: LocalCheckpoint, saes: Mapping[str, SaeSettings], max_length: int
 ) -> dict[str, SAEWeights]:
     """The SAEs' weights by name, after checking that every hook exists and has the width that its SAE reads or gives.
 
     As ``examine_combination``, but the first mismatch is raised: CheckpointError, HookError,
     CorpusError or UntrustedCodeError.
     """
-    found = examine_combination(model_path, saes, max_length, revision=revision, trust_remote_code=trust_remote_code)
+    found = examine_combination(checkpoint, saes, max_length)
     refuse(found.findings)
     return found.weights
 
@@ -120,15 +104,15 @@ def examine_vocabulary(tokenizer: Any, rows: int | None, model_path: str) -> lis
     """
     if rows is None:
         return []
-    own, added = tokenizer.get_vocab(), set(tokenizer.get_added_vocab())
-    largest = max((number for token, number in own.items() if token not in added), default=-1)
+    vocabulary, added = tokenizer.get_vocab(), set(tokenizer.get_added_vocab())
+    largest = max((number for token, number in vocabulary.items() if token not in added), default=-1)
     if largest >= rows:
         text = (
             f"the tokenizer of {model_path} makes token ids up to {largest}, but the model has embeddings of {rows} "
             f"tokens only, 0 to {rows - 1}: tokenizer and model do not belong together"
         )
         return [Finding("error", text, CorpusError)]
-    beyond = sorted(token for token in added if own.get(token, -1) >= rows)
+    beyond = sorted(token for token in added if vocabulary.get(token, -1) >= rows)
     if not beyond:
         return []
     text = (

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from extraction_assets.engine.models.checkpoint import resolve_checkpoint
 from extraction_assets.engine.models.language_model import load_tokenizer
 from extraction_assets.engine.models.model_folder import model_configuration
 from extraction_assets.engine.saes.formats import (
@@ -17,7 +18,7 @@ from extraction_assets.engine.saes.formats import (
     read_checkpoint,
     read_checkpoint_record,
 )
-from extraction_assets.settings import ExtractionSettings, SaeSettings
+from extraction_assets.settings import ExtractionSettings, SaeReference, SaeSettings
 
 CENTERED_REPOSITORIES = frozenset(
     {
@@ -30,7 +31,7 @@ CENTERED_REPOSITORIES = frozenset(
 does not say: sae-lens 6 adds it when it loads them (``config_overrides`` in its ``pretrained_saes.yaml``)."""
 
 
-def sae_folder(sae: SaeSettings) -> Path:
+def sae_folder(sae: SaeReference) -> Path:
     """The local folder of an SAE's checkpoint; of a hub repository only that folder's checkpoint files are downloaded.
 
     Raises FileNotFoundError that says what was tried.
@@ -45,7 +46,7 @@ def sae_folder(sae: SaeSettings) -> Path:
     return _hub_folder(sae)
 
 
-def _hub_folder(sae: SaeSettings) -> Path:
+def _hub_folder(sae: SaeReference) -> Path:
     from huggingface_hub import snapshot_download
 
     inside = Path(sae.subfolder or "")
@@ -66,7 +67,7 @@ def _hub_folder(sae: SaeSettings) -> Path:
     return root / inside
 
 
-def sae_files(sae: SaeSettings) -> list[Path]:
+def sae_files(sae: SaeReference) -> list[Path]:
     """The files that decide what an SAE computes, sorted by name."""
     return checkpoint_files(sae_folder(sae))
 
@@ -85,10 +86,10 @@ def encode_options(sae: SaeSettings) -> dict[str, Any]:
 
 def read_sae(sae: SaeSettings) -> SAEWeights:
     """Weights and architecture as the settings ask for. Raises CheckpointError or FileNotFoundError."""
-    return read_checkpoint(sae_folder(sae), **encode_options(sae))
+    return read_checkpoint(sae_folder(sae.checkpoint), **encode_options(sae))
 
 
-def read_sae_record(sae: SaeSettings) -> SaeRecord:
+def read_sae_record(sae: SaeReference) -> SaeRecord:
     """What the checkpoint says of model, hook and text, and what is known of its repository; reads no weights."""
     record = read_checkpoint_record(sae_folder(sae))
     if sae.path not in CENTERED_REPOSITORIES:
@@ -108,7 +109,7 @@ def with_recorded(settings: ExtractionSettings, model_folder: Path) -> Extractio
 
 
 def _with_record(name: str, sae: SaeSettings, model_folder: Path) -> SaeSettings:
-    record = read_sae_record(sae)
+    record = read_sae_record(sae.checkpoint)
     hook, hook_out = sae.hook or record.hook, sae.hook_out or record.hook_out
     missing = "hook" if hook is None else "hook_out" if record.is_transcoder and hook_out is None else None
     if missing:
@@ -129,26 +130,24 @@ def _with_record(name: str, sae: SaeSettings, model_folder: Path) -> SaeSettings
 def check_recorded(settings: ExtractionSettings, names: Collection[str]) -> list[str]:
     """One sentence for each difference between what the SAEs ``names`` were trained on and what they run on
     (``compare_recorded``). Raises CheckpointError for one that gives wrong features."""
-    told = []
+    differences = []
     for name in names:
         sae, model = settings.saes[name], settings.language_model.path
-        record = read_sae_record(sae)
+        record = read_sae_record(sae.checkpoint)
         bos = None if record.prepend_bos is None else _prepends_bos(settings)
         for finding in compare_recorded(record, model, bos, settings.corpus.max_length, sae.hook):
             if finding.severity == "error":
                 raise CheckpointError(f"SAE {name!r} ({sae.path}): {finding.message}")
-            told.append(f"SAE {name!r}: {finding.message}")
-    return told
+            differences.append(f"SAE {name!r}: {finding.message}")
+    return differences
 
 
 def _prepends_bos(settings: ExtractionSettings) -> bool:
     """Whether samples begin with a BOS token: as set, or by default where text is tokenized by one that has it."""
-    corpus, model = settings.corpus, settings.language_model
+    corpus = settings.corpus
     if corpus.prepend_bos is not None or corpus.token_column is not None:
         return bool(corpus.prepend_bos)
-    tokenizer = load_tokenizer(
-        model.path, revision=model.revision, trust_remote_code=model.trust_remote_code, choice=corpus.tokenizer
-    )
+    tokenizer = load_tokenizer(resolve_checkpoint(settings.language_model.checkpoint), corpus.tokenizer)
     return tokenizer.bos_token_id is not None
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from extraction_assets.assets.chunks import checks as recorded_checks_module
+from extraction_assets.assets.chunks import compute, loaded
 from extraction_assets.assets.chunks import finish as chunk_writer
 from extraction_assets.assets.chunks import run as chunk_run
 from extraction_assets.assets.chunks.checks import CHUNK_CHECKS, CHUNK_WARNINGS, MATCHES_LEGACY, RECONSTRUCTS
@@ -36,7 +37,7 @@ def project(tiny_folder: Path, home: Path) -> Project:
     return project
 
 
-def _forbid(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
+def _forbid(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
     def called(*_args: Any, **_options: Any) -> None:
         raise AssertionError(f"{owner.__name__}.{name} was called")
 
@@ -77,7 +78,7 @@ def test_a_new_sae_on_known_activations_costs_no_forward_pass(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project.chunks(assets=[activations_key(project.settings)])
-    monkeypatch.setattr(chunk_run, "load_language_model", lambda *_a, **_o: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(loaded, "load_language_model", lambda *_a, **_o: pytest.fail("the model was loaded"))
     project.chunks(assets=[sae_key(project.settings, "topk", "top_k_table")])
     assert project.plan.chunk_state("top_k_table", "000000000016", "topk") == "done"
 
@@ -108,7 +109,7 @@ def test_a_crash_keeps_the_chunks_before_it(project: Project, monkeypatch: pytes
             raise RuntimeError("power cut")
         return gpu_pass.chunk_steps(*args, **options)
 
-    monkeypatch.setattr(chunk_run, "chunk_steps", crash_at_third)
+    monkeypatch.setattr(compute, "chunk_steps", crash_at_third)
     with pytest.raises(RuntimeError, match="power cut"):
         project.chunks()
     recorded = project.instance.get_materialized_partitions(sae_key(project.settings, "relu", "top_k_table"))
@@ -134,7 +135,7 @@ def test_a_chunk_is_recorded_while_the_next_one_computes(project: Project, monke
                 seen.extend(project.instance.get_materialized_partitions(table))
         return (yield from steps)
 
-    monkeypatch.setattr(chunk_run, "chunk_steps", wait_for_the_writer)
+    monkeypatch.setattr(compute, "chunk_steps", wait_for_the_writer)
     project.chunks()
     assert seen == ["000000000000"]
 
@@ -143,7 +144,7 @@ def test_a_retry_records_done_chunks_again_without_computing_them(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project.chunks()
-    _forbid(monkeypatch, chunk_run.ChunkRun, "_compute")
+    _forbid(monkeypatch, chunk_run, "compute_chunk")
     (run,) = project.instance.get_runs(limit=1)
     project.instance.report_run_failed(run)
     tags = {"dagster/parent_run_id": run.run_id, "dagster/root_run_id": run.run_id}
@@ -157,8 +158,8 @@ def test_a_retry_records_done_chunks_again_without_computing_them(
 
 def test_chunks_that_are_asked_for_anew_are_computed_anew(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project.chunks()
-    _forbid(monkeypatch, chunk_run.ChunkRun, "_compute")
-    with pytest.raises(AssertionError, match="_compute was called"):
+    _forbid(monkeypatch, chunk_run, "compute_chunk")
+    with pytest.raises(AssertionError, match="compute_chunk was called"):
         project.chunks()
 
 
@@ -188,7 +189,7 @@ def test_checks_executed_alone_tell_again_what_every_stored_chunk_says(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project.chunks(0, 1)
-    _forbid(monkeypatch, chunk_run.ChunkRun, "_compute")
+    _forbid(monkeypatch, chunk_run, "compute_chunk")
     result = project.checks_alone(_table_checks(project, "relu"))
     assert {(e.partition, e.check_name, e.passed) for e in result.get_asset_check_evaluations()} == {
         (key, name, True) for key in project.settings.chunk_keys[:2] for name in CHUNK_CHECKS
@@ -393,13 +394,13 @@ def test_seconds_of_writing_are_those_of_the_assets_own_file(project: Project, m
 def test_loading_the_model_slows_neither_the_chunk_nor_the_progress(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load = chunk_run.load_language_model
+    load = loaded.load_language_model
 
     def slow(*args: Any, **options: Any) -> LanguageModel:
         time.sleep(3)
         return load(*args, **options)
 
-    monkeypatch.setattr(chunk_run, "load_language_model", slow)
+    monkeypatch.setattr(loaded, "load_language_model", slow)
     result = project.chunks(0, 0)
     assert _metadata(project, activations_key(project.settings))["seconds"] < 3
     (line,) = _log_lines(project, result, "chunks: ")
@@ -421,7 +422,7 @@ def test_halvings_are_those_of_the_chunk_where_they_happened(project: Project, m
             batch.halve(batch.size)
         return gpu_pass.chunk_steps(samples, reader, tasks, settings, batch, *rest)
 
-    monkeypatch.setattr(chunk_run, "chunk_steps", out_of_memory_once)
+    monkeypatch.setattr(compute, "chunk_steps", out_of_memory_once)
     other = Project(project.settings, project.home, instance=project.instance, vectorization_batch_size=64)
     result = other.chunks(assets=[activations_key(project.settings)])
     told = [event.materialization.metadata for event in result.get_asset_materialization_events()]
@@ -460,7 +461,7 @@ def test_a_forward_pass_that_does_not_fit_computes_the_chunk_anew_with_half_the_
     expected = Project(make_settings(tiny_folder), tmp_path / "small", batch_size=2)
     expected.corpus()
     expected.chunks()
-    forward_pass = chunk_run.forward_pass
+    forward_pass = compute.forward_pass
 
     def limited(model: LanguageModel, samples: Samples, batch_size: int) -> Any:
         read = forward_pass(model, samples, batch_size)
@@ -472,7 +473,7 @@ def test_a_forward_pass_that_does_not_fit_computes_the_chunk_anew_with_half_the_
 
         return read_if_it_fits
 
-    monkeypatch.setattr(chunk_run, "forward_pass", limited)
+    monkeypatch.setattr(compute, "forward_pass", limited)
     project = Project(make_settings(tiny_folder), tmp_path / "large", batch_size=4, vectorization_batch_size=1)
     project.corpus()
     assert project.chunks().success

@@ -8,11 +8,10 @@ import dagster as dg
 import pytest
 import torch
 
-from extraction_assets.assets.chunks import finish as chunk_writer
 from extraction_assets.assets.chunks import run as chunk_run
 from extraction_assets.assets.chunks.pending import Pending, range_tags, ranges
 from extraction_assets.automation import requests_of_missing
-from extraction_assets.execution.keys import REUSE_TAG, sae_key
+from extraction_assets.execution.keys import REUSE_TAG, chunk_targets, sae_key
 from extraction_assets.execution.lineage import Lineage
 from extraction_assets.resources import ChunkStoreResource, GpuResource
 from extraction_assets.stores.sealed import set_aside
@@ -31,13 +30,13 @@ def project(tiny_folder: Path, home: Path) -> Project:
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
     """(chunk, assets) of everything that is computed."""
     found: list[tuple[str, list[str]]] = []
-    compute = chunk_run.ChunkRun._compute
+    compute = chunk_run.compute_chunk
 
-    def note(self: Any, key: str, targets: Any, begin: Any) -> Any:
+    def note(plan: Any, loaded: Any, usage: Any, key: str, targets: Any, begin: Any) -> Any:
         found.append((key, ["/".join(target.key.path[1:]) for target in targets]))
-        return compute(self, key, targets, begin)
+        return compute(plan, loaded, usage, key, targets, begin)
 
-    monkeypatch.setattr(chunk_run.ChunkRun, "_compute", note)
+    monkeypatch.setattr(chunk_run, "compute_chunk", note)
     return found
 
 
@@ -139,7 +138,7 @@ def test_a_chunk_that_is_being_written_is_recorded_though_nobody_asks_for_its_ev
     """A run is canceled while Dagster stores an event: then it closes the generator and takes no more of it."""
     project = Project(make_settings(tiny_folder), home)
     project.corpus()
-    plan, keys = project.plan, [target.key for target in chunk_writer.chunk_targets(project.settings)]
+    plan, keys = project.plan, [target.key for target in chunk_targets(project.settings)]
     lineage, logger = Lineage(project.instance, plan), logging.getLogger()
     with chunk_run.ChunkRun(plan, GpuResource(), torch.device("cpu"), keys, lineage, logger) as run:
         events = run.events(KEYS)

@@ -37,6 +37,7 @@ from extraction_assets.engine.shapes import Samples, SparseFeatures
 from extraction_assets_tests import tiny
 from extraction_assets_tests.engine import oracle
 from extraction_assets_tests.engine.build import assert_same, plain
+from extraction_assets_tests.engine.checkpoints import local
 
 N, T, K, FIRST = 23, 12, 3, 1000
 TILE = 4  # samples of 12 positions: all of a forward batch
@@ -47,7 +48,7 @@ SETTINGS = PassSettings(batch_size=4, top_k=K, min_activation=0.125, keep_activa
 
 @pytest.fixture(scope="module")
 def model(llama: str) -> LanguageModel:
-    return load_language_model(llama, ["layers.0", "layers.1"])
+    return load_language_model(local(llama), ["layers.0", "layers.1"])
 
 
 @pytest.fixture(scope="module")
@@ -393,7 +394,7 @@ def test_a_pre_activation_that_overflows_names_sae_hook_and_sample(tasks: list[S
 
 
 def test_a_model_with_broken_weights_is_noticed(llama: str, tasks: list[SaeTask]) -> None:
-    broken = load_language_model(llama, ["layers.0", "layers.1"])
+    broken = load_language_model(local(llama), ["layers.0", "layers.1"])
     with torch.no_grad():
         broken.module.layers[1].mlp.down_proj.weight[3] = float("nan")  # type: ignore[index]
     with pytest.raises(NonFiniteError, match=r"hook 'layers\.1', .* a NaN or an infinity in sample 1001, position 1"):

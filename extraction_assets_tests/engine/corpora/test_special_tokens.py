@@ -12,6 +12,7 @@ from tokenizers import AddedToken
 from extraction_assets.engine.corpora.documents import Document
 from extraction_assets.engine.corpora.tokenize import Packing, TokenizedCorpus, tokenize_corpus
 from extraction_assets.engine.models.tokenizers import read_tokenizer
+from extraction_assets_tests.engine.checkpoints import local
 from extraction_assets_tests.engine.models.tokenizer_folders import byte_level, make_folder
 
 TEXTS = ["the lazy dog ran", "a fox", "", "in 2024, they say, the café"]
@@ -23,7 +24,9 @@ ROLES = {
 
 @pytest.fixture(scope="module", params=list(ROLES))
 def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return read_tokenizer(make_folder(tmp_path_factory.mktemp("bos"), byte_level(), "llama", ROLES[request.param]))
+    return read_tokenizer(
+        local(make_folder(tmp_path_factory.mktemp("bos"), byte_level(), "llama", ROLES[request.param]))
+    )
 
 
 def as_tokens(tokenizer: Any, documents: list[Document]) -> list[Document]:
@@ -94,7 +97,7 @@ def test_special_tokens_without_a_role_are_special(tmp_path: Path) -> None:
     tokenizer = byte_level()
     tokenizer.add_tokens([AddedToken(name, special=True) for name in ("<|header|>", "<|eot|>")])
     tokenizer.add_tokens([AddedToken("<tool>", special=False)])
-    loaded = read_tokenizer(make_folder(tmp_path, tokenizer, "llama", ROLES["bos"]))
+    loaded = read_tokenizer(local(make_folder(tmp_path, tokenizer, "llama", ROLES["bos"])))
     corpus = tokenize_corpus([("a", "<|header|>user<tool><|eot|>")], loaded, Packing(8), 1)
     shown = loaded.convert_ids_to_tokens(corpus.token_ids[0, corpus.special_tokens_mask[0]].tolist())
     assert shown == ["<s>", "<|header|>", "<|eot|>"]

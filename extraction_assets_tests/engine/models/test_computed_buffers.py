@@ -10,6 +10,7 @@ from torch import nn
 
 from extraction_assets.engine.models.computed_buffers import restore_computed_buffers
 from extraction_assets.engine.models.language_model import LanguageModel, load_language_model
+from extraction_assets_tests.engine.checkpoints import local
 from extraction_assets_tests.own_code import change_json
 
 CODE = """
@@ -65,7 +66,7 @@ def folder(llama: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def loaded(folder: Path, dtype: str = "float32") -> LanguageModel:
-    return load_language_model(str(folder), ["positions"], trust_remote_code=True, dtype=dtype)
+    return load_language_model(local(folder, trust_remote_code=True), ["positions"], dtype=dtype)
 
 
 def test_a_buffer_that_no_file_holds_is_as_the_code_computes_it(folder: Path) -> None:
@@ -87,6 +88,6 @@ def test_what_the_files_hold_stays_and_nothing_is_left_changed(folder: Path) -> 
 
 
 def test_a_model_of_transformers_is_not_made_again(llama: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = load_language_model(llama, ["layers.0"]).module
+    module = load_language_model(local(llama), ["layers.0"]).module
     monkeypatch.setattr(type(module), "__init__", lambda *_: pytest.fail("it was made again"))
     restore_computed_buffers(module)

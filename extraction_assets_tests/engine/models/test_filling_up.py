@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from extraction_assets.engine.models.hooks import HookError
 from extraction_assets.engine.models.language_model import LanguageModel, probe_hooks
 from extraction_assets.engine.models.text_pass import readable_modules
+from extraction_assets_tests.engine.checkpoints import local
 from extraction_assets_tests.engine.models.tiny_types import tiny_model
 
 FILLING_UP = {
@@ -23,7 +24,7 @@ FILLING_UP = {
 def test_the_width_of_a_hook_is_known_from_a_filled_up_pass(model_type: str, tmp_path: Path) -> None:
     tiny_model(model_type).save_pretrained(tmp_path)
     hooks = FILLING_UP[model_type]
-    assert probe_hooks(str(tmp_path), hooks) == dict.fromkeys(hooks, 16)
+    assert probe_hooks(local(tmp_path), hooks) == dict.fromkeys(hooks, 16)
 
 
 @pytest.mark.parametrize("model_type", FILLING_UP)
@@ -73,6 +74,6 @@ def test_an_output_that_is_not_one_row_a_sample_has_no_width_in_a_filled_up_pass
 def test_suggestions_for_a_model_that_wants_numbers_are_modules_that_run(tmp_path: Path) -> None:
     tiny_model("longformer").save_pretrained(tmp_path)
     with pytest.raises(HookError, match="near names: ") as caught:
-        probe_hooks(str(tmp_path), ["encoder.layerx.0"])  # by its configuration alone, which runs nothing
+        probe_hooks(local(tmp_path), ["encoder.layerx.0"])  # by its configuration alone, which runs nothing
     near = str(caught.value).split("near names: ")[1].split(", ")
-    assert set(probe_hooks(str(tmp_path), near)) == set(near)
+    assert set(probe_hooks(local(tmp_path), near)) == set(near)

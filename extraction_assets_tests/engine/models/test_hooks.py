@@ -16,6 +16,7 @@ from extraction_assets.engine.models.hooks import HookError, Site, resolve_hook
 from extraction_assets.engine.models.language_model import LanguageModel, load_language_model, probe_hooks
 from extraction_assets.engine.models.transformer_lens_names import FAMILIES as KNOWN
 from extraction_assets.engine.models.transformer_lens_names import family_of
+from extraction_assets_tests.engine.checkpoints import local
 from extraction_assets_tests.engine.families import D_MODEL, FAMILIES, NUM_BLOCKS, VOCABULARY, Layout, make_model
 
 T, LENGTHS = 12, [12, 5, 9, 1]
@@ -58,7 +59,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
         full = AutoModel.from_pretrained(path, dtype=torch.float32).eval().requires_grad_(False)
         with torch.inference_mode():
             states = full(input_ids=token_ids, attention_mask=mask.long(), output_hidden_states=True).hidden_states
-        model = load_language_model(path, names_of(full))
+        model = load_language_model(local(path), names_of(full))
         return Run(path, layout, full, states, model.activations(token_ids, mask))
 
     return make
@@ -102,7 +103,7 @@ def test_the_stream_before_and_behind_each_block_is_the_full_models(family: str,
 def test_dotted_paths_of_a_block_are_its_input_and_output(family: str, run: Callable[[str], Run]) -> None:
     own = run(family)
     path = f"{own.layout.blocks}.1"
-    outputs = load_language_model(own.path, [f"{path}.input", path]).activations(token_ids, mask)
+    outputs = load_language_model(local(own.path), [f"{path}.input", path]).activations(token_ids, mask)
     same(outputs[f"{path}.input"], own.states[1])
     same(outputs[path], own.states[2])
 
@@ -148,7 +149,7 @@ def test_parallel_blocks_read_the_stream_twice_and_have_no_middle(family: str, r
     same(own.at("ln2.hook_normalized", 1), own.at("mlp.hook_in", 1))
     same(own.module("mlp", 1)(own.at("mlp.hook_in", 1)), own.at("hook_mlp_out", 1))
     with pytest.raises(HookError, match="attention and MLP of its blocks read the same stream, so there is none"):
-        probe_hooks(own.path, ["blocks.1.hook_resid_mid"])
+        probe_hooks(local(own.path), ["blocks.1.hook_resid_mid"])
 
 
 @pytest.mark.parametrize("family", ENCODERS)
@@ -217,7 +218,7 @@ def test_every_known_family_is_tested(run: Callable[[str], Run]) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_input_hook_ends_the_pass_before_its_block(family: str, run: Callable[[str], Run]) -> None:
     own, ran = run(family), list[int]()
-    model = load_language_model(own.path, ["blocks.1.hook_resid_pre", "blocks.0.hook_resid_post"])
+    model = load_language_model(local(own.path), ["blocks.1.hook_resid_pre", "blocks.0.hook_resid_post"])
     model.activations(token_ids, mask)  # the first batch is watched to the end
     for block in range(NUM_BLOCKS):
         module = model.module.get_submodule(f"{own.layout.blocks}.{block}")
@@ -257,14 +258,14 @@ def test_widths_of_all_hooks_are_known_without_weights(family: str, run: Callabl
     own = run(family)
     shutil.copy(Path(own.path, "config.json"), tmp_path)
     hooks = [*names_of(own.full), f"{own.layout.blocks}.2", f"{own.layout.blocks}.1.input"]
-    widths = probe_hooks(str(tmp_path), hooks)
+    widths = probe_hooks(local(tmp_path), hooks)
     assert widths == {hook: own.layout.d_z if hook.endswith("hook_z") else D_MODEL for hook in hooks}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_decoders_are_causal_and_encoders_are_not(family: str, run: Callable[[str], Run]) -> None:
     own = run(family)
-    model = load_language_model(own.path, ["blocks.2.hook_resid_post"])
+    model = load_language_model(local(own.path), ["blocks.2.hook_resid_post"])
     later = token_ids.clone()
     later[:, -1] += 1
     one, other = (
@@ -296,7 +297,7 @@ def test_one_tensor_has_several_names(hook: str, path: str, side: Any, run: Call
 
 def test_two_names_of_one_tensor_are_captured_once(run: Callable[[str], Run]) -> None:
     hooks = ["layers.1", "model.layers.1.output", "blocks.1.hook_resid_post"]
-    model = load_language_model(run("llama").path, hooks)
+    model = load_language_model(local(run("llama").path), hooks)
     model.activations(token_ids, mask)  # the first batch is watched to the end
     model.module.get_submodule("layers.2").register_forward_pre_hook(lambda *_: pytest.fail("a later block ran"))
     outputs = model.activations(token_ids, mask)
@@ -344,7 +345,9 @@ def test_an_encoder_beside_a_decoder_has_to_be_named(hook: str) -> None:
 
 def test_inputs_given_by_name_are_read(run: Callable[[str], Run]) -> None:
     own = run("llama")
-    [attention] = load_language_model(own.path, ["layers.1.self_attn.input"]).activations(token_ids, mask).values()
+    [attention] = (
+        load_language_model(local(own.path), ["layers.1.self_attn.input"]).activations(token_ids, mask).values()
+    )
     same(attention, own.module("input_layernorm", 1)(own.states[1]))
 
 

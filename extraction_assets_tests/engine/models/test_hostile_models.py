@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from extraction_assets.engine.file_boundary import CheckpointError
+from extraction_assets.engine.models.checkpoint import checkpoint_files
 from extraction_assets.engine.models.language_model import (
-    checkpoint_files,
     context_length,
     load_language_model,
     load_tokenizer,
     probe_hooks,
-    resolve_checkpoint,
 )
 from extraction_assets.engine.models.tokenizers import TokenizerError
+from extraction_assets_tests.engine.checkpoints import local
 from extraction_assets_tests.engine.models.test_loaded_weights import shard, write_index
 from extraction_assets_tests.engine.saes.formats.test_hostile import Spoil, deep, header, loop, merge, put, replaced
 
@@ -110,12 +110,12 @@ HOSTILE: dict[str, tuple[str, Spoil]] = {
 
 def read_all(folder: str) -> None:
     """What a run does with a model, in its order."""
-    resolve_checkpoint(folder)
-    load_tokenizer(folder)
-    context_length(folder)
-    checkpoint_files(folder)
-    probe_hooks(folder, ["layers.1"])
-    load_language_model(folder, ["layers.1"])
+    checkpoint = local(folder)
+    load_tokenizer(checkpoint)
+    context_length(checkpoint)
+    checkpoint_files(checkpoint)
+    probe_hooks(checkpoint, ["layers.1"])
+    load_language_model(checkpoint, ["layers.1"])
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -138,7 +138,7 @@ def test_a_sound_model_is_read(llama: str) -> None:
 
 def test_a_folder_without_configuration_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"lacks config\.json"):
-        checkpoint_files(str(tmp_path))
+        checkpoint_files(local(tmp_path))
 
 
 def test_a_part_of_a_mixture_that_is_missing_is_named(tmp_path: Path) -> None:
@@ -149,15 +149,15 @@ def test_a_part_of_a_mixture_that_is_missing_is_named(tmp_path: Path) -> None:
     config = MixtralConfig(vocab_size=20, num_key_value_heads=2, num_local_experts=4, **sizes)
     MixtralForCausalLM(config).save_pretrained(tmp_path)
     tensors = load_file(tmp_path / WEIGHTS)
-    load_language_model(str(tmp_path), ["layers.1"])
+    load_language_model(local(tmp_path), ["layers.1"])
     part = "model.layers.0.block_sparse_moe.experts.2.w1.weight"
     save_file({**tensors, part: torch.ones(3, 16)}, tmp_path / WEIGHTS, {"format": "pt"})
     with pytest.raises(CheckpointError, match=r"holds other parts of layers\.0\.mlp\.experts\.gate_up_proj than"):
-        load_language_model(str(tmp_path), ["layers.1"])
+        load_language_model(local(tmp_path), ["layers.1"])
     del tensors[part]
     save_file(tensors, tmp_path / WEIGHTS, {"format": "pt"})
     with pytest.raises(CheckpointError, match=r"layers\.0\.mlp\.experts\.gate_up_proj"):
-        load_language_model(str(tmp_path), ["layers.1"])
+        load_language_model(local(tmp_path), ["layers.1"])
 
 
 def test_the_list_is_long_enough() -> None:

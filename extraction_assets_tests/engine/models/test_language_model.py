@@ -12,20 +12,19 @@ from transformers import AutoModel, BartConfig, DebertaV2Config, LlamaForCausalL
 
 from extraction_assets.engine.chunk_pass.forward import forward_pass
 from extraction_assets.engine.file_boundary import CheckpointError
+from extraction_assets.engine.models.checkpoint import UntrustedCodeError
 from extraction_assets.engine.models.language_model import (
     HookError,
     LanguageModel,
-    UntrustedCodeError,
-    checkpoint_files,
     context_length,
     load_language_model,
     load_tokenizer,
     probe_hooks,
     repeated_blocks,
-    resolve_checkpoint,
 )
 from extraction_assets.engine.shapes import Samples
 from extraction_assets_tests import tiny
+from extraction_assets_tests.engine.checkpoints import local
 from extraction_assets_tests.own_code import change_json, make_own_model
 
 T = 12
@@ -37,7 +36,7 @@ HOOKS = {"llama": "layers.1", "gpt2": "h.1", "gpt_neox": "layers.0", "bert": "en
 @pytest.fixture(params=HOOKS)
 def any_model(request: pytest.FixtureRequest, llama: str, other_models: dict[str, str]) -> LanguageModel:
     """A tiny model of each architecture with one hook."""
-    return load_language_model({"llama": llama, **other_models}[request.param], [HOOKS[request.param]])
+    return load_language_model(local({"llama": llama, **other_models}[request.param]), [HOOKS[request.param]])
 
 
 def make_samples(lengths: list[int], seed: int = 0) -> Samples:
@@ -57,7 +56,7 @@ def run(model: LanguageModel, samples: Samples) -> dict[str, Tensor]:
 def test_a_hook_may_carry_the_wrappers_prefix(llama: str) -> None:
     short, long = "layers.1", "model.layers.1"
     samples = make_samples([T, 5])
-    one, other = (run(load_language_model(llama, [hook]), samples)[hook] for hook in (short, long))
+    one, other = (run(load_language_model(local(llama), [hook]), samples)[hook] for hook in (short, long))
     assert torch.equal(one, other)
 
 
@@ -65,7 +64,7 @@ def test_a_model_with_its_head_takes_hooks_with_and_without_prefix(llama: str) -
     samples, whole = make_samples([T]), LlamaForCausalLM.from_pretrained(llama, dtype=torch.float32)
     outputs = run(LanguageModel(whole, ["layers.0", "model.layers.0"]), samples)
     assert torch.equal(outputs["layers.0"], outputs["model.layers.0"])
-    assert torch.equal(outputs["layers.0"], run(load_language_model(llama, ["layers.0"]), samples)["layers.0"])
+    assert torch.equal(outputs["layers.0"], run(load_language_model(local(llama), ["layers.0"]), samples)["layers.0"])
 
 
 @pytest.mark.parametrize(
@@ -84,20 +83,20 @@ def test_hooks_give_the_full_models_hidden_states(
     full = AutoModel.from_pretrained(path, dtype=torch.float32).eval()
     with torch.inference_mode():
         states = full(input_ids=samples.token_ids, output_hidden_states=True).hidden_states
-    outputs = run(load_language_model(path, hooks), samples)
+    outputs = run(load_language_model(local(path), hooks), samples)
     for layer, hook in enumerate(hooks, 1):
         torch.testing.assert_close(outputs[hook], states[layer], rtol=1e-6, atol=1e-6)
 
 
 def test_hooks_come_in_any_order_and_each_once(llama: str) -> None:
-    model = load_language_model(llama, ["layers.1", "layers.0.mlp", "layers.1"])
+    model = load_language_model(local(llama), ["layers.1", "layers.0.mlp", "layers.1"])
     outputs = run(model, make_samples([T]))
     assert model.hooks == ("layers.1", "layers.0.mlp")
     assert set(outputs) == set(model.hooks)
 
 
 def test_calls_do_not_see_each_others_outputs(llama: str) -> None:
-    model = load_language_model(llama, ["layers.0"])
+    model = load_language_model(local(llama), ["layers.0"])
     first = run(model, make_samples([T], seed=1))["layers.0"]
     kept = first.clone()
     second = run(model, make_samples([T], seed=2))["layers.0"]
@@ -121,22 +120,22 @@ def test_nothing_after_the_deepest_hook_runs(llama: str) -> None:
 
 
 def test_loading_leaves_out_the_head(llama: str) -> None:
-    model = load_language_model(llama, ["layers.0"])
+    model = load_language_model(local(llama), ["layers.0"])
     assert not [name for name, _ in model.module.named_modules() if "lm_head" in name]
     assert (model.dtype, model.device, model.module.training) == (torch.float32, torch.device("cpu"), False)
 
 
 def test_no_gradient_is_recorded(llama: str) -> None:
-    assert not run(load_language_model(llama, ["layers.0"]), make_samples([T]))["layers.0"].requires_grad
+    assert not run(load_language_model(local(llama), ["layers.0"]), make_samples([T]))["layers.0"].requires_grad
 
 
 def test_a_dtype_may_be_asked_for(llama: str) -> None:
-    model = load_language_model(llama, ["layers.0"], dtype="bfloat16")
+    model = load_language_model(local(llama), ["layers.0"], dtype="bfloat16")
     assert run(model, make_samples([T]))["layers.0"].dtype == torch.bfloat16
 
 
 def test_no_keys_and_values_are_kept(llama: str) -> None:
-    assert not load_language_model(llama, ["layers.0"]).module.config.use_cache
+    assert not load_language_model(local(llama), ["layers.0"]).module.config.use_cache
 
 
 # Compiled blocks
@@ -144,7 +143,7 @@ def test_no_keys_and_values_are_kept(llama: str) -> None:
 
 def test_compiled_blocks_give_the_same_at_every_hook_and_end_at_the_deepest(llama: str) -> None:
     hooks = ["layers.0", "layers.1.mlp", "layers.2"]
-    plain, model = (load_language_model(llama, hooks) for _ in range(2))
+    plain, model = (load_language_model(local(llama), hooks) for _ in range(2))
     model.compile_blocks("aot_eager")
     assert (plain.compiled, model.compiled) == (False, True)
     compiled = [hasattr(block.forward, "_torchdynamo_orig_callable") for block in repeated_blocks(model.module)]
@@ -156,7 +155,7 @@ def test_compiled_blocks_give_the_same_at_every_hook_and_end_at_the_deepest(llam
 
 
 def test_the_repeated_blocks_are_the_longest_list(llama: str) -> None:
-    model = load_language_model(llama, ["layers.0"]).module
+    model = load_language_model(local(llama), ["layers.0"]).module
     assert repeated_blocks(model) == list(model.layers)
     assert repeated_blocks(torch.nn.Linear(1, 1)) == []
 
@@ -217,7 +216,7 @@ def test_every_forward_pass_has_one_shape_and_never_a_mask_of_ones(any_model: La
 
 def test_causal_models_are_told_from_others(llama: str, other_models: dict[str, str]) -> None:
     causal = {
-        name: load_language_model(path, [HOOKS[name]]).is_causal
+        name: load_language_model(local(path), [HOOKS[name]]).is_causal
         for name, path in {"llama": llama, **other_models}.items()
     }
     assert causal == {"llama": True, "gpt2": True, "gpt_neox": True, "bert": False}
@@ -229,28 +228,28 @@ def test_causal_models_are_told_from_others(llama: str, other_models: dict[str, 
 @pytest.mark.parametrize("name", HOOKS)
 def test_widths_are_known_without_weights(name: str, llama: str, other_models: dict[str, str], tmp_path: Path) -> None:
     shutil.copy(Path({"llama": llama, **other_models}[name], "config.json"), tmp_path)
-    assert probe_hooks(str(tmp_path), [HOOKS[name]]) == {HOOKS[name]: 16}
+    assert probe_hooks(local(tmp_path), [HOOKS[name]]) == {HOOKS[name]: 16}
 
 
 def test_a_mixture_of_experts_has_widths_without_weights(tmp_path: Path) -> None:
     MixtralConfig(**SMALL, num_key_value_heads=2, num_local_experts=2).save_pretrained(tmp_path)
     hooks = ["layers.1", "layers.0.mlp.input"]
-    assert probe_hooks(str(tmp_path), hooks) == dict.fromkeys(hooks, 16)
+    assert probe_hooks(local(tmp_path), hooks) == dict.fromkeys(hooks, 16)
 
 
 def test_a_model_that_looks_at_numbers_is_loaded_to_learn_widths(tmp_path: Path) -> None:
     config = DebertaV2Config(**SMALL)
     config.save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match=r"model\.safetensors is missing"):
-        probe_hooks(str(tmp_path), ["encoder.layer.1"])
+        probe_hooks(local(tmp_path), ["encoder.layer.1"])
     AutoModel.from_config(config).save_pretrained(tmp_path)
-    assert probe_hooks(str(tmp_path), ["encoder.layer.1"]) == {"encoder.layer.1": 16}
+    assert probe_hooks(local(tmp_path), ["encoder.layer.1"]) == {"encoder.layer.1": 16}
 
 
 def test_widths_of_inner_modules_are_their_own(llama: str) -> None:
     hooks = ["layers.0", "model.layers.2.mlp.gate_proj"]
     expected = {"layers.0": tiny.D_MODEL, "model.layers.2.mlp.gate_proj": 32}
-    assert probe_hooks(llama, hooks) == load_language_model(llama, hooks).hook_widths() == expected
+    assert probe_hooks(local(llama), hooks) == load_language_model(local(llama), hooks).hook_widths() == expected
 
 
 # Hooks that cannot be read
@@ -279,19 +278,19 @@ class Wrap(nn.Module):
 
 def test_an_unknown_hook_lists_near_names(llama: str) -> None:
     with pytest.raises(HookError, match=r"no module 'layers\.9'; near names: .*layers\.\d"):
-        load_language_model(llama, ["layers.9"])
+        load_language_model(local(llama), ["layers.9"])
     with pytest.raises(HookError, match=r"near names: model\.layers\.\d"):
-        probe_hooks(llama, ["model.layers.9"])
+        probe_hooks(local(llama), ["model.layers.9"])
 
 
 def test_an_unknown_hook_like_nothing_still_lists_names(llama: str) -> None:
     with pytest.raises(HookError, match=r"no module '%%'; near names: embed_tokens, "):
-        load_language_model(llama, ["%%"])
+        load_language_model(local(llama), ["%%"])
 
 
 def test_the_model_itself_is_no_hook(llama: str) -> None:
     with pytest.raises(HookError, match="no module ''"):
-        load_language_model(llama, [""])
+        load_language_model(local(llama), [""])
 
 
 def test_a_hook_that_gives_no_tensor_is_an_error() -> None:
@@ -316,21 +315,6 @@ def test_the_first_tensor_of_a_tuple_is_the_output() -> None:
 # Checkpoint files
 
 
-def test_checkpoint_files_are_the_configuration_and_weights(llama: str) -> None:
-    assert [file.name for file in checkpoint_files(llama)] == ["config.json", "model.safetensors"]
-
-
-def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"is not a language model: it lacks config.json or \*.safetensors"):
-        checkpoint_files(str(tmp_path))
-
-
-@pytest.mark.parametrize("path", ["./nothing", "/nothing/at/all"])
-def test_a_path_that_is_no_folder_is_refused_without_asking_the_hub(path: str) -> None:
-    with pytest.raises(FileNotFoundError, match="the folder does not exist"):
-        resolve_checkpoint(path)
-
-
 # Code that comes with a model
 
 
@@ -342,10 +326,10 @@ def with_code(llama: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> st
 @pytest.mark.parametrize(
     "use",
     [
-        lambda path: load_language_model(path, ["layers.0"]),
-        lambda path: probe_hooks(path, ["layers.0"]),
-        context_length,
-        load_tokenizer,
+        lambda path: load_language_model(local(path), ["layers.0"]),
+        lambda path: probe_hooks(local(path), ["layers.0"]),
+        lambda path: context_length(local(path)),
+        lambda path: load_tokenizer(local(path)),
     ],
 )
 def test_code_of_a_models_own_is_not_run_unasked(use: Any, with_code: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,33 +343,15 @@ def test_code_of_a_models_own_is_not_run_unasked(use: Any, with_code: str, monke
 
 def test_trusted_code_loads_model_and_tokenizer(with_code: str, llama: str) -> None:
     samples = make_samples([T, 5])
-    model = load_language_model(with_code, ["layers.1"], trust_remote_code=True)
+    model = load_language_model(local(with_code, trust_remote_code=True), ["layers.1"])
     assert type(model.module).__name__ == "OwnModel"
-    expected = run(load_language_model(llama, ["layers.1"]), samples)["layers.1"]
+    expected = run(load_language_model(local(llama), ["layers.1"]), samples)["layers.1"]
     assert torch.equal(run(model, samples)["layers.1"], expected)
-    assert probe_hooks(with_code, ["layers.1.input"], trust_remote_code=True) == {"layers.1.input": 16}
-    assert context_length(with_code, trust_remote_code=True) == 64
-    tokenizer = load_tokenizer(with_code, trust_remote_code=True)
+    assert probe_hooks(local(with_code, trust_remote_code=True), ["layers.1.input"]) == {"layers.1.input": 16}
+    assert context_length(local(with_code, trust_remote_code=True)) == 64
+    tokenizer = load_tokenizer(local(with_code, trust_remote_code=True))
     assert type(tokenizer).__name__ == "OwnTokenizer"
-    assert tokenizer("fox").input_ids == load_tokenizer(llama)("fox").input_ids
-
-
-def test_trusted_code_is_part_of_what_the_model_computes(with_code: str) -> None:
-    plain, trusted = checkpoint_files(with_code), checkpoint_files(with_code, trust_remote_code=True)
-    assert [file.name for file in trusted if file not in plain] == ["own_llama.py"]
-
-
-def test_code_is_downloaded_only_where_it_is_trusted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    asked: list[bool] = []
-
-    def download(_repository: str, *, revision: str | None, allow_patterns: list[str]) -> str:
-        asked.append("*.py" in allow_patterns)
-        return str(tmp_path)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    for trusted in (False, True):
-        assert resolve_checkpoint("someone/model", trust_remote_code=trusted) == tmp_path
-    assert asked == [False, True]
+    assert tokenizer("fox").input_ids == load_tokenizer(local(llama))("fox").input_ids
 
 
 # Attention that looks ahead
@@ -394,7 +360,7 @@ def test_code_is_downloaded_only_where_it_is_trusted(monkeypatch: pytest.MonkeyP
 def test_a_decoder_made_an_encoder_is_not_causal(llama: str, tmp_path: Path) -> None:
     shutil.copytree(llama, tmp_path, dirs_exist_ok=True)
     change_json(tmp_path / "config.json", is_causal=False)
-    model, samples = load_language_model(str(tmp_path), ["layers.2"]), make_samples([5, T])
+    model, samples = load_language_model(local(tmp_path), ["layers.2"]), make_samples([5, T])
     assert not model.is_causal
     alone = model.activations(samples.token_ids[:1, :5], samples.attention_mask[:1, :5])["layers.2"]
     torch.testing.assert_close(run(model, samples)["layers.2"][0, :5], alone[0], rtol=1e-5, atol=1e-6)

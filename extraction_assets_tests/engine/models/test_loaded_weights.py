@@ -12,8 +12,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, Gemma3ForConditionalGeneration
 
 from extraction_assets.engine.file_boundary import CheckpointError
-from extraction_assets.engine.models.language_model import LanguageModel, checkpoint_files, load_language_model
+from extraction_assets.engine.models.checkpoint import checkpoint_files
+from extraction_assets.engine.models.language_model import LanguageModel, load_language_model
 from extraction_assets.engine.models.loaded_weights import not_finite
+from extraction_assets_tests.engine.checkpoints import local
 from extraction_assets_tests.engine.families import FAMILIES, make_model
 
 Tensors = dict[str, Tensor]
@@ -32,7 +34,7 @@ def change(folder: Path, how: Callable[[Tensors], Tensors], file: str = "model.s
 
 def refusal(folder: Path, *hooks: str, dtype: str = "auto") -> str:
     with pytest.raises(CheckpointError) as caught:
-        load_language_model(str(folder), hooks or ["layers.1"], dtype=dtype)
+        load_language_model(local(folder), hooks or ["layers.1"], dtype=dtype)
     message = str(caught.value)
     assert message.startswith(f"language model {folder}: model.safetensors")
     assert message.isprintable()
@@ -40,7 +42,7 @@ def refusal(folder: Path, *hooks: str, dtype: str = "auto") -> str:
 
 
 def loads(folder: Path, *hooks: str) -> LanguageModel:
-    return load_language_model(str(folder), hooks or ["layers.1"])
+    return load_language_model(local(folder), hooks or ["layers.1"])
 
 
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "transformer.model."])
@@ -206,11 +208,11 @@ def test_weights_in_two_files_load(folder: Path, llama: str) -> None:
 def test_the_index_is_one_of_the_files_that_decide_where_it_chooses_among_them(folder: Path) -> None:
     names = shard(folder, lambda key: key.startswith("layers.0"))
     index = folder / "model.safetensors.index.json"
-    assert index not in checkpoint_files(str(folder))
+    assert index not in checkpoint_files(local(folder))
     save_file({UP: torch.ones(2)}, folder / "other.safetensors", {"format": "pt"})
-    assert index in checkpoint_files(str(folder))
+    assert index in checkpoint_files(local(folder))
     write_index(folder, {**names, UP: "other.safetensors"})
-    assert index not in checkpoint_files(str(folder))
+    assert index not in checkpoint_files(local(folder))
 
 
 def test_a_file_of_several_that_is_missing_is_named(folder: Path) -> None:

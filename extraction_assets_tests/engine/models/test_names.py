@@ -13,6 +13,7 @@ from transformers import AutoModel
 
 from extraction_assets.engine.models.hooks import HookError, Site, find_hook, resolve_hook
 from extraction_assets.engine.models.language_model import load_language_model, probe_hooks
+from extraction_assets_tests.engine.checkpoints import local
 from extraction_assets_tests.engine.families import FAMILIES, make_model
 from extraction_assets_tests.engine.models.tiny_types import tiny_config
 
@@ -77,9 +78,9 @@ def test_every_name_of_the_own_class_is_that_module_or_a_head(
 def test_a_gemma_with_images_takes_the_names_of_its_own_class(saved: Callable[[str], tuple[Any, str]]) -> None:
     _, path = saved("Gemma3ForConditionalGeneration")
     hook = "model.language_model.layers.1"
-    assert probe_hooks(path, [hook, "language_model.layers.1", "layers.1"]).keys() >= {hook}
+    assert probe_hooks(local(path), [hook, "language_model.layers.1", "layers.1"]).keys() >= {hook}
     ids = torch.arange(3, 13).reshape(2, 5)
-    outputs = load_language_model(path, [hook, "blocks.1.hook_resid_post"]).activations(
+    outputs = load_language_model(local(path), [hook, "blocks.1.hook_resid_post"]).activations(
         ids, torch.ones_like(ids).bool()
     )
     assert torch.equal(*outputs.values())
@@ -88,7 +89,7 @@ def test_a_gemma_with_images_takes_the_names_of_its_own_class(saved: Callable[[s
 def test_the_model_under_its_name_gives_its_last_hidden_state(saved: Callable[[str], tuple[Any, str]]) -> None:
     own, path = saved("LlamaForCausalLM")
     ids = torch.arange(3, 13).reshape(2, 5)
-    [output] = load_language_model(path, ["model"]).activations(ids, torch.ones_like(ids).bool()).values()
+    [output] = load_language_model(local(path), ["model"]).activations(ids, torch.ones_like(ids).bool()).values()
     with torch.inference_mode():
         torch.testing.assert_close(output, own.eval().model(input_ids=ids).last_hidden_state)
 
@@ -122,10 +123,10 @@ def suggestions(message: str) -> list[str]:
 def test_every_suggestion_works(family: str, hook: str, tmp_path: Path) -> None:
     path = make_model(tmp_path, family)
     with pytest.raises(HookError, match="near names: ") as caught:
-        probe_hooks(path, [hook])
+        probe_hooks(local(path), [hook])
     near = suggestions(str(caught.value))
     assert near
-    assert set(probe_hooks(path, near)) == set(near)
+    assert set(probe_hooks(local(path), near)) == set(near)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,7 @@ def test_every_suggestion_works(family: str, hook: str, tmp_path: Path) -> None:
 )
 def test_near_names_of_both_spellings_are_suggested(hook: str, near: str, llama: str) -> None:
     with pytest.raises(HookError) as caught:
-        probe_hooks(llama, [hook])
+        probe_hooks(local(llama), [hook])
     assert near in suggestions(str(caught.value))
 
 
@@ -148,21 +149,21 @@ def test_the_suggestion_for_a_head_works(saved: Callable[[str], tuple[Any, str]]
     for name in ("LlamaForCausalLM", "BertForMaskedLM", "AlbertForMaskedLM"):
         _, path = saved(name)
         with pytest.raises(HookError) as caught:
-            probe_hooks(path, [OWN[name][1]])
+            probe_hooks(local(path), [OWN[name][1]])
         [near] = suggestions(str(caught.value))
-        assert set(probe_hooks(path, [near])) == {near}
+        assert set(probe_hooks(local(path), [near])) == {near}
 
 
 def test_a_list_of_modules_is_refused_with_its_members(llama: str) -> None:
     with pytest.raises(
         HookError, match=r"container of modules, which is not itself run: .* such as layers\.0, layers\.1"
     ):
-        probe_hooks(llama, ["model.layers"])
+        probe_hooks(local(llama), ["model.layers"])
 
 
 def test_members_of_a_list_in_brackets_are_written_with_dots(llama: str) -> None:
     with pytest.raises(HookError, match=r"the members of a list are written model\.layers\.1\.mlp"):
-        probe_hooks(llama, ["model.layers[1].mlp"])
+        probe_hooks(local(llama), ["model.layers[1].mlp"])
 
 
 def test_a_module_at_two_places_has_one_name() -> None:

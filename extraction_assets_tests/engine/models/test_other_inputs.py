@@ -19,6 +19,7 @@ from transformers import (
 from extraction_assets.engine.models.hooks import HookError
 from extraction_assets.engine.models.language_model import LanguageModel, load_language_model, probe_hooks
 from extraction_assets.engine.models.text_pass import _missing_of_every_token
+from extraction_assets_tests.engine.checkpoints import local
 from extraction_assets_tests.engine.families import FAMILIES
 from extraction_assets_tests.engine.models.tiny_types import READS_PADDING, TYPES, tiny_config, tiny_model
 
@@ -80,11 +81,11 @@ def saved(folder: Path, name: str) -> str:
 def test_a_hook_that_text_does_not_reach_is_refused_by_name(name: str, hook: str, message: str, tmp_path: Path) -> None:
     path = saved(tmp_path, name)
     with pytest.raises(HookError, match=message) as caught:
-        probe_hooks(path, [hook])
+        probe_hooks(local(path), [hook])
     assert repr(hook) in str(caught.value)
     assert len(str(caught.value)) < 400
     with pytest.raises(HookError, match=message):
-        model = load_language_model(path, [hook])
+        model = load_language_model(local(path), [hook])
         model.activations(torch.ones(2, 4, dtype=torch.int64), torch.ones(2, 4).bool())
 
 
@@ -140,4 +141,4 @@ def test_the_encoder_beside_a_decoder_is_what_the_encoder_alone_computes(model_t
 
 @pytest.mark.parametrize("name", ["gemma3", "llava"])
 def test_the_text_of_a_model_with_images_is_read(name: str, tmp_path: Path) -> None:
-    assert set(probe_hooks(saved(tmp_path, name), ["language_model.layers.1"]).values()) == {16}
+    assert set(probe_hooks(local(saved(tmp_path, name)), ["language_model.layers.1"]).values()) == {16}

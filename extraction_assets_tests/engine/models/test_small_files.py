@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from extraction_assets.engine.models.language_model import resolve_checkpoint
+from extraction_assets.engine.models.checkpoint import resolve_checkpoint
 from extraction_assets.engine.models.small_files import SMALL_BYTES, holds_tokenizer, is_small_file, small_files
+from extraction_assets.settings import CheckpointReference
 
 OF_A_TOKENIZER = [
     *("tokenizer.json", "vocab.txt", "merges.txt", "bpe.codes", "spm.model", "chat_template.jinja", "vocab.bpe"),
@@ -61,7 +62,7 @@ def download(monkeypatch: pytest.MonkeyPatch, folder: Path, *, code: bool = Fals
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", model_info)
-    resolve_checkpoint("someone/model", trust_remote_code=code)
+    resolve_checkpoint(CheckpointReference("someone/model", trust_remote_code=code))
     return asked
 
 

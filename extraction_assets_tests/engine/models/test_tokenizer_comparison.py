@@ -9,6 +9,7 @@ from tokenizers import AddedToken
 from extraction_assets.engine.findings import Finding
 from extraction_assets.engine.models.tokenizer_comparison import PROBES, compare_readings
 from extraction_assets.engine.models.tokenizers import TokenizerChoice, read_tokenizer
+from extraction_assets_tests.engine.checkpoints import local
 from extraction_assets_tests.engine.models.tokenizer_folders import byte_level, make_folder, unigram, wordpiece
 
 OWN_CLASS = """
@@ -25,7 +26,7 @@ class OwnTokenizer(PreTrainedTokenizerFast):
 
 
 def compare(folder: Path, *texts: str, choice: TokenizerChoice = "file") -> list[Finding]:
-    return compare_readings(folder, read_tokenizer(folder, choice), choice, texts)
+    return compare_readings(local(folder), read_tokenizer(local(folder), choice), choice, texts)
 
 
 def test_an_example_of_the_corpus_shows_both_readings(tmp_path: Path) -> None:
@@ -88,7 +89,7 @@ def test_a_trusted_class_that_comes_with_the_tokenizer_is_used_and_compared(
     mapped = {"auto_map": {"AutoTokenizer": [None, "own.OwnTokenizer"]}, "tokenizer_class": "OwnTokenizer"}
     folder = make_folder(tmp_path / "own", byte_level(), "llama", mapped)
     (folder / "own.py").write_text(OWN_CLASS)
-    tokenizer = read_tokenizer(folder, trust_remote_code=True)
-    [found] = compare_readings(folder, tokenizer, "file", ["2024"], trust_remote_code=True)
+    tokenizer = read_tokenizer(local(folder, trust_remote_code=True))
+    [found] = compare_readings(local(folder, trust_remote_code=True), tokenizer, "file", ["2024"])
     assert "'2024' ('202|4' by the file, '2|0|2|4' by OwnTokenizer)" in found.message
     assert "the class comes with the tokenizer, is trusted and is used" in found.message

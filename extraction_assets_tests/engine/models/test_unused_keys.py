@@ -27,6 +27,7 @@ from transformers.models.auto.modeling_auto import AutoModel
 
 from extraction_assets.engine.file_boundary import CheckpointError
 from extraction_assets.engine.models.language_model import load_language_model
+from extraction_assets_tests.engine.checkpoints import local
 from extraction_assets_tests.engine.families import FAMILIES
 from extraction_assets_tests.engine.models.tiny_types import TYPES, tiny_config
 
@@ -57,12 +58,12 @@ def add(folder: Path, *keys: str) -> None:
 
 def refusal(folder: Path, hook: str = "layers.1") -> str:
     with pytest.raises(CheckpointError) as caught:
-        load_language_model(str(folder), [hook])
+        load_language_model(local(folder), [hook])
     return str(caught.value)
 
 
 def warnings(folder: Path, hook: str = "layers.1") -> list[str]:
-    return [finding.message for finding in load_language_model(str(folder), [hook]).weight_findings()]
+    return [finding.message for finding in load_language_model(local(folder), [hook]).weight_findings()]
 
 
 # ------------------------------------------------------------------------------------- beneath what began to run
@@ -80,7 +81,7 @@ def test_a_convolution_that_the_configuration_no_longer_names_is_refused(tmp_pat
         pos_att_type=["p2c", "c2p"],
     )
     DebertaV2ForMaskedLM(config).save_pretrained(tmp_path)
-    load_language_model(str(tmp_path), ["encoder.layer.1"])
+    load_language_model(local(tmp_path), ["encoder.layer.1"])
     settings = json.loads((tmp_path / "config.json").read_text())
     del settings["conv_kernel_size"]
     (tmp_path / "config.json").write_text(json.dumps(settings))

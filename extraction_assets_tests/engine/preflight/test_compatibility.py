@@ -21,6 +21,7 @@ from extraction_assets.engine.preflight.compatibility import (
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.settings import SaeSettings
 from extraction_assets_tests import tiny
+from extraction_assets_tests.engine.checkpoints import local
 
 
 def sae(folder: Path, hook: str, **options: str) -> SaeSettings:
@@ -29,7 +30,7 @@ def sae(folder: Path, hook: str, **options: str) -> SaeSettings:
 
 def test_a_good_combination_gives_the_weights_by_name(llama: str, sae_folders: dict[str, Path]) -> None:
     weights = check_combination(
-        llama, {name: sae(folder, f"layers.{i % 2}") for i, (name, folder) in enumerate(sae_folders.items())}, 64
+        local(llama), {name: sae(folder, f"layers.{i % 2}") for i, (name, folder) in enumerate(sae_folders.items())}, 64
     )
     assert {name: own.architecture for name, own in weights.items()} == {name: name for name in sae_folders}
 
@@ -37,17 +38,17 @@ def test_a_good_combination_gives_the_weights_by_name(llama: str, sae_folders: d
 def test_an_sae_of_another_width_is_named_with_both_widths(llama: str, tmp_path: Path) -> None:
     wide = tiny.make_sae(tmp_path / "wide", d_in=24)
     with pytest.raises(CheckpointError, match=r"'wide' .* d_in = 24, but hook 'layers.0' of .* gives 16"):
-        check_combination(llama, {"wide": sae(wide, "layers.0")}, 64)
+        check_combination(local(llama), {"wide": sae(wide, "layers.0")}, 64)
 
 
 def test_an_unknown_hook_is_found(llama: str, sae_folders: dict[str, Path]) -> None:
     with pytest.raises(HookError, match=r"no module 'layers\.7'"):
-        check_combination(llama, {"relu": sae(sae_folders["standard"], "layers.7")}, 64)
+        check_combination(local(llama), {"relu": sae(sae_folders["standard"], "layers.7")}, 64)
 
 
 def test_samples_longer_than_the_model_was_made_for_are_refused(llama: str, sae_folders: dict[str, Path]) -> None:
     with pytest.raises(CorpusError, match=r"max_length is 65, but .* takes at most 64 positions"):
-        check_combination(llama, {"relu": sae(sae_folders["standard"], "layers.0")}, 65)
+        check_combination(local(llama), {"relu": sae(sae_folders["standard"], "layers.0")}, 65)
 
 
 def test_every_mismatch_is_a_finding(llama: str, sae_folders: dict[str, Path], tmp_path: Path) -> None:
@@ -56,7 +57,7 @@ def test_every_mismatch_is_a_finding(llama: str, sae_folders: dict[str, Path], t
         "right": sae(sae_folders["topk"], "layers.1"),
         "narrow": sae(tiny.make_sae(tmp_path / "narrow", d_in=8), "layers.2"),
     }
-    found = examine_combination(llama, saes, 65)
+    found = examine_combination(local(llama), saes, 65)
     assert [finding.severity for finding in found.findings] == ["error"] * 3
     for finding, part in zip(found.findings, ("max_length is 65", "SAE 'wide'", "SAE 'narrow'"), strict=True):
         assert part in finding.message
@@ -70,7 +71,7 @@ def tokenizer(llama: str) -> Any:
 
 
 def test_the_models_own_tokenizer_fits_and_so_does_a_padded_vocabulary(llama: str, tokenizer: Any) -> None:
-    rows = vocabulary_size(llama)
+    rows = vocabulary_size(local(llama))
     assert rows == len(tokenizer)
     assert examine_vocabulary(tokenizer, rows, llama) == []
     assert examine_vocabulary(tokenizer, rows + 64, llama) == []
@@ -96,7 +97,7 @@ def test_an_added_token_that_no_text_may_hold_is_a_warning(llama: str) -> None:
 
 
 def test_a_token_without_an_embedding_is_named_with_its_place(llama: str) -> None:
-    model = load_language_model(llama, ["layers.0"])
+    model = load_language_model(local(llama), ["layers.0"])
     rows = model.module.config.vocab_size
     ids = torch.tensor([[1, 2, rows - 1], [3, rows, 7]])
     mask = torch.ones_like(ids).bool()

@@ -19,6 +19,7 @@ from extraction_assets.engine.preflight.likely_cause import (
 )
 from extraction_assets.engine.saes.formats import SAEWeights
 from extraction_assets.engine.saes.sae import SAE
+from extraction_assets_tests.engine.checkpoints import local
 
 WIDTH, TOKENS = 16, 24
 COUNTED = torch.ones(4, TOKENS, dtype=torch.bool)
@@ -152,7 +153,7 @@ def test_a_later_layer_that_did_not_load_is_not_looked_at(llama: str, tmp_path: 
     file = tmp_path / "model" / "model.safetensors"
     kept = {key: own for key, own in load_file(file).items() if key != "layers.2.mlp.up_proj.weight"}
     save_file({**kept, "lm_head.weight": torch.ones(2)}, file, {"format": "pt"})
-    model = load_language_model(str(tmp_path / "model"), ["layers.0"])
+    model = load_language_model(local(tmp_path / "model"), ["layers.0"])
     assert same_hook_elsewhere(model, "layers.0") == ["layers.1"]
     assert same_hook_elsewhere(model, "layers.0.self_attn") == ["layers.1.self_attn", "layers.2.self_attn"]
     assert same_hook_elsewhere(model, "layers.0.mlp") == ["layers.1.mlp"]
@@ -164,17 +165,17 @@ def test_a_later_layer_that_is_not_finite_is_not_looked_at(llama: str, tmp_path:
     tensors = load_file(file)
     tensors["layers.1.mlp.up_proj.weight"][0, 0] = float("nan")
     save_file(tensors, file, {"format": "pt"})
-    model = load_language_model(str(tmp_path / "model"), ["layers.0"])
+    model = load_language_model(local(tmp_path / "model"), ["layers.0"])
     assert same_hook_elsewhere(model, "layers.0") == []
 
 
 def test_the_same_hook_of_near_layers(llama: str) -> None:
-    model = load_language_model(llama, ["model.layers.0"])
+    model = load_language_model(local(llama), ["model.layers.0"])
     assert same_hook_elsewhere(model, "model.layers.0", 1) == ["model.layers.1"]
 
 
 def test_the_same_hook_of_all_other_layers(llama: str) -> None:
-    model = load_language_model(llama, ["model.layers.1"])
+    model = load_language_model(local(llama), ["model.layers.1"])
     assert same_hook_elsewhere(model, "model.layers.1") == ["model.layers.0", "model.layers.2"]
     assert same_hook_elsewhere(model, "layers.0.mlp") == ["layers.1.mlp", "layers.2.mlp"]
     assert same_hook_elsewhere(model, "embed_tokens") == []
@@ -183,12 +184,14 @@ def test_the_same_hook_of_all_other_layers(llama: str) -> None:
 def test_reading_more_hooks_for_a_while(llama: str) -> None:
     ids = torch.tensor([[1, 5, 9, 2]])
     mask = torch.ones_like(ids).bool()
-    model = load_language_model(llama, ["layers.1"])
+    model = load_language_model(local(llama), ["layers.1"])
     before = model.activations(ids, mask)
     with model.also_reading(["layers.0", "layers.2", "layers.1"]):
         more = model.activations(ids, mask)
     assert set(more) == {"layers.0", "layers.1", "layers.2"}
-    assert torch.equal(more["layers.2"], load_language_model(llama, ["layers.2"]).activations(ids, mask)["layers.2"])
+    assert torch.equal(
+        more["layers.2"], load_language_model(local(llama), ["layers.2"]).activations(ids, mask)["layers.2"]
+    )
     after = model.activations(ids, mask)
     assert list(after) == list(before) == ["layers.1"]
     assert torch.equal(after["layers.1"], before["layers.1"])

@@ -19,7 +19,7 @@ from extraction_assets.engine.saes.checkpoint import (
     with_recorded,
 )
 from extraction_assets.engine.saes.formats import CheckpointError
-from extraction_assets.settings import ExtractionSettings, SaeSettings
+from extraction_assets.settings import ExtractionSettings, SaeReference, SaeSettings
 from extraction_assets_tests import tiny
 
 RESIDUAL = "blocks.1.hook_resid_pre"
@@ -71,28 +71,28 @@ def test_bos_is_compared_as_samples_have_it(tmp_path: Path) -> None:
 def test_a_folder_inside_the_path_is_the_checkpoint(tmp_path: Path) -> None:
     folder = tiny.make_sae(tmp_path / "many" / "blocks.8.hook_resid_pre")
     sae = SaeSettings(path=str(tmp_path / "many"), subfolder="blocks.8.hook_resid_pre")
-    assert sae_folder(sae) == folder
-    assert sae_files(sae) == [folder / "cfg.json", folder / "sae_weights.safetensors"]
+    assert sae_folder(sae.checkpoint) == folder
+    assert sae_files(sae.checkpoint) == [folder / "cfg.json", folder / "sae_weights.safetensors"]
     assert read_sae(sae).latent_dim == tiny.NUM_FEATURES
 
 
 def test_a_file_of_the_checkpoint_means_its_folder(tmp_path: Path) -> None:
     folder = tiny.make_sae(tmp_path / "sae")
-    assert sae_folder(SaeSettings(path=str(folder / "sae_weights.safetensors"))) == folder
-    assert sae_folder(SaeSettings(path=str(tmp_path), subfolder="sae/cfg.json")) == folder
+    assert sae_folder(SaeReference(path=str(folder / "sae_weights.safetensors"))) == folder
+    assert sae_folder(SaeReference(path=str(tmp_path), subfolder="sae/cfg.json")) == folder
 
 
 def test_files_that_change_nothing_are_no_part_of_a_checkpoint(tmp_path: Path) -> None:
     folder = tiny.make_sae(tmp_path / "sae")
     (folder / "sparsity.safetensors").write_bytes(b"")
     (folder / "notes.json").write_text("{}")
-    files = sae_files(SaeSettings(path=str(folder)))
+    files = sae_files(SaeReference(path=str(folder)))
     assert [file.name for file in files] == ["cfg.json", "sae_weights.safetensors"]
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*nowhere: the folder does not exist"):
-        sae_folder(SaeSettings(path=str(tmp_path), subfolder="nowhere"))
+        sae_folder(SaeReference(path=str(tmp_path), subfolder="nowhere"))
 
 
 @pytest.fixture
@@ -116,23 +116,23 @@ def cached(cache: Path, repository: str, revision: str = "main") -> Path:
 def test_an_sae_of_the_hub_is_read_from_the_cache_without_network(hub_cache: Path) -> None:
     folder = tiny.make_sae(cached(hub_cache, "jbloom/some-saes", "v1") / RESIDUAL, hook_name=RESIDUAL)
     sae = SaeSettings(path="jbloom/some-saes", subfolder=RESIDUAL, revision="v1")
-    assert sae_folder(sae) == folder
-    assert (read_sae(sae).latent_dim, read_sae_record(sae).hook) == (tiny.NUM_FEATURES, RESIDUAL)
+    assert sae_folder(sae.checkpoint) == folder
+    assert (read_sae(sae).latent_dim, read_sae_record(sae.checkpoint).hook) == (tiny.NUM_FEATURES, RESIDUAL)
     by_file = SaeSettings(path="jbloom/some-saes", subfolder=f"{RESIDUAL}/sae_weights.safetensors", revision="v1")
-    assert sae_folder(by_file) == folder
+    assert sae_folder(by_file.checkpoint) == folder
 
 
 def test_a_folder_that_the_repository_lacks_is_named(hub_cache: Path) -> None:
     tiny.make_sae(cached(hub_cache, "jbloom/some-saes") / RESIDUAL)
     with pytest.raises(FileNotFoundError, match=r"has no SAE checkpoint in its top folder: set subfolder"):
-        sae_folder(SaeSettings(path="jbloom/some-saes"))
+        sae_folder(SaeReference(path="jbloom/some-saes"))
     with pytest.raises(FileNotFoundError, match=r"has no SAE checkpoint in folder 'blocks.2': set subfolder"):
-        sae_folder(SaeSettings(path="jbloom/some-saes", subfolder="blocks.2"))
+        sae_folder(SaeReference(path="jbloom/some-saes", subfolder="blocks.2"))
 
 
 def test_a_repository_that_is_not_cached_is_named(hub_cache: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no checkpoint 'nobody/nothing': there is no such folder, and the"):
-        sae_folder(SaeSettings(path="nobody/nothing"))
+        sae_folder(SaeReference(path="nobody/nothing"))
 
 
 def test_only_the_files_of_one_sae_are_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_only_the_files_of_one_sae_are_asked_for(monkeypatch: pytest.MonkeyPatch
 
     tiny.make_sae(tmp_path / "layer_12" / "width_16k")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    sae_folder(SaeSettings(path="google/some", subfolder="layer_12/width_16k", revision="abc"))
+    sae_folder(SaeReference(path="google/some", subfolder="layer_12/width_16k", revision="abc"))
     assert (asked["repository"], asked["revision"]) == ("google/some", "abc")
     assert {"layer_12/width_16k/params.npz", "layer_12/width_16k/cfg.json"} <= set(asked["allow_patterns"])
     assert all(pattern.startswith("layer_12/width_16k/") and "*" not in pattern for pattern in asked["allow_patterns"])

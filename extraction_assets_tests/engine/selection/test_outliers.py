@@ -12,6 +12,7 @@ from extraction_assets.engine.models.language_model import LanguageModel, load_l
 from extraction_assets.engine.saes.sae import load_sae
 from extraction_assets.engine.selection.outliers import outlier_positions
 from extraction_assets_tests.engine.build import assert_same
+from extraction_assets_tests.engine.checkpoints import local
 from extraction_assets_tests.engine.chunk_pass.test_gpu_pass import (
     SAMPLES,
     assert_same_saes,
@@ -85,7 +86,7 @@ def test_no_neighbour_changes_the_mask(dtype: torch.dtype) -> None:
 
 @pytest.fixture(scope="module")
 def model(llama: str) -> LanguageModel:
-    return load_language_model(llama, ["layers.0", "layers.1"])
+    return load_language_model(local(llama), ["layers.0", "layers.1"])
 
 
 @pytest.fixture(scope="module")

@@ -330,8 +330,8 @@ def refusal(folder: Path) -> str:
     settings = SaeSettings(path=str(folder), hook="layers.0")
 
     def everything() -> None:
-        sae_files(settings)
-        read_sae_record(settings)
+        sae_files(settings.checkpoint)
+        read_sae_record(settings.checkpoint)
         read_sae(settings)
 
     with pytest.raises(CheckpointError) as caught:

@@ -1,0 +1,182 @@
+"""One chunk on the device: what of it is read from files, what the model and the SAEs compute, and the pass itself."""
+
+import random
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, NamedTuple
+
+import dagster as dg
+
+from extraction_assets.assets.chunks.loaded import LoadedModels
+from extraction_assets.engine.chunk_pass.context import PassSettings
+from extraction_assets.engine.chunk_pass.forward import (
+    ForwardOutOfMemoryError,
+    HookReader,
+    forward_pass,
+    stored_activations,
+)
+from extraction_assets.engine.chunk_pass.gpu_pass import PROBE_SAMPLES, UnfinishedChunk, chunk_steps, numerics_record
+from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
+from extraction_assets.engine.preflight.compatibility import refuse_unknown_tokens
+from extraction_assets.engine.shapes import Samples
+from extraction_assets.execution.damage import usable_activations, usable_features
+from extraction_assets.execution.keys import Target
+from extraction_assets.planning.plan import ExtractionPlan
+from extraction_assets.resources.utilization import Utilization, UtilizationSampler
+from extraction_assets.stores.chunk_record import Record
+
+
+class ResourceUsage(NamedTuple):
+    """What the pass over a chunk took of the machine."""
+
+    batch_size: int
+    vectorization_batch_size: int
+    """At the chunk's end."""
+    halvings: list[int]
+    """Batches of this chunk that did not fit."""
+    utilization: Utilization
+    forward_halvings: Sequence[int] = ()
+    """Forward batches of this chunk that did not fit; after each the chunk was computed again."""
+
+    def metadata(self) -> dict[str, Any]:
+        """Metadata of a materialization event."""
+        return {
+            **self.utilization.metadata(),
+            "batch_size": self.batch_size,
+            "vectorization_batch_size": self.vectorization_batch_size,
+            "halvings": dg.MetadataValue.json(self.halvings),
+            "forward_halvings": dg.MetadataValue.json(list(self.forward_halvings)),
+        }
+
+
+class QueuedChunk(NamedTuple):
+    """A chunk whose pass is queued to its end on the device."""
+
+    key: str
+    targets: list[Target]
+    samples: Samples
+    unfinished: UnfinishedChunk
+    numerics: dict[str, Any]
+    stored: dict[str, Record]
+    """Records of the stored features that were read, by SAE."""
+    usage: ResourceUsage
+    rng: random.Random
+    """Seeded by the chunk; chooses what is compared with the legacy loop."""
+
+
+class _HookSource(NamedTuple):
+    """Where a chunk's hook outputs come from."""
+
+    read: HookReader | None = None
+    """None where no hook output is needed."""
+    dtype: str = ""
+    """Of the outputs."""
+    record: Record | None = None
+    """Of the file that they are read from; None where the model computes them."""
+
+
+def compute_chunk(
+    plan: ExtractionPlan,
+    loaded: LoadedModels,
+    usage: UtilizationSampler,
+    key: str,
+    targets: list[Target],
+    begin: Callable[[], None],
+) -> Generator[int, None, QueuedChunk]:
+    """Computes ``targets`` of a chunk. Yields the number of samples of each group that is done; calls ``begin`` once
+    model and SAEs are loaded.
+
+    Where the forward pass runs out of memory, the whole chunk is computed again with half the batch: the batch is part
+    of the numerics record, so a chunk has one size from its first sample to its last. Raises MemoryError where not even
+    one sample fits, NonFiniteError, CorpusError.
+    """
+    forward_batch = loaded.forward_batch
+    halvings = len(forward_batch.halvings)
+    while True:
+        try:
+            queued = yield from _attempt(plan, loaded, usage, key, targets, begin)
+            return queued._replace(usage=queued.usage._replace(forward_halvings=forward_batch.halvings[halvings:]))
+        except ForwardOutOfMemoryError as error:
+            if forward_batch.size == 1:
+                raise MemoryError(f"{error}: not even one sample fits; use a device with more memory") from error
+            done = error.done
+        yield -done  # outside the handler, where the traceback still holds tensors
+        forward_batch.halve(forward_batch.size)
+
+
+def _attempt(
+    plan: ExtractionPlan,
+    loaded: LoadedModels,
+    usage: UtilizationSampler,
+    key: str,
+    targets: list[Target],
+    begin: Callable[[], None],
+) -> Generator[int, None, QueuedChunk]:
+    samples, settings = plan.samples(key), _pass_settings(plan, loaded, targets)
+    tasks, feature_records = _tasks(plan, loaded, key, targets)
+    needs_hooks = settings.keep_activations or any(task.stored_features is None for task in tasks)
+    source = _hook_source(plan, loaded, key, samples, settings) if needs_hooks else _HookSource()
+    numerics = _numerics(loaded, source, settings)
+    rng = random.Random(int(key))
+    rows = sorted(rng.sample(range(len(samples.token_ids)), min(PROBE_SAMPLES, len(samples.token_ids))))
+    batch, halvings = loaded.batch, len(loaded.batch.halvings)
+    begin()
+    usage.restart()
+    unfinished = yield from chunk_steps(samples, source.read, tasks, settings, batch, loaded.device, rows)
+    taken = ResourceUsage(settings.batch_size, batch.size, batch.halvings[halvings:], usage.read())
+    return QueuedChunk(key, targets, samples, unfinished, numerics, feature_records, taken, rng)
+
+
+def _pass_settings(plan: ExtractionPlan, loaded: LoadedModels, targets: list[Target]) -> PassSettings:
+    assets = {target.asset for target in targets}
+    return PassSettings(
+        batch_size=loaded.forward_batch.size,
+        top_k=plan.settings.top_k_examples,
+        min_activation=plan.settings.min_activation,
+        vectorized=loaded.gpu.vectorized,
+        matmul_precision=loaded.gpu.matmul_precision,
+        keep_activations="model_activations" in assets,
+        keep_features="sae_features" in assets,
+        exclude_outlier_norms=plan.settings.corpus.exclude_outlier_norms,
+    )
+
+
+def _tasks(
+    plan: ExtractionPlan, loaded: LoadedModels, key: str, targets: list[Target]
+) -> tuple[list[SaeTask], dict[str, Record]]:
+    """The SAEs to run, with stored features where these do; the records of such features by SAE."""
+    tasks, records = [], {}
+    for name, sae in loaded.saes.items():
+        own = {target.asset for target in targets if target.sae == name}
+        if not own:
+            continue
+        stored = None
+        selectable = own == {"top_k_table"} and plan.settings.corpus.exclude_outlier_norms is None
+        found = usable_features(plan, key, name, sae.latent_dim, loaded.logger) if selectable else None
+        if found is not None:
+            stored, records[name] = found
+        chosen = plan.settings.saes[name]
+        tasks.append(SaeTask(name, chosen.input_hook, sae, stored, chosen.hook_out))
+    return tasks, records
+
+
+def _hook_source(
+    plan: ExtractionPlan, loaded: LoadedModels, key: str, samples: Samples, settings: PassSettings
+) -> _HookSource:
+    """Stored activations where there are some and none are to be stored, else the model."""
+    usable = None if settings.keep_activations else usable_activations(plan, key, loaded.hooks, loaded.logger)
+    if usable is not None:
+        stored, record = usable
+        return _HookSource(stored_activations(stored, loaded.device), str(next(iter(stored.values())).dtype), record)
+    refuse_unknown_tokens(samples, loaded.model)
+    model = loaded.compiled_model()
+    return _HookSource(forward_pass(model, samples, settings.batch_size), str(model.dtype))
+
+
+def _numerics(loaded: LoadedModels, source: _HookSource, settings: PassSettings) -> dict[str, Any]:
+    """The numerics record; it repeats that of stored activations, which another machine may have computed."""
+    compiled = source.read is not None and source.record is None and loaded.model.compiled
+    blocks = loaded.model.eager_blocks if compiled else []
+    numerics = numerics_record(loaded.device, source.dtype, settings, compiled=compiled, eager_blocks=blocks)
+    if source.record is not None:
+        numerics["activations"] = source.record["numerics"]
+    return numerics

@@ -1,0 +1,85 @@
+"""What a run of chunks has on its device: the language model, the SAEs, and how many samples fit at once."""
+
+import logging
+from collections.abc import Collection
+from functools import cached_property
+
+import torch
+
+from extraction_assets.engine.chunk_pass.batching import AdaptiveBatch
+from extraction_assets.engine.findings import log_and_raise
+from extraction_assets.engine.models.checkpoint import LocalCheckpoint
+from extraction_assets.engine.models.language_model import LanguageModel, load_language_model
+from extraction_assets.engine.preflight.compatibility import examine_combination
+from extraction_assets.engine.saes.checkpoint import check_recorded
+from extraction_assets.engine.saes.sae import SAE
+from extraction_assets.resources import GpuResource
+from extraction_assets.settings import ExtractionSettings
+
+
+class LoadedModels:
+    """The language model and the SAEs of a run, each loaded when it is first used, once a run.
+
+    ``saes`` names the SAEs that the run is asked for. With ``every_hook`` the model runs to all hooks of the
+    extraction, as it must where activations are stored; else to those that these SAEs read.
+    """
+
+    def __init__(
+        self,
+        settings: ExtractionSettings,
+        checkpoint: LocalCheckpoint,
+        saes: Collection[str],
+        gpu: GpuResource,
+        device: torch.device,
+        logger: logging.Logger,
+        *,
+        every_hook: bool,
+    ) -> None:
+        self.gpu, self.device, self.logger = gpu, device, logger
+        self._settings, self._checkpoint, self._every_hook = settings, checkpoint, every_hook
+        self._chosen = {name: sae for name, sae in settings.saes.items() if name in saes}
+
+    @cached_property
+    def saes(self) -> dict[str, SAE]:
+        """The SAEs on the device. Raises CheckpointError, HookError or CorpusError where they do not fit the model."""
+        settings = self._settings
+        found = examine_combination(self._checkpoint, self._chosen, settings.corpus.max_length)
+        log_and_raise(found.findings, self.logger)
+        for difference in check_recorded(settings, found.weights):
+            self.logger.warning("%s", difference)
+        return {name: SAE(weights, self.device) for name, weights in found.weights.items()}
+
+    @cached_property
+    def model(self) -> LanguageModel:
+        """The language model on the device. Raises ValueError where weights did not load."""
+        settings = self._settings.language_model
+        self.logger.info("loading %s on %s", settings.path, self.device)
+        model = load_language_model(self._checkpoint, self.hooks, device=self.device, dtype=settings.dtype)
+        log_and_raise(model.weight_findings(), self.logger)
+        return model
+
+    def compiled_model(self) -> LanguageModel:
+        """The language model, its blocks compiled where the GPU resource says so: for the chunks themselves, because
+        the early checks read more hooks."""
+        if self.gpu.compile_model and not self.model.compiled:
+            self.logger.info("the first forward pass compiles the model's blocks")
+            self.model.compile_blocks()
+        return self.model
+
+    @property
+    def hooks(self) -> list[str]:
+        """Hooks that the model runs to."""
+        if self._every_hook:
+            return self._settings.hooks
+        return list(dict.fromkeys(hook for sae in self._chosen.values() for hook in sae.hooks))
+
+    @cached_property
+    def batch(self) -> AdaptiveBatch:
+        """Samples to reduce at once; sized by the memory that is free when it is first used, after loading."""
+        latent_dim = max((sae.latent_dim for sae in self.saes.values()), default=1)
+        return self.gpu.vectorization_batch(self.device, latent_dim, self._settings.corpus.max_length, self.logger)
+
+    @cached_property
+    def forward_batch(self) -> AdaptiveBatch:
+        """Samples of one forward pass."""
+        return AdaptiveBatch(self.gpu.batch_size, self.logger)

@@ -1,0 +1,101 @@
+"""From a reference to a language model's checkpoint to its folder on this machine, and the files that count there."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from extraction_assets.engine.models.model_folder import CONFIG, INDEX, check_model_folder, reading_model
+from extraction_assets.engine.models.small_files import PATTERNS, wanted_from_hub
+from extraction_assets.settings import CheckpointReference
+
+
+class UntrustedCodeError(ValueError):
+    """A model or tokenizer that needs Python code of its own, which nobody said to trust."""
+
+
+class LocalCheckpoint(NamedTuple):
+    """A language model's checkpoint on this machine, whose files ``resolve_checkpoint`` has looked at."""
+
+    folder: Path
+    trust_remote_code: bool = False
+    """Whether Python code in the folder may run."""
+
+
+def resolve_checkpoint(reference: CheckpointReference) -> LocalCheckpoint:
+    """The checkpoint on this machine; one of the hub is downloaded unless the local cache has its newest commit.
+
+    Python code of a hub repository is downloaded only where it is trusted. Raises FileNotFoundError that says what was
+    tried, and CheckpointError for a file that transformers must not open (``check_model_folder``).
+    """
+    folder = Path(reference.path).expanduser()
+    if folder.is_dir():
+        check_model_folder(folder)
+    elif folder.is_absolute() or reference.path.startswith("."):
+        raise FileNotFoundError(f"no checkpoint at {folder}: the folder does not exist")
+    else:
+        folder = _from_hub(reference)
+    return LocalCheckpoint(folder, reference.trust_remote_code)
+
+
+def checkpoint_files(checkpoint: LocalCheckpoint) -> list[Path]:
+    """The files that decide what the model computes: its configuration and weights, sorted by name, the index of the
+    weights where it chooses among them, and the model's own code where that is trusted."""
+    from extraction_assets.engine.models.stored_weights import chooses_weights
+
+    folder = checkpoint.folder
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights or not (folder / CONFIG).is_file():
+        raise FileNotFoundError(f"{folder} is not a language model: it lacks config.json or *.safetensors")
+    index = [folder / INDEX] if chooses_weights(folder, [file.name for file in weights]) else []
+    return [folder / CONFIG, *index, *weights, *code_files(checkpoint)]
+
+
+def code_files(checkpoint: LocalCheckpoint) -> list[Path]:
+    """The Python files of a checkpoint that may run, sorted by name; none where its code is not trusted."""
+    return sorted(checkpoint.folder.glob("*.py")) if checkpoint.trust_remote_code else []
+
+
+@contextlib.contextmanager
+def explain_untrusted_code(folder: Path, name: str = CONFIG) -> Iterator[None]:
+    """What transformers raises while it reads ``folder``, in one sentence: untrusted code, or a damaged file of it, by
+    default file ``name``."""
+    try:
+        with reading_model(folder, name):
+            yield
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise UntrustedCodeError(
+            f"{folder} cannot be loaded without running Python code that comes with it: read that code, and set "
+            "language_model.trust_remote_code to true if you trust it"
+        ) from error
+
+
+def _from_hub(reference: CheckpointReference) -> Path:
+    from huggingface_hub import snapshot_download
+
+    wanted = _hub_files(reference)
+    try:
+        return Path(snapshot_download(reference.path, revision=reference.revision, allow_patterns=wanted))
+    except Exception as error:
+        raise FileNotFoundError(
+            f"no checkpoint {reference.path!r}: there is no such folder, and the Hugging Face hub did not give it "
+            f"({error})"
+        ) from error
+
+
+def _hub_files(reference: CheckpointReference) -> list[str]:
+    """Names of the files to download, or patterns of them where the hub cannot be asked: then the local cache has
+    what it has."""
+    from glob import escape
+
+    from huggingface_hub import HfApi
+
+    code = reference.trust_remote_code
+    try:
+        info = HfApi().model_info(reference.path, revision=reference.revision, files_metadata=True)
+    except Exception:  # no network, or no such repository: the download says which
+        return [*PATTERNS, *(["*.py"] if code else [])]
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    return [escape(name) for name in wanted_from_hub(sizes, code=code)]

@@ -1,0 +1,27 @@
+"""What an extraction is made of, validated: the ground floor, which loads neither torch nor Dagster.
+
+The docstrings under the fields are what the UI and the documentation show.
+"""
+
+from extraction_assets.settings.checkpoint import CheckpointReference, SaeReference
+from extraction_assets.settings.corpus import CorpusSettings
+from extraction_assets.settings.extraction import MOST_CHUNKS, ExtractionSettings, KeepSettings
+from extraction_assets.settings.language_model import LanguageModelSettings
+from extraction_assets.settings.places import STANDARD_LIBRARY, is_hub_id
+from extraction_assets.settings.sae import SaeSettings
+from extraction_assets.settings.validation import Settings, check_name
+
+__all__ = [
+    "MOST_CHUNKS",
+    "STANDARD_LIBRARY",
+    "CheckpointReference",
+    "CorpusSettings",
+    "ExtractionSettings",
+    "KeepSettings",
+    "LanguageModelSettings",
+    "SaeReference",
+    "SaeSettings",
+    "Settings",
+    "check_name",
+    "is_hub_id",
+]

@@ -1,0 +1,120 @@
+"""The text of an extraction, and how it is cut into samples."""
+
+from typing import Any, Literal, Self
+
+from pydantic import field_validator, model_validator
+
+from extraction_assets.settings.validation import Settings, at_least, at_most
+
+
+class CorpusSettings(Settings):
+    """The text that runs through the model, and how it is cut into samples."""
+
+    source: str
+    """`standard-library` (the running Python's own sources); a file, a folder or a glob (relative to the YAML file) of
+    text files (one file is one document), of JSONL files (one document a line; `.jsonl`, `.ndjson`, also with `.gz`,
+    `.bz2` or `.zst`) or of Parquet files (one document a row); a folder that `datasets` saved with `save_to_disk`; or
+    the id of a data set on the Hugging Face hub, `owner/name`. The last two need the extra `datasets`. Text is UTF-8;
+    one leading BOM is dropped, newlines stay as they are."""
+    read_as: Literal["auto", "text", "jsonl", "parquet"] = "auto"
+    """What the files of `source` are; `auto` goes by the ends of their names, in either case, and refuses data formats
+    that are not read. `text` reads any of them, `.json` and `.csv` too, as one document each, syntax and all."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub data set. A full commit hash needs no network to tell that nothing has changed."""
+    configuration: str | None = None
+    """Configuration (subset) of a hub data set; by default its default one."""
+    split: str | None = None
+    """Split of a data set, by default `train`, or the only one there is."""
+    streaming: bool = False
+    """Read a hub data set over the network as far as it is needed, and store nothing of it but the samples."""
+    text_column: str = "text"
+    """Column (JSONL: key) that holds a document's text."""
+    id_column: str | None = None
+    """Column that holds a document's id; by default documents are numbered."""
+    token_column: str | None = None
+    """Column that holds token ids, such as `input_ids`, where documents are tokenized already; then no text is read,
+    a BOS among them stays and none is added unless `prepend_bos` is set, and a model without a tokenizer will do."""
+    attention_mask_column: str | None = None
+    """Column that is 1 where `token_column` holds a token and 0 at its padding, on either side; by default all of a
+    row is tokens, whatever their ids."""
+    shuffle_seed: int | None = None
+    """Shuffle the documents with this seed; by default they keep their order. The order stays the same for the same
+    documents, but for a hub data set with `streaming`, which `datasets` shuffles in a buffer of 10,000 documents."""
+    tokenizer: Literal["file", "transformers"] = "file"
+    """`file`: tokens are those of the model's `tokenizer.json` as it stands; `transformers`: those of the class that
+    transformers has for the model's type, which may rebuild the tokenizer with digits, prefixes or case of its own.
+    `check` says what the other would change. Without a `tokenizer.json`, `file` too takes that class, and refuses one
+    that reads plain text otherwise than the SentencePiece model beside it."""
+    packing: Literal["documents", "concatenated"] = "documents"
+    """`documents`: a sample never spans two documents; a longer one is cut into several samples, tails kept.
+    `concatenated`: documents are joined, and every sample but the last is full."""
+    sequence_separator_token: Literal["auto", "bos", "eos", "sep", "none"] = "auto"
+    """Token of the tokenizer between two joined documents in a sample, with `packing: concatenated`; `auto` is its BOS
+    token, as SAELens has it, or its EOS token where it has no BOS."""
+    max_length: int = 128
+    """Positions of a sample, the BOS token included."""
+    prepend_bos: bool | None = None
+    """Begin every sample with the tokenizer's BOS token; by default wherever it has one. A BOS at the start of a
+    document is left out first, so that there are never two. With `token_column` and no `prepend_bos`, tokens stay."""
+    drop_duplicates: bool = False
+    """Drop samples whose tokens an earlier sample has; sample indices count those that are kept."""
+    count_special_tokens: bool = False
+    """Let special tokens (BOS and all others that the tokenizer's files mark so) count in examples and statistics."""
+    exclude_first_positions: int = 0
+    """Positions at the start of every sample that do not count; they stay in the model's input."""
+    exclude_positions: tuple[int, ...] = ()
+    """More positions, counted from 0, that do not count; they stay in the model's input."""
+    exclude_outlier_norms: float | None = None
+    """Tokens do not count where the norm of the activation that the SAE reads is above this multiple of the median of
+    its sample (attention sinks; `max_activation_norm_multiple` of dictionary_learning, which suggests 10). With it,
+    tables are made from activations and not from stored features."""
+
+    _sample_has_a_position = at_least(1, "max_length")
+    _sample_fits_in_memory = at_most(2**24, "max_length")
+    _no_negative_count = at_least(0, "exclude_first_positions", "shuffle_seed")
+    _a_multiple_of_the_median = at_least(1, "exclude_outlier_norms")
+
+    @field_validator("source")
+    @classmethod
+    def _source_is_named(cls, source: str) -> str:
+        if not source.strip() or "\0" in source:
+            raise ValueError(f"source {source!r} names no file, folder, glob or data set")
+        if any("\ud800" <= character <= "\udfff" for character in source):
+            raise ValueError(f"source {source!r} is not UTF-8: give the file or folder another name")
+        return source
+
+    @model_validator(mode="after")
+    def _some_position_counts(self) -> Self:
+        if self.exclude_first_positions >= self.max_length:
+            raise ValueError(
+                f"exclude_first_positions {self.exclude_first_positions} leaves none of max_length {self.max_length}"
+            )
+        outside = [position for position in self.exclude_positions if not 0 <= position < self.max_length]
+        if outside:
+            raise ValueError(f"exclude_positions holds {outside[0]}, but positions are 0 to {self.max_length - 1}")
+        later = {position for position in self.exclude_positions if position >= self.exclude_first_positions}
+        if self.exclude_first_positions + len(later) >= self.max_length:
+            raise ValueError(f"exclude_positions leaves none of max_length {self.max_length}")
+        return self
+
+    @model_validator(mode="after")
+    def _settings_go_together(self) -> Self:
+        if self.sequence_separator_token != "auto" and self.packing != "concatenated":
+            raise ValueError("sequence_separator_token stands between joined documents: set packing: concatenated")
+        if self.attention_mask_column is not None and self.token_column is None:
+            raise ValueError("attention_mask_column is that of tokenized documents: set token_column too")
+        if self.token_column is not None and self.text_column != "text":
+            raise ValueError("text_column and token_column are both set: documents are read from one of them")
+        return self
+
+    def token_choices(self) -> dict[str, Any]:
+        """Settings other than their default that decide the tokens of the corpus, beside ``source``, ``max_length`` and
+        ``prepend_bos``. A setting at its default makes no earlier corpus stale."""
+        fields = {
+            *("read_as", "revision", "configuration", "split", "text_column", "id_column", "token_column"),
+            *("attention_mask_column", "shuffle_seed", "packing", "sequence_separator_token", "drop_duplicates"),
+            "tokenizer",
+        }
+        if self.shuffle_seed is not None:
+            fields.add("streaming")  # only then does it change the order
+        return self.model_dump(include=fields, exclude_defaults=True)

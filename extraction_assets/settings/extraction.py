@@ -1,0 +1,172 @@
+"""One extraction: a model, a corpus, SAEs, and how much of them."""
+
+import re
+from pathlib import Path
+from typing import Self
+
+from pydantic import field_validator, model_validator
+
+from extraction_assets.settings.corpus import CorpusSettings
+from extraction_assets.settings.language_model import LanguageModelSettings
+from extraction_assets.settings.places import STANDARD_LIBRARY, is_hub_id, locate_checkpoint, locate_source
+from extraction_assets.settings.sae import SaeSettings
+from extraction_assets.settings.validation import Settings, at_least, at_most, check_name
+
+_OWNER = re.compile(r"team:\S+|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}")  # as Dagster has it
+
+MOST_CHUNKS = 100_000
+"""Partitions that Dagster recommends for an asset at most; definitions hold all their keys."""
+_MOST_SAMPLES = 10**12
+"""Chunk keys have 12 digits."""
+
+
+class KeepSettings(Settings):
+    """Which files of the chunks stay once they are merged; `extraction-assets clean` removes the others.
+
+    Has no part in any fingerprint: changing it makes nothing stale.
+    """
+
+    model_activations: bool = True
+    """Keep the model's activations, by far the largest; a new SAE on this model then needs no forward pass."""
+    sae_features: bool = True
+    """Keep the SAEs' features; a new `top_k_examples` or `min_activation` then needs no forward pass and no encode."""
+    top_k_table: bool = True
+    """Always true: the tables are what tells that a chunk is done, and every later merge reads them."""
+
+    @field_validator("top_k_table")
+    @classmethod
+    def _tables_stay(cls, keep: bool) -> bool:
+        if not keep:
+            raise ValueError(
+                "keep.top_k_table cannot be false: without its table a chunk counts as missing and the next run would "
+                "compute it again, and a merge of more samples reads the tables of all chunks"
+            )
+        return keep
+
+
+class ExtractionSettings(Settings):
+    """One named job: a model, a corpus, one or more SAEs, and the settings."""
+
+    name: str = ""
+    """Name of the extraction and of its asset group; by default the name of the folder that holds the YAML file."""
+    language_model: LanguageModelSettings
+    """The language model."""
+    corpus: CorpusSettings
+    """The corpus."""
+    saes: dict[str, SaeSettings]
+    """The SAEs by short name; all share one forward pass."""
+    evaluation_samples: int = 10_000
+    """Samples to run."""
+    start_sample: int = 0
+    """First sample of the corpus to run."""
+    chunk_size: int = 5_000
+    """Samples of a chunk: one partition, one set of files."""
+    top_k_examples: int = 100
+    """Examples kept for every feature (K)."""
+    top_positions: int = 5
+    """Positions of an example that previews name as its strongest (P); all firings are stored."""
+    min_activation: float = 0.0
+    """An example's maximum must be above this."""
+    partitions_per_run: int | None = None
+    """Chunks of one run when chunks are backfilled; by default all, so that the model is loaded once."""
+    owners: tuple[str, ...] = ()
+    """Who to ask about the extraction, as Dagster shows beside its assets: `team:NAME` or an e-mail address each."""
+
+    schedule: str | None = None
+    """When to compute missing chunks by itself, in cron form (`0 2 * * *`); switched on in the UI."""
+
+    keep: KeepSettings = KeepSettings()
+    """Which files of the chunks stay once they are merged; by default all."""
+
+    _counts_are_positive = at_least(
+        1, "evaluation_samples", "chunk_size", "top_k_examples", "top_positions", "partitions_per_run"
+    )
+    _no_negative_bound = at_least(0, "start_sample", "min_activation")
+    _keys_have_12_digits = at_most(
+        _MOST_SAMPLES, "evaluation_samples", "start_sample", "chunk_size", "partitions_per_run"
+    )
+    _examples_can_be_ordered = at_most(10**6, "top_k_examples", "top_positions")
+
+    @model_validator(mode="after")
+    def _chunks_can_be_partitions(self) -> Self:
+        if self.start_sample + self.evaluation_samples > _MOST_SAMPLES:
+            raise ValueError(f"start_sample + evaluation_samples must be at most {_MOST_SAMPLES}")
+        chunks = -(-self.evaluation_samples // self.chunk_size)
+        if chunks > MOST_CHUNKS:
+            raise ValueError(
+                f"evaluation_samples {self.evaluation_samples} in chunks of {self.chunk_size} make {chunks} "
+                f"partitions, but Dagster is made for {MOST_CHUNKS} of an asset: raise chunk_size"
+            )
+        return self
+
+    @field_validator("name")
+    @classmethod
+    def _name_fits_asset_keys(cls, name: str) -> str:
+        if name in ("corpora", "dagster"):
+            raise ValueError(f"an extraction cannot be called {name!r}: a folder beside the extractions has that name")
+        return check_name(name, "extraction name") if name else name
+
+    @field_validator("owners")
+    @classmethod
+    def _owners_are_teams_or_addresses(cls, owners: tuple[str, ...]) -> tuple[str, ...]:
+        for owner in owners:
+            if not _OWNER.fullmatch(owner):
+                raise ValueError(f"owner {owner!r} must be team:NAME or an e-mail address")
+        return owners
+
+    @field_validator("saes")
+    @classmethod
+    def _sae_names_fit_asset_keys(cls, saes: dict[str, SaeSettings]) -> dict[str, SaeSettings]:
+        if not saes:
+            raise ValueError("an extraction needs at least one SAE")
+        reserved = {"corpus", "model_activations"} & set(saes)
+        if reserved:
+            raise ValueError(f"an SAE cannot be called {reserved.pop()!r}: that is an asset of every extraction")
+        return {check_name(name, "SAE name"): sae for name, sae in saes.items()}
+
+    @property
+    def hooks(self) -> list[str]:
+        """Hooks of all SAEs that are known, each once, in the order of the SAEs."""
+        return list(dict.fromkeys(hook for sae in self.saes.values() for hook in sae.hooks))
+
+    @property
+    def chunk_keys(self) -> list[str]:
+        """Partition keys: the first sample of each chunk in 12 digits, so that more samples rename nothing."""
+        stop = self.start_sample + self.evaluation_samples
+        return [f"{first:012d}" for first in range(self.start_sample, stop, self.chunk_size)]
+
+    def chunk_rows(self, key: str) -> slice:
+        """Rows of the corpus files (which begin at ``start_sample``) that chunk ``key`` holds."""
+        first = int(key) - self.start_sample
+        return slice(first, min(first + self.chunk_size, self.evaluation_samples))
+
+    def with_paths_from(self, folder: Path) -> "ExtractionSettings":
+        """The same settings with the paths that exist relative to ``folder`` made absolute."""
+        saes = {
+            name: sae.model_copy(update={"path": locate_checkpoint(sae.path, folder)})
+            for name, sae in self.saes.items()
+        }
+        model = self.language_model
+        source = self.corpus.source
+        if source != STANDARD_LIBRARY and not is_hub_id(source, folder):
+            source = locate_source(source, folder)
+        return self.model_copy(
+            update={
+                "saes": saes,
+                "language_model": model.model_copy(update={"path": locate_checkpoint(model.path, folder)}),
+                "corpus": self.corpus.model_copy(update={"source": source}),
+            }
+        )
+
+    def require_full_paths(self) -> None:
+        """ValueError where a path would be another one in every working directory."""
+        source, checkpoints = self.corpus.source, {"language_model.path": self.language_model.path}
+        checkpoints |= {f"saes.{name}.path": sae.path for name, sae in self.saes.items()}
+        relative = {field: path for field, path in checkpoints.items() if path.startswith(".")}
+        if source != STANDARD_LIBRARY and not is_hub_id(source) and not Path(source).expanduser().is_absolute():
+            relative["corpus.source"] = source
+        for field, path in relative.items():
+            raise ValueError(
+                f"{field} is {path!r}, which is another one in every working directory: give its full path, or the "
+                "folder that paths count from: build_definitions(settings, Path(__file__).parent)"
+            )

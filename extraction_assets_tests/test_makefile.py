@@ -1,0 +1,38 @@
+"""What the targets of the Makefile install: each what it needs, once."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def commands(target: str, venv: Path) -> str:
+    """What ``make TARGET`` would run with this virtual environment."""
+    make = ["make", "--dry-run", target, f"VENV={venv}"]
+    return subprocess.run(make, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+@pytest.mark.parametrize(
+    ("target", "extras"),
+    [
+        ("demo", {"ui"}),
+        ("ui", {"ui"}),
+        ("docs", {"ui"}),
+        ("lint", {"ui", "dev"}),
+        ("test-ui", {"ui", "dev", "ui-test"}),
+        ("test", {"ui", "dev", "postgres", "datasets", "oracle"}),
+    ],
+)
+def test_a_target_installs_what_it_needs(target: str, extras: set[str], tmp_path: Path) -> None:
+    installed = re.findall(r"-e '\.\[([^]]*)\]'", commands(target, tmp_path / "venv"))
+    assert {extra for one in installed for extra in one.split(",")} == extras
+
+
+def test_what_is_installed_is_not_installed_again(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    for name in ("bin/python", ".installed-demo"):
+        (tmp_path / name).touch()
+    assert "pip install" not in commands("demo", tmp_path)
