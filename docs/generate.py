@@ -191,9 +191,14 @@ def _first_sentence(module: Path) -> str:
 
 def _layers(container: str) -> list[str]:
     """The layers inside a package, from top to bottom, as the contract of `make lint` has them: ``a | b`` in a line."""
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
-    layers: list[str] = next(one for one in contracts if one.get("containers") == [container])["layers"]
+    layers: list[str] = next(one for one in _contracts() if one.get("containers") == [container])["layers"]
     return layers
+
+
+def _contracts() -> list[dict[str, Any]]:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    contracts: list[dict[str, Any]] = settings["tool"]["importlinter"]["contracts"]
+    return contracts
 
 
 def _rooms(folder: Path, container: str, prefix: str) -> str:
@@ -230,6 +235,11 @@ def layers() -> str:
     return "".join(f"    {layer}\n" for layer in _layers("extraction_assets"))
 
 
+def contracts() -> str:
+    """The other rules of imports that `make lint` holds."""
+    return "".join(f"- {one['name']}.\n" for one in _contracts() if one.get("containers") != ["extraction_assets"])
+
+
 PARTS: dict[str, Callable[[], str]] = {
     part.__name__: part
     for part in (
@@ -245,6 +255,7 @@ PARTS: dict[str, Callable[[], str]] = {
         rooms,
         engine_rooms,
         layers,
+        contracts,
     )
 }
 

@@ -123,6 +123,17 @@ def test_files_that_are_named_exist(path: str) -> None:
     assert (ROOT / path).exists()
 
 
+IN_THE_PACKAGE = re.compile(r"[a-z_]+/(?:[\w/]*\w+\.\w+|[\w/]*)")
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted({f.text for f in inline_code() if f.page.name == "architecture.md" and IN_THE_PACKAGE.fullmatch(f.text)}),
+)
+def test_the_map_names_what_is_there(path: str) -> None:
+    assert (ROOT / path).exists() or (ROOT / "extraction_assets" / path).exists()
+
+
 @pytest.mark.parametrize("block", blocks("python"), ids=named)
 def test_python_blocks_import_what_exists(block: Found) -> None:
     for node in ast.walk(ast.parse(block.text)):

@@ -54,7 +54,7 @@ class CodeVersions:
             "samples": self._samples(),
             "chunk_size": settings.chunk_size,
             "dtype": settings.language_model.dtype,
-            "hooks": settings.hooks,
+            "hooks": settings.declared_hooks,
         }
         recorded = [sae_identity(own) for own in settings.saes.values() if own.hook is None]
         if recorded:  # what their checkpoints say is read when a run begins
@@ -117,7 +117,7 @@ class Lineage:
 
     def __init__(self, instance: dg.DagsterInstance, plan: ExtractionPlan) -> None:
         self.instance, self._plan = instance, plan
-        self._versions = CodeVersions(plan.declared)  # as the assets are declared
+        self._versions = CodeVersions(plan.settings)
         self._corpus_pointer = _pointer(instance, corpus_key(plan.settings), None)
 
     def report(self, event: dg.AssetMaterialization | dg.AssetCheckEvaluation) -> None:

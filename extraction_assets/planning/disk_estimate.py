@@ -158,7 +158,7 @@ def _measured_per_sample(
 def _per_sample(settings: ExtractionSettings, sizes: Sizes, asset: ChunkAsset, sae: str | None) -> float:
     length = settings.corpus.max_length
     if asset == "model_activations":
-        return length * sum(sizes.widths[hook] for hook in settings.hooks) * (sizes.bytes_per_activation or 4)
+        return length * sum(sizes.widths.values()) * (sizes.bytes_per_activation or 4)
     firing = length * sizes.mean_l0.get(str(sae), _ASSUMED_L0)
     if asset == "sae_features":
         return length * _BYTES_PER_TOKEN + firing * _BYTES_PER_FIRING

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from extraction_assets.engine.corpora.documents import CorpusError
 from extraction_assets.engine.models.changed import forward_version
-from extraction_assets.engine.models.checkpoint import checkpoint_files, resolve_checkpoint
+from extraction_assets.engine.models.checkpoint import checkpoint_files
 from extraction_assets.engine.models.model_folder import has_own_code
-from extraction_assets.engine.saes.checkpoint import encode_options, sae_files, with_recorded
+from extraction_assets.engine.saes.checkpoint import encode_options, sae_files
+from extraction_assets.engine.saes.resolved import resolve_extraction
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.planning.tokenization import (
     load_tokenizer,
@@ -16,9 +17,9 @@ from extraction_assets.planning.tokenization import (
     tokenizer_fingerprint_of_rules_1,
     tokens_stand,
 )
-from extraction_assets.settings import ExtractionSettings, SaeSettings
+from extraction_assets.settings import ExtractionSettings, ResolvedSae
 from extraction_assets.stores.chunk_store import ChunkAsset, ChunkState, ChunkStore, CurrentCorpus
-from extraction_assets.stores.fingerprints import bytes_fingerprint, files_fingerprint, fingerprint
+from extraction_assets.stores.fingerprints import files_fingerprint, fingerprint
 from extraction_assets.stores.sealed import files_set_aside
 
 
@@ -65,41 +66,28 @@ def _recipe(settings: ExtractionSettings, tokenizer: str) -> str:
     )
 
 
-def sae_fingerprint(sae: SaeSettings) -> str:
+def sae_fingerprint(sae: ResolvedSae) -> str:
     """Of what an SAE computes: its files, and the settings that change it where they are set."""
     files, options = files_fingerprint(sae_files(sae.checkpoint)), encode_options(sae)
     return fingerprint("sae", files=files, **options) if options else files
 
 
-def resolve_settings(settings: ExtractionSettings) -> ExtractionSettings:
-    """The settings with what the SAEs' checkpoints record in place of what is not set (``with_recorded``)."""
-    return with_recorded(settings, resolve_checkpoint(settings.language_model.checkpoint).folder)
-
-
 class ExtractionPlan:
     """An extraction over its materialized corpus, and what of it is done.
 
-    Its ``settings`` hold what the SAEs' checkpoints record where nothing is set; ``declared`` are as given. Raises
+    Its ``settings`` are as given; ``extraction`` says what the checkpoints record where nothing is set. Raises
     CorpusNotReady where the corpus has to be materialized first, CheckpointError where the hook of an SAE is not known.
     """
 
     def __init__(self, settings: ExtractionSettings, store: ChunkStore) -> None:
-        self.settings, self.store, self.declared = settings, store, settings
+        self.settings, self.store = settings, store
         self._current = self._current_corpus()
-        self.checkpoint = resolve_checkpoint(settings.language_model.checkpoint)
-        self.settings = with_recorded(settings, self.checkpoint.folder)
+        self.extraction = resolve_extraction(settings)
         self.corpus = self._current.corpus
-        self._samples_fingerprints: dict[str, str] = {}
 
     def samples(self, key: str) -> Samples:
         """The samples of chunk ``key``."""
-        corpus = self.settings.corpus
-        return self.corpus.samples(
-            self.settings.chunk_rows(key),
-            count_special_tokens=corpus.count_special_tokens,
-            exclude_first_positions=corpus.exclude_first_positions,
-            exclude_positions=corpus.exclude_positions,
-        )
+        return self.corpus.samples(self.settings.chunk_rows(key), self.settings.corpus)
 
     @property
     def corpus_version(self) -> str:
@@ -114,14 +102,15 @@ class ExtractionPlan:
 
     def activations_fingerprint(self, key: str) -> str:
         """Fingerprint of a chunk's model activations at all hooks of the extraction."""
-        by_hook = {hook: self._hook_fingerprint(key, hook) for hook in self.settings.hooks}
+        by_hook = {hook: self._hook_fingerprint(key, hook) for hook in self.extraction.hooks}
         return fingerprint("model_activations", hooks=by_hook)
 
     def features_fingerprint(self, key: str, sae: str) -> str:
         """Fingerprint of a chunk's SAE features; other hooks of the extraction have no part in it."""
-        hook = self._hook_fingerprint(key, self.settings.saes[sae].input_hook)
+        chosen = self.extraction.saes[sae]
+        hook = self._hook_fingerprint(key, chosen.hook)
         # A transcoder's score, which the file's record holds, is that against its output hook.
-        scored = self.settings.saes[sae].model_dump(include={"hook_out"}, exclude_none=True)
+        scored = chosen.model_dump(include={"hook_out"}, exclude_none=True)
         return fingerprint("sae_features", activations=hook, sae=self._sae_fingerprints[sae], **scored)
 
     def table_fingerprint(self, key: str, sae: str) -> str:
@@ -130,7 +119,7 @@ class ExtractionPlan:
             "top_k_table",
             features=self.features_fingerprint(key, sae),
             first_sample=int(key),
-            counted=bytes_fingerprint(self.samples(key).counted.numpy().tobytes()),
+            counted=self.corpus.counted_fingerprint(self.settings.chunk_rows(key), self.settings.corpus),
             top_k_examples=self.settings.top_k_examples,
             min_activation=self.settings.min_activation,
             **self.settings.corpus.model_dump(include={"exclude_outlier_norms"}, exclude_defaults=True),
@@ -144,9 +133,17 @@ class ExtractionPlan:
         return self.features_fingerprint(key, sae) if asset == "sae_features" else self.table_fingerprint(key, sae)
 
     def chunk_path(self, asset: ChunkAsset, key: str, sae: str | None = None) -> Path:
-        """Where a chunk's file of its current fingerprint lies."""
+        """Where a chunk's file of its current fingerprint lies, to read it."""
         fingerprint = self.chunk_fingerprint(asset, key, sae)
         return self.store.chunk_path(self.settings.name, asset, sae, key, fingerprint)
+
+    def path_to_write(self, asset: ChunkAsset, key: str, sae: str | None = None) -> Path:
+        """Where a chunk's file of its current fingerprint is written."""
+        return self._chunk_paths(asset, key, sae)[0]
+
+    def _chunk_paths(self, asset: ChunkAsset, key: str, sae: str | None) -> list[Path]:
+        fingerprint = self.chunk_fingerprint(asset, key, sae)
+        return self.store.chunk_paths(self.settings.name, asset, sae, key, fingerprint)
 
     def chunk_state(self, asset: ChunkAsset, key: str, sae: str | None = None) -> ChunkState:
         fingerprint = self.chunk_fingerprint(asset, key, sae)
@@ -165,8 +162,8 @@ class ExtractionPlan:
         aside = files_set_aside(self.store.asset_folder(self.settings.name, asset, sae))
         if not aside:
             return []
-        paths = {key: self.chunk_path(asset, key, sae) for key in self.settings.chunk_keys}
-        return [key for key, path in paths.items() if path.name in aside and not path.is_file()]
+        names = {key: {path.name for path in self._chunk_paths(asset, key, sae)} for key in self.settings.chunk_keys}
+        return [key for key in names if names[key] & aside and self.chunk_state(asset, key, sae) != "done"]
 
     def merge_fingerprint(self, sae: str) -> str:
         """Fingerprint of the merged examples of an SAE: that of all its tables."""
@@ -175,7 +172,7 @@ class ExtractionPlan:
 
     @cached_property
     def model_fingerprint(self) -> str:
-        checkpoint = self.checkpoint
+        checkpoint = self.extraction.checkpoint
         whole = files_fingerprint(checkpoint_files(checkpoint))
         if checkpoint.trust_remote_code and has_own_code(checkpoint.folder):  # its buffers were once left unfilled
             return fingerprint("model", files=whole, computed_buffers="filled")
@@ -183,11 +180,11 @@ class ExtractionPlan:
 
     @cached_property
     def _sae_fingerprints(self) -> dict[str, str]:
-        return {name: sae_fingerprint(sae) for name, sae in self.settings.saes.items()}
+        return {name: sae_fingerprint(sae) for name, sae in self.extraction.saes.items()}
 
     def _hook_fingerprint(self, key: str, hook: str) -> str:
         """Fingerprint of one hook's output on a chunk."""
-        version = forward_version(self.checkpoint.folder, hook)
+        version = forward_version(self.extraction.checkpoint.folder, hook)
         return fingerprint(
             "hook_output",
             model=self.model_fingerprint,
@@ -199,12 +196,7 @@ class ExtractionPlan:
 
     def _samples_fingerprint(self, key: str) -> str:
         """Hash of a chunk's own tokens and mask: neither the corpus's length nor other chunks have a part in it."""
-        if key not in self._samples_fingerprints:
-            arrays, rows = self.corpus.arrays, self.settings.chunk_rows(key)
-            ids, mask = arrays.token_ids[rows], arrays.attention_mask[rows]
-            parts = (str(ids.shape).encode(), ids.tobytes(), mask.tobytes())
-            self._samples_fingerprints[key] = bytes_fingerprint(*parts)
-        return self._samples_fingerprints[key]
+        return self.corpus.tokens_fingerprint(self.settings.chunk_rows(key))
 
     def _current_corpus(self) -> CurrentCorpus:
         name = self.settings.name
@@ -228,7 +220,6 @@ __all__ = [
     "corpus_recipe",
     "has_recipe",
     "load_tokenizer",
-    "resolve_settings",
     "sae_fingerprint",
     "tokenizer_findings",
     "tokenizer_fingerprint",
