@@ -5,7 +5,6 @@ import json
 import os
 import sqlite3
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 import extraction_assets.demo
 from extraction_assets_tests.brute_force import StoredFeatures, feature_differences, top_examples
 from extraction_assets_tests.postgres import Server
+from extraction_assets_tests.processes import run_module
 from extraction_assets_tests.rows import all_rows
 
 DEMO = Path(extraction_assets.demo.__file__).parent
@@ -35,8 +35,7 @@ def demo_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _command(home: Path, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
     environment = {**os.environ, "EXTRACTION_HOME": str(home), "DAGSTER_HOME": "", **variables}
-    command = [sys.executable, "-m", "extraction_assets.cli", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    return run_module("extraction_assets.cli", arguments, environment=environment, timeout=900)
 
 
 def test_every_row_equals_a_brute_force_computation(demo_home: Path) -> None:
