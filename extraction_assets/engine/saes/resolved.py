@@ -7,8 +7,8 @@ from typing import Any
 
 from extraction_assets.engine.findings import Finding
 from extraction_assets.engine.models.checkpoint import LocalCheckpoint, resolve_checkpoint
-from extraction_assets.engine.models.language_model import load_tokenizer
 from extraction_assets.engine.models.model_folder import model_configuration
+from extraction_assets.engine.models.tokenizers import load_tokenizer
 from extraction_assets.engine.saes.checkpoint import read_sae_record
 from extraction_assets.engine.saes.formats import CheckpointError, SaeRecord, compare_recorded
 from extraction_assets.settings import ExtractionSettings, ResolvedSae, SaeSettings
