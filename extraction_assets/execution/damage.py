@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from extraction_assets.catalog import MODEL_ACTIVATIONS, SAE_FEATURES, TOP_K_TABLE, ChunkAsset, chunk_assets
 from extraction_assets.engine.shapes import FeatureRows
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.stores.chunk_files import check_files, look_at_files, read_activations, read_features
 from extraction_assets.stores.chunk_record import Record
-from extraction_assets.stores.chunk_store import ChunkAsset, chunk_assets
 from extraction_assets.stores.sealed import DamagedFileError, damaged, named, set_aside
 
 _READERS = 4
@@ -76,9 +76,9 @@ def usable_features(
 ) -> tuple[FeatureRows, Record] | None:
     """Stored features of a chunk and their record; None where they have to be computed: there are none, not all are
     finite, or they are damaged, which is said and sets them aside."""
-    if plan.chunk_state("sae_features", key, sae) != "done":
+    if plan.chunk_state(SAE_FEATURES, key, sae) != "done":
         return None
-    path = plan.chunk_path("sae_features", key, sae)
+    path = plan.chunk_path(SAE_FEATURES, key, sae)
     try:
         features, record = read_features(path, plan.features_fingerprint(key, sae))
         _expect_shape(path, list(features[3:]), [*_chunk_shape(plan, key), latent_dim])
@@ -96,9 +96,9 @@ def usable_activations(
 ) -> tuple[dict[str, Tensor], Record] | None:
     """Stored outputs {hook: [n, T, D]} of a chunk and their record; None where they have to be computed: there are
     none, or they are damaged, which is said and sets them aside."""
-    if plan.chunk_state("model_activations", key) != "done":
+    if plan.chunk_state(MODEL_ACTIVATIONS, key) != "done":
         return None
-    path = plan.chunk_path("model_activations", key)
+    path = plan.chunk_path(MODEL_ACTIVATIONS, key)
     try:
         stored, record = read_activations(path, plan.activations_fingerprint(key))
         missing = [hook for hook in hooks if hook not in stored]
@@ -125,9 +125,9 @@ def _files(plan: ExtractionPlan, *, whole: bool) -> Iterator[tuple[str, Path, st
             path = plan.store.chunk_path(name, asset, sae, key, fingerprint)
             if os.path.lexists(path):  # a folder, a named pipe or a circle of links too
                 stored.append((asset, path, fingerprint))
-        tables = [_changed(path) for asset, path, _ in stored if asset == "top_k_table" and path.is_file()]
+        tables = [_changed(path) for asset, path, _ in stored if asset == TOP_K_TABLE and path.is_file()]
         for asset, path, fingerprint in stored:
-            later = asset == "top_k_table" or not tables or _changed(path) > max(tables)
+            later = asset == TOP_K_TABLE or not tables or _changed(path) > max(tables)
             yield key, path, fingerprint, whole and later
 
 

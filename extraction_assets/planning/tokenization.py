@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from extraction_assets.catalog import CORPUS, asset_row
 from extraction_assets.engine.corpora.document_tokens import special_token_ids
 from extraction_assets.engine.corpora.tokenize import TokenizedCorpus
 from extraction_assets.engine.findings import Finding
@@ -20,6 +21,7 @@ from extraction_assets.engine.models.model_folder import CONFIG
 from extraction_assets.engine.models.small_files import holds_tokenizer, small_files
 from extraction_assets.engine.models.tokenizer_comparison import compare_readings, same_parts
 from extraction_assets.engine.models.tokenizers import class_tokenizer, tokenizer_file
+from extraction_assets.planning.asset_fields import values_in_fingerprint
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.fingerprints import files_fingerprint, fingerprint
 
@@ -53,7 +55,7 @@ def tokenizer_fingerprint(settings: ExtractionSettings) -> str:
         "tokenizer",
         files=files_fingerprint([*files, *configuration, *code_files(checkpoint)]),
         rules=RULES,
-        **settings.corpus.model_dump(include={"tokenizer"}, exclude_defaults=True),
+        **values_in_fingerprint(asset_row(CORPUS), settings, part="tokenizer"),
     )
 
 

@@ -2,32 +2,17 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from extraction_assets.catalog import CORPUS, ChunkAsset, asset_row
 from extraction_assets.stores.corpus_arrays import TOKENIZE_AGAIN
 from extraction_assets.stores.corpus_files import StoredCorpus, open_corpus, seal_manifest
 from extraction_assets.stores.fingerprints import LENGTH
 from extraction_assets.stores.sealed import damaged
 from extraction_assets.stores.sealed_json import SealedJson, check_fields, read_sealed_json, write_sealed_json
 
-ChunkAsset = Literal["model_activations", "sae_features", "top_k_table"]
 ChunkState = Literal["done", "stale", "missing"]
-
-SUFFIXES: dict[ChunkAsset, str] = {
-    "model_activations": ".safetensors",
-    "sae_features": ".safetensors",
-    "top_k_table": ".parquet",
-}
-
-
-def chunk_assets(saes: Iterable[str]) -> Iterator[tuple[ChunkAsset, str | None]]:
-    """(asset, SAE) of everything that is made chunk by chunk, upstream first; activations belong to no SAE."""
-    yield "model_activations", None
-    for sae in saes:
-        yield "sae_features", sae
-        yield "top_k_table", sae
 
 
 class SourceIdentity(NamedTuple):
@@ -79,9 +64,13 @@ class ChunkStore:
     def asset_folder(self, extraction: str, asset: str, sae: str | None = None) -> Path:
         return self.root / extraction / sae / asset if sae else self.root / extraction / asset
 
+    def asset_file(self, extraction: str, asset: str, sae: str | None = None) -> Path:
+        """The one file of an asset that is made once."""
+        return self.asset_folder(extraction, asset, sae) / str(asset_row(asset).file)
+
     def chunk_path(self, extraction: str, asset: ChunkAsset, sae: str | None, key: str, fingerprint: str) -> Path:
         """Path of a chunk's file; the fingerprint in it lets an older result stand until the new one is there."""
-        return self.asset_folder(extraction, asset, sae) / f"{key}-{fingerprint}{SUFFIXES[asset]}"
+        return self.asset_folder(extraction, asset, sae) / f"{key}-{fingerprint}{suffix(asset)}"
 
     def chunk_state(
         self, extraction: str, asset: ChunkAsset, sae: str | None, key: str, fingerprint: str
@@ -99,7 +88,7 @@ class ChunkStore:
     def stored_keys(self, extraction: str, asset: ChunkAsset, sae: str | None = None) -> set[str]:
         """Keys of the chunks that have a file of any fingerprint, be it an old one."""
         folder = self.asset_folder(extraction, asset, sae)
-        return {path.name.split("-")[0] for path in folder.glob(f"[0-9]*-*{SUFFIXES[asset]}")}
+        return {path.name.split("-")[0] for path in folder.glob(f"[0-9]*-*{suffix(asset)}")}
 
     def write_current_corpus(self, extraction: str, current: CurrentCorpus) -> None:
         """Note which corpus an extraction uses, and what it was made from."""
@@ -107,7 +96,7 @@ class ChunkStore:
 
     def pointer(self, extraction: str) -> Path:
         """The file that says which corpus an extraction uses."""
-        return self.root / extraction / "corpus.json"
+        return self.root / extraction / str(asset_row(CORPUS).file)
 
     def current_corpus(self, extraction: str) -> CurrentCorpus | None:
         """The last materialized corpus; None before the first.
@@ -133,6 +122,11 @@ class ChunkStore:
         seal_manifest(current.corpus)
         if read_pointer(self.pointer(extraction)) != SealedJson(_said(current), True):
             self.write_current_corpus(extraction, current)
+
+
+def suffix(name: ChunkAsset) -> str:
+    """How the names of an asset's chunk files end."""
+    return str(asset_row(name).file)
 
 
 def size_of_file(path: Path) -> int:

@@ -13,18 +13,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-FIRST_VERSION = 2
-"""Of every kind, when kinds got versions of their own."""
+from extraction_assets.catalog import ASSETS, FIRST_VERSION
 
 VERSIONS: dict[str, int] = {
-    # What is stored.
-    "corpus": FIRST_VERSION,
-    "model_activations": FIRST_VERSION,
-    "sae_features": FIRST_VERSION,
-    "top_k_table": FIRST_VERSION,
-    "feature_examples": FIRST_VERSION,
-    "feature_report": FIRST_VERSION,
-    # What it is made from.
+    **{row.name: row.version for row in ASSETS},
+    # What they are made from.
     "documents": FIRST_VERSION,
     "files": FIRST_VERSION,
     "hook_output": FIRST_VERSION,

@@ -17,6 +17,7 @@ from extraction_assets.assets.chunks.checks import (
     chunk_evaluation,
 )
 from extraction_assets.assets.chunks.compute import QueuedChunk
+from extraction_assets.catalog import MODEL_ACTIVATIONS, SAE_FEATURES, TOP_K_TABLE
 from extraction_assets.early_checks.batch import first_or_special
 from extraction_assets.engine.chunk_pass.gpu_pass import ChunkResult
 from extraction_assets.engine.chunk_pass.sae_pass import RECONSTRUCTION_SAMPLES, SaeResult
@@ -66,8 +67,8 @@ def finish_chunk(plan: ExtractionPlan, computed: QueuedChunk) -> Finished:
     outcome = _Outcome(plan, computed)
     if not all(one.passed for one in outcome.evaluations if one.blocking):
         return Finished([], outcome.evaluations)
-    tables = [target for target in computed.targets if target.asset == "top_k_table"]
-    others = [target for target in computed.targets if target.asset != "top_k_table"]
+    tables = [target for target in computed.targets if target.asset == TOP_K_TABLE]
+    others = [target for target in computed.targets if target.asset != TOP_K_TABLE]
     with ThreadPoolExecutor(_WRITERS, thread_name_prefix="chunk-file") as files:
         written = [one for group in (others, tables) for one in files.map(outcome.write, group)]
     return Finished(written, outcome.evaluations)
@@ -102,9 +103,9 @@ class _Outcome:
         fingerprint = self._plan.chunk_fingerprint(target.asset, key, target.sae)
         record = self._record(fingerprint, target.sae)
         started = time.perf_counter()
-        if target.asset == "model_activations":
+        if target.asset == MODEL_ACTIVATIONS:
             write_activations(path, self._result.activations, record)
-        elif target.asset == "sae_features":
+        elif target.asset == SAE_FEATURES:
             features = self._result.saes[str(target.sae)].features
             assert features is not None, "features are kept where their asset is selected"
             write_features(path, features, record)
@@ -130,8 +131,8 @@ class _Outcome:
 
     def _evaluate(self) -> Iterator[dg.AssetCheckEvaluation]:
         settings, key = self._plan.settings, self._computed.key
-        for name in sorted(str(target.sae) for target in self._computed.targets if target.asset == "top_k_table"):
-            asset, own = sae_key(settings, name, "top_k_table"), self._saes[name]
+        for name in sorted(str(target.sae) for target in self._computed.targets if target.asset == TOP_K_TABLE):
+            asset, own = sae_key(settings, name, TOP_K_TABLE), self._saes[name]
             pairs = {"pairs_compared": own.legacy.pairs, "mismatches": own.legacy.mismatches}
             yield chunk_evaluation(asset, MATCHES_LEGACY, key, not own.legacy.mismatches, pairs)
             yield self._reconstruction(asset, name)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from extraction_assets.assets.chunks.loaded import LoadedModels
+from extraction_assets.catalog import MODEL_ACTIVATIONS, SAE_FEATURES, TOP_K_TABLE
 from extraction_assets.early_checks.batch import (
     FORWARD_SAMPLES,
     examine_saes,
@@ -67,10 +68,10 @@ def _examine_first_batch(
 
 def _runs_the_model(plan: ExtractionPlan, loaded: LoadedModels, key: str, targets: Sequence[Target]) -> bool:
     """Whether a chunk needs hook outputs that are not stored, or is to store them."""
-    if any(target.asset == "model_activations" for target in targets):
+    if any(target.asset == MODEL_ACTIVATIONS for target in targets):
         return True
     encoded = any(_is_encoded(plan, key, targets, name) for name in loaded.saes)
-    return encoded and plan.chunk_state("model_activations", key) != "done"
+    return encoded and plan.chunk_state(MODEL_ACTIVATIONS, key) != "done"
 
 
 def _guard_forward(plan: ExtractionPlan, loaded: LoadedModels, key: str) -> None:
@@ -82,8 +83,8 @@ def _guard_forward(plan: ExtractionPlan, loaded: LoadedModels, key: str) -> None
 def _is_encoded(plan: ExtractionPlan, key: str, targets: Sequence[Target], sae: str) -> bool:
     """Whether an SAE encodes a chunk: something of it is asked for, and stored features do not do."""
     own = {target.asset for target in targets if target.sae == sae}
-    if own == {"top_k_table"} and plan.settings.corpus.exclude_outlier_norms is None:
-        return plan.chunk_state("sae_features", key, sae) != "done"
+    if own == {TOP_K_TABLE} and plan.settings.corpus.exclude_outlier_norms is None:
+        return plan.chunk_state(SAE_FEATURES, key, sae) != "done"
     return bool(own)
 
 
@@ -91,7 +92,7 @@ def _stored_outputs(
     plan: ExtractionPlan, loaded: LoadedModels, key: str, targets: Sequence[Target]
 ) -> Mapping[str, Tensor] | None:
     """Stored activations {hook: [n, T, D]} of a chunk; None where the model is to run."""
-    if any(target.asset == "model_activations" for target in targets):
+    if any(target.asset == MODEL_ACTIVATIONS for target in targets):
         return None
     usable = usable_activations(plan, key, plan.settings.hooks, loaded.logger)
     return None if usable is None else usable[0]
@@ -100,7 +101,7 @@ def _stored_outputs(
 def _refuse_full_disk(
     plan: ExtractionPlan, loaded: LoadedModels, to_come: Mapping[Part, int], sanity: Mapping[str, SaeSanity]
 ) -> None:
-    stores_activations = ("model_activations", None) in to_come
+    stores_activations = (MODEL_ACTIVATIONS, None) in to_come
     sizes = Sizes(
         loaded.model.hook_widths() if stores_activations else {},
         {name: sae.latent_dim for name, sae in loaded.saes.items()},
