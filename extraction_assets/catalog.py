@@ -57,8 +57,9 @@ class Asset(NamedTuple):
     """The asset that it is made from."""
     stored_as: str
     """What lies on disk or in the database, for people."""
-    file: str | None
-    """The suffix of a chunk's file, or the file's name where there is one alone; None where nothing is in a file."""
+    files: tuple[str, ...]
+    """How the names of its chunks' files end: the form that is written first, then earlier ones that are read
+    (``stores.chunk_store.FORMS``); or the name of its one file. Nothing where it is in no file."""
     dagster_kind: str
     """The badge that Dagster's UI shows."""
     description: str
@@ -107,7 +108,7 @@ ASSETS: tuple[Asset, ...] = (
         partitioned=False,
         upstream=None,
         stored_as="memory-mappable arrays",
-        file="corpus.json",
+        files=("corpus.json",),
         dagster_kind="numpy",
         description="Tokenized samples with masks and document ids, in memory-mappable files.",
         builder="corpus.asset:build_corpus",
@@ -132,7 +133,7 @@ ASSETS: tuple[Asset, ...] = (
         partitioned=True,
         upstream=CORPUS,
         stored_as="safetensors",
-        file=".safetensors",
+        files=(".safetensors",),
         dagster_kind="torch",
         description="Outputs of every hook, [samples, positions, width] in the model's dtype.",
         builder="chunks.asset:build_chunk_assets",
@@ -152,7 +153,7 @@ ASSETS: tuple[Asset, ...] = (
         partitioned=True,
         upstream=MODEL_ACTIVATIONS,
         stored_as="safetensors",
-        file=".safetensors",
+        files=(".safetensors",),
         dagster_kind="torch",
         description="Positive SAE activations at all non-padding positions, in compressed rows.",
         builder="chunks.asset:build_chunk_assets",
@@ -172,7 +173,7 @@ ASSETS: tuple[Asset, ...] = (
         partitioned=True,
         upstream=SAE_FEATURES,
         stored_as="Parquet, statistics as safetensors",
-        file=".parquet",
+        files=(".parquet",),
         dagster_kind="parquet",
         description="The chunk's strongest examples of every feature, and statistics of all of them.",
         builder="chunks.asset:build_chunk_assets",
@@ -190,7 +191,7 @@ ASSETS: tuple[Asset, ...] = (
         partitioned=False,
         upstream=TOP_K_TABLE,
         stored_as="rows of the results database",
-        file=None,
+        files=(),
         dagster_kind="sqlalchemy",
         description="The strongest examples of every feature over the whole corpus, with statistics, in the results "
         "database.",
@@ -205,7 +206,7 @@ ASSETS: tuple[Asset, ...] = (
         partitioned=False,
         upstream=FEATURE_EXAMPLES,
         stored_as="HTML",
-        file="report.html",
+        files=("report.html",),
         dagster_kind="html",
         description="An HTML page: how often features fire, and fifty of them with their strongest samples shaded.",
         builder="report.asset:build_feature_report",
@@ -240,7 +241,7 @@ def assets_after_chunks() -> list[str]:
 
 def folders(scope: Literal["extraction", "sae"]) -> list[str]:
     """Names of the assets that have a folder of their own in the chunk store; the corpus is shared by extractions."""
-    return [row.name for row in ASSETS if row.scope == scope and row.file is not None and row.name != CORPUS]
+    return [row.name for row in ASSETS if row.scope == scope and row.files and row.name != CORPUS]
 
 
 def builders() -> dict[str, Literal["extraction", "sae"]]:

@@ -2,11 +2,12 @@
 
 import gc
 import os
+import shutil
 import sqlite3
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
@@ -14,6 +15,9 @@ import torch
 from hypothesis import settings
 
 from extraction_assets_tests import postgres, tiny
+
+if TYPE_CHECKING:
+    from extraction_assets_tests.project import Project
 
 settings.register_profile("suite", deadline=None, derandomize=True, print_blob=False)
 settings.load_profile("suite")
@@ -77,6 +81,29 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     tiny.make_settings(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def _merged_once(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which the tiny extraction has run, made once and copied for every test."""
+    import dagster as dg
+
+    from extraction_assets_tests.project import Project
+
+    folder = tmp_path_factory.mktemp("merged") / "home"
+    (folder / "dagster").mkdir(parents=True)
+    with dg.DagsterInstance.from_config(str(folder / "dagster")) as instance:  # the one that commands find
+        Project(tiny.make_settings(tiny_folder), folder, instance=instance).everything()
+    return folder
+
+
+@pytest.fixture
+def project(_merged_once: Path, tiny_folder: Path, home: Path) -> "Project":
+    """The tiny extraction, all of it done and merged, in this test's own home; files of tests may have another."""
+    from extraction_assets_tests.project import Project
+
+    shutil.copytree(_merged_once, home)
+    return Project(tiny.make_settings(tiny_folder), home)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from extraction_assets.cli.init_examination import (
 )
 from extraction_assets.cli.init_file import DeclaredSae, check_paths, yaml_text
 from extraction_assets.cli.terminal import echo
-from extraction_assets.settings import ExtractionSettings, SaeReference, check_name
+from extraction_assets.settings import ExtractionSettings, SaeSettings, check_name
 
 
 @main.command()
@@ -189,7 +189,7 @@ def _recorded_hook(path: str, subfolder: str | None) -> str | None:
     folder = Path(path).expanduser()
     if not folder.is_dir():
         return None
-    hook = read_sae_record(SaeReference(str(folder), subfolder)).hook
+    hook = read_sae_record(SaeSettings(path=str(folder), subfolder=subfolder).checkpoint).hook
     if hook is None:
         raise click.ClickException(f"--hook is needed: the checkpoint in {folder} does not say what it reads")
     return hook

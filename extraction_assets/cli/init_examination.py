@@ -43,7 +43,7 @@ def refuse_unknown_hooks(settings: ExtractionSettings) -> Iterator[str]:
     """One error for a hook that the model does not have, by its configuration alone; yields why others were not
     looked at."""
     model = settings.language_model.path
-    if not settings.hooks:
+    if not settings.declared_hooks:
         return  # those that checkpoints on the hub record
     if not Path(model).is_dir():
         yield f"whether the hooks exist is not known: {model} is on the hub, which init does not ask (check does)"
@@ -52,7 +52,7 @@ def refuse_unknown_hooks(settings: ExtractionSettings) -> Iterator[str]:
     from extraction_assets.engine.models.language_model import HookError, probe_hooks
 
     try:
-        probe_hooks(resolve_checkpoint(settings.language_model.checkpoint), settings.hooks)
+        probe_hooks(resolve_checkpoint(settings.language_model.checkpoint), settings.declared_hooks)
     except HookError as error:
         raise click.ClickException(str(error)) from error
     except Exception as error:  # code of its own that is not trusted, weights that are not there yet, …

@@ -178,7 +178,7 @@ def _rows(workspace: Workspace, name: str, sae: str | None) -> dict[str, int]:
 def _delete_rows_and_files(workspace: Workspace, rows: dict[str, int], name: str, sae: str | None) -> int:
     """Bytes of files that were removed. Rows go first, so that an error leaves all; but on a full disk files do, since
     they make the room that rows need to go."""
-    from extraction_assets.database.connect import FullDiskError
+    from extraction_assets.database.urls import FullDiskError
     from extraction_assets.upkeep.delete import remove_holding
 
     try:

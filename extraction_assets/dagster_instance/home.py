@@ -182,10 +182,11 @@ def _connect_postgres() -> None:
     # Imported here, so that a command on SQLite need not wait for it.
     import sqlalchemy as sa
 
-    from extraction_assets.database.urls import DatabaseError, error_sentence, make_engine
+    from extraction_assets.database.backends import backend_of_url
+    from extraction_assets.database.urls import DatabaseError, error_sentence
 
     url = _postgres_url()
-    engine = make_engine(url)
+    engine = backend_of_url(url).connect(url)
     try:
         engine.connect().close()
     except sa.exc.DBAPIError as error:
@@ -197,7 +198,9 @@ def _connect_postgres() -> None:
 
 def _postgres_url() -> "sa.URL":
     """The URL in the environment, with its driver, once everything that Dagster needs for it is installed."""
-    from extraction_assets.database.urls import DatabaseError, missing_package, parse_url
+    from extraction_assets.database.backends import parse_url
+    from extraction_assets.database.backends.postgresql import missing_package
+    from extraction_assets.database.urls import DatabaseError
 
     text = os.environ.get(POSTGRES_VARIABLE)
     if not text:

@@ -1,16 +1,14 @@
 """Bulk load of merged results, inside the caller's one transaction."""
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import sqlalchemy as sa
 
-from extraction_assets.database.bulk_postgres import insert_postgres
-from extraction_assets.database.bulk_sqlite import indexes_afterwards, insert_sqlite
-from extraction_assets.database.examples_postgres import replace_examples
+from extraction_assets.database.backends import backend_of
 from extraction_assets.database.tables import corpora, extractions, feature_activations, features, samples
 from extraction_assets.engine.selection.merge import ranks
 from extraction_assets.engine.selection.statistics import mean_activation
@@ -74,7 +72,7 @@ def replace_results(
     corpus_id = _corpus_id(connection, corpus)
     extraction_id = _upsert_extraction(connection, extraction, corpus_id, statistics)
     _replace_rows(connection, features, extraction_id, _feature_columns(extraction_id, statistics))
-    examples = _example_columns(extraction_id, corpus, table, statistics, display_tokens)
+    examples = example_columns(extraction_id, corpus, table, statistics, display_tokens)
     _replace_rows(connection, feature_activations, extraction_id, examples)
     named = np.unique(table.sample_index.numpy())
     present = _present_samples(connection, corpus_id)
@@ -86,19 +84,7 @@ def replace_results(
 
 def _replace_rows(connection: sa.Connection, table: sa.Table, extraction_id: int, columns: dict[str, Any]) -> None:
     """Put rows in the place of an extraction's old ones."""
-    own = table.c.extraction_id == extraction_id
-    if connection.dialect.name == "postgresql":  # to drop an index, or to truncate, would hold up its readers
-        if table is feature_activations:
-            replace_examples(connection, extraction_id, pa.table(columns))
-            return
-        connection.execute(sa.delete(table).where(own))
-        _insert(connection, table, columns)
-        return
-    others = connection.scalar(sa.select(sa.func.count()).select_from(table).where(~own)) or 0
-    with indexes_afterwards(connection, table, len(columns["extraction_id"]), others):
-        # SQLite empties a table at once where no condition is given.
-        connection.execute(sa.delete(table).where(own) if others else sa.delete(table))
-        _insert(connection, table, columns)
+    backend_of(connection).replace_rows(connection, table, extraction_id, pa.table(columns))
 
 
 def _corpus_id(connection: sa.Connection, corpus: CorpusSamples) -> int:
@@ -128,11 +114,11 @@ def _upsert_extraction(
         "token_count": statistics.tokens_seen,
         "finished_at": now,
     }
-    own = (extractions.c.name == extraction.name) & (extractions.c.sae == extraction.sae)
-    known = connection.scalar(sa.select(extractions.c.id).where(own))
+    named = (extractions.c.name == extraction.name) & (extractions.c.sae == extraction.sae)
+    known = connection.scalar(sa.select(extractions.c.id).where(named))
     if known is None:
         return _inserted_id(connection.execute(sa.insert(extractions).values({**values, "created_at": now})))
-    connection.execute(sa.update(extractions).where(own).values(values))
+    connection.execute(sa.update(extractions).where(named).values(values))
     return int(known)
 
 
@@ -160,7 +146,7 @@ def _feature_columns(extraction_id: int, statistics: FeatureStatistics) -> dict[
     }
 
 
-def _example_columns(
+def example_columns(
     extraction_id: int,
     corpus: CorpusSamples,
     table: TopKTable,
@@ -194,7 +180,8 @@ def _add_samples(
     """Insert samples (absolute indices, ascending)."""
     step = max(1, _TOKENS_AT_ONCE // corpus.token_ids.shape[1])
     parts = (new[first : first + step] for first in range(0, len(new), step))
-    _insert_parts(connection, samples, (_sample_columns(corpus_id, corpus, part, display_tokens) for part in parts))
+    columns = (_sample_columns(corpus_id, corpus, part, display_tokens) for part in parts)
+    backend_of(connection).insert(connection, samples, map(pa.table, columns))
 
 
 def _sample_columns(corpus_id: int, corpus: CorpusSamples, new: np.ndarray, display_tokens: Display) -> dict[str, Any]:
@@ -237,13 +224,13 @@ def _delete_samples(connection: sa.Connection, corpus_id: int, extraction_id: in
 def delete_unreferenced(connection: sa.Connection, except_corpus: int | None = None) -> None:
     """Delete samples that no example names, but for corpus ``except_corpus``, and corpora that no extraction uses."""
     for corpus_id in connection.scalars(sa.select(corpora.c.id).where(corpora.c.id != (except_corpus or 0))).all():
-        own = samples.c.corpus_id == corpus_id
+        of_corpus = samples.c.corpus_id == corpus_id
         sharing = sa.select(extractions.c.id).where(extractions.c.corpus_id == corpus_id)
         named = sa.select(feature_activations.c.sample_index).where(feature_activations.c.extraction_id.in_(sharing))
-        # A set difference, worked out once. PostgreSQL would work out NOT IN (…) anew for every sample, once the
-        # examples are too many for its work_mem.
-        unnamed = sa.select(samples.c.sample_index).where(own).except_(named)
-        connection.execute(sa.delete(samples).where(own, samples.c.sample_index.in_(unnamed)))
+        # A set difference, worked out once. PostgreSQL would work out NOT IN (…) again for every sample, once
+        # the examples are too many for its work_mem.
+        unnamed = sa.select(samples.c.sample_index).where(of_corpus).except_(named)
+        connection.execute(sa.delete(samples).where(of_corpus, samples.c.sample_index.in_(unnamed)))
     used = sa.exists().where(extractions.c.corpus_id == corpora.c.id)
     connection.execute(sa.delete(corpora).where(~used))
 
@@ -260,15 +247,3 @@ def _lists(lengths: np.ndarray, values: pa.Array) -> pa.Array:
 def _storable(text: str) -> str:
     """Text that UTF-8 and PostgreSQL take: names of files may hold bytes that are no text, and NUL is refused."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
-
-
-def _insert(connection: sa.Connection, table: sa.Table, columns: dict[str, Any]) -> None:
-    """Insert columns (Arrow arrays) as rows, by the fastest way that stays inside the transaction."""
-    _insert_parts(connection, table, [columns])
-
-
-def _insert_parts(connection: sa.Connection, table: sa.Table, parts: Iterable[dict[str, Any]]) -> None:
-    """As ``_insert``; the columns of a part are made while the one before is inserted."""
-    rows: Iterator[pa.Table] = (pa.table(columns) for columns in parts)
-    insert = insert_postgres if connection.dialect.name == "postgresql" else insert_sqlite
-    insert(connection, table, rows)

@@ -2,12 +2,14 @@
 
 import datetime as dt
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pandas as pd
 import sqlalchemy as sa
 
 from extraction_assets.database.tables import extractions, feature_activations, features, samples
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LOOKED_AT = 20
 """How many of a feature's strongest examples say what it fires on: reading them all would read the whole table."""
@@ -35,7 +37,7 @@ class UnknownResultError(LookupError):
     """No such extraction, SAE or feature in the database; the message says which there are."""
 
 
-def list_extractions(connection: sa.Connection) -> pd.DataFrame:
+def list_extractions(connection: sa.Connection) -> "pd.DataFrame":
     """One row for each merged (extraction, SAE)."""
     columns = [extractions.c[name] for name in _LISTED]
     return _frame(connection, sa.select(*columns).order_by(extractions.c.name, extractions.c.sae))
@@ -78,7 +80,7 @@ def find_extraction(connection: sa.Connection, name: str, sae: str | None = None
     return chosen[0]
 
 
-def feature_table(connection: sa.Connection, extraction_id: int) -> pd.DataFrame:
+def feature_table(connection: sa.Connection, extraction_id: int) -> "pd.DataFrame":
     """Statistics of every feature, by ``neuron_index``; the histogram left out."""
     columns = [column for column in features.c if column.name not in ("extraction_id", "histogram")]
     query = sa.select(*columns).where(features.c.extraction_id == extraction_id).order_by(features.c.neuron_index)
@@ -98,9 +100,9 @@ def example_counts(connection: sa.Connection, extraction_id: int) -> "pd.Series[
 
 def find_feature(connection: sa.Connection, extraction_id: int, neuron_index: int) -> sa.Row[Any]:
     """Statistics of one feature. Raises UnknownResultError."""
-    own = (features.c.extraction_id == extraction_id) & (features.c.neuron_index == neuron_index)
+    of_feature = (features.c.extraction_id == extraction_id) & (features.c.neuron_index == neuron_index)
     storable = 0 <= neuron_index < 2**63
-    row = connection.execute(sa.select(features).where(own)).one_or_none() if storable else None
+    row = connection.execute(sa.select(features).where(of_feature)).one_or_none() if storable else None
     if row is None:
         query = sa.select(extractions.c.latent_dim).where(extractions.c.id == extraction_id)
         last = (connection.scalar(query) or 0) - 1
@@ -130,27 +132,46 @@ def readable_features(connection: sa.Connection, extraction_id: int, count: int 
     """Features to begin reading with: those whose ``LOOKED_AT`` strongest examples agree most on one word.
 
     Features that fire in more than a fifth of the samples come last; of features that agree equally the one that
-    fires more strongly comes first; no word is shown twice.
+    fires more strongly comes first; no word is shown twice. Where words do not suffice, the strongest others follow.
     """
     fa = feature_activations.c
-    query = (
-        sa.select(fa.neuron_index, fa.max_token, sa.func.count().label("agreeing"))
+    chosen: dict[int, None] = {}
+    shown_words = set[str]()
+    for index, token in connection.execute(_agreed_tokens(extraction_id)):
+        word = str(token).strip()
+        if len(chosen) == count:
+            break
+        if len(word) >= 4 and word.isalpha() and word not in shown_words:
+            shown_words.add(word)
+            chosen.setdefault(int(index))
+    strongest = (
+        sa.select(fa.neuron_index)
+        .where(fa.extraction_id == extraction_id, fa.rank == 0)
+        .order_by(fa.max_activation.desc(), fa.neuron_index)
+        .limit(count)  # so many are not among the chosen or are not needed
+    )
+    chosen.update(dict.fromkeys(map(int, connection.scalars(strongest))))
+    return list(chosen)[:count]
+
+
+def _agreed_tokens(extraction_id: int) -> sa.Select[Any]:
+    """(neuron_index, max_token) of every feature's ``LOOKED_AT`` strongest examples, each pair once: the features that
+    fire in few samples first, then the tokens that most examples agree on."""
+    fa = feature_activations.c
+    of_feature = (features.c.extraction_id == fa.extraction_id) & (features.c.neuron_index == fa.neuron_index)
+    return (
+        sa.select(fa.neuron_index, fa.max_token)
+        .select_from(feature_activations.join(features, of_feature))
         .where(*_strongest(extraction_id))
-        .group_by(fa.neuron_index, fa.max_token)
+        .group_by(fa.neuron_index, fa.max_token, features.c.activation_frequency, features.c.max_activation)
+        .order_by(
+            features.c.activation_frequency > 0.2,
+            sa.func.count().desc(),
+            features.c.max_activation.desc(),
+            fa.neuron_index,
+            fa.max_token,
+        )
     )
-    words = _frame(connection, query)
-    words["word"] = words["max_token"].astype(str).str.strip()
-    words = words[words["word"].str.len().ge(4) & words["word"].str.isalpha()]
-    table = feature_table(connection, extraction_id)
-    table["dense"] = table["activation_frequency"] > 0.2
-    ordered = words.join(table, on="neuron_index").sort_values(
-        ["dense", "agreeing", "max_activation", "neuron_index"], ascending=[True, False, False, True]
-    )
-    distinct = ordered.drop_duplicates("word").drop_duplicates("neuron_index")
-    chosen = [int(index) for index in distinct["neuron_index"]]
-    shown = sa.select(fa.neuron_index).where(fa.extraction_id == extraction_id, fa.rank == 0)
-    rest = connection.scalars(shown.order_by(fa.max_activation.desc(), fa.neuron_index)).all()
-    return [*chosen, *(index for index in rest if index not in set(chosen))][:count]
 
 
 def features_of_token(connection: sa.Connection, extraction_id: int, token: str, *, exact: bool = False) -> list[int]:
@@ -211,6 +232,8 @@ def _near_words(connection: sa.Connection, extraction_id: int, word: str) -> lis
     return same or get_close_matches(word, words, n=3)
 
 
-def _frame(connection: sa.Connection, query: sa.Select[Any]) -> pd.DataFrame:
+def _frame(connection: sa.Connection, query: sa.Select[Any]) -> "pd.DataFrame":
+    import pandas as pd  # a command that shows one feature needs no table of all
+
     result = connection.execute(query)
     return pd.DataFrame(result.all(), columns=list(result.keys()))

@@ -11,17 +11,17 @@ Rows = dict[str, int]
 
 def count_results(connection: sa.Connection, name: str, sae: str | None = None) -> Rows:
     """Rows that ``delete_results`` would remove, tables without any left out."""
-    own = _own_ids(name, sae)
+    ids = _ids(name, sae)
     details = (features, feature_activations)
-    counts = {table.name: _count(connection, table, table.c.extraction_id.in_(own)) for table in details}
-    counts |= {"samples": 0, "extractions": _count(connection, extractions, extractions.c.id.in_(own))}
-    used = connection.scalars(sa.select(extractions.c.corpus_id).where(extractions.c.id.in_(own)).distinct()).all()
+    counts = {table.name: _count(connection, table, table.c.extraction_id.in_(ids)) for table in details}
+    counts |= {"samples": 0, "extractions": _count(connection, extractions, extractions.c.id.in_(ids))}
+    used = connection.scalars(sa.select(extractions.c.corpus_id).where(extractions.c.id.in_(ids)).distinct()).all()
     for corpus_id in used:
-        others = sa.select(extractions.c.id).where(extractions.c.corpus_id == corpus_id, extractions.c.id.not_in(own))
+        others = sa.select(extractions.c.id).where(extractions.c.corpus_id == corpus_id, extractions.c.id.not_in(ids))
         named = sa.select(feature_activations.c.sample_index).where(feature_activations.c.extraction_id.in_(others))
         mine = (samples.c.corpus_id == corpus_id) & samples.c.sample_index.not_in(named)
         counts["samples"] += _count(connection, samples, mine)
-    shared = sa.select(extractions.c.corpus_id).where(extractions.c.id.not_in(own))
+    shared = sa.select(extractions.c.corpus_id).where(extractions.c.id.not_in(ids))
     counts["corpora"] = _count(connection, corpora, corpora.c.id.in_(used) & corpora.c.id.not_in(shared))
     return {table: count for table, count in counts.items() if count}
 
@@ -31,14 +31,14 @@ def delete_results(connection: sa.Connection, name: str, sae: str | None = None)
 
     Call it inside ``write_transaction``: it takes the lock of the merges, and readers see all rows or none.
     """
-    ids = connection.scalars(_own_ids(name, sae)).all()
+    ids = connection.scalars(_ids(name, sae)).all()
     for table in (features, feature_activations):
         connection.execute(sa.delete(table).where(table.c.extraction_id.in_(ids)))
     connection.execute(sa.delete(extractions).where(extractions.c.id.in_(ids)))
     delete_unreferenced(connection)
 
 
-def _own_ids(name: str, sae: str | None) -> sa.Select[tuple[int]]:
+def _ids(name: str, sae: str | None) -> sa.Select[tuple[int]]:
     chosen = sa.select(extractions.c.id).where(extractions.c.name == name)
     return chosen if sae is None else chosen.where(extractions.c.sae == sae)
 

@@ -14,22 +14,20 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.types import TypeEngine
+
+from extraction_assets.database.backends import column_type
+from extraction_assets.database.backends.protocol import EXAMPLES_TABLE
 
 metadata = MetaData()
 
-_BIG: TypeEngine[int] = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only for INTEGER
 # float32 values are stored as doubles, in which every float32 is exact.
-_POSITIONS = JSON().with_variant(postgresql.ARRAY(Integer), "postgresql")
-_ACTIVATIONS = JSON().with_variant(postgresql.ARRAY(Double), "postgresql")
-_IDS = JSON().with_variant(postgresql.ARRAY(Integer), "postgresql")
-_TOKENS = JSON().with_variant(postgresql.ARRAY(Text), "postgresql")
+_ROW_ID = column_type("row_id")
+_INTEGERS, _DOUBLES, _TEXTS = column_type("integers"), column_type("doubles"), column_type("texts")
 
 corpora = Table(
     "corpora",
     metadata,
-    Column("id", _BIG, primary_key=True),
+    Column("id", _ROW_ID, primary_key=True),
     Column("fingerprint", Text, nullable=False),
     Column("sample_count", BigInteger, nullable=False),
     Column("start_sample", BigInteger, nullable=False),
@@ -41,7 +39,7 @@ corpora = Table(
 extractions = Table(
     "extractions",
     metadata,
-    Column("id", _BIG, primary_key=True),
+    Column("id", _ROW_ID, primary_key=True),
     Column("name", Text, nullable=False),
     Column("sae", Text, nullable=False),
     Column("corpus_id", BigInteger, ForeignKey("corpora.id"), nullable=False),
@@ -73,9 +71,9 @@ features = Table(
     Column("histogram", JSON, nullable=False),
 )
 
-# On PostgreSQL its rows stand in tables that inherit it: see examples_postgres.
+# A backend may store it in parts: see Backend.replace_rows.
 feature_activations = Table(
-    "feature_activations",
+    EXAMPLES_TABLE,
     metadata,
     # An extraction's id, without a foreign key: looking it up for every row would halve the rate of a load.
     Column("extraction_id", BigInteger, primary_key=True),
@@ -84,8 +82,8 @@ feature_activations = Table(
     Column("sample_index", BigInteger, nullable=False),
     Column("max_activation", Double, nullable=False),
     Column("max_token", Text, nullable=False),
-    Column("positions", _POSITIONS, nullable=False),
-    Column("activations", _ACTIVATIONS, nullable=False),
+    Column("positions", _INTEGERS, nullable=False),
+    Column("activations", _DOUBLES, nullable=False),
     Index("ix_feature_activations_sample", "extraction_id", "sample_index"),
     sqlite_with_rowid=False,
 )
@@ -97,6 +95,6 @@ samples = Table(
     Column("sample_index", BigInteger, primary_key=True),
     Column("document_id", Text, nullable=False),
     Column("first_token", BigInteger, nullable=False),
-    Column("token_ids", _IDS, nullable=False),
-    Column("tokens", _TOKENS, nullable=False),
+    Column("token_ids", _INTEGERS, nullable=False),
+    Column("tokens", _TEXTS, nullable=False),
 )

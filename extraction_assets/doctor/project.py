@@ -99,6 +99,7 @@ def check_database(results: "Callable[[], ResultsResource]" = default_results) -
     """Whether the module's results database answers, and its schema is the one that this version knows."""
     import sqlalchemy as sa
 
+    from extraction_assets.database.backends import backend_of_url
     from extraction_assets.database.connect import known_revisions
     from extraction_assets.database.reading import schema_revision
     from extraction_assets.database.urls import DatabaseError, error_sentence, shown_url
@@ -108,18 +109,19 @@ def check_database(results: "Callable[[], ResultsResource]" = default_results) -
     except ValueError as error:
         yield Finding("problem", "database", str(error), "correct EXTRACTION_DATABASE_URL, or the resource's url")
         return
-    shown, known = shown_url(url), known_revisions()
-    if url.get_backend_name() == "sqlite" and not Path(str(url.database)).is_file():
+    shown, known, backend = shown_url(url), known_revisions(), backend_of_url(url)
+    file = backend.file(url)
+    if file is not None and not file.is_file():
         yield Finding("ok", "database", f"{shown} is not made yet: the first merge makes it")
         return
     try:
         current = schema_revision(url)
     except DatabaseError as error:
-        yield Finding("problem", "database", str(error), _database_advice(url))
+        yield Finding("problem", "database", str(error), backend.advice)
         return
     except (sa.exc.SQLAlchemyError, sqlite3.Error, OSError) as error:
         first = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        yield Finding("problem", "database", error_sentence("it", url, first), _database_advice(url))
+        yield Finding("problem", "database", error_sentence("it", url, first), backend.advice)
         return
     if current is not None and current not in known:
         advice = "upgrade extraction-assets, or use another database"
@@ -129,12 +131,6 @@ def check_database(results: "Callable[[], ResultsResource]" = default_results) -
         yield Finding("ok", "database", text)
     else:
         yield Finding("ok", "database", f"{shown}, schema {current}")
-
-
-def _database_advice(url: Any) -> str:
-    if url.get_backend_name() == "sqlite":
-        return "is it a SQLite file, and readable? Put it back from a back-up, or move it away and merge again"
-    return "is the server up, the driver installed and the password right? See EXTRACTION_DATABASE_URL"
 
 
 def _remaining_bytes(settings: "ExtractionSettings", store: Any) -> float | None:
@@ -164,7 +160,7 @@ def _checkpoint_sizes(settings: "ExtractionSettings") -> "Sizes | None":
     if not all(type(size) is int and size > 0 for size in (width, *dims.values())):
         return None
     latent_dims = {name: int(dim) for name, dim in dims.items() if dim is not None}
-    return Sizes(dict.fromkeys(settings.hooks, int(width or 0)), latent_dims)
+    return Sizes(dict.fromkeys(settings.declared_hooks, int(width or 0)), latent_dims)
 
 
 def _json(path: Path) -> dict[str, Any]:

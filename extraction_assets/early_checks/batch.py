@@ -23,14 +23,21 @@ from extraction_assets.engine.preflight.likely_cause import (
     likely_cause,
     same_hook_elsewhere,
 )
-from extraction_assets.engine.preflight.sanity import SaeSanity, SanityLimits, judge, measure_sae
+from extraction_assets.engine.preflight.sanity import (
+    SaeSanity,
+    SanityLimits,
+    judge,
+    measure_sae,
+    reconstruction_of,
+)
+from extraction_assets.engine.saes.resolved import ResolvedExtraction
 from extraction_assets.engine.saes.sae import SAE
 from extraction_assets.engine.selection.outliers import outlier_positions
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.host.disk import free_bytes, readable_size
 from extraction_assets.planning.disk_estimate import Estimate, disk_findings, listed
 from extraction_assets.planning.plan import ExtractionPlan
-from extraction_assets.settings import ExtractionSettings, SaeSettings
+from extraction_assets.settings import ExtractionSettings, ResolvedSae
 from extraction_assets.stores.chunk_store import ChunkStore
 
 _TOKENS = 8192
@@ -88,7 +95,7 @@ def model_outputs(model: LanguageModel, samples: Samples, logger: logging.Logger
 
 
 def examine_saes(
-    settings: ExtractionSettings,
+    extraction: ResolvedExtraction,
     saes: Mapping[str, SAE],
     outputs: Mapping[str, Tensor],
     batch: Batch,
@@ -100,37 +107,38 @@ def examine_saes(
 
     Where one explains too little, looks for the cause; at other layers too, if there is a ``model``.
     """
-    found: dict[str, SaeSanity] = {}
-    findings = []
+    examined, findings = dict[str, SaeSanity](), list[Finding]()
+    is_later_chunk = batch.samples.first_sample > extraction.declared.start_sample
     for name, sae in saes.items():
-        own = settings.saes[name]
-        counted = _counted(settings, outputs[own.input_hook], batch)
-        found[name] = _measured(own, sae, outputs, counted, batch, precision)
-        logger.info("SAE %s at %s: %s", name, own.input_hook, described(found[name]))
-        cause, least = "", own.minimum_variance_explained
-        distance = _distance_to_look(found[name], least, is_where_recorded(model, sae, own.input_hook))
+        chosen = extraction.saes[name]
+        counted = _counted(extraction.declared, outputs[chosen.hook], batch)
+        found = examined[name] = _measured(chosen, sae, outputs, counted, batch, precision)
+        logger.info("SAE %s at %s: %s", name, chosen.hook, described(found))
+        limits = SanityLimits(
+            chosen.minimum_variance_explained, chosen.l0_limit(sae.latent_dim), chosen.maximum_bos_share
+        )
+        explains_enough, cause = reconstruction_of(found, limits).passed, ""
+        distance = _distance_to_look(found, explains_enough, is_where_recorded(model, sae, chosen.hook))
         if distance is not None:
             few = batch.take(enough_samples(counted.shape[1]))
-            places = _other_places(own.input_hook, outputs, few, model, logger, distance)
-            tried = Tried(sae, own.input_hook, own.hook_out, places, counted[: len(few.samples.token_ids)])
-            if found[name].variance_explained < least:
-                cause = likely_cause(tried, least, precision)
-            else:
+            places = _other_places(chosen.hook, outputs, few, model, logger, distance)
+            tried = Tried(sae, chosen.hook, chosen.hook_out, places, counted[: len(few.samples.token_ids)])
+            if explains_enough:
                 findings += _belongs_elsewhere(name, tried, precision)
-        limits = SanityLimits(least, own.l0_limit(sae.latent_dim), own.maximum_bos_share)
-        findings += judge(name, own.input_hook, found[name], limits, cause)
-    return Examined(found, findings)
+            else:
+                cause = likely_cause(tried, limits.minimum_variance_explained, precision)
+        findings += judge(name, chosen.hook, found, limits, cause, is_later_chunk=is_later_chunk)
+    return Examined(examined, findings)
 
 
-def _distance_to_look(found: SaeSanity, least: float, is_where_recorded: bool) -> int | None:
+def _distance_to_look(found: SaeSanity, explains_enough: bool, is_where_recorded: bool) -> int | None:
     """How many layers away to look for the place where an SAE explains more: everywhere where it explains too little,
     nearby where there is doubt, else, or where there is nothing to go by, nowhere."""
-    variance = found.variance_explained
-    if found.not_finite or math.isnan(variance):
+    if found.not_finite or math.isnan(found.variance_explained):
         return None
-    if variance < least:
+    if not explains_enough:
         return _EVERYWHERE
-    return None if is_where_recorded or variance >= _BEYOND_DOUBT else 1
+    return None if is_where_recorded or found.variance_explained >= _BEYOND_DOUBT else 1
 
 
 def _belongs_elsewhere(name: str, tried: Tried, precision: str) -> list[Finding]:
@@ -146,12 +154,12 @@ def _counted(settings: ExtractionSettings, activations: Tensor, batch: Batch) ->
 
 
 def _measured(
-    own: SaeSettings, sae: SAE, outputs: Mapping[str, Tensor], counted: Tensor, batch: Batch, precision: str
+    chosen: ResolvedSae, sae: SAE, outputs: Mapping[str, Tensor], counted: Tensor, batch: Batch, precision: str
 ) -> SaeSanity:
-    target = None if own.hook_out is None else outputs[own.hook_out]
+    target = None if chosen.hook_out is None else outputs[chosen.hook_out]
     marked = batch.first_or_special.to(counted.device)
     first = batch.samples.first_sample
-    activations = outputs[own.input_hook]
+    activations = outputs[chosen.hook]
     return measure_sae(sae, activations, counted, marked, target=target, precision=precision, first_sample=first)
 
 

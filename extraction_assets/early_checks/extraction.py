@@ -17,17 +17,18 @@ from extraction_assets.early_checks.batch import (
 )
 from extraction_assets.early_checks.document_share import DocumentShare
 from extraction_assets.early_checks.sample_count import examine_samples
+from extraction_assets.engine.corpora.samples import samples_of
 from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.engine.corpora.tokenize import packing_of, tokenize_corpus
 from extraction_assets.engine.findings import Finding, refuse
 from extraction_assets.engine.models.alone import examine_alone
-from extraction_assets.engine.models.checkpoint import LocalCheckpoint, resolve_checkpoint
+from extraction_assets.engine.models.checkpoint import LocalCheckpoint
 from extraction_assets.engine.models.language_model import load_language_model, vocabulary_size
 from extraction_assets.engine.models.tokenizer_comparison import noting_texts
 from extraction_assets.engine.preflight.compatibility import examine_combination, examine_vocabulary
 from extraction_assets.engine.preflight.sanity import SaeSanity
-from extraction_assets.engine.saes.checkpoint import check_recorded
 from extraction_assets.engine.saes.formats import SAEWeights
+from extraction_assets.engine.saes.resolved import check_recorded, resolve_extraction
 from extraction_assets.engine.saes.sae import SAE
 from extraction_assets.execution.failures import USER_ERRORS
 from extraction_assets.host.disk import unwritable
@@ -41,10 +42,9 @@ from extraction_assets.planning.disk_estimate import (
     same_disk,
     samples_to_come,
 )
-from extraction_assets.planning.plan import ExtractionPlan, load_tokenizer, resolve_settings, tokenizer_findings
+from extraction_assets.planning.plan import ExtractionPlan, load_tokenizer, tokenizer_findings
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore
-from extraction_assets.stores.corpus_files import samples_of
 from extraction_assets.stores.sealed import DamagedFileError
 
 
@@ -103,12 +103,12 @@ def _examine(
     found: Examination, settings: ExtractionSettings, machine: Machine, logger: logging.Logger
 ) -> Iterator[None]:
     """Adds to ``found`` part by part; stops between two where something is wrong."""
-    checkpoint = resolve_checkpoint(settings.language_model.checkpoint)
-    settings = resolve_settings(settings)
-    found.hooks = {name: " -> ".join(sae.hooks) for name, sae in settings.saes.items()}
-    combination = examine_combination(checkpoint, settings.saes, settings.corpus.max_length)
+    extraction = resolve_extraction(settings)
+    checkpoint, saes = extraction.checkpoint, extraction.saes
+    found.hooks = {name: " -> ".join(sae.hooks) for name, sae in saes.items()}
+    combination = examine_combination(checkpoint, saes, settings.corpus.max_length)
     found.saes, found.widths, found.findings = combination.weights, combination.widths, combination.findings
-    found.findings += [Finding("warning", difference) for difference in check_recorded(settings, settings.saes)]
+    found.findings += [Finding("warning", difference) for difference in check_recorded(extraction, saes)]
     yield
     found.corpus, more = examine_samples(settings, machine.store, logger)
     found.findings += more
@@ -116,14 +116,14 @@ def _examine(
     batch, found.samples = _batch(found, settings, machine.store, checkpoint)
     yield
     dtype = settings.language_model.dtype
-    model = load_language_model(checkpoint, settings.hooks, device=machine.device, dtype=dtype)
+    model = load_language_model(checkpoint, extraction.hooks, device=machine.device, dtype=dtype)
     found.model = f"{type(model.module).__name__}, {str(model.dtype).removeprefix('torch.')} on {machine.device}"
     found.findings += model.weight_findings()
     outputs = model_outputs(model, batch.samples, logger)
     found.findings += examine_alone(model, batch.samples, outputs)
     yield
-    saes = {name: SAE(own, machine.device) for name, own in found.saes.items()}
-    examined = examine_saes(settings, saes, outputs, batch, model, machine.matmul_precision, logger)
+    loaded = {name: SAE(weights, machine.device) for name, weights in found.saes.items()}
+    examined = examine_saes(extraction, loaded, outputs, batch, model, machine.matmul_precision, logger)
     found.sanity = examined.saes
     found.findings += examined.findings
     latent_dims, mean_l0 = _numbers(found.saes, found.sanity)
@@ -134,8 +134,8 @@ def _examine(
 def _numbers(
     saes: Mapping[str, SAEWeights], sanity: Mapping[str, SaeSanity]
 ) -> tuple[dict[str, int], dict[str, float]]:
-    latent_dims = {name: own.latent_dim for name, own in saes.items()}
-    return latent_dims, {name: own.mean_l0 for name, own in sanity.items() if own.tokens}
+    latent_dims = {name: weights.latent_dim for name, weights in saes.items()}
+    return latent_dims, {name: seen.mean_l0 for name, seen in sanity.items() if seen.tokens}
 
 
 def _batch(
@@ -176,14 +176,7 @@ def _tokenized(
     corpus = settings.corpus
     documents, packing = noting_texts(find_source(corpus).documents(), texts), packing_of(corpus)
     arrays = tokenize_corpus(documents, tokenizer, packing, count, vocabulary_size=vocabulary)
-    samples = samples_of(
-        arrays,
-        slice(0, count),
-        0,
-        count_special_tokens=corpus.count_special_tokens,
-        exclude_first_positions=corpus.exclude_first_positions,
-        exclude_positions=corpus.exclude_positions,
-    )
+    samples = samples_of(arrays, slice(0, count), 0, corpus)
     return Batch(samples, first_or_special(arrays.special_tokens_mask))
 
 

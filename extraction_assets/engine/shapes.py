@@ -8,9 +8,12 @@ Z  positive activations (non-zeros of the encoded features)
 E  examples (feature, sample)  M  firings of those examples, in all
 """
 
-from typing import NamedTuple
+from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Samples(NamedTuple):
@@ -25,7 +28,7 @@ class Samples(NamedTuple):
     first_sample: int
     """Absolute ``sample_index`` of row 0."""
 
-    def part(self, start: int, stop: int) -> "Samples":
+    def part(self, start: int, stop: int) -> Samples:
         """Rows ``start:stop``, in the same memory."""
         ids, mask, counted, first_sample = self
         return Samples(ids[start:stop], mask[start:stop], counted[start:stop], first_sample + start)

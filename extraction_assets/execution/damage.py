@@ -1,4 +1,4 @@
-"""Damaged chunk files: found, set aside so that they are missing, and then made again."""
+"""Damaged chunk files: found, and set aside so that they are missing and made again."""
 
 import logging
 import os
@@ -7,13 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from torch import Tensor
-
-from extraction_assets.catalog import MODEL_ACTIVATIONS, SAE_FEATURES, TOP_K_TABLE, ChunkAsset, chunk_assets
-from extraction_assets.engine.shapes import FeatureRows
+from extraction_assets.catalog import TOP_K_TABLE, ChunkAsset, chunk_assets
 from extraction_assets.planning.plan import ExtractionPlan
-from extraction_assets.stores.chunk_files import check_files, look_at_files, read_activations, read_features
-from extraction_assets.stores.chunk_record import Record
+from extraction_assets.stores.chunk_files import check_files, look_at_files
 from extraction_assets.stores.sealed import DamagedFileError, damaged, named, set_aside
 
 _READERS = 4
@@ -71,50 +67,6 @@ def is_sound(plan: ExtractionPlan, asset: ChunkAsset, key: str, sae: str | None,
     return True
 
 
-def usable_features(
-    plan: ExtractionPlan, key: str, sae: str, latent_dim: int, logger: logging.Logger
-) -> tuple[FeatureRows, Record] | None:
-    """Stored features of a chunk and their record; None where they have to be computed: there are none, not all are
-    finite, or they are damaged, which is said and sets them aside."""
-    if plan.chunk_state(SAE_FEATURES, key, sae) != "done":
-        return None
-    path = plan.chunk_path(SAE_FEATURES, key, sae)
-    try:
-        features, record = read_features(path, plan.features_fingerprint(key, sae))
-        _expect_shape(path, list(features[3:]), [*_chunk_shape(plan, key), latent_dim])
-        _expect_fields(path, record, ("all_finite", "variance_explained", "numerics"))
-    except FileNotFoundError:
-        return None
-    except DamagedFileError as error:
-        warn(logger, f"SAE features of chunk {key} are computed, not read: {put_aside(error, plan.settings.name)}")
-        return None
-    return (features, record) if record["all_finite"] else None
-
-
-def usable_activations(
-    plan: ExtractionPlan, key: str, hooks: list[str], logger: logging.Logger
-) -> tuple[dict[str, Tensor], Record] | None:
-    """Stored outputs {hook: [n, T, D]} of a chunk and their record; None where they have to be computed: there are
-    none, or they are damaged, which is said and sets them aside."""
-    if plan.chunk_state(MODEL_ACTIVATIONS, key) != "done":
-        return None
-    path = plan.chunk_path(MODEL_ACTIVATIONS, key)
-    try:
-        stored, record = read_activations(path, plan.activations_fingerprint(key))
-        missing = [hook for hook in hooks if hook not in stored]
-        if missing:
-            raise damaged(path, f"it lacks the outputs of hook {missing[0]!r}")
-        for hook in hooks:
-            _expect_shape(path, list(stored[hook].shape[:2]), _chunk_shape(plan, key))
-        _expect_fields(path, record, ("numerics",))
-    except FileNotFoundError:
-        return None
-    except DamagedFileError as error:
-        warn(logger, f"model activations of chunk {key} are computed, not read: {put_aside(error, plan.settings.name)}")
-        return None
-    return {hook: stored[hook] for hook in hooks}, record
-
-
 def _files(plan: ExtractionPlan, *, whole: bool) -> Iterator[tuple[str, Path, str, bool]]:
     """(chunk, file, fingerprint, whether to read all of it) of every chunk file that is there."""
     name = plan.settings.name
@@ -146,19 +98,3 @@ def _changed(path: Path) -> float:
         return path.stat().st_mtime
     except OSError:  # gone meanwhile, or a circle of links
         return 0.0
-
-
-def _chunk_shape(plan: ExtractionPlan, key: str) -> list[int]:
-    """[n, T]"""
-    return list(plan.corpus.arrays.token_ids[plan.settings.chunk_rows(key)].shape)
-
-
-def _expect_shape(path: Path, found: list[int], expected: list[int]) -> None:
-    if found != expected:
-        raise damaged(path, f"it holds {found}, but its chunk is {expected}")
-
-
-def _expect_fields(path: Path, record: Record, names: tuple[str, ...]) -> None:
-    for name in names:
-        if name not in record:
-            raise damaged(path, f"its record has no {name!r}")

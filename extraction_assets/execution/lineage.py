@@ -80,7 +80,7 @@ class CodeVersions:
         match look, sae:
             case "hooks", _:  # where none is set, what their checkpoints say is read when a run begins
                 recorded = [sae_identity(one) for one in settings.saes.values() if one.hook is None]
-                return {"hooks": settings.hooks, **({"hooks_of": recorded} if recorded else {})}
+                return {"hooks": settings.declared_hooks, **({"hooks_of": recorded} if recorded else {})}
             case "hook", str():
                 return {"hooks": [settings.saes[sae].hook]}
             case "sae", str():
@@ -142,7 +142,7 @@ class Lineage:
 
     def __init__(self, instance: dg.DagsterInstance, plan: ExtractionPlan) -> None:
         self.instance, self._plan = instance, plan
-        self._versions = CodeVersions(plan.declared)  # as the assets are declared
+        self._versions = CodeVersions(plan.settings)
         self._corpus_pointer = _pointer(instance, corpus_key(plan.settings), None)
 
     def report(self, event: dg.AssetMaterialization | dg.AssetCheckEvaluation) -> None:

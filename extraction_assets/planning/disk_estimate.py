@@ -25,9 +25,9 @@ Part = tuple[ChunkAsset, str | None]
 """A chunk asset and the SAE that it belongs to, if to one."""
 
 _LOWER = {
-    MODEL_ACTIVATIONS: f"write no model activations (`keep: {{{MODEL_ACTIVATIONS}: false}}` and `run NAME --missing`, "
-    "or select the other assets alone)",
-    SAE_FEATURES: f"write no SAE features (`keep: {{{SAE_FEATURES}: false}}` and `run NAME --missing`, or select the "
+    MODEL_ACTIVATIONS: "write no model activations (`keep: {model_activations: false}` and `run NAME --missing`, or "
+    "select the other assets alone)",
+    SAE_FEATURES: "write no SAE features (`keep: {sae_features: false}` and `run NAME --missing`, or select the "
     "other assets alone)",
     TOP_K_TABLE: "lower top_k_examples",
     "results": "lower top_k_examples",
@@ -159,7 +159,7 @@ def _measured_per_sample(
 def _per_sample(settings: ExtractionSettings, sizes: Sizes, asset: ChunkAsset, sae: str | None) -> float:
     length = settings.corpus.max_length
     if asset == MODEL_ACTIVATIONS:
-        return length * sum(sizes.widths[hook] for hook in settings.hooks) * (sizes.bytes_per_activation or 4)
+        return length * sum(sizes.widths.values()) * (sizes.bytes_per_activation or 4)
     firing = length * sizes.mean_l0.get(str(sae), _ASSUMED_L0)
     if asset == SAE_FEATURES:
         return length * _BYTES_PER_TOKEN + firing * _BYTES_PER_FIRING

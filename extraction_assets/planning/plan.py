@@ -16,9 +16,10 @@ from extraction_assets.catalog import (
 )
 from extraction_assets.engine.corpora.documents import CorpusError
 from extraction_assets.engine.models.changed import forward_version
-from extraction_assets.engine.models.checkpoint import checkpoint_files, resolve_checkpoint
+from extraction_assets.engine.models.checkpoint import checkpoint_files
 from extraction_assets.engine.models.model_folder import has_own_code
-from extraction_assets.engine.saes.checkpoint import sae_files, with_recorded
+from extraction_assets.engine.saes.checkpoint import sae_files
+from extraction_assets.engine.saes.resolved import resolve_extraction
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.planning.asset_fields import values_in_fingerprint
 from extraction_assets.planning.tokenization import (
@@ -28,9 +29,9 @@ from extraction_assets.planning.tokenization import (
     tokenizer_fingerprint_of_rules_1,
     tokens_stand,
 )
-from extraction_assets.settings import ExtractionSettings, SaeSettings
+from extraction_assets.settings import ExtractionSettings, ResolvedSae
 from extraction_assets.stores.chunk_store import ChunkState, ChunkStore, CurrentCorpus
-from extraction_assets.stores.fingerprints import bytes_fingerprint, files_fingerprint, fingerprint
+from extraction_assets.stores.fingerprints import files_fingerprint, fingerprint
 from extraction_assets.stores.sealed import files_set_aside
 
 
@@ -67,42 +68,29 @@ def _recipe(settings: ExtractionSettings, tokenizer: str) -> str:
     return fingerprint(row.name, tokenizer=tokenizer, **values_in_fingerprint(row, settings))
 
 
-def _sae_fingerprint(settings: ExtractionSettings, sae: SaeSettings) -> str:
+def _sae_fingerprint(settings: ExtractionSettings, sae: ResolvedSae) -> str:
     """Of what an SAE computes: its files, and the settings that change it where they are set."""
     files = files_fingerprint(sae_files(sae.checkpoint))
     options = values_in_fingerprint(asset_row(SAE_FEATURES), settings, sae, part="sae")
     return fingerprint("sae", files=files, **options) if options else files
 
 
-def resolve_settings(settings: ExtractionSettings) -> ExtractionSettings:
-    """The settings with what the SAEs' checkpoints record in place of what is not set (``with_recorded``)."""
-    return with_recorded(settings, resolve_checkpoint(settings.language_model.checkpoint).folder)
-
-
 class ExtractionPlan:
     """An extraction over its materialized corpus, and what of it is done.
 
-    Its ``settings`` hold what the SAEs' checkpoints record where nothing is set; ``declared`` are as given. Raises
+    Its ``settings`` are as given; ``extraction`` says what the checkpoints record where nothing is set. Raises
     CorpusNotReady where the corpus has to be materialized first, CheckpointError where the hook of an SAE is not known.
     """
 
     def __init__(self, settings: ExtractionSettings, store: ChunkStore) -> None:
-        self.settings, self.store, self.declared = settings, store, settings
+        self.settings, self.store = settings, store
         self._current = self._current_corpus()
-        self.checkpoint = resolve_checkpoint(settings.language_model.checkpoint)
-        self.settings = with_recorded(settings, self.checkpoint.folder)
+        self.extraction = resolve_extraction(settings)
         self.corpus = self._current.corpus
-        self._samples_fingerprints: dict[str, str] = {}
 
     def samples(self, key: str) -> Samples:
         """The samples of chunk ``key``."""
-        corpus = self.settings.corpus
-        return self.corpus.samples(
-            self.settings.chunk_rows(key),
-            count_special_tokens=corpus.count_special_tokens,
-            exclude_first_positions=corpus.exclude_first_positions,
-            exclude_positions=corpus.exclude_positions,
-        )
+        return self.corpus.samples(self.settings.chunk_rows(key), self.settings.corpus)
 
     @property
     def corpus_version(self) -> str:
@@ -115,28 +103,36 @@ class ExtractionPlan:
 
     def chunk_fingerprint(self, asset: ChunkAsset, key: str, sae: str | None) -> str:
         """Fingerprint of any chunk asset: what the catalog says that its bytes depend on, and nothing else."""
-        return self._fingerprint(asset, key, sae)
+        return self.fingerprint_of(asset, key, sae)
 
     def activations_fingerprint(self, key: str) -> str:
         """Fingerprint of a chunk's model activations at all hooks of the extraction."""
-        return self._fingerprint(MODEL_ACTIVATIONS, key, None)
+        return self.fingerprint_of(MODEL_ACTIVATIONS, key, None)
 
     def features_fingerprint(self, key: str, sae: str) -> str:
         """Fingerprint of a chunk's SAE features; other hooks of the extraction have no part in it."""
-        return self._fingerprint(SAE_FEATURES, key, sae)
+        return self.fingerprint_of(SAE_FEATURES, key, sae)
 
     def table_fingerprint(self, key: str, sae: str) -> str:
         """Fingerprint of a chunk's top-k table."""
-        return self._fingerprint(TOP_K_TABLE, key, sae)
+        return self.fingerprint_of(TOP_K_TABLE, key, sae)
 
     def merge_fingerprint(self, sae: str) -> str:
         """Fingerprint of the merged examples of an SAE: that of all its tables."""
-        return self._fingerprint(FEATURE_EXAMPLES, None, sae)
+        return self.fingerprint_of(FEATURE_EXAMPLES, None, sae)
 
     def chunk_path(self, asset: ChunkAsset, key: str, sae: str | None = None) -> Path:
-        """Where a chunk's file of its current fingerprint lies."""
+        """Where a chunk's file of its current fingerprint lies, to read it."""
         fingerprint = self.chunk_fingerprint(asset, key, sae)
         return self.store.chunk_path(self.settings.name, asset, sae, key, fingerprint)
+
+    def path_to_write(self, asset: ChunkAsset, key: str, sae: str | None = None) -> Path:
+        """Where a chunk's file of its current fingerprint is written."""
+        return self._chunk_paths(asset, key, sae)[0]
+
+    def _chunk_paths(self, asset: ChunkAsset, key: str, sae: str | None) -> list[Path]:
+        fingerprint = self.chunk_fingerprint(asset, key, sae)
+        return self.store.chunk_paths(self.settings.name, asset, sae, key, fingerprint)
 
     def chunk_state(self, asset: ChunkAsset, key: str, sae: str | None = None) -> ChunkState:
         fingerprint = self.chunk_fingerprint(asset, key, sae)
@@ -155,22 +151,22 @@ class ExtractionPlan:
         aside = files_set_aside(self.store.asset_folder(self.settings.name, asset, sae))
         if not aside:
             return []
-        paths = {key: self.chunk_path(asset, key, sae) for key in self.settings.chunk_keys}
-        return [key for key, path in paths.items() if path.name in aside and not path.is_file()]
+        names = {key: {path.name for path in self._chunk_paths(asset, key, sae)} for key in self.settings.chunk_keys}
+        return [key for key in names if names[key] & aside and self.chunk_state(asset, key, sae) != "done"]
 
     @cached_property
     def model_fingerprint(self) -> str:
-        checkpoint = self.checkpoint
+        checkpoint = self.extraction.checkpoint
         whole = files_fingerprint(checkpoint_files(checkpoint))
         if checkpoint.trust_remote_code and has_own_code(checkpoint.folder):  # its buffers were once left unfilled
             return fingerprint("model", files=whole, computed_buffers="filled")
         return whole
 
-    def _fingerprint(self, name: str, key: str | None, sae: str | None) -> str:
-        """Fingerprint of an asset, of chunk ``key`` where it has chunks."""
-        row, own = asset_row(name), None if sae is None else self.settings.saes[sae]
+    def fingerprint_of(self, name: str, key: str | None, sae: str | None) -> str:
+        """Fingerprint of any asset but the corpus; of its chunk ``key`` where it is made chunk by chunk."""
+        row, own = asset_row(name), None if sae is None else self.extraction.saes[sae]
         if not row.fingerprint_parts and row.upstream is not None:
-            return self._fingerprint(row.upstream, key, sae)
+            return self.fingerprint_of(row.upstream, key, sae)
         parts = {part: self._part(part, key, sae) for part in row.fingerprint_parts}
         return fingerprint(row.name, **parts, **values_in_fingerprint(row, self.settings, own))
 
@@ -178,9 +174,9 @@ class ExtractionPlan:
         """What the catalog's name of a part of a fingerprint stands for: a word below, or another asset's name."""
         match part, key, sae:
             case "hooks", str(), _:
-                return {hook: self._hook_fingerprint(key, hook) for hook in self.settings.hooks}
+                return {hook: self._hook_fingerprint(key, hook) for hook in self.extraction.hooks}
             case "activations", str(), str():
-                return self._hook_fingerprint(key, self.settings.saes[sae].input_hook)
+                return self._hook_fingerprint(key, self.extraction.saes[sae].hook)
             case "sae", _, str():
                 return self._sae_fingerprints[sae]
             case "features", str(), str():
@@ -188,22 +184,22 @@ class ExtractionPlan:
             case "first_sample", str(), _:
                 return int(key)
             case "counted", str(), _:
-                return bytes_fingerprint(self.samples(key).counted.numpy().tobytes())
+                return self.corpus.counted_fingerprint(self.settings.chunk_rows(key), self.settings.corpus)
             case "tables", _, str():
                 return [self.table_fingerprint(one, sae) for one in self.settings.chunk_keys]
             case name, None, _ if name in names() and asset_row(name).partitioned:
-                return [self._fingerprint(name, one, sae) for one in self.settings.chunk_keys]
+                return [self.fingerprint_of(name, one, sae) for one in self.settings.chunk_keys]
             case name, _, _ if name in names():
-                return self._fingerprint(name, key, sae)
+                return self.fingerprint_of(name, key, sae)
         raise ValueError(f"the catalog names a part {part!r} of a fingerprint, which is not known here")
 
     @cached_property
     def _sae_fingerprints(self) -> dict[str, str]:
-        return {name: _sae_fingerprint(self.settings, sae) for name, sae in self.settings.saes.items()}
+        return {name: _sae_fingerprint(self.settings, sae) for name, sae in self.extraction.saes.items()}
 
     def _hook_fingerprint(self, key: str, hook: str) -> str:
         """Fingerprint of one hook's output on a chunk."""
-        version = forward_version(self.checkpoint.folder, hook)
+        version = forward_version(self.extraction.checkpoint.folder, hook)
         later = {} if version == 1 else {"version": version}
         return fingerprint("hook_output", hook=hook, **self._outputs_parts(key), **later)
 
@@ -214,12 +210,7 @@ class ExtractionPlan:
 
     def _samples_fingerprint(self, key: str) -> str:
         """Hash of a chunk's own tokens and mask: neither the corpus's length nor other chunks have a part in it."""
-        if key not in self._samples_fingerprints:
-            arrays, rows = self.corpus.arrays, self.settings.chunk_rows(key)
-            ids, mask = arrays.token_ids[rows], arrays.attention_mask[rows]
-            parts = (str(ids.shape).encode(), ids.tobytes(), mask.tobytes())
-            self._samples_fingerprints[key] = bytes_fingerprint(*parts)
-        return self._samples_fingerprints[key]
+        return self.corpus.tokens_fingerprint(self.settings.chunk_rows(key))
 
     def _current_corpus(self) -> CurrentCorpus:
         name = self.settings.name
@@ -243,7 +234,6 @@ __all__ = [
     "corpus_recipe",
     "has_recipe",
     "load_tokenizer",
-    "resolve_settings",
     "tokenizer_findings",
     "tokenizer_fingerprint",
 ]

@@ -9,16 +9,10 @@ import dagster as dg
 import sqlalchemy as sa
 from pydantic import Field
 
+from extraction_assets.database.backends import backend_of_url, parse_url
 from extraction_assets.database.connect import open_database, plain_errors
 from extraction_assets.database.reading import read_database
-from extraction_assets.database.urls import (
-    URL_VARIABLE,
-    DatabaseError,
-    holds_password,
-    parse_url,
-    shown_url,
-    sqlite_file,
-)
+from extraction_assets.database.urls import URL_VARIABLE, DatabaseError, holds_password, shown_url
 from extraction_assets.host.locations import database_url
 
 
@@ -35,21 +29,21 @@ class ResultsResource(dg.ConfigurableResource):
     def exists(self) -> bool:
         """False only for a SQLite file that nothing was merged into yet; opening would make it.
 
-        Raises DatabaseError where the URL is none.
+        Raises DatabaseError if the URL is invalid.
         """
-        file = sqlite_file(self.parsed_url())
+        file = self._file()
         return file is None or file.is_file()
 
     def folder(self) -> Path | None:
         """Where a SQLite file of results is or will be; None for a database on a server.
 
-        Raises DatabaseError where the URL is none.
+        Raises DatabaseError if the URL is invalid.
         """
-        file = sqlite_file(self.parsed_url())
+        file = self._file()
         return file.parent if file else None
 
     def shown_url(self) -> str:
-        """The database's URL without its password. Raises DatabaseError where the URL is none."""
+        """The database's URL without its password. Raises DatabaseError if the URL is invalid."""
         return shown_url(self.parsed_url())
 
     @contextlib.contextmanager
@@ -75,8 +69,12 @@ class ResultsResource(dg.ConfigurableResource):
             yield engine
 
     def parsed_url(self) -> sa.URL:
-        """The database's URL with its driver. Raises DatabaseError where it is none."""
+        """The database's URL with its driver. Raises DatabaseError if it is invalid."""
         return parse_url(database_url() if self.url is None else self.url, self._stated_in())
+
+    def _file(self) -> Path | None:
+        url = self.parsed_url()
+        return backend_of_url(url).file(url)
 
     def _stated_in(self) -> str:
         """Where the URL stands, for messages: the field, and the environment variable that has its value."""

@@ -8,7 +8,7 @@ from extraction_assets.settings.corpus import CorpusSettings
 from extraction_assets.settings.extraction import MOST_CHUNKS, ExtractionSettings, KeepSettings
 from extraction_assets.settings.language_model import LanguageModelSettings
 from extraction_assets.settings.places import STANDARD_LIBRARY, is_hub_id
-from extraction_assets.settings.sae import SaeSettings
+from extraction_assets.settings.sae import ResolvedSae, SaeSettings
 from extraction_assets.settings.validation import Settings, check_name
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "ExtractionSettings",
     "KeepSettings",
     "LanguageModelSettings",
+    "ResolvedSae",
     "SaeReference",
     "SaeSettings",
     "Settings",

@@ -62,7 +62,7 @@ class CorpusSettings(Settings):
     """Let special tokens (BOS and all others that the tokenizer's files mark so) count in examples and statistics."""
     exclude_first_positions: int = 0
     """Positions at the start of every sample that do not count; they stay in the model's input."""
-    exclude_positions: tuple[int, ...] = ()
+    exclude_positions: list[int] = []  # noqa: RUF012 (pydantic copies it; Dagster resolves lists alone)
     """More positions, counted from 0, that do not count; they stay in the model's input."""
     exclude_outlier_norms: float | None = None
     """Tokens do not count where the norm of the activation that the SAE reads is above this multiple of the median of

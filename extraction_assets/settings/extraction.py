@@ -130,9 +130,9 @@ class ExtractionSettings(Settings):
         return {check_name(name, "SAE name"): sae for name, sae in saes.items()}
 
     @property
-    def hooks(self) -> list[str]:
-        """Hooks of all SAEs that are known, each once, in the order of the SAEs."""
-        return list(dict.fromkeys(hook for sae in self.saes.values() for hook in sae.hooks))
+    def declared_hooks(self) -> list[str]:
+        """Hooks that are set, each once, in the order of the SAEs; those that checkpoints record are not among them."""
+        return list(dict.fromkeys(hook for sae in self.saes.values() for hook in sae.declared_hooks))
 
     @property
     def chunk_keys(self) -> list[str]:

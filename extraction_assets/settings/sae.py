@@ -71,13 +71,18 @@ class SaeSettings(Settings):
         return SaeReference(self.path, self.subfolder, self.revision)
 
     @property
-    def input_hook(self) -> str:
-        """The hook that the SAE reads, once it is known (``with_recorded``)."""
-        if self.hook is None:
-            raise ValueError(f"the hook of SAE {self.path} is not known before its checkpoint is read")
-        return self.hook
+    def declared_hooks(self) -> list[str]:
+        """Hooks that are set: what the SAE reads, and what a transcoder gives."""
+        return [hook for hook in (self.hook, self.hook_out) if hook is not None]
+
+
+class ResolvedSae(SaeSettings):
+    """The settings of an SAE, and where they leave something to its checkpoint, what that records (``resolve_sae``)."""
+
+    hook: str
+    """What the SAE reads."""
 
     @property
     def hooks(self) -> list[str]:
-        """Hooks that are known: what the SAE reads, and what a transcoder gives."""
-        return [hook for hook in (self.hook, self.hook_out) if hook is not None]
+        """What the SAE reads, and what a transcoder gives."""
+        return self.declared_hooks

@@ -193,7 +193,7 @@ def read_tables(files: Iterable[tuple[Path, str]]) -> Iterator[TableFile]:
 
 
 def _statistics_path(table: Path, checksum: str) -> Path:
-    return table.with_suffix(f".{checksum[:12]}.statistics.safetensors")
+    return table.with_name(f"{table.name.split('.')[0]}.{checksum[:12]}.statistics.safetensors")
 
 
 def _write_parquet(path: Path, arrow: pa.Table, record: Record) -> None:

@@ -5,14 +5,19 @@ import re
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from extraction_assets.catalog import CORPUS, ChunkAsset, asset_row
+from extraction_assets.catalog import ASSETS, CORPUS, ChunkAsset, asset_row
 from extraction_assets.stores.corpus_arrays import TOKENIZE_AGAIN
 from extraction_assets.stores.corpus_files import StoredCorpus, open_corpus, seal_manifest
-from extraction_assets.stores.fingerprints import LENGTH
+from extraction_assets.stores.fingerprints import FIRST_VERSION, LENGTH
 from extraction_assets.stores.sealed import damaged
 from extraction_assets.stores.sealed_json import SealedJson, check_fields, read_sealed_json, write_sealed_json
 
 ChunkState = Literal["done", "stale", "missing"]
+
+FORMS: dict[ChunkAsset, tuple[str, ...]] = {row.name: row.files for row in ASSETS if row.partitioned}
+"""How the names of an asset's files end, which says in what form their bytes are: files are written in the first form
+and read in any of these. A file of another form, such as one of a later version of this package, is never opened: its
+chunk counts as stale. A new form goes in front, such as ``(".v3.parquet", ".parquet")``, and its reader goes by it."""
 
 
 class SourceIdentity(NamedTuple):
@@ -47,6 +52,11 @@ class CurrentCorpus(NamedTuple):
     reading: int | None = None
 
 
+CORPUS_FORM = FIRST_VERSION
+"""Form of a stored corpus, which its ``corpus.json`` says as ``form`` once it is raised. A corpus in the form of a
+later version is never opened, and counts as missing; the name of its folder is read all the same, so that it is not
+removed as one that nobody uses."""
+
 _SIZES = ("documents", "characters", "files", "bytes", "reading")
 
 
@@ -66,29 +76,42 @@ class ChunkStore:
 
     def asset_file(self, extraction: str, asset: str, sae: str | None = None) -> Path:
         """The one file of an asset that is made once."""
-        return self.asset_folder(extraction, asset, sae) / str(asset_row(asset).file)
+        return self.asset_folder(extraction, asset, sae) / asset_row(asset).files[0]
 
     def chunk_path(self, extraction: str, asset: ChunkAsset, sae: str | None, key: str, fingerprint: str) -> Path:
-        """Path of a chunk's file; the fingerprint in it lets an older result stand until the new one is there."""
-        return self.asset_folder(extraction, asset, sae) / f"{key}-{fingerprint}{suffix(asset)}"
+        """Path of a chunk's file, to read it: of the newest form that is there, else of the one that is written.
+
+        The fingerprint in it lets an older result stand until the new one is there.
+        """
+        paths = self.chunk_paths(extraction, asset, sae, key, fingerprint)
+        return next((path for path in paths if path.is_file()), paths[0])
+
+    def chunk_paths(
+        self, extraction: str, asset: ChunkAsset, sae: str | None, key: str, fingerprint: str
+    ) -> list[Path]:
+        """Paths of a chunk's file in each form that is read; the first is the one to write."""
+        folder = self.asset_folder(extraction, asset, sae)
+        return [folder / f"{key}-{fingerprint}{form}" for form in FORMS[asset]]
 
     def chunk_state(
         self, extraction: str, asset: ChunkAsset, sae: str | None, key: str, fingerprint: str
     ) -> ChunkState:
-        """``done``: there is a durable file of this fingerprint; ``stale``: only of others; ``missing``: of none.
-        What is no file in the place of one, such as a folder or a named pipe, does not count.
+        """``done``: there is a durable file of this fingerprint in a form that is read; ``stale``: only of others;
+        ``missing``: of none. What is no file in the place of one, such as a folder or a named pipe, does not count.
 
         The one function that schedules, retries, ``--missing`` and ``status`` ask.
         """
-        path = self.chunk_path(extraction, asset, sae, key, fingerprint)
-        if path.is_file():
+        paths = self.chunk_paths(extraction, asset, sae, key, fingerprint)
+        if any(path.is_file() for path in paths):
             return "done"
-        return "stale" if any(other != path for other in path.parent.glob(f"{key}-*{path.suffix}")) else "missing"
+        ends = {Path(form).suffix or form for form in FORMS[asset]}
+        others = (other for end in ends for other in paths[0].parent.glob(f"{key}-*{end}"))
+        return "stale" if any(other not in paths for other in others) else "missing"
 
     def stored_keys(self, extraction: str, asset: ChunkAsset, sae: str | None = None) -> set[str]:
         """Keys of the chunks that have a file of any fingerprint, be it an old one."""
         folder = self.asset_folder(extraction, asset, sae)
-        return {path.name.split("-")[0] for path in folder.glob(f"[0-9]*-*{suffix(asset)}")}
+        return {path.name.split("-")[0] for form in FORMS[asset] for path in folder.glob(f"[0-9]*-*{form}")}
 
     def write_current_corpus(self, extraction: str, current: CurrentCorpus) -> None:
         """Note which corpus an extraction uses, and what it was made from."""
@@ -96,10 +119,10 @@ class ChunkStore:
 
     def pointer(self, extraction: str) -> Path:
         """The file that says which corpus an extraction uses."""
-        return self.root / extraction / str(asset_row(CORPUS).file)
+        return self.root / extraction / asset_row(CORPUS).files[0]
 
     def current_corpus(self, extraction: str) -> CurrentCorpus | None:
-        """The last materialized corpus; None before the first.
+        """The last materialized corpus; None before the first, and where it is in the form of a later version.
 
         Of a pointer that an earlier version wrote without a checksum, only that is taken which its reader compares with
         what it works out itself. Raises DamagedFileError where its files are cut, altered or gone.
@@ -108,6 +131,8 @@ class ChunkStore:
         if not os.path.lexists(path):
             return None
         said, sealed = read_pointer(path)
+        if said.get("form", FIRST_VERSION) > CORPUS_FORM:
+            return None
         try:
             corpus = open_corpus(self.corpora, said["corpus"])
         except FileNotFoundError as error:
@@ -124,11 +149,6 @@ class ChunkStore:
             self.write_current_corpus(extraction, current)
 
 
-def suffix(name: ChunkAsset) -> str:
-    """How the names of an asset's chunk files end."""
-    return str(asset_row(name).file)
-
-
 def size_of_file(path: Path) -> int:
     """Bytes of a file, a link followed; 0 where it has gone meanwhile or is a circle of links."""
     try:
@@ -139,7 +159,8 @@ def size_of_file(path: Path) -> int:
 
 def _said(current: CurrentCorpus) -> dict[str, Any]:
     """What a pointer says of a corpus."""
-    return {**current._asdict(), "corpus": current.corpus.manifest.fingerprint}
+    form = {} if CORPUS_FORM == FIRST_VERSION else {"form": CORPUS_FORM}
+    return {**current._asdict(), "corpus": current.corpus.manifest.fingerprint, **form}
 
 
 def read_pointer(path: Path) -> SealedJson:
@@ -150,8 +171,8 @@ def read_pointer(path: Path) -> SealedJson:
     found = read_sealed_json(path, TOKENIZE_AGAIN, CurrentCorpus._fields)
     texts = ("corpus", "recipe", "source", *(["version"] if found.sealed else []))
     check_fields(found.value, dict.fromkeys(texts, str), path, TOKENIZE_AGAIN)
-    sizes = {name: int for name in _SIZES if found.value.get(name) is not None}
-    check_fields(found.value, sizes, path, TOKENIZE_AGAIN)
+    numbers = {name: int for name in (*_SIZES, "form") if found.value.get(name) is not None}
+    check_fields(found.value, numbers, path, TOKENIZE_AGAIN)
     if not re.fullmatch(rf"[0-9a-f]{{{LENGTH}}}", found.value["corpus"]):
         raise damaged(path, "its 'corpus' is no fingerprint of one", TOKENIZE_AGAIN)
     return found

@@ -5,17 +5,19 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
+from extraction_assets.engine.corpora.samples import counted_positions, samples_of
 from extraction_assets.engine.corpora.tokenize import TokenizedCorpus
 from extraction_assets.engine.shapes import Samples
+from extraction_assets.settings import CorpusSettings
 from extraction_assets.stores.corpus_arrays import ARRAYS, FILES, TOKENIZE_AGAIN, map_arrays, write_arrays
-from extraction_assets.stores.fingerprints import LENGTH, bytes_fingerprint
+from extraction_assets.stores.fingerprints import LENGTH, Memo, bytes_fingerprint, content_hash
 from extraction_assets.stores.sealed import DamagedFileError, damaged, open_stored, set_aside, sync
 from extraction_assets.stores.sealed_json import check_fields, read_sealed_json, write_sealed_json
 
@@ -47,26 +49,37 @@ class StoredCorpus:
     def __len__(self) -> int:
         return len(self.arrays.token_ids)
 
-    def samples(
-        self,
-        rows: slice,
-        *,
-        count_special_tokens: bool,
-        exclude_first_positions: int,
-        exclude_positions: Sequence[int] = (),
-    ) -> Samples:
+    def samples(self, rows: slice, settings: CorpusSettings) -> Samples:
         """Rows of the corpus as tensors, with the positions that count."""
-        return samples_of(
-            self.arrays,
-            rows,
-            self.manifest.start_sample,
-            count_special_tokens=count_special_tokens,
-            exclude_first_positions=exclude_first_positions,
-            exclude_positions=exclude_positions,
-        )
+        return samples_of(self.arrays, rows, self.manifest.start_sample, settings)
+
+    def tokens_fingerprint(self, rows: slice) -> str:
+        """Hash of some samples' tokens and mask: the corpus's length and other samples have no part in it."""
+        return self._worked_out("tokens", rows, self._tokens_fingerprint)
+
+    def counted_fingerprint(self, rows: slice, settings: CorpusSettings) -> str:
+        """Hash of which positions of some samples count."""
+        rules = settings.model_dump_json(include=_COUNTING)
+        return self._worked_out(f"counted {rules}", rows, partial(self._counted_fingerprint, settings))
 
     def content_fingerprint(self, rows: slice) -> str:
         """Hash of some samples' tokens, masks and documents."""
+        return self._worked_out("content", rows, self._content_fingerprint)
+
+    def _worked_out(self, kind: str, rows: slice, hash_rows: Callable[[slice], str]) -> str:
+        """A hash of rows, once a process: the corpus's fingerprint, which its files were compared with, says what they
+        hold."""
+        key = (self.manifest.fingerprint, kind, rows.start, rows.stop)
+        return _hashes.get(key) or _hashes.keep(key, hash_rows(rows))
+
+    def _counted_fingerprint(self, settings: CorpusSettings, rows: slice) -> str:
+        return bytes_fingerprint(counted_positions(self.arrays, rows, settings).tobytes())
+
+    def _tokens_fingerprint(self, rows: slice) -> str:
+        token_ids, mask = self.arrays.token_ids[rows], self.arrays.attention_mask[rows]
+        return bytes_fingerprint(str(token_ids.shape).encode(), token_ids.tobytes(), mask.tobytes())
+
+    def _content_fingerprint(self, rows: slice) -> str:
         arrays = self.arrays
         names = [arrays.document_ids[number] for number in arrays.document_numbers[rows]]
         return bytes_fingerprint(
@@ -79,24 +92,8 @@ class StoredCorpus:
         )
 
 
-def samples_of(
-    arrays: TokenizedCorpus,
-    rows: slice,
-    start_sample: int,
-    *,
-    count_special_tokens: bool,
-    exclude_first_positions: int,
-    exclude_positions: Sequence[int] = (),
-) -> Samples:
-    """Rows of a corpus whose first sample is number ``start_sample``, as tensors, with the positions that count."""
-    attention = torch.from_numpy(np.array(arrays.attention_mask[rows]))
-    counted = attention.clone()
-    if not count_special_tokens:
-        counted &= ~torch.from_numpy(np.array(arrays.special_tokens_mask[rows]))
-    counted[:, :exclude_first_positions] = False
-    counted[:, list(exclude_positions)] = False
-    token_ids = torch.from_numpy(arrays.token_ids[rows].astype(np.int64))
-    return Samples(token_ids, attention, counted, start_sample + rows.start)
+_COUNTING = {"count_special_tokens", "exclude_first_positions", "exclude_positions"}
+_hashes = Memo[tuple[str, str, int, int]](most=100_000)
 
 
 def write_corpus(
@@ -107,12 +104,12 @@ def write_corpus(
     temporary.mkdir(parents=True)
     try:
         write_arrays(temporary, corpus)
+        for name in FILES:
+            sync(temporary / name)
         files = {name: _sha256(temporary / name) for name in sorted(FILES)}
         named = identity(files, source, tokenizer, packing, start_sample)
         manifest = CorpusManifest(named, source, tokenizer, packing, start_sample, files)
         write_sealed_json(temporary / MANIFEST, manifest._asdict())
-        for path in temporary.iterdir():
-            sync(path)
         sync(temporary)
         _put_in_place(temporary, root / manifest.fingerprint)
         sync(root)
@@ -184,4 +181,4 @@ def _read_manifest(folder: Path) -> CorpusManifest:
 
 def _sha256(path: Path) -> str:
     with open_stored(path, TOKENIZE_AGAIN) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return content_hash(file)

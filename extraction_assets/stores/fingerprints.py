@@ -8,10 +8,13 @@ needs neither: files without it are read.
 
 import hashlib
 import json
+import os
+import threading
+import time
 from collections.abc import Iterable
-from functools import lru_cache
+from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from extraction_assets.catalog import ASSETS, FIRST_VERSION
 
@@ -29,6 +32,8 @@ VERSIONS: dict[str, int] = {
     "tokenizer": FIRST_VERSION,
 }
 """Kind -> its version."""
+
+Key = TypeVar("Key")
 
 LENGTH = 24
 """Hex digits of a fingerprint: 96 bits."""
@@ -57,19 +62,66 @@ def bytes_fingerprint(*parts: bytes | memoryview) -> str:
 
 
 def files_fingerprint(files: Iterable[Path]) -> str:
-    """Hash of files by name and content. Contents are read once a process while size and time stamp stay."""
-    return fingerprint("files", files=[(path.name, _content_hash(*_identity(path))) for path in files])
+    """Hash of files by name and content (``content_hash``). FileNotFoundError where one is not there, or no file."""
+    return fingerprint("files", files=[(path.name, _content_hash_of(path)) for path in files])
 
 
-def _identity(path: Path) -> tuple[Path, int, int]:
+def _content_hash_of(path: Path) -> str:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there, or no file")
-    path = path.resolve()
-    status = path.stat()
-    return path, status.st_size, status.st_mtime_ns
-
-
-@lru_cache(maxsize=4096)
-def _content_hash(path: Path, _size: int, _modified_ns: int) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return content_hash(file)
+
+
+def content_hash(file: BufferedReader) -> str:
+    """SHA-256 of a file opened at its beginning, in hex digits.
+
+    Read once a process while the file's state stays: inode, size and the times of its last change. A program may set
+    the time of a file's contents, but not the other one (ctime), so that bytes that were altered are read again.
+    """
+    state, begun = _state(file), time.time_ns()
+    known = _hashes.get(state)
+    if known is not None:
+        return known
+    found = hashlib.file_digest(file, "sha256").hexdigest()
+    if _state(file) == state and state.changed_ns + SETTLED_NS < begun:
+        _hashes.keep(state, found)
+    return found
+
+
+SETTLED_NS = 20_000_000
+"""A file is taken to keep its state from 20 ms after its last change on: the kernel's clock ticks every 1 to 10 ms, and
+of two changes within one tick the second one shows nowhere."""
+
+
+class Memo(Generic[Key]):
+    """Hashes that were worked out in this process, by what identifies the bytes; begins again where it holds many."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._known, self._lock = most, dict[Key, str](), threading.Lock()
+
+    def get(self, key: Key) -> str | None:
+        return self._known.get(key)
+
+    def keep(self, key: Key, found: str) -> str:
+        with self._lock:
+            if len(self._known) >= self._most:
+                self._known.clear()
+            self._known[key] = found
+        return found
+
+
+class _State(NamedTuple):
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+
+_hashes = Memo[_State](most=4096)
+
+
+def _state(file: BufferedReader) -> _State:
+    status = os.fstat(file.fileno())
+    return _State(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

@@ -10,19 +10,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from extraction_assets.catalog import CORPUS, asset_row, folders
-from extraction_assets.stores.chunk_store import ChunkStore, read_pointer
+from extraction_assets.stores.chunk_store import FORMS, ChunkStore, read_pointer
+from extraction_assets.stores.fingerprints import LENGTH
 from extraction_assets.stores.sealed import DamagedFileError, nobody_writing
 
 SAFE_AGE_SECONDS = 3600.0
 """A temporary that changed within the last hour may belong to a run of another host, whose locks are not seen here."""
 
-_CHUNK = re.compile(
-    r"(?P<key>\d{12,})-(?P<fingerprint>[0-9a-f]{24})"
-    r"(?:\.safetensors|\.parquet|\.(?P<seal>[0-9a-f]{12})\.statistics\.safetensors)"
-)
 # Ours are .NAME.<uuid>.tmp, replaced corpora .<uuid>.damaged; safetensors writes through .tmp and six characters.
 _TEMPORARY = re.compile(r"\.(?:.+\.)?[0-9a-f]{32}\.(?:tmp|damaged)|\.tmp[A-Za-z0-9]{6}")
-_CORPUS = re.compile(r"[0-9a-f]{24}")
+_CORPUS = re.compile(rf"[0-9a-f]{{{LENGTH}}}")
 
 
 class Item(NamedTuple):
@@ -67,10 +64,18 @@ def size_of(path: Path) -> int:
 
 def chunk_files(folder: Path) -> Iterator[ChunkFile]:
     """The chunk files of an asset's folder, by name."""
+    name = _chunk_name()
     for path in _inside(folder):
-        match = _CHUNK.fullmatch(path.name)
+        match = name.fullmatch(path.name)
         if match:
             yield ChunkFile(path, match["key"], match["fingerprint"], match["seal"])
+
+
+def _chunk_name() -> re.Pattern[str]:
+    """What the name of a chunk file in a form that is known looks like."""
+    ends = "|".join(sorted({re.escape(form) for forms in FORMS.values() for form in forms}))
+    name = rf"(?P<key>\d{{12,}})-(?P<fingerprint>[0-9a-f]{{{LENGTH}}})"
+    return re.compile(rf"{name}(?:{ends}|\.(?P<seal>[0-9a-f]{{12}})\.statistics\.safetensors)")
 
 
 def temporaries(folder: Path) -> list[Path]:
@@ -114,8 +119,8 @@ def own_files(extraction: Path, sae: str | None = None) -> Iterator[Path]:
         yield from (chunk.path for chunk in chunk_files(folder))
         yield from temporaries(folder)
         row = asset_row(CORPUS if folder == extraction else folder.name)
-        if not row.partitioned and (folder / str(row.file)).is_file():
-            yield folder / str(row.file)
+        if not row.partitioned:
+            yield from (folder / name for name in row.files if (folder / name).is_file())
 
 
 def unnamed_corpora(store: ChunkStore, without: str | None = None) -> list[Path]:

@@ -4,14 +4,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from extraction_assets.catalog import TOP_K_TABLE, chunk_assets
+from extraction_assets.catalog import TOP_K_TABLE, ChunkAsset, chunk_assets
 from extraction_assets.host.disk import readable_size
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_record import read_record
-from extraction_assets.stores.chunk_store import ChunkStore, suffix
+from extraction_assets.stores.chunk_store import FORMS, ChunkStore
 from extraction_assets.stores.sealed import DamagedFileError, nobody_writing
 from extraction_assets.stores.stored_files import (
+    ChunkFile,
     Item,
     UnreadablePointer,
     asset_folders,
@@ -112,7 +113,7 @@ def _look_at_chunks(plan: ExtractionPlan, merged: Merged, garbage: Garbage) -> N
         folder = store.asset_folder(settings.name, asset, sae)
         unwanted = not settings.keep.keeps(asset) and _is_merged(plan, sae, merged)
         for chunk in chunk_files(folder):
-            if current.get(chunk.key) != chunk.fingerprint:
+            if current.get(chunk.key) != chunk.fingerprint or _in_an_earlier_form(chunk, plan, asset, sae):
                 garbage.items.append(item(SUPERSEDED, chunk.path, store))
                 found += 1
             elif unwanted:
@@ -128,6 +129,11 @@ def _look_at_chunks(plan: ExtractionPlan, merged: Merged, garbage: Garbage) -> N
             f"{len(missing)} of {len(settings.chunk_keys)} chunks of {settings.name} are not computed with the current "
             "settings yet: going back to earlier settings would compute what is superseded again"
         )
+
+
+def _in_an_earlier_form(chunk: ChunkFile, plan: ExtractionPlan, asset: ChunkAsset, sae: str | None) -> bool:
+    """Whether a file of the current fingerprint is there in a newer form too."""
+    return chunk.seal is None and chunk.path != plan.chunk_path(asset, chunk.key, sae)
 
 
 def _look_for_temporaries(folder: Path, store: ChunkStore, garbage: Garbage) -> None:
@@ -170,7 +176,11 @@ def _is_merged(plan: ExtractionPlan, sae: str | None, merged: Merged) -> bool:
 
 def _named_by_table(path: Path, seal: str) -> bool:
     """Whether the table beside a statistics file names it; what cannot be told counts as named."""
-    table = path.with_name(path.name.split(".")[0] + suffix(TOP_K_TABLE))
+    stem = path.name.split(".")[0]
+    return any(_names(path.with_name(stem + form), seal) for form in FORMS[TOP_K_TABLE])
+
+
+def _names(table: Path, seal: str) -> bool:
     try:
         return str(read_record(table)["statistics"]).startswith(seal)
     except FileNotFoundError:

@@ -1,5 +1,6 @@
 """Features by the token that they fire on most strongly, on both databases."""
 
+import sqlite3
 from collections.abc import Iterator
 
 import pytest
@@ -94,3 +95,25 @@ def test_an_empty_token_is_refused(stored: tuple[sa.Connection, int], exact: boo
 def test_what_is_not_text_is_no_token(stored: tuple[sa.Connection, int]) -> None:
     with pytest.raises(queries.UnknownResultError, match=r"^'\\udcff' is not UTF-8 text, so that no token is like it$"):
         queries.features_of_token(*stored, "\udcff")
+
+
+def test_features_that_agree_on_a_word_come_first_and_no_word_twice(stored: tuple[sa.Connection, int]) -> None:
+    # 0 shows "import", 1 "Import" and 3 "exports"; 4 has "import" again and 2 no word: the stronger of them is first.
+    assert queries.readable_features(*stored, 2) == [0, 1]
+    assert queries.readable_features(*stored, 9) == [0, 1, 3, 4, 2]
+
+
+@pytest.mark.parametrize("shown", [1, 40])
+def test_readable_features_reads_no_more_rows_than_it_has_to(shown: int) -> None:
+    made = make_results("f", 1.0, num_features=500, top_k=1)  # its tokens t0, t1, … are no words
+    engine = open_database("sqlite://")
+    with write_transaction(engine) as connection:
+        number = made.load(connection)
+        read: list[sqlite3.Row] = []
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, sqlite3.Connection)
+        driver.row_factory = lambda _cursor, row: read.append(row) or row
+        assert queries.readable_features(connection, number, shown) == list(range(shown))
+        driver.row_factory = None
+    assert len(read) == 500 + shown
+    engine.dispose()

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from extraction_assets.database import connect as connect_module
 from extraction_assets.database import load as load_module
+from extraction_assets.database.backends import sqlite
+from extraction_assets.database.backends.postgresql import copy
 from extraction_assets.database.connect import open_database, write_transaction
 from extraction_assets.database.tables import corpora, extractions, feature_activations, features, samples
 from extraction_assets.database.urls import DatabaseError
@@ -177,9 +178,7 @@ def test_a_connection_dropped_in_mid_load_leaves_the_old_rows(
     postgres_engine: sa.Engine, postgres_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _load(postgres_engine, make_results("old", 1.0, num_features=50))
-    from extraction_assets.database import bulk_postgres
-
-    pieces = bulk_postgres._pieces
+    pieces = copy._pieces
 
     def cut(rows: object, types: list[str]) -> Iterator[bytes | memoryview]:
         for number, piece in enumerate(pieces(rows, types)):
@@ -187,8 +186,8 @@ def test_a_connection_dropped_in_mid_load_leaves_the_old_rows(
                 assert _end_connections(postgres_server, "query LIKE 'COPY feature_activations%'") == 1
             yield piece
 
-    monkeypatch.setattr(bulk_postgres, "_pieces", cut)
-    monkeypatch.setattr(bulk_postgres, "_BATCH_ROWS", 1000)
+    monkeypatch.setattr(copy, "_pieces", cut)
+    monkeypatch.setattr(copy, "_BATCH_ROWS", 1000)
     with pytest.raises(DatabaseError) as raised:
         _load(postgres_engine, make_results("new", 2.0, num_features=50))
     assert re.search(LOST, str(raised.value))
@@ -208,7 +207,7 @@ def test_a_connection_dropped_while_it_waits_is_one_sentence(
 
 
 def test_a_database_that_stays_locked_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connect_module, "BUSY_TIMEOUT_MS", 100)
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_MS", 100)
     engine = open_database(f"sqlite:///{tmp_path / 'results.sqlite'}")
     with write_transaction(engine), pytest.raises(DatabaseError, match=r"results\.sqlite .*database is locked"):
         _load(engine, make_results("new", 2.0, num_features=1))

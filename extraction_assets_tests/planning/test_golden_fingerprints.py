@@ -79,7 +79,7 @@ OF_EVERYTHING_SET = {
 
 def found(plan: ExtractionPlan) -> dict[str, str]:
     """Every fingerprint and code version of an extraction's last chunk and of its merges."""
-    versions, settings = CodeVersions(plan.declared), plan.settings
+    versions, settings = CodeVersions(plan.settings), plan.settings
     values = {
         "recipe": corpus_recipe(settings),
         "corpus": plan.corpus.manifest.fingerprint,
@@ -148,4 +148,4 @@ def test_a_corpus_of_another_version_has_to_be_made_again(tmp_path: Path, monkey
     plan = golden_plan(tmp_path)
     monkeypatch.setitem(VERSIONS, "corpus", 3)
     with pytest.raises(CorpusNotReady, match="materialize golden/corpus again"):
-        ExtractionPlan(plan.declared, plan.store)
+        ExtractionPlan(plan.settings, plan.store)

@@ -151,7 +151,7 @@ def test_a_recorded_hook_is_the_same_as_one_that_is_set(project: Project, tiny_f
     own = {"path": str(folder), "minimum_variance_explained": -1e9}
     recorded = _changed(project, tiny_folder, saes={"relu": own})
     chosen = _changed(project, tiny_folder, saes={"relu": {**own, "hook": "layers.0"}})
-    assert recorded.plan.settings.hooks == ["layers.0"]
+    assert recorded.plan.extraction.hooks == ["layers.0"]
     key = "000000000000"
     assert recorded.plan.table_fingerprint(key, "relu") == chosen.plan.table_fingerprint(key, "relu")
     assert recorded.plan.activations_fingerprint(key) == chosen.plan.activations_fingerprint(key)

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from extraction_assets.database.connect import FullDiskError, open_database
+from extraction_assets.database.connect import open_database
 from extraction_assets.database.queries import merge_times
 from extraction_assets.database.reading import read_database
-from extraction_assets.database.urls import DatabaseError
+from extraction_assets.database.urls import DatabaseError, FullDiskError
 from extraction_assets.host import disk as disk_module
 from extraction_assets_tests.command import declare, invoke, succeed
 from extraction_assets_tests.full_disk import fill, small_disk
@@ -139,13 +139,13 @@ def test_what_a_killed_writer_left_in_the_wal_is_read(disk: Path, tmp_path: Path
 
 
 def test_where_no_other_disk_has_room_for_a_copy_it_says_so(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from extraction_assets.database import full_disk
+    from extraction_assets.database.backends.sqlite import read_only_disk
 
     file = disk / "results.sqlite"
     open_database(f"sqlite:///{file}").dispose()
     (disk / "results.sqlite-wal").write_bytes(b"x" * 100)
     fill(disk)
-    monkeypatch.setattr(full_disk, "free_bytes", lambda _folder: 1000)
+    monkeypatch.setattr(read_only_disk, "free_bytes", lambda _folder: 1000)
     with pytest.raises(DatabaseError, match=r"no other disk has .* for a copy: make room, or set TMPDIR"):
         _corpora(f"sqlite:///{file}")
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import dagster as dg
 
 from extraction_assets.assets.chunks.loaded import LoadedModels
-from extraction_assets.catalog import MODEL_ACTIVATIONS, SAE_FEATURES, TOP_K_TABLE
+from extraction_assets.catalog import MODEL_ACTIVATIONS, SAE_FEATURES
 from extraction_assets.engine.chunk_pass.context import PassSettings
 from extraction_assets.engine.chunk_pass.forward import (
     ForwardOutOfMemoryError,
@@ -19,8 +19,13 @@ from extraction_assets.engine.chunk_pass.gpu_pass import PROBE_SAMPLES, Unfinish
 from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
 from extraction_assets.engine.preflight.compatibility import refuse_unknown_tokens
 from extraction_assets.engine.shapes import Samples
-from extraction_assets.execution.damage import usable_activations, usable_features
 from extraction_assets.execution.keys import Target
+from extraction_assets.execution.stored_inputs import (
+    activations_suffice,
+    features_suffice,
+    read_stored_activations,
+    read_stored_features,
+)
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.resources.utilization import Utilization, UtilizationSampler
 from extraction_assets.stores.chunk_record import Record
@@ -115,7 +120,7 @@ def _attempt(
     samples, settings = plan.samples(key), _pass_settings(plan, loaded, targets)
     tasks, feature_records = _tasks(plan, loaded, key, targets)
     needs_hooks = settings.keep_activations or any(task.stored_features is None for task in tasks)
-    source = _hook_source(plan, loaded, key, samples, settings) if needs_hooks else _HookSource()
+    source = _hook_source(plan, loaded, key, targets, samples, settings) if needs_hooks else _HookSource()
     numerics = _numerics(loaded, source, settings)
     rng = random.Random(int(key))
     rows = sorted(rng.sample(range(len(samples.token_ids)), min(PROBE_SAMPLES, len(samples.token_ids))))
@@ -144,30 +149,36 @@ def _pass_settings(plan: ExtractionPlan, loaded: LoadedModels, targets: list[Tar
 def _tasks(
     plan: ExtractionPlan, loaded: LoadedModels, key: str, targets: list[Target]
 ) -> tuple[list[SaeTask], dict[str, Record]]:
-    """The SAEs to run, with stored features where these do; the records of such features by SAE."""
-    tasks, records = [], {}
+    """The SAEs to run, with stored features where these suffice; the records of such features by SAE."""
+    tasks, records = [], dict[str, Record]()
     for name, sae in loaded.saes.items():
-        own = {target.asset for target in targets if target.sae == name}
-        if not own:
+        if not any(target.sae == name for target in targets):
             continue
-        stored = None
-        selectable = own == {TOP_K_TABLE} and plan.settings.corpus.exclude_outlier_norms is None
-        found = usable_features(plan, key, name, sae.latent_dim, loaded.logger) if selectable else None
-        if found is not None:
-            stored, records[name] = found
-        chosen = plan.settings.saes[name]
-        tasks.append(SaeTask(name, chosen.input_hook, sae, stored, chosen.hook_out))
+        features = None
+        if features_suffice(plan, key, name, targets, loaded.logger):
+            found = read_stored_features(plan, key, name, sae.latent_dim, loaded.logger)
+            if found is not None:
+                features, records[name] = found
+        chosen = plan.extraction.saes[name]
+        tasks.append(SaeTask(name, chosen.hook, sae, features, chosen.hook_out))
     return tasks, records
 
 
 def _hook_source(
-    plan: ExtractionPlan, loaded: LoadedModels, key: str, samples: Samples, settings: PassSettings
+    plan: ExtractionPlan,
+    loaded: LoadedModels,
+    key: str,
+    targets: list[Target],
+    samples: Samples,
+    settings: PassSettings,
 ) -> _HookSource:
-    """Stored activations where there are some and none are to be stored, else the model."""
-    usable = None if settings.keep_activations else usable_activations(plan, key, loaded.hooks, loaded.logger)
-    if usable is not None:
-        stored, record = usable
-        return _HookSource(stored_activations(stored, loaded.device), str(next(iter(stored.values())).dtype), record)
+    """Stored activations where these suffice, else the model."""
+    if activations_suffice(plan, key, targets):
+        found = read_stored_activations(plan, key, loaded.hooks, loaded.logger)
+        if found is not None:
+            outputs, record = found
+            dtype = str(next(iter(outputs.values())).dtype)
+            return _HookSource(stored_activations(outputs, loaded.device), dtype, record)
     refuse_unknown_tokens(samples, loaded.model)
     model = loaded.compiled_model()
     return _HookSource(forward_pass(model, samples, settings.batch_size), str(model.dtype))

@@ -8,13 +8,11 @@ import torch
 
 from extraction_assets.engine.chunk_pass.batching import AdaptiveBatch
 from extraction_assets.engine.findings import log_and_raise
-from extraction_assets.engine.models.checkpoint import LocalCheckpoint
 from extraction_assets.engine.models.language_model import LanguageModel, load_language_model
 from extraction_assets.engine.preflight.compatibility import examine_combination
-from extraction_assets.engine.saes.checkpoint import check_recorded
+from extraction_assets.engine.saes.resolved import ResolvedExtraction, check_recorded
 from extraction_assets.engine.saes.sae import SAE
 from extraction_assets.resources import GpuResource
-from extraction_assets.settings import ExtractionSettings
 
 
 class LoadedModels:
@@ -26,8 +24,7 @@ class LoadedModels:
 
     def __init__(
         self,
-        settings: ExtractionSettings,
-        checkpoint: LocalCheckpoint,
+        extraction: ResolvedExtraction,
         saes: Collection[str],
         gpu: GpuResource,
         device: torch.device,
@@ -36,16 +33,16 @@ class LoadedModels:
         every_hook: bool,
     ) -> None:
         self.gpu, self.device, self.logger = gpu, device, logger
-        self._settings, self._checkpoint, self._every_hook = settings, checkpoint, every_hook
-        self._chosen = {name: sae for name, sae in settings.saes.items() if name in saes}
+        self._extraction, self._settings, self._every_hook = extraction, extraction.declared, every_hook
+        self._chosen = {name: sae for name, sae in extraction.saes.items() if name in saes}
 
     @cached_property
     def saes(self) -> dict[str, SAE]:
         """The SAEs on the device. Raises CheckpointError, HookError or CorpusError where they do not fit the model."""
-        settings = self._settings
-        found = examine_combination(self._checkpoint, self._chosen, settings.corpus.max_length)
+        extraction = self._extraction
+        found = examine_combination(extraction.checkpoint, self._chosen, self._settings.corpus.max_length)
         log_and_raise(found.findings, self.logger)
-        for difference in check_recorded(settings, found.weights):
+        for difference in check_recorded(extraction, found.weights):
             self.logger.warning("%s", difference)
         return {name: SAE(weights, self.device) for name, weights in found.weights.items()}
 
@@ -54,7 +51,7 @@ class LoadedModels:
         """The language model on the device. Raises ValueError where weights did not load."""
         settings = self._settings.language_model
         self.logger.info("loading %s on %s", settings.path, self.device)
-        model = load_language_model(self._checkpoint, self.hooks, device=self.device, dtype=settings.dtype)
+        model = load_language_model(self._extraction.checkpoint, self.hooks, device=self.device, dtype=settings.dtype)
         log_and_raise(model.weight_findings(), self.logger)
         return model
 
@@ -70,7 +67,7 @@ class LoadedModels:
     def hooks(self) -> list[str]:
         """Hooks that the model runs to."""
         if self._every_hook:
-            return self._settings.hooks
+            return self._extraction.hooks
         return list(dict.fromkeys(hook for sae in self._chosen.values() for hook in sae.hooks))
 
     @cached_property

@@ -79,7 +79,7 @@ class Pending:
 
 def merge_is_recorded(plan: ExtractionPlan, sae: str, instance: dg.DagsterInstance) -> bool:
     """Whether the latest events of an SAE's merge and of its report say what is current."""
-    version, code = plan.merge_fingerprint(sae), CodeVersions(plan.declared).of(FEATURE_EXAMPLES, sae)
+    version, code = plan.merge_fingerprint(sae), CodeVersions(plan.settings).of(FEATURE_EXAMPLES, sae)
     examples = _latest_versions(instance, sae_key(plan.settings, sae, FEATURE_EXAMPLES))
     report, _ = _latest_versions(instance, sae_key(plan.settings, sae, FEATURE_REPORT))
     return examples == (version, code) and report == version
@@ -95,7 +95,7 @@ def _latest_versions(instance: dg.DagsterInstance, key: dg.AssetKey) -> tuple[st
 def _recorded(instance: dg.DagsterInstance, plan: ExtractionPlan, target: Target) -> set[str]:
     """Chunks whose latest event says what is current: after a change of settings and back it says something else."""
     keys = set(plan.settings.chunk_keys)
-    code = CodeVersions(plan.declared).of(target.asset, target.sae)
+    code = CodeVersions(plan.settings).of(target.asset, target.sae)
     found = recorded_versions(instance, target.key, keys)
     return {
         key for key, versions in found.items() if versions == (data_version(plan, target.asset, target.sae, key), code)

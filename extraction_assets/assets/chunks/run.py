@@ -11,7 +11,7 @@ import torch
 
 from extraction_assets.assets.chunks.checks import replayed
 from extraction_assets.assets.chunks.compute import QueuedChunk, compute_chunk
-from extraction_assets.assets.chunks.finish import Finished, Written, finish_chunk
+from extraction_assets.assets.chunks.finish import FinishedChunk, WrittenFile, finish_chunk
 from extraction_assets.assets.chunks.loaded import LoadedModels
 from extraction_assets.assets.chunks.recorded_numbers import metadata_again
 from extraction_assets.assets.chunks.start import examine_start
@@ -43,8 +43,7 @@ class ChunkRun:
         self._plan, self._lineage, self._logger = plan, lineage, logger
         self._targets = [target for target in chunk_targets(plan.settings) if target.key in selected]
         self._loaded = LoadedModels(
-            plan.settings,
-            plan.checkpoint,
+            plan.extraction,
             {target.sae for target in self._targets if target.sae is not None},
             gpu,
             device,
@@ -149,7 +148,7 @@ class ChunkRun:
         self._pending = None  # only now: an interrupt on the way must not lose the record
         finished.refuse()
 
-    def _materialization(self, key: str, written: Written) -> dg.AssetMaterialization:
+    def _materialization(self, key: str, written: WrittenFile) -> dg.AssetMaterialization:
         target = written.target
         tags = self._lineage.tags(target.asset, target.sae, key)
         return dg.AssetMaterialization(target.key, partition=key, metadata=written.metadata, tags=tags)
@@ -158,7 +157,7 @@ class ChunkRun:
         """Events of a chunk that an earlier run or attempt made durable, with the numbers of that time."""
         for target in targets:
             metadata = metadata_again(self._plan, target, key, self._lineage.instance)
-            yield self._materialization(key, Written(target, metadata))
+            yield self._materialization(key, WrittenFile(target, metadata))
             if target.asset == TOP_K_TABLE:
                 record = read_record(self._plan.chunk_path(target.asset, key, target.sae))
                 for name in checks_of(record):
@@ -169,4 +168,4 @@ class _Pending(NamedTuple):
     """A chunk that the writer's thread has."""
 
     key: str
-    finished: Future[Finished]
+    finished: Future[FinishedChunk]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from extraction_assets.assets.chunks.loaded import LoadedModels
-from extraction_assets.catalog import MODEL_ACTIVATIONS, SAE_FEATURES, TOP_K_TABLE
+from extraction_assets.catalog import MODEL_ACTIVATIONS
 from extraction_assets.early_checks.batch import (
     FORWARD_SAMPLES,
     examine_saes,
@@ -18,8 +18,8 @@ from extraction_assets.engine.findings import Finding, log_and_raise
 from extraction_assets.engine.models.alone import examine_alone
 from extraction_assets.engine.preflight.sanity import SaeSanity
 from extraction_assets.engine.saes.sae import SAE
-from extraction_assets.execution.damage import usable_activations
 from extraction_assets.execution.keys import Target
+from extraction_assets.execution.stored_inputs import activations_suffice, features_suffice, read_stored_activations
 from extraction_assets.planning.disk_estimate import Part, Sizes, estimate_files
 from extraction_assets.planning.plan import ExtractionPlan
 
@@ -36,7 +36,7 @@ def examine_start(plan: ExtractionPlan, loaded: LoadedModels, missing_targets: M
     )
     key, targets = next(iter(missing_targets.items()))
     sanity: dict[str, SaeSanity] = {}
-    encoded = {name: sae for name, sae in loaded.saes.items() if _is_encoded(plan, key, targets, name)}
+    encoded = _encoded(plan, loaded, key, targets)
     if encoded:
         stored = _stored_outputs(plan, loaded, key, targets)
         sanity = _examine_first_batch(plan, loaded, key, encoded, stored)
@@ -60,7 +60,7 @@ def _examine_first_batch(
         outputs = model_outputs(model, batch.samples, logger)
         alone = examine_alone(model, batch.samples, outputs)
     precision = loaded.gpu.matmul_precision
-    sanity, findings = examine_saes(plan.settings, saes, outputs, batch, model, precision, logger)
+    sanity, findings = examine_saes(plan.extraction, saes, outputs, batch, model, precision, logger)
     broken = any(found.not_finite for found in sanity.values())  # says more than that such samples differ
     log_and_raise(findings if broken else [*alone, *findings], logger)
     return sanity
@@ -70,8 +70,7 @@ def _runs_the_model(plan: ExtractionPlan, loaded: LoadedModels, key: str, target
     """Whether a chunk needs hook outputs that are not stored, or is to store them."""
     if any(target.asset == MODEL_ACTIVATIONS for target in targets):
         return True
-    encoded = any(_is_encoded(plan, key, targets, name) for name in loaded.saes)
-    return encoded and plan.chunk_state(MODEL_ACTIVATIONS, key) != "done"
+    return not activations_suffice(plan, key, targets) and bool(_encoded(plan, loaded, key, targets))
 
 
 def _guard_forward(plan: ExtractionPlan, loaded: LoadedModels, key: str) -> None:
@@ -80,22 +79,24 @@ def _guard_forward(plan: ExtractionPlan, loaded: LoadedModels, key: str) -> None
     log_and_raise(examine_alone(model, samples, model_outputs(model, samples, loaded.logger)), loaded.logger)
 
 
-def _is_encoded(plan: ExtractionPlan, key: str, targets: Sequence[Target], sae: str) -> bool:
-    """Whether an SAE encodes a chunk: something of it is asked for, and stored features do not do."""
-    own = {target.asset for target in targets if target.sae == sae}
-    if own == {TOP_K_TABLE} and plan.settings.corpus.exclude_outlier_norms is None:
-        return plan.chunk_state(SAE_FEATURES, key, sae) != "done"
-    return bool(own)
+def _encoded(plan: ExtractionPlan, loaded: LoadedModels, key: str, targets: Sequence[Target]) -> dict[str, SAE]:
+    """The SAEs that encode a chunk: something of them is to be computed, and stored features do not suffice."""
+    asked = {target.sae for target in targets}
+    return {
+        name: sae
+        for name, sae in loaded.saes.items()
+        if name in asked and not features_suffice(plan, key, name, targets, loaded.logger)
+    }
 
 
 def _stored_outputs(
     plan: ExtractionPlan, loaded: LoadedModels, key: str, targets: Sequence[Target]
 ) -> Mapping[str, Tensor] | None:
     """Stored activations {hook: [n, T, D]} of a chunk; None where the model is to run."""
-    if any(target.asset == MODEL_ACTIVATIONS for target in targets):
+    if not activations_suffice(plan, key, targets):
         return None
-    usable = usable_activations(plan, key, plan.settings.hooks, loaded.logger)
-    return None if usable is None else usable[0]
+    found = read_stored_activations(plan, key, plan.extraction.hooks, loaded.logger)
+    return None if found is None else found[0]
 
 
 def _refuse_full_disk(

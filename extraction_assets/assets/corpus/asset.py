@@ -20,6 +20,7 @@ from extraction_assets.engine.models.checkpoint import resolve_checkpoint
 from extraction_assets.engine.models.language_model import vocabulary_size
 from extraction_assets.engine.models.tokenizer_comparison import noting_texts
 from extraction_assets.engine.preflight.compatibility import check_combination, examine_vocabulary
+from extraction_assets.engine.saes.resolved import resolve_extraction
 from extraction_assets.execution.damage import warn
 from extraction_assets.execution.failures import as_dagster_failure
 from extraction_assets.execution.keys import SETTINGS_METADATA, corpus_key
@@ -30,7 +31,6 @@ from extraction_assets.planning.plan import (
     corpus_recipe,
     has_recipe,
     load_tokenizer,
-    resolve_settings,
     tokenizer_findings,
     tokenizer_fingerprint,
 )
@@ -114,8 +114,8 @@ def _result(settings: ExtractionSettings, made: Materialized) -> dg.MaterializeR
 
 def check_settings(settings: ExtractionSettings) -> None:
     """Everything about model, hooks and SAEs that can be known to be wrong before work starts."""
-    checkpoint = resolve_checkpoint(settings.language_model.checkpoint)
-    check_combination(checkpoint, resolve_settings(settings).saes, settings.corpus.max_length)
+    extraction = resolve_extraction(settings)
+    check_combination(extraction.checkpoint, extraction.saes, settings.corpus.max_length)
 
 
 def materialize_corpus(

@@ -287,11 +287,11 @@ def _extraction_row(plan: ExtractionPlan, sae: str, latent_dim: int) -> Extracti
         name=settings.name,
         sae=sae,
         model=settings.language_model.path,
-        hook=settings.saes[sae].input_hook,
+        hook=plan.extraction.saes[sae].hook,
         latent_dim=latent_dim,
         max_length=settings.corpus.max_length,
         top_k_examples=settings.top_k_examples,
-        settings=settings.model_dump(mode="json"),
+        settings=plan.extraction.dump(),
         fingerprint=plan.merge_fingerprint(sae),
     )
 

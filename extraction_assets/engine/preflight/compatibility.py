@@ -17,7 +17,7 @@ from extraction_assets.engine.models.positions import fewer_positions
 from extraction_assets.engine.saes.checkpoint import read_sae
 from extraction_assets.engine.saes.formats import CheckpointError, SAEWeights
 from extraction_assets.engine.shapes import Samples
-from extraction_assets.settings import SaeSettings
+from extraction_assets.settings import ResolvedSae
 
 
 class Combination(NamedTuple):
@@ -31,12 +31,12 @@ class Combination(NamedTuple):
     """What of them does not fit together."""
 
 
-def examine_combination(checkpoint: LocalCheckpoint, saes: Mapping[str, SaeSettings], max_length: int) -> Combination:
+def examine_combination(checkpoint: LocalCheckpoint, saes: Mapping[str, ResolvedSae], max_length: int) -> Combination:
     """What a model and SAEs are, and every mismatch between them.
 
-    The hooks of ``saes`` are known (``with_recorded``). Reads the SAEs' weights and the model's configuration, not its
-    weights. ``max_length`` is the length of a sample. Raises CheckpointError or HookError where there is nothing to
-    compare: a checkpoint that cannot be read, a hook that the model does not have.
+    Reads the SAEs' weights and the model's configuration, not its weights. ``max_length`` is the length of a sample.
+    Raises CheckpointError or HookError where there is nothing to compare: a checkpoint that cannot be read, a hook that
+    the model does not have.
     """
     findings = []
     context = context_length(checkpoint)
@@ -50,9 +50,9 @@ def examine_combination(checkpoint: LocalCheckpoint, saes: Mapping[str, SaeSetti
     hooks = [hook for sae in saes.values() for hook in sae.hooks]
     widths = probe_hooks(checkpoint, hooks)
     for name, sae in saes.items():
-        found, out = weights[name], sae.hook_out or sae.input_hook
+        found, out = weights[name], sae.hook_out or sae.hook
         for what, key, width, hook in (
-            ("reads", "d_in", found.d_in, sae.input_hook),
+            ("reads", "d_in", found.d_in, sae.hook),
             ("gives", "d_out", found.d_out, out),
         ):
             if width != widths[hook]:
@@ -65,7 +65,7 @@ def examine_combination(checkpoint: LocalCheckpoint, saes: Mapping[str, SaeSetti
         findings += [
             Finding("warning", f"SAE {name!r}: it was trained {what} hook {recorded}, but {does} {used}")
             for what, does, recorded, used in (
-                ("on", "reads", found.record.hook, sae.input_hook),
+                ("on", "reads", found.record.hook, sae.hook),
                 ("to give", "is compared with", found.record.hook_out, sae.hook_out),
             )
             if recorded and used and not _same(checkpoint, recorded, used)
@@ -84,7 +84,7 @@ def _same(checkpoint: LocalCheckpoint, recorded: str, used: str) -> bool:
 
 
 def check_combination(
-    checkpoint: LocalCheckpoint, saes: Mapping[str, SaeSettings], max_length: int
+    checkpoint: LocalCheckpoint, saes: Mapping[str, ResolvedSae], max_length: int
 ) -> dict[str, SAEWeights]:
     """The SAEs' weights by name, after checking that every hook exists and has the width that its SAE reads or gives.
 

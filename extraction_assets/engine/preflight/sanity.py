@@ -7,7 +7,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from extraction_assets.engine.findings import Finding
+from extraction_assets.engine.findings import Finding, Severity
+from extraction_assets.engine.preflight.verdicts import (
+    FEW_TOKENS,
+    Verdict,
+    bos_verdict,
+    reconstruction_verdict,
+    sparsity_verdict,
+)
 from extraction_assets.engine.saes.sae import SAE, VarianceExplained, matmul_precision
 from extraction_assets.engine.selection.select import sample_maxima, select_top_k
 from extraction_assets.engine.shapes import SparseFeatures, TopKTable
@@ -15,11 +22,6 @@ from extraction_assets.engine.shapes import SparseFeatures, TopKTable
 _CHANCES = 10
 """Firings of a batch for each feature from which on a feature that never fires tells something."""
 _MOSTLY_DEAD = 0.9
-FEW_TOKENS = 32
-"""Tokens of a batch below which its numbers say little."""
-_BOS_EXCESS = 4
-"""First and special tokens dominate only where they hold so many times more than their share of positions: of samples
-of two tokens every second strongest token is the first one."""
 
 
 class SanityError(ValueError):
@@ -120,55 +122,37 @@ def bos_share(table: TopKTable, first_or_special: Tensor, first_sample: int = 0)
     return float(first_or_special[table.sample_index - first_sample, strongest].double().mean())
 
 
-def bos_dominates(share: float, positions: float, limit: float) -> bool:
-    """Whether first and special tokens are the strongest ones of more than ``limit`` of the examples, and far more
-    often than the share ``positions`` of the counted positions that they are."""
-    return share > limit and share > _BOS_EXCESS * positions
+def reconstruction_of(found: SaeSanity, limits: SanityLimits) -> Verdict:
+    """Whether the SAE explains enough of the batch."""
+    return reconstruction_verdict(found.variance_explained, limits.minimum_variance_explained, found.tokens)
 
 
-def is_sparse(mean_l0: float, limit: float) -> bool:
-    """Whether some feature fires, and not more than ``limit`` of them on a token, on average."""
-    return 0 < mean_l0 <= limit
-
-
-def judge(name: str, hook: str, found: SaeSanity, limits: SanityLimits, cause: str = "") -> list[Finding]:
+def judge(
+    name: str, hook: str, found: SaeSanity, limits: SanityLimits, cause: str = "", *, is_later_chunk: bool = False
+) -> list[Finding]:
     """What of a batch breaks the limits, or that it shows too little to judge by; ``cause`` is what ``likely_cause``
-    says where the SAE explains too little."""
-    what, tokens = f"SAE {name!r} at {hook!r}", f"{found.tokens:,} tokens of one batch"
+    says where the SAE explains too little.
+
+    A later chunk than the extraction's first may be what is left at the end of a corpus: where it has next to no
+    tokens, what its own checks let pass is a warning, so that such a chunk can be run alone.
+    """
+    severity: Severity = "warning" if is_later_chunk and found.tokens < FEW_TOKENS else "error"
     nothing = _no_evidence(name, hook, found)
     if nothing:
-        return [Finding("error", nothing, SanityError)]
+        return [Finding("error" if found.not_finite else severity, nothing, SanityError)]
+    what, tokens = f"SAE {name!r} at {hook!r}", f"{found.tokens:,} tokens of one batch"
     findings = []
     if found.tokens < FEW_TOKENS:
         text = f"{what} was tried on {tokens} only, which says little: no more of the first samples' tokens count"
         findings.append(Finding("warning", text))
-    if found.variance_explained < limits.minimum_variance_explained:
-        text = (
-            f"{what} explains {found.variance_explained:.3g} of the variance of the activations, at least "
-            f"{limits.minimum_variance_explained:g} is asked for (mean L0 {found.mean_l0:.1f}, mean norm of the "
-            f"activations {found.mean_norm:.3g}, sqrt(d_in) {found.d_in**0.5:.3g}; {tokens}). {cause} "
-            f"To run it all the same, lower saes.{name}.minimum_variance_explained"
-        )
-        findings.append(Finding("error", text, SanityError))
-    if not is_sparse(found.mean_l0, limits.maximum_l0):
-        seen = (
-            "has no feature that fires"
-            if not found.mean_l0
-            else f"has {found.mean_l0:,.1f} of its {found.latent_dim:,} features firing on a token, on average"
-        )
-        text = (
-            f"{what} {seen} ({tokens}), between 0 and {limits.maximum_l0:g} are expected: its input is most often not "
-            f"scaled or centered as in its training, or the threshold is wrong; saes.{name}.maximum_l0 sets the bound"
-        )
-        findings.append(Finding("error", text, SanityError))
-    if bos_dominates(found.bos_share, found.bos_positions, limits.maximum_bos_share):
-        text = (
-            f"{what}: {found.bos_share:.0%} of the features' strongest tokens are a sample's first or a special one, "
-            f"which are {found.bos_positions:.1%} of the positions ({tokens}); most examples would show nothing else. "
-            "Set corpus.exclude_first_positions to 1, leave corpus.count_special_tokens false, or raise "
-            f"saes.{name}.maximum_bos_share"
-        )
-        findings.append(Finding("error", text, SanityError))
+    if not reconstruction_of(found, limits).passed:
+        findings.append(Finding("error", _explains_too_little(name, what, found, limits, cause), SanityError))
+    if not sparsity_verdict(
+        found.mean_l0, limits.maximum_l0, found.features_firing, found.latent_dim, found.tokens
+    ).passed:
+        findings.append(Finding(severity, _is_not_sparse(name, what, found, limits), SanityError))
+    if not bos_verdict(found.bos_share, found.bos_positions, limits.maximum_bos_share).passed:
+        findings.append(Finding(severity, _bos_dominates(name, what, found), SanityError))
     if found.tokens * found.mean_l0 >= _CHANCES * found.latent_dim and found.dead_fraction > _MOSTLY_DEAD:
         text = (
             f"{what}: {found.dead_fraction:.1%} of its {found.latent_dim:,} features fire nowhere in {tokens}, though "
@@ -176,6 +160,37 @@ def judge(name: str, hook: str, found: SaeSanity, limits: SanityLimits, cause: s
         )
         findings.append(Finding("warning", text))
     return findings
+
+
+def _explains_too_little(name: str, what: str, found: SaeSanity, limits: SanityLimits, cause: str) -> str:
+    return (
+        f"{what} explains {found.variance_explained:.3g} of the variance of the activations, at least "
+        f"{limits.minimum_variance_explained:g} is asked for (mean L0 {found.mean_l0:.1f}, mean norm of the "
+        f"activations {found.mean_norm:.3g}, sqrt(d_in) {found.d_in**0.5:.3g}; {found.tokens:,} tokens of one batch). "
+        f"{cause} To run it all the same, lower saes.{name}.minimum_variance_explained"
+    )
+
+
+def _is_not_sparse(name: str, what: str, found: SaeSanity, limits: SanityLimits) -> str:
+    seen = (
+        "has no feature that fires"
+        if not found.mean_l0
+        else f"has {found.mean_l0:,.1f} of its {found.latent_dim:,} features firing on a token, on average"
+    )
+    return (
+        f"{what} {seen} ({found.tokens:,} tokens of one batch), between 0 and {limits.maximum_l0:g} are expected: its "
+        "input is most often not scaled or centered as in its training, or the threshold is wrong; "
+        f"saes.{name}.maximum_l0 sets the bound"
+    )
+
+
+def _bos_dominates(name: str, what: str, found: SaeSanity) -> str:
+    return (
+        f"{what}: {found.bos_share:.0%} of the features' strongest tokens are a sample's first or a special one, "
+        f"which are {found.bos_positions:.1%} of the positions ({found.tokens:,} tokens of one batch); most examples "
+        "would show nothing else. Set corpus.exclude_first_positions to 1, leave corpus.count_special_tokens false, or "
+        f"raise saes.{name}.maximum_bos_share"
+    )
 
 
 def _no_evidence(name: str, hook: str, found: SaeSanity) -> str:

@@ -249,6 +249,16 @@ def test_a_chunk_of_next_to_no_tokens_says_that_it_has_nothing_to_judge_by(tiny_
     assert all(e.passed for e in found)
 
 
+@pytest.mark.parametrize("last", [7, 0], ids=["one token", "no token that counts"])
+def test_a_chunk_of_next_to_no_tokens_can_be_run_alone(tiny_folder: Path, tmp_path: Path, last: int) -> None:
+    """As in a retry, or where chunks are run one by one."""
+    project = Project(_tokens(tiny_folder, tmp_path, [*range(5, 21)], [*range(30, 46)], [last]), tmp_path / "home")
+    project.corpus()
+    assert project.chunks(0, 0).success
+    assert project.chunks(1, 1).success
+    assert project.plan.missing_chunks() == []
+
+
 def test_a_chunk_whose_activations_do_not_vary_fails(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

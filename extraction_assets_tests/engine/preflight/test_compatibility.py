@@ -19,13 +19,13 @@ from extraction_assets.engine.preflight.compatibility import (
     refuse_unknown_tokens,
 )
 from extraction_assets.engine.shapes import Samples
-from extraction_assets.settings import SaeSettings
+from extraction_assets.settings import ResolvedSae
 from extraction_assets_tests import tiny
 from extraction_assets_tests.engine.checkpoints import local
 
 
-def sae(folder: Path, hook: str, **options: str) -> SaeSettings:
-    return SaeSettings(path=str(folder), hook=hook, **options)
+def sae(folder: Path, hook: str, **options: str) -> ResolvedSae:
+    return ResolvedSae(path=str(folder), hook=hook, **options)
 
 
 def test_a_good_combination_gives_the_weights_by_name(llama: str, sae_folders: dict[str, Path]) -> None:

@@ -11,9 +11,7 @@ from extraction_assets.engine.preflight.sanity import (
     SaeSanity,
     SanityError,
     SanityLimits,
-    bos_dominates,
     bos_share,
-    is_sparse,
     judge,
     measure_sae,
 )
@@ -109,6 +107,29 @@ def test_few_tokens_are_a_warning() -> None:
     assert judge("s", "h", _found(tokens=32), LIMITS) == []
 
 
+def test_next_to_no_tokens_at_the_end_of_a_corpus_are_a_warning() -> None:
+    found = measure_sae(_sae(), _batch(), torch.zeros(2, 3, dtype=torch.bool), _first())
+    (finding,) = judge("s", "h", found, LIMITS, is_later_chunk=True)
+    assert finding.severity == "warning"
+    assert "no token of one batch counts" in finding.message
+
+
+def test_activations_that_do_not_vary_are_an_error_in_a_later_chunk_too_where_they_are_many() -> None:
+    found = _found(tokens=32, variance_explained=math.nan)
+    assert [one.severity for one in judge("s", "h", found, LIMITS, is_later_chunk=True)] == ["error"]
+
+
+def test_activations_that_are_not_finite_are_an_error_in_a_later_chunk_too() -> None:
+    found = _found(tokens=0, not_finite=1, first_not_finite=(40, 0))
+    assert [one.severity for one in judge("s", "h", found, LIMITS, is_later_chunk=True)] == ["error"]
+
+
+def test_what_a_chunks_checks_only_mark_stops_no_chunk_of_few_tokens() -> None:
+    broken = _found(tokens=31, mean_l0=0.0, bos_share=0.8)
+    assert {one.severity for one in judge("s", "h", broken, LIMITS, is_later_chunk=True)} == {"warning"}
+    assert "error" in {one.severity for one in judge("s", "h", broken, LIMITS)}
+
+
 def test_bos_share_reads_the_strongest_position_of_absolute_samples() -> None:
     table = TopKTable(
         torch.tensor([0, 0, 4]),
@@ -120,25 +141,6 @@ def test_bos_share_reads_the_strongest_position_of_absolute_samples() -> None:
     )
     marked = torch.tensor([[True, False, True], [True, False, False]])
     assert bos_share(table, marked, 100) == pytest.approx(2 / 3)
-
-
-@pytest.mark.parametrize(
-    ("share", "positions", "dominates"),
-    [(0.9, 0.01, True), (0.4, 0.01, False), (0.9, 0.5, False), (1.0, 1.0, False)],
-)
-def test_first_tokens_dominate_where_they_are_more_than_their_share(
-    share: float, positions: float, dominates: bool
-) -> None:
-    assert bos_dominates(share, positions, 0.5) is dominates
-
-
-def test_a_limit_of_one_lets_all_first_tokens_pass() -> None:
-    assert not bos_dominates(1.0, 0.01, 1.0)
-
-
-@pytest.mark.parametrize(("l0", "sparse"), [(0.0, False), (0.1, True), (10.0, True), (10.1, False)])
-def test_sparse_is_more_than_none_and_at_most_the_limit(l0: float, sparse: bool) -> None:
-    assert is_sparse(l0, 10) is sparse
 
 
 def _found(**changes: Any) -> SaeSanity:

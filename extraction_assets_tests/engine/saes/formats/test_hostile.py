@@ -19,7 +19,7 @@ from torch import Tensor
 from extraction_assets.engine.file_boundary import npz
 from extraction_assets.engine.saes.checkpoint import read_sae, read_sae_record, sae_files
 from extraction_assets.engine.saes.formats import CheckpointError
-from extraction_assets.settings import SaeSettings
+from extraction_assets.settings import ResolvedSae
 from extraction_assets_tests import tiny
 
 D, F = tiny.D_MODEL, tiny.NUM_FEATURES
@@ -327,7 +327,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str, Spoil]] = {
 
 def refusal(folder: Path) -> str:
     """The one sentence by which all that reads a checkpoint refuses it."""
-    settings = SaeSettings(path=str(folder), hook="layers.0")
+    settings = ResolvedSae(path=str(folder), hook="layers.0")
 
     def everything() -> None:
         sae_files(settings.checkpoint)
@@ -375,7 +375,7 @@ def test_a_shape_that_its_bytes_cannot_fill_is_named_before_it_is_made(tmp_path:
 @pytest.mark.parametrize("make", SOUND)
 def test_what_is_spoiled_is_sound_before(make: Callable[[Path], None], tmp_path: Path) -> None:
     make(tmp_path / "sae")
-    assert read_sae(SaeSettings(path=str(tmp_path / "sae"))).latent_dim == F
+    assert read_sae(ResolvedSae(path=str(tmp_path / "sae"), hook="layers.0")).latent_dim == F
 
 
 def test_the_list_is_long_enough_and_has_every_format() -> None:

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 
-from extraction_assets.database.bulk_sqlite import flat, json_numbers
-from extraction_assets.database.prefetch import prefetch
+from extraction_assets.database.backends.arrow_lists import flat_lists, json_numbers
+from extraction_assets.database.backends.prefetch import prefetch
 
 _BATCH_ROWS = 50_000
 _READ_BYTES = 2**16  # what the driver asks for at once; its default of 8 KB costs a tenth of the rate
@@ -29,7 +29,7 @@ _BYTES = pa.large_binary()
 _INT4_OID, _TEXT_OID, _FLOAT8_OID = 23, 25, 701
 
 
-def insert_postgres(connection: sa.Connection, table: sa.Table, parts: Iterable[pa.Table]) -> None:
+def copy_rows(connection: sa.Connection, table: sa.Table, parts: Iterable[pa.Table]) -> None:
     """Insert rows inside the open transaction."""
     remaining = iter(parts)
     first = next(remaining, None)
@@ -107,7 +107,7 @@ def _json(column: pa.Array) -> list[pa.Array]:
 
 def _number_lists(kind: str, oid: int) -> Callable[[pa.Array], list[pa.Array]]:
     def fields(column: pa.Array) -> list[pa.Array]:
-        offsets, values = flat(column)
+        offsets, values = flat_lists(column)
         elements = _framed(values, kind)
         ends = offsets * elements.dtype.itemsize
         return [_array_heads(offsets, ends, oid), _slices(ends, pa.py_buffer(elements))]
@@ -116,7 +116,7 @@ def _number_lists(kind: str, oid: int) -> Callable[[pa.Array], list[pa.Array]]:
 
 
 def _text_lists(column: pa.Array) -> list[pa.Array]:
-    offsets, values = flat(column)
+    offsets, values = flat_lists(column)
     coded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
     framed = pc.binary_join_element_wise(*_texts(coded.dictionary), pa.scalar(b"", _BYTES))  # each text once
     elements = framed.take(coded.indices)

@@ -6,19 +6,18 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import sqlalchemy as sa
 
-from extraction_assets.database.prefetch import prefetch
+from extraction_assets.database.backends.arrow_lists import flat_lists, json_lists, json_numbers
+from extraction_assets.database.backends.prefetch import prefetch
 
 _BATCH_ROWS = 20_000
 _STATEMENT_ROWS = 50  # a row a statement takes 1.5 times as long; of 9 columns they are 450 of SQLite's 999 parameters
-_REBUILD_SHARE = 4  # how many times what is loaded a table may hold for its indexes to be made anew
+_REBUILD_SHARE = 4  # how many times what is loaded a table may hold for its indexes to be made again
 
 
-def insert_sqlite(connection: sa.Connection, table: sa.Table, parts: Iterable[pa.Table]) -> None:
+def insert_rows(connection: sa.Connection, table: sa.Table, parts: Iterable[pa.Table]) -> None:
     """Insert rows inside the open transaction: no per-row work of SQLAlchemy, lists made into JSON by Arrow."""
     driver = connection.connection.driver_connection
     assert driver is not None, "the transaction is open"
@@ -37,13 +36,13 @@ def _execute(driver: Any, table: sa.Table, names: list[str], values: list[Any], 
 
 @contextlib.contextmanager
 def indexes_afterwards(connection: sa.Connection, table: sa.Table, new_rows: int, other_rows: int) -> Iterator[None]:
-    """Makes a table's indexes anew after the block, where that is sooner done than keeping them up row by row.
+    """Makes a table's indexes again after the block, where that takes less time than keeping them up row by row.
 
     In the block's transaction: whoever reads sees the table with its old rows and indexes until it commits, and goes on
     seeing them if it fails.
     """
-    anew = other_rows + new_rows <= _REBUILD_SHARE * new_rows
-    indexes = list(table.indexes) if anew else []
+    again = other_rows + new_rows <= _REBUILD_SHARE * new_rows
+    indexes = list(table.indexes) if again else []
     for index in indexes:
         index.drop(connection)
     yield
@@ -67,26 +66,9 @@ def _values(column: pa.Array) -> list[Any]:
     return values
 
 
-def json_numbers(column: pa.Array) -> pa.Array:
-    """Lists of numbers as JSON texts. Numbers as text are JSON already; a double's shortest text reads back as the
-    same double."""
-    offsets, values = flat(column)  # to cast a slice of a list array would cast all of it
-    return _json_lists(pa.LargeListArray.from_arrays(offsets, values.cast(pa.string())))
-
-
 def _json_texts(column: pa.Array) -> pa.Array:
     """Lists of texts as JSON; every different text is made into JSON once."""
-    offsets, values = flat(column)
+    offsets, values = flat_lists(column)
     coded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
     encoded = pa.array([json.dumps(text, ensure_ascii=False) for text in coded.dictionary.to_pylist()], pa.string())
-    return _json_lists(pa.LargeListArray.from_arrays(offsets, encoded.take(coded.indices)))
-
-
-def _json_lists(texts: pa.Array) -> pa.Array:
-    return pc.binary_join_element_wise("[", pc.binary_join(texts, ","), "]", "")
-
-
-def flat(column: pa.Array) -> tuple[np.ndarray, pa.Array]:
-    """Offsets from 0 [rows + 1] and values of a list array that may be a slice of a longer one."""
-    offsets = column.offsets.to_numpy().astype(np.int64)
-    return offsets - offsets[0], column.values[int(offsets[0]) : int(offsets[-1])]
+    return json_lists(pa.LargeListArray.from_arrays(offsets, encoded.take(coded.indices)))

@@ -6,10 +6,13 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
-from extraction_assets.database import bulk_postgres, bulk_sqlite
+from extraction_assets.database.backends import backend_of
+from extraction_assets.database.backends.arrow_lists import json_numbers
+from extraction_assets.database.backends.postgresql import copy
+from extraction_assets.database.backends.prefetch import prefetch
+from extraction_assets.database.backends.sqlite import bulk
 from extraction_assets.database.connect import open_database, write_transaction
-from extraction_assets.database.load import _insert, _storable
-from extraction_assets.database.prefetch import prefetch
+from extraction_assets.database.load import _storable
 from extraction_assets.database.tables import feature_activations, features, samples
 
 FLOATS = [1.401298464324817e-45, 3.4028234663852886e38, 0.10000000149011612, 1.0, 16777216.0, 5e-324, 1e22, 1 / 3]
@@ -18,9 +21,9 @@ TEXTS = ["", "plain", "\\N", "a\tb\nc\r", '"{},\\\\', "naïve 😀", "\\x00", "�
 
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (bulk_postgres, bulk_sqlite):
+    for module in (copy, bulk):
         monkeypatch.setattr(module, "_BATCH_ROWS", 3)
-    monkeypatch.setattr(bulk_sqlite, "_STATEMENT_ROWS", 2)
+    monkeypatch.setattr(bulk, "_STATEMENT_ROWS", 2)
 
 
 def _stored(url: str, table: sa.Table, columns: dict[str, pa.Array]) -> list[tuple[object, ...]]:
@@ -29,7 +32,7 @@ def _stored(url: str, table: sa.Table, columns: dict[str, pa.Array]) -> list[tup
         if engine.dialect.name == "postgresql":
             for name in ("features", "samples"):
                 connection.exec_driver_sql(f"ALTER TABLE {name} DROP CONSTRAINT {name}_{_PARENT[name]}_fkey")
-        _insert(connection, table, columns)
+        backend_of(engine).insert(connection, table, [pa.table(columns)])
     with engine.connect() as connection:
         chosen = [table.c[name] for name in columns]
         rows = [tuple(row) for row in connection.execute(sa.select(*chosen).order_by(*list(table.primary_key)))]
@@ -105,9 +108,9 @@ def test_a_number_that_does_not_fit_is_an_error_and_no_other_number(postgres_url
 def test_lists_in_a_piece_of_a_longer_array_are_made_into_json_alone() -> None:
     """Batches are pieces of one array: an earlier version cast the whole array again for each of them."""
     column = pa.array([[0.5], [1.0, 2.0], [], [1 / 3]], pa.large_list(pa.float64()))
-    assert bulk_sqlite.json_numbers(column[1:3]).to_pylist() == ["[1,2]", "[]"]
+    assert json_numbers(column[1:3]).to_pylist() == ["[1,2]", "[]"]
     texts = pa.array([["a"], ['"', "é"], []], pa.large_list(pa.string()))
-    assert bulk_sqlite._values(texts[1:]) == ['["\\"","é"]', "[]"]
+    assert bulk._values(texts[1:]) == ['["\\"","é"]', "[]"]
 
 
 def test_one_item_is_made_ahead_and_an_error_comes_in_its_turn() -> None:

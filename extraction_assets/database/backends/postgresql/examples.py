@@ -24,8 +24,8 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.schema import AddConstraint
 
-from extraction_assets.database.bulk_postgres import insert_postgres
-from extraction_assets.database.tables import feature_activations
+from extraction_assets.database.backends.postgresql.copy import copy_rows
+from extraction_assets.database.backends.protocol import EXAMPLES_TABLE
 
 _SORT_KB = 256 * 1024  # an upper bound, for each index in its turn; 1.6 million entries take some 100 MB
 _DROP_WAIT_MS = 10  # how long a reader that comes at the wrong moment may have to wait
@@ -42,13 +42,13 @@ _CHILDREN = """
 """
 
 
-def replace_examples(connection: sa.Connection, extraction_id: int, rows: pa.Table) -> None:
+def replace_examples(connection: sa.Connection, examples: sa.Table, extraction_id: int, rows: pa.Table) -> None:
     """Put examples in the place of an extraction's old ones, in the open transaction, under the writers' lock."""
-    connection.execute(sa.delete(feature_activations).where(feature_activations.c.extraction_id == extraction_id))
+    connection.execute(sa.delete(examples).where(examples.c.extraction_id == extraction_id))
     if not len(rows):
         return
-    table = _new_table(connection, extraction_id)
-    insert_postgres(connection, table, [rows])
+    table = _new_table(connection, examples, extraction_id)
+    copy_rows(connection, table, [rows])
     _allow_sorting_in_memory(connection)
     connection.execute(AddConstraint(table.primary_key))
     for index in table.indexes:
@@ -73,9 +73,9 @@ def drop_emptied(engine: sa.Engine, lock_key: int) -> None:
             connection.execute(sa.select(sa.func.pg_advisory_unlock(lock_key)))
 
 
-def is_not_one_load(_object: object, name: str | None, type_: str, _reflected: bool, _compare_to: object) -> bool:
-    """For Alembic's ``include_object``: whether to compare; the tables of single loads are no part of the schema."""
-    return type_ != "table" or name is None or not name.startswith(f"{feature_activations.name}_")
+def is_one_load(table_name: str) -> bool:
+    """Whether a table holds the examples of one load."""
+    return table_name.startswith(f"{EXAMPLES_TABLE}_")
 
 
 def _drop_if_emptied(engine: sa.Engine, connection: sa.Connection, name: str, dead_rows: int) -> None:
@@ -97,19 +97,19 @@ def _drop(engine: sa.Engine, name: str) -> None:
             raise
 
 
-def _new_table(connection: sa.Connection, extraction_id: int) -> sa.Table:
+def _new_table(connection: sa.Connection, examples: sa.Table, extraction_id: int) -> sa.Table:
     """An empty table with the columns of ``feature_activations``; its key and indexes are in the answer alone."""
     name = next(name for name in _names(extraction_id) if not _is_taken(connection, name))
     check = f"CHECK (extraction_id = {extraction_id})"
     connection.exec_driver_sql(f"CREATE TABLE {name} (LIKE feature_activations, {check})")
-    table = feature_activations.to_metadata(sa.MetaData(), name=name)
+    table = examples.to_metadata(sa.MetaData(), name=name)
     for index in table.indexes:
-        index.name = sa.quoted_name(str(index.name).replace(feature_activations.name, name), quote=None)
+        index.name = sa.quoted_name(str(index.name).replace(EXAMPLES_TABLE, name), quote=None)
     return table
 
 
 def _names(extraction_id: int) -> Iterator[str]:
-    return (f"{feature_activations.name}_{extraction_id}_{load}" for load in count(1))
+    return (f"{EXAMPLES_TABLE}_{extraction_id}_{load}" for load in count(1))
 
 
 def _is_taken(connection: sa.Connection, name: str) -> bool:

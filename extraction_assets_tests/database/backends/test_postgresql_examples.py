@@ -12,8 +12,9 @@ from sqlalchemy import event
 
 from extraction_assets.database import load as load_module
 from extraction_assets.database import queries
-from extraction_assets.database.connect import _LOCK_KEY, connect, open_database, write_transaction
-from extraction_assets.database.examples_postgres import _drop, drop_emptied, replace_examples
+from extraction_assets.database.backends.postgresql import LOCK_KEY
+from extraction_assets.database.backends.postgresql.examples import _drop, drop_emptied, replace_examples
+from extraction_assets.database.connect import connect, open_database, write_transaction
 from extraction_assets.database.remove import delete_results
 from extraction_assets.database.tables import extractions, feature_activations
 from extraction_assets.database.urls import DatabaseError
@@ -209,10 +210,10 @@ def test_a_writer_does_not_drop_while_another_is_at_work(engine: sa.Engine) -> N
     _load(engine, "new", 2.0)
     _vacuum(engine, "feature_activations_1_1")
     with engine.begin() as connection:
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK_KEY)))
-        drop_emptied(engine, _LOCK_KEY)
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK_KEY)))
+        drop_emptied(engine, LOCK_KEY)
         assert len(_tables(engine)) == 2
-    drop_emptied(engine, _LOCK_KEY)
+    drop_emptied(engine, LOCK_KEY)
     assert len(_tables(engine)) == 1
     _load(engine, "newer", 3.0)  # nobody holds the lock
 
@@ -242,14 +243,14 @@ def test_a_key_that_comes_twice_and_a_wrong_extraction_are_refused(
 ) -> None:
     _load(engine, "old", 1.0)
     with pytest.raises(Exception, match=f"feature_activations_1_2{reason}"), write_transaction(engine) as connection:
-        replace_examples(connection, 1, _rows(ranks, named))
+        replace_examples(connection, feature_activations, 1, _rows(ranks, named))
     with engine.connect() as connection:
         assert _count(connection, 1.0) == 300
 
 
 def test_no_examples_need_no_table(engine: sa.Engine) -> None:
     with write_transaction(engine) as connection:
-        replace_examples(connection, 1, _rows([]))
+        replace_examples(connection, feature_activations, 1, _rows([]))
     assert _tables(engine) == []
 
 

@@ -1,0 +1,132 @@
+"""PostgreSQL: a server, psycopg2, lists as arrays, binary COPY, an advisory lock for everything that writes results."""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.types import TypeEngine
+
+from extraction_assets.database.backends.postgresql.copy import copy_rows
+from extraction_assets.database.backends.postgresql.examples import drop_emptied, is_one_load, replace_examples
+from extraction_assets.database.backends.protocol import EXAMPLES_TABLE, ColumnKind
+from extraction_assets.database.urls import DatabaseError, DatabaseUnavailableError, error_sentence
+
+DRIVER = "postgresql+psycopg2"
+"""The one driver, which dagster-postgres needs too. SQLAlchemy 2.1 takes another one for plain ``postgresql://``."""
+
+CONNECT_SECONDS = 10
+"""How long to wait for a server that does not answer."""
+
+LOCK_KEY = 0x5AE_FEA7
+"""The advisory lock of everything that writes results."""
+
+_NOT_PERMITTED = "42501"  # insufficient_privilege
+# What libpq says where a server, or the network before it, went away; which of them is a matter of moments.
+_LOST = (
+    "terminating connection",
+    "connection unexpectedly",
+    "invalid socket",
+    "connection already closed",
+    "no connection",
+)
+_AWAY = ("refused", "timeout", "timed out", "starting up", "shutting down", "too many clients")
+
+
+class PostgresqlBackend:
+    """See ``protocol.Backend``."""
+
+    name = "postgresql"
+    url_names = ("postgresql", "postgres")
+    title = "PostgreSQL"
+    example_url = "postgresql://user:password@host:port/name"
+    advice = "is the server up, the driver installed and the password right? See EXTRACTION_DATABASE_URL"
+    # float32 values are stored as doubles, in which every float32 is exact.
+    column_types: Mapping[ColumnKind, TypeEngine[Any]] = {
+        "integers": postgresql.ARRAY(sa.Integer),
+        "doubles": postgresql.ARRAY(sa.Double),
+        "texts": postgresql.ARRAY(sa.Text),
+    }
+    # A snapshot taken before the wait for the lock would not see what the writer before has committed.
+    write_options: Mapping[str, Any] = {"isolation_level": "READ COMMITTED"}
+
+    def with_driver(self, url: sa.URL, variable: str) -> sa.URL:
+        if url.drivername not in (*self.url_names, DRIVER):
+            raise DatabaseError(
+                f"{variable} begins with {url.drivername}: but the driver is psycopg2: write postgresql://"
+            )
+        return url.set(drivername=DRIVER)
+
+    def file(self, url: sa.URL) -> Path | None:
+        return None
+
+    def connect(self, url: sa.URL) -> sa.Engine:
+        # The URL's own parameters win.
+        arguments = {"connect_timeout": CONNECT_SECONDS, "application_name": "extraction_assets", **url.query}
+        try:
+            # Readers look several times, and must see the same results each time.
+            engine = sa.create_engine(url, connect_args=arguments, isolation_level="REPEATABLE READ")
+        except ModuleNotFoundError as error:
+            raise missing_package(error) from None
+        event.listen(engine, "connect", _set_up)
+        return engine
+
+    @contextlib.contextmanager
+    def reading(self, url: sa.URL) -> Iterator[sa.Engine]:
+        engine = self.connect(url)
+        try:
+            yield engine
+        finally:
+            engine.dispose()
+
+    def before_writing(self, engine: sa.Engine) -> None:
+        """Drop the tables that earlier writers emptied."""
+        drop_emptied(engine, LOCK_KEY)
+
+    def lock_writers(self, connection: sa.Connection) -> None:
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK_KEY)))
+
+    def insert(self, connection: sa.Connection, table: sa.Table, parts: Iterable[pa.Table]) -> None:
+        copy_rows(connection, table, parts)
+
+    def replace_rows(self, connection: sa.Connection, table: sa.Table, extraction_id: int, rows: pa.Table) -> None:
+        if table.name == EXAMPLES_TABLE:
+            replace_examples(connection, table, extraction_id, rows)
+            return
+        # To drop an index, or to truncate, would hold up readers.
+        connection.execute(sa.delete(table).where(table.c.extraction_id == extraction_id))
+        copy_rows(connection, table, [rows])
+
+    def is_storage_detail(self, table_name: str) -> bool:
+        return is_one_load(table_name)
+
+    def plain_error(self, engine: sa.Engine, reason: BaseException) -> DatabaseError | None:
+        driver = engine.dialect.dbapi
+        assert driver is not None, "an engine has a driver"
+        refused = getattr(reason, "pgcode", None) == _NOT_PERMITTED
+        if not refused and not isinstance(reason, (driver.OperationalError, driver.InterfaceError)):
+            return None
+        kind: type[DatabaseError] = DatabaseUnavailableError
+        said = str(reason)
+        if any(phrase in said for phrase in _LOST):
+            said = f"the connection was lost ({said.strip().splitlines()[0]})"
+        elif not any(phrase in said for phrase in _AWAY):
+            kind = DatabaseError
+        return kind(error_sentence("the results database", engine.url, said))
+
+
+def missing_package(error: ModuleNotFoundError) -> DatabaseError:
+    """What to say where a package of the extra ``postgres`` is not installed."""
+    return DatabaseError(f"PostgreSQL needs the Python package {error.name}: pip install 'extraction-assets[postgres]'")
+
+
+def _set_up(connection: Any, _record: object) -> None:
+    """Times are given in UTC, as on SQLite, wherever the server is."""
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute("SET TIME ZONE 'UTC'")
+    connection.autocommit = False

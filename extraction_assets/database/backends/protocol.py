@@ -1,0 +1,95 @@
+"""What differs between databases: the one list of what a backend does.
+
+Everything else of ``database/`` is SQLAlchemy that works on all of them. A backend holds no state; one object serves
+all databases of its kind.
+"""
+
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy.types import TypeEngine
+
+from extraction_assets.database.urls import DatabaseError
+
+EXAMPLES_TABLE = "feature_activations"
+"""The one table that is large: a backend may store its rows in parts, as long as a query of it finds them all."""
+
+ColumnKind = Literal["row_id", "integers", "doubles", "texts"]
+"""Columns that have another type in some database: a number that the database gives a new row, and lists."""
+
+
+class Backend(Protocol):
+    """One kind of database."""
+
+    @property
+    def name(self) -> str:
+        """SQLAlchemy's name of the dialect, ``dialect.name``."""
+
+    @property
+    def url_names(self) -> tuple[str, ...]:
+        """How a URL of it begins, without a driver; ``name`` is among them."""
+
+    @property
+    def title(self) -> str:
+        """Its name as people write it, ``SQLite``."""
+
+    @property
+    def example_url(self) -> str:
+        """A URL of it, for messages."""
+
+    @property
+    def advice(self) -> str:
+        """What to look at where a database of it does not answer, for ``doctor``."""
+
+    @property
+    def column_types(self) -> Mapping[ColumnKind, TypeEngine[Any]]:
+        """The kinds of columns that differ from ``PORTABLE_TYPES`` in it."""
+
+    def with_driver(self, url: sa.URL, variable: str) -> sa.URL:
+        """The URL with the one driver that is used; ``variable`` is where it stands, for messages.
+
+        Raises DatabaseError where it names another driver.
+        """
+
+    def file(self, url: sa.URL) -> Path | None:
+        """The file that the database is or will be; None for a server's database and for one in memory."""
+
+    def connect(self, url: sa.URL) -> sa.Engine:
+        """An engine whose connections are set up: time zone, time-outs, isolation (a transaction that reads several
+        times sees one state). Looks at no schema. Raises DatabaseError where the driver is not installed."""
+
+    def reading(self, url: sa.URL) -> AbstractContextManager[sa.Engine]:
+        """An engine for a database that exists, which writes nothing, not even on a disk that is full or read-only."""
+
+    def before_writing(self, engine: sa.Engine) -> None:
+        """Housekeeping that cannot be part of the transaction of a write, done before each."""
+
+    @property
+    def write_options(self) -> Mapping[str, Any]:
+        """Execution options of a connection that writes."""
+
+    def lock_writers(self, connection: sa.Connection) -> None:
+        """Wait for other writers, at the start of a transaction that writes, until it ends; readers go on."""
+
+    def insert(self, connection: sa.Connection, table: sa.Table, parts: Iterable[pa.Table]) -> None:
+        """Insert rows in bulk inside the open transaction; a part is made while the one before is inserted."""
+
+    def replace_rows(self, connection: sa.Connection, table: sa.Table, extraction_id: int, rows: pa.Table) -> None:
+        """Put rows in the place of an extraction's old ones, inside the open transaction under the writers' lock.
+
+        Whoever reads sees the old rows until the transaction commits, and for as long as their own transaction lasts.
+        """
+
+    def is_storage_detail(self, table_name: str) -> bool:
+        """Whether a table is part of how ``EXAMPLES_TABLE`` is stored, and so no part of the schema."""
+
+    def plain_error(self, engine: sa.Engine, reason: BaseException) -> DatabaseError | None:
+        """One sentence for an error of the driver that lies in the server, the network, the file, its disk or a
+        permission; DatabaseUnavailableError where it may be over before long, FullDiskError where the disk is full.
+
+        None for an error of a statement, which is a fault of this package.
+        """

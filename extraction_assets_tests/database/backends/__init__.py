@@ -1,0 +1,1 @@
+"""Tests that mirror extraction_assets.database.backends."""
