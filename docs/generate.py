@@ -197,6 +197,16 @@ def _place(place: tuple[str, str] | None) -> str:
     return f"`{path}`, {side}" if path else f"the block's {side}"
 
 
+# Statistics
+
+
+def statistics() -> str:
+    """The columns of the table `features` that are statistics."""
+    from extraction_assets.engine.selection.statistics.descriptions import statistics_table
+
+    return statistics_table()
+
+
 # The command line
 
 
@@ -294,6 +304,7 @@ PARTS: dict[str, Callable[[], str]] = {
         assets,
         stale,
         transformer_lens_names,
+        statistics,
         commands,
         rooms,
         engine_rooms,

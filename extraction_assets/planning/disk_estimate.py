@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from extraction_assets.catalog import MODEL_ACTIVATIONS, SAE_FEATURES, TOP_K_TABLE, ChunkAsset, chunk_assets
 from extraction_assets.engine.findings import Finding
+from extraction_assets.engine.selection.statistics.descriptions import bytes_per_feature
 from extraction_assets.host.disk import free_bytes, nearest, readable_size
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import ExtractionSettings
@@ -16,8 +17,8 @@ from extraction_assets.stores.chunk_store import ChunkStore, size_of_file
 # looked at, 64 of them a token, more than most SAEs have.
 _BYTES_PER_FIRING, _BYTES_PER_TOKEN = 8, 8
 _ASSUMED_L0 = 64.0
-_BYTES_PER_EXAMPLE, _BYTES_OF_STATISTICS = 40, 600
-"""Of the top-k table; 16 to 23 and 596 in the demo."""
+_BYTES_PER_EXAMPLE = 40
+"""Of the top-k table; 16 to 23 in the demo."""
 _BYTES_PER_ROW = 200
 """Of the database: 192 a stored example in the demo."""
 
@@ -167,4 +168,4 @@ def _per_sample(settings: ExtractionSettings, sizes: Sizes, asset: ChunkAsset, s
     examples: float = min(settings.top_k_examples, chunk) * latent_dim
     if sae in sizes.mean_l0:
         examples = min(examples, chunk * firing)  # a sample cannot have more examples than firings
-    return (examples * _BYTES_PER_EXAMPLE + latent_dim * _BYTES_OF_STATISTICS) / chunk
+    return (examples * _BYTES_PER_EXAMPLE + latent_dim * bytes_per_feature()) / chunk

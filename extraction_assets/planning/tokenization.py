@@ -15,7 +15,7 @@ from extraction_assets.catalog import CORPUS, asset_row
 from extraction_assets.engine.corpora.document_tokens import special_token_ids
 from extraction_assets.engine.corpora.tokenize import TokenizedCorpus
 from extraction_assets.engine.findings import Finding
-from extraction_assets.engine.models import language_model
+from extraction_assets.engine.models import tokenizers
 from extraction_assets.engine.models.checkpoint import LocalCheckpoint, code_files, resolve_checkpoint
 from extraction_assets.engine.models.model_folder import CONFIG
 from extraction_assets.engine.models.small_files import holds_tokenizer, small_files
@@ -71,7 +71,7 @@ def tokenizer_fingerprint_of_rules_1(settings: ExtractionSettings) -> str:
 def load_tokenizer(settings: ExtractionSettings) -> Any | None:
     """The language model's tokenizer; None where there is none and none is needed: the corpus is tokens already."""
     checkpoint, files = _tokenizer_files(settings)
-    return language_model.load_tokenizer(checkpoint, settings.corpus.tokenizer) if files else None
+    return tokenizers.load_tokenizer(checkpoint, settings.corpus.tokenizer) if files else None
 
 
 def tokenizer_findings(settings: ExtractionSettings, tokenizer: Any | None, texts: Iterable[str]) -> list[Finding]:
@@ -89,7 +89,7 @@ def tokens_stand(settings: ExtractionSettings, corpus: TokenizedCorpus) -> bool:
     if not files:
         return True
     try:
-        tokenizer = language_model.load_tokenizer(checkpoint, settings.corpus.tokenizer)
+        tokenizer = tokenizers.load_tokenizer(checkpoint, settings.corpus.tokenizer)
         before = class_tokenizer(checkpoint)
     except ValueError:
         return False  # what is wrong is said when the corpus is made again

@@ -24,7 +24,7 @@ from extraction_assets.engine.preflight.verdicts import (
     sparsity_verdict,
 )
 from extraction_assets.engine.selection.legacy import LegacyComparison, compare_with_legacy
-from extraction_assets.engine.shapes import FeatureStatistics
+from extraction_assets.engine.selection.statistics.descriptions import FeatureStatistics
 from extraction_assets.execution.keys import sae_key
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import SaeSettings

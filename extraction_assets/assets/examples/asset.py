@@ -24,8 +24,9 @@ from extraction_assets.database.load import CorpusSamples, ExtractionRow, replac
 from extraction_assets.database.urls import shown_url
 from extraction_assets.engine.corpora.display import display_tokens
 from extraction_assets.engine.selection.merge import DeferredTopKHeap
-from extraction_assets.engine.selection.statistics import merge_statistics
-from extraction_assets.engine.shapes import FeatureStatistics, TopKTable
+from extraction_assets.engine.selection.statistics.accumulate import merge_statistics
+from extraction_assets.engine.selection.statistics.descriptions import FeatureStatistics
+from extraction_assets.engine.shapes import TopKTable
 from extraction_assets.execution.damage import put_aside
 from extraction_assets.execution.failures import as_dagster_failure, failure
 from extraction_assets.execution.keys import sae_key

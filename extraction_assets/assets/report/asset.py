@@ -21,6 +21,7 @@ from extraction_assets.database.queries import (
     find_feature,
     readable_features,
 )
+from extraction_assets.engine.selection.statistics.descriptions import shown_sizes
 from extraction_assets.execution.failures import as_dagster_failure
 from extraction_assets.execution.keys import sae_key
 from extraction_assets.execution.lineage import CodeVersions
@@ -122,6 +123,7 @@ def render_report(connection: sa.Connection, extraction: sa.Row[Any]) -> str:
                 for title, bars in ((DENSITY_TITLE, density), (EXAMPLES_TITLE, examples))
             ],
             features=chosen,
+            sizes=shown_sizes,
             shades=SHADES,
         )
     )
