@@ -202,9 +202,9 @@ def _place(place: tuple[str, str] | None) -> str:
 
 def statistics() -> str:
     """The columns of the table `features` that are statistics."""
-    from extraction_assets.engine.selection.statistics.descriptions import statistics_table
+    from extraction_assets.engine.selection.statistics.descriptions import bytes_per_feature, statistics_table
 
-    return statistics_table()
+    return f"{statistics_table()}\nTogether {bytes_per_feature()} bytes a feature beside the top-k table of each chunk.\n"
 
 
 # The command line
