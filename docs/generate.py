@@ -156,6 +156,16 @@ def _place(place: tuple[str, str] | None) -> str:
     return f"`{path}`, {side}" if path else f"the block's {side}"
 
 
+# Statistics
+
+
+def statistics() -> str:
+    """The columns of the table `features` that are statistics."""
+    from extraction_assets.engine.selection.statistics.descriptions import statistics_table
+
+    return statistics_table()
+
+
 # The command line
 
 
@@ -251,6 +261,7 @@ PARTS: dict[str, Callable[[], str]] = {
         gpu_fields,
         store_fields,
         transformer_lens_names,
+        statistics,
         commands,
         rooms,
         engine_rooms,

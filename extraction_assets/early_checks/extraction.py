@@ -28,7 +28,7 @@ from extraction_assets.engine.models.tokenizer_comparison import noting_texts
 from extraction_assets.engine.preflight.compatibility import examine_combination, examine_vocabulary
 from extraction_assets.engine.preflight.sanity import SaeSanity
 from extraction_assets.engine.saes.formats import SAEWeights
-from extraction_assets.engine.saes.resolved import check_recorded, resolve_extraction
+from extraction_assets.engine.saes.resolved import examine_recorded, resolve_extraction
 from extraction_assets.engine.saes.sae import SAE
 from extraction_assets.execution.failures import USER_ERRORS
 from extraction_assets.host.disk import unwritable
@@ -108,7 +108,7 @@ def _examine(
     found.hooks = {name: " -> ".join(sae.hooks) for name, sae in saes.items()}
     combination = examine_combination(checkpoint, saes, settings.corpus.max_length)
     found.saes, found.widths, found.findings = combination.weights, combination.widths, combination.findings
-    found.findings += [Finding("warning", difference) for difference in check_recorded(extraction, saes)]
+    found.findings += examine_recorded(extraction, saes)
     yield
     found.corpus, more = examine_samples(settings, machine.store, logger)
     found.findings += more

@@ -11,15 +11,17 @@ from typing import Any
 
 import numpy as np
 
+from extraction_assets.catalog import CORPUS, asset_row
 from extraction_assets.engine.corpora.document_tokens import special_token_ids
 from extraction_assets.engine.corpora.tokenize import TokenizedCorpus
 from extraction_assets.engine.findings import Finding
-from extraction_assets.engine.models import language_model
+from extraction_assets.engine.models import tokenizers
 from extraction_assets.engine.models.checkpoint import LocalCheckpoint, code_files, resolve_checkpoint
 from extraction_assets.engine.models.model_folder import CONFIG
 from extraction_assets.engine.models.small_files import holds_tokenizer, small_files
 from extraction_assets.engine.models.tokenizer_comparison import compare_readings, same_parts
 from extraction_assets.engine.models.tokenizers import class_tokenizer, tokenizer_file
+from extraction_assets.planning.asset_fields import values_in_fingerprint
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.fingerprints import files_fingerprint, fingerprint
 
@@ -53,7 +55,7 @@ def tokenizer_fingerprint(settings: ExtractionSettings) -> str:
         "tokenizer",
         files=files_fingerprint([*files, *configuration, *code_files(checkpoint)]),
         rules=RULES,
-        **settings.corpus.model_dump(include={"tokenizer"}, exclude_defaults=True),
+        **values_in_fingerprint(asset_row(CORPUS), settings, part="tokenizer"),
     )
 
 
@@ -69,7 +71,7 @@ def tokenizer_fingerprint_of_rules_1(settings: ExtractionSettings) -> str:
 def load_tokenizer(settings: ExtractionSettings) -> Any | None:
     """The language model's tokenizer; None where there is none and none is needed: the corpus is tokens already."""
     checkpoint, files = _tokenizer_files(settings)
-    return language_model.load_tokenizer(checkpoint, settings.corpus.tokenizer) if files else None
+    return tokenizers.load_tokenizer(checkpoint, settings.corpus.tokenizer) if files else None
 
 
 def tokenizer_findings(settings: ExtractionSettings, tokenizer: Any | None, texts: Iterable[str]) -> list[Finding]:
@@ -87,7 +89,7 @@ def tokens_stand(settings: ExtractionSettings, corpus: TokenizedCorpus) -> bool:
     if not files:
         return True
     try:
-        tokenizer = language_model.load_tokenizer(checkpoint, settings.corpus.tokenizer)
+        tokenizer = tokenizers.load_tokenizer(checkpoint, settings.corpus.tokenizer)
         before = class_tokenizer(checkpoint)
     except ValueError:
         return False  # what is wrong is said when the corpus is made again

@@ -21,7 +21,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from extraction_assets.engine.selection.merge import ranks
-from extraction_assets.engine.shapes import FeatureRows, FeatureStatistics, TopKTable
+from extraction_assets.engine.selection.statistics.descriptions import STATISTICS, FeatureStatistics
+from extraction_assets.engine.shapes import FeatureRows, TopKTable
 from extraction_assets.stores.chunk_record import (
     RECORD_FIELD,
     Record,
@@ -34,7 +35,6 @@ from extraction_assets.stores.chunk_record import (
 )
 from extraction_assets.stores.chunk_shapes import (
     ROW_TENSORS,
-    STATISTICS_TENSORS,
     check_table,
     checked_rows,
     checked_statistics,
@@ -98,7 +98,7 @@ def write_table(path: Path, table: TopKTable, statistics: FeatureStatistics, rec
     """
     counts = {"samples_seen": statistics.samples_seen, "tokens_seen": statistics.tokens_seen}
     num_features = len(statistics.sample_count)
-    tensors = {name: getattr(statistics, name) for name in STATISTICS_TENSORS}
+    tensors = {one.name: tensor for one in STATISTICS if (tensor := getattr(statistics, one.name)) is not None}
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     checksum = _write_safetensors(draft, tensors, {**record, **counts})
     beside = _statistics_path(path, checksum)

@@ -2,35 +2,22 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from extraction_assets.catalog import ASSETS, CORPUS, ChunkAsset, asset_row
 from extraction_assets.stores.corpus_arrays import TOKENIZE_AGAIN
 from extraction_assets.stores.corpus_files import StoredCorpus, open_corpus, seal_manifest
 from extraction_assets.stores.fingerprints import FIRST_VERSION, LENGTH
 from extraction_assets.stores.sealed import damaged
 from extraction_assets.stores.sealed_json import SealedJson, check_fields, read_sealed_json, write_sealed_json
 
-ChunkAsset = Literal["model_activations", "sae_features", "top_k_table"]
 ChunkState = Literal["done", "stale", "missing"]
 
-FORMS: dict[ChunkAsset, tuple[str, ...]] = {
-    "model_activations": (".safetensors",),
-    "sae_features": (".safetensors",),
-    "top_k_table": (".parquet",),
-}
+FORMS: dict[ChunkAsset, tuple[str, ...]] = {row.name: row.files for row in ASSETS if row.partitioned}
 """How the names of an asset's files end, which says in what form their bytes are: files are written in the first form
 and read in any of these. A file of another form, such as one of a later version of this package, is never opened: its
 chunk counts as stale. A new form goes in front, such as ``(".v3.parquet", ".parquet")``, and its reader goes by it."""
-
-
-def chunk_assets(saes: Iterable[str]) -> Iterator[tuple[ChunkAsset, str | None]]:
-    """(asset, SAE) of everything that is made chunk by chunk, upstream first; activations belong to no SAE."""
-    yield "model_activations", None
-    for sae in saes:
-        yield "sae_features", sae
-        yield "top_k_table", sae
 
 
 class SourceIdentity(NamedTuple):
@@ -87,6 +74,10 @@ class ChunkStore:
     def asset_folder(self, extraction: str, asset: str, sae: str | None = None) -> Path:
         return self.root / extraction / sae / asset if sae else self.root / extraction / asset
 
+    def asset_file(self, extraction: str, asset: str, sae: str | None = None) -> Path:
+        """The one file of an asset that is made once."""
+        return self.asset_folder(extraction, asset, sae) / asset_row(asset).files[0]
+
     def chunk_path(self, extraction: str, asset: ChunkAsset, sae: str | None, key: str, fingerprint: str) -> Path:
         """Path of a chunk's file, to read it: of the newest form that is there, else of the one that is written.
 
@@ -128,7 +119,7 @@ class ChunkStore:
 
     def pointer(self, extraction: str) -> Path:
         """The file that says which corpus an extraction uses."""
-        return self.root / extraction / "corpus.json"
+        return self.root / extraction / asset_row(CORPUS).files[0]
 
     def current_corpus(self, extraction: str) -> CurrentCorpus | None:
         """The last materialized corpus; None before the first, and where it is in the form of a later version.

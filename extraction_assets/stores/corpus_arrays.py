@@ -60,7 +60,7 @@ def _mapped(path: Path, dtype: type[np.generic]) -> np.ndarray:
     open_stored(path, TOKENIZE_AGAIN).close()
     try:
         array: np.ndarray = np.lib.format.open_memmap(path, mode="r")
-    except FileNotFoundError:
+    except (OSError, MemoryError):  # of the disk or the machine; what the bytes say raises others
         raise
     except Exception as error:  # a header is Python source: what NumPy raises for a hostile one has no common type
         raise _damaged(path, f"it is no array that can be mapped ({error})") from error

@@ -9,6 +9,7 @@ needs neither: files without it are read.
 import hashlib
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterable
@@ -16,18 +17,11 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
-FIRST_VERSION = 2
-"""Of every kind, when kinds got versions of their own."""
+from extraction_assets.catalog import ASSETS, FIRST_VERSION
 
 VERSIONS: dict[str, int] = {
-    # What is stored.
-    "corpus": FIRST_VERSION,
-    "model_activations": FIRST_VERSION,
-    "sae_features": FIRST_VERSION,
-    "top_k_table": FIRST_VERSION,
-    "feature_examples": FIRST_VERSION,
-    "feature_report": FIRST_VERSION,
-    # What it is made from.
+    **{row.name: row.version for row in ASSETS},
+    # What they are made from.
     "documents": FIRST_VERSION,
     "files": FIRST_VERSION,
     "hook_output": FIRST_VERSION,
@@ -86,7 +80,7 @@ def content_hash(file: BufferedReader) -> str:
     Read once a process while the file's state stays: inode, size and the times of its last change. A program may set
     the time of a file's contents, but not the other one (ctime), so that bytes that were altered are read again.
     """
-    state, begun = _state(file), time.time_ns()
+    state, begun = _state(file), time.clock_gettime_ns(_FILES_CLOCK)
     known = _hashes.get(state)
     if known is not None:
         return known
@@ -97,8 +91,12 @@ def content_hash(file: BufferedReader) -> str:
 
 
 SETTLED_NS = 20_000_000
-"""A file is taken to keep its state from 20 ms after its last change on: the kernel's clock ticks every 1 to 10 ms, and
-of two changes within one tick the second one shows nowhere."""
+"""A file is taken to keep its state from 20 ms after its last change on, by the clock that stamps files: that ticks
+every few milliseconds, and of two changes within one tick the second one shows nowhere."""
+
+_FILES_CLOCK = 5 if sys.platform == "linux" else time.CLOCK_REALTIME
+"""CLOCK_REALTIME_COARSE, for which Python has no name: it stands still as long as the stamps do, however busy the
+machine is."""
 
 
 class Memo(Generic[Key]):

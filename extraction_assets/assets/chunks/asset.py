@@ -8,9 +8,10 @@ import dagster as dg
 from extraction_assets.assets.chunks.checks import CHUNK_CHECKS, CHUNK_WARNINGS, recorded_checks
 from extraction_assets.assets.chunks.run import ChunkRun
 from extraction_assets.assets.corpus.asset import materialize_corpus
+from extraction_assets.catalog import FEATURE_EXAMPLES, TOP_K_TABLE, asset_row
 from extraction_assets.dagster_instance.dead_runs import note_host
 from extraction_assets.execution.failures import as_dagster_failure
-from extraction_assets.execution.keys import REUSE_TAG, activations_key, chunk_partitions, corpus_key, sae_key
+from extraction_assets.execution.keys import REUSE_TAG, asset_key, chunk_partitions, chunk_targets, corpus_key, sae_key
 from extraction_assets.execution.lineage import CodeVersions, Lineage
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.resources import ChunkStoreResource, GpuResource
@@ -85,47 +86,30 @@ def _resumes(context: dg.AssetExecutionContext) -> bool:
 
 def _refuse_merge_in_one_run(context: dg.AssetExecutionContext, settings: ExtractionSettings) -> None:
     """Dagster skips a step after chunks that record themselves one by one, and calls the run a success."""
-    merges = {sae_key(settings, sae, "feature_examples") for sae in settings.saes}
+    merges = {sae_key(settings, sae, FEATURE_EXAMPLES) for sae in settings.saes}
     if merges & set(context.run.asset_selection or ()):
         raise dg.Failure(
-            "feature_examples must be a run of its own, after the run of the chunks: select the chunk assets alone",
+            f"{FEATURE_EXAMPLES} must be a run of its own, after the run of the chunks: select the chunk assets alone",
             allow_retries=False,
         )
 
 
 def _specs(settings: ExtractionSettings) -> list[dg.AssetSpec]:
-    activations, versions = activations_key(settings), CodeVersions(settings)
+    versions = CodeVersions(settings)
     chunk = f" A partition is a chunk of {settings.chunk_size} samples; its key is the first one's index."
-    specs = [
-        dg.AssetSpec(
-            activations,
-            deps=[corpus_key(settings)],
-            code_version=versions.chunk("model_activations", None),
-            skippable=True,
-            kinds={"torch"},
-            description=f"Outputs of every hook, [samples, positions, width] in the model's dtype.{chunk}",
+    specs = []
+    for target in chunk_targets(settings):
+        row = asset_row(target.asset)
+        specs.append(
+            dg.AssetSpec(
+                target.key,
+                deps=[asset_key(settings, str(row.upstream), target.sae)],
+                code_version=versions.of(row.name, target.sae),
+                skippable=True,
+                kinds={row.dagster_kind},
+                description=row.description + chunk,
+            )
         )
-    ]
-    for sae in settings.saes:
-        features = sae_key(settings, sae, "sae_features")
-        specs += [
-            dg.AssetSpec(
-                features,
-                deps=[activations],
-                code_version=versions.chunk("sae_features", sae),
-                skippable=True,
-                kinds={"torch"},
-                description=f"Positive SAE activations at all non-padding positions, in compressed rows.{chunk}",
-            ),
-            dg.AssetSpec(
-                sae_key(settings, sae, "top_k_table"),
-                deps=[features],
-                code_version=versions.chunk("top_k_table", sae),
-                skippable=True,
-                kinds={"parquet"},
-                description=f"The chunk's strongest examples of every feature, and statistics of all of them.{chunk}",
-            ),
-        ]
     return specs
 
 
@@ -136,7 +120,7 @@ def _check_specs(settings: ExtractionSettings, partitions: dg.PartitionsDefiniti
         return [
             dg.AssetCheckSpec(
                 name,
-                asset=sae_key(settings, sae, "top_k_table"),
+                asset=sae_key(settings, sae, TOP_K_TABLE),
                 description=description,
                 blocking=name in CHUNK_CHECKS,
                 partitions_def=partitions,

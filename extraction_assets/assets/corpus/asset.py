@@ -9,6 +9,7 @@ from typing import NamedTuple
 import dagster as dg
 
 from extraction_assets.assets.corpus.source_check import compare_sources, source_check
+from extraction_assets.catalog import CORPUS, asset_row
 from extraction_assets.dagster_instance.dead_runs import note_host
 from extraction_assets.early_checks.document_share import DocumentShare, first_documents, stored_share
 from extraction_assets.engine.corpora.documents import CorpusError, Source
@@ -54,16 +55,17 @@ class Materialized(NamedTuple):
 
 def build_corpus(settings: ExtractionSettings) -> dg.AssetsDefinition:
     """The corpus asset of an extraction."""
+    row = asset_row(CORPUS)
 
     @dg.multi_asset(
         name=f"{settings.name}_corpus",
         specs=[
             dg.AssetSpec(
                 corpus_key(settings),
-                code_version=CodeVersions(settings).corpus,
-                kinds={"numpy"},
+                code_version=CodeVersions(settings).of(CORPUS),
+                kinds={row.dagster_kind},
                 metadata={SETTINGS_METADATA: dg.MetadataValue.json(settings.model_dump(mode="json"))},
-                description="Tokenized samples with masks and document ids, in memory-mappable files.",
+                description=row.description,
             )
         ],
         check_specs=[source_check(settings)],
@@ -179,7 +181,7 @@ def _tokenize(
         if not tokenizer.is_fast:
             logger.warning("%s is no fast tokenizer: it tokenizes on one core", type(tokenizer).__name__)
     texts: list[str] = []
-    with progress("corpus", settings.evaluation_samples, "samples", logger) as update:
+    with progress(CORPUS, settings.evaluation_samples, "samples", logger) as update:
         tokenized = tokenize_corpus(
             noting_texts(source.documents(), texts),
             tokenizer,

@@ -17,14 +17,16 @@ from extraction_assets.assets.examples.checks import (
     Expected,
     compare_with_tables,
 )
+from extraction_assets.catalog import FEATURE_EXAMPLES, TOP_K_TABLE, asset_row
 from extraction_assets.dagster_instance.dead_runs import note_host
 from extraction_assets.database.connect import write_transaction
 from extraction_assets.database.load import CorpusSamples, ExtractionRow, replace_results
 from extraction_assets.database.urls import shown_url
 from extraction_assets.engine.corpora.display import display_tokens
 from extraction_assets.engine.selection.merge import DeferredTopKHeap
-from extraction_assets.engine.selection.statistics import merge_statistics
-from extraction_assets.engine.shapes import FeatureStatistics, TopKTable
+from extraction_assets.engine.selection.statistics.accumulate import merge_statistics
+from extraction_assets.engine.selection.statistics.descriptions import FeatureStatistics
+from extraction_assets.engine.shapes import TopKTable
 from extraction_assets.execution.damage import put_aside
 from extraction_assets.execution.failures import as_dagster_failure, failure
 from extraction_assets.execution.keys import sae_key
@@ -68,13 +70,13 @@ class Merged(NamedTuple):
 
 def build_feature_examples(settings: ExtractionSettings, sae: str) -> dg.AssetsDefinition:
     """The merged examples of one SAE."""
-    key = sae_key(settings, sae, "feature_examples")
-    table = sae_key(settings, sae, "top_k_table")
+    row, key = asset_row(FEATURE_EXAMPLES), sae_key(settings, sae, FEATURE_EXAMPLES)
+    table = sae_key(settings, sae, TOP_K_TABLE)
 
     @dg.asset(
         key=key,
         group_name=settings.name,
-        code_version=CodeVersions(settings).merged(sae),
+        code_version=CodeVersions(settings).of(FEATURE_EXAMPLES, sae),
         deps=[dg.AssetDep(table, partition_mapping=dg.AllPartitionMapping())],
         check_specs=[
             dg.AssetCheckSpec(
@@ -86,13 +88,13 @@ def build_feature_examples(settings: ExtractionSettings, sae: str) -> dg.AssetsD
                 description="A seeded part of the stored rows, worked out again from the chunk tables.",
             ),
         ],
-        kinds={"sqlalchemy"},
+        kinds={row.dagster_kind},
+        description=row.description,
         automation_condition=merge_condition(),
     )
     def feature_examples(
         context: dg.AssetExecutionContext, chunk_store: ChunkStoreResource, results: ResultsResource
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
-        """The strongest examples of every feature over the whole corpus, with statistics, in the results database."""
         note_host(context.instance, context.run.run_id)
         try:
             with as_dagster_failure(context.retry_number, context.log):
@@ -198,7 +200,7 @@ def merge_chunks(plan: ExtractionPlan, sae: str, logger: logging.Logger) -> Merg
 def _merge_files(plan: ExtractionPlan, sae: str, logger: logging.Logger) -> Merged:
     settings = plan.settings
     keys = settings.chunk_keys
-    files = ((plan.chunk_path("top_k_table", key, sae), plan.table_fingerprint(key, sae)) for key in keys)
+    files = ((plan.chunk_path(TOP_K_TABLE, key, sae), plan.table_fingerprint(key, sae)) for key in keys)
     with progress("merge", len(keys), "chunks", logger) as update:
         chunks = _of_own_samples(settings, read_tables(files))
         merged = merge_tables(chunks, settings.top_k_examples, settings.min_activation, lambda: update(1))
@@ -257,16 +259,16 @@ def _refuse_unfit_chunks(plan: ExtractionPlan, sae: str) -> None:
         raise MergeRefused(
             NONE_MISSING,
             f"{len(problems)} of {len(plan.settings.chunk_keys)} chunks of {plan.settings.name}/{sae} cannot be merged "
-            f"({kinds}). {named}. Materialize these chunks of {plan.settings.name}/{sae}/top_k_table first",
+            f"({kinds}). {named}. Materialize these chunks of {plan.settings.name}/{sae}/{TOP_K_TABLE} first",
         )
 
 
 def _problem(plan: ExtractionPlan, sae: str, key: str) -> str | None:
     """Why a chunk cannot be merged."""
-    state = plan.chunk_state("top_k_table", key, sae)
+    state = plan.chunk_state(TOP_K_TABLE, key, sae)
     if state != "done":
         return "missing" if state == "missing" else "made from other inputs or settings"
-    path = plan.chunk_path("top_k_table", key, sae)
+    path = plan.chunk_path(TOP_K_TABLE, key, sae)
     problem = _failed_check(read_record(path))
     if problem:
         check_files(path, plan.table_fingerprint(key, sae))  # or is it damaged?

@@ -10,6 +10,7 @@ import markupsafe
 import sqlalchemy as sa
 
 from extraction_assets.assets.report.html_page import page_environment
+from extraction_assets.catalog import FEATURE_EXAMPLES, FEATURE_REPORT, asset_row
 from extraction_assets.dagster_instance.dead_runs import note_host
 from extraction_assets.database.queries import (
     Example,
@@ -20,8 +21,10 @@ from extraction_assets.database.queries import (
     find_feature,
     readable_features,
 )
+from extraction_assets.engine.selection.statistics.descriptions import shown_sizes
 from extraction_assets.execution.failures import as_dagster_failure
 from extraction_assets.execution.keys import sae_key
+from extraction_assets.execution.lineage import CodeVersions
 from extraction_assets.execution.pictures import (
     DENSITY_TITLE,
     EXAMPLES_TITLE,
@@ -34,10 +37,8 @@ from extraction_assets.execution.pictures import (
 from extraction_assets.execution.preview import code, escape, preview
 from extraction_assets.resources import ChunkStoreResource, ResultsResource
 from extraction_assets.settings import ExtractionSettings
-from extraction_assets.stores.fingerprints import fingerprint
 from extraction_assets.stores.sealed import PLACEHOLDER, DamagedFileError, verify, write_sealed
 
-REPORT_FILE = "report.html"
 _WRITTEN_AGAIN = "the report is written again"
 REPORTED_FEATURES = 50
 REPORTED_EXAMPLES = 5
@@ -55,20 +56,21 @@ class Shaded(NamedTuple):
 
 def build_feature_report(settings: ExtractionSettings, sae: str) -> dg.AssetsDefinition:
     """The report of one SAE."""
+    row = asset_row(FEATURE_REPORT)
 
     @dg.asset(
-        key=sae_key(settings, sae, "feature_report"),
+        key=sae_key(settings, sae, FEATURE_REPORT),
         group_name=settings.name,
-        deps=[sae_key(settings, sae, "feature_examples")],
-        code_version=fingerprint("feature_report"),
-        kinds={"html"},
+        deps=[sae_key(settings, sae, FEATURE_EXAMPLES)],
+        code_version=CodeVersions(settings).of(FEATURE_REPORT, sae),
+        kinds={row.dagster_kind},
+        description=row.description,
         automation_condition=dg.AutomationCondition.eager(),
     )
     def feature_report(
         context: dg.AssetExecutionContext, chunk_store: ChunkStoreResource, results: ResultsResource
     ) -> dg.MaterializeResult:
-        """An HTML page: how often features fire, and fifty of them with their strongest samples shaded."""
-        path = chunk_store.open().asset_folder(settings.name, "feature_report", sae) / REPORT_FILE
+        path = chunk_store.open().asset_file(settings.name, FEATURE_REPORT, sae)
         note_host(context.instance, context.run.run_id)
         with as_dagster_failure(context.retry_number, context.log):
             with results.open() as engine, engine.connect() as connection:
@@ -121,6 +123,7 @@ def render_report(connection: sa.Connection, extraction: sa.Row[Any]) -> str:
                 for title, bars in ((DENSITY_TITLE, density), (EXAMPLES_TITLE, examples))
             ],
             features=chosen,
+            sizes=shown_sizes,
             shades=SHADES,
         )
     )

@@ -1,14 +1,18 @@
 """Arrays of an npz file, after what it claims of their sizes was found to fit."""
 
+from __future__ import annotations
+
 import math
 import zipfile
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from extraction_assets.engine.file_boundary.checkpoint_file import CheckpointFile, shown
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _FREE = 1 << 30
 _RATIO = 20
@@ -60,4 +64,6 @@ def _read(file: CheckpointFile, archive: zipfile.ZipFile, member: zipfile.ZipInf
             )
         content = stream.read()  # reads to the end, where the checksum is compared
     array = np.frombuffer(content, dtype).reshape(shape, order="F" if is_fortran else "C")
+    import torch
+
     return torch.from_numpy(np.array(array, np.float32, order="C"))

@@ -1,13 +1,16 @@
 """Tensors of a safetensors file, after its header was found to fit the file."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extraction_assets.engine.file_boundary.checkpoint_file import CheckpointFile, shown
 from extraction_assets.engine.file_boundary.json_object import parse_json_object
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _MOST_HEADER = 100_000_000
 """As in the safetensors library."""

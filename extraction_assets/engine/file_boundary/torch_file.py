@@ -1,18 +1,18 @@
 """Tensors of a file that torch.save wrote, read without running code of it."""
 
+from __future__ import annotations
+
 import pickle
 import zipfile
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from extraction_assets.engine.file_boundary.checkpoint_file import CheckpointFile, shown
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 _MOST_PICKLE = 16 << 20
 """Bytes of the pickle that names the tensors; their numbers lie beside it."""
-
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def read_state_dict(file: CheckpointFile) -> dict[str, Tensor]:
@@ -21,6 +21,8 @@ def read_state_dict(file: CheckpointFile) -> dict[str, Tensor]:
     Read by ``torch.load(weights_only=True)``, from torch's zip format alone, whose members are not packed, so that a
     file cannot grow; its numbers stay in the file until they are used. Raises CheckpointError for everything else.
     """
+    import torch
+
     _check_archive(file)
     with file.reading():
         try:
@@ -54,10 +56,13 @@ def _check_archive(file: CheckpointFile) -> None:
 
 def _plain(file: CheckpointFile, name: str, value: Any) -> Tensor:
     """A tensor whose numbers are all in the file: no view of fewer numbers, which could be of any size."""
-    if not isinstance(value, Tensor):
+    import torch
+
+    if not isinstance(value, torch.Tensor):
         raise file.error(f"is not a state dict of tensors: {shown(name)} is a {type(value).__name__}")
     dense = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
     if not dense or value.numel() * value.element_size() > value.untyped_storage().nbytes():
         raise file.error(f"holds {shown(name)} in a form that is not supported: save its state_dict() alone")
-    own = value.detach()
-    return own.to(torch.float32 if own.dtype in _FLOATS else own.dtype, copy=True)  # the file may change afterwards
+    tensor = value.detach()
+    floats = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    return tensor.to(torch.float32 if tensor.dtype in floats else tensor.dtype, copy=True)  # the file may change

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from extraction_assets.engine.models.model_folder import CONFIG, INDEX, check_model_folder, reading_model
 from extraction_assets.engine.models.small_files import PATTERNS, wanted_from_hub
+from extraction_assets.engine.models.stored_weights import chooses_weights
 from extraction_assets.settings import CheckpointReference
 
 
@@ -41,8 +42,6 @@ def resolve_checkpoint(reference: CheckpointReference) -> LocalCheckpoint:
 def checkpoint_files(checkpoint: LocalCheckpoint) -> list[Path]:
     """The files that decide what the model computes: its configuration and weights, sorted by name, the index of the
     weights where it chooses among them, and the model's own code where that is trusted."""
-    from extraction_assets.engine.models.stored_weights import chooses_weights
-
     folder = checkpoint.folder
     weights = sorted(folder.glob("*.safetensors"))
     if not weights or not (folder / CONFIG).is_file():

@@ -15,7 +15,6 @@ from extraction_assets.engine.models.hooks import HookError as HookError
 from extraction_assets.engine.models.hooks import Site, resolve_hook
 from extraction_assets.engine.models.loaded_weights import LoadedWeights, LoadingInfo, is_quantized, without_load_report
 from extraction_assets.engine.models.stored_weights import read_stored_weights, refuse_oversized
-from extraction_assets.engine.models.tokenizers import TokenizerChoice, read_tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -52,13 +51,6 @@ def load_language_model(
     if hooks:
         model.weights.refuse_problems(model.weights_in_use(), model.hooks)
     return model
-
-
-def load_tokenizer(checkpoint: LocalCheckpoint, choice: TokenizerChoice = "file") -> Any:
-    """The tokenizer of a checkpoint, see ``read_tokenizer``. Raises TokenizerError, and UntrustedCodeError as
-    ``load_language_model``."""
-    with explain_untrusted_code(checkpoint.folder, "tokenizer.json"):
-        return read_tokenizer(checkpoint, choice)
 
 
 def probe_hooks(checkpoint: LocalCheckpoint, hooks: Sequence[str]) -> dict[str, int]:

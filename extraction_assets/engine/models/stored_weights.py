@@ -1,17 +1,20 @@
 """The weights that the files of a language model hold, by their headers alone."""
 
+from __future__ import annotations
+
 import contextlib
 import math
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extraction_assets.engine.file_boundary import CheckpointError, StoredTensor, read_header, read_json_object
 from extraction_assets.engine.file_boundary.checkpoint_file import shown
 from extraction_assets.engine.models.model_folder import CONFIG, INDEX, WEIGHTS, model_file
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _MOST_TIMES, _FREE_NUMBERS = 16, 1 << 26
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from extraction_assets.engine.corpora.documents import CorpusError
-from extraction_assets.engine.models.checkpoint import LocalCheckpoint
+from extraction_assets.engine.models.checkpoint import LocalCheckpoint, explain_untrusted_code
 from extraction_assets.engine.models.model_folder import damaged_json
 from extraction_assets.engine.models.sentencepiece_files import (
     SentencePieceFile,
@@ -27,6 +27,13 @@ TokenizerChoice = Literal["file", "transformers"]
 
 class TokenizerError(CorpusError):
     """A tokenizer that cannot be loaded, or that is read otherwise than its files say."""
+
+
+def load_tokenizer(checkpoint: LocalCheckpoint, choice: TokenizerChoice = "file") -> Any:
+    """The tokenizer of a checkpoint, see ``read_tokenizer``. Raises TokenizerError, and UntrustedCodeError as
+    ``load_language_model``."""
+    with explain_untrusted_code(checkpoint.folder, "tokenizer.json"):
+        return read_tokenizer(checkpoint, choice)
 
 
 def read_tokenizer(checkpoint: LocalCheckpoint, choice: TokenizerChoice = "file") -> Any:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from extraction_assets.engine.findings import Finding
 from extraction_assets.engine.models.checkpoint import LocalCheckpoint, resolve_checkpoint
-from extraction_assets.engine.models.language_model import load_tokenizer
 from extraction_assets.engine.models.model_folder import model_configuration
+from extraction_assets.engine.models.tokenizers import load_tokenizer
 from extraction_assets.engine.saes.checkpoint import read_sae_record
 from extraction_assets.engine.saes.formats import CheckpointError, SaeRecord, compare_recorded
 from extraction_assets.settings import ExtractionSettings, ResolvedSae, SaeSettings
@@ -69,20 +70,19 @@ def _center_input(sae: SaeSettings, record: SaeRecord, model_folder: Path) -> bo
     return True if record.centered_input else None
 
 
-def check_recorded(extraction: ResolvedExtraction, names: Collection[str]) -> list[str]:
-    """One sentence for each difference between what the SAEs ``names`` were trained on and what they run on
-    (``compare_recorded``). Raises CheckpointError for one that gives wrong features."""
-    differences, settings = [], extraction.declared
+def examine_recorded(extraction: ResolvedExtraction, names: Collection[str]) -> list[Finding]:
+    """Every difference between what the SAEs ``names`` were trained on and what they run on (``compare_recorded``);
+    one that gives wrong features is an error, raised as CheckpointError."""
+    findings, settings = list[Finding](), extraction.declared
     for name in names:
         sae = extraction.saes[name]
         record = read_sae_record(sae.checkpoint)
         bos = None if record.prepend_bos is None else _prepends_bos(extraction)
         model, length = settings.language_model.path, settings.corpus.max_length
-        for finding in compare_recorded(record, model, bos, length, sae.hook):
-            if finding.severity == "error":
-                raise CheckpointError(f"SAE {name!r} ({sae.path}): {finding.message}")
-            differences.append(f"SAE {name!r}: {finding.message}")
-    return differences
+        for severity, message, *_ in compare_recorded(record, model, bos, length, sae.hook):
+            what = f"SAE {name!r} ({sae.path})" if severity == "error" else f"SAE {name!r}"
+            findings.append(Finding(severity, f"{what}: {message}", CheckpointError))
+    return findings
 
 
 def _prepends_bos(extraction: ResolvedExtraction) -> bool:

@@ -68,7 +68,7 @@ def test_settings_at_their_defaults_make_no_earlier_corpus_stale(monkeypatch: py
     )
     assert plan.corpus_recipe(settings) == "a7f261dde14014b507036a4a"
     versions = CodeVersions(settings)
-    assert (versions.corpus, versions.chunk("top_k_table", "a")) == (
+    assert (versions.of("corpus"), versions.of("top_k_table", "a")) == (
         "0778678073a55d88c298bbe2",
         "166215fda4b09798b4a08455",
     )
@@ -128,7 +128,7 @@ def test_whatever_decides_the_tokens_is_part_of_the_recipe(tiny_folder: Path, ch
     plain, other = (with_corpus(tiny_folder, Path("/x"), **own) for own in ({}, change))
     fewer = with_corpus(tiny_folder, Path("/x"), **dict(list(change.items())[:-1]))
     assert plan.corpus_recipe(other) not in (plan.corpus_recipe(plain), plan.corpus_recipe(fewer))
-    assert CodeVersions(other).corpus not in (CodeVersions(plain).corpus, CodeVersions(fewer).corpus)
+    assert CodeVersions(other).of("corpus") not in (CodeVersions(plain).of("corpus"), CodeVersions(fewer).of("corpus"))
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_whatever_decides_the_tokens_is_part_of_the_recipe(tiny_folder: Path, ch
 def test_what_does_not_decide_them_is_not(tiny_folder: Path, change: dict[str, Any]) -> None:
     one, other = (with_corpus(tiny_folder, Path("/x"), **own) for own in ({}, change))
     assert plan.corpus_recipe(one) == plan.corpus_recipe(other)
-    assert CodeVersions(one).corpus == CodeVersions(other).corpus
+    assert CodeVersions(one).of("corpus") == CodeVersions(other).of("corpus")
 
 
 # Sources

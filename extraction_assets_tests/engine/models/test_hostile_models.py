@@ -15,10 +15,9 @@ from extraction_assets.engine.models.checkpoint import checkpoint_files
 from extraction_assets.engine.models.language_model import (
     context_length,
     load_language_model,
-    load_tokenizer,
     probe_hooks,
 )
-from extraction_assets.engine.models.tokenizers import TokenizerError
+from extraction_assets.engine.models.tokenizers import TokenizerError, load_tokenizer
 from extraction_assets_tests.engine.checkpoints import local
 from extraction_assets_tests.engine.models.test_loaded_weights import shard, write_index
 from extraction_assets_tests.engine.saes.formats.test_hostile import Spoil, deep, header, loop, merge, put, replaced

@@ -18,10 +18,10 @@ from extraction_assets.engine.models.language_model import (
     LanguageModel,
     context_length,
     load_language_model,
-    load_tokenizer,
     probe_hooks,
     repeated_blocks,
 )
+from extraction_assets.engine.models.tokenizers import load_tokenizer
 from extraction_assets.engine.shapes import Samples
 from extraction_assets_tests import tiny
 from extraction_assets_tests.engine.checkpoints import local

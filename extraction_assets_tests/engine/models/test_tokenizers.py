@@ -12,9 +12,8 @@ from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer
 
 from extraction_assets.engine.corpora.document_tokens import special_token_ids
-from extraction_assets.engine.models.language_model import load_tokenizer
 from extraction_assets.engine.models.tokenizer_comparison import compare_readings
-from extraction_assets.engine.models.tokenizers import TokenizerError, read_tokenizer
+from extraction_assets.engine.models.tokenizers import TokenizerError, load_tokenizer, read_tokenizer
 from extraction_assets_tests.engine.checkpoints import local
 from extraction_assets_tests.engine.models.tokenizer_folders import (
     byte_level,

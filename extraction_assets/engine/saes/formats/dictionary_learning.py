@@ -4,11 +4,11 @@ Formulas as in dictionary_learning 0.1 (``dictionary.py``, ``trainers/``). The f
 ``torch.load(weights_only=True)``, which runs no code of it.
 """
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from extraction_assets.engine.file_boundary import read_state_dict
 from extraction_assets.engine.file_boundary.checkpoint_file import shown
@@ -25,6 +25,9 @@ from extraction_assets.engine.saes.formats.files import (
 )
 from extraction_assets.engine.saes.formats.recorded import SaeRecord
 from extraction_assets.engine.saes.formats.weights import Architecture, SAEWeights, folded_decoder_norm
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CONFIG, WEIGHTS = "config.json", "ae.pt"
 FILES = (CONFIG, WEIGHTS)

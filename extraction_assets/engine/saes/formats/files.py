@@ -1,15 +1,17 @@
 """What the readers of all formats ask of a checkpoint's files, beyond their being readable (``file_boundary``)."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from extraction_assets.engine import file_boundary
 from extraction_assets.engine.file_boundary import CheckpointError, CheckpointFile
 from extraction_assets.engine.file_boundary.checkpoint_file import shown
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MOST_CONFIG_BYTES = 4 << 20
 """A configuration of an SAE has a few kilobytes."""
@@ -54,8 +56,8 @@ def pick(path: Path, file: str, tensors: Mapping[str, Tensor], names: list[str],
 
 
 def _check_form(path: Path, file: str, name: str, tensor: Tensor) -> None:
-    if tensor.dtype != torch.float32:
-        kind = str(tensor.dtype).removeprefix("torch.")
+    kind = str(tensor.dtype).removeprefix("torch.")
+    if kind != "float32":
         raise CheckpointError(f"SAE {path}: {file} holds {name} as {kind}, expected floating point numbers")
     is_matrix = name.startswith("W_") or name.endswith(".weight")
     is_scalar = tensor.dim() == 0 and "threshold" in name  # one number for all features

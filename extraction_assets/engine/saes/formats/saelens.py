@@ -4,13 +4,12 @@ Keys, their defaults and the formulas are those of sae-lens 6.54 (``SAE.load_fro
 ``tanh-relu`` and the fine-tuning factor, which it no longer knows, of sae-lens 5.11 (``sae.py``).
 """
 
+from __future__ import annotations
+
 import math
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extraction_assets.engine.file_boundary.checkpoint_file import shown
 from extraction_assets.engine.saes.formats.files import (
@@ -27,6 +26,9 @@ from extraction_assets.engine.saes.formats.files import (
 )
 from extraction_assets.engine.saes.formats.recorded import SaeRecord
 from extraction_assets.engine.saes.formats.weights import Architecture, SAEWeights
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CONFIG, WEIGHTS, SCALER = "cfg.json", "sae_weights.safetensors", "activation_scaler.json"
 FILES = (CONFIG, WEIGHTS)
@@ -200,7 +202,7 @@ def _read_tensors(path: Path, kind: _Kind, architecture: str) -> dict[str, Tenso
     if kind.base == "jumprelu":
         picked["threshold"] = per_feature(picked.pop(kind.threshold), len(picked["b_enc"]))
     factor = tensors.get("finetuning_scaling_factor", tensors.get("scaling_factor"))
-    if factor is not None and not torch.allclose(factor.float(), torch.ones(())):
+    if factor is not None and not factor.float().allclose(factor.float().new_ones(())):
         picked["W_dec"] = _finetuned(path, picked["W_dec"], factor)
     return picked
 

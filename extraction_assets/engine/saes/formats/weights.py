@@ -1,14 +1,16 @@
 """What every checkpoint format is read into."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from extraction_assets.engine.saes.formats.files import CheckpointError
 from extraction_assets.engine.saes.formats.recorded import SaeRecord
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Architecture = Literal["standard", "jumprelu", "topk", "gated"]
 Normalization = Literal["none", "layer_norm", "constant_norm_rescale", "expected_average_only_in"]
@@ -87,7 +89,7 @@ class SAEWeights:
             shape = expected.get(name, (latent_dim,))
             if tuple(tensor.shape) != shape:
                 raise CheckpointError(f"SAE {path}: {file}: {name} has shape {tuple(tensor.shape)}, expected {shape}")
-            wrong = int((~torch.isfinite(tensor)).sum())
+            wrong = int((~tensor.isfinite()).sum())
             if wrong:
                 raise CheckpointError(
                     f"SAE {path}: {file}: {name} holds {wrong} NaN or infinite value(s) of {tensor.numel()}; "
