@@ -26,9 +26,9 @@ Part = tuple[ChunkAsset, str | None]
 """A chunk asset and the SAE that it belongs to, if to one."""
 
 _LOWER = {
-    MODEL_ACTIVATIONS: "write no model activations (`keep: {model_activations: false}` and `run NAME --missing`, or "
-    "select the other assets alone)",
-    SAE_FEATURES: "write no SAE features (`keep: {sae_features: false}` and `run NAME --missing`, or select the "
+    MODEL_ACTIVATIONS: f"write no model activations (`keep: {{{MODEL_ACTIVATIONS}: false}}` and `run NAME --missing`, "
+    "or select the other assets alone)",
+    SAE_FEATURES: f"write no SAE features (`keep: {{{SAE_FEATURES}: false}}` and `run NAME --missing`, or select the "
     "other assets alone)",
     TOP_K_TABLE: "lower top_k_examples",
     "results": "lower top_k_examples",
