@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import field_validator, model_validator
 
 from extraction_assets.catalog import TOP_K_TABLE, ChunkAsset, names
+from extraction_assets.settings.chunk import Chunk
 from extraction_assets.settings.corpus import CorpusSettings
 from extraction_assets.settings.language_model import LanguageModelSettings
 from extraction_assets.settings.places import STANDARD_LIBRARY, is_hub_id, locate_checkpoint, locate_source
@@ -135,15 +136,25 @@ class ExtractionSettings(Settings):
         return list(dict.fromkeys(hook for sae in self.saes.values() for hook in sae.declared_hooks))
 
     @property
-    def chunk_keys(self) -> list[str]:
-        """Partition keys: the first sample of each chunk in 12 digits, so that more samples rename nothing."""
-        stop = self.start_sample + self.evaluation_samples
-        return [f"{first:012d}" for first in range(self.start_sample, stop, self.chunk_size)]
+    def chunks(self) -> list[Chunk]:
+        """All chunks, in order."""
+        return [self._chunk_at(row) for row in range(0, self.evaluation_samples, self.chunk_size)]
 
-    def chunk_rows(self, key: str) -> slice:
-        """Rows of the corpus files (which begin at ``start_sample``) that chunk ``key`` holds."""
-        first = int(key) - self.start_sample
-        return slice(first, min(first + self.chunk_size, self.evaluation_samples))
+    @property
+    def chunk_keys(self) -> list[str]:
+        """Partition keys of all chunks, as Dagster wants them."""
+        return [chunk.key for chunk in self.chunks]
+
+    def chunk(self, key: str) -> Chunk:
+        """The chunk of a partition. Raises ValueError where the extraction has none of that key."""
+        row = int(key) - self.start_sample if key.isdecimal() else -1
+        chunk = self._chunk_at(row) if row in range(0, self.evaluation_samples, self.chunk_size) else None
+        if chunk is None or chunk.key != key:
+            raise ValueError(f"{self.name} has no chunk {key!r}")
+        return chunk
+
+    def _chunk_at(self, row: int) -> Chunk:
+        return Chunk(self.start_sample + row, row, min(self.chunk_size, self.evaluation_samples - row))
 
     def with_paths_from(self, folder: Path) -> "ExtractionSettings":
         """The same settings with the paths that exist relative to ``folder`` made absolute."""
