@@ -33,7 +33,7 @@ class KeepSettings(Settings):
     sae_features: bool = True
     """Keep the SAEs' features; a new `top_k_examples` or `min_activation` then needs no forward pass and no encode."""
     top_k_table: bool = True
-    """Always true: the tables are what tells that a chunk is done, and every later merge reads them."""
+    """Always true: a chunk counts as done if its table is there, and every later merge reads the tables."""
 
     @field_validator(TOP_K_TABLE)
     @classmethod
@@ -46,7 +46,7 @@ class KeepSettings(Settings):
         return keep
 
     def keeps(self, asset: ChunkAsset) -> bool:
-        """Whether the files of a chunk asset stay; those of an asset without a field of its own always do."""
+        """Whether the files of a chunk asset stay; those of an asset without a field here always do."""
         return bool(getattr(self, asset, True))
 
 
@@ -132,7 +132,7 @@ class ExtractionSettings(Settings):
 
     @property
     def declared_hooks(self) -> list[str]:
-        """Hooks that are set, each once, in the order of the SAEs; those that checkpoints record are not among them."""
+        """Hooks that are set, each once, in the order of the SAEs, without those that checkpoints record."""
         return list(dict.fromkeys(hook for sae in self.saes.values() for hook in sae.declared_hooks))
 
     @property
@@ -175,7 +175,7 @@ class ExtractionSettings(Settings):
         )
 
     def require_full_paths(self) -> None:
-        """ValueError where a path would be another one in every working directory."""
+        """Raises ValueError for a path that depends on the working directory."""
         source, checkpoints = self.corpus.source, {"language_model.path": self.language_model.path}
         checkpoints |= {f"saes.{name}.path": sae.path for name, sae in self.saes.items()}
         relative = {field: path for field, path in checkpoints.items() if path.startswith(".")}
