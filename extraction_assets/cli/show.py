@@ -189,14 +189,10 @@ def _echo_merges(workspace: Workspace, settings: "ExtractionSettings") -> None:
 
 def _merge_state(engine: "sa.Engine", plan: "ExtractionPlan", sae: str) -> str:
     """Whether the database holds the merge of the current chunks."""
-    import sqlalchemy as sa
+    from extraction_assets.planning.stored_merge import stored_merge
 
-    from extraction_assets.database.tables import extractions
-
-    own = (extractions.c.name == plan.settings.name) & (extractions.c.sae == sae)
     with engine.connect() as connection:
-        row = connection.execute(sa.select(extractions).where(own)).one_or_none()
-    if row is None:
+        found = stored_merge(connection, plan, sae)
+    if found is None:
         return "not merged yet"
-    current = row.fingerprint == plan.merge_fingerprint(sae)
-    return f"merged {row.finished_at:%Y-%m-%d %H:%M} UTC" + ("" if current else ", stale: made from other settings")
+    return f"merged {found.finished_at:%Y-%m-%d %H:%M} UTC" + (f", stale: {found.stale}" if found.stale else "")

@@ -104,7 +104,7 @@ def _kinds_within(row: Asset) -> Iterator[str]:
     """Kinds of fingerprints within that of a chunk asset; whatever is made from chunks has their code version."""
     while row.partitioned:
         for part in row.fingerprint_parts:
-            yield from _KINDS_OF_PART.get(part, ())
+            yield from _KINDS_OF_PART.get(part, (part,) if part in names() else ())
         row = asset_row(str(row.upstream))
 
 
