@@ -59,7 +59,7 @@ class Asset(NamedTuple):
     """What lies on disk or in the database, for people."""
     files: tuple[str, ...]
     """How the names of its chunks' files end: the form that is written first, then earlier ones that are read
-    (``stores.chunk_store.FORMS``); or the name of its one file. Nothing where it is in no file."""
+    (``stores.chunk_names.FORMS``); or the name of its one file. Nothing where it is in no file."""
     dagster_kind: str
     """The badge that Dagster's UI shows."""
     description: str

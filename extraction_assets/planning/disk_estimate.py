@@ -26,9 +26,9 @@ Part = tuple[ChunkAsset, str | None]
 """A chunk asset and the SAE that it belongs to, if to one."""
 
 _LOWER = {
-    MODEL_ACTIVATIONS: "write no model activations (`keep: {model_activations: false}` and `run NAME --missing`, or "
-    "select the other assets alone)",
-    SAE_FEATURES: "write no SAE features (`keep: {sae_features: false}` and `run NAME --missing`, or select the "
+    MODEL_ACTIVATIONS: f"write no model activations (`keep: {{{MODEL_ACTIVATIONS}: false}}` and `run NAME --missing`, "
+    "or select the other assets alone)",
+    SAE_FEATURES: f"write no SAE features (`keep: {{{SAE_FEATURES}: false}}` and `run NAME --missing`, or select the "
     "other assets alone)",
     TOP_K_TABLE: "lower top_k_examples",
     "results": "lower top_k_examples",
@@ -147,14 +147,13 @@ def _measured_per_sample(
 ) -> float | None:
     """Bytes a sample takes in the files that are there."""
     wanted = set(settings.chunk_keys)
-    folder = store.asset_folder(settings.name, asset, sae)
-    stored = [path for path in folder.glob("[0-9]*-*") if path.name.split("-")[0] in wanted]
-    keys = {path.name.split("-")[0] for path in stored}
+    stored = [chunk for chunk in store.chunk_files(settings.name, asset, sae) if chunk.key in wanted]
+    keys = {chunk.key for chunk in stored}
     if not keys:
         return None
     generations = max(1, len(stored) // (len(keys) * (2 if asset == TOP_K_TABLE else 1)))
     samples = sum(_num_samples(settings, key) for key in keys)
-    return sum(map(size_of_file, stored)) / generations / samples
+    return sum(size_of_file(chunk.path) for chunk in stored) / generations / samples
 
 
 def _per_sample(settings: ExtractionSettings, sizes: Sizes, asset: ChunkAsset, sae: str | None) -> float:

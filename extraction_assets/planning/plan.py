@@ -16,7 +16,7 @@ from extraction_assets.catalog import (
 )
 from extraction_assets.engine.corpora.documents import CorpusError
 from extraction_assets.engine.models.changed import forward_version
-from extraction_assets.engine.models.checkpoint import checkpoint_files
+from extraction_assets.engine.models.checkpoint import LocalCheckpoint, checkpoint_files, resolve_checkpoint
 from extraction_assets.engine.models.model_folder import has_own_code
 from extraction_assets.engine.saes.checkpoint import sae_files
 from extraction_assets.engine.saes.resolved import resolve_extraction
@@ -39,22 +39,29 @@ class CorpusNotReady(CorpusError):
     """The corpus was never materialized, or was made from other settings."""
 
 
-def corpus_recipe(settings: ExtractionSettings) -> str:
-    """Fingerprint of the settings that decide what the corpus holds, its source text aside."""
-    return _recipe(settings, tokenizer_fingerprint(settings))
+def corpus_recipe(settings: ExtractionSettings, checkpoint: LocalCheckpoint | None = None) -> str:
+    """Fingerprint of the settings that decide what the corpus holds, its source text aside.
+
+    ``checkpoint`` is the language model's, if the caller has found it already.
+    """
+    return _recipe(settings, tokenizer_fingerprint(settings, checkpoint))
 
 
-def has_recipe(current: CurrentCorpus, settings: ExtractionSettings) -> bool:
+def has_recipe(current: CurrentCorpus, settings: ExtractionSettings, checkpoint: LocalCheckpoint | None = None) -> bool:
     """Whether a corpus is what the settings ask for, its source text aside: it was made from them, or by an earlier
-    version of this package whose tokens, masks and numbers would be the same now (``tokens_stand``)."""
-    recipe = corpus_recipe(settings)
+    version of this package whose tokens, masks and numbers would be the same now (``tokens_stand``).
+
+    ``checkpoint`` is the language model's, if the caller has found it already.
+    """
+    checkpoint = checkpoint or resolve_checkpoint(settings.language_model.checkpoint)
+    recipe = corpus_recipe(settings, checkpoint)
     if current.recipe == recipe:
         return True
-    if current.recipe != _recipe(settings, tokenizer_fingerprint_of_rules_1(settings)):
+    if current.recipe != _recipe(settings, tokenizer_fingerprint_of_rules_1(settings, checkpoint)):
         return False
     key = (current.recipe, recipe, current.corpus.manifest.fingerprint)
     if key not in _standing:
-        _standing[key] = tokens_stand(settings, current.corpus.arrays)
+        _standing[key] = tokens_stand(settings, current.corpus.arrays, checkpoint)
     return _standing[key]
 
 
@@ -84,8 +91,10 @@ class ExtractionPlan:
 
     def __init__(self, settings: ExtractionSettings, store: ChunkStore) -> None:
         self.settings, self.store = settings, store
-        self._current = self._current_corpus()
-        self.extraction = resolve_extraction(settings)
+        current = self._stored_corpus()  # before the hub is asked for anything
+        checkpoint = resolve_checkpoint(settings.language_model.checkpoint)
+        self._current = self._refuse_stale(current, checkpoint)
+        self.extraction = resolve_extraction(settings, checkpoint)
         self.corpus = self._current.corpus
 
     def samples(self, key: str) -> Samples:
@@ -212,14 +221,18 @@ class ExtractionPlan:
         """Hash of a chunk's own tokens and mask: neither the corpus's length nor other chunks have a part in it."""
         return self.corpus.tokens_fingerprint(self.settings.chunk_rows(key))
 
-    def _current_corpus(self) -> CurrentCorpus:
+    def _stored_corpus(self) -> CurrentCorpus:
         name = self.settings.name
         current = self.store.current_corpus(name)
         if current is None:
             raise CorpusNotReady(f"the corpus of {name} is not there yet: materialize {name}/corpus first")
+        return current
+
+    def _refuse_stale(self, current: CurrentCorpus, checkpoint: LocalCheckpoint) -> CurrentCorpus:
+        name = self.settings.name
         # The recipe covers start_sample; the corpus says it of itself too, and numbers its samples by that.
         begins = current.corpus.manifest.start_sample == self.settings.start_sample
-        if not (begins and has_recipe(current, self.settings)):
+        if not (begins and has_recipe(current, self.settings, checkpoint)):
             raise CorpusNotReady(
                 f"the corpus of {name} was made from other settings or by other rules (corpus, tokenizer, "
                 "start_sample or evaluation_samples have changed, or how this version reads its tokenizer): "

@@ -23,6 +23,7 @@ from torch import Tensor
 from extraction_assets.engine.selection.merge import ranks
 from extraction_assets.engine.selection.statistics.descriptions import STATISTICS, FeatureStatistics
 from extraction_assets.engine.shapes import FeatureRows, TopKTable
+from extraction_assets.stores.chunk_names import statistics_path
 from extraction_assets.stores.chunk_record import (
     RECORD_FIELD,
     Record,
@@ -101,7 +102,7 @@ def write_table(path: Path, table: TopKTable, statistics: FeatureStatistics, rec
     tensors = {one.name: tensor for one in STATISTICS if (tensor := getattr(statistics, one.name)) is not None}
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     checksum = _write_safetensors(draft, tensors, {**record, **counts})
-    beside = _statistics_path(path, checksum)
+    beside = statistics_path(path, checksum)
     if beside.is_dir():  # somebody has put a folder in their place
         set_aside(beside)
     draft.rename(beside)
@@ -132,7 +133,7 @@ def look_at_files(path: Path, fingerprint: str) -> None:
     not one with other bytes in its middle."""
     record = look_at(path, fingerprint)
     if path.suffix == ".parquet":
-        beside = _statistics_path(path, _named_statistics(path, record))
+        beside = statistics_path(path, _named_statistics(path, record))
         with _as_damage_of(path, beside):
             look_at(beside, fingerprint)
 
@@ -147,7 +148,7 @@ def read_statistics(path: Path) -> tuple[FeatureStatistics, int]:
 def _read_statistics(table: Path, record: Record) -> FeatureStatistics:
     """The statistics that a table names."""
     checksum = _named_statistics(table, record)
-    path = _statistics_path(table, checksum)
+    path = statistics_path(table, checksum)
     with _as_damage_of(table, path):
         tensors, _, found = _read_safetensors(path, str(record["fingerprint"]))
         if found != checksum:
@@ -190,10 +191,6 @@ def read_tables(files: Iterable[tuple[Path, str]]) -> Iterator[TableFile]:
         finally:
             for future in pending:
                 future.cancel()
-
-
-def _statistics_path(table: Path, checksum: str) -> Path:
-    return table.with_name(f"{table.name.split('.')[0]}.{checksum[:12]}.statistics.safetensors")
 
 
 def _write_parquet(path: Path, arrow: pa.Table, record: Record) -> None:

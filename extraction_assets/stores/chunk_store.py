@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from extraction_assets.catalog import ASSETS, CORPUS, ChunkAsset, asset_row
+from extraction_assets.catalog import CORPUS, ChunkAsset, asset_row
+from extraction_assets.stores.chunk_names import ChunkFile, chunk_files, chunk_paths, of_any_fingerprint
 from extraction_assets.stores.corpus_arrays import TOKENIZE_AGAIN
 from extraction_assets.stores.corpus_files import StoredCorpus, open_corpus, seal_manifest
 from extraction_assets.stores.fingerprints import FIRST_VERSION, LENGTH
@@ -13,11 +14,6 @@ from extraction_assets.stores.sealed import damaged
 from extraction_assets.stores.sealed_json import SealedJson, check_fields, read_sealed_json, write_sealed_json
 
 ChunkState = Literal["done", "stale", "missing"]
-
-FORMS: dict[ChunkAsset, tuple[str, ...]] = {row.name: row.files for row in ASSETS if row.partitioned}
-"""How the names of an asset's files end, which says in what form their bytes are: files are written in the first form
-and read in any of these. A file of another form, such as one of a later version of this package, is never opened: its
-chunk counts as stale. A new form goes in front, such as ``(".v3.parquet", ".parquet")``, and its reader goes by it."""
 
 
 class SourceIdentity(NamedTuple):
@@ -62,7 +58,7 @@ _SIZES = ("documents", "characters", "files", "bytes", "reading")
 
 class ChunkStore:
     """Files under one root folder: ``corpora/<fingerprint>/``, and for each extraction a folder that mirrors its
-    asset keys, ``<extraction>[/<sae>]/<asset>/<chunk key>-<fingerprint>.<suffix>``."""
+    asset keys, ``<extraction>[/<sae>]/<asset>/<chunk file>`` (``stores.chunk_names``)."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -90,8 +86,7 @@ class ChunkStore:
         self, extraction: str, asset: ChunkAsset, sae: str | None, key: str, fingerprint: str
     ) -> list[Path]:
         """Paths of a chunk's file in each form that is read; the first is the one to write."""
-        folder = self.asset_folder(extraction, asset, sae)
-        return [folder / f"{key}-{fingerprint}{form}" for form in FORMS[asset]]
+        return chunk_paths(self.asset_folder(extraction, asset, sae), asset, key, fingerprint)
 
     def chunk_state(
         self, extraction: str, asset: ChunkAsset, sae: str | None, key: str, fingerprint: str
@@ -104,14 +99,17 @@ class ChunkStore:
         paths = self.chunk_paths(extraction, asset, sae, key, fingerprint)
         if any(path.is_file() for path in paths):
             return "done"
-        ends = {Path(form).suffix or form for form in FORMS[asset]}
-        others = (other for end in ends for other in paths[0].parent.glob(f"{key}-*{end}"))
+        others = of_any_fingerprint(paths[0].parent, asset, key)
         return "stale" if any(other not in paths for other in others) else "missing"
 
     def stored_keys(self, extraction: str, asset: ChunkAsset, sae: str | None = None) -> set[str]:
         """Keys of the chunks that have a file of any fingerprint, be it an old one."""
+        return {chunk.key for chunk in self.chunk_files(extraction, asset, sae) if chunk.seal is None}
+
+    def chunk_files(self, extraction: str, asset: ChunkAsset, sae: str | None = None) -> list[ChunkFile]:
+        """The chunk files of an asset in a form that is read, of any fingerprint, sorted by name."""
         folder = self.asset_folder(extraction, asset, sae)
-        return {path.name.split("-")[0] for form in FORMS[asset] for path in folder.glob(f"[0-9]*-*{form}")}
+        return list(chunk_files(sorted(folder.iterdir()))) if folder.is_dir() else []
 
     def write_current_corpus(self, extraction: str, current: CurrentCorpus) -> None:
         """Note which corpus an extraction uses, and what it was made from."""

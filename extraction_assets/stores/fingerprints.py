@@ -2,7 +2,7 @@
 
 Every kind has a version of its own, which is a part of its fingerprints alone. Raise it where the same inputs give
 content of another meaning: then what is stored of this kind is stale, and so is what is made from it. A file that says
-the same in another form needs no new version but a new form (``chunk_store.FORMS``), and a statistic that is added
+the same in another form needs no new version but a new form (``chunk_names.FORMS``), and a statistic that is added
 needs neither: files without it are read.
 """
 

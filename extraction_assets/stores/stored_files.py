@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from extraction_assets.catalog import CORPUS, asset_row, folders
-from extraction_assets.stores.chunk_store import FORMS, ChunkStore, read_pointer
+from extraction_assets.stores.chunk_names import chunk_files
+from extraction_assets.stores.chunk_store import ChunkStore, read_pointer
 from extraction_assets.stores.fingerprints import LENGTH
 from extraction_assets.stores.sealed import DamagedFileError, nobody_writing
 
@@ -33,16 +34,6 @@ class Item(NamedTuple):
     bytes: int
 
 
-class ChunkFile(NamedTuple):
-    """A chunk's file by its name."""
-
-    path: Path
-    key: str
-    fingerprint: str
-    seal: str | None
-    """Of a statistics file: the checksum by which its table names it."""
-
-
 class UnreadablePointer(ValueError):
     """A ``corpus.json`` that does not say which corpus it names."""
 
@@ -60,22 +51,6 @@ def size_of(path: Path) -> int:
         return path.lstat().st_size
     except FileNotFoundError:
         return 0
-
-
-def chunk_files(folder: Path) -> Iterator[ChunkFile]:
-    """The chunk files of an asset's folder, by name."""
-    name = _chunk_name()
-    for path in _inside(folder):
-        match = name.fullmatch(path.name)
-        if match:
-            yield ChunkFile(path, match["key"], match["fingerprint"], match["seal"])
-
-
-def _chunk_name() -> re.Pattern[str]:
-    """What the name of a chunk file in a form that is known looks like."""
-    ends = "|".join(sorted({re.escape(form) for forms in FORMS.values() for form in forms}))
-    name = rf"(?P<key>\d{{12,}})-(?P<fingerprint>[0-9a-f]{{{LENGTH}}})"
-    return re.compile(rf"{name}(?:{ends}|\.(?P<seal>[0-9a-f]{{12}})\.statistics\.safetensors)")
 
 
 def temporaries(folder: Path) -> list[Path]:
@@ -116,7 +91,7 @@ def own_files(extraction: Path, sae: str | None = None) -> Iterator[Path]:
     """Every recognised file of an extraction, or of one of its SAEs."""
     inside = [extraction / sae / name for name in folders("sae")] if sae else list(asset_folders(extraction))
     for folder in inside:
-        yield from (chunk.path for chunk in chunk_files(folder))
+        yield from (chunk.path for chunk in chunk_files(_inside(folder)))
         yield from temporaries(folder)
         row = asset_row(CORPUS if folder == extraction else folder.name)
         if not row.partitioned:

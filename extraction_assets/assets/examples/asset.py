@@ -125,7 +125,7 @@ def _merge_into_database(
     merged = merge_chunks(plan, sae, logger)
     complete = _none_is_missing(plan, merged.statistics)
     extraction = _extraction_row(plan, sae, len(merged.statistics.sample_count))
-    display = display_tokens(load_tokenizer(plan.settings))
+    display = display_tokens(load_tokenizer(plan.settings, plan.extraction.checkpoint))
     corpus = _corpus_samples(plan)
     with results.open() as engine, write_transaction(engine) as connection:
         extraction_id = replace_results(connection, extraction, corpus, merged.table, merged.statistics, display)

@@ -35,13 +35,14 @@ class ResolvedExtraction:
         return self.declared.model_copy(update={"saes": dict(self.saes)}).model_dump(mode="json")
 
 
-def resolve_extraction(settings: ExtractionSettings) -> ResolvedExtraction:
+def resolve_extraction(settings: ExtractionSettings, checkpoint: LocalCheckpoint | None = None) -> ResolvedExtraction:
     """Finds the checkpoints of an extraction, and what the SAEs' say of hooks and of centered input.
 
-    Reads small files alone; of the hub it downloads the language model and the SAEs. Raises FileNotFoundError for a
+    ``checkpoint`` is the language model's, if the caller has found it already. Reads small files alone; of the hub it
+    downloads the language model and the SAEs. Raises FileNotFoundError for a
     checkpoint that is not there, and CheckpointError where no hook is known.
     """
-    checkpoint = resolve_checkpoint(settings.language_model.checkpoint)
+    checkpoint = checkpoint or resolve_checkpoint(settings.language_model.checkpoint)
     saes = {name: resolve_sae(name, sae, checkpoint.folder) for name, sae in settings.saes.items()}
     return ResolvedExtraction(settings, checkpoint, saes)
 

@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -17,6 +19,7 @@ from extraction_assets.planning import plan
 from extraction_assets.planning.source_identity import source_identity
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_files import read_table
+from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets.stores.fingerprints import fingerprint
 from extraction_assets_tests.engine.build import assert_same
 from extraction_assets_tests.engine.corpora.build import write_jsonl, write_parquet
@@ -56,7 +59,7 @@ def refused(project: Project) -> str:
 
 def test_settings_at_their_defaults_make_no_earlier_corpus_stale(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fingerprints that were computed before there were other sources than text files."""
-    monkeypatch.setattr(plan, "tokenizer_fingerprint", lambda _settings: "0" * 24)
+    monkeypatch.setattr(plan, "tokenizer_fingerprint", lambda *_: "0" * 24)
     settings = ExtractionSettings.model_validate(
         {
             "name": "tiny",
@@ -357,3 +360,19 @@ def test_tables_of_outlier_norms_are_the_same_with_and_without_stored_features(
         )
         for columns, others in ((one[0], two[0]), (one[1], two[1])):
             assert_same(columns, others)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_corpus_and_its_plan_ask_the_hub_once_each(
+    times: int, tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_a, **_o: SimpleNamespace(siblings=[]))
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download", lambda path, **_o: asked.append(path) or str(tiny_folder / "model")
+    )
+    settings, store = make_settings(tiny_folder, language_model={"path": "someone/model"}), ChunkStore(home)
+    for _ in range(times):  # made, then found to be current
+        corpus_asset.materialize_corpus(settings, store, 1, logging.getLogger(__name__))
+    plan.ExtractionPlan(settings, store)
+    assert asked == ["someone/model"] * (times + 1)
