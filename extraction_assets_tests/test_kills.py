@@ -51,9 +51,7 @@ def lab(settings: ExtractionSettings, tmp_path: Path) -> Iterator[Lab]:
         yield lab
 
 
-def test_kills_at_random_moments_lose_nothing_that_was_done(lab: Lab, uninterrupted: Project) -> None:
-    seed = random.SystemRandom().randrange(10**6)
-    print(f"seed {seed}")
+def test_kills_at_random_moments_lose_nothing_that_was_done(lab: Lab, uninterrupted: Project, seed: int) -> None:
     moments, durable = random.Random(seed), lab.durable()
     for victim in ("run", "everything", "daemon", "run", "everything"):
         run_id = wait_for("a run's process, or all to be done", lambda: _running(lab, _runs_of_the_missing(lab)))

@@ -21,11 +21,6 @@ from extraction_assets_tests.project import SILENT, Project
 from extraction_assets_tests.tiny import make_settings
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faults, "FIRST_WAIT_SECONDS", 0.01)
-
-
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), DatabaseUnavailableError("the database is away")])
 def test_what_time_may_mend_is_tried_again_each_time_later(error: Exception) -> None:
     waits = []
@@ -119,12 +114,12 @@ def test_two_runs_of_the_same_at_once_are_safe(tiny_folder: Path, home: Path, me
 
 
 @pytest.mark.slow
-def test_a_process_killed_at_many_moments_loses_only_what_it_was_doing(tiny_folder: Path, home: Path) -> None:
+def test_a_process_killed_at_many_moments_loses_only_what_it_was_doing(
+    tiny_folder: Path, home: Path, seed: int
+) -> None:
     settings = make_settings(tiny_folder, chunk_size=1)
     project = Project(settings, home)
     project.corpus()
-    seed = random.SystemRandom().randrange(10**6)
-    print(f"seed {seed}")
     moments, kills, done = random.Random(seed), 0, project.files("tiny/**/[!.]*-*")
     while project.plan.missing_chunks() and kills < 20:
         keys = project.plan.missing_chunks()

@@ -392,13 +392,13 @@ def test_seconds_of_writing_are_those_of_the_assets_own_file(project: Project, m
     write_table = chunk_writer.write_table
 
     def slow(*args: Any) -> None:
-        time.sleep(1)
+        time.sleep(0.5)
         write_table(*args)
 
     monkeypatch.setattr(chunk_writer, "write_table", slow)
     project.chunks(0, 0)
-    assert _metadata(project, sae_key(project.settings, "relu", "top_k_table"))["seconds_write"] >= 1
-    assert _metadata(project, activations_key(project.settings))["seconds_write"] < 1
+    assert _metadata(project, sae_key(project.settings, "relu", "top_k_table"))["seconds_write"] >= 0.5
+    assert _metadata(project, activations_key(project.settings))["seconds_write"] < 0.5
 
 
 def test_loading_the_model_slows_neither_the_chunk_nor_the_progress(
