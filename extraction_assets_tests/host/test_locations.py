@@ -11,6 +11,7 @@ from extraction_assets.host import locations as home_module
 from extraction_assets.host import project_home
 from extraction_assets.host.locations import dagster_home, database_url, extraction_home
 from extraction_assets.resources import ChunkStoreResource
+from extraction_assets_tests.processes import run_module
 
 RECORDER = """
 import os
@@ -113,7 +114,6 @@ import sys
 from importlib import import_module
 import_module(sys.argv[1]).defs()  # as a code server does; the working directory is another
 from extraction_assets.host.locations import dagster_home, database_url, extraction_home
-from extraction_assets_tests.processes import run_module
 print(extraction_home(), database_url(), dagster_home())
 """
 
