@@ -8,7 +8,7 @@ from typing import Any, Self
 import dagster as dg
 
 from extraction_assets.assets.chunks.pending import Pending, merge_is_recorded, range_tags, ranges
-from extraction_assets.assets.report.asset import REPORT_FILE, report_damage
+from extraction_assets.assets.report.run import REPORT_FILE, report_damage
 from extraction_assets.cli.terminal import echo
 from extraction_assets.dagster_instance.dead_runs import MAX_RETRIES_TAG, DeadRun, alive_runs, fail_dead_runs, works_on
 from extraction_assets.database.queries import merge_fingerprints

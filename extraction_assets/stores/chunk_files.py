@@ -3,8 +3,6 @@
 Every file carries a record (JSON) with its fingerprint and, as ``numerics``, what can change its last bits.
 """
 
-import contextlib
-import re
 import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -26,7 +24,6 @@ from extraction_assets.stores.chunk_record import (
     RECORD_FIELD,
     Record,
     expect_fingerprint,
-    look_at,
     read_checked_record,
     read_record,
     record_json,
@@ -39,7 +36,8 @@ from extraction_assets.stores.chunk_shapes import (
     checked_rows,
     checked_statistics,
 )
-from extraction_assets.stores.sealed import DamagedFileError, damaged, set_aside, verify, write_sealed
+from extraction_assets.stores.sealed import damaged, set_aside, verify, write_sealed
+from extraction_assets.stores.table_statistics import as_damage_of, named_statistics, statistics_path
 
 # Whole numbers as differences, LZ4: a third of the time to write and half of that to read of Parquet's defaults with
 # zstd, and no larger.
@@ -101,7 +99,7 @@ def write_table(path: Path, table: TopKTable, statistics: FeatureStatistics, rec
     tensors = {name: getattr(statistics, name) for name in STATISTICS_TENSORS}
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     checksum = _write_safetensors(draft, tensors, {**record, **counts})
-    beside = _statistics_path(path, checksum)
+    beside = statistics_path(path, checksum)
     if beside.is_dir():  # somebody has put a folder in their place
         set_aside(beside)
     draft.rename(beside)
@@ -127,16 +125,6 @@ def check_files(path: Path, fingerprint: str) -> None:
         _read_statistics(path, record)
 
 
-def look_at_files(path: Path, fingerprint: str) -> None:
-    """As ``check_files``, but looks at headers, footers and sizes alone: finds a file that is cut or of another format,
-    not one with other bytes in its middle."""
-    record = look_at(path, fingerprint)
-    if path.suffix == ".parquet":
-        beside = _statistics_path(path, _named_statistics(path, record))
-        with _as_damage_of(path, beside):
-            look_at(beside, fingerprint)
-
-
 def read_statistics(path: Path) -> tuple[FeatureStatistics, int]:
     """The statistics beside a table that has been checked, and the table's number of examples."""
     with refusing(path):
@@ -146,31 +134,13 @@ def read_statistics(path: Path) -> tuple[FeatureStatistics, int]:
 
 def _read_statistics(table: Path, record: Record) -> FeatureStatistics:
     """The statistics that a table names."""
-    checksum = _named_statistics(table, record)
-    path = _statistics_path(table, checksum)
-    with _as_damage_of(table, path):
+    checksum = named_statistics(table, record)
+    path = statistics_path(table, checksum)
+    with as_damage_of(table, path):
         tensors, _, found = _read_safetensors(path, str(record["fingerprint"]))
         if found != checksum:
             raise damaged(path, "it is not the file that its table names")
         return checked_statistics(path, tensors, record)
-
-
-def _named_statistics(table: Path, record: Record) -> str:
-    checksum = record.get("statistics")
-    if not isinstance(checksum, str) or not re.fullmatch("[0-9a-f]{64}", checksum):
-        raise damaged(table, "it names no statistics")
-    return checksum
-
-
-@contextlib.contextmanager
-def _as_damage_of(table: Path, statistics: Path) -> Iterator[None]:
-    """Damage of a table's statistics, named by their file: what has to be made again is the table."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise damaged(table, f"it lacks its statistics {statistics.name}") from error
-    except DamagedFileError as error:
-        raise DamagedFileError(str(error), table) from error
 
 
 def read_tables(files: Iterable[tuple[Path, str]]) -> Iterator[TableFile]:
@@ -190,10 +160,6 @@ def read_tables(files: Iterable[tuple[Path, str]]) -> Iterator[TableFile]:
         finally:
             for future in pending:
                 future.cancel()
-
-
-def _statistics_path(table: Path, checksum: str) -> Path:
-    return table.with_name(f"{table.name.split('.')[0]}.{checksum[:12]}.statistics.safetensors")
 
 
 def _write_parquet(path: Path, arrow: pa.Table, record: Record) -> None:
