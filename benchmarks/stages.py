@@ -26,7 +26,7 @@ from extraction_assets.engine.selection.select import (
     vectorized_top_k_positions,
 )
 from extraction_assets.engine.selection.sparse import dense_to_sparse, keep_counted
-from extraction_assets.engine.selection.statistics import feature_statistics, merge_statistics
+from extraction_assets.engine.selection.statistics.accumulate import feature_statistics, merge_statistics
 from extraction_assets.engine.shapes import Samples, SparseFeatures, TopKTable
 from extraction_assets.resources import GpuResource
 

@@ -27,7 +27,8 @@ from extraction_assets.database.connect import open_database, write_transaction
 from extraction_assets.database.load import CorpusSamples, ExtractionRow, replace_results
 from extraction_assets.database.remove import delete_results
 from extraction_assets.engine.ordering import ascending_bits, bits_for, offsets_of, order_by
-from extraction_assets.engine.shapes import FeatureStatistics, TopKTable
+from extraction_assets.engine.selection.statistics.descriptions import FeatureStatistics
+from extraction_assets.engine.shapes import TopKTable
 from extraction_assets.stores.chunk_files import read_table, read_tables, write_table
 
 NAME = "benchmark of storing"

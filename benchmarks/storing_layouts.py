@@ -4,6 +4,7 @@
 
 Every layout has a schema ``benchmark_N`` of its own in the database, dropped afterwards. While the examples of one
 result are replaced, a reader asks for one feature after the other, and a transaction that began before is held open.
+Last, migration 0003 is timed: from a table a load, inherited, to a partition an extraction, of as many results.
 """
 
 import argparse
@@ -18,10 +19,13 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
 
-from benchmarks.layouts import LAYOUTS, PARENT, Layout
+from benchmarks.layouts import LAYOUTS, PARENT, Inherited, Layout
 from benchmarks.storing import Sizes, conditions, display, make_corpus, make_table
 from extraction_assets.database.backends import parse_url
+from extraction_assets.database.connect import _alembic_config, connect, write_transaction
 from extraction_assets.database.load import example_columns
 
 LARGE = 1
@@ -57,8 +61,7 @@ class Bench:
 
     def __init__(self, url: sa.URL, schema: str, layout: Layout) -> None:
         self._url, self._schema, self.layout = url, schema, layout
-        self.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
-        self.execute(f"CREATE SCHEMA {schema}")
+        _execute(url, f"CREATE SCHEMA {schema}")
         self.engine = self.new_engine()
         with self.engine.begin() as connection:
             layout.create(connection)
@@ -66,12 +69,6 @@ class Bench:
     def new_engine(self, level: str = "READ COMMITTED") -> sa.Engine:
         arguments = {"options": f"-csearch_path={self._schema}"}
         return sa.create_engine(self._url, connect_args=arguments, isolation_level=level)
-
-    def execute(self, statement: str) -> None:
-        engine = sa.create_engine(self._url, isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            connection.exec_driver_sql(statement)
-        engine.dispose()
 
     def replace(self, extraction_id: int, rows: pa.Table, patience: float | None = None) -> float:
         """Seconds that a replacement takes, its commit included."""
@@ -84,12 +81,7 @@ class Bench:
 
     def close(self) -> None:
         self.engine.dispose()
-        tables = sa.inspect(sa.create_engine(self._url)).get_table_names(self._schema)
-        for first in range(0, len(tables), 50):  # a server allows only so many locks in one transaction
-            parts = [f"{self._schema}.{name}" for name in tables[first : first + 50] if name != PARENT]
-            if parts:
-                self.execute(f"DROP TABLE IF EXISTS {', '.join(parts)} CASCADE")
-        self.execute(f"DROP SCHEMA {self._schema} CASCADE")
+        _drop_schema(self._url, self._schema)
 
 
 class Reader(contextlib.AbstractContextManager["Reader"]):
@@ -227,6 +219,48 @@ def rows_of_report(url: sa.URL, sizes: Sizes, results: int, chosen: list[str]) -
             bench.close()
 
 
+def migration_seconds(url: sa.URL, sizes: Sizes, results: int) -> float:
+    """How long migration 0003 takes on a database of one large result and many small ones."""
+    schema = "benchmark_migration"
+    _execute(url, f"CREATE SCHEMA {schema}")
+    in_schema = url.update_query_dict({"options": f"-csearch_path={schema}"})
+    engine, config = connect(in_schema.render_as_string(hide_password=False)), _alembic_config()
+    try:
+        _upgrade(engine, config, "0002")
+        rows = make_rows(sizes, 0, LARGE)
+        for number in range(1, results + 1):
+            with write_transaction(engine) as connection:
+                Inherited().replace(connection, number, rows if number == LARGE else _of(_small(rows), number))
+        started = time.perf_counter()
+        _upgrade(engine, config, "0003")
+        return time.perf_counter() - started
+    finally:
+        engine.dispose()
+        _drop_schema(url, schema)
+
+
+def _upgrade(engine: sa.Engine, config: Config, revision: str) -> None:
+    with write_transaction(engine) as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+
+
+def _execute(url: sa.URL, statement: str) -> None:
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(statement)
+    engine.dispose()
+
+
+def _drop_schema(url: sa.URL, schema: str) -> None:
+    engine = sa.create_engine(url)
+    names = [name for name in sa.inspect(engine).get_table_names(schema) if name.startswith(f"{PARENT}_")]
+    engine.dispose()
+    for first in range(0, len(names), 50):  # a server allows only so many locks in one transaction
+        _execute(url, f"DROP TABLE {', '.join(f'{schema}.{name}' for name in names[first : first + 50])} CASCADE")
+    _execute(url, f"DROP SCHEMA {schema} CASCADE")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.storing_layouts", description=(__doc__ or "").split("\n")[0]
@@ -241,11 +275,11 @@ def main() -> None:
     print(", ".join(f"{name} {value}" for name, value in conditions(sizes).items()), "\n")
     print("| " + " | ".join(Figures._fields) + " |\n|" + " --- |" * len(Figures._fields))
     chosen = [name.strip() for name in options.only.split(",") if name]
-    for figures in rows_of_report(parse_url(options.postgres, "--postgres"), sizes, options.results, chosen):
-        print(
-            "| " + " | ".join(f"{value:.2f}" if isinstance(value, float) else value for value in figures) + " |",
-            flush=True,
-        )
+    url = parse_url(options.postgres, "--postgres")
+    for figures in rows_of_report(url, sizes, options.results, chosen):
+        cells = [f"{value:.2f}" if isinstance(value, float) else value for value in figures]
+        print("| " + " | ".join(cells) + " |", flush=True)
+    print(f"\nmigration 0003 of {options.results} results: {migration_seconds(url, sizes, options.results):.2f} s")
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def requests_of_missing(
     try:
         pending = Pending(ExtractionPlan(settings, chunk_store.open()), instance)
     except (CorpusNotReady, DamagedFileError):
-        kept = [target.key for target in chunk_targets(settings) if getattr(settings.keep, target.asset)]
+        kept = [target.key for target in chunk_targets(settings) if settings.keep.keeps(target.asset)]
         assets = [corpus_key(settings), *kept]
         yield dg.RunRequest(asset_selection=assets, tags={**tags, **range_tags(settings.chunk_keys)})
         return

@@ -1,6 +1,7 @@
 """FeatureExtraction: a YAML block -> assets, checks, schedule and sensors."""
 
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 
@@ -8,11 +9,8 @@ import dagster as dg
 import yaml
 from pydantic import BaseModel, field_validator
 
-from extraction_assets.assets.chunks.asset import build_chunk_assets
-from extraction_assets.assets.corpus.asset import build_corpus
-from extraction_assets.assets.examples.asset import build_feature_examples
-from extraction_assets.assets.report.asset import build_feature_report
 from extraction_assets.automation import build_automation
+from extraction_assets.catalog import builders
 from extraction_assets.dagster_instance.private_names import (
     enrich_validation_errors_with_source_position,
     is_valid_cron_schedule,
@@ -69,10 +67,20 @@ def build_definitions(settings: ExtractionSettings, folder: Path | None = None) 
     if folder is not None:
         settings = settings.with_paths_from(folder)
     settings.require_full_paths()
-    merged = [build(settings, sae) for sae in settings.saes for build in (build_feature_examples, build_feature_report)]
-    assets = [build_corpus(settings), build_chunk_assets(settings), *merged]
-    owned = [own.map_asset_specs(lambda spec: spec.replace_attributes(owners=settings.owners)) for own in assets]
-    return dg.Definitions.merge(dg.Definitions(assets=owned), build_automation(settings))
+    assets = [
+        one.map_asset_specs(lambda spec: spec.replace_attributes(owners=settings.owners))
+        for one in build_assets(settings)
+    ]
+    return dg.Definitions.merge(dg.Definitions(assets=assets), build_automation(settings))
+
+
+def build_assets(settings: ExtractionSettings) -> Iterator[dg.AssetsDefinition]:
+    """Every asset that the catalog names, upstream first."""
+    for place, scope in builders().items():
+        module, _, function = place.partition(":")
+        build = getattr(import_module(f"extraction_assets.assets.{module}"), function)
+        for arguments in [()] if scope == "extraction" else [(sae,) for sae in settings.saes]:
+            yield build(settings, *arguments)
 
 
 def _project_root(context: dg.ResolutionContext) -> Path | None:

@@ -8,6 +8,8 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+from extraction_assets_tests.statistics_oracle import Firings, differences
+
 
 class StoredFeatures:
     """All chunks' stored features, from which one feature at a time is densified."""
@@ -52,8 +54,8 @@ def top_examples(dense: np.ndarray, top_k: int) -> list[tuple[Any, ...]]:
     return examples
 
 
-def feature_counts(dense: np.ndarray) -> tuple[int, int, float | None]:
-    """(activation_count, token_count, max_activation) of a feature."""
-    fires = dense > 0
-    tokens = int(fires.sum())
-    return int(fires.any(axis=1).sum()), tokens, float(dense.max()) if tokens else None
+def feature_differences(row: dict[str, Any], dense: np.ndarray, counted: np.ndarray) -> list[str]:
+    """Which columns of a feature's row in the table ``features`` are not what they must be."""
+    firings = Firings([[float(value) for value in sample[sample > 0]] for sample in dense], int(counted.sum()))
+    found = {name: json.loads(value) if isinstance(value, str) else value for name, value in row.items()}
+    return differences(found, firings)

@@ -7,22 +7,22 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import dagster as dg
 import pytest
 import sqlalchemy as sa
 import torch
 from hypothesis import settings
 
-from extraction_assets_tests import postgres, tiny
-
-if TYPE_CHECKING:
-    from extraction_assets_tests.project import Project
+from extraction_assets_tests import postgres, quick_dagster, tiny
+from extraction_assets_tests.project import Project
 
 settings.register_profile("suite", deadline=None, derandomize=True, print_blob=False)
 settings.load_profile("suite")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 torch.set_num_threads(1)  # pytest-xdist runs one worker a core
+quick_dagster.hurry()
 
 
 # Nothing here cuts the power: what a process has written, others see without waiting for the disk. A new Dagster home
@@ -84,12 +84,8 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def _merged_once(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home in which the tiny extraction has run, made once and copied for every test."""
-    import dagster as dg
-
-    from extraction_assets_tests.project import Project
-
+def merged_once(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which the tiny extraction has run and is merged; copy it, as ``project`` does. Not to be changed."""
     folder = tmp_path_factory.mktemp("merged") / "home"
     (folder / "dagster").mkdir(parents=True)
     with dg.DagsterInstance.from_config(str(folder / "dagster")) as instance:  # the one that commands find
@@ -98,11 +94,9 @@ def _merged_once(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture
-def project(_merged_once: Path, tiny_folder: Path, home: Path) -> "Project":
-    """The tiny extraction, all of it done and merged, in this test's own home; files of tests may have another."""
-    from extraction_assets_tests.project import Project
-
-    shutil.copytree(_merged_once, home)
+def project(merged_once: Path, tiny_folder: Path, home: Path) -> Project:
+    """The tiny extraction, all of it done and merged, in this test's own home."""
+    shutil.copytree(merged_once, home)
     return Project(tiny.make_settings(tiny_folder), home)
 
 

@@ -20,6 +20,7 @@ from extraction_assets.dagster_instance.dead_runs import _is_alive, _processes
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore
+from extraction_assets_tests.processes import run_module
 
 DEFINITIONS = """
 import json
@@ -98,16 +99,15 @@ class Lab:
 
     def command(self, *arguments: str, fails: bool = False) -> str:
         """``extraction-assets`` on this project; its output."""
-        words = [sys.executable, "-m", "extraction_assets.cli", "--module", "lab.definitions", *arguments]
-        done = subprocess.run(words, env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=300)
+        words = ["--module", "lab.definitions", *arguments]
+        done = run_module("extraction_assets.cli", words, folder=self.folder, environment=self.environment)
         assert (done.returncode != 0) is fails, done.stdout + done.stderr
         return done.stdout + done.stderr
 
     def dagster(self, *arguments: str) -> str:
         """The ``dagster`` command on this project; its output."""
-        words = [sys.executable, "-m", "dagster", *arguments]
         environment = {**self.environment, "DAGSTER_HOME": str(self.home / "dagster")}
-        done = subprocess.run(words, env=environment, cwd=self.folder, capture_output=True, text=True, timeout=300)
+        done = run_module("dagster", arguments, folder=self.folder, environment=environment)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 

@@ -38,7 +38,7 @@ class Project:
         self.instance = instance or dg.DagsterInstance.ephemeral(tempdir=str(home / "dagster"))
         self.url = f"sqlite:///{home / 'results.sqlite'}"
         resources = {
-            "gpu": GpuResource(device="cpu", **gpu),
+            "gpu": GpuResource(**{"device": "cpu", **gpu}),
             "chunk_store": ChunkStoreResource(root=str(home)),
             "results": results or ResultsResource(url=self.url),
         }

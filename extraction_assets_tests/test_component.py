@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from extraction_assets import default_resources
 from extraction_assets_tests.command import invoke, succeed
+from extraction_assets_tests.processes import run_module
 from extraction_assets_tests.tiny import make_settings
 
 DEFINITIONS = """
@@ -231,5 +232,4 @@ def test_both_run_from_the_command_line_and_share_their_corpus(
 
 
 def _command(project: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "extraction_assets.cli", "--module", "lab.definitions", *arguments]
-    return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=300)
+    return run_module("extraction_assets.cli", ["--module", "lab.definitions", *arguments], folder=project)

@@ -5,16 +5,17 @@ import json
 import os
 import sqlite3
 import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import extraction_assets.demo
-from extraction_assets_tests.brute_force import StoredFeatures, feature_counts, top_examples
+from extraction_assets_tests.brute_force import StoredFeatures, feature_differences, top_examples
 from extraction_assets_tests.postgres import Server
+from extraction_assets_tests.processes import run_module
 from extraction_assets_tests.rows import all_rows
 
 DEMO = Path(extraction_assets.demo.__file__).parent
@@ -34,8 +35,7 @@ def demo_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _command(home: Path, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
     environment = {**os.environ, "EXTRACTION_HOME": str(home), "DAGSTER_HOME": "", **variables}
-    command = [sys.executable, "-m", "extraction_assets.cli", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    return run_module("extraction_assets.cli", arguments, environment=environment, timeout=900)
 
 
 def test_every_row_equals_a_brute_force_computation(demo_home: Path) -> None:
@@ -43,12 +43,12 @@ def test_every_row_equals_a_brute_force_computation(demo_home: Path) -> None:
     counted = np.load(corpus / "attention_mask.npy") & ~np.load(corpus / "special_tokens_mask.npy")
     features = StoredFeatures(demo_home / "demo" / "layer1" / "sae_features", counted)
     with contextlib.closing(sqlite3.connect(demo_home / "results.sqlite")) as connection:
-        counts = _stored_counts(connection)
-        assert len(counts) == features.num_features
+        rows = _stored_statistics(connection)
+        assert len(rows) == features.num_features
         for neuron in range(features.num_features):
             dense = features.dense(neuron)
             assert _stored_examples(connection, neuron) == top_examples(dense, top_k=100)
-            assert counts[neuron] == feature_counts(dense)
+            assert feature_differences(rows[neuron], dense, counted) == []
 
 
 def _stored_examples(connection: sqlite3.Connection, neuron: int) -> list[tuple[float, int, list[int], list[float]]]:
@@ -60,10 +60,10 @@ def _stored_examples(connection: sqlite3.Connection, neuron: int) -> list[tuple[
     return [(m, s, json.loads(p), json.loads(a)) for m, s, p, a in rows]
 
 
-def _stored_counts(connection: sqlite3.Connection) -> list[tuple[int, int, float | None]]:
-    return connection.execute(
-        "SELECT activation_count, token_count, max_activation FROM features ORDER BY neuron_index"
-    ).fetchall()
+def _stored_statistics(connection: sqlite3.Connection) -> list[dict[str, Any]]:
+    cursor = connection.execute("SELECT * FROM features ORDER BY neuron_index")
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]
 
 
 def test_the_output_ends_with_five_features_and_where_things_are(demo_home: Path) -> None:

@@ -11,10 +11,12 @@ from extraction_assets.cli.terminal import echo, styled
 from extraction_assets.cli.workspace import Workspace
 
 if TYPE_CHECKING:
-    from extraction_assets.doctor.findings import Check, Finding
+    from extraction_assets.doctor.examine import Check
+    from extraction_assets.engine.findings import Finding
     from extraction_assets.resources import ChunkStoreResource, ResultsResource
 
-_COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
+_LEVELS = {"ok": "ok", "warning": "warning", "error": "problem"}
+_COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 
 
 @main.command()
@@ -26,7 +28,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     Python, packages, torch, GPUs, disks, homes, port, Dagster's settings, daemon and runs, database, definitions.
     Changes nothing.
     """
-    from extraction_assets.doctor.findings import examine
+    from extraction_assets.doctor.examine import examine
 
     findings = []
     for finding in examine(_checks(ctx.obj)):
@@ -34,8 +36,8 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
         if not as_json:
             _echo(finding)
     if as_json:
-        echo(*json.dumps([finding._asdict() for finding in findings], indent=1).splitlines())
-    ctx.exit(int(any(finding.level == "problem" for finding in findings)))
+        echo(*json.dumps([_as_json(finding) for finding in findings], indent=1).splitlines())
+    ctx.exit(int(any(finding.severity == "error" for finding in findings)))
 
 
 def _checks(module: str) -> "dict[str, Check]":
@@ -81,8 +83,17 @@ def _checks(module: str) -> "dict[str, Check]":
     }
 
 
+def _as_json(finding: "Finding") -> dict[str, str]:
+    return {
+        "level": _LEVELS[finding.severity],
+        "check": finding.check,
+        "text": finding.message,
+        "advice": finding.advice,
+    }
+
+
 def _echo(finding: "Finding") -> None:
-    level = styled(f"{finding.level:8}", fg=_COLOURS[finding.level], bold=finding.level != "ok")
-    echo(f"{level} {finding.check:12} {' '.join(finding.text.split())}")
+    level = styled(f"{_LEVELS[finding.severity]:8}", fg=_COLOURS[finding.severity], bold=finding.severity != "ok")
+    echo(f"{level} {finding.check:12} {' '.join(finding.message.split())}")
     if finding.advice:
         echo(f"{'':21} → {finding.advice}")

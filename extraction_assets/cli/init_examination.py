@@ -88,11 +88,12 @@ def samples_there_are(settings: ExtractionSettings) -> tuple[int, str]:
             return asked, f"not counted, as {what} is on the hub (check counts)"
     from extraction_assets.early_checks.sample_count import count_corpus
     from extraction_assets.engine.corpora.documents import CorpusError
-    from extraction_assets.engine.models.checkpoint import UntrustedCodeError
+    from extraction_assets.engine.models.checkpoint import UntrustedCodeError, resolve_checkpoint
 
     os.environ.setdefault("EXTRACTION_PROGRESS", "bar")
     try:
-        share = count_corpus(settings, logging.getLogger(__name__), _SECONDS)
+        checkpoint = resolve_checkpoint(settings.language_model.checkpoint)
+        share = count_corpus(settings, checkpoint, logging.getLogger(__name__), _SECONDS)
     except (FileNotFoundError, UntrustedCodeError) as error:  # without a tokenizer there may still be tokens
         return asked, f"not counted: {_line(error)}"
     found = share.counted.samples

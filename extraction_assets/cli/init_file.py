@@ -10,6 +10,7 @@ from typing import NamedTuple
 import click
 import yaml
 
+from extraction_assets.catalog import MODEL_ACTIVATIONS
 from extraction_assets.settings import STANDARD_LIBRARY, CorpusSettings, is_hub_id
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -33,7 +34,7 @@ attributes:
   evaluation_samples: {samples} # samples to run{of}; raise it later and only new chunks are computed
   # chunk_size: 5000 # samples of a chunk: what is computed, stored and done again at once
   # top_k_examples: 100 # strongest examples kept for every feature
-  # keep: {{model_activations: false}} # the largest files by far: `clean` removes them once they are merged
+  # keep: {{{largest}: false}} # the largest files by far: `clean` removes them once they are merged
 """
 _SAE = """\
     {name}:
@@ -70,6 +71,7 @@ def yaml_text(
     ``model``, ``corpus.source`` and the paths of ``saes`` are as they were typed. One error for what is not there.
     """
     return _TEMPLATE.format(
+        largest=MODEL_ACTIVATIONS,
         command=command,
         name=name,
         model=_scalar(_written(model, folder, "--model")),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from extraction_assets.catalog import TOP_K_TABLE
 from extraction_assets.cli.app import command_line, count, few, main
 from extraction_assets.cli.show import show_features
 from extraction_assets.cli.terminal import echo, styled
@@ -60,7 +61,7 @@ def list_command(ctx: click.Context) -> None:
             f"{count(len(keys), 'chunk')}, the {settings.top_k_examples} strongest examples of every feature"
         )
         for name, sae in settings.saes.items():
-            stored = len(store.stored_keys(settings.name, "top_k_table", name) & set(keys))
+            stored = len(store.stored_keys(settings.name, TOP_K_TABLE, name) & set(keys))
             at = merged.get((settings.name, name))
             state = f"{stored} of {len(keys)} chunks, " + (f"merged {at:%Y-%m-%d %H:%M} UTC" if at else "not merged")
             echo(f"  {name:12} {sae.hook or 'as recorded':20} {state:45} {sae.path}")

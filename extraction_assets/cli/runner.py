@@ -8,7 +8,8 @@ from typing import Any, Self
 import dagster as dg
 
 from extraction_assets.assets.chunks.pending import Pending, merge_is_recorded, range_tags, ranges
-from extraction_assets.assets.report.run import REPORT_FILE, report_damage
+from extraction_assets.assets.report.run import report_damage
+from extraction_assets.catalog import FEATURE_REPORT, assets_after_chunks
 from extraction_assets.cli.terminal import echo
 from extraction_assets.dagster_instance.dead_runs import MAX_RETRIES_TAG, DeadRun, alive_runs, fail_dead_runs, works_on
 from extraction_assets.database.queries import merge_fingerprints
@@ -77,8 +78,8 @@ class Runner:
         self._execute(assets, self._gpu_config, {**tags, **range_tags(keys)})
 
     def merge(self, sae: str) -> None:
-        """The merged examples of an SAE, and their report."""
-        self._execute([sae_key(self._settings, sae, asset) for asset in ("feature_examples", "feature_report")])
+        """The merged examples of an SAE, and what is made from them: their report."""
+        self._execute([sae_key(self._settings, sae, asset) for asset in assets_after_chunks()])
 
     def pending(self) -> Pending:
         """Chunks whose top-k tables of the current settings are not there, or not recorded."""
@@ -86,7 +87,7 @@ class Runner:
 
     def report(self, sae: str) -> None:
         """The report of an SAE alone."""
-        self._execute([sae_key(self._settings, sae, "feature_report")])
+        self._execute([sae_key(self._settings, sae, FEATURE_REPORT)])
 
     def set_damaged_aside(self) -> list[str]:
         """What was found damaged of the chunks, in sentences; these files are missing from now on."""
@@ -95,8 +96,7 @@ class Runner:
 
     def report_damage(self, sae: str) -> str | None:
         """What is wrong with the file of a report, in a sentence; None where it is as it was written."""
-        folder = self._plan().store.asset_folder(self._settings.name, "feature_report", sae)
-        return report_damage(folder / REPORT_FILE)
+        return report_damage(self._plan().store.asset_file(self._settings.name, FEATURE_REPORT, sae))
 
     def merge_is_current(self, sae: str) -> bool:
         """Whether the database and Dagster's history hold the merge of the current chunks."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from extraction_assets.catalog import FEATURE_EXAMPLES, chunk_assets
 from extraction_assets.cli.app import command_line, count, few, main
 from extraction_assets.cli.terminal import echo
 from extraction_assets.cli.workspace import Workspace, open_workspace
@@ -109,7 +110,6 @@ def status(module: str, name: str) -> None:
     """Say which chunks of extraction NAME are done, stale (made from other settings) or missing, and what is merged."""
     from extraction_assets.planning.changes import changes_on_disk
     from extraction_assets.planning.plan import CorpusNotReady, ExtractionPlan
-    from extraction_assets.stores.chunk_store import chunk_assets
     from extraction_assets.stores.sealed import DamagedFileError, named
 
     workspace = open_workspace(module)
@@ -132,7 +132,7 @@ def status(module: str, name: str) -> None:
     for asset, sae in chunk_assets(settings.saes):
         states = [plan.chunk_state(asset, key, sae) for key in settings.chunk_keys]
         counts = "{:6} {:6} {:8}".format(*(states.count(s) for s in ("done", "stale", "missing")))
-        kept = "" if getattr(settings.keep, asset) else "   not kept: clean removes what is merged"
+        kept = "" if settings.keep.keeps(asset) else "   not kept: clean removes what is merged"
         echo(f"{(sae + '/' if sae else '') + asset:28} {counts}{kept}")
     _echo_damaged(plan)
     _echo_unrecorded(plan, missing)
@@ -173,7 +173,7 @@ def _echo_merge_states(workspace: Workspace, plan: "ExtractionPlan") -> None:
     try:
         with workspace.results.read() as engine:
             for sae in plan.settings.saes:
-                echo(f"{sae + '/feature_examples':28} {_merge_state(engine, plan, sae)}")
+                echo(f"{sae + '/' + FEATURE_EXAMPLES:28} {_merge_state(engine, plan, sae)}")
     except DatabaseError as error:
         echo(f"what is merged is not known: {error}", err=True)
 
@@ -184,7 +184,7 @@ def _echo_merges(workspace: Workspace, settings: "ExtractionSettings") -> None:
     for sae in settings.saes:
         at = merged.get((settings.name, sae))
         if at:
-            echo(f"{sae + '/feature_examples':28} merged {at:%Y-%m-%d %H:%M} UTC, from an earlier corpus")
+            echo(f"{sae + '/' + FEATURE_EXAMPLES:28} merged {at:%Y-%m-%d %H:%M} UTC, from an earlier corpus")
 
 
 def _merge_state(engine: "sa.Engine", plan: "ExtractionPlan", sae: str) -> str:

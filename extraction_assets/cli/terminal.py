@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from extraction_assets.engine.corpora.visible_text import visible
+from extraction_assets.engine.selection.statistics.descriptions import shown_sizes
 
 if TYPE_CHECKING:
     from extraction_assets.database.queries import Example
@@ -38,7 +39,7 @@ def feature_lines(feature: Any, examples: "Sequence[Example]", width: int) -> li
         return [styled(f"feature {feature.neuron_index}", bold=True) + f"  {why}"]
     heading = (
         f"fires in {feature.activation_frequency:.2%} of samples, on {feature.token_frequency:.3%} of tokens; "
-        f"maximum {feature.max_activation:.2f}, mean {feature.mean_activation:.2f}"
+        f"{shown_sizes(feature)}"
     )
     lines = [styled(f"feature {feature.neuron_index}", bold=True) + f"  {heading}"]
     for example in examples:

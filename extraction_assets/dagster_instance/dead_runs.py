@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import dagster as dg
 
+from extraction_assets.catalog import names
 from extraction_assets.dagster_instance.private_names import (
     BULK_ACTION_TERMINAL_STATUSES,
     BulkActionsFilter,
@@ -37,9 +38,6 @@ _PLACES = "extraction_assets/places"
 """Folder in the Dagster home with a file for each place whose processes use it."""
 
 _VISIT_SECONDS = 86400.0
-
-_EXTRACTION_ASSETS = {"corpus", "model_activations"}
-_SAE_ASSETS = {"sae_features", "top_k_table", "feature_examples", "feature_report"}
 
 _ALIVE = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
@@ -114,8 +112,8 @@ def belongs_to(key: dg.AssetKey, extraction: str, sae: str | None = None) -> boo
     if path[0] != extraction:
         return False
     if len(path) == 2:
-        return sae is None and path[1] in _EXTRACTION_ASSETS
-    return len(path) == 3 and path[2] in _SAE_ASSETS and sae in (None, path[1])
+        return sae is None and path[1] in names("extraction")
+    return len(path) == 3 and path[2] in names("sae") and sae in (None, path[1])
 
 
 def note_host(instance: dg.DagsterInstance, run_id: str) -> None:

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from extraction_assets.database.backends import backend_of
 from extraction_assets.database.tables import corpora, extractions, feature_activations, features, samples
 from extraction_assets.engine.selection.merge import ranks
-from extraction_assets.engine.selection.statistics import mean_activation
-from extraction_assets.engine.shapes import FeatureStatistics, TopKTable
+from extraction_assets.engine.selection.statistics.descriptions import STATISTICS, FeatureStatistics, StatisticColumn
+from extraction_assets.engine.shapes import TopKTable
 
 _TOKENS_AT_ONCE = 1_280_000  # of samples whose columns are made at once: some 20 MB
 _DELETED_AT_ONCE = 900  # of SQLite's 999 parameters
@@ -130,20 +130,27 @@ def _inserted_id(result: sa.CursorResult[Any]) -> int:
 
 def _feature_columns(extraction_id: int, statistics: FeatureStatistics) -> dict[str, Any]:
     """One row for every feature; a dead one has zero counts and no maximum."""
-    sample_count, token_count = statistics.sample_count.numpy(), statistics.token_count.numpy()
-    dead = sample_count == 0
-    histogram = statistics.histogram.numpy()
-    return {
-        "extraction_id": _constant(extraction_id, len(dead)),
-        "neuron_index": pa.array(np.arange(len(dead))),
-        "activation_count": pa.array(sample_count),
-        "activation_frequency": pa.array(sample_count / max(1, statistics.samples_seen)),
-        "token_count": pa.array(token_count),
-        "token_frequency": pa.array(token_count / max(1, statistics.tokens_seen)),
-        "max_activation": pa.array(statistics.max_activation.numpy().astype(np.float64), mask=dead),
-        "mean_activation": pa.array(mean_activation(statistics), mask=dead),
-        "histogram": _lists(np.full(len(dead), histogram.shape[1]), pa.array(histogram.reshape(-1))),
+    dead = statistics.sample_count.numpy() == 0
+    columns = {
+        column.name: _statistic_column(column, statistics, dead, known=getattr(statistics, one.name) is not None)
+        for one in STATISTICS
+        for column in one.columns
     }
+    numbers = pa.array(np.arange(len(dead)))
+    return {"extraction_id": _constant(extraction_id, len(dead)), "neuron_index": numbers, **columns}
+
+
+def _statistic_column(
+    column: StatisticColumn, statistics: FeatureStatistics, dead: np.ndarray, *, known: bool
+) -> pa.Array:
+    """A column of ``features``; NULL where the statistic is not ``known``, because chunks of an earlier version lack
+    it."""
+    if not known:
+        return pa.nulls(len(dead), pa.float64())
+    values = column.values(statistics)
+    if column.type == "integers":
+        return _lists(np.full(len(dead), values.shape[1]), pa.array(values.reshape(-1)))
+    return pa.array(values, mask=dead if column.nullable else None)
 
 
 def example_columns(

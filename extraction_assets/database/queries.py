@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import sqlalchemy as sa
 
 from extraction_assets.database.tables import extractions, feature_activations, features, samples
+from extraction_assets.engine.selection.statistics.descriptions import COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,8 +82,9 @@ def find_extraction(connection: sa.Connection, name: str, sae: str | None = None
 
 
 def feature_table(connection: sa.Connection, extraction_id: int) -> "pd.DataFrame":
-    """Statistics of every feature, by ``neuron_index``; the histogram left out."""
-    columns = [column for column in features.c if column.name not in ("extraction_id", "histogram")]
+    """Statistics of every feature, by ``neuron_index``; those that are lists (the histogram) left out."""
+    lists = {column.name for column in COLUMNS if column.type == "integers"}
+    columns = [column for column in features.c if column.name not in ("extraction_id", *lists)]
     query = sa.select(*columns).where(features.c.extraction_id == extraction_id).order_by(features.c.neuron_index)
     return _frame(connection, query).set_index("neuron_index")
 

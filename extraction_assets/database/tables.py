@@ -1,5 +1,7 @@
 """Tables of the results database (SQLAlchemy Core). The schema itself is made and changed by Alembic migrations."""
 
+from typing import Any
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -14,15 +16,18 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
+from sqlalchemy.types import TypeEngine
 
 from extraction_assets.database.backends import column_type
 from extraction_assets.database.backends.protocol import EXAMPLES_TABLE
+from extraction_assets.engine.selection.statistics.descriptions import COLUMNS
 
 metadata = MetaData()
 
 # float32 values are stored as doubles, in which every float32 is exact.
 _ROW_ID = column_type("row_id")
 _INTEGERS, _DOUBLES, _TEXTS = column_type("integers"), column_type("doubles"), column_type("texts")
+_STATISTIC_TYPES: dict[str, type[TypeEngine[Any]]] = {"integer": BigInteger, "number": Double, "integers": JSON}
 
 corpora = Table(
     "corpora",
@@ -62,13 +67,7 @@ features = Table(
     metadata,
     Column("extraction_id", BigInteger, ForeignKey("extractions.id"), primary_key=True),
     Column("neuron_index", BigInteger, primary_key=True),
-    Column("activation_count", BigInteger, nullable=False),
-    Column("activation_frequency", Double, nullable=False),
-    Column("token_count", BigInteger, nullable=False),
-    Column("token_frequency", Double, nullable=False),
-    Column("max_activation", Double),
-    Column("mean_activation", Double),
-    Column("histogram", JSON, nullable=False),
+    *(Column(one.name, _STATISTIC_TYPES[one.type], nullable=one.nullable) for one in COLUMNS),
 )
 
 # A backend may store it in parts: see Backend.replace_rows.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from extraction_assets.dagster_instance.home import POSTGRES_VARIABLE, storage_of
-from extraction_assets.doctor.findings import Finding
+from extraction_assets.engine.findings import Finding
 from extraction_assets.host.disk import full_disk, says_no_room
 from extraction_assets.host.locations import HistoryUnavailableError, dagster_home
 
@@ -15,19 +15,23 @@ def check_dagster_home() -> Iterator[Finding]:
     """Whether ``dagster.yaml`` is there and can be read."""
     home = dagster_home()
     if not home.is_dir():
-        yield Finding("ok", "dagster", f"{home} is not made yet: the first run makes it with its dagster.yaml")
+        yield Finding("ok", f"{home} is not made yet: the first run makes it with its dagster.yaml", check="dagster")
     elif not (home / "dagster.yaml").is_file():
         yield Finding(
-            "warning", "dagster", f"{home} has no dagster.yaml: no pool limits, no run queue settings, telemetry on",
-            "extraction-assets setup writes one",
-        )  # fmt: skip
+            "warning",
+            f"{home} has no dagster.yaml: no pool limits, no run queue settings, telemetry on",
+            check="dagster",
+            advice="extraction-assets setup writes one",
+        )
     elif os.environ.get(POSTGRES_VARIABLE) and storage_of(home) == "sqlite":
         yield Finding(
-            "warning", "dagster", f"{POSTGRES_VARIABLE} is set, but {home} keeps its history in SQLite",
-            f"extraction-assets setup --storage postgres, or unset {POSTGRES_VARIABLE}",
-        )  # fmt: skip
+            "warning",
+            f"{POSTGRES_VARIABLE} is set, but {home} keeps its history in SQLite",
+            check="dagster",
+            advice=f"extraction-assets setup --storage postgres, or unset {POSTGRES_VARIABLE}",
+        )
     else:
-        yield Finding("ok", "dagster", f"{home / 'dagster.yaml'}")
+        yield Finding("ok", f"{home / 'dagster.yaml'}", check="dagster")
 
 
 def check_pools() -> Iterator[Finding]:
@@ -38,13 +42,15 @@ def check_pools() -> Iterator[Finding]:
         limits = {limit.name: limit.limit for limit in instance.event_log_storage.get_pool_limits()}
         default = instance.get_concurrency_config().pool_config.default_pool_limit
     if "gpu" in limits:
-        yield Finding("ok", "pools", f"pool gpu: {limits['gpu']} at once")
+        yield Finding("ok", f"pool gpu: {limits['gpu']} at once", check="pools")
     else:
         yield Finding(
-            "warning", "pools", f"pool gpu has no limit of its own; Dagster does not hold to the default ({default}) "
+            "warning",
+            f"pool gpu has no limit of its own; Dagster does not hold to the default ({default}) "
             "when a pool is first used",
-            "extraction-assets setup --gpus N",
-        )  # fmt: skip
+            check="pools",
+            advice="extraction-assets setup --gpus N",
+        )
 
 
 def check_daemon() -> Iterator[Finding]:
@@ -61,17 +67,19 @@ def check_daemon() -> Iterator[Finding]:
         errors = (status.last_heartbeat.errors if status.last_heartbeat else None) or []
         if errors and name not in silent:
             first = str(errors[0].message).strip().splitlines()[0]
-            yield Finding("warning", "daemon", f"{name} reports: {first}", "see the UI under Deployment, Daemons")
+            yield Finding(
+                "warning", f"{name} reports: {first}", check="daemon", advice="see the UI under Deployment, Daemons"
+            )
     if not silent:
-        yield Finding("ok", "daemon", f"alive: {', '.join(sorted(statuses))}")
+        yield Finding("ok", f"alive: {', '.join(sorted(statuses))}", check="daemon")
         return
     what = "not running" if len(silent) == len(statuses) else f"silent: {', '.join(silent)}"
     text = f"{what}: schedules, sensors, backfills and queued runs wait"
     advice = "extraction-assets ui runs it beside the UI; so does dagster-daemon run"
     if queued:
-        yield Finding("problem", "daemon", f"{text}; {queued} queued run(s) wait for it now", advice)
+        yield Finding("error", f"{text}; {queued} queued run(s) wait for it now", check="daemon", advice=advice)
     else:
-        yield Finding("warning", "daemon", text, advice)
+        yield Finding("warning", text, check="daemon", advice=advice)
 
 
 def check_runs(recover: str) -> Callable[[], Iterator[Finding]]:
@@ -86,9 +94,9 @@ def check_runs(recover: str) -> Callable[[], Iterator[Finding]]:
             dead, alive = list(dead_runs(instance)), alive_runs(instance, lambda _run: True)
         for run, why in dead:
             text = f"run {run.run_id[:8]} ({run.job_name}) is {run.status.value.lower()}, but {why}"
-            yield Finding("problem", "runs", text, recover)
+            yield Finding("error", text, check="runs", advice=recover)
         if alive or not dead:
-            yield Finding("ok", "runs", f"{len(alive)} under way or waiting" if alive else "none under way")
+            yield Finding("ok", f"{len(alive)} under way or waiting" if alive else "none under way", check="runs")
 
     return check
 

@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 from packaging.requirements import Requirement
 
-from extraction_assets.doctor.findings import Finding, Level
+from extraction_assets.engine.findings import Finding, Severity
 from extraction_assets.host.disk import is_read_only, nearest, says_no_room
 from extraction_assets.host.locations import dagster_home, extraction_home, gpu_lease_folder
 from extraction_assets.host.nvml import DriverError, Gpu, NoDriver, list_gpus
@@ -45,9 +45,9 @@ print(json.dumps({
 def check_python() -> Iterator[Finding]:
     version, where = platform.python_version(), sys.executable
     if sys.version_info < LEAST_PYTHON:
-        yield Finding("problem", "python", f"{version} at {where}", "install Python 3.11 or newer")
+        yield Finding("error", f"{version} at {where}", check="python", advice="install Python 3.11 or newer")
     else:
-        yield Finding("ok", "python", f"{version} at {where}")
+        yield Finding("ok", f"{version} at {where}", check="python")
 
 
 def check_packages() -> Iterator[Finding]:
@@ -55,46 +55,56 @@ def check_packages() -> Iterator[Finding]:
     versions = {name: version for name in _PACKAGES if (version := _version(name))}
     wrong = [text for requirement in _requirements() if (text := _unmet(requirement))]
     if wrong:
-        yield Finding("problem", "packages", "; ".join(wrong), "pip install -U extraction-assets, in this environment")
-    yield Finding("ok", "packages", ", ".join(f"{name} {version}" for name, version in versions.items()))
+        yield Finding(
+            "error", "; ".join(wrong), check="packages", advice="pip install -U extraction-assets, in this environment"
+        )
+    yield Finding("ok", ", ".join(f"{name} {version}" for name, version in versions.items()), check="packages")
     server, core = _version("dagster-webserver"), _version("dagster")
     if server is None:
         yield Finding(
-            "warning", "packages", "dagster-webserver is not installed, so there is no UI",
-            "pip install 'extraction-assets[ui]'",
-        )  # fmt: skip
+            "warning",
+            "dagster-webserver is not installed, so there is no UI",
+            check="packages",
+            advice="pip install 'extraction-assets[ui]'",
+        )
     elif server != core:
         advice = f"pip install dagster-webserver=={core}"
-        yield Finding("warning", "packages", f"dagster-webserver is {server} and dagster {core}", advice)
+        yield Finding("warning", f"dagster-webserver is {server} and dagster {core}", check="packages", advice=advice)
 
 
 def check_torch() -> Iterator[Finding]:
     """Whether torch can be imported, and computes where it could."""
     torch, gpus = probe_torch(), _gpus_or_none()
     if "error" in torch:
-        yield Finding("problem", "torch", f"cannot be imported: {torch['error']}", "install torch again")
+        yield Finding("error", f"cannot be imported: {torch['error']}", check="torch", advice="install torch again")
         return
     build = f"CUDA {torch['cuda']}" if torch["cuda"] else f"ROCm {torch['hip']}" if torch["hip"] else "CPU only"
     text = f"{torch['version']} ({build})"
     if not gpus or torch["devices"]:
         seen = f"; sees {torch['devices']} GPU(s)" if torch["devices"] else "; runs are computed on the CPU"
-        yield Finding("ok", "torch", text + seen)
+        yield Finding("ok", text + seen, check="torch")
     elif not torch["cuda"]:
         yield Finding(
-            "problem", "torch", f"{text}, but this host has {len(gpus)} GPU(s): runs would be computed on the CPU",
-            "install a CUDA build of torch: https://pytorch.org/get-started/locally",
-        )  # fmt: skip
+            "error",
+            f"{text}, but this host has {len(gpus)} GPU(s): runs would be computed on the CPU",
+            check="torch",
+            advice="install a CUDA build of torch: https://pytorch.org/get-started/locally",
+        )
     elif os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1", "none"):
         hidden = os.environ["CUDA_VISIBLE_DEVICES"]
         yield Finding(
-            "warning", "torch", f"{text}; CUDA_VISIBLE_DEVICES={hidden!r} hides {len(gpus)} GPU(s)",
-            "unset CUDA_VISIBLE_DEVICES to use them",
-        )  # fmt: skip
+            "warning",
+            f"{text}; CUDA_VISIBLE_DEVICES={hidden!r} hides {len(gpus)} GPU(s)",
+            check="torch",
+            advice="unset CUDA_VISIBLE_DEVICES to use them",
+        )
     else:
         yield Finding(
-            "problem", "torch", f"{text} sees none of {len(gpus)} GPU(s), driver {gpus[0].driver}",
-            "update the driver, or install torch for an older CUDA",
-        )  # fmt: skip
+            "error",
+            f"{text} sees none of {len(gpus)} GPU(s), driver {gpus[0].driver}",
+            check="torch",
+            advice="update the driver, or install torch for an older CUDA",
+        )
 
 
 def check_gpus() -> Iterator[Finding]:
@@ -102,19 +112,19 @@ def check_gpus() -> Iterator[Finding]:
     try:
         gpus = list_gpus()
     except NoDriver:
-        yield Finding("ok", "gpu", "no NVIDIA driver on this host")
+        yield Finding("ok", "no NVIDIA driver on this host", check="gpu")
         return
     except DriverError as error:
-        yield Finding("warning", "gpu", str(error), "mend or remove the NVIDIA driver")
+        yield Finding("warning", str(error), check="gpu", advice="mend or remove the NVIDIA driver")
         return
     for gpu in gpus:
         holder = _lease_holder(gpu.uuid)
         free = f"{gpu.free_mib / 1024:.1f} of {gpu.total_mib / 1024:.1f} GiB free"
         text = f"{gpu.number}: {gpu.name}, {free}, " + (f"leased by {holder}" if holder else "not leased")
         if not holder and gpu.free_mib < 0.1 * gpu.total_mib:
-            yield Finding("warning", "gpu", text, "another program fills it: see nvidia-smi")
+            yield Finding("warning", text, check="gpu", advice="another program fills it: see nvidia-smi")
         else:
-            yield Finding("ok", "gpu", text)
+            yield Finding("ok", text, check="gpu")
 
 
 def check_homes() -> Iterator[Finding]:
@@ -123,7 +133,7 @@ def check_homes() -> Iterator[Finding]:
         try:
             folder = ask()
         except ValueError as error:
-            yield Finding("problem", "homes", str(error), f"set {variable} to a full path")
+            yield Finding("error", str(error), check="homes", advice=f"set {variable} to a full path")
             continue
         by = f"set by {variable}" if os.environ.get(variable) else f"default; {variable} moves it"
         yield from check_folder(variable, folder, by)
@@ -140,9 +150,9 @@ def check_free(what: str, folder: Path) -> Finding:
     """How much is free on a folder's disk."""
     folder = nearest(folder)
     free = shutil.disk_usage(folder).free
-    level: Level = "problem" if free < TOO_LITTLE_SPACE else "warning" if free < LITTLE_SPACE else "ok"
-    advice = "make room: extraction-assets clean, or move the home to another disk" if level != "ok" else ""
-    return Finding(level, "disk", f"{free / 1e9:.1f} GB free for {what} ({folder})", advice)
+    severity: Severity = "error" if free < TOO_LITTLE_SPACE else "warning" if free < LITTLE_SPACE else "ok"
+    advice = "make room: extraction-assets clean, or move the home to another disk" if severity != "ok" else ""
+    return Finding(severity, f"{free / 1e9:.1f} GB free for {what} ({folder})", check="disk", advice=advice)
 
 
 def check_port() -> Iterator[Finding]:
@@ -154,13 +164,13 @@ def check_port() -> Iterator[Finding]:
         except OSError as error:
             reason = error.strerror
         else:
-            yield Finding("ok", "port", f"{PORT} is free for the UI")
+            yield Finding("ok", f"{PORT} is free for the UI", check="port")
             return
     if _is_dagster(PORT):
-        yield Finding("ok", "port", f"{PORT}: Dagster's UI answers there")
+        yield Finding("ok", f"{PORT}: Dagster's UI answers there", check="port")
     else:
         advice = f"extraction-assets ui --port {PORT + 1}"
-        yield Finding("warning", "port", f"{PORT} cannot be used by the UI: {reason}", advice)
+        yield Finding("warning", f"{PORT} cannot be used by the UI: {reason}", check="port", advice=advice)
 
 
 @lru_cache(maxsize=1)
@@ -215,7 +225,7 @@ def check_folder(variable: str, folder: Path, by: str) -> Iterator[Finding]:
     """Whether a folder can be written to, and has what stores and databases rely on."""
     existing, text = nearest(folder), f"{variable} is {folder} ({by})"
     if any(part.exists() and not part.is_dir() for part in (folder, *folder.parents)):
-        yield Finding("problem", "homes", f"{text}: a file is in the way", f"set {variable} to a folder")
+        yield Finding("error", f"{text}: a file is in the way", check="homes", advice=f"set {variable} to a folder")
         return
     try:
         lacks = _lacking(existing)
@@ -226,17 +236,19 @@ def check_folder(variable: str, folder: Path, by: str) -> Iterator[Finding]:
             advice = f"make room: extraction-assets clean works on a full disk; or set {variable} to another folder"
         else:
             advice = f"make it writable for this user, or set {variable} to another folder"
-        yield Finding("problem", "homes", f"{text}: cannot be written to ({error.strerror})", advice)
+        yield Finding("error", f"{text}: cannot be written to ({error.strerror})", check="homes", advice=advice)
         return
     kind = _file_system(existing)
     if lacks:
         advice = f"set {variable} to a folder on a local disk"
-        yield Finding("problem", "homes", f"{text}: its file system ({kind}) has no {lacks}", advice)
+        yield Finding("error", f"{text}: its file system ({kind}) has no {lacks}", check="homes", advice=advice)
     elif kind.startswith(_NETWORK_FILE_SYSTEMS):
         advice = "keep SQLite files on a local disk, or use PostgreSQL; chunk files may stay there"
-        yield Finding("warning", "homes", f"{text}: on a network file system ({kind}), where SQLite may fail", advice)
+        yield Finding(
+            "warning", f"{text}: on a network file system ({kind}), where SQLite may fail", check="homes", advice=advice
+        )
     else:
-        yield Finding("ok", "homes", text if folder.is_dir() else f"{text}, not made yet")
+        yield Finding("ok", text if folder.is_dir() else f"{text}, not made yet", check="homes")
 
 
 def _lacking(folder: Path) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from extraction_assets.doctor.findings import Finding
 from extraction_assets.doctor.machine import check_folder, check_free
+from extraction_assets.engine.findings import Finding
 from extraction_assets.host.disk import nearest, readable_size
 from extraction_assets.host.locations import extraction_home
 
@@ -41,19 +41,23 @@ def check_definitions(
     try:
         extractions, not_loaded = declared(), left_out()
     except BaseException as error:
-        yield Finding("problem", "definitions", f"{module} does not load: {explain(error)}", "mend what it names")
+        yield Finding(
+            "error", f"{module} does not load: {explain(error)}", check="definitions", advice="mend what it names"
+        )
         return
     names = ", ".join(extractions) or "no extraction"
-    yield Finding("ok" if extractions else "warning", "definitions", f"{module} declares {names}")
+    yield Finding("ok" if extractions else "warning", f"{module} declares {names}", check="definitions")
     for one in not_loaded:
-        yield Finding("problem", "definitions", f"{one.file} does not load and is left out: {one.why}", "mend the file")
+        yield Finding(
+            "error", f"{one.file} does not load and is left out: {one.why}", check="definitions", advice="mend the file"
+        )
     for name, settings in extractions.items():
         paths = {"model": settings.language_model.path}
         paths |= {f"SAE {sae}": chosen.path for sae, chosen in settings.saes.items()}
         for what, path in paths.items():
             if path.startswith("/") and not Path(path).is_dir():
                 advice = "correct its path in the YAML file"
-                yield Finding("problem", "definitions", f"{name}: {what} {path} is not there", advice)
+                yield Finding("error", f"{name}: {what} {path} is not there", check="definitions", advice=advice)
 
 
 def check_estimate(
@@ -64,16 +68,18 @@ def check_estimate(
     for name, settings in declared().items():
         remaining = _remaining_bytes(settings, store)
         if remaining is None:
-            yield Finding("ok", "estimate", f"{name}: not known before its checkpoints are downloaded")
+            yield Finding("ok", f"{name}: not known before its checkpoints are downloaded", check="estimate")
         elif remaining:
             total += remaining
-            yield Finding("ok", "estimate", f"{name}: about {readable_size(remaining)} to come")
+            yield Finding("ok", f"{name}: about {readable_size(remaining)} to come", check="estimate")
         else:
-            yield Finding("ok", "estimate", f"{name}: all chunks are on disk")
+            yield Finding("ok", f"{name}: all chunks are on disk", check="estimate")
     free = shutil.disk_usage(nearest(store.root)).free
     if total > free:
         text = f"about {readable_size(total)} to come, but {readable_size(free)} are free in {store.root}"
-        yield Finding("problem", "estimate", text, "move EXTRACTION_HOME to a larger disk, or extraction-assets clean")
+        yield Finding(
+            "error", text, check="estimate", advice="move EXTRACTION_HOME to a larger disk, or extraction-assets clean"
+        )
 
 
 def check_stores(
@@ -88,7 +94,7 @@ def check_stores(
         try:
             folder = ask()
         except ValueError as error:
-            yield Finding("problem", "resources", str(error), f"correct {field} in the module's resources")
+            yield Finding("error", str(error), check="resources", advice=f"correct {field} in the module's resources")
             continue
         if folder is not None and not folder.is_relative_to(extraction_home()):
             yield from check_folder(field, folder, "set by the module's resources")
@@ -107,30 +113,34 @@ def check_database(results: "Callable[[], ResultsResource]" = default_results) -
     try:
         url = results().parsed_url()
     except ValueError as error:
-        yield Finding("problem", "database", str(error), "correct EXTRACTION_DATABASE_URL, or the resource's url")
+        yield Finding(
+            "error", str(error), check="database", advice="correct EXTRACTION_DATABASE_URL, or the resource's url"
+        )
         return
     shown, known, backend = shown_url(url), known_revisions(), backend_of_url(url)
     file = backend.file(url)
     if file is not None and not file.is_file():
-        yield Finding("ok", "database", f"{shown} is not made yet: the first merge makes it")
+        yield Finding("ok", f"{shown} is not made yet: the first merge makes it", check="database")
         return
     try:
         current = schema_revision(url)
     except DatabaseError as error:
-        yield Finding("problem", "database", str(error), backend.advice)
+        yield Finding("error", str(error), check="database", advice=backend.advice)
         return
     except (sa.exc.SQLAlchemyError, sqlite3.Error, OSError) as error:
         first = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        yield Finding("problem", "database", error_sentence("it", url, first), backend.advice)
+        yield Finding("error", error_sentence("it", url, first), check="database", advice=backend.advice)
         return
     if current is not None and current not in known:
         advice = "upgrade extraction-assets, or use another database"
-        yield Finding("problem", "database", f"{shown} has schema {current}, newer than this version knows", advice)
+        yield Finding(
+            "error", f"{shown} has schema {current}, newer than this version knows", check="database", advice=advice
+        )
     elif current != known[0]:
         text = f"{shown} has {'schema ' + current if current else 'no tables yet'}: the next merge makes it {known[0]}"
-        yield Finding("ok", "database", text)
+        yield Finding("ok", text, check="database")
     else:
-        yield Finding("ok", "database", f"{shown}, schema {current}")
+        yield Finding("ok", f"{shown}, schema {current}", check="database")
 
 
 def _remaining_bytes(settings: "ExtractionSettings", store: Any) -> float | None:

@@ -28,7 +28,7 @@ from extraction_assets.engine.models.tokenizer_comparison import noting_texts
 from extraction_assets.engine.preflight.compatibility import examine_combination, examine_vocabulary
 from extraction_assets.engine.preflight.sanity import SaeSanity
 from extraction_assets.engine.saes.formats import SAEWeights
-from extraction_assets.engine.saes.resolved import check_recorded, resolve_extraction
+from extraction_assets.engine.saes.resolved import examine_recorded, resolve_extraction
 from extraction_assets.engine.saes.sae import SAE
 from extraction_assets.execution.failures import USER_ERRORS
 from extraction_assets.host.disk import unwritable
@@ -108,9 +108,9 @@ def _examine(
     found.hooks = {name: " -> ".join(sae.hooks) for name, sae in saes.items()}
     combination = examine_combination(checkpoint, saes, settings.corpus.max_length)
     found.saes, found.widths, found.findings = combination.weights, combination.widths, combination.findings
-    found.findings += [Finding("warning", difference) for difference in check_recorded(extraction, saes)]
+    found.findings += examine_recorded(extraction, saes)
     yield
-    found.corpus, more = examine_samples(settings, machine.store, logger)
+    found.corpus, more = examine_samples(settings, checkpoint, machine.store, logger)
     found.findings += more
     yield
     batch, found.samples = _batch(found, settings, machine.store, checkpoint)
@@ -142,7 +142,7 @@ def _batch(
     found: Examination, settings: ExtractionSettings, store: ChunkStore, checkpoint: LocalCheckpoint
 ) -> tuple[Batch, str]:
     """The samples to try the SAEs on, and where they come from."""
-    model, tokenizer = settings.language_model, load_tokenizer(settings)
+    model, tokenizer = settings.language_model, load_tokenizer(settings, checkpoint)
     rows = vocabulary_size(checkpoint)
     if tokenizer is not None and settings.corpus.token_column is None:
         unknown = examine_vocabulary(tokenizer, rows, model.path)
@@ -156,10 +156,10 @@ def _batch(
         count = min(batch_size(settings.corpus.max_length), settings.evaluation_samples)
         texts: list[str] = []
         batch = _tokenized(settings, tokenizer, rows, count, texts)
-        found.findings += tokenizer_findings(settings, tokenizer, texts)
+        found.findings += tokenizer_findings(settings.corpus, checkpoint, tokenizer, texts)
         return batch, "of the source, tokenized for this"
     batch = first_batch(plan, settings.chunk_keys[0])
-    found.findings += tokenizer_findings(settings, tokenizer, _decoded(batch, tokenizer))
+    found.findings += tokenizer_findings(settings.corpus, checkpoint, tokenizer, _decoded(batch, tokenizer))
     return batch, "of the corpus"
 
 

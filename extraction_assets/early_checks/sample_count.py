@@ -8,7 +8,7 @@ from extraction_assets.engine.corpora.documents import CorpusError
 from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.engine.corpora.tokenize import count_samples, packing_of, too_few_samples
 from extraction_assets.engine.findings import Finding, refuse
-from extraction_assets.engine.models.checkpoint import resolve_checkpoint
+from extraction_assets.engine.models.checkpoint import LocalCheckpoint
 from extraction_assets.engine.models.language_model import vocabulary_size
 from extraction_assets.engine.preflight.compatibility import examine_vocabulary
 from extraction_assets.execution.progress import progress
@@ -26,16 +26,18 @@ _COMPARED_BYTES = 1 << 30
 """Files up to this size in all are compared with what the stored corpus was made from."""
 
 
-def count_corpus(settings: ExtractionSettings, logger: logging.Logger, seconds: float) -> DocumentShare:
+def count_corpus(
+    settings: ExtractionSettings, checkpoint: LocalCheckpoint, logger: logging.Logger, seconds: float
+) -> DocumentShare:
     """Tokenizes the source until there are as many samples as the settings ask for, and keeps none of them.
 
     Raises CorpusError where it cannot be read or holds a token that the model does not know, and what
     ``load_tokenizer`` raises.
     """
-    source, tokenizer, model = find_source(settings.corpus), load_tokenizer(settings), settings.language_model
-    rows = vocabulary_size(resolve_checkpoint(model.checkpoint))
+    source, tokenizer = find_source(settings.corpus), load_tokenizer(settings, checkpoint)
+    rows = vocabulary_size(checkpoint)
     if tokenizer is not None and settings.corpus.token_column is None:
-        refuse(examine_vocabulary(tokenizer, rows, model.path))  # or a document would be blamed
+        refuse(examine_vocabulary(tokenizer, rows, settings.language_model.path))  # or a document would be blamed
     wanted = settings.start_sample + settings.evaluation_samples
     with progress("counting", wanted, "samples", logger) as update:
         count = count_samples(
@@ -53,15 +55,15 @@ def count_corpus(settings: ExtractionSettings, logger: logging.Logger, seconds: 
 
 
 def examine_samples(
-    settings: ExtractionSettings, store: ChunkStore, logger: logging.Logger
+    settings: ExtractionSettings, checkpoint: LocalCheckpoint, store: ChunkStore, logger: logging.Logger
 ) -> tuple[DocumentShare, list[Finding]]:
     """Whether the corpus holds the samples that are asked for, and whether they come from all of it.
 
     The stored corpus tells where a run would not tokenize again; else samples are counted.
     """
-    stored = _current_corpus(settings, store)
+    stored = _current_corpus(settings, checkpoint, store)
     if stored is None:
-        share = count_corpus(settings, logger, SECONDS)
+        share = count_corpus(settings, checkpoint, logger, SECONDS)
     else:
         share = stored_share(stored, settings, find_source(settings.corpus))
     return share, [*_too_few(settings, share), *first_documents(settings, share)]
@@ -81,13 +83,15 @@ def _too_few(settings: ExtractionSettings, share: DocumentShare) -> Iterator[Fin
     )
 
 
-def _current_corpus(settings: ExtractionSettings, store: ChunkStore) -> StoredCorpus | None:
+def _current_corpus(
+    settings: ExtractionSettings, checkpoint: LocalCheckpoint, store: ChunkStore
+) -> StoredCorpus | None:
     """The stored corpus, where a run would not tokenize again."""
     try:
         current = store.current_corpus(settings.name)
     except DamagedFileError:  # the run makes it again
         return None
-    if current is None or not has_recipe(current, settings):
+    if current is None or not has_recipe(current, settings, checkpoint):
         return None
     source = find_source(settings.corpus)
     small = source.files and sum(path.stat().st_size for path in source.files) <= _COMPARED_BYTES

@@ -4,17 +4,21 @@ import logging
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
-Severity = Literal["error", "warning"]
+Severity = Literal["error", "warning", "ok"]
 
 
 class Finding(NamedTuple):
     """One sentence for a person: what was found, where, and what to do."""
 
     severity: Severity
-    """An ``error`` stops a run before its first chunk; a ``warning`` is logged."""
+    """An ``error`` stops a run before its first chunk; a ``warning`` is logged; ``ok`` is said by ``doctor`` alone."""
     message: str
     raises: type[ValueError] = ValueError
     """What an error is raised as."""
+    check: str = ""
+    """The check of ``doctor`` that found it."""
+    advice: str = ""
+    """What to do, where the message does not say it."""
 
 
 def refuse(findings: Iterable[Finding]) -> None:

@@ -81,22 +81,3 @@ class TopKTable(NamedTuple):
     """int64 [M]: positions of the counted firings, strongest first, ties to the lower position."""
     activations: Tensor
     """float32 [M], descending within an example; the first equals ``max_activation``."""
-
-
-class FeatureStatistics(NamedTuple):
-    """Counts over a whole corpus, not just the kept examples. Integers, so merging is exact in any order."""
-
-    sample_count: Tensor
-    """int64 [F]: samples in which the feature fires at a counted position."""
-    token_count: Tensor
-    """int64 [F]: counted positions at which it fires."""
-    max_activation: Tensor
-    """float32 [F]; 0 for a feature that never fires."""
-    activation_limbs: Tensor
-    """int64 [F, 32]: the exact sum of the firing activations (see ``statistics.activation_sum``)."""
-    histogram: Tensor
-    """int64 [F, 40]: firings by power of two (see ``statistics.HISTOGRAM_EDGES``)."""
-    samples_seen: int
-    """Samples looked at."""
-    tokens_seen: int
-    """Counted positions looked at."""

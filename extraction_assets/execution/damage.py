@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from extraction_assets.catalog import TOP_K_TABLE, ChunkAsset, chunk_assets
 from extraction_assets.planning.plan import ExtractionPlan
-from extraction_assets.stores.chunk_store import ChunkAsset, chunk_assets
 from extraction_assets.stores.sealed import DamagedFileError, damaged, named, set_aside
 from extraction_assets.stores.table_statistics import look_at_files
 
@@ -77,9 +77,9 @@ def _files(plan: ExtractionPlan, *, whole: bool) -> Iterator[tuple[str, Path, st
             path = plan.store.chunk_path(name, asset, sae, key, fingerprint)
             if os.path.lexists(path):  # a folder, a named pipe or a circle of links too
                 stored.append((asset, path, fingerprint))
-        tables = [_changed(path) for asset, path, _ in stored if asset == "top_k_table" and path.is_file()]
+        tables = [_changed(path) for asset, path, _ in stored if asset == TOP_K_TABLE and path.is_file()]
         for asset, path, fingerprint in stored:
-            later = asset == "top_k_table" or not tables or _changed(path) > max(tables)
+            later = asset == TOP_K_TABLE or not tables or _changed(path) > max(tables)
             yield key, path, fingerprint, whole and later
 
 

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import dagster as dg
 
+from extraction_assets.catalog import CORPUS, MODEL_ACTIVATIONS, ChunkAsset, asset_row, chunk_assets
 from extraction_assets.settings import ExtractionSettings
-from extraction_assets.stores.chunk_store import ChunkAsset, chunk_assets
 
 REUSE_TAG = "extraction_assets/reuse"
 """Run tag: chunks whose files are all there are recorded, not computed again."""
@@ -14,16 +14,21 @@ SETTINGS_METADATA = "extraction_assets/settings"
 """Metadata key of the corpus asset under which an extraction's settings stand; the command line finds them there."""
 
 
+def asset_key(settings: ExtractionSettings, asset: str, sae: str | None) -> dg.AssetKey:
+    """Key of any asset of an extraction; ``sae`` counts for those alone that belong to one."""
+    return dg.AssetKey([settings.name, *([str(sae)] if asset_row(asset).scope == "sae" else []), asset])
+
+
 def corpus_key(settings: ExtractionSettings) -> dg.AssetKey:
-    return dg.AssetKey([settings.name, "corpus"])
+    return asset_key(settings, CORPUS, None)
 
 
 def activations_key(settings: ExtractionSettings) -> dg.AssetKey:
-    return dg.AssetKey([settings.name, "model_activations"])
+    return asset_key(settings, MODEL_ACTIVATIONS, None)
 
 
 def sae_key(settings: ExtractionSettings, sae: str, asset: str) -> dg.AssetKey:
-    return dg.AssetKey([settings.name, sae, asset])
+    return asset_key(settings, asset, sae)
 
 
 def chunk_partitions(settings: ExtractionSettings) -> dg.StaticPartitionsDefinition:
@@ -41,7 +46,4 @@ class Target(NamedTuple):
 
 def chunk_targets(settings: ExtractionSettings) -> list[Target]:
     """Every chunk asset of an extraction, upstream first."""
-    return [
-        Target(sae_key(settings, sae, asset) if sae else activations_key(settings), asset, sae)
-        for asset, sae in chunk_assets(settings.saes)
-    ]
+    return [Target(asset_key(settings, asset, sae), asset, sae) for asset, sae in chunk_assets(settings.saes)]

@@ -7,80 +7,105 @@ its fingerprint to say (``ExtractionPlan.chunk_state``), which covers every byte
 """
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from extraction_assets.catalog import (
+    CORPUS,
+    MODEL_ACTIVATIONS,
+    SAE_FEATURES,
+    TOP_K_TABLE,
+    Asset,
+    ChunkAsset,
+    asset_row,
+    names,
+)
 from extraction_assets.dagster_instance.private_names import AssetCheckEvaluationTargetMaterializationData
-from extraction_assets.engine.saes.checkpoint import encode_options
-from extraction_assets.execution.keys import activations_key, corpus_key, sae_key
+from extraction_assets.execution.keys import asset_key, corpus_key
+from extraction_assets.planning.asset_fields import values_in_code_version
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import ExtractionSettings, SaeSettings
-from extraction_assets.stores.chunk_store import ChunkAsset
 from extraction_assets.stores.fingerprints import fingerprint, raised_versions
 
 _PAGE_EVENTS = 1000
 _END_BYTES = 1 << 16
 """Bytes at either end of a checkpoint's files that tell whether it was replaced: header and last weights."""
 
-_MADE_FROM: dict[ChunkAsset, tuple[str, ...]] = {
-    "model_activations": ("files", "hook_output"),
-    "sae_features": ("files", "hook_output"),
-    "top_k_table": ("files", "hook_output", "sae_features"),
+_KINDS_OF_PART = {
+    "hooks": ("files", "hook_output"),
+    "activations": ("files", "hook_output"),
+    "features": (SAE_FEATURES,),
 }
-"""Kinds whose version is part of every fingerprint of a chunk asset, beside its own kind."""
+"""Part of a chunk asset's fingerprint -> kinds whose version is in it, beside the asset's own kind."""
 
 
 class CodeVersions:
-    """Code versions of an extraction's assets; reads a little of each local checkpoint, once."""
+    """Code versions of an extraction's assets; reads a little of each local checkpoint."""
 
     def __init__(self, settings: ExtractionSettings) -> None:
         self._settings = settings
-        model = settings.language_model.checkpoint
-        self._model = checkpoint_identity(
-            model.path, model.revision, further=(".py",) if model.trust_remote_code else ()
-        )
 
-    @property
-    def corpus(self) -> str:
-        return fingerprint("corpus", **self._samples(), evaluation_samples=self._settings.evaluation_samples)
+    @cached_property
+    def _model(self) -> Any:
+        model = self._settings.language_model
+        return checkpoint_identity(model.path, model.revision, further=(".py",) if model.trust_remote_code else ())
 
-    def chunk(self, asset: ChunkAsset, sae: str | None) -> str:
-        """Of any chunk asset. The corpus's length has no part in it: its first chunks stay as they were."""
+    def of(self, name: str, sae: str | None = None) -> str:
+        """Code version of an asset by its name; of one of SAE ``sae`` where each SAE has it."""
+        row = asset_row(name)
+        return fingerprint(name, **self._parts(row, sae), **raised_versions(*_kinds_within(row)))
+
+    def _parts(self, row: Asset, sae: str | None) -> dict[str, Any]:
+        """What is in a code version: what is upstream of a chunk, then what the catalog says of the asset itself."""
+        if row.name == CORPUS:
+            return self._samples(row)
+        above = asset_row(str(row.upstream))
+        parts: dict[str, Any] = {}
+        if above.name == CORPUS:  # without its length: its first chunks stay as they were
+            parts["samples"] = self._samples(above, by_chunk=True)
+        elif above.partitioned and row.partitioned:
+            parts |= self._parts(above, sae)
+        for look in row.looks_at:
+            parts |= self._look(look, sae)
+        values = values_in_code_version(row, self._settings, None if sae is None else self._settings.saes[sae])
+        return parts | {field.rpartition(".")[2]: value for field, value in values.items()}
+
+    def _look(self, look: str, sae: str | None) -> dict[str, Any]:
+        """What the catalog's name of a part of a code version stands for: a word below, or another asset's name."""
         settings = self._settings
-        parts: dict[str, Any] = {
-            "samples": self._samples(),
-            "chunk_size": settings.chunk_size,
-            "dtype": settings.language_model.dtype,
-            "hooks": settings.declared_hooks,
-        }
-        recorded = [sae_identity(own) for own in settings.saes.values() if own.hook is None]
-        if recorded:  # what their checkpoints say is read when a run begins
-            parts["hooks_of"] = recorded
-        if sae is not None:
-            chosen = settings.saes[sae]
-            parts |= {"sae": sae_identity(chosen), "hooks": [chosen.hook], **encode_options(chosen)}
-            parts |= chosen.model_dump(include={"hook_out"}, exclude_none=True)
-        if asset == "top_k_table":
-            parts |= settings.model_dump(include={"top_k_examples", "min_activation"})
-            parts |= settings.corpus.model_dump(include={"count_special_tokens", "exclude_first_positions"})
-            later = {"exclude_positions", "exclude_outlier_norms"}
-            parts |= settings.corpus.model_dump(mode="json", include=later, exclude_defaults=True)
-        return fingerprint(asset, **parts, **raised_versions(*_MADE_FROM[asset]))
+        match look, sae:
+            case "hooks", _:  # where none is set, what their checkpoints say is read when a run begins
+                recorded = [sae_identity(one) for one in settings.saes.values() if one.hook is None]
+                return {"hooks": settings.declared_hooks, **({"hooks_of": recorded} if recorded else {})}
+            case "hook", str():
+                return {"hooks": [settings.saes[sae].hook]}
+            case "sae", str():
+                return {"sae": sae_identity(settings.saes[sae])}
+            case "table", str():
+                return {"table": self.of(TOP_K_TABLE, sae)}
+            case name, _ if name in names():
+                return {name: self.of(name, sae)}
+        raise ValueError(f"the catalog names a part {look!r} of a code version, which is not known here")
 
-    def merged(self, sae: str) -> str:
-        """Of the merged examples of an SAE."""
-        samples = self._settings.evaluation_samples
-        return fingerprint("feature_examples", table=self.chunk("top_k_table", sae), evaluation_samples=samples)
+    def _samples(self, corpus: Asset, *, by_chunk: bool = False) -> dict[str, Any]:
+        """What decides the tokens of the corpus; with ``by_chunk``, those of a chunk."""
+        found: dict[str, Any] = {"model": self._model, "corpus": {}}
+        for field, value in values_in_code_version(corpus, self._settings, by_chunk=by_chunk).items():
+            group, _, name = field.rpartition(".")
+            (found[group] if group else found)[name] = value
+        return found
 
-    def _samples(self) -> dict[str, Any]:
-        """What decides the tokens of the corpus."""
-        settings = self._settings
-        own = settings.corpus.model_dump(include={"source", "max_length", "prepend_bos"})
-        own |= settings.corpus.token_choices()
-        return {"model": self._model, "corpus": own, "start_sample": settings.start_sample}
+
+def _kinds_within(row: Asset) -> Iterator[str]:
+    """Kinds of fingerprints within that of a chunk asset; whatever is made from chunks has their code version."""
+    while row.partitioned:
+        for part in row.fingerprint_parts:
+            yield from _KINDS_OF_PART.get(part, ())
+        row = asset_row(str(row.upstream))
 
 
 def sae_identity(sae: SaeSettings) -> Any:
@@ -153,30 +178,24 @@ class Lineage:
         return {
             "dagster/data_version": data_version(self._plan, asset, sae, key),
             "dagster/data_version_is_user_provided": "true",
-            "dagster/code_version": self._versions.chunk(asset, sae),
+            "dagster/code_version": self._versions.of(asset, sae),
             f"dagster/input_data_version/{name}": version,
             f"dagster/input_event_pointer/{name}": pointer,
         }
 
     def _upstream(self, asset: ChunkAsset, sae: str | None, key: str) -> tuple[dg.AssetKey, str, str]:
         """What a chunk asset is made from: its key, data version and latest event."""
-        settings = self._plan.settings
-        if asset == "model_activations":
-            return corpus_key(settings), self._plan.corpus_version, self._corpus_pointer
-        if asset == "sae_features":
-            upstream = activations_key(settings)
-            return (
-                upstream,
-                data_version(self._plan, "model_activations", None, key),
-                _pointer(self.instance, upstream, key),
-            )
-        upstream = sae_key(settings, str(sae), "sae_features")
-        return upstream, data_version(self._plan, "sae_features", sae, key), _pointer(self.instance, upstream, key)
+        above = asset_row(str(asset_row(asset).upstream))
+        upstream = asset_key(self._plan.settings, above.name, sae)
+        if above.name == CORPUS:
+            return upstream, self._plan.corpus_version, self._corpus_pointer
+        version = data_version(self._plan, above.name, sae, key)
+        return upstream, version, _pointer(self.instance, upstream, key)
 
 
 def data_version(plan: ExtractionPlan, asset: ChunkAsset, sae: str | None, key: str) -> str:
     """What tells one content of a chunk from another."""
-    if asset == "model_activations":
+    if asset == MODEL_ACTIVATIONS:
         # Not the file's fingerprint, which names the hooks: one hook more changes nothing for who reads another.
         return plan.outputs_fingerprint(key)
     return plan.chunk_fingerprint(asset, key, sae)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from extraction_assets.catalog import MODEL_ACTIVATIONS, SAE_FEATURES, TOP_K_TABLE
 from extraction_assets.engine.shapes import FeatureRows
 from extraction_assets.execution.damage import put_aside, warn
 from extraction_assets.execution.keys import Target
@@ -22,9 +23,9 @@ from extraction_assets.stores.sealed import DamagedFileError, damaged
 
 def activations_suffice(plan: ExtractionPlan, key: str, targets: Collection[Target]) -> bool:
     """Whether hook outputs of a chunk are read: they are stored, and not among the ``targets`` to be computed."""
-    if any(target.asset == "model_activations" for target in targets):
+    if any(target.asset == MODEL_ACTIVATIONS for target in targets):
         return False
-    return plan.chunk_state("model_activations", key) == "done"
+    return plan.chunk_state(MODEL_ACTIVATIONS, key) == "done"
 
 
 def features_suffice(
@@ -36,11 +37,11 @@ def features_suffice(
     non-padding positions: one with a NaN that did not count when they were stored may count now, and `> 0` would not
     see it), and outlier norms, which are those of activations, are not excluded.
     """
-    if {target.asset for target in targets if target.sae == sae} != {"top_k_table"}:
+    if {target.asset for target in targets if target.sae == sae} != {TOP_K_TABLE}:
         return False
-    if plan.settings.corpus.exclude_outlier_norms is not None or plan.chunk_state("sae_features", key, sae) != "done":
+    if plan.settings.corpus.exclude_outlier_norms is not None or plan.chunk_state(SAE_FEATURES, key, sae) != "done":
         return False
-    path = plan.chunk_path("sae_features", key, sae)
+    path = plan.chunk_path(SAE_FEATURES, key, sae)
     try:
         record = look_at(path, plan.features_fingerprint(key, sae))
         _expect_fields(path, record, ("all_finite",))
@@ -56,7 +57,7 @@ def read_stored_features(
     plan: ExtractionPlan, key: str, sae: str, latent_dim: int, logger: logging.Logger
 ) -> tuple[FeatureRows, Record] | None:
     """Features of a chunk that suffice, and their record; None where the file is damaged or gone meanwhile."""
-    path = plan.chunk_path("sae_features", key, sae)
+    path = plan.chunk_path(SAE_FEATURES, key, sae)
     try:
         features, record = read_features(path, plan.features_fingerprint(key, sae))
         _expect_shape(path, list(features[3:]), [*_chunk_shape(plan, key), latent_dim])
@@ -74,7 +75,7 @@ def read_stored_activations(
 ) -> tuple[dict[str, Tensor], Record] | None:
     """Outputs {hook: [n, T, D]} of a chunk that suffice, and their record; None where the file is damaged or gone
     meanwhile."""
-    path = plan.chunk_path("model_activations", key)
+    path = plan.chunk_path(MODEL_ACTIVATIONS, key)
     try:
         stored, record = read_activations(path, plan.activations_fingerprint(key))
         missing = [hook for hook in hooks if hook not in stored]

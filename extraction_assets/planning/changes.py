@@ -1,11 +1,11 @@
 """What changed settings of samples and chunks mean for the chunks on disk, in sentences for people."""
 
+from extraction_assets.catalog import TOP_K_TABLE
 from extraction_assets.planning.plan import has_recipe
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_record import read_record
 from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets.stores.sealed import DamagedFileError
-from extraction_assets.stores.stored_files import chunk_files
 
 Spans = dict[str, set[int]]
 """Chunk key -> how many samples its tables on disk hold, of any fingerprint."""
@@ -85,7 +85,7 @@ def _wanted_spans(settings: ExtractionSettings) -> dict[str, int]:
 def _stored_spans(settings: ExtractionSettings, store: ChunkStore) -> Spans:
     spans: Spans = {}
     for sae in settings.saes:
-        for chunk in chunk_files(store.asset_folder(settings.name, "top_k_table", sae)):
+        for chunk in store.chunk_files(settings.name, TOP_K_TABLE, sae):
             if chunk.seal is None:
                 try:
                     spans.setdefault(chunk.key, set()).add(int(read_record(chunk.path)["samples_seen"]))

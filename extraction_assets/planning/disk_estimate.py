@@ -5,18 +5,20 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from extraction_assets.catalog import MODEL_ACTIVATIONS, SAE_FEATURES, TOP_K_TABLE, ChunkAsset, chunk_assets
 from extraction_assets.engine.findings import Finding
+from extraction_assets.engine.selection.statistics.descriptions import bytes_per_feature
 from extraction_assets.host.disk import free_bytes, nearest, readable_size
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import ExtractionSettings
-from extraction_assets.stores.chunk_store import ChunkAsset, ChunkStore, chunk_assets, size_of_file
+from extraction_assets.stores.chunk_store import ChunkStore, size_of_file
 
 # Of each feature that fires on a token its number and value (4 + 4 bytes), and 8 bytes a token. Before a batch was
 # looked at, 64 of them a token, more than most SAEs have.
 _BYTES_PER_FIRING, _BYTES_PER_TOKEN = 8, 8
 _ASSUMED_L0 = 64.0
-_BYTES_PER_EXAMPLE, _BYTES_OF_STATISTICS = 40, 600
-"""Of the top-k table; 16 to 23 and 596 in the demo."""
+_BYTES_PER_EXAMPLE = 40
+"""Of the top-k table; 16 to 23 in the demo."""
 _BYTES_PER_ROW = 200
 """Of the database: 192 a stored example in the demo."""
 
@@ -24,11 +26,11 @@ Part = tuple[ChunkAsset, str | None]
 """A chunk asset and the SAE that it belongs to, if to one."""
 
 _LOWER = {
-    "model_activations": "write no model activations (`keep: {model_activations: false}` and `run NAME --missing`, or "
-    "select the other assets alone)",
-    "sae_features": "write no SAE features (`keep: {sae_features: false}` and `run NAME --missing`, or select the "
+    MODEL_ACTIVATIONS: f"write no model activations (`keep: {{{MODEL_ACTIVATIONS}: false}}` and `run NAME --missing`, "
+    "or select the other assets alone)",
+    SAE_FEATURES: f"write no SAE features (`keep: {{{SAE_FEATURES}: false}}` and `run NAME --missing`, or select the "
     "other assets alone)",
-    "top_k_table": "lower top_k_examples",
+    TOP_K_TABLE: "lower top_k_examples",
     "results": "lower top_k_examples",
 }
 
@@ -71,7 +73,7 @@ def estimate_files(
     """
     found = []
     for (asset, sae), samples in to_come.items():
-        known = sizes.bytes_per_activation if asset == "model_activations" else sae in sizes.mean_l0
+        known = sizes.bytes_per_activation if asset == MODEL_ACTIVATIONS else sae in sizes.mean_l0
         measured = None if known else _measured_per_sample(settings, store, asset, sae)
         found.append(Estimate(asset, sae, samples * (measured or _per_sample(settings, sizes, asset, sae))))
     return found
@@ -80,7 +82,7 @@ def estimate_files(
 def estimate_database(settings: ExtractionSettings, sizes: Sizes, to_come: Mapping[Part, int]) -> list[Estimate]:
     """Bytes of the results database for the SAEs that have tables to come, at most: K rows for every feature."""
     rows = settings.top_k_examples * _BYTES_PER_ROW
-    saes = [sae for asset, sae in to_come if asset == "top_k_table" and sae is not None]
+    saes = [sae for asset, sae in to_come if asset == TOP_K_TABLE and sae is not None]
     return [Estimate("results", sae, sizes.latent_dims[sae] * rows) for sae in saes]
 
 
@@ -145,25 +147,24 @@ def _measured_per_sample(
 ) -> float | None:
     """Bytes a sample takes in the files that are there."""
     wanted = set(settings.chunk_keys)
-    folder = store.asset_folder(settings.name, asset, sae)
-    stored = [path for path in folder.glob("[0-9]*-*") if path.name.split("-")[0] in wanted]
-    keys = {path.name.split("-")[0] for path in stored}
+    stored = [chunk for chunk in store.chunk_files(settings.name, asset, sae) if chunk.key in wanted]
+    keys = {chunk.key for chunk in stored}
     if not keys:
         return None
-    generations = max(1, len(stored) // (len(keys) * (2 if asset == "top_k_table" else 1)))
+    generations = max(1, len(stored) // (len(keys) * (2 if asset == TOP_K_TABLE else 1)))
     samples = sum(_num_samples(settings, key) for key in keys)
-    return sum(map(size_of_file, stored)) / generations / samples
+    return sum(size_of_file(chunk.path) for chunk in stored) / generations / samples
 
 
 def _per_sample(settings: ExtractionSettings, sizes: Sizes, asset: ChunkAsset, sae: str | None) -> float:
     length = settings.corpus.max_length
-    if asset == "model_activations":
+    if asset == MODEL_ACTIVATIONS:
         return length * sum(sizes.widths.values()) * (sizes.bytes_per_activation or 4)
     firing = length * sizes.mean_l0.get(str(sae), _ASSUMED_L0)
-    if asset == "sae_features":
+    if asset == SAE_FEATURES:
         return length * _BYTES_PER_TOKEN + firing * _BYTES_PER_FIRING
     latent_dim, chunk = sizes.latent_dims[str(sae)], min(settings.chunk_size, settings.evaluation_samples)
     examples: float = min(settings.top_k_examples, chunk) * latent_dim
     if sae in sizes.mean_l0:
         examples = min(examples, chunk * firing)  # a sample cannot have more examples than firings
-    return (examples * _BYTES_PER_EXAMPLE + latent_dim * _BYTES_OF_STATISTICS) / chunk
+    return (examples * _BYTES_PER_EXAMPLE + latent_dim * bytes_per_feature()) / chunk

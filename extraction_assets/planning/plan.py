@@ -2,14 +2,26 @@
 
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+from extraction_assets.catalog import (
+    CORPUS,
+    FEATURE_EXAMPLES,
+    MODEL_ACTIVATIONS,
+    SAE_FEATURES,
+    TOP_K_TABLE,
+    ChunkAsset,
+    asset_row,
+    names,
+)
 from extraction_assets.engine.corpora.documents import CorpusError
 from extraction_assets.engine.models.changed import forward_version
-from extraction_assets.engine.models.checkpoint import checkpoint_files
+from extraction_assets.engine.models.checkpoint import LocalCheckpoint, checkpoint_files, resolve_checkpoint
 from extraction_assets.engine.models.model_folder import has_own_code
-from extraction_assets.engine.saes.checkpoint import encode_options, sae_files
+from extraction_assets.engine.saes.checkpoint import sae_files
 from extraction_assets.engine.saes.resolved import resolve_extraction
 from extraction_assets.engine.shapes import Samples
+from extraction_assets.planning.asset_fields import values_in_fingerprint
 from extraction_assets.planning.tokenization import (
     load_tokenizer,
     tokenizer_findings,
@@ -18,7 +30,7 @@ from extraction_assets.planning.tokenization import (
     tokens_stand,
 )
 from extraction_assets.settings import ExtractionSettings, ResolvedSae
-from extraction_assets.stores.chunk_store import ChunkAsset, ChunkState, ChunkStore, CurrentCorpus
+from extraction_assets.stores.chunk_store import ChunkState, ChunkStore, CurrentCorpus
 from extraction_assets.stores.fingerprints import files_fingerprint, fingerprint
 from extraction_assets.stores.sealed import files_set_aside
 
@@ -27,22 +39,29 @@ class CorpusNotReady(CorpusError):
     """The corpus was never materialized, or was made from other settings."""
 
 
-def corpus_recipe(settings: ExtractionSettings) -> str:
-    """Fingerprint of the settings that decide what the corpus holds, its source text aside."""
-    return _recipe(settings, tokenizer_fingerprint(settings))
+def corpus_recipe(settings: ExtractionSettings, checkpoint: LocalCheckpoint | None = None) -> str:
+    """Fingerprint of the settings that decide what the corpus holds, its source text aside.
+
+    ``checkpoint`` is the language model's, if the caller has found it already.
+    """
+    return _recipe(settings, tokenizer_fingerprint(settings, checkpoint))
 
 
-def has_recipe(current: CurrentCorpus, settings: ExtractionSettings) -> bool:
+def has_recipe(current: CurrentCorpus, settings: ExtractionSettings, checkpoint: LocalCheckpoint | None = None) -> bool:
     """Whether a corpus is what the settings ask for, its source text aside: it was made from them, or by an earlier
-    version of this package whose tokens, masks and numbers would be the same now (``tokens_stand``)."""
-    recipe = corpus_recipe(settings)
+    version of this package whose tokens, masks and numbers would be the same now (``tokens_stand``).
+
+    ``checkpoint`` is the language model's, if the caller has found it already.
+    """
+    checkpoint = checkpoint or resolve_checkpoint(settings.language_model.checkpoint)
+    recipe = corpus_recipe(settings, checkpoint)
     if current.recipe == recipe:
         return True
-    if current.recipe != _recipe(settings, tokenizer_fingerprint_of_rules_1(settings)):
+    if current.recipe != _recipe(settings, tokenizer_fingerprint_of_rules_1(settings, checkpoint)):
         return False
     key = (current.recipe, recipe, current.corpus.manifest.fingerprint)
     if key not in _standing:
-        _standing[key] = tokens_stand(settings, current.corpus.arrays)
+        _standing[key] = tokens_stand(settings, current.corpus.arrays, checkpoint)
     return _standing[key]
 
 
@@ -52,23 +71,14 @@ _standing: dict[tuple[str, str, str], bool] = {}
 
 def _recipe(settings: ExtractionSettings, tokenizer: str) -> str:
     """``tokenizer`` is the fingerprint of the tokenizer, the choice of its reading included."""
-    corpus = settings.corpus
-    choices = {name: value for name, value in corpus.token_choices().items() if name != "tokenizer"}
-    return fingerprint(
-        "corpus",
-        tokenizer=tokenizer,
-        source=corpus.source,
-        max_length=corpus.max_length,
-        prepend_bos=corpus.prepend_bos,
-        start_sample=settings.start_sample,
-        evaluation_samples=settings.evaluation_samples,
-        **choices,
-    )
+    row = asset_row(CORPUS)
+    return fingerprint(row.name, tokenizer=tokenizer, **values_in_fingerprint(row, settings))
 
 
-def sae_fingerprint(sae: ResolvedSae) -> str:
+def _sae_fingerprint(settings: ExtractionSettings, sae: ResolvedSae) -> str:
     """Of what an SAE computes: its files, and the settings that change it where they are set."""
-    files, options = files_fingerprint(sae_files(sae.checkpoint)), encode_options(sae)
+    files = files_fingerprint(sae_files(sae.checkpoint))
+    options = values_in_fingerprint(asset_row(SAE_FEATURES), settings, sae, part="sae")
     return fingerprint("sae", files=files, **options) if options else files
 
 
@@ -81,8 +91,10 @@ class ExtractionPlan:
 
     def __init__(self, settings: ExtractionSettings, store: ChunkStore) -> None:
         self.settings, self.store = settings, store
-        self._current = self._current_corpus()
-        self.extraction = resolve_extraction(settings)
+        current = self._stored_corpus()  # before the hub is asked for anything
+        checkpoint = resolve_checkpoint(settings.language_model.checkpoint)
+        self._current = self._refuse_stale(current, checkpoint)
+        self.extraction = resolve_extraction(settings, checkpoint)
         self.corpus = self._current.corpus
 
     def samples(self, key: str) -> Samples:
@@ -96,41 +108,27 @@ class ExtractionPlan:
 
     def outputs_fingerprint(self, key: str) -> str:
         """Fingerprint of what any module of the model puts out on a chunk."""
-        dtype = self.settings.language_model.dtype
-        samples = self._samples_fingerprint(key)
-        return fingerprint("outputs", model=self.model_fingerprint, dtype=dtype, samples=samples)
+        return fingerprint("outputs", **self._outputs_parts(key))
+
+    def chunk_fingerprint(self, asset: ChunkAsset, key: str, sae: str | None) -> str:
+        """Fingerprint of any chunk asset: what the catalog says that its bytes depend on, and nothing else."""
+        return self.fingerprint_of(asset, key, sae)
 
     def activations_fingerprint(self, key: str) -> str:
         """Fingerprint of a chunk's model activations at all hooks of the extraction."""
-        by_hook = {hook: self._hook_fingerprint(key, hook) for hook in self.extraction.hooks}
-        return fingerprint("model_activations", hooks=by_hook)
+        return self.fingerprint_of(MODEL_ACTIVATIONS, key, None)
 
     def features_fingerprint(self, key: str, sae: str) -> str:
         """Fingerprint of a chunk's SAE features; other hooks of the extraction have no part in it."""
-        chosen = self.extraction.saes[sae]
-        hook = self._hook_fingerprint(key, chosen.hook)
-        # A transcoder's score, which the file's record holds, is that against its output hook.
-        scored = chosen.model_dump(include={"hook_out"}, exclude_none=True)
-        return fingerprint("sae_features", activations=hook, sae=self._sae_fingerprints[sae], **scored)
+        return self.fingerprint_of(SAE_FEATURES, key, sae)
 
     def table_fingerprint(self, key: str, sae: str) -> str:
         """Fingerprint of a chunk's top-k table."""
-        return fingerprint(
-            "top_k_table",
-            features=self.features_fingerprint(key, sae),
-            first_sample=int(key),
-            counted=self.corpus.counted_fingerprint(self.settings.chunk_rows(key), self.settings.corpus),
-            top_k_examples=self.settings.top_k_examples,
-            min_activation=self.settings.min_activation,
-            **self.settings.corpus.model_dump(include={"exclude_outlier_norms"}, exclude_defaults=True),
-        )
+        return self.fingerprint_of(TOP_K_TABLE, key, sae)
 
-    def chunk_fingerprint(self, asset: ChunkAsset, key: str, sae: str | None) -> str:
-        """Fingerprint of any chunk asset."""
-        if asset == "model_activations":
-            return self.activations_fingerprint(key)
-        assert sae is not None, f"{asset} belongs to an SAE"
-        return self.features_fingerprint(key, sae) if asset == "sae_features" else self.table_fingerprint(key, sae)
+    def merge_fingerprint(self, sae: str) -> str:
+        """Fingerprint of the merged examples of an SAE: that of all its tables."""
+        return self.fingerprint_of(FEATURE_EXAMPLES, None, sae)
 
     def chunk_path(self, asset: ChunkAsset, key: str, sae: str | None = None) -> Path:
         """Where a chunk's file of its current fingerprint lies, to read it."""
@@ -154,7 +152,7 @@ class ExtractionPlan:
         return [
             key
             for key in self.settings.chunk_keys
-            if any(self.chunk_state("top_k_table", key, sae) != "done" for sae in self.settings.saes)
+            if any(self.chunk_state(TOP_K_TABLE, key, sae) != "done" for sae in self.settings.saes)
         ]
 
     def set_aside_chunks(self, asset: ChunkAsset, sae: str | None = None) -> list[str]:
@@ -165,11 +163,6 @@ class ExtractionPlan:
         names = {key: {path.name for path in self._chunk_paths(asset, key, sae)} for key in self.settings.chunk_keys}
         return [key for key in names if names[key] & aside and self.chunk_state(asset, key, sae) != "done"]
 
-    def merge_fingerprint(self, sae: str) -> str:
-        """Fingerprint of the merged examples of an SAE: that of all its tables."""
-        tables = [self.table_fingerprint(key, sae) for key in self.settings.chunk_keys]
-        return fingerprint("feature_examples", tables=tables)
-
     @cached_property
     def model_fingerprint(self) -> str:
         checkpoint = self.extraction.checkpoint
@@ -178,34 +171,68 @@ class ExtractionPlan:
             return fingerprint("model", files=whole, computed_buffers="filled")
         return whole
 
+    def fingerprint_of(self, name: str, key: str | None, sae: str | None) -> str:
+        """Fingerprint of any asset but the corpus; of its chunk ``key`` where it is made chunk by chunk."""
+        row, own = asset_row(name), None if sae is None else self.extraction.saes[sae]
+        if not row.fingerprint_parts and row.upstream is not None:
+            return self.fingerprint_of(row.upstream, key, sae)
+        parts = {part: self._part(part, key, sae) for part in row.fingerprint_parts}
+        return fingerprint(row.name, **parts, **values_in_fingerprint(row, self.settings, own))
+
+    def _part(self, part: str, key: str | None, sae: str | None) -> Any:
+        """What the catalog's name of a part of a fingerprint stands for: a word below, or another asset's name."""
+        match part, key, sae:
+            case "hooks", str(), _:
+                return {hook: self._hook_fingerprint(key, hook) for hook in self.extraction.hooks}
+            case "activations", str(), str():
+                return self._hook_fingerprint(key, self.extraction.saes[sae].hook)
+            case "sae", _, str():
+                return self._sae_fingerprints[sae]
+            case "features", str(), str():
+                return self.features_fingerprint(key, sae)
+            case "first_sample", str(), _:
+                return int(key)
+            case "counted", str(), _:
+                return self.corpus.counted_fingerprint(self.settings.chunk_rows(key), self.settings.corpus)
+            case "tables", _, str():
+                return [self.table_fingerprint(one, sae) for one in self.settings.chunk_keys]
+            case name, None, _ if name in names() and asset_row(name).partitioned:
+                return [self.fingerprint_of(name, one, sae) for one in self.settings.chunk_keys]
+            case name, _, _ if name in names():
+                return self.fingerprint_of(name, key, sae)
+        raise ValueError(f"the catalog names a part {part!r} of a fingerprint, which is not known here")
+
     @cached_property
     def _sae_fingerprints(self) -> dict[str, str]:
-        return {name: sae_fingerprint(sae) for name, sae in self.extraction.saes.items()}
+        return {name: _sae_fingerprint(self.settings, sae) for name, sae in self.extraction.saes.items()}
 
     def _hook_fingerprint(self, key: str, hook: str) -> str:
         """Fingerprint of one hook's output on a chunk."""
         version = forward_version(self.extraction.checkpoint.folder, hook)
-        return fingerprint(
-            "hook_output",
-            model=self.model_fingerprint,
-            dtype=self.settings.language_model.dtype,
-            hook=hook,
-            samples=self._samples_fingerprint(key),
-            **({} if version == 1 else {"version": version}),
-        )
+        later = {} if version == 1 else {"version": version}
+        return fingerprint("hook_output", hook=hook, **self._outputs_parts(key), **later)
+
+    def _outputs_parts(self, key: str) -> dict[str, Any]:
+        """What the outputs of the model on a chunk depend on, whatever the hook."""
+        values = values_in_fingerprint(asset_row(MODEL_ACTIVATIONS), self.settings, part="hook_output")
+        return {"model": self.model_fingerprint, "samples": self._samples_fingerprint(key), **values}
 
     def _samples_fingerprint(self, key: str) -> str:
         """Hash of a chunk's own tokens and mask: neither the corpus's length nor other chunks have a part in it."""
         return self.corpus.tokens_fingerprint(self.settings.chunk_rows(key))
 
-    def _current_corpus(self) -> CurrentCorpus:
+    def _stored_corpus(self) -> CurrentCorpus:
         name = self.settings.name
         current = self.store.current_corpus(name)
         if current is None:
             raise CorpusNotReady(f"the corpus of {name} is not there yet: materialize {name}/corpus first")
+        return current
+
+    def _refuse_stale(self, current: CurrentCorpus, checkpoint: LocalCheckpoint) -> CurrentCorpus:
+        name = self.settings.name
         # The recipe covers start_sample; the corpus says it of itself too, and numbers its samples by that.
         begins = current.corpus.manifest.start_sample == self.settings.start_sample
-        if not (begins and has_recipe(current, self.settings)):
+        if not (begins and has_recipe(current, self.settings, checkpoint)):
             raise CorpusNotReady(
                 f"the corpus of {name} was made from other settings or by other rules (corpus, tokenizer, "
                 "start_sample or evaluation_samples have changed, or how this version reads its tokenizer): "
@@ -220,7 +247,6 @@ __all__ = [
     "corpus_recipe",
     "has_recipe",
     "load_tokenizer",
-    "sae_fingerprint",
     "tokenizer_findings",
     "tokenizer_fingerprint",
 ]

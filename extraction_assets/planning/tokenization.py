@@ -1,8 +1,8 @@
 """The tokenizer of an extraction, and what it is known by.
 
-By rules 1, of earlier versions of this package, the class of transformers made the tokens, a document's own BOS stood
-beside the sample's, and only tokens with a role were special. ``tokens_stand`` says of a corpus of that time whether
-the rules of today would make the same of it.
+By rules 1, of earlier versions of this package, the class of transformers made the tokens, a document's BOS stood
+beside the sample's, and only tokens with a role were special. ``tokens_stand`` says whether today's rules would make
+the same tokens of such a corpus.
 """
 
 from collections.abc import Iterable
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from extraction_assets.catalog import CORPUS, asset_row
 from extraction_assets.engine.corpora.document_tokens import special_token_ids
 from extraction_assets.engine.corpora.tokenize import TokenizedCorpus
 from extraction_assets.engine.findings import Finding
@@ -20,7 +21,8 @@ from extraction_assets.engine.models.model_folder import CONFIG
 from extraction_assets.engine.models.small_files import holds_tokenizer, small_files
 from extraction_assets.engine.models.tokenizer_comparison import compare_readings, same_parts
 from extraction_assets.engine.models.tokenizers import class_tokenizer, tokenizer_file
-from extraction_assets.settings import ExtractionSettings
+from extraction_assets.planning.asset_fields import values_in_fingerprint
+from extraction_assets.settings import CorpusSettings, ExtractionSettings
 from extraction_assets.stores.fingerprints import files_fingerprint, fingerprint
 
 RULES = 2
@@ -40,11 +42,13 @@ _FILES_OF_RULES_1 = (
 )
 
 
-def tokenizer_fingerprint(settings: ExtractionSettings) -> str:
-    """Of how text becomes tokens: all small files of the model's folder, the model's own code where that is trusted,
-    its configuration where that chooses the tokenizer's class, and ``corpus.tokenizer``; ``none`` where there is no
-    tokenizer and none is needed."""
-    checkpoint, files = _tokenizer_files(settings)
+def tokenizer_fingerprint(settings: ExtractionSettings, checkpoint: LocalCheckpoint | None = None) -> str:
+    """Fingerprint of how text becomes tokens; ``none`` if the corpus is tokens already and there is no tokenizer.
+
+    Covers all small files of the model's folder, trusted Python code, ``config.json`` if it chooses the tokenizer's
+    class, and ``corpus.tokenizer``. ``checkpoint`` is the language model's, if the caller has found it already.
+    """
+    checkpoint, files = _tokenizer_files(settings, checkpoint)
     if not files:
         return "none"
     by_class = settings.corpus.tokenizer == "transformers" or tokenizer_file(checkpoint.folder) is None
@@ -53,37 +57,41 @@ def tokenizer_fingerprint(settings: ExtractionSettings) -> str:
         "tokenizer",
         files=files_fingerprint([*files, *configuration, *code_files(checkpoint)]),
         rules=RULES,
-        **settings.corpus.model_dump(include={"tokenizer"}, exclude_defaults=True),
+        **values_in_fingerprint(asset_row(CORPUS), settings, part="tokenizer"),
     )
 
 
-def tokenizer_fingerprint_of_rules_1(settings: ExtractionSettings) -> str:
+def tokenizer_fingerprint_of_rules_1(settings: ExtractionSettings, checkpoint: LocalCheckpoint | None = None) -> str:
     """What ``tokenizer_fingerprint`` was before there were rules: of the files whose names were known."""
-    checkpoint, files = _tokenizer_files(settings)
+    checkpoint, files = _tokenizer_files(settings, checkpoint)
     if not files:
         return "none"
     known = [path for path in files if path.name in _FILES_OF_RULES_1]
     return files_fingerprint([*known, *code_files(checkpoint)])
 
 
-def load_tokenizer(settings: ExtractionSettings) -> Any | None:
-    """The language model's tokenizer; None where there is none and none is needed: the corpus is tokens already."""
-    checkpoint, files = _tokenizer_files(settings)
+def load_tokenizer(settings: ExtractionSettings, checkpoint: LocalCheckpoint | None = None) -> Any | None:
+    """The language model's tokenizer; None if the corpus is tokens already and there is no tokenizer.
+
+    ``checkpoint`` is the language model's, if the caller has found it already.
+    """
+    checkpoint, files = _tokenizer_files(settings, checkpoint)
     return tokenizers.load_tokenizer(checkpoint, settings.corpus.tokenizer) if files else None
 
 
-def tokenizer_findings(settings: ExtractionSettings, tokenizer: Any | None, texts: Iterable[str]) -> list[Finding]:
+def tokenizer_findings(
+    corpus: CorpusSettings, checkpoint: LocalCheckpoint, tokenizer: Any | None, texts: Iterable[str]
+) -> list[Finding]:
     """What the other reading of the tokenizer's files would change, with examples from ``texts`` of the corpus; nothing
-    where the corpus is tokens already."""
-    if tokenizer is None or settings.corpus.token_column is not None:
+    if the corpus is tokens already."""
+    if tokenizer is None or corpus.token_column is not None:
         return []
-    checkpoint = resolve_checkpoint(settings.language_model.checkpoint)
-    return compare_readings(checkpoint, tokenizer, settings.corpus.tokenizer, texts)
+    return compare_readings(checkpoint, tokenizer, corpus.tokenizer, texts)
 
 
-def tokens_stand(settings: ExtractionSettings, corpus: TokenizedCorpus) -> bool:
-    """Whether a corpus of rules 1 holds what it would hold now. False where that cannot be told without its text."""
-    checkpoint, files = _tokenizer_files(settings)
+def tokens_stand(settings: ExtractionSettings, corpus: TokenizedCorpus, checkpoint: LocalCheckpoint) -> bool:
+    """Whether a corpus of rules 1 holds what it would hold now; False if only its text could say."""
+    _, files = _tokenizer_files(settings, checkpoint)
     if not files:
         return True
     try:
@@ -103,13 +111,13 @@ def tokens_stand(settings: ExtractionSettings, corpus: TokenizedCorpus) -> bool:
 
 
 def _bos_stands(settings: ExtractionSettings, corpus: TokenizedCorpus, bos: int | None) -> bool:
-    """Whether no document's own BOS stands where it would be left out now, or makes its tokens count from there."""
+    """Whether no document begins with a BOS that would be left out now, or that would make its tokens count from it."""
     chosen = settings.corpus
     as_they_are = chosen.prepend_bos is None and chosen.token_column is not None
     if bos is None or as_they_are:
         return True
     if chosen.packing == "concatenated":
-        return False  # a document's own BOS cannot be told from a sample's
+        return False  # a document's BOS looks like a sample's
     first = corpus.token_ids[:, 0] == bos
     if chosen.prepend_bos is False:
         return not bool((first & (corpus.first_tokens == 0)).any())
@@ -117,10 +125,12 @@ def _bos_stands(settings: ExtractionSettings, corpus: TokenizedCorpus, bos: int 
     return not bool(np.any(first[:, None] & second & corpus.attention_mask[:, 1:2]))
 
 
-def _tokenizer_files(settings: ExtractionSettings) -> tuple[LocalCheckpoint, list[Path]]:
-    """The model's checkpoint and its small files, none where none is a tokenizer's. FileNotFoundError where there is no
-    tokenizer and the corpus is text."""
-    checkpoint = resolve_checkpoint(settings.language_model.checkpoint)
+def _tokenizer_files(
+    settings: ExtractionSettings, checkpoint: LocalCheckpoint | None
+) -> tuple[LocalCheckpoint, list[Path]]:
+    """The model's checkpoint, and its small files if some of them are a tokenizer's. Raises FileNotFoundError if there
+    is no tokenizer and the corpus is text."""
+    checkpoint = checkpoint or resolve_checkpoint(settings.language_model.checkpoint)
     files = small_files(checkpoint.folder)
     if holds_tokenizer(path.name for path in files):
         return checkpoint, files

@@ -1,6 +1,6 @@
 """The text of an extraction, and how it is cut into samples."""
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import field_validator, model_validator
 
@@ -106,15 +106,3 @@ class CorpusSettings(Settings):
         if self.token_column is not None and self.text_column != "text":
             raise ValueError("text_column and token_column are both set: documents are read from one of them")
         return self
-
-    def token_choices(self) -> dict[str, Any]:
-        """Settings other than their default that decide the tokens of the corpus, beside ``source``, ``max_length`` and
-        ``prepend_bos``. A setting at its default makes no earlier corpus stale."""
-        fields = {
-            *("read_as", "revision", "configuration", "split", "text_column", "id_column", "token_column"),
-            *("attention_mask_column", "shuffle_seed", "packing", "sequence_separator_token", "drop_duplicates"),
-            "tokenizer",
-        }
-        if self.shuffle_seed is not None:
-            fields.add("streaming")  # only then does it change the order
-        return self.model_dump(include=fields, exclude_defaults=True)

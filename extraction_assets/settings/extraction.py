@@ -6,6 +6,7 @@ from typing import Self
 
 from pydantic import field_validator, model_validator
 
+from extraction_assets.catalog import TOP_K_TABLE, ChunkAsset, names
 from extraction_assets.settings.corpus import CorpusSettings
 from extraction_assets.settings.language_model import LanguageModelSettings
 from extraction_assets.settings.places import STANDARD_LIBRARY, is_hub_id, locate_checkpoint, locate_source
@@ -33,15 +34,19 @@ class KeepSettings(Settings):
     top_k_table: bool = True
     """Always true: the tables are what tells that a chunk is done, and every later merge reads them."""
 
-    @field_validator("top_k_table")
+    @field_validator(TOP_K_TABLE)
     @classmethod
     def _tables_stay(cls, keep: bool) -> bool:
         if not keep:
             raise ValueError(
-                "keep.top_k_table cannot be false: without its table a chunk counts as missing and the next run would "
-                "compute it again, and a merge of more samples reads the tables of all chunks"
+                f"keep.{TOP_K_TABLE} cannot be false: without its table a chunk counts as missing and the next run "
+                "would compute it again, and a merge of more samples reads the tables of all chunks"
             )
         return keep
+
+    def keeps(self, asset: ChunkAsset) -> bool:
+        """Whether the files of a chunk asset stay; those of an asset without a field of its own always do."""
+        return bool(getattr(self, asset, True))
 
 
 class ExtractionSettings(Settings):
@@ -119,7 +124,7 @@ class ExtractionSettings(Settings):
     def _sae_names_fit_asset_keys(cls, saes: dict[str, SaeSettings]) -> dict[str, SaeSettings]:
         if not saes:
             raise ValueError("an extraction needs at least one SAE")
-        reserved = {"corpus", "model_activations"} & set(saes)
+        reserved = set(names("extraction")) & set(saes)
         if reserved:
             raise ValueError(f"an SAE cannot be called {reserved.pop()!r}: that is an asset of every extraction")
         return {check_name(name, "SAE name"): sae for name, sae in saes.items()}

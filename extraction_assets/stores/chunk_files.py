@@ -19,7 +19,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from extraction_assets.engine.selection.merge import ranks
-from extraction_assets.engine.shapes import FeatureRows, FeatureStatistics, TopKTable
+from extraction_assets.engine.selection.statistics.descriptions import STATISTICS, FeatureStatistics
+from extraction_assets.engine.shapes import FeatureRows, TopKTable
+from extraction_assets.stores.chunk_names import statistics_path
 from extraction_assets.stores.chunk_record import (
     RECORD_FIELD,
     Record,
@@ -31,13 +33,12 @@ from extraction_assets.stores.chunk_record import (
 )
 from extraction_assets.stores.chunk_shapes import (
     ROW_TENSORS,
-    STATISTICS_TENSORS,
     check_table,
     checked_rows,
     checked_statistics,
 )
 from extraction_assets.stores.sealed import damaged, set_aside, verify, write_sealed
-from extraction_assets.stores.table_statistics import as_damage_of, named_statistics, statistics_path
+from extraction_assets.stores.table_statistics import as_damage_of, named_statistics
 
 # Whole numbers as differences, LZ4: a third of the time to write and half of that to read of Parquet's defaults with
 # zstd, and no larger.
@@ -96,7 +97,7 @@ def write_table(path: Path, table: TopKTable, statistics: FeatureStatistics, rec
     """
     counts = {"samples_seen": statistics.samples_seen, "tokens_seen": statistics.tokens_seen}
     num_features = len(statistics.sample_count)
-    tensors = {name: getattr(statistics, name) for name in STATISTICS_TENSORS}
+    tensors = {one.name: tensor for one in STATISTICS if (tensor := getattr(statistics, one.name)) is not None}
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     checksum = _write_safetensors(draft, tensors, {**record, **counts})
     beside = statistics_path(path, checksum)

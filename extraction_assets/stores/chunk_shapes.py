@@ -7,17 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from extraction_assets.engine.shapes import FeatureRows, FeatureStatistics, TopKTable
+from extraction_assets.engine.selection.statistics.accumulate import DTYPES
+from extraction_assets.engine.selection.statistics.descriptions import STATISTICS, FeatureStatistics
+from extraction_assets.engine.shapes import FeatureRows, TopKTable
 from extraction_assets.stores.sealed import damaged
 
 ROW_TENSORS = {"row_pointers": torch.int64, "feature_ids": torch.int32, "values": torch.float32}
-STATISTICS_TENSORS = {
-    "sample_count": torch.int64,
-    "token_count": torch.int64,
-    "max_activation": torch.float32,
-    "activation_limbs": torch.int64,
-    "histogram": torch.int64,
-}
 
 
 def checked_rows(path: Path, tensors: Mapping[str, Tensor], shape: Any) -> FeatureRows:
@@ -34,13 +29,22 @@ def checked_rows(path: Path, tensors: Mapping[str, Tensor], shape: Any) -> Featu
 
 
 def checked_statistics(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> FeatureStatistics:
-    """The statistics in a file, and what the record of their table says. DamagedFileError where they do not agree."""
-    found = _of_dtypes(path, tensors, STATISTICS_TENSORS)
+    """The statistics in a file, and what the record of their table says. DamagedFileError where they do not agree.
+
+    A statistic that was added later is None in a file of an earlier version; one that only a later version knows is
+    left alone.
+    """
+    known = {one.name: one for one in STATISTICS if one.name in tensors or not one.added_later}
+    inside = {name: tensor for name, tensor in tensors.items() if name in known}
+    found = _of_dtypes(path, inside, {name: DTYPES[one.dtype] for name, one in known.items()})
     latent_dim = record.get("num_features", len(found[0]))
-    seen = [record.get(name) for name in ("samples_seen", "tokens_seen")]
-    if any(len(tensor) != latent_dim for tensor in found) or not all(map(_is_count, seen)):
+    seen = {name: record.get(name) for name in ("samples_seen", "tokens_seen")}
+    shapes = [(latent_dim,) if one.size is None else (latent_dim, one.size) for one in known.values()]
+    if [tuple(tensor.shape) for tensor in found] != shapes or not all(map(_is_count, seen.values())):
         raise damaged(path, f"its statistics are not of the {latent_dim} features that its table says")
-    return FeatureStatistics(*found, *seen)  # type: ignore[arg-type]
+    absent = dict.fromkeys(one.name for one in STATISTICS)
+    values: dict[str, Any] = {**absent, **dict(zip(known, found, strict=True)), **seen}
+    return FeatureStatistics(**values)
 
 
 def check_table(path: Path, table: TopKTable, latent_dim: int) -> None:

@@ -2,35 +2,18 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from extraction_assets.catalog import CORPUS, ChunkAsset, asset_row
+from extraction_assets.stores.chunk_names import ChunkFile, chunk_files, chunk_paths, of_any_fingerprint
 from extraction_assets.stores.corpus_arrays import TOKENIZE_AGAIN
 from extraction_assets.stores.corpus_files import StoredCorpus, open_corpus, seal_manifest
 from extraction_assets.stores.fingerprints import FIRST_VERSION, LENGTH
 from extraction_assets.stores.sealed import damaged
 from extraction_assets.stores.sealed_json import SealedJson, check_fields, read_sealed_json, write_sealed_json
 
-ChunkAsset = Literal["model_activations", "sae_features", "top_k_table"]
 ChunkState = Literal["done", "stale", "missing"]
-
-FORMS: dict[ChunkAsset, tuple[str, ...]] = {
-    "model_activations": (".safetensors",),
-    "sae_features": (".safetensors",),
-    "top_k_table": (".parquet",),
-}
-"""How the names of an asset's files end, which says in what form their bytes are: files are written in the first form
-and read in any of these. A file of another form, such as one of a later version of this package, is never opened: its
-chunk counts as stale. A new form goes in front, such as ``(".v3.parquet", ".parquet")``, and its reader goes by it."""
-
-
-def chunk_assets(saes: Iterable[str]) -> Iterator[tuple[ChunkAsset, str | None]]:
-    """(asset, SAE) of everything that is made chunk by chunk, upstream first; activations belong to no SAE."""
-    yield "model_activations", None
-    for sae in saes:
-        yield "sae_features", sae
-        yield "top_k_table", sae
 
 
 class SourceIdentity(NamedTuple):
@@ -75,7 +58,7 @@ _SIZES = ("documents", "characters", "files", "bytes", "reading")
 
 class ChunkStore:
     """Files under one root folder: ``corpora/<fingerprint>/``, and for each extraction a folder that mirrors its
-    asset keys, ``<extraction>[/<sae>]/<asset>/<chunk key>-<fingerprint>.<suffix>``."""
+    asset keys, ``<extraction>[/<sae>]/<asset>/<chunk file>`` (``stores.chunk_names``)."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -86,6 +69,10 @@ class ChunkStore:
 
     def asset_folder(self, extraction: str, asset: str, sae: str | None = None) -> Path:
         return self.root / extraction / sae / asset if sae else self.root / extraction / asset
+
+    def asset_file(self, extraction: str, asset: str, sae: str | None = None) -> Path:
+        """The one file of an asset that is made once."""
+        return self.asset_folder(extraction, asset, sae) / asset_row(asset).files[0]
 
     def chunk_path(self, extraction: str, asset: ChunkAsset, sae: str | None, key: str, fingerprint: str) -> Path:
         """Path of a chunk's file, to read it: of the newest form that is there, else of the one that is written.
@@ -99,8 +86,7 @@ class ChunkStore:
         self, extraction: str, asset: ChunkAsset, sae: str | None, key: str, fingerprint: str
     ) -> list[Path]:
         """Paths of a chunk's file in each form that is read; the first is the one to write."""
-        folder = self.asset_folder(extraction, asset, sae)
-        return [folder / f"{key}-{fingerprint}{form}" for form in FORMS[asset]]
+        return chunk_paths(self.asset_folder(extraction, asset, sae), asset, key, fingerprint)
 
     def chunk_state(
         self, extraction: str, asset: ChunkAsset, sae: str | None, key: str, fingerprint: str
@@ -113,14 +99,17 @@ class ChunkStore:
         paths = self.chunk_paths(extraction, asset, sae, key, fingerprint)
         if any(path.is_file() for path in paths):
             return "done"
-        ends = {Path(form).suffix or form for form in FORMS[asset]}
-        others = (other for end in ends for other in paths[0].parent.glob(f"{key}-*{end}"))
+        others = of_any_fingerprint(paths[0].parent, asset, key)
         return "stale" if any(other not in paths for other in others) else "missing"
 
     def stored_keys(self, extraction: str, asset: ChunkAsset, sae: str | None = None) -> set[str]:
         """Keys of the chunks that have a file of any fingerprint, be it an old one."""
+        return {chunk.key for chunk in self.chunk_files(extraction, asset, sae) if chunk.seal is None}
+
+    def chunk_files(self, extraction: str, asset: ChunkAsset, sae: str | None = None) -> list[ChunkFile]:
+        """The chunk files of an asset in a form that is read, of any fingerprint, sorted by name."""
         folder = self.asset_folder(extraction, asset, sae)
-        return {path.name.split("-")[0] for form in FORMS[asset] for path in folder.glob(f"[0-9]*-*{form}")}
+        return list(chunk_files(sorted(folder.iterdir()))) if folder.is_dir() else []
 
     def write_current_corpus(self, extraction: str, current: CurrentCorpus) -> None:
         """Note which corpus an extraction uses, and what it was made from."""
@@ -128,7 +117,7 @@ class ChunkStore:
 
     def pointer(self, extraction: str) -> Path:
         """The file that says which corpus an extraction uses."""
-        return self.root / extraction / "corpus.json"
+        return self.root / extraction / asset_row(CORPUS).files[0]
 
     def current_corpus(self, extraction: str) -> CurrentCorpus | None:
         """The last materialized corpus; None before the first, and where it is in the form of a later version.

@@ -2,7 +2,7 @@
 
 Every kind has a version of its own, which is a part of its fingerprints alone. Raise it where the same inputs give
 content of another meaning: then what is stored of this kind is stale, and so is what is made from it. A file that says
-the same in another form needs no new version but a new form (``chunk_store.FORMS``), and a statistic that is added
+the same in another form needs no new version but a new form (``chunk_names.FORMS``), and a statistic that is added
 needs neither: files without it are read.
 """
 
@@ -17,18 +17,11 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
-FIRST_VERSION = 2
-"""Of every kind, when kinds got versions of their own."""
+from extraction_assets.catalog import ASSETS, FIRST_VERSION
 
 VERSIONS: dict[str, int] = {
-    # What is stored.
-    "corpus": FIRST_VERSION,
-    "model_activations": FIRST_VERSION,
-    "sae_features": FIRST_VERSION,
-    "top_k_table": FIRST_VERSION,
-    "feature_examples": FIRST_VERSION,
-    "feature_report": FIRST_VERSION,
-    # What it is made from.
+    **{row.name: row.version for row in ASSETS},
+    # What they are made from.
     "documents": FIRST_VERSION,
     "files": FIRST_VERSION,
     "hook_output": FIRST_VERSION,

@@ -9,12 +9,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from extraction_assets.stores.chunk_store import FORMS, ChunkStore, read_pointer
+from extraction_assets.catalog import CORPUS, asset_row, folders
+from extraction_assets.stores.chunk_names import chunk_files
+from extraction_assets.stores.chunk_store import ChunkStore, read_pointer
 from extraction_assets.stores.fingerprints import LENGTH
 from extraction_assets.stores.sealed import DamagedFileError, nobody_writing
-
-SAE_ASSETS = ("sae_features", "top_k_table", "feature_report")
-"""Folders of an SAE."""
 
 SAFE_AGE_SECONDS = 3600.0
 """A temporary that changed within the last hour may belong to a run of another host, whose locks are not seen here."""
@@ -33,16 +32,6 @@ class Item(NamedTuple):
     """The folder it lies in, as an asset is written: ``demo/layer1/top_k_table``."""
     path: Path
     bytes: int
-
-
-class ChunkFile(NamedTuple):
-    """A chunk's file by its name."""
-
-    path: Path
-    key: str
-    fingerprint: str
-    seal: str | None
-    """Of a statistics file: the checksum by which its table names it."""
 
 
 class UnreadablePointer(ValueError):
@@ -64,22 +53,6 @@ def size_of(path: Path) -> int:
         return 0
 
 
-def chunk_files(folder: Path) -> Iterator[ChunkFile]:
-    """The chunk files of an asset's folder, by name."""
-    name = _chunk_name()
-    for path in _inside(folder):
-        match = name.fullmatch(path.name)
-        if match:
-            yield ChunkFile(path, match["key"], match["fingerprint"], match["seal"])
-
-
-def _chunk_name() -> re.Pattern[str]:
-    """What the name of a chunk file in a form that is known looks like."""
-    ends = "|".join(sorted({re.escape(form) for forms in FORMS.values() for form in forms}))
-    name = rf"(?P<key>\d{{12,}})-(?P<fingerprint>[0-9a-f]{{{LENGTH}}})"
-    return re.compile(rf"{name}(?:{ends}|\.(?P<seal>[0-9a-f]{{12}})\.statistics\.safetensors)")
-
-
 def temporaries(folder: Path) -> list[Path]:
     """Files and folders under a temporary name."""
     return [path for path in _inside(folder) if _TEMPORARY.fullmatch(path.name)]
@@ -88,37 +61,41 @@ def temporaries(folder: Path) -> list[Path]:
 def asset_folders(extraction: Path) -> Iterator[Path]:
     """Folders of an extraction in which files are written, of SAEs that are no longer declared too."""
     yield extraction
-    yield extraction / "model_activations"
+    yield from (extraction / name for name in folders("extraction"))
     for sae in stored_saes(extraction):
-        yield from (extraction / sae / asset for asset in SAE_ASSETS)
+        yield from (extraction / sae / name for name in folders("sae"))
 
 
 def stored_saes(extraction: Path) -> list[str]:
     """Names of the SAEs that have files."""
-    folders = [path for path in _inside(extraction) if path.is_dir()]
-    return [path.name for path in folders if any((path / asset).is_dir() for asset in SAE_ASSETS)]
+    inside = [path for path in _inside(extraction) if path.is_dir()]
+    return [path.name for path in inside if any((path / name).is_dir() for name in folders("sae"))]
 
 
 def stored_extractions(store: ChunkStore) -> list[str]:
     """Names of the extractions that have files under this root, whoever declares them."""
-    folders = [path for path in _inside(store.root) if path.is_dir() and not path.name.startswith(".")]
+    inside = [path for path in _inside(store.root) if path.is_dir() and not path.name.startswith(".")]
     return [
         path.name
-        for path in folders
+        for path in inside
         if path != store.corpora
-        and ((path / "corpus.json").is_file() or (path / "model_activations").is_dir() or stored_saes(path))
+        and (
+            store.pointer(path.name).is_file()
+            or any((path / name).is_dir() for name in folders("extraction"))
+            or stored_saes(path)
+        )
     ]
 
 
 def own_files(extraction: Path, sae: str | None = None) -> Iterator[Path]:
     """Every recognised file of an extraction, or of one of its SAEs."""
-    folders = [extraction / sae / asset for asset in SAE_ASSETS] if sae else list(asset_folders(extraction))
-    for folder in folders:
-        yield from (chunk.path for chunk in chunk_files(folder))
+    inside = [extraction / sae / name for name in folders("sae")] if sae else list(asset_folders(extraction))
+    for folder in inside:
+        yield from (chunk.path for chunk in chunk_files(_inside(folder)))
         yield from temporaries(folder)
-        own = folder / ("corpus.json" if folder == extraction else "report.html")
-        if folder.name in ("feature_report", extraction.name) and own.is_file():
-            yield own
+        row = asset_row(CORPUS if folder == extraction else folder.name)
+        if not row.partitioned:
+            yield from (folder / name for name in row.files if (folder / name).is_file())
 
 
 def unnamed_corpora(store: ChunkStore, without: str | None = None) -> list[Path]:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from extraction_assets.stores.chunk_names import statistics_path
 from extraction_assets.stores.chunk_record import Record, look_at
 from extraction_assets.stores.sealed import DamagedFileError, damaged
 
@@ -17,11 +18,6 @@ def look_at_files(path: Path, fingerprint: str) -> None:
         beside = statistics_path(path, named_statistics(path, record))
         with as_damage_of(path, beside):
             look_at(beside, fingerprint)
-
-
-def statistics_path(table: Path, checksum: str) -> Path:
-    """Where the statistics of a table lie: beside it, under a part of their checksum."""
-    return table.with_name(f"{table.name.split('.')[0]}.{checksum[:12]}.statistics.safetensors")
 
 
 def named_statistics(table: Path, record: Record) -> str:

@@ -4,18 +4,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from extraction_assets.catalog import ChunkAsset, chunk_assets
 from extraction_assets.host.disk import readable_size
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import ExtractionSettings
+from extraction_assets.stores.chunk_names import ChunkFile, tables_of
 from extraction_assets.stores.chunk_record import read_record
-from extraction_assets.stores.chunk_store import FORMS, ChunkAsset, ChunkStore, chunk_assets
+from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets.stores.sealed import DamagedFileError, nobody_writing
 from extraction_assets.stores.stored_files import (
-    ChunkFile,
     Item,
     UnreadablePointer,
     asset_folders,
-    chunk_files,
     is_old,
     item,
     own_files,
@@ -109,9 +109,8 @@ def _look_at_chunks(plan: ExtractionPlan, merged: Merged, garbage: Garbage) -> N
     found = 0
     for asset, sae in chunk_assets(settings.saes):
         current = {key: plan.chunk_fingerprint(asset, key, sae) for key in settings.chunk_keys}
-        folder = store.asset_folder(settings.name, asset, sae)
-        unwanted = not getattr(settings.keep, asset) and _is_merged(plan, sae, merged)
-        for chunk in chunk_files(folder):
+        unwanted = not settings.keep.keeps(asset) and _is_merged(plan, sae, merged)
+        for chunk in store.chunk_files(settings.name, asset, sae):
             if current.get(chunk.key) != chunk.fingerprint or _in_an_earlier_form(chunk, plan, asset, sae):
                 garbage.items.append(item(SUPERSEDED, chunk.path, store))
                 found += 1
@@ -119,7 +118,7 @@ def _look_at_chunks(plan: ExtractionPlan, merged: Merged, garbage: Garbage) -> N
                 garbage.items.append(item(NOT_KEPT, chunk.path, store))
             elif chunk.seal and is_old(chunk.path) and not _named_by_table(chunk.path, chunk.seal):
                 garbage.items.append(item(TEMPORARY, chunk.path, store))
-        if not getattr(settings.keep, asset) and not unwanted and any(chunk_files(folder)):
+        if not settings.keep.keeps(asset) and not unwanted and store.chunk_files(settings.name, asset, sae):
             where = "/".join(part for part in (settings.name, sae, asset) if part)
             garbage.notes.append(f"{where} is kept until the current chunks are merged")
     missing = plan.missing_chunks() if found else []
@@ -175,8 +174,7 @@ def _is_merged(plan: ExtractionPlan, sae: str | None, merged: Merged) -> bool:
 
 def _named_by_table(path: Path, seal: str) -> bool:
     """Whether the table beside a statistics file names it; what cannot be told counts as named."""
-    stem = path.name.split(".")[0]
-    return any(_names(path.with_name(stem + form), seal) for form in FORMS["top_k_table"])
+    return any(_names(table, seal) for table in tables_of(path))
 
 
 def _names(table: Path, seal: str) -> bool:

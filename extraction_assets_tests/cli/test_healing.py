@@ -1,9 +1,7 @@
 """`run NAME --missing` makes again what is damaged and says so; `status` and `check` name it."""
 
-import shutil
 from pathlib import Path
 
-import dagster as dg
 import pytest
 
 from extraction_assets.execution.damage import find_damaged, put_aside
@@ -26,22 +24,6 @@ def _cut(path: Path) -> None:
 
 
 _IN_A_FILES_PLACE = {**HOSTILE, "a link to nothing": lambda path: path.symlink_to(path.parent / "nowhere")}
-
-
-@pytest.fixture(scope="module")
-def _done(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("done") / "home"
-    (folder / "dagster").mkdir(parents=True)
-    with dg.DagsterInstance.from_config(str(folder / "dagster")) as instance:  # the one that commands find
-        Project(make_settings(tiny_folder), folder, instance=instance).everything()
-    return folder
-
-
-@pytest.fixture
-def project(_done: Path, tiny_folder: Path, home: Path) -> Project:
-    """The tiny extraction, all of it done and merged, in this test's own home."""
-    shutil.copytree(_done, home, copy_function=shutil.copy2)
-    return Project(make_settings(tiny_folder), home)
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def _command(*arguments: str) -> list[str]:
 
 def _environment() -> dict[str, str]:
     """Without a DAGSTER_HOME; this package is found from any working directory."""
-    return {**os.environ, "DAGSTER_HOME": "", "PYTHONPATH": str(Path(__file__).parents[1])}
+    return {**os.environ, "DAGSTER_HOME": "", "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
 @pytest.mark.slow

@@ -7,21 +7,24 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 from alembic import command
 from sqlalchemy import event
 
 from extraction_assets.database import connect as connect_module
+from extraction_assets.database.backends import backend_of
 from extraction_assets.database.connect import NewerDatabaseError, connect, open_database, write_transaction
 from extraction_assets.database.tables import corpora, extractions, feature_activations
 from extraction_assets.database.urls import DatabaseError
-from extraction_assets_tests.database.synthetic import make_results
+from extraction_assets_tests.database.synthetic import make_results, store_examples
 from extraction_assets_tests.postgres import Server
 
 MIGRATIONS = Path(connect_module.__file__).parent / "migrations"
 
 LATER = """
+import pyarrow as pa
 import sqlalchemy as sa
 from alembic import op
 
@@ -57,7 +60,7 @@ def _head() -> str:
     return head
 
 
-def _at_revision(url: str, revision: str) -> sa.Engine:
+def at_revision(url: str, revision: str) -> sa.Engine:
     """A database as an earlier version left it."""
     engine = connect(url)
     config = connect_module._alembic_config()
@@ -67,10 +70,15 @@ def _at_revision(url: str, revision: str) -> sa.Engine:
     return engine
 
 
+def _in_the_table(connection: sa.Connection, extraction_id: int, rows: pa.Table) -> None:
+    """As the first version stored examples."""
+    backend_of(connection).insert(connection, feature_activations, [rows])
+
+
 def test_the_first_version_is_upgraded_in_place_with_its_rows(results_url: str) -> None:
-    engine = _at_revision(results_url, "0001")
+    engine = at_revision(results_url, "0001")
     with write_transaction(engine) as connection:
-        make_results("kept", 1.0, num_features=4).load(connection)
+        store_examples(connection, _in_the_table, 1, 1.0)
     engine.dispose()
     engine = open_database(results_url)
     with engine.connect() as connection:
@@ -79,29 +87,6 @@ def test_the_first_version_is_upgraded_in_place_with_its_rows(results_url: str) 
         assert connection.scalar(sa.select(sa.func.count()).select_from(feature_activations)) == 400
         keys = sa.inspect(connection).get_foreign_keys("feature_activations")
     assert len(keys) == (1 if engine.dialect.name == "sqlite" else 0)
-    engine.dispose()
-
-
-def test_rows_that_an_earlier_version_stored_are_found_and_replaced(postgres_url: str) -> None:
-    """It stored all examples in ``feature_activations`` itself."""
-    engine = open_database(postgres_url)
-    with write_transaction(engine) as connection:
-        make_results("earlier", 1.0, num_features=4).load(connection)
-        make_results("other", 3.0, num_features=4, sae="other").load(connection)
-        rows = connection.execute(sa.select(feature_activations)).all()
-        connection.execute(sa.delete(feature_activations))
-        connection.execute(sa.insert(feature_activations), [row._asdict() for row in rows])
-    fa = feature_activations.c
-    strongest = sa.select(fa.max_activation, sa.func.count()).group_by(fa.max_activation).order_by(fa.max_activation)
-    in_it = sa.text("SELECT DISTINCT extraction_id FROM ONLY feature_activations ORDER BY 1")
-    with engine.connect() as connection:
-        assert connection.execute(strongest).all() == [(1.0, 400), (3.0, 400)]
-        assert connection.scalars(in_it).all() == [1, 2]
-    with write_transaction(engine) as connection:
-        make_results("new", 2.0, num_features=5).load(connection)
-    with engine.connect() as connection:
-        assert connection.execute(strongest).all() == [(2.0, 500), (3.0, 400)]
-        assert connection.scalars(in_it).all() == [2]
     engine.dispose()
 
 

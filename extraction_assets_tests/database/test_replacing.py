@@ -118,7 +118,7 @@ def _uses_the_index_by_sample(engine: sa.Engine) -> bool:
             return "ix_feature_activations_sample" in plan
         connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
         plan = str(connection.exec_driver_sql(f"EXPLAIN {BY_SAMPLE}").all())
-    return re.search(r"ix_feature_activations_1_\d+_sample", plan) is not None and "Seq Scan" not in plan
+    return "ix_feature_activations_1_sample" in plan and "Seq Scan" not in plan
 
 
 def test_the_index_by_sample_is_there_after_every_load(engine: sa.Engine) -> None:

@@ -1,8 +1,6 @@
 """A YAML file that does not load hurts its own extraction alone, and is named."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import dagster as dg
@@ -12,6 +10,7 @@ from extraction_assets import default_resources
 from extraction_assets.defs_yaml.folder import not_loaded
 from extraction_assets.execution.preview import escape
 from extraction_assets_tests.command import invoke, succeed
+from extraction_assets_tests.processes import run_module
 from extraction_assets_tests.test_component import YAML
 
 ALIASES = "    - &a0 [x, x]\n" + "".join(f"    - &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
@@ -231,7 +230,6 @@ def test_a_python_file_that_does_not_load_raises_as_ever(yard: Path) -> None:
 @pytest.mark.parametrize(("kind", "why"), [("syntax", "no YAML at "), ("value", "attributes.evaluation_samples at ")])
 def test_a_code_location_loads_with_the_good_ones(yard: Path, kind: str, why: str) -> None:
     file = _break(yard, BROKEN[kind][0])
-    command = [sys.executable, "-m", "dagster", "definitions", "validate", "-m", "yard.definitions"]
-    done = subprocess.run(command, cwd=yard.parents[1], capture_output=True, text=True, timeout=120)
+    done = run_module("dagster", ["definitions", "validate", "-m", "yard.definitions"], folder=yard.parents[1])
     assert done.returncode == 0, done.stderr
     assert f"{file} does not load and is left out: {why}{file}" in done.stdout + done.stderr

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from extraction_assets.doctor import machine
-from extraction_assets.doctor.findings import Finding, examine
+from extraction_assets.doctor.examine import examine
+from extraction_assets.engine.findings import Finding
 from extraction_assets.resources.device import lease
 from extraction_assets_tests.fake_nvml import FakeGpu, FakeNvml, install
 
@@ -55,7 +56,7 @@ def _only(findings: Iterable[Finding]) -> Finding:
 
 def test_a_check_that_fails_exits_or_hangs_is_a_finding_and_the_others_go_on() -> None:
     def fails() -> Iterator[Finding]:
-        yield Finding("ok", "fails", "so far")
+        yield Finding("ok", "so far", check="fails")
         raise ZeroDivisionError("by nothing\nand more lines")
 
     release = threading.Event()
@@ -64,35 +65,40 @@ def test_a_check_that_fails_exits_or_hangs_is_a_finding_and_the_others_go_on() -
         release.wait(30)
         return []
 
-    checks = {"fails": fails, "exits": lambda: sys.exit(3), "hangs": hangs, "fine": lambda: [Finding("ok", "fine", "")]}
+    checks = {
+        "fails": fails,
+        "exits": lambda: sys.exit(3),
+        "hangs": hangs,
+        "fine": lambda: [Finding("ok", "", check="fine")],
+    }
     found = list(examine(checks, seconds=0.3))
     release.set()
-    assert [(one.level, one.check, one.text) for one in found] == [
+    assert [(one.severity, one.check, one.message) for one in found] == [
         ("ok", "fails", "so far"),
-        ("problem", "fails", "could not be looked at: ZeroDivisionError: by nothing"),
-        ("problem", "exits", "could not be looked at: SystemExit: 3"),
-        ("problem", "hangs", "gave no answer in 0.3 seconds"),
+        ("error", "fails", "could not be looked at: ZeroDivisionError: by nothing"),
+        ("error", "exits", "could not be looked at: SystemExit: 3"),
+        ("error", "hangs", "gave no answer in 0.3 seconds"),
         ("ok", "fine", ""),
     ]
 
 
 def test_this_python_and_these_packages_are_fine() -> None:
-    assert _only(machine.check_python()).level == "ok"
-    assert {one.level for one in machine.check_packages()} == {"ok"}
+    assert _only(machine.check_python()).severity == "ok"
+    assert {one.severity for one in machine.check_packages()} == {"ok"}
 
 
 def test_an_old_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     right = machine._version
     monkeypatch.setattr(machine, "_version", lambda name: "1.0" if name == "pyarrow" else right(name))
-    problem = next(one for one in machine.check_packages() if one.level == "problem")
-    assert "pyarrow is 1.0, >=18 is needed" in problem.text
+    problem = next(one for one in machine.check_packages() if one.severity == "error")
+    assert "pyarrow is 1.0, >=18 is needed" in problem.message
 
 
 @pytest.mark.parametrize(
     ("cuda", "devices", "visible", "level", "text"),
     [
-        (None, 0, None, "problem", "9.9 (CPU only), but this host has 2 GPU(s): runs would be computed on the CPU"),
-        ("13.0", 0, None, "problem", "9.9 (CUDA 13.0) sees none of 2 GPU(s), driver 550.1"),
+        (None, 0, None, "error", "9.9 (CPU only), but this host has 2 GPU(s): runs would be computed on the CPU"),
+        ("13.0", 0, None, "error", "9.9 (CUDA 13.0) sees none of 2 GPU(s), driver 550.1"),
         ("13.0", 0, "", "warning", "9.9 (CUDA 13.0); CUDA_VISIBLE_DEVICES='' hides 2 GPU(s)"),
         ("13.0", 2, None, "ok", "9.9 (CUDA 13.0); sees 2 GPU(s)"),
     ],
@@ -112,7 +118,7 @@ def test_torch_against_the_driver(
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     finding = _only(machine.check_torch())
-    assert (finding.level, finding.text) == (level, text)
+    assert (finding.severity, finding.message) == (level, text)
     assert bool(finding.advice) == (level != "ok")
 
 
@@ -128,8 +134,8 @@ def test_a_torch_that_cannot_be_imported_does_not_take_the_doctor_down(
 ) -> None:
     torch(source)
     finding = _only(machine.check_torch())
-    assert finding.level == "problem"
-    assert text in finding.text
+    assert finding.severity == "error"
+    assert text in finding.message
 
 
 def test_gpus_are_listed_with_their_memory_and_who_leased_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,29 +143,29 @@ def test_gpus_are_listed_with_their_memory_and_who_leased_them(tmp_path: Path, m
     monkeypatch.setattr(machine, "gpu_lease_folder", lambda: tmp_path / "leases")
     with lease([UUID], logging.getLogger("test"), tmp_path / "leases"):
         first, second = machine.check_gpus()
-    assert first.level == "ok"
-    assert first.text.startswith("0: NVIDIA Test 9000, 78.1 of 80.0 GiB free, leased by ")
+    assert first.severity == "ok"
+    assert first.message.startswith("0: NVIDIA Test 9000, 78.1 of 80.0 GiB free, leased by ")
     if Path("/proc/locks").is_file():
-        assert f"process {os.getpid()} of " in first.text
-    assert (second.level, second.advice) == ("warning", "another program fills it: see nvidia-smi")
+        assert f"process {os.getpid()} of " in first.message
+    assert (second.severity, second.advice) == ("warning", "another program fills it: see nvidia-smi")
     first, _ = machine.check_gpus()
-    assert first.text.endswith("not leased")
+    assert first.message.endswith("not leased")
 
 
 def test_a_driver_that_fails_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, FakeNvml([], refuses=FakeNvml.NVML_ERROR_UNKNOWN, text="Driver/library version mismatch"))
     finding = _only(machine.check_gpus())
-    assert (finding.level, finding.text) == ("warning", "NVML fails: Driver/library version mismatch")
+    assert (finding.severity, finding.message) == ("warning", "NVML fails: Driver/library version mismatch")
 
 
 def test_a_host_without_a_driver_is_as_good(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, FakeNvml([], refuses=FakeNvml.NVML_ERROR_LIBRARY_NOT_FOUND))
     finding = _only(machine.check_gpus())
-    assert (finding.level, finding.text) == ("ok", "no NVIDIA driver on this host")
+    assert (finding.severity, finding.message) == ("ok", "no NVIDIA driver on this host")
 
 
 def test_homes_say_which_variable_sets_them(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = [one.text for one in machine.check_homes()]
+    texts = [one.message for one in machine.check_homes()]
     assert texts[0] == f"EXTRACTION_HOME is {home} (set by EXTRACTION_HOME), not made yet"
     assert texts[1] == f"DAGSTER_HOME is {home}/dagster (default; DAGSTER_HOME moves it), not made yet"
     assert not home.exists()
@@ -175,27 +181,27 @@ def test_a_home_that_cannot_be_used_says_why(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("EXTRACTION_HOME", where.format(file=tmp_path / "file"))
     first = next(iter(machine.check_homes()))
-    assert first.level == "problem"
-    assert text in first.text
+    assert first.severity == "error"
+    assert text in first.message
     assert "EXTRACTION_HOME" in first.advice
 
 
 def test_a_file_system_without_locks_or_on_the_network_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_file_system", lambda _folder: "nfs4")
-    assert "on a network file system (nfs4)" in next(iter(machine.check_homes())).text
+    assert "on a network file system (nfs4)" in next(iter(machine.check_homes())).message
 
     def no_locks(*_: object) -> None:
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(machine.fcntl, "flock", no_locks)
     first = next(iter(machine.check_homes()))
-    assert (first.level, "has no file locks" in first.text) == ("problem", True)
+    assert (first.severity, "has no file locks" in first.message) == ("error", True)
 
 
 def test_a_full_disk_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {one.check for one in machine.check_space()} == {"disk"}
     monkeypatch.setattr(machine, "TOO_LITTLE_SPACE", 1e18)
-    assert {one.level for one in machine.check_space()} == {"problem"}
+    assert {one.severity for one in machine.check_space()} == {"error"}
 
 
 @pytest.fixture
@@ -208,12 +214,12 @@ def port(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def test_a_free_port_is_fine_and_one_of_another_program_is_not(port: int) -> None:
-    assert _only(machine.check_port()).level == "ok"
+    assert _only(machine.check_port()).severity == "ok"
     with socket.socket() as other:
         other.bind(("127.0.0.1", port))
         other.listen()
         finding = _only(machine.check_port())
-    assert finding.level == "warning"
+    assert finding.severity == "warning"
     assert finding.advice == f"extraction-assets ui --port {port + 1}"
 
 
@@ -233,7 +239,7 @@ def test_a_port_at_which_dagster_answers_is_fine(port: int) -> None:
         finding = _only(machine.check_port())
         server.shutdown()
         thread.join()
-    assert (finding.level, "Dagster's UI answers there" in finding.text) == ("ok", True)
+    assert (finding.severity, "Dagster's UI answers there" in finding.message) == ("ok", True)
 
 
 @pytest.mark.parametrize("answer", [b"3", b"[" * 200_000, b"\xff", b"no HTTP at all"], ids=range(4))

@@ -17,14 +17,14 @@ from extraction_assets.dagster_instance.home import prepare_dagster_home
 from extraction_assets.database.connect import connect, open_database, write_transaction
 from extraction_assets.doctor import instance as doctor_instance
 from extraction_assets.doctor import project as doctor_project
-from extraction_assets.doctor.findings import Finding
+from extraction_assets.engine.findings import Finding
 from extraction_assets_tests.command import declare, invoke
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_settings
 
 
 def _levels(findings: list[Finding]) -> list[str]:
-    return [finding.level for finding in findings]
+    return [finding.severity for finding in findings]
 
 
 def test_a_fresh_machine_has_no_problem_and_is_not_touched(
@@ -48,11 +48,15 @@ def test_a_problem_gives_exit_code_1_and_json_holds_every_finding(
     module = declare(monkeypatch, settings.model_copy(update={"language_model": moved}))
     result = invoke(module, "doctor", "--json")
     assert result.exit_code == 1
-    found = [Finding(**one) for one in json.loads(result.stdout)]
-    (problem,) = (one for one in found if one.level == "problem")
-    assert problem.text == f"tiny: model {tmp_path / 'gone'} is not there"
-    assert problem.advice == "correct its path in the YAML file"
-    assert {"python", "torch", "database", "definitions", "estimate"} <= {one.check for one in found}
+    found = json.loads(result.stdout)
+    (problem,) = (one for one in found if one["level"] == "problem")
+    assert problem == {
+        "level": "problem",
+        "check": "definitions",
+        "text": f"tiny: model {tmp_path / 'gone'} is not there",
+        "advice": "correct its path in the YAML file",
+    }
+    assert {"python", "torch", "database", "definitions", "estimate"} <= {one["check"] for one in found}
 
 
 @pytest.mark.parametrize("body", ["raise RuntimeError('first line\\nsecond')", "import sys; sys.exit(5)"])
@@ -75,8 +79,8 @@ def test_a_sqlite_home_beside_a_url_of_postgres_is_a_warning(monkeypatch: pytest
     assert _levels(list(doctor_instance.check_dagster_home())) == ["ok"]
     monkeypatch.setenv("EXTRACTION_DAGSTER_POSTGRES_URL", "postgresql://me:geheim@127.0.0.1/dagster")
     (finding,) = doctor_instance.check_dagster_home()
-    assert finding.level == "warning"
-    assert finding.text.startswith("EXTRACTION_DAGSTER_POSTGRES_URL is set, but ")
+    assert finding.severity == "warning"
+    assert finding.message.startswith("EXTRACTION_DAGSTER_POSTGRES_URL is set, but ")
     assert finding.advice.startswith("extraction-assets setup --storage postgres")
 
 
@@ -84,8 +88,8 @@ def test_a_home_without_dagster_yaml_is_a_warning(home: Path) -> None:
     assert _levels(list(doctor_instance.check_dagster_home())) == ["ok"]
     (home / "dagster").mkdir(parents=True)
     (finding,) = doctor_instance.check_dagster_home()
-    assert finding.level == "warning"
-    assert "has no dagster.yaml" in finding.text
+    assert finding.severity == "warning"
+    assert "has no dagster.yaml" in finding.message
 
 
 def test_a_dagster_yaml_that_cannot_be_read_is_a_problem_for_every_check_that_needs_it(
@@ -103,35 +107,35 @@ def test_a_dagster_yaml_that_cannot_be_read_is_a_problem_for_every_check_that_ne
 def test_a_pool_without_a_limit_is_a_warning_until_it_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGSTER_HOME", "")
     folder = prepare_dagster_home()
-    assert [finding.text for finding in doctor_instance.check_pools()] == ["pool gpu: 1 at once"]
+    assert [finding.message for finding in doctor_instance.check_pools()] == ["pool gpu: 1 at once"]
     with dg.DagsterInstance.from_config(str(folder)) as instance:
         instance.event_log_storage.delete_concurrency_limit("gpu")
     (finding,) = doctor_instance.check_pools()
-    assert finding.level == "warning"
-    assert "does not hold to the default (1)" in finding.text
+    assert finding.severity == "warning"
+    assert "does not hold to the default (1)" in finding.message
     with dg.DagsterInstance.from_config(str(folder)) as instance:
         instance.event_log_storage.set_concurrency_slots("gpu", 2)
     (finding,) = doctor_instance.check_pools()
-    assert (finding.level, finding.text) == ("ok", "pool gpu: 2 at once")
+    assert (finding.severity, finding.message) == ("ok", "pool gpu: 2 at once")
 
 
 def test_a_daemon_is_alive_by_its_heartbeats_and_missed_where_runs_are_queued(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGSTER_HOME", "")
     folder = prepare_dagster_home()
     (finding,) = doctor_instance.check_daemon()
-    assert finding.level == "warning"
-    assert finding.text.startswith("not running: schedules, sensors, backfills and queued runs wait")
+    assert finding.severity == "warning"
+    assert finding.message.startswith("not running: schedules, sensors, backfills and queued runs wait")
     with dg.DagsterInstance.from_config(str(folder)) as instance:
         origin = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("anywhere"), "repository")
         instance.add_run(
             dg.DagsterRun("a", status=dg.DagsterRunStatus.QUEUED, remote_job_origin=RemoteJobOrigin(origin, "a"))
         )
         (finding,) = doctor_instance.check_daemon()
-        assert (finding.level, "1 queued run(s) wait for it now" in finding.text) == ("problem", True)
+        assert (finding.severity, "1 queued run(s) wait for it now" in finding.message) == ("error", True)
         for kind in instance.get_required_daemon_types():
             instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), kind, "id", errors=[]))
     (finding,) = doctor_instance.check_daemon()
-    assert finding.level == "ok"
+    assert finding.severity == "ok"
 
 
 _RUN = """
@@ -153,20 +157,20 @@ def test_a_run_whose_process_was_killed_is_a_problem_and_one_under_way_is_not(mo
     monkeypatch.setenv("DAGSTER_HOME", "")
     prepare_dagster_home()
     check = doctor_instance.check_runs("say the word")
-    assert [one.text for one in check()] == ["none under way"]
+    assert [one.message for one in check()] == ["none under way"]
     process = subprocess.Popen(
         [sys.executable, "-c", _RUN], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "computing\n"
-        assert [(one.level, one.text) for one in check()] == [("ok", "1 under way or waiting")]
+        assert [(one.severity, one.message) for one in check()] == [("ok", "1 under way or waiting")]
     finally:
         process.send_signal(signal.SIGKILL)
         process.communicate()
     (finding,) = check()
-    assert finding.level == "problem"
-    assert f"is started, but its process {process.pid} is gone" in finding.text
+    assert finding.severity == "error"
+    assert f"is started, but its process {process.pid} is gone" in finding.message
     assert finding.advice == "say the word"
 
 
@@ -175,11 +179,11 @@ def test_a_run_whose_process_was_killed_is_a_problem_and_one_under_way_is_not(mo
 
 def test_a_database_is_looked_at_and_never_made(home: Path) -> None:
     (finding,) = doctor_project.check_database()
-    assert (finding.level, "is not made yet" in finding.text) == ("ok", True)
+    assert (finding.severity, "is not made yet" in finding.message) == ("ok", True)
     assert not home.exists()
     open_database(f"sqlite:///{home}/results.sqlite").dispose()
     (finding,) = doctor_project.check_database()
-    assert (finding.level, finding.text.endswith(", schema 0002")) == ("ok", True)
+    assert (finding.severity, finding.message.endswith(", schema 0002")) == ("ok", True)
 
 
 def test_a_newer_schema_is_a_problem(home: Path) -> None:
@@ -190,7 +194,7 @@ def test_a_newer_schema_is_a_problem(home: Path) -> None:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     engine.dispose()
     (finding,) = doctor_project.check_database()
-    assert (finding.level, "has schema 9999, newer" in finding.text) == ("problem", True)
+    assert (finding.severity, "has schema 9999, newer" in finding.message) == ("error", True)
 
 
 @pytest.mark.parametrize(
@@ -202,9 +206,9 @@ def test_a_database_that_does_not_answer_is_a_problem_without_its_password(
     (tmp_path / "text.sqlite").write_text("this is no database, but long enough to be looked at as if it were one" * 20)
     monkeypatch.setenv("EXTRACTION_DATABASE_URL", url.format(file=f"sqlite:///{tmp_path}/text.sqlite"))
     (finding,) = doctor_project.check_database()
-    assert finding.level == "problem"
+    assert finding.severity == "error"
     assert finding.advice
-    assert "geheim" not in finding.text
+    assert "geheim" not in finding.message
 
 
 # ----------------------------------------------------------------------------------------------------------- estimate
@@ -214,7 +218,7 @@ def test_the_estimate_is_what_is_still_to_come(tiny_folder: Path, home: Path, mo
     settings = make_settings(tiny_folder)
 
     def text() -> str:
-        return next(iter(doctor_project.check_estimate(lambda: {"tiny": settings}))).text
+        return next(iter(doctor_project.check_estimate(lambda: {"tiny": settings}))).message
 
     # activations 23 * 16 * 16 * 4 * 2 hooks, features 23 * 16 * 520 * 2, tables 48 * (5 * 40 + 600) / 8 * 23 * 2 and
     # rows 48 * 5 * 200 * 2: 47,104 + 382,720 + 220,800 + 96,000
@@ -226,7 +230,7 @@ def test_the_estimate_is_what_is_still_to_come(tiny_folder: Path, home: Path, mo
     assert text() == f"tiny: about {(bytes_of_one * 15 / 8 + 96_000) / 1000:.1f} kB to come"
     with monkeypatch.context() as full:
         full.setattr(doctor_project.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-        assert list(doctor_project.check_estimate(lambda: {"tiny": settings}))[-1].level == "problem"
+        assert list(doctor_project.check_estimate(lambda: {"tiny": settings}))[-1].severity == "error"
     project.chunks(1, 2)
     assert text() == "tiny: all chunks are on disk"
     settings = make_settings(tiny_folder, top_k_examples=3)

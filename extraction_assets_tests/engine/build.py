@@ -11,10 +11,12 @@ from extraction_assets.engine.selection.legacy import LegacyHeaps
 from extraction_assets.engine.selection.merge import DeferredTopKHeap
 from extraction_assets.engine.selection.select import sample_maxima, select_top_k
 from extraction_assets.engine.selection.sparse import dense_to_sparse, keep_counted
-from extraction_assets.engine.selection.statistics import feature_statistics
-from extraction_assets.engine.shapes import FeatureStatistics, SparseFeatures, TopKTable
+from extraction_assets.engine.selection.statistics.accumulate import feature_statistics
+from extraction_assets.engine.selection.statistics.descriptions import FeatureStatistics, feature_rows
+from extraction_assets.engine.shapes import SparseFeatures, TopKTable
 from extraction_assets_tests.engine.oracle import Example
 from extraction_assets_tests.engine.strategies import Drawn
+from extraction_assets_tests.statistics_oracle import Firings, differences
 
 
 def counted_features(drawn: Drawn) -> SparseFeatures:
@@ -51,6 +53,12 @@ def chunk_tables(drawn: Drawn, bounds: list[int], k: int) -> list[TopKTable]:
 def statistics_of(drawn: Drawn) -> FeatureStatistics:
     features = counted_features(drawn)
     return feature_statistics(features, sample_maxima(features), torch.from_numpy(drawn.counted))
+
+
+def statistics_differences(found: FeatureStatistics, right: list[Firings]) -> list[str]:
+    """What statistics say otherwise than the firings of each feature."""
+    rows = feature_rows(found)
+    return [f"feature {f}: {d}" for f, row in enumerate(rows) for d in differences(row, right[f])]
 
 
 def heap_of(tables: list[TopKTable], num_features: int, k: int, **options: Any) -> TopKTable:

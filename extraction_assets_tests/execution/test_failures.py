@@ -1,7 +1,6 @@
 """What is tried again, and what is told at once."""
 
 import fcntl
-import multiprocessing
 import random
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from extraction_assets.database.urls import DatabaseError, DatabaseUnavailableEr
 from extraction_assets.engine.chunk_pass.context import NonFiniteError
 from extraction_assets.execution import failures as faults
 from extraction_assets.settings import ExtractionSettings
+from extraction_assets_tests.processes import forks
 from extraction_assets_tests.project import SILENT, Project
 from extraction_assets_tests.tiny import make_settings
 
@@ -92,17 +92,9 @@ def _run(settings: ExtractionSettings, home: Path, go: Path, merge: bool) -> Non
         project.chunks()
 
 
-@pytest.fixture(scope="module")
-def processes() -> Any:
-    """Processes that begin with everything imported and nothing used."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["extraction_assets_tests.project", "transformers.models.llama.modeling_llama"])
-    return context
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("merge", [False, True], ids=["chunks", "merges"])
-def test_two_runs_of_the_same_at_once_are_safe(tiny_folder: Path, home: Path, processes: Any, merge: bool) -> None:
+def test_two_runs_of_the_same_at_once_are_safe(tiny_folder: Path, home: Path, merge: bool) -> None:
     project = Project(make_settings(tiny_folder), home)
     project.corpus()
     if merge:
@@ -111,7 +103,7 @@ def test_two_runs_of_the_same_at_once_are_safe(tiny_folder: Path, home: Path, pr
     go.touch()
     with go.open() as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        both = [processes.Process(target=_run, args=(project.settings, home, go, merge)) for _ in range(2)]
+        both = [forks().Process(target=_run, args=(project.settings, home, go, merge)) for _ in range(2)]
         for process in both:
             process.start()
         time.sleep(1)
@@ -127,9 +119,7 @@ def test_two_runs_of_the_same_at_once_are_safe(tiny_folder: Path, home: Path, pr
 
 
 @pytest.mark.slow
-def test_a_process_killed_at_many_moments_loses_only_what_it_was_doing(
-    tiny_folder: Path, home: Path, processes: Any
-) -> None:
+def test_a_process_killed_at_many_moments_loses_only_what_it_was_doing(tiny_folder: Path, home: Path) -> None:
     settings = make_settings(tiny_folder, chunk_size=1)
     project = Project(settings, home)
     project.corpus()
@@ -138,7 +128,7 @@ def test_a_process_killed_at_many_moments_loses_only_what_it_was_doing(
     moments, kills, done = random.Random(seed), 0, project.files("tiny/**/[!.]*-*")
     while project.plan.missing_chunks() and kills < 20:
         keys = project.plan.missing_chunks()
-        process = processes.Process(target=_run_from, args=(settings, home, settings.chunk_keys.index(keys[0])))
+        process = forks().Process(target=_run_from, args=(settings, home, settings.chunk_keys.index(keys[0])))
         process.start()
         time.sleep(moments.uniform(0.5, 3.0))
         process.kill()

@@ -40,7 +40,7 @@ defs = dg.Definitions(assets=[where], resources=default_resources())
 """
 
 
-CHECKOUT = Path(home_module.__file__).parents[1]
+CHECKOUT = Path(home_module.__file__).parents[2]
 
 
 def _environment(**changes: str) -> dict[str, str]:

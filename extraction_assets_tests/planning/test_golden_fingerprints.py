@@ -88,17 +88,17 @@ def found(plan: ExtractionPlan) -> dict[str, str]:
         "outputs": plan.outputs_fingerprint(LAST_CHUNK),
         "model_activations": plan.activations_fingerprint(LAST_CHUNK),
         "model_activations data": data_version(plan, "model_activations", None, LAST_CHUNK),
-        "corpus code": versions.corpus,
-        "model_activations code": versions.chunk("model_activations", None),
+        "corpus code": versions.of("corpus"),
+        "model_activations code": versions.of("model_activations"),
     }
     for sae in settings.saes:
         values |= {
             f"{sae} sae_features": plan.features_fingerprint(LAST_CHUNK, sae),
             f"{sae} top_k_table": plan.table_fingerprint(LAST_CHUNK, sae),
             f"{sae} merge": plan.merge_fingerprint(sae),
-            f"{sae} sae_features code": versions.chunk("sae_features", sae),
-            f"{sae} top_k_table code": versions.chunk("top_k_table", sae),
-            f"{sae} merge code": versions.merged(sae),
+            f"{sae} sae_features code": versions.of("sae_features", sae),
+            f"{sae} top_k_table code": versions.of("top_k_table", sae),
+            f"{sae} merge code": versions.of("feature_examples", sae),
         }
     return values
 

@@ -1,4 +1,4 @@
-"""What tests of removing share: making files old."""
+"""What tests of upkeep share."""
 
 import os
 import time

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import dagster as dg
 
 from extraction_assets.assets.chunks.checks import ChunkEvent, chunk_check_specs
-from extraction_assets.execution.keys import activations_key, chunk_partitions, corpus_key, sae_key
+from extraction_assets.catalog import asset_row
+from extraction_assets.execution.keys import asset_key, chunk_partitions, chunk_targets
 from extraction_assets.execution.lineage import CodeVersions
 from extraction_assets.resources import ChunkStoreResource, GpuResource
 from extraction_assets.settings import ExtractionSettings
@@ -39,36 +40,19 @@ def build_chunk_assets(settings: ExtractionSettings) -> dg.AssetsDefinition:
 
 
 def _specs(settings: ExtractionSettings) -> list[dg.AssetSpec]:
-    activations, versions = activations_key(settings), CodeVersions(settings)
+    versions = CodeVersions(settings)
     chunk = f" A partition is a chunk of {settings.chunk_size} samples; its key is the first one's index."
-    specs = [
-        dg.AssetSpec(
-            activations,
-            deps=[corpus_key(settings)],
-            code_version=versions.chunk("model_activations", None),
-            skippable=True,
-            kinds={"torch"},
-            description=f"Outputs of every hook, [samples, positions, width] in the model's dtype.{chunk}",
+    specs = []
+    for target in chunk_targets(settings):
+        row = asset_row(target.asset)
+        specs.append(
+            dg.AssetSpec(
+                target.key,
+                deps=[asset_key(settings, str(row.upstream), target.sae)],
+                code_version=versions.of(row.name, target.sae),
+                skippable=True,
+                kinds={row.dagster_kind},
+                description=row.description + chunk,
+            )
         )
-    ]
-    for sae in settings.saes:
-        features = sae_key(settings, sae, "sae_features")
-        specs += [
-            dg.AssetSpec(
-                features,
-                deps=[activations],
-                code_version=versions.chunk("sae_features", sae),
-                skippable=True,
-                kinds={"torch"},
-                description=f"Positive SAE activations at all non-padding positions, in compressed rows.{chunk}",
-            ),
-            dg.AssetSpec(
-                sae_key(settings, sae, "top_k_table"),
-                deps=[features],
-                code_version=versions.chunk("top_k_table", sae),
-                skippable=True,
-                kinds={"parquet"},
-                description=f"The chunk's strongest examples of every feature, and statistics of all of them.{chunk}",
-            ),
-        ]
     return specs

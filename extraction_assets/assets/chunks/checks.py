@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from extraction_assets.catalog import TOP_K_TABLE
 from extraction_assets.execution.damage import is_sound
 from extraction_assets.execution.keys import chunk_partitions, sae_key
 from extraction_assets.planning.plan import ExtractionPlan
@@ -43,7 +44,7 @@ def chunk_check_specs(settings: ExtractionSettings) -> list[dg.AssetCheckSpec]:
         return [
             dg.AssetCheckSpec(
                 name,
-                asset=sae_key(settings, sae, "top_k_table"),
+                asset=sae_key(settings, sae, TOP_K_TABLE),
                 description=description,
                 blocking=name in CHUNK_CHECKS,
                 partitions_def=partitions,
@@ -118,7 +119,7 @@ def _stored_records(
     plan: ExtractionPlan, check: dg.AssetCheckKey, keys: Sequence[str], logger: logging.Logger
 ) -> Iterator[tuple[str, Record]]:
     """Those of the chunks that are stored, each with what its table says of itself, after checking all of it."""
-    sae = next(name for name in plan.settings.saes if check.asset_key == sae_key(plan.settings, name, "top_k_table"))
+    sae = next(name for name in plan.settings.saes if check.asset_key == sae_key(plan.settings, name, TOP_K_TABLE))
     for key in keys:
-        if is_sound(plan, "top_k_table", key, sae, logger):
-            yield key, read_record(plan.chunk_path("top_k_table", key, sae))
+        if is_sound(plan, TOP_K_TABLE, key, sae, logger):
+            yield key, read_record(plan.chunk_path(TOP_K_TABLE, key, sae))

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import dagster as dg
 
 from extraction_assets.assets.chunks.loaded import LoadedModels
+from extraction_assets.catalog import MODEL_ACTIVATIONS, SAE_FEATURES
 from extraction_assets.engine.chunk_pass.context import PassSettings
 from extraction_assets.engine.chunk_pass.forward import (
     ForwardOutOfMemoryError,
@@ -139,8 +140,8 @@ def _pass_settings(plan: ExtractionPlan, loaded: LoadedModels, targets: list[Tar
         min_activation=plan.settings.min_activation,
         vectorized=loaded.gpu.vectorized,
         matmul_precision=loaded.gpu.matmul_precision,
-        keep_activations="model_activations" in assets,
-        keep_features="sae_features" in assets,
+        keep_activations=MODEL_ACTIVATIONS in assets,
+        keep_features=SAE_FEATURES in assets,
         exclude_outlier_norms=plan.settings.corpus.exclude_outlier_norms,
     )
 

@@ -13,6 +13,7 @@ from extraction_assets.assets.chunks.checks import (
     chunk_evaluation,
 )
 from extraction_assets.assets.chunks.compute import QueuedChunk
+from extraction_assets.catalog import TOP_K_TABLE
 from extraction_assets.early_checks.batch import first_or_special
 from extraction_assets.engine.chunk_pass.sae_pass import RECONSTRUCTION_SAMPLES, SaeResult
 from extraction_assets.engine.preflight.sanity import bos_share
@@ -23,7 +24,7 @@ from extraction_assets.engine.preflight.verdicts import (
     sparsity_verdict,
 )
 from extraction_assets.engine.selection.legacy import LegacyComparison, compare_with_legacy
-from extraction_assets.engine.shapes import FeatureStatistics
+from extraction_assets.engine.selection.statistics.descriptions import FeatureStatistics
 from extraction_assets.execution.keys import sae_key
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import SaeSettings
@@ -59,8 +60,8 @@ def evaluate(
     plan: ExtractionPlan, queued: QueuedChunk, outcomes: Mapping[str, SaeOutcome]
 ) -> Iterator[dg.AssetCheckEvaluation]:
     """Every check of every table that the run was asked for."""
-    for name in sorted(str(target.sae) for target in queued.targets if target.asset == "top_k_table"):
-        table, outcome, chosen = sae_key(plan.settings, name, "top_k_table"), outcomes[name], plan.settings.saes[name]
+    for name in sorted(str(target.sae) for target in queued.targets if target.asset == TOP_K_TABLE):
+        table, outcome, chosen = sae_key(plan.settings, name, TOP_K_TABLE), outcomes[name], plan.settings.saes[name]
         pairs = {"pairs_compared": outcome.legacy.pairs, "mismatches": outcome.legacy.mismatches}
         yield chunk_evaluation(table, MATCHES_LEGACY, queued.key, not outcome.legacy.mismatches, pairs)
         for check, verdict in (

@@ -9,8 +9,9 @@ import dagster as dg
 
 from extraction_assets.assets.chunks.compute import QueuedChunk
 from extraction_assets.assets.chunks.evaluations import evaluate, mean_l0, sae_outcome
+from extraction_assets.catalog import MODEL_ACTIVATIONS, SAE_FEATURES, TOP_K_TABLE
 from extraction_assets.engine.chunk_pass.gpu_pass import ChunkResult
-from extraction_assets.engine.shapes import FeatureStatistics
+from extraction_assets.engine.selection.statistics.descriptions import FeatureStatistics
 from extraction_assets.execution.keys import Target
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.stores.chunk_files import write_activations, write_features, write_table
@@ -51,8 +52,8 @@ def finish_chunk(plan: ExtractionPlan, queued: QueuedChunk) -> FinishedChunk:
     results = _Results(plan, queued)
     if not all(evaluation.passed for evaluation in results.evaluations if evaluation.blocking):
         return FinishedChunk([], results.evaluations)
-    tables = [target for target in queued.targets if target.asset == "top_k_table"]
-    others = [target for target in queued.targets if target.asset != "top_k_table"]
+    tables = [target for target in queued.targets if target.asset == TOP_K_TABLE]
+    others = [target for target in queued.targets if target.asset != TOP_K_TABLE]
     with ThreadPoolExecutor(_WRITERS, thread_name_prefix="chunk-file") as pool:
         written = [file for group in (others, tables) for file in pool.map(results.write, group)]
     return FinishedChunk(written, results.evaluations)
@@ -80,11 +81,11 @@ class _Results:
         return WrittenFile(target, self._metadata(path, fingerprint, target.sae, seconds))
 
     def _write(self, path: Path, target: Target, record: dict[str, Any]) -> None:
-        if target.asset == "model_activations":
+        if target.asset == MODEL_ACTIVATIONS:
             write_activations(path, self._chunk.activations, record)
             return
         result = self._chunk.saes[str(target.sae)]
-        if target.asset == "sae_features":
+        if target.asset == SAE_FEATURES:
             assert result.features is not None, "features are kept where their asset is selected"
             write_features(path, result.features, record)
         else:

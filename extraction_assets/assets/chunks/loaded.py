@@ -10,7 +10,7 @@ from extraction_assets.engine.chunk_pass.batching import AdaptiveBatch
 from extraction_assets.engine.findings import log_and_raise
 from extraction_assets.engine.models.language_model import LanguageModel, load_language_model
 from extraction_assets.engine.preflight.compatibility import examine_combination
-from extraction_assets.engine.saes.resolved import ResolvedExtraction, check_recorded
+from extraction_assets.engine.saes.resolved import ResolvedExtraction, examine_recorded
 from extraction_assets.engine.saes.sae import SAE
 from extraction_assets.resources import GpuResource
 
@@ -42,8 +42,7 @@ class LoadedModels:
         extraction = self._extraction
         found = examine_combination(extraction.checkpoint, self._chosen, self._settings.corpus.max_length)
         log_and_raise(found.findings, self.logger)
-        for difference in check_recorded(extraction, found.weights):
-            self.logger.warning("%s", difference)
+        log_and_raise(examine_recorded(extraction, found.weights), self.logger)
         return {name: SAE(weights, self.device) for name, weights in found.weights.items()}
 
     @cached_property

@@ -6,6 +6,7 @@ from functools import cached_property
 import dagster as dg
 
 from extraction_assets.assets.chunks.checks import CHUNK_CHECKS
+from extraction_assets.catalog import FEATURE_EXAMPLES, FEATURE_REPORT, TOP_K_TABLE
 from extraction_assets.dagster_instance.private_names import AssetCheckExecutionResolvedStatus
 from extraction_assets.execution.keys import Target, chunk_partitions, chunk_targets, sae_key
 from extraction_assets.execution.lineage import CodeVersions, data_version, recorded_versions
@@ -25,13 +26,13 @@ class Pending:
         self._targets = chunk_targets(plan.settings)
         self._recorded = {target.key: _recorded(instance, plan, target) for target in self._targets}
         for target in self._targets:
-            if target.asset == "top_k_table":
+            if target.asset == TOP_K_TABLE:
                 self._recorded[target.key] &= _checked(instance, target.key, plan.settings)
 
     @property
     def keys(self) -> list[str]:
         """Chunks with a top-k table to be computed or recorded."""
-        tables = [target.key for target in self._targets if target.asset == "top_k_table"]
+        tables = [target.key for target in self._targets if target.asset == TOP_K_TABLE]
         missing = set(self._plan.missing_chunks())
         every = self._plan.settings.chunk_keys
         return [k for k in every if k in missing or any(k not in self._recorded[table] for table in tables)]
@@ -70,7 +71,7 @@ class Pending:
 
     @property
     def _kept(self) -> list[Target]:
-        return [target for target in self._targets if getattr(self._plan.settings.keep, target.asset)]
+        return [target for target in self._targets if self._plan.settings.keep.keeps(target.asset)]
 
     def _is_stored(self, target: Target, key: str) -> bool:
         return self._plan.chunk_state(target.asset, key, target.sae) == "done"
@@ -78,9 +79,9 @@ class Pending:
 
 def merge_is_recorded(plan: ExtractionPlan, sae: str, instance: dg.DagsterInstance) -> bool:
     """Whether the latest events of an SAE's merge and of its report say what is current."""
-    version, code = plan.merge_fingerprint(sae), CodeVersions(plan.settings).merged(sae)
-    examples = _latest_versions(instance, sae_key(plan.settings, sae, "feature_examples"))
-    report, _ = _latest_versions(instance, sae_key(plan.settings, sae, "feature_report"))
+    version, code = plan.merge_fingerprint(sae), CodeVersions(plan.settings).of(FEATURE_EXAMPLES, sae)
+    examples = _latest_versions(instance, sae_key(plan.settings, sae, FEATURE_EXAMPLES))
+    report, _ = _latest_versions(instance, sae_key(plan.settings, sae, FEATURE_REPORT))
     return examples == (version, code) and report == version
 
 
@@ -94,7 +95,7 @@ def _latest_versions(instance: dg.DagsterInstance, key: dg.AssetKey) -> tuple[st
 def _recorded(instance: dg.DagsterInstance, plan: ExtractionPlan, target: Target) -> set[str]:
     """Chunks whose latest event says what is current: after a change of settings and back it says something else."""
     keys = set(plan.settings.chunk_keys)
-    code = CodeVersions(plan.settings).chunk(target.asset, target.sae)
+    code = CodeVersions(plan.settings).of(target.asset, target.sae)
     found = recorded_versions(instance, target.key, keys)
     return {
         key for key, versions in found.items() if versions == (data_version(plan, target.asset, target.sae, key), code)

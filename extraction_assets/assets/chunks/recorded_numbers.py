@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 
 from extraction_assets.assets.chunks.finish import statistics_metadata
+from extraction_assets.catalog import TOP_K_TABLE
 from extraction_assets.execution.keys import Target
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.stores.chunk_files import read_statistics
@@ -59,7 +60,7 @@ def _told_by_file(plan: ExtractionPlan, target: Target, key: str, path: Path) ->
     }
     if isinstance(record.get("variance_explained"), float):
         told["variance_explained"] = record["variance_explained"]
-    if target.asset == "top_k_table":
+    if target.asset == TOP_K_TABLE:
         statistics, examples = read_statistics(path)
         told |= {**statistics_metadata(statistics), "examples": examples}
     return told

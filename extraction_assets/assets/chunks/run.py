@@ -15,6 +15,7 @@ from extraction_assets.assets.chunks.finish import FinishedChunk, WrittenFile, f
 from extraction_assets.assets.chunks.loaded import LoadedModels
 from extraction_assets.assets.chunks.recorded_numbers import metadata_again
 from extraction_assets.assets.chunks.start import examine_start
+from extraction_assets.catalog import MODEL_ACTIVATIONS, TOP_K_TABLE
 from extraction_assets.execution.damage import is_sound
 from extraction_assets.execution.keys import Target, chunk_targets
 from extraction_assets.execution.lineage import Lineage
@@ -47,7 +48,7 @@ class ChunkRun:
             gpu,
             device,
             logger,
-            every_hook=any(target.asset == "model_activations" for target in self._targets),
+            every_hook=any(target.asset == MODEL_ACTIVATIONS for target in self._targets),
         )
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chunk-writer")
         self._pending: _Pending | None = None
@@ -157,7 +158,7 @@ class ChunkRun:
         for target in targets:
             metadata = metadata_again(self._plan, target, key, self._lineage.instance)
             yield self._materialization(key, WrittenFile(target, metadata))
-            if target.asset == "top_k_table":
+            if target.asset == TOP_K_TABLE:
                 record = read_record(self._plan.chunk_path(target.asset, key, target.sae))
                 for name in checks_of(record):
                     yield self._lineage.targeted(replayed(dg.AssetCheckKey(target.key, name), key, record))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from extraction_assets.assets.chunks.loaded import LoadedModels
+from extraction_assets.catalog import MODEL_ACTIVATIONS
 from extraction_assets.early_checks.batch import (
     FORWARD_SAMPLES,
     examine_saes,
@@ -67,7 +68,7 @@ def _examine_first_batch(
 
 def _runs_the_model(plan: ExtractionPlan, loaded: LoadedModels, key: str, targets: Sequence[Target]) -> bool:
     """Whether a chunk needs hook outputs that are not stored, or is to store them."""
-    if any(target.asset == "model_activations" for target in targets):
+    if any(target.asset == MODEL_ACTIVATIONS for target in targets):
         return True
     return not activations_suffice(plan, key, targets) and bool(_encoded(plan, loaded, key, targets))
 
@@ -101,7 +102,7 @@ def _stored_outputs(
 def _refuse_full_disk(
     plan: ExtractionPlan, loaded: LoadedModels, to_come: Mapping[Part, int], sanity: Mapping[str, SaeSanity]
 ) -> None:
-    stores_activations = ("model_activations", None) in to_come
+    stores_activations = (MODEL_ACTIVATIONS, None) in to_come
     sizes = Sizes(
         loaded.model.hook_widths() if stores_activations else {},
         {name: sae.latent_dim for name, sae in loaded.saes.items()},

@@ -7,6 +7,7 @@ import dagster as dg
 from extraction_assets.assets.chunks.checks import ChunkEvent, chunk_check_specs, recorded_checks
 from extraction_assets.assets.chunks.run import ChunkRun
 from extraction_assets.assets.corpus.run import materialize_corpus
+from extraction_assets.catalog import FEATURE_EXAMPLES
 from extraction_assets.dagster_instance.dead_runs import note_host
 from extraction_assets.execution.failures import as_dagster_failure
 from extraction_assets.execution.keys import REUSE_TAG, corpus_key, sae_key
@@ -65,9 +66,9 @@ def _resumes(context: dg.AssetExecutionContext) -> bool:
 
 def _refuse_merge_in_one_run(context: dg.AssetExecutionContext, settings: ExtractionSettings) -> None:
     """Dagster skips a step after chunks that record themselves one by one, and calls the run a success."""
-    merges = {sae_key(settings, sae, "feature_examples") for sae in settings.saes}
+    merges = {sae_key(settings, sae, FEATURE_EXAMPLES) for sae in settings.saes}
     if merges & set(context.run.asset_selection or ()):
         raise dg.Failure(
-            "feature_examples must be a run of its own, after the run of the chunks: select the chunk assets alone",
+            f"{FEATURE_EXAMPLES} must be a run of its own, after the run of the chunks: select the chunk assets alone",
             allow_retries=False,
         )

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from extraction_assets.assets.corpus.source_check import source_check
+from extraction_assets.catalog import CORPUS, asset_row
 from extraction_assets.execution.keys import SETTINGS_METADATA, corpus_key
 from extraction_assets.execution.lineage import CodeVersions
 from extraction_assets.resources import ChunkStoreResource, GpuResource
@@ -13,16 +14,17 @@ from extraction_assets.settings import ExtractionSettings
 
 def build_corpus(settings: ExtractionSettings) -> dg.AssetsDefinition:
     """The corpus asset of an extraction."""
+    row = asset_row(CORPUS)
 
     @dg.multi_asset(
         name=f"{settings.name}_corpus",
         specs=[
             dg.AssetSpec(
                 corpus_key(settings),
-                code_version=CodeVersions(settings).corpus,
-                kinds={"numpy"},
+                code_version=CodeVersions(settings).of(CORPUS),
+                kinds={row.dagster_kind},
                 metadata={SETTINGS_METADATA: dg.MetadataValue.json(settings.model_dump(mode="json"))},
-                description="Tokenized samples with masks and document ids, in memory-mappable files.",
+                description=row.description,
             )
         ],
         check_specs=[source_check(settings)],

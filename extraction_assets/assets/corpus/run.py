@@ -9,13 +9,14 @@ from typing import NamedTuple
 import dagster as dg
 
 from extraction_assets.assets.corpus.source_check import compare_sources
+from extraction_assets.catalog import CORPUS
 from extraction_assets.dagster_instance.dead_runs import note_host
 from extraction_assets.early_checks.document_share import DocumentShare, first_documents, stored_share
 from extraction_assets.engine.corpora.documents import CorpusError, Source
 from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.engine.corpora.tokenize import packing_of, tokenize_corpus
 from extraction_assets.engine.findings import log_and_raise
-from extraction_assets.engine.models.checkpoint import resolve_checkpoint
+from extraction_assets.engine.models.checkpoint import LocalCheckpoint, resolve_checkpoint
 from extraction_assets.engine.models.language_model import vocabulary_size
 from extraction_assets.engine.models.tokenizer_comparison import noting_texts
 from extraction_assets.engine.preflight.compatibility import check_combination, examine_vocabulary
@@ -99,7 +100,8 @@ def materialize_corpus(
     settings: ExtractionSettings, store: ChunkStore, num_workers: int, logger: logging.Logger
 ) -> Materialized:
     """Tokenizes the source, unless the current corpus was made from the same source and settings."""
-    recipe, source = corpus_recipe(settings), find_source(settings.corpus)
+    checkpoint, source = resolve_checkpoint(settings.language_model.checkpoint), find_source(settings.corpus)
+    recipe = corpus_recipe(settings, checkpoint)
     identity = source_identity(source, reads_text=settings.corpus.token_column is None)
     files = file_times(source)
     try:
@@ -108,13 +110,13 @@ def materialize_corpus(
         warn(logger, f"the corpus is tokenized again: {named(str(error), settings.name)}")
         current = None
     unchanged = current is not None and (current.source, current.reading) == (identity.fingerprint, identity.reading)
-    if current is not None and unchanged and has_recipe(current, settings):
+    if current is not None and unchanged and has_recipe(current, settings, checkpoint):
         # What an earlier version stored gets its checksums, and the recipe that was found to hold the same.
         current = CurrentCorpus(current.corpus, recipe, current.source, current.version, *identity[1:])
         store.keep_current_corpus(settings.name, current)
         return _materialized(settings, current, identity, source, logger)
     with writing(store.corpora):  # a corpus that no pointer names yet is not cleaned away
-        stored, differences = _tokenize(settings, store, source, num_workers, logger)
+        stored, differences = _tokenize(settings, checkpoint, store, source, num_workers, logger)
         if file_times(source) != files:
             raise CorpusError(f"corpus source {settings.corpus.source!r} changed while it was read: try again")
         new = CurrentCorpus(stored, recipe, identity.fingerprint, _version(stored, current), *identity[1:])
@@ -146,19 +148,23 @@ def _version(stored: StoredCorpus, earlier: CurrentCorpus | None) -> str:
 
 
 def _tokenize(
-    settings: ExtractionSettings, store: ChunkStore, source: Source, num_workers: int, logger: logging.Logger
+    settings: ExtractionSettings,
+    checkpoint: LocalCheckpoint,
+    store: ChunkStore,
+    source: Source,
+    num_workers: int,
+    logger: logging.Logger,
 ) -> tuple[StoredCorpus, tuple[str, ...]]:
     # Read by the tokenizer's thread pool when it is first used.
     os.environ.setdefault("RAYON_NUM_THREADS", str(num_workers))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    model, tokenizer = settings.language_model, load_tokenizer(settings)
-    rows = vocabulary_size(resolve_checkpoint(model.checkpoint))
+    tokenizer, rows = load_tokenizer(settings, checkpoint), vocabulary_size(checkpoint)
     if tokenizer is not None and settings.corpus.token_column is None:
-        log_and_raise(examine_vocabulary(tokenizer, rows, model.path), logger)
+        log_and_raise(examine_vocabulary(tokenizer, rows, settings.language_model.path), logger)
         if not tokenizer.is_fast:
             logger.warning("%s is no fast tokenizer: it tokenizes on one core", type(tokenizer).__name__)
     texts: list[str] = []
-    with progress("corpus", settings.evaluation_samples, "samples", logger) as update:
+    with progress(CORPUS, settings.evaluation_samples, "samples", logger) as update:
         tokenized = tokenize_corpus(
             noting_texts(source.documents(), texts),
             tokenizer,
@@ -168,13 +174,13 @@ def _tokenize(
             vocabulary_size=rows,
             on_samples=update,
         )
-    differences = tokenizer_findings(settings, tokenizer, texts)
+    differences = tokenizer_findings(settings.corpus, checkpoint, tokenizer, texts)
     log_and_raise(differences, logger)
     stored = write_corpus(
         store.corpora,
         tokenized,
         source=_portable(settings.corpus.source),
-        tokenizer=tokenizer_fingerprint(settings),
+        tokenizer=tokenizer_fingerprint(settings, checkpoint),
         packing=settings.corpus.packing,
         start_sample=settings.start_sample,
     )

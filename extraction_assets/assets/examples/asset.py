@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from extraction_assets.assets.examples.claims import merge_check_specs
+from extraction_assets.catalog import FEATURE_EXAMPLES, TOP_K_TABLE, asset_row
 from extraction_assets.execution.keys import sae_key
 from extraction_assets.execution.lineage import CodeVersions
 from extraction_assets.resources import ChunkStoreResource, ResultsResource
@@ -13,22 +14,22 @@ from extraction_assets.settings import ExtractionSettings
 
 def build_feature_examples(settings: ExtractionSettings, sae: str) -> dg.AssetsDefinition:
     """The merged examples of one SAE."""
-    key = sae_key(settings, sae, "feature_examples")
-    table = sae_key(settings, sae, "top_k_table")
+    row, key = asset_row(FEATURE_EXAMPLES), sae_key(settings, sae, FEATURE_EXAMPLES)
+    table = sae_key(settings, sae, TOP_K_TABLE)
 
     @dg.asset(
         key=key,
         group_name=settings.name,
-        code_version=CodeVersions(settings).merged(sae),
+        code_version=CodeVersions(settings).of(FEATURE_EXAMPLES, sae),
         deps=[dg.AssetDep(table, partition_mapping=dg.AllPartitionMapping())],
         check_specs=merge_check_specs(key),
-        kinds={"sqlalchemy"},
+        kinds={row.dagster_kind},
+        description=row.description,
         automation_condition=merge_condition(),
     )
     def feature_examples(
         context: dg.AssetExecutionContext, chunk_store: ChunkStoreResource, results: ResultsResource
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
-        """The strongest examples of every feature over the whole corpus, with statistics, in the results database."""
         from extraction_assets.assets.examples.run import run_merge
 
         yield from run_merge(context, settings, sae, chunk_store, results)

@@ -1,7 +1,8 @@
 """Claims about the merged examples, looked at before they are committed."""
 
+import operator
 import random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import dagster as dg
 import sqlalchemy as sa
@@ -10,26 +11,29 @@ import torch
 from extraction_assets.assets.examples.claims import MATCH_TABLES
 from extraction_assets.database.tables import feature_activations, features
 from extraction_assets.engine.selection.merge import Firings, as_dict
-from extraction_assets.engine.shapes import FeatureStatistics, TopKTable
+from extraction_assets.engine.selection.statistics.accumulate import DTYPES
+from extraction_assets.engine.selection.statistics.descriptions import (
+    COLUMNS,
+    STATISTICS,
+    FeatureStatistics,
+    feature_rows,
+)
+from extraction_assets.engine.shapes import TopKTable
 
 CHECKED_FEATURES = 64
 
 Examples = list[tuple[float, int, Firings]]
 
 
-class Counts(NamedTuple):
-    """What ``features`` must say of a feature."""
-
-    activation_count: int = 0
-    token_count: int = 0
-    max_activation: float | None = None
+Row = dict[str, Any]
+"""Column of ``features`` -> its value."""
 
 
 class Expected(NamedTuple):
     """What the database must hold of one feature."""
 
     examples: Examples
-    counts: Counts
+    row: Row
 
 
 class Expectation:
@@ -39,18 +43,30 @@ class Expectation:
     def __init__(self, top_k: int) -> None:
         self._top_k = top_k
         self._examples: dict[int, Examples] = {}
-        self._counts: dict[int, Counts] = {}
+        self._numbers: dict[str, list[Any] | None] = {}
+        self._seen = {"samples_seen": 0, "tokens_seen": 0}
 
     def add(self, table: TopKTable, statistics: FeatureStatistics) -> None:
         """Count a chunk in, as its file holds it."""
-        for feature in _seeded_features(len(statistics.sample_count)):
-            own = [*self._examples.get(feature, []), *_examples_in(table, feature)]
-            self._examples[feature] = sorted(own, key=lambda example: (-example[0], example[1]))[: self._top_k]
-            self._counts[feature] = _added(self._counts.get(feature, Counts()), statistics, feature)
+        chosen = _seeded_features(len(statistics.sample_count))
+        for feature in chosen:
+            examples = [*self._examples.get(feature, []), *_examples_in(table, feature)]
+            self._examples[feature] = sorted(examples, key=lambda example: (-example[0], example[1]))[: self._top_k]
+        for one in STATISTICS:
+            tensor = getattr(statistics, one.name)
+            numbers = None if tensor is None else tensor[chosen].tolist()
+            first = one.name not in self._numbers
+            self._numbers[one.name] = numbers if first else _added(self._numbers[one.name], numbers, one.merge)
+        for name in self._seen:
+            self._seen[name] += getattr(statistics, name)
 
     def by_feature(self) -> dict[int, Expected]:
         """Feature -> what must be stored."""
-        return {feature: Expected(own, self._counts[feature]) for feature, own in self._examples.items()}
+        rows = _rows_of(self._numbers, self._seen)
+        return {
+            feature: Expected(examples, row)
+            for (feature, examples), row in zip(self._examples.items(), rows, strict=True)
+        }
 
 
 def compare_with_tables(
@@ -61,7 +77,7 @@ def compare_with_tables(
     for feature, right in expected.items():
         if _stored_examples(connection, extraction_id, feature) != right.examples:
             wrong.append(f"examples of feature {feature}")
-        if _stored_counts(connection, extraction_id, feature) != right.counts:
+        if _stored_row(connection, extraction_id, feature) != right.row:
             wrong.append(f"counts of feature {feature}")
     return dg.AssetCheckResult(
         check_name=MATCH_TABLES,
@@ -75,13 +91,23 @@ def _seeded_features(latent_dim: int) -> list[int]:
     return sorted(random.Random(0).sample(range(latent_dim), min(CHECKED_FEATURES, latent_dim)))
 
 
-def _added(counts: Counts, statistics: FeatureStatistics, feature: int) -> Counts:
-    strongest = max(float(statistics.max_activation[feature]), counts.max_activation or 0.0)
-    return Counts(
-        counts.activation_count + int(statistics.sample_count[feature]),
-        counts.token_count + int(statistics.token_count[feature]),
-        strongest or None,
-    )
+def _added(known: list[Any] | None, more: list[Any] | None, merge: str) -> list[Any] | None:
+    """Numbers of some features, in lists of lists, with those of further samples; None where either lacks them."""
+    if known is None or more is None:
+        return None
+    if known and isinstance(known[0], list):
+        return [_added(one, other, merge) for one, other in zip(known, more, strict=True)]
+    plain = operator.add if merge == "sum" else max
+    return [plain(one, other) for one, other in zip(known, more, strict=True)]
+
+
+def _rows_of(numbers: dict[str, list[Any] | None], seen: dict[str, int]) -> list[Row]:
+    """What ``features`` must say of features with these merged statistics."""
+    tensors: dict[str, Any] = {
+        one.name: None if numbers[one.name] is None else torch.tensor(numbers[one.name], dtype=DTYPES[one.dtype])
+        for one in STATISTICS
+    }
+    return feature_rows(FeatureStatistics(**{**tensors, **seen}))
 
 
 def _examples_in(table: TopKTable, feature: int) -> Examples:
@@ -113,7 +139,7 @@ def _stored_examples(connection: sa.Connection, extraction_id: int, feature: int
     ]
 
 
-def _stored_counts(connection: sa.Connection, extraction_id: int, feature: int) -> Counts:
-    columns = [features.c[name] for name in Counts._fields]
-    own = (features.c.extraction_id == extraction_id) & (features.c.neuron_index == feature)
-    return Counts(*connection.execute(sa.select(*columns).where(own)).one())
+def _stored_row(connection: sa.Connection, extraction_id: int, feature: int) -> Row:
+    columns = [features.c[column.name] for column in COLUMNS]
+    chosen = (features.c.extraction_id == extraction_id) & (features.c.neuron_index == feature)
+    return dict(connection.execute(sa.select(*columns).where(chosen)).mappings().one())

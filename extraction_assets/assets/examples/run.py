@@ -12,14 +12,16 @@ import numpy as np
 from extraction_assets.assets.chunks.checks import CHUNK_CHECKS
 from extraction_assets.assets.examples.checks import Expectation, Expected, compare_with_tables
 from extraction_assets.assets.examples.claims import MATCH_TABLES, NONE_MISSING
+from extraction_assets.catalog import TOP_K_TABLE
 from extraction_assets.dagster_instance.dead_runs import note_host
 from extraction_assets.database.connect import write_transaction
 from extraction_assets.database.load import CorpusSamples, ExtractionRow, replace_results
 from extraction_assets.database.urls import shown_url
 from extraction_assets.engine.corpora.display import display_tokens
 from extraction_assets.engine.selection.merge import DeferredTopKHeap
-from extraction_assets.engine.selection.statistics import merge_statistics
-from extraction_assets.engine.shapes import FeatureStatistics, TopKTable
+from extraction_assets.engine.selection.statistics.accumulate import merge_statistics
+from extraction_assets.engine.selection.statistics.descriptions import FeatureStatistics
+from extraction_assets.engine.shapes import TopKTable
 from extraction_assets.execution.damage import put_aside
 from extraction_assets.execution.failures import as_dagster_failure, failure
 from extraction_assets.execution.pictures import (
@@ -84,7 +86,7 @@ def _merge_into_database(
     merged = merge_chunks(plan, sae, logger)
     complete = _none_is_missing(plan, merged.statistics)
     extraction = _extraction_row(plan, sae, len(merged.statistics.sample_count))
-    display = display_tokens(load_tokenizer(plan.settings))
+    display = display_tokens(load_tokenizer(plan.settings, plan.extraction.checkpoint))
     corpus = _corpus_samples(plan)
     with results.open() as engine, write_transaction(engine) as connection:
         extraction_id = replace_results(connection, extraction, corpus, merged.table, merged.statistics, display)
@@ -159,7 +161,7 @@ def merge_chunks(plan: ExtractionPlan, sae: str, logger: logging.Logger) -> Merg
 def _merge_files(plan: ExtractionPlan, sae: str, logger: logging.Logger) -> Merged:
     settings = plan.settings
     keys = settings.chunk_keys
-    files = ((plan.chunk_path("top_k_table", key, sae), plan.table_fingerprint(key, sae)) for key in keys)
+    files = ((plan.chunk_path(TOP_K_TABLE, key, sae), plan.table_fingerprint(key, sae)) for key in keys)
     with progress("merge", len(keys), "chunks", logger) as update:
         chunks = _of_own_samples(settings, read_tables(files))
         merged = merge_tables(chunks, settings.top_k_examples, settings.min_activation, lambda: update(1))
@@ -218,16 +220,16 @@ def _refuse_unfit_chunks(plan: ExtractionPlan, sae: str) -> None:
         raise MergeRefused(
             NONE_MISSING,
             f"{len(problems)} of {len(plan.settings.chunk_keys)} chunks of {plan.settings.name}/{sae} cannot be merged "
-            f"({kinds}). {named}. Materialize these chunks of {plan.settings.name}/{sae}/top_k_table first",
+            f"({kinds}). {named}. Materialize these chunks of {plan.settings.name}/{sae}/{TOP_K_TABLE} first",
         )
 
 
 def _problem(plan: ExtractionPlan, sae: str, key: str) -> str | None:
     """Why a chunk cannot be merged."""
-    state = plan.chunk_state("top_k_table", key, sae)
+    state = plan.chunk_state(TOP_K_TABLE, key, sae)
     if state != "done":
         return "missing" if state == "missing" else "made from other inputs or settings"
-    path = plan.chunk_path("top_k_table", key, sae)
+    path = plan.chunk_path(TOP_K_TABLE, key, sae)
     problem = _failed_check(read_record(path))
     if problem:
         check_files(path, plan.table_fingerprint(key, sae))  # or is it damaged?

@@ -2,27 +2,29 @@
 
 import dagster as dg
 
+from extraction_assets.catalog import FEATURE_EXAMPLES, FEATURE_REPORT, asset_row
 from extraction_assets.execution.keys import sae_key
+from extraction_assets.execution.lineage import CodeVersions
 from extraction_assets.resources import ChunkStoreResource, ResultsResource
 from extraction_assets.settings import ExtractionSettings
-from extraction_assets.stores.fingerprints import fingerprint
 
 
 def build_feature_report(settings: ExtractionSettings, sae: str) -> dg.AssetsDefinition:
     """The report of one SAE."""
+    row = asset_row(FEATURE_REPORT)
 
     @dg.asset(
-        key=sae_key(settings, sae, "feature_report"),
+        key=sae_key(settings, sae, FEATURE_REPORT),
         group_name=settings.name,
-        deps=[sae_key(settings, sae, "feature_examples")],
-        code_version=fingerprint("feature_report"),
-        kinds={"html"},
+        deps=[sae_key(settings, sae, FEATURE_EXAMPLES)],
+        code_version=CodeVersions(settings).of(FEATURE_REPORT, sae),
+        kinds={row.dagster_kind},
+        description=row.description,
         automation_condition=dg.AutomationCondition.eager(),
     )
     def feature_report(
         context: dg.AssetExecutionContext, chunk_store: ChunkStoreResource, results: ResultsResource
     ) -> dg.MaterializeResult:
-        """An HTML page: how often features fire, and fifty of them with their strongest samples shaded."""
         from extraction_assets.assets.report.run import run_report
 
         return run_report(context, settings, sae, chunk_store, results)

@@ -10,6 +10,7 @@ import markupsafe
 import sqlalchemy as sa
 
 from extraction_assets.assets.report.html_page import page_environment
+from extraction_assets.catalog import FEATURE_REPORT
 from extraction_assets.dagster_instance.dead_runs import note_host
 from extraction_assets.database.queries import (
     Example,
@@ -20,6 +21,7 @@ from extraction_assets.database.queries import (
     find_feature,
     readable_features,
 )
+from extraction_assets.engine.selection.statistics.descriptions import shown_sizes
 from extraction_assets.execution.failures import as_dagster_failure
 from extraction_assets.execution.pictures import (
     DENSITY_TITLE,
@@ -35,7 +37,6 @@ from extraction_assets.resources import ChunkStoreResource, ResultsResource
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.sealed import PLACEHOLDER, DamagedFileError, verify, write_sealed
 
-REPORT_FILE = "report.html"
 _WRITTEN_AGAIN = "the report is written again"
 REPORTED_FEATURES = 50
 REPORTED_EXAMPLES = 5
@@ -59,7 +60,7 @@ def run_report(
     results: ResultsResource,
 ) -> dg.MaterializeResult:
     """The step of the report: writes the page of an SAE."""
-    path = chunk_store.open().asset_folder(settings.name, "feature_report", sae) / REPORT_FILE
+    path = chunk_store.open().asset_file(settings.name, FEATURE_REPORT, sae)
     note_host(context.instance, context.run.run_id)
     with as_dagster_failure(context.retry_number, context.log):
         with results.open() as engine, engine.connect() as connection:
@@ -110,6 +111,7 @@ def render_report(connection: sa.Connection, extraction: sa.Row[Any]) -> str:
                 for title, bars in ((DENSITY_TITLE, density), (EXAMPLES_TITLE, examples))
             ],
             features=chosen,
+            sizes=shown_sizes,
             shades=SHADES,
         )
     )

@@ -20,8 +20,13 @@ from extraction_assets.engine.selection.sparse import (
     to_dense,
     to_rows,
 )
-from extraction_assets.engine.selection.statistics import StatisticsAccumulator, StatisticsUpdate, statistics_update
-from extraction_assets.engine.shapes import FeatureRows, FeatureStatistics, SparseFeatures, TopKTable
+from extraction_assets.engine.selection.statistics.accumulate import (
+    StatisticsAccumulator,
+    StatisticsUpdate,
+    statistics_update,
+)
+from extraction_assets.engine.selection.statistics.descriptions import FeatureStatistics
+from extraction_assets.engine.shapes import FeatureRows, SparseFeatures, TopKTable
 
 RECONSTRUCTION_SAMPLES = 32
 """Samples of each chunk whose reconstruction is scored."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from extraction_assets.engine.findings import Finding
 from extraction_assets.engine.models.checkpoint import LocalCheckpoint, resolve_checkpoint
 from extraction_assets.engine.models.model_folder import model_configuration
 from extraction_assets.engine.models.tokenizers import load_tokenizer
@@ -34,13 +35,14 @@ class ResolvedExtraction:
         return self.declared.model_copy(update={"saes": dict(self.saes)}).model_dump(mode="json")
 
 
-def resolve_extraction(settings: ExtractionSettings) -> ResolvedExtraction:
+def resolve_extraction(settings: ExtractionSettings, checkpoint: LocalCheckpoint | None = None) -> ResolvedExtraction:
     """Finds the checkpoints of an extraction, and what the SAEs' say of hooks and of centered input.
 
-    Reads small files alone; of the hub it downloads the language model and the SAEs. Raises FileNotFoundError for a
+    ``checkpoint`` is the language model's, if the caller has found it already. Reads small files alone; of the hub it
+    downloads the language model and the SAEs. Raises FileNotFoundError for a
     checkpoint that is not there, and CheckpointError where no hook is known.
     """
-    checkpoint = resolve_checkpoint(settings.language_model.checkpoint)
+    checkpoint = checkpoint or resolve_checkpoint(settings.language_model.checkpoint)
     saes = {name: resolve_sae(name, sae, checkpoint.folder) for name, sae in settings.saes.items()}
     return ResolvedExtraction(settings, checkpoint, saes)
 
@@ -69,20 +71,19 @@ def _center_input(sae: SaeSettings, record: SaeRecord, model_folder: Path) -> bo
     return True if record.centered_input else None
 
 
-def check_recorded(extraction: ResolvedExtraction, names: Collection[str]) -> list[str]:
-    """One sentence for each difference between what the SAEs ``names`` were trained on and what they run on
-    (``compare_recorded``). Raises CheckpointError for one that gives wrong features."""
-    differences, settings = [], extraction.declared
+def examine_recorded(extraction: ResolvedExtraction, names: Collection[str]) -> list[Finding]:
+    """Every difference between what the SAEs ``names`` were trained on and what they run on (``compare_recorded``);
+    one that gives wrong features is an error, raised as CheckpointError."""
+    findings, settings = list[Finding](), extraction.declared
     for name in names:
         sae = extraction.saes[name]
         record = read_sae_record(sae.checkpoint)
         bos = None if record.prepend_bos is None else _prepends_bos(extraction)
         model, length = settings.language_model.path, settings.corpus.max_length
-        for finding in compare_recorded(record, model, bos, length, sae.hook):
-            if finding.severity == "error":
-                raise CheckpointError(f"SAE {name!r} ({sae.path}): {finding.message}")
-            differences.append(f"SAE {name!r}: {finding.message}")
-    return differences
+        for severity, message, *_ in compare_recorded(record, model, bos, length, sae.hook):
+            what = f"SAE {name!r} ({sae.path})" if severity == "error" else f"SAE {name!r}"
+            findings.append(Finding(severity, f"{what}: {message}", CheckpointError))
+    return findings
 
 
 def _prepends_bos(extraction: ResolvedExtraction) -> bool:

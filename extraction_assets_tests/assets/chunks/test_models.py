@@ -57,7 +57,7 @@ def test_trusted_code_is_part_of_what_chunks_and_corpus_are_made_from(
 ) -> None:
     def versions(trusted: bool) -> list[str]:
         settings = _settings(tiny_folder, own_model, trust_remote_code=trusted)
-        return [corpus_recipe(settings), CodeVersions(settings).chunk("top_k_table", "relu")]
+        return [corpus_recipe(settings), CodeVersions(settings).of("top_k_table", "relu")]
 
     untrusted, before = versions(False), versions(True)
     with (own_model / "own_llama.py").open("a") as code:

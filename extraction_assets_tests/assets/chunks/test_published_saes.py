@@ -113,7 +113,7 @@ def test_what_differs_from_the_record_is_logged(tiny_folder: Path, home: Path, t
 def test_code_versions_know_options_and_checkpoints_without_a_hook(tiny_folder: Path, transcoder: Path) -> None:
     def versions(**sae: Any) -> tuple[str, str]:
         own = CodeVersions(settings_of(tiny_folder, **sae))
-        return own.chunk("model_activations", None), own.chunk("sae_features", "own")
+        return own.of("model_activations"), own.of("sae_features", "own")
 
     plain = {"path": str(transcoder), "hook": "layers.0"}
     assert versions(**plain) == versions(**plain, fold_decoder_norm=False)

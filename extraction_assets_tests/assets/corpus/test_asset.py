@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -17,6 +19,7 @@ from extraction_assets.planning import plan
 from extraction_assets.planning.source_identity import source_identity
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_files import read_table
+from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets.stores.fingerprints import fingerprint
 from extraction_assets_tests.engine.build import assert_same
 from extraction_assets_tests.engine.corpora.build import write_jsonl, write_parquet
@@ -56,7 +59,7 @@ def refused(project: Project) -> str:
 
 def test_settings_at_their_defaults_make_no_earlier_corpus_stale(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fingerprints that were computed before there were other sources than text files."""
-    monkeypatch.setattr(plan, "tokenizer_fingerprint", lambda _settings: "0" * 24)
+    monkeypatch.setattr(plan, "tokenizer_fingerprint", lambda *_: "0" * 24)
     settings = ExtractionSettings.model_validate(
         {
             "name": "tiny",
@@ -68,7 +71,7 @@ def test_settings_at_their_defaults_make_no_earlier_corpus_stale(monkeypatch: py
     )
     assert plan.corpus_recipe(settings) == "a7f261dde14014b507036a4a"
     versions = CodeVersions(settings)
-    assert (versions.corpus, versions.chunk("top_k_table", "a")) == (
+    assert (versions.of("corpus"), versions.of("top_k_table", "a")) == (
         "0778678073a55d88c298bbe2",
         "166215fda4b09798b4a08455",
     )
@@ -128,7 +131,7 @@ def test_whatever_decides_the_tokens_is_part_of_the_recipe(tiny_folder: Path, ch
     plain, other = (with_corpus(tiny_folder, Path("/x"), **own) for own in ({}, change))
     fewer = with_corpus(tiny_folder, Path("/x"), **dict(list(change.items())[:-1]))
     assert plan.corpus_recipe(other) not in (plan.corpus_recipe(plain), plan.corpus_recipe(fewer))
-    assert CodeVersions(other).corpus not in (CodeVersions(plain).corpus, CodeVersions(fewer).corpus)
+    assert CodeVersions(other).of("corpus") not in (CodeVersions(plain).of("corpus"), CodeVersions(fewer).of("corpus"))
 
 
 @pytest.mark.parametrize(
@@ -137,7 +140,7 @@ def test_whatever_decides_the_tokens_is_part_of_the_recipe(tiny_folder: Path, ch
 def test_what_does_not_decide_them_is_not(tiny_folder: Path, change: dict[str, Any]) -> None:
     one, other = (with_corpus(tiny_folder, Path("/x"), **own) for own in ({}, change))
     assert plan.corpus_recipe(one) == plan.corpus_recipe(other)
-    assert CodeVersions(one).corpus == CodeVersions(other).corpus
+    assert CodeVersions(one).of("corpus") == CodeVersions(other).of("corpus")
 
 
 # Sources
@@ -357,3 +360,19 @@ def test_tables_of_outlier_norms_are_the_same_with_and_without_stored_features(
         )
         for columns, others in ((one[0], two[0]), (one[1], two[1])):
             assert_same(columns, others)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_corpus_and_its_plan_ask_the_hub_once_each(
+    times: int, tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_a, **_o: SimpleNamespace(siblings=[]))
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download", lambda path, **_o: asked.append(path) or str(tiny_folder / "model")
+    )
+    settings, store = make_settings(tiny_folder, language_model={"path": "someone/model"}), ChunkStore(home)
+    for _ in range(times):  # made, then found to be current
+        corpus_asset.materialize_corpus(settings, store, 1, logging.getLogger(__name__))
+    plan.ExtractionPlan(settings, store)
+    assert asked == ["someone/model"] * (times + 1)

@@ -17,9 +17,10 @@ from extraction_assets.assets.examples.claims import MATCH_TABLES
 from extraction_assets.assets.examples.run import merge_tables
 from extraction_assets.engine.selection.merge import DeferredTopKHeap
 from extraction_assets.stores.chunk_files import TableFile
-from extraction_assets_tests.brute_force import StoredFeatures, feature_counts, top_examples
+from extraction_assets_tests.brute_force import StoredFeatures, feature_differences, top_examples
 from extraction_assets_tests.database.synthetic import NUM_SAMPLES, make_results
 from extraction_assets_tests.project import Project
+from extraction_assets_tests.statistics_oracle import ORACLE
 from extraction_assets_tests.tiny import NUM_FEATURES, make_sae, make_settings
 
 EXAMPLES = (
@@ -27,8 +28,7 @@ EXAMPLES = (
     "FROM feature_activations a JOIN extractions e ON e.id = a.extraction_id ORDER BY 1, 2, 3"
 )
 FEATURES = (
-    "SELECT e.sae, f.neuron_index, activation_count, activation_frequency, f.token_count, token_frequency, "
-    "max_activation, mean_activation, histogram FROM features f "
+    f"SELECT e.sae, f.neuron_index, {', '.join(f'f.{name}' for name in ORACLE)} FROM features f "
     "JOIN extractions e ON e.id = f.extraction_id ORDER BY 1, 2"
 )
 SAMPLES = "SELECT sample_index, document_id, first_token, token_ids, tokens FROM samples ORDER BY 1"
@@ -54,11 +54,13 @@ def test_rows_equal_a_brute_force_computation(project: Project, sae: str) -> Non
         )
         expected = top_examples(features.dense(neuron), top_k=5)
         assert [(m, s, json.loads(p), json.loads(a)) for m, s, p, a in rows] == expected
-    counts = project.rows(
-        "SELECT activation_count, f.token_count, max_activation FROM features f JOIN extractions e "
-        f"ON e.id = f.extraction_id WHERE sae = '{sae}' ORDER BY neuron_index"
-    )
-    assert counts == [feature_counts(features.dense(neuron)) for neuron in range(NUM_FEATURES)]
+        names = ", ".join(f"f.{name}" for name in ORACLE)
+        ((*values,),) = project.rows(
+            f"SELECT {names} FROM features f JOIN extractions e ON e.id = f.extraction_id "
+            f"WHERE sae = '{sae}' AND neuron_index = {neuron}"
+        )
+        row = dict(zip(ORACLE, values, strict=True))
+        assert feature_differences(row, features.dense(neuron), counted) == []
 
 
 def test_running_everything_twice_gives_identical_bytes_and_rows(project: Project, tmp_path: Path) -> None:

@@ -32,7 +32,11 @@ def _stored(url: str, table: sa.Table, columns: dict[str, pa.Array]) -> list[tup
         if engine.dialect.name == "postgresql":
             for name in ("features", "samples"):
                 connection.exec_driver_sql(f"ALTER TABLE {name} DROP CONSTRAINT {name}_{_PARENT[name]}_fkey")
-        backend_of(engine).insert(connection, table, [pa.table(columns)])
+        if table is feature_activations:
+            extraction_id = columns["extraction_id"][0].as_py()
+            backend_of(engine).replace_rows(connection, table, extraction_id, pa.table(columns))
+        else:
+            backend_of(engine).insert(connection, table, [pa.table(columns)])
     with engine.connect() as connection:
         chosen = [table.c[name] for name in columns]
         rows = [tuple(row) for row in connection.execute(sa.select(*chosen).order_by(*list(table.primary_key)))]

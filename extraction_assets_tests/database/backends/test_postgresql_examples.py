@@ -1,11 +1,10 @@
-"""A table for every load on PostgreSQL: queries that know which to look into, and tables that go when nobody can see
-their rows."""
+"""A partition for every extraction on PostgreSQL: queries that look into one, and partitions that are dropped when
+nobody can see their rows."""
 
 import re
 import time
 from collections.abc import Iterator
 
-import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -18,7 +17,7 @@ from extraction_assets.database.connect import connect, open_database, write_tra
 from extraction_assets.database.remove import delete_results
 from extraction_assets.database.tables import extractions, feature_activations
 from extraction_assets.database.urls import DatabaseError
-from extraction_assets_tests.database.synthetic import make_results
+from extraction_assets_tests.database.synthetic import make_examples, make_results
 from extraction_assets_tests.postgres import Server
 
 
@@ -77,22 +76,22 @@ def _plan(connection: sa.Connection, statement: str) -> str:
 
 
 @pytest.mark.parametrize("analyzed", [False, True])
-def test_the_queries_of_the_readme_look_into_one_table_by_its_indexes(engine: sa.Engine, analyzed: bool) -> None:
+def test_the_queries_of_the_readme_look_into_one_partition_by_its_indexes(engine: sa.Engine, analyzed: bool) -> None:
     ids = [_load(engine, "a", 1.0, num_features=60, sae=sae) for sae in ("one", "two", "three")]
     with engine.begin() as connection:
         if analyzed:
             connection.exec_driver_sql("ANALYZE")
         for statement, index in (
-            (README_BY_FEATURE, "feature_activations_2_1_pkey"),
-            (README_BY_SAMPLE, "ix_feature_activations_2_1_sample"),
+            (README_BY_FEATURE, "feature_activations_2_pkey"),
+            (README_BY_SAMPLE, "ix_feature_activations_2_sample"),
         ):
             plan = _plan(connection, statement.format(id=ids[1]))
             assert f" on {index}" in plan or f" using {index}" in plan, plan
-            assert set(re.findall(r" on (feature_activations_\d+_\d+)\b", plan)) <= {"feature_activations_2_1"}, plan
+            assert set(re.findall(r" on (feature_activations_\d+)\b", plan)) <= {"feature_activations_2"}, plan
             assert "Seq Scan on feature_activations_" not in plan
 
 
-def test_what_pages_ask_for_is_found_by_the_primary_key_of_one_table(engine: sa.Engine) -> None:
+def test_what_pages_ask_for_is_found_by_the_primary_key_of_one_partition(engine: sa.Engine) -> None:
     ids = [_load(engine, "a", 1.0, num_features=60, sae=sae) for sae in ("one", "two")]
     asked: list[str] = []
     with engine.connect() as connection:
@@ -104,24 +103,44 @@ def test_what_pages_ask_for_is_found_by_the_primary_key_of_one_table(engine: sa.
 
         assert len(queries.examples_of(connection, ids[0], 17, limit=3)) == 3
         plan = _plan(connection, asked[0])
-    assert "feature_activations_1_1_pkey" in plan
-    assert "feature_activations_2_1" not in plan
+    assert "feature_activations_1_pkey" in plan
+    assert "feature_activations_2" not in plan
 
 
-def test_every_load_has_a_table_with_the_key_and_the_index_and_no_load_keeps_the_other(engine: sa.Engine) -> None:
+def test_every_extraction_has_a_partition_with_the_key_and_the_index(engine: sa.Engine) -> None:
     _load(engine, "old", 1.0)
     _load(engine, "other", 3.0, sae="other")
     _load(engine, "new", 2.0)
-    assert _tables(engine) == ["feature_activations_1_1", "feature_activations_1_2", "feature_activations_2_1"]
+    assert _tables(engine) == ["feature_activations_1", "feature_activations_2"]
     parent = sa.inspect(engine).get_pk_constraint("feature_activations")["constrained_columns"]
     for table in _tables(engine):
         assert sa.inspect(engine).get_pk_constraint(table)["constrained_columns"] == parent
         columns = [index["column_names"] for index in sa.inspect(engine).get_indexes(table)]
         assert columns == [["extraction_id", "sample_index"]]
     with engine.connect() as connection:
-        assert connection.scalar(sa.text("SELECT count(*) FROM ONLY feature_activations")) == 0
-        assert connection.scalar(sa.text("SELECT count(*) FROM feature_activations_1_1")) == 0
-        assert (_count(connection, 2.0), _count(connection, 3.0)) == (300, 300)
+        assert [_count(connection, activation) for activation in (1.0, 2.0, 3.0)] == [0, 300, 300]
+
+
+def test_a_first_load_makes_its_indexes_after_its_rows(engine: sa.Engine) -> None:
+    statements: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    _load(engine, "old", 1.0)
+    last = [number for number, statement in enumerate(statements) if "feature_activations_1" in statement]
+    assert [statements[number].split()[0] for number in last] == ["CREATE", "ALTER", "CREATE", "ALTER"]
+    with engine.connect() as connection:
+        assert _count(connection, 1.0) == 300
+
+
+@pytest.mark.parametrize("results", [1, 40])
+def test_a_query_locks_one_partition_however_many_there_are(engine: sa.Engine, results: int) -> None:
+    for number in range(results):
+        _load(engine, "a", 1.0, num_features=1, sae=f"sae {number}")
+    locked = "SELECT relation::regclass::text FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'relation'"
+    with engine.connect() as connection:
+        query = "SELECT * FROM feature_activations WHERE extraction_id = 1 AND neuron_index = 0"
+        assert len(connection.exec_driver_sql(query).all()) == 100
+        names = connection.exec_driver_sql(locked).scalars().all()
+    assert {name for name in names if re.fullmatch(r"feature_activations_\d+", name)} == {"feature_activations_1"}
 
 
 def test_a_merge_neither_holds_up_readers_nor_waits_for_them(engine: sa.Engine) -> None:
@@ -138,119 +157,136 @@ def test_a_merge_neither_holds_up_readers_nor_waits_for_them(engine: sa.Engine) 
         assert (_count(early, 1.0), _count(early, 2.0)) == (300, 0)
 
 
-def test_an_emptied_table_stays_while_an_older_snapshot_may_want_its_rows(engine: sa.Engine) -> None:
+def _delete(engine: sa.Engine, sae: str = "sae") -> None:
+    with write_transaction(engine) as connection:
+        delete_results(connection, "made-up", sae)
+
+
+def test_an_emptied_partition_stays_while_an_older_snapshot_may_want_its_rows(engine: sa.Engine) -> None:
     """The reader has not looked at the examples before: no lock of its own keeps them."""
     _load(engine, "old", 1.0)
     with engine.connect() as reader:
         assert reader.scalar(sa.select(extractions.c.fingerprint)) == "old"
-        _load(engine, "new", 2.0)
-        _vacuum(engine, "feature_activations_1_1")
+        _delete(engine)
+        _vacuum(engine, "feature_activations_1")
         _write(engine)
-        assert _tables(engine) == ["feature_activations_1_1", "feature_activations_1_2"]
-        assert (_count(reader, 1.0), _count(reader, 2.0)) == (300, 0)
-    _vacuum(engine, "feature_activations_1_1")
+        assert _tables(engine) == ["feature_activations_1"]
+        assert _count(reader, 1.0) == 300
+    _vacuum(engine, "feature_activations_1")
     _write(engine)
-    assert _tables(engine) == ["feature_activations_1_2"]
+    assert _tables(engine) == []
     with engine.connect() as reader:
-        assert (_count(reader, 1.0), _count(reader, 2.0)) == (0, 300)
-    _load(engine, "newer", 3.0)
-    assert _tables(engine) == ["feature_activations_1_1", "feature_activations_1_2"], "a free name is taken again"
+        assert _count(reader, 1.0) == 0
 
 
-def test_what_is_deleted_takes_its_table_along_and_no_other(engine: sa.Engine) -> None:
+def test_what_is_deleted_takes_its_partition_along_and_no_other(engine: sa.Engine) -> None:
     _load(engine, "kept", 1.0, sae="kept")
     _load(engine, "gone", 2.0, sae="gone")
-    with write_transaction(engine) as connection:
-        delete_results(connection, "made-up", "gone")
-    _vacuum(engine, "feature_activations_2_1")
+    _delete(engine, "gone")
+    _vacuum(engine, "feature_activations_2")
     _write(engine)
-    assert _tables(engine) == ["feature_activations_1_1"]
+    assert _tables(engine) == ["feature_activations_1"]
     with engine.connect() as connection:
         assert _count(connection, 1.0) == 300
 
 
-def test_a_reader_that_holds_an_emptied_table_holds_no_writer_up(engine: sa.Engine) -> None:
+def test_a_replacement_by_no_examples_leaves_none_and_the_next_brings_them_back(engine: sa.Engine) -> None:
     _load(engine, "old", 1.0)
-    _load(engine, "new", 2.0)
-    _vacuum(engine, "feature_activations_1_1")
+    with write_transaction(engine) as connection:
+        replace_examples(connection, feature_activations, 1, make_examples(1, 2.0, []))
+    _vacuum(engine, "feature_activations_1")
+    _write(engine)
+    assert _tables(engine) == []
+    _load(engine, "new", 3.0)
+    with engine.connect() as connection:
+        assert [_count(connection, activation) for activation in (1.0, 3.0)] == [0, 300]
+
+
+def test_a_reader_that_holds_an_emptied_partition_holds_no_writer_up(engine: sa.Engine) -> None:
+    _load(engine, "gone", 1.0, sae="gone")
+    _load(engine, "old", 2.0)
+    _delete(engine, "gone")
+    _vacuum(engine, "feature_activations_1")
     with engine.connect() as reader:
         assert _count(reader, 2.0) == 300  # it looks into both
         _load(engine, "newer", 3.0)
-        assert "feature_activations_1_1" in _tables(engine)
+        assert "feature_activations_1" in _tables(engine)
         assert (_count(reader, 2.0), _count(reader, 3.0)) == (300, 0)
     _write(engine)
-    assert "feature_activations_1_1" not in _tables(engine)
+    assert _tables(engine) == ["feature_activations_2"]
 
 
-def test_a_reader_that_comes_just_before_a_table_is_dropped_keeps_it(engine: sa.Engine) -> None:
+def test_a_reader_that_comes_just_before_a_partition_is_dropped_keeps_it(engine: sa.Engine) -> None:
     _load(engine, "old", 1.0)
     with engine.connect() as reader:
         assert _count(reader, 1.0) == 300
-        _drop(engine, "feature_activations_1_1")  # gives up instead of waiting for the reader
+        _drop(engine, "feature_activations_1")  # gives up instead of waiting for the reader
         assert _count(reader, 1.0) == 300
-    _drop(engine, "feature_activations_1_1")
+    _drop(engine, "feature_activations_1")
     assert _tables(engine) == []
 
 
-def test_a_table_that_vacuum_could_not_shorten_is_dropped_later(engine: sa.Engine) -> None:
+def test_a_partition_that_vacuum_could_not_shorten_is_dropped_later(engine: sa.Engine) -> None:
     """Where a reader holds it at that moment, autovacuum takes the rows out but leaves the file as long as it was."""
-    _load(engine, "old", 1.0)
-    _load(engine, "new", 2.0)
-    _vacuum(engine, "feature_activations_1_1", "(TRUNCATE off)")
+    _load(engine, "kept", 1.0, sae="kept")
+    _load(engine, "gone", 2.0)
+    _delete(engine)
+    _vacuum(engine, "feature_activations_2", "(TRUNCATE off)")
     with engine.connect().execution_options(isolation_level="READ COMMITTED") as idle:
-        assert _count(idle, 2.0) == 300  # has no snapshot between statements, but holds the table
+        assert _count(idle, 1.0) == 300  # has no snapshot between statements, but holds the table
         _write(engine)
-        assert "feature_activations_1_1" in _tables(engine)
+        assert "feature_activations_2" in _tables(engine)
     _write(engine)
-    assert _tables(engine) == ["feature_activations_1_2"]
+    assert _tables(engine) == ["feature_activations_1"]
 
 
 def test_a_writer_does_not_drop_while_another_is_at_work(engine: sa.Engine) -> None:
-    _load(engine, "old", 1.0)
-    _load(engine, "new", 2.0)
-    _vacuum(engine, "feature_activations_1_1")
+    _load(engine, "gone", 1.0)
+    _delete(engine)
+    _vacuum(engine, "feature_activations_1")
     with engine.begin() as connection:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK_KEY)))
         drop_emptied(engine, LOCK_KEY)
-        assert len(_tables(engine)) == 2
+        assert len(_tables(engine)) == 1
     drop_emptied(engine, LOCK_KEY)
-    assert len(_tables(engine)) == 1
+    assert _tables(engine) == []
     _load(engine, "newer", 3.0)  # nobody holds the lock
 
 
-def test_a_load_that_fails_leaves_no_table(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_load_that_fails_leaves_no_partition(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     _load(engine, "old", 1.0)
     monkeypatch.setattr(load_module, "_add_samples", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         _load(engine, "new", 2.0)
-    assert _tables(engine) == ["feature_activations_1_1"]
+    assert _tables(engine) == ["feature_activations_1"]
+    with pytest.raises(ZeroDivisionError):
+        _load(engine, "another", 2.0, sae="another")
+    assert _tables(engine) == ["feature_activations_1"]
 
 
-def _rows(ranks: list[int], extraction_id: int = 1) -> pa.Table:
-    one = {"neuron_index": 5, "sample_index": 7, "max_activation": 1.0, "max_token": "t"}
-    columns = {name: pa.array([value] * len(ranks)) for name, value in one.items()}
-    lists = {
-        "positions": pa.array([[1]] * len(ranks), pa.large_list(pa.int64())),
-        "activations": pa.array([[1.0]] * len(ranks), pa.large_list(pa.float64())),
-    }
-    own = {"extraction_id": pa.array([extraction_id] * len(ranks), pa.int64()), "rank": pa.array(ranks, pa.int64())}
-    return pa.table({**own, **columns, **lists})
-
-
-@pytest.mark.parametrize(("ranks", "named", "reason"), [([0, 1, 0], 1, "_pkey"), ([0], 2, "_extraction_id_check")])
+@pytest.mark.parametrize(
+    ("stored", "ranks", "named", "reason"),
+    [
+        (1, [0, 1, 0], 1, "feature_activations_1_pkey"),
+        (2, [0, 1, 0], 2, "feature_activations_2_pkey"),
+        (1, [0], 2, 'relation "feature_activations_1" violates .*constraint'),
+        (2, [0], 1, "feature_activations_2_extraction_id_check"),
+    ],
+)
 def test_a_key_that_comes_twice_and_a_wrong_extraction_are_refused(
-    engine: sa.Engine, ranks: list[int], named: int, reason: str
+    engine: sa.Engine, stored: int, ranks: list[int], named: int, reason: str
 ) -> None:
+    """In a partition that is there (1), and in one that is made (2)."""
     _load(engine, "old", 1.0)
-    with pytest.raises(Exception, match=f"feature_activations_1_2{reason}"), write_transaction(engine) as connection:
-        replace_examples(connection, feature_activations, 1, _rows(ranks, named))
+    with pytest.raises(Exception, match=reason), write_transaction(engine) as connection:
+        replace_examples(connection, feature_activations, stored, make_examples(named, 1.0, ranks))
     with engine.connect() as connection:
         assert _count(connection, 1.0) == 300
 
 
-def test_no_examples_need_no_table(engine: sa.Engine) -> None:
+def test_no_examples_need_no_partition(engine: sa.Engine) -> None:
     with write_transaction(engine) as connection:
-        replace_examples(connection, feature_activations, 1, _rows([]))
+        replace_examples(connection, feature_activations, 1, make_examples(1, 1.0, []))
     assert _tables(engine) == []
 
 

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from extraction_assets.engine.findings import refuse
 from extraction_assets.engine.saes.checkpoint import CENTERED_REPOSITORIES, read_sae
 from extraction_assets.engine.saes.formats import CheckpointError
 from extraction_assets.engine.saes.resolved import (
     ResolvedExtraction,
-    check_recorded,
+    examine_recorded,
     has_rms_norm,
     resolve_extraction,
 )
@@ -55,7 +56,7 @@ def test_bos_is_compared_as_samples_have_it(tmp_path: Path) -> None:
     }
 
     def differing(**corpus: Any) -> list[str]:
-        return [text.split(":")[0] for text in check_recorded(resolved(model, saes, **corpus), saes)]
+        return [one.message.split(":")[0] for one in examine_recorded(resolved(model, saes, **corpus), saes)]
 
     assert differing() == ["SAE 'without'"]  # the tiny tokenizer has a BOS token
     assert differing(token_column="ids") == ["SAE 'with'"]
@@ -156,9 +157,9 @@ def test_what_would_give_wrong_features_is_an_error_and_the_rest_a_sentence(
     saes = {"wrong": {"path": str(wrong)}, "fine": {"path": str(fine)}}
     extraction = resolved(layer_norm_model, saes)
     difference = f"SAE 'fine': it was trained on model gpt2-xl, but runs on {layer_norm_model}"
-    assert check_recorded(extraction, ["fine"]) == [difference]
+    assert [one[:2] for one in examine_recorded(extraction, ["fine"])] == [("warning", difference)]
     with pytest.raises(CheckpointError, match=r"SAE 'wrong' .* with fold_value_biases"):
-        check_recorded(extraction, ["fine", "wrong"])
+        refuse(examine_recorded(extraction, ["fine", "wrong"]))
 
 
 def test_published_saes_of_gpt2_small_are_centered(

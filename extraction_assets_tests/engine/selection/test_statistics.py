@@ -11,18 +11,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extraction_assets.engine.selection.select import sample_maxima
-from extraction_assets.engine.selection.statistics import (
-    HISTOGRAM_BINS,
-    HISTOGRAM_EDGES,
+from extraction_assets.engine.selection.statistics.accumulate import (
+    DTYPES,
     StatisticsAccumulator,
-    activation_sum,
-    mean_activation,
     merge_statistics,
     statistics_update,
 )
-from extraction_assets.engine.shapes import FeatureStatistics
+from extraction_assets.engine.selection.statistics.descriptions import (
+    COLUMNS,
+    HISTOGRAM_BINS,
+    HISTOGRAM_EDGES,
+    STATISTICS,
+    FeatureStatistics,
+    Statistic,
+    activation_sum,
+    bytes_per_feature,
+    mean_activation,
+    statistics_table,
+)
+from extraction_assets_tests import statistics_oracle
 from extraction_assets_tests.engine import oracle
-from extraction_assets_tests.engine.build import assert_same, counted_features, rows_of, statistics_of
+from extraction_assets_tests.engine.build import (
+    assert_same,
+    counted_features,
+    rows_of,
+    statistics_differences,
+    statistics_of,
+)
 from extraction_assets_tests.engine.strategies import Drawn, encoded, random_features
 
 finite = st.floats(2.0**-149, 2.0**127, width=32)
@@ -42,15 +57,52 @@ def exact_sums(statistics: FeatureStatistics) -> list[Fraction]:
     ]
 
 
+# The descriptions
+
+
+def test_every_column_has_a_slow_twin() -> None:
+    assert [column.name for column in COLUMNS] == list(statistics_oracle.ORACLE)
+
+
+def test_every_statistic_is_a_field_of_the_result() -> None:
+    fields = set(FeatureStatistics._fields) - {"samples_seen", "tokens_seen"}
+    assert fields == {one.name for one in STATISTICS}
+
+
+@pytest.mark.parametrize("one", STATISTICS, ids=lambda one: one.name)
+def test_a_statistic_is_of_the_described_dtype_and_shape(one: Statistic) -> None:
+    tensor = getattr(statistics_of(random_features(4, 5, 3, seed=1)), one.name)
+    assert tensor.dtype == DTYPES[one.dtype]
+    assert tensor.shape == ((3,) if one.size is None else (3, one.size))
+
+
+@pytest.mark.parametrize("one", STATISTICS, ids=lambda one: one.name)
+def test_a_statistic_is_added_up_or_derived(one: Statistic) -> None:
+    assert (one.additions is None) != (one.derive is None)
+
+
+def test_the_table_of_the_docs_names_every_column() -> None:
+    lines = statistics_table().splitlines()[2:]
+    assert [line.split("`")[1] for line in lines] == [column.name for column in COLUMNS]
+
+
+def test_the_bytes_of_a_feature_are_those_of_its_tensors() -> None:
+    found = statistics_of(random_features(4, 5, 3, seed=1))
+    tensors = [value for value in found if isinstance(value, torch.Tensor)]
+    assert sum(tensor.nbytes for tensor in tensors) == 3 * bytes_per_feature()
+
+
 @given(encoded())
-def test_statistics_equal_brute_force_exactly(drawn: Drawn) -> None:
-    found, expected = statistics_of(drawn), oracle.statistics(*drawn)
-    assert found.sample_count.tolist() == expected.sample_count
-    assert found.token_count.tolist() == expected.token_count
-    assert found.max_activation.tolist() == expected.max_activation
-    assert exact_sums(found) == expected.exact_sum
-    assert found.histogram.tolist() == expected.histogram
+def test_statistics_equal_brute_force(drawn: Drawn) -> None:
+    found = statistics_of(drawn)
+    assert statistics_differences(found, oracle.firings(*drawn)) == []
     assert (found.samples_seen, found.tokens_seen) == (len(drawn.dense), int(drawn.counted.sum()))
+
+
+@given(encoded())
+def test_sums_are_exact(drawn: Drawn) -> None:
+    right = [sum(map(Fraction, firings.all), Fraction(0)) for firings in oracle.firings(*drawn)]
+    assert exact_sums(statistics_of(drawn)) == right
 
 
 def test_hand_computed_counts() -> None:
@@ -67,7 +119,7 @@ def test_hand_computed_counts() -> None:
 
 
 def test_edges_are_powers_of_two_with_open_ends() -> None:
-    assert len(HISTOGRAM_EDGES) == HISTOGRAM_BINS + 1 == oracle.BINS + 1
+    assert len(HISTOGRAM_EDGES) == HISTOGRAM_BINS + 1 == statistics_oracle.BINS + 1
     assert HISTOGRAM_EDGES[:3] == [0.0, 2.0**-19, 2.0**-18]
     assert HISTOGRAM_EDGES[-3:] == [2.0**18, 2.0**19, math.inf]
 
@@ -137,9 +189,7 @@ def test_merging_is_associative_on_a_larger_corpus() -> None:
 
 
 def test_all_counts_are_64_bit() -> None:
-    found = of_values([1.0])
-    for column in (found.sample_count, found.token_count, found.activation_limbs, found.histogram):
-        assert column.dtype == torch.int64
+    assert {one.dtype for one in STATISTICS if one.merge == "sum"} == {"int64"}
 
 
 # Adding up
@@ -166,8 +216,8 @@ def test_accumulating_in_any_groups_and_order_equals_merging(drawn: Drawn, data:
 
 def test_an_accumulator_without_samples_is_all_zeros() -> None:
     found = StatisticsAccumulator(3).build()
-    for column in found[:5]:
-        assert not column.any()
+    for one in STATISTICS:
+        assert not getattr(found, one.name).any()
     assert (found.samples_seen, found.tokens_seen) == (0, 0)
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import TypeEngine
 
 from extraction_assets.database.backends.postgresql.copy import copy_rows
-from extraction_assets.database.backends.postgresql.examples import drop_emptied, is_one_load, replace_examples
+from extraction_assets.database.backends.postgresql.examples import drop_emptied, is_partition, replace_examples
 from extraction_assets.database.backends.protocol import EXAMPLES_TABLE, ColumnKind
 from extraction_assets.database.urls import DatabaseError, DatabaseUnavailableError, error_sentence
 
@@ -84,7 +84,7 @@ class PostgresqlBackend:
             engine.dispose()
 
     def before_writing(self, engine: sa.Engine) -> None:
-        """Drop the tables that earlier writers emptied."""
+        """Drop the partitions that earlier writers emptied."""
         drop_emptied(engine, LOCK_KEY)
 
     def lock_writers(self, connection: sa.Connection) -> None:
@@ -102,7 +102,7 @@ class PostgresqlBackend:
         copy_rows(connection, table, [rows])
 
     def is_storage_detail(self, table_name: str) -> bool:
-        return is_one_load(table_name)
+        return is_partition(table_name)
 
     def plain_error(self, engine: sa.Engine, reason: BaseException) -> DatabaseError | None:
         driver = engine.dialect.dbapi

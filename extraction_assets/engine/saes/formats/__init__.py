@@ -6,12 +6,11 @@ from types import ModuleType
 
 from extraction_assets.engine.saes.formats import dictionary_learning, gemma_scope, saelens, sparsify
 from extraction_assets.engine.saes.formats.files import CheckpointError, require_files, sae_file
-from extraction_assets.engine.saes.formats.recorded import Finding, SaeRecord, compare_recorded
+from extraction_assets.engine.saes.formats.recorded import SaeRecord, compare_recorded
 from extraction_assets.engine.saes.formats.weights import SAEWeights, folded_decoder_norm, scaled_input
 
 __all__ = [
     "CheckpointError",
-    "Finding",
     "SAEWeights",
     "SaeRecord",
     "checkpoint_files",

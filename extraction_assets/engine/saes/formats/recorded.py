@@ -3,7 +3,9 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any
+
+from extraction_assets.engine.findings import Finding
 
 _WRITES_RESIDUAL = re.compile(r"blocks\.\d+\.hook_(resid_(pre|mid|post)|mlp_out|attn_out)|hook_(pos_)?embed")
 
@@ -70,13 +72,6 @@ class SaeRecord:
     def centered_target(self) -> bool:
         """Whether reconstructions are of activations without their mean over D."""
         return self.centers_writing_weights and writes_residual(self.hook_out or self.hook)
-
-
-class Finding(NamedTuple):
-    """One difference between what a checkpoint records and what it is used on."""
-
-    severity: Literal["error", "warning"]
-    message: str
 
 
 def writes_residual(hook: str | None) -> bool:
@@ -149,6 +144,6 @@ def _kwargs(record: SaeRecord, hook: str | None) -> list[Finding | None]:
             found.append(Finding("error", text))
     unknown = {name: value for name, value in kwargs.items() if name not in _HARMLESS}
     if unknown:
-        told = ", ".join(f"{name} = {value!r}" for name, value in sorted(unknown.items()))
-        found.append(Finding("warning", f"its model was loaded with {told}, which has no effect here"))
+        options = ", ".join(f"{name} = {value!r}" for name, value in sorted(unknown.items()))
+        found.append(Finding("warning", f"its model was loaded with {options}, which has no effect here"))
     return found

@@ -41,7 +41,7 @@ def test_samples_without_bos_are_told_where_a_tokenizer_would_add_one() -> None:
 def test_how_the_model_was_loaded_is_told_where_it_has_no_effect() -> None:
     record = SaeRecord(model_from_pretrained_kwargs={"n_devices": 2, "revision": "step3000", "checkpoint_index": 7})
     (finding,) = compare_recorded(record, "x", True, 8)
-    assert finding == ("warning", finding.message)
+    assert finding.severity == "warning"
     assert "checkpoint_index = 7, revision = 'step3000', which has no effect" in finding.message
 
 

@@ -1,26 +1,13 @@
-"""What a check found, and running checks so that none can take the others down."""
+"""Running the checks so that none can take the others down."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Literal, NamedTuple
 
+from extraction_assets.engine.findings import Finding
 from extraction_assets.host.locations import HistoryUnavailableError
 
 SECONDS = 60.0
 """How long one check may take: a hung network drive or database must not hang the doctor."""
-
-Level = Literal["ok", "warning", "problem"]
-
-
-class Finding(NamedTuple):
-    """One line of the doctor's."""
-
-    level: Level
-    check: str
-    text: str
-    advice: str = ""
-    """What to do."""
-
 
 Check = Callable[[], Iterable[Finding]]
 
@@ -38,13 +25,13 @@ def _isolated(name: str, check: Check, seconds: float) -> list[Finding]:
         try:
             found.extend(check())
         except BaseException as error:  # SystemExit too: a module that is imported may end the process
-            found.append(Finding("problem", name, f"could not be looked at: {one_line(error)}"))
+            found.append(Finding("error", f"could not be looked at: {one_line(error)}", check=name))
 
     thread = threading.Thread(target=look, name=f"doctor-{name}", daemon=True)
     thread.start()
     thread.join(seconds)
     if thread.is_alive():
-        return [*found, Finding("problem", name, f"gave no answer in {seconds:g} seconds")]
+        return [*found, Finding("error", f"gave no answer in {seconds:g} seconds", check=name)]
     return found
 
 

@@ -1,0 +1,262 @@
+"""The one table of assets: what an extraction gives, where each asset lies, and which settings it depends on.
+
+It stands below everything, beside ``host``: settings, stores, planning, execution, upkeep and the command line all read
+it, imports go down only, and so it imports nothing and holds facts alone. What follows from it: asset keys
+(``execution.keys``), fingerprints (``planning.plan``), code versions (``execution.lineage``), folders and files
+(``stores``), what ``keep``, ``status``, ``clean``, ``delete``, ``run`` and schedules go through, and the list of assets
+in the documentation (``assets_table``). A new asset is one file below ``assets/`` and one row here.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Literal, NamedTuple
+
+CORPUS = "corpus"
+MODEL_ACTIVATIONS = "model_activations"
+SAE_FEATURES = "sae_features"
+TOP_K_TABLE = "top_k_table"
+FEATURE_EXAMPLES = "feature_examples"
+FEATURE_REPORT = "feature_report"
+
+FIRST_VERSION = 2
+"""Of every kind of content, when kinds got versions of their own."""
+
+ChunkAsset = str
+"""The name of an asset that is made chunk by chunk."""
+
+
+class Depends(NamedTuple):
+    """A settings field on which an asset's content depends."""
+
+    field: str
+    """Its dotted path in the extraction's settings; ``sae.`` begins a field of the SAE that the asset belongs to."""
+    through: str | None = None
+    """The part of the fingerprint that covers it (``planning.plan``), such as the bytes that it changes; None where its
+    value stands in the asset's fingerprint under its own name."""
+    when_set: bool = False
+    """Whether only a value other than the default counts: a field that was added later leaves earlier results as they
+    are."""
+    only_with: str | None = None
+    """Another field of the same group, without which this one changes nothing."""
+    is_reference: bool = False
+    """Whether it names something else, a checkpoint or a hook: the code version then holds what it names (``looks_at``)
+    and not its value."""
+    by_chunk: bool = True
+    """False where chunks stay as they are when it changes: the corpus grows or shrinks at its end."""
+
+
+class Asset(NamedTuple):
+    """One row: an asset of every extraction, or of every SAE of one."""
+
+    name: str
+    """Last part of its key, and name of its folder."""
+    scope: Literal["extraction", "sae"]
+    """What it belongs to: its key is ``[extraction, name]`` or ``[extraction, sae, name]``."""
+    partitioned: bool
+    """Whether it is made chunk by chunk, one partition each; else once."""
+    upstream: str | None
+    """The asset that it is made from."""
+    stored_as: str
+    """What lies on disk or in the database, for people."""
+    files: tuple[str, ...]
+    """How the names of its chunks' files end: the form that is written first, then earlier ones that are read
+    (``stores.chunk_names.FORMS``); or the name of its one file. Nothing where it is in no file."""
+    dagster_kind: str
+    """The badge that Dagster's UI shows."""
+    description: str
+    """One sentence, which Dagster's UI and the documentation show."""
+    builder: str
+    """``module:function`` below ``extraction_assets.assets`` that gives the Dagster definition; for a row of an SAE
+    with a function of its own it is called once an SAE."""
+    fingerprint_parts: tuple[str, ...] = ()
+    """Parts of the fingerprint beside the values of ``depends``; ``planning.plan`` says what each is. Without any, the
+    asset is as new as its upstream, whose fingerprint it takes."""
+    looks_at: tuple[str, ...] = ()
+    """Parts of the code version beside the values of ``depends`` and what is upstream; see ``execution.lineage``."""
+    depends: tuple[Depends, ...] = ()
+    """Settings fields of its own; those of its upstream come with it."""
+
+    version: int = FIRST_VERSION
+    """Of the meaning of its content (``stores.fingerprints``). Once it is raised, what is stored of it is stale, and so
+    is what is made from it."""
+    is_optional: bool = False
+    """Whether ``keep`` may say that its files go once they are merged."""
+
+
+def _values(*fields: str) -> tuple[Depends, ...]:
+    return tuple(Depends(field) for field in fields)
+
+
+def _later(*fields: str, through: str | None = None) -> tuple[Depends, ...]:
+    """Fields that were added after the first results."""
+    return tuple(Depends(field, through, when_set=True) for field in fields)
+
+
+def _covered_by(part: str, *fields: str) -> tuple[Depends, ...]:
+    return tuple(Depends(field, part) for field in fields)
+
+
+def _references(part: str, *fields: str) -> tuple[Depends, ...]:
+    return tuple(Depends(field, part, is_reference=True) for field in fields)
+
+
+_MODEL = ("language_model.path", "language_model.revision", "language_model.trust_remote_code")
+
+ASSETS: tuple[Asset, ...] = (
+    Asset(
+        CORPUS,
+        scope="extraction",
+        partitioned=False,
+        upstream=None,
+        stored_as="memory-mappable arrays",
+        files=("corpus.json",),
+        dagster_kind="numpy",
+        description="Tokenized samples with masks and document ids, in memory-mappable files.",
+        builder="corpus.asset:build_corpus",
+        fingerprint_parts=("tokenizer",),
+        looks_at=("model",),
+        depends=(
+            *_references("tokenizer", *_MODEL),
+            *_values("corpus.source", "corpus.max_length", "corpus.prepend_bos"),
+            *_later("corpus.read_as", "corpus.revision", "corpus.configuration", "corpus.split"),
+            Depends("corpus.streaming", when_set=True, only_with="shuffle_seed"),  # only then it changes the order
+            *_later("corpus.text_column", "corpus.id_column", "corpus.token_column", "corpus.attention_mask_column"),
+            *_later("corpus.shuffle_seed", "corpus.packing", "corpus.sequence_separator_token"),
+            *_later("corpus.drop_duplicates"),
+            *_later("corpus.tokenizer", through="tokenizer"),
+            *_values("start_sample"),
+            Depends("evaluation_samples", by_chunk=False),
+        ),
+    ),
+    Asset(
+        MODEL_ACTIVATIONS,
+        scope="extraction",
+        partitioned=True,
+        upstream=CORPUS,
+        stored_as="safetensors",
+        files=(".safetensors",),
+        dagster_kind="torch",
+        description="Outputs of every hook, [samples, positions, width] in the model's dtype.",
+        builder="chunks.asset:build_chunk_assets",
+        fingerprint_parts=("hooks",),
+        looks_at=("hooks",),
+        is_optional=True,
+        depends=(
+            *_references("model", *_MODEL),
+            *_covered_by("hook_output", "language_model.dtype"),
+            *_covered_by("samples", "chunk_size"),
+            *_references("hooks", "sae.hook", "sae.hook_out"),
+        ),
+    ),
+    Asset(
+        SAE_FEATURES,
+        scope="sae",
+        partitioned=True,
+        upstream=MODEL_ACTIVATIONS,
+        stored_as="safetensors",
+        files=(".safetensors",),
+        dagster_kind="torch",
+        description="Positive SAE activations at all non-padding positions, in compressed rows.",
+        builder="chunks.asset:build_chunk_assets",
+        fingerprint_parts=("activations", "sae"),
+        looks_at=("hook", "sae"),
+        is_optional=True,
+        depends=(
+            *_references("activations", "sae.hook"),
+            *_references("sae", "sae.path", "sae.subfolder", "sae.revision"),
+            *_later("sae.center_input", "sae.norm_scaling_factor", "sae.fold_decoder_norm", through="sae"),
+            *_later("sae.hook_out"),  # a transcoder's score, which the file's record holds, is against that hook
+        ),
+    ),
+    Asset(
+        TOP_K_TABLE,
+        scope="sae",
+        partitioned=True,
+        upstream=SAE_FEATURES,
+        stored_as="Parquet, statistics as safetensors",
+        files=(".parquet",),
+        dagster_kind="parquet",
+        description="The chunk's strongest examples of every feature, and statistics of all of them.",
+        builder="chunks.asset:build_chunk_assets",
+        fingerprint_parts=("features", "first_sample", "counted"),
+        depends=(
+            *_values("top_k_examples", "min_activation"),
+            *_covered_by("counted", "corpus.count_special_tokens", "corpus.exclude_first_positions"),
+            *_later("corpus.exclude_positions", through="counted"),
+            *_later("corpus.exclude_outlier_norms"),
+        ),
+    ),
+    Asset(
+        FEATURE_EXAMPLES,
+        scope="sae",
+        partitioned=False,
+        upstream=TOP_K_TABLE,
+        stored_as="rows of the results database",
+        files=(),
+        dagster_kind="sqlalchemy",
+        description="The strongest examples of every feature over the whole corpus, with statistics, in the results "
+        "database.",
+        builder="examples.asset:build_feature_examples",
+        fingerprint_parts=("tables",),
+        looks_at=("table",),
+        depends=_covered_by("tables", "evaluation_samples"),
+    ),
+    Asset(
+        FEATURE_REPORT,
+        scope="sae",
+        partitioned=False,
+        upstream=FEATURE_EXAMPLES,
+        stored_as="HTML",
+        files=("report.html",),
+        dagster_kind="html",
+        description="An HTML page: how often features fire, and fifty of them with their strongest samples shaded.",
+        builder="report.asset:build_feature_report",
+    ),
+)
+"""Every asset, upstream first."""
+
+
+def asset_row(name: str) -> Asset:
+    """The row of an asset. KeyError for a name that no asset has."""
+    return {row.name: row for row in ASSETS}[name]
+
+
+def names(scope: Literal["extraction", "sae"] | None = None) -> list[str]:
+    """Names of the assets of an extraction, of each SAE, or of both."""
+    return [row.name for row in ASSETS if scope in (None, row.scope)]
+
+
+def chunk_assets(saes: Iterable[str]) -> Iterator[tuple[ChunkAsset, str | None]]:
+    """(asset, SAE) of everything that is made chunk by chunk, upstream first; the SAE is None for what belongs to
+    none."""
+    chunked = [row for row in ASSETS if row.partitioned]
+    yield from ((row.name, None) for row in chunked if row.scope == "extraction")
+    for sae in saes:
+        yield from ((row.name, sae) for row in chunked if row.scope == "sae")
+
+
+def assets_after_chunks() -> list[str]:
+    """Names of what is made once for each SAE when all its chunks are there, upstream first."""
+    return [row.name for row in ASSETS if row.scope == "sae" and not row.partitioned]
+
+
+def folders(scope: Literal["extraction", "sae"]) -> list[str]:
+    """Names of the assets that have a folder of their own in the chunk store; the corpus is shared by extractions."""
+    return [row.name for row in ASSETS if row.scope == scope and row.files and row.name != CORPUS]
+
+
+def builders() -> dict[str, Literal["extraction", "sae"]]:
+    """``module:function`` of each definition, and whether it is called for the extraction or for every SAE."""
+    found: dict[str, Literal["extraction", "sae"]] = {}
+    for row in ASSETS:
+        found.setdefault(row.builder, row.scope)
+    return found
+
+
+def assets_table() -> str:
+    """The list of assets as a Markdown table, for the documentation."""
+    lines = ["| asset | key | made | stored as | what it is |", "| --- | --- | --- | --- | --- |"]
+    for row in ASSETS:
+        key = f"extraction, {'sae, ' if row.scope == 'sae' else ''}{row.name}"
+        made = "per chunk" if row.partitioned else "once"
+        lines.append(f"| `{row.name}` | `[{key}]` | {made} | {row.stored_as} | {row.description} |")
+    return "\n".join(lines)

@@ -1,0 +1,267 @@
+"""Every statistic of a feature over the whole corpus, described once. Loads no torch: pages and tables read it too.
+
+A statistic is integers or a maximum, so that it merges exactly: neither the order of samples, batches and chunks nor a
+GPU's scheduling can change a bit. What the database says is worked out from the merged numbers.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+HISTOGRAM_BINS = 40
+HISTOGRAM_FIRST_EXPONENT = -20
+HISTOGRAM_EDGES = [0.0, *(2.0**e for e in range(HISTOGRAM_FIRST_EXPONENT + 1, 20)), float("inf")]
+"""Bin b holds activations in [EDGES[b], EDGES[b + 1]): one power of two a bin, the ends open."""
+
+_LIMBS = 32
+_EXPONENTS_PER_LIMB = 8  # 256 exponents of a float32 / 32 limbs
+_BIAS = 127
+
+
+class FeatureStatistics(NamedTuple):
+    """Counts over a whole corpus, not just the kept examples; a field for each of ``STATISTICS``."""
+
+    sample_count: "Tensor"
+    token_count: "Tensor"
+    max_activation: "Tensor"
+    activation_limbs: "Tensor"
+    histogram: "Tensor"
+    samples_seen: int
+    """Samples looked at."""
+    tokens_seen: int
+    """Counted positions looked at."""
+
+
+class CountedFirings(NamedTuple):
+    """The firings of some samples at counted positions. A value is exactly ``mantissa * 2^(exponent - 150)``."""
+
+    features: "Tensor"
+    """int64 [Z]: the feature that fires."""
+    mantissa: "Tensor"
+    """int64 [Z]: 24 bits."""
+    exponent: "Tensor"
+    """int64 [Z]: that of the float32 with its bias of 127; 1 for a subnormal too."""
+    maxima: "Tensor"
+    """float32 [n, F]: maximum of each feature in each sample, 0 where it does not fire."""
+
+
+class Addition(NamedTuple):
+    """What some samples add to one statistic."""
+
+    amounts: "Tensor"
+    """[F], or [Z] where ``at`` says to which numbers."""
+    at: "Tensor | None" = None
+    """int64 [Z]: numbers of the statistic, counted over its features: feature * size + number."""
+    offset: int = 0
+    """How many numbers behind ``at`` the amounts go."""
+
+
+@dataclass(frozen=True)
+class StatisticColumn:
+    """A column of the table ``features`` that follows from a statistic."""
+
+    name: str
+    type: Literal["integer", "number", "integers"]
+    """One whole number, one double, or a list of whole numbers."""
+    meaning: str
+    values: Callable[[FeatureStatistics], np.ndarray]
+    """From the merged statistics, on the CPU: [F], or [F, size] of a list."""
+    nullable: bool = False
+    """NULL for a feature that never fires."""
+    shown: str = ""
+    """How pages for people say it, such as ``mean {:.2f}``; empty where they do not, or in their own words."""
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """One statistic of every feature."""
+
+    name: str
+    """Its field of ``FeatureStatistics``, and its tensor in the file beside a top-k table."""
+    dtype: Literal["int64", "float32"]
+    size: int | None
+    """Numbers a feature: [F, size], or [F] where it is None."""
+    merge: Literal["sum", "max"]
+    """How the numbers of disjoint samples become those of all: exactly, in any order."""
+    meaning: str
+    columns: tuple[StatisticColumn, ...] = ()
+    additions: Callable[[CountedFirings], list[Addition]] | None = None
+    """What some samples add, without a synchronisation; None where it follows from other statistics."""
+    derive: "Callable[[Mapping[str, Tensor]], Tensor] | None" = None
+    """From the other statistics of the same samples, where it has no ``additions``."""
+    added_later: bool = False
+    """Whether files of earlier versions lack it: then it is None, and its columns are NULL, for a result that any of
+    its chunks lacks it in."""
+
+
+def feature_rows(statistics: FeatureStatistics) -> list[dict[str, Any]]:
+    """What the database says of each feature, {column: value}; one by one, so for a few features."""
+    dead = (statistics.sample_count == 0).tolist()
+    columns = {}
+    for one in STATISTICS:
+        known = getattr(statistics, one.name) is not None
+        for column in one.columns:
+            values = column.values(statistics).tolist() if known else [None] * len(dead)
+            pairs = zip(values, dead, strict=True)
+            columns[column.name] = [None if column.nullable and never else value for value, never in pairs]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def bytes_per_feature() -> int:
+    """Of the statistics of a chunk, in memory and on disk."""
+    return sum((one.size or 1) * (8 if one.dtype == "int64" else 4) for one in STATISTICS)
+
+
+def statistics_table() -> str:
+    """A Markdown table of all statistics, for docs/database.md."""
+    lines = ["| column | type | meaning | from | merged by |", "| --- | --- | --- | --- | --- |"]
+    for one in STATISTICS:
+        shape = f"{one.dtype} [F]" if one.size is None else f"{one.dtype} [F, {one.size}]"
+        for column in one.columns:
+            kind = column.type + (", NULL where it never fires" if column.nullable else "")
+            lines.append(f"| `{column.name}` | {kind} | {column.meaning} | `{one.name}`, {shape} | {one.merge} |")
+    return "\n".join(lines) + "\n"
+
+
+def shown_sizes(feature: Any) -> str:
+    """How strongly a feature fires, as pages for people say it; ``feature`` is a row of the table ``features``."""
+    values = [(column, getattr(feature, column.name, None)) for one in STATISTICS for column in one.columns]
+    return ", ".join(column.shown.format(value) for column, value in values if column.shown and value is not None)
+
+
+# How much each adds, and what the database says of it
+
+
+def _samples_in_which_it_fires(firings: CountedFirings) -> list[Addition]:
+    return [Addition((firings.maxima > 0).sum(0))]
+
+
+def _maximum(firings: CountedFirings) -> list[Addition]:
+    return [Addition(firings.maxima.amax(0))]
+
+
+def _limbs_of_the_sum(firings: CountedFirings) -> list[Addition]:
+    """Limb l gathers exponents 8l .. 8l + 7 as m << (e mod 8): 31 bits each, so a limb holds 2^32 firings before an
+    int64 could overflow."""
+    at = firings.features * _LIMBS + firings.exponent // _EXPONENTS_PER_LIMB
+    return [Addition(firings.mantissa << (firings.exponent % _EXPONENTS_PER_LIMB), at)]
+
+
+def _bins(firings: CountedFirings) -> list[Addition]:
+    bins = (firings.exponent - _BIAS - HISTOGRAM_FIRST_EXPONENT).clamp_(0, HISTOGRAM_BINS - 1)
+    bins += firings.features * HISTOGRAM_BINS
+    return [Addition(bins.new_ones(len(bins)), bins)]
+
+
+def activation_sum(statistics: FeatureStatistics) -> np.ndarray:
+    """Sum of each feature's firing activations: float64 [F], rounded once per limb (relative error < 1e-14)."""
+    limbs = statistics.activation_limbs.cpu().numpy().astype(np.float64)
+    scale = np.exp2(np.arange(_LIMBS, dtype=np.float64) * _EXPONENTS_PER_LIMB - 150)
+    total: np.ndarray = (limbs * scale).sum(axis=1)
+    return total
+
+
+def mean_activation(statistics: FeatureStatistics) -> np.ndarray:
+    """Mean over the tokens on which a feature fires: float64 [F], NaN for a feature that never fires."""
+    count = statistics.token_count.cpu().numpy()
+    return np.divide(activation_sum(statistics), count, out=np.full(len(count), np.nan), where=count > 0)
+
+
+STATISTICS = (
+    Statistic(
+        "sample_count",
+        "int64",
+        None,
+        "sum",
+        "samples in which the feature fires at a counted position",
+        (
+            StatisticColumn(
+                "activation_count", "integer", "samples in which the feature fires", lambda s: s.sample_count.numpy()
+            ),
+            StatisticColumn(
+                "activation_frequency",
+                "number",
+                "their fraction of all samples",
+                lambda s: s.sample_count.numpy() / max(1, s.samples_seen),
+            ),
+        ),
+        additions=_samples_in_which_it_fires,
+    ),
+    Statistic(
+        "token_count",
+        "int64",
+        None,
+        "sum",
+        "counted positions at which it fires",
+        (
+            StatisticColumn("token_count", "integer", "tokens on which it fires", lambda s: s.token_count.numpy()),
+            StatisticColumn(
+                "token_frequency",
+                "number",
+                "their fraction of all counted tokens",
+                lambda s: s.token_count.numpy() / max(1, s.tokens_seen),
+            ),
+        ),
+        derive=lambda others: others["histogram"].sum(1),  # every firing lies in one bin
+    ),
+    Statistic(
+        "max_activation",
+        "float32",
+        None,
+        "max",
+        "its maximum at counted positions; 0 where it never fires",
+        (
+            StatisticColumn(
+                "max_activation",
+                "number",
+                "its maximum over the corpus",
+                lambda s: s.max_activation.numpy().astype(np.float64),
+                nullable=True,
+                shown="maximum {:.2f}",
+            ),
+        ),
+        additions=_maximum,
+    ),
+    Statistic(
+        "activation_limbs",
+        "int64",
+        _LIMBS,
+        "sum",
+        "the exact sum of its firing activations: limb l counts in 2^(8l - 150)",
+        (
+            StatisticColumn(
+                "mean_activation",
+                "number",
+                "its mean over the tokens on which it fires (relative error below 1e-14)",
+                mean_activation,
+                nullable=True,
+                shown="mean {:.2f}",
+            ),
+        ),
+        additions=_limbs_of_the_sum,
+    ),
+    Statistic(
+        "histogram",
+        "int64",
+        HISTOGRAM_BINS,
+        "sum",
+        "firings by power of two (HISTOGRAM_EDGES)",
+        (
+            StatisticColumn(
+                "histogram",
+                "integers",
+                "firing tokens by powers of two: 40 counts, the first of all below 2^-19, the last of all from 2^19",
+                lambda s: s.histogram.numpy(),
+            ),
+        ),
+        additions=_bins,
+    ),
+)
+"""All statistics, in the order of the columns."""
+
+COLUMNS = tuple(column for one in STATISTICS for column in one.columns)

@@ -1,0 +1,69 @@
+"""The names of chunk files, formed and read here alone: ``<chunk key>-<fingerprint><form>``, and beside a table
+``<chunk key>-<fingerprint>.<checksum's first 12 digits>.statistics.safetensors``."""
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from extraction_assets.catalog import ASSETS, TOP_K_TABLE, ChunkAsset
+from extraction_assets.stores.fingerprints import LENGTH
+
+FORMS: dict[ChunkAsset, tuple[str, ...]] = {row.name: row.files for row in ASSETS if row.partitioned}
+"""How the names of an asset's files end, which says in what form their bytes are: files are written in the first form
+and read in any of these. A file of another form, such as one of a later version of this package, is never opened: its
+chunk counts as stale. A new form goes in front, such as ``(".v3.parquet", ".parquet")``, and its reader goes by it."""
+
+_STATISTICS = ".statistics.safetensors"
+_SEAL_LENGTH = 12
+
+
+class ChunkFile(NamedTuple):
+    """A chunk's file by its name."""
+
+    path: Path
+    key: str
+    fingerprint: str
+    seal: str | None
+    """Of a statistics file: the beginning of the checksum by which its table names it."""
+
+
+def chunk_paths(folder: Path, asset: ChunkAsset, key: str, fingerprint: str) -> list[Path]:
+    """Paths of a chunk's file in each form that is read; the first is the one to write."""
+    return [folder / f"{key}-{fingerprint}{form}" for form in FORMS[asset]]
+
+
+def statistics_path(table: Path, checksum: str) -> Path:
+    """Path of the statistics beside a table, which name their own checksum: two runs on one chunk mix no files."""
+    return table.with_name(f"{_stem(table)}.{checksum[:_SEAL_LENGTH]}{_STATISTICS}")
+
+
+def tables_of(statistics: Path) -> list[Path]:
+    """Paths of the table that a statistics file may belong to, in each form."""
+    return [statistics.with_name(_stem(statistics) + form) for form in FORMS[TOP_K_TABLE]]
+
+
+def chunk_files(paths: Iterable[Path]) -> Iterator[ChunkFile]:
+    """Those of the paths that are chunk files in a form that is read, by name."""
+    name = _pattern()
+    for path in paths:
+        match = name.fullmatch(path.name)
+        if match:
+            yield ChunkFile(path, match["key"], match["fingerprint"], match["seal"])
+
+
+def of_any_fingerprint(folder: Path, asset: ChunkAsset, key: str) -> Iterator[Path]:
+    """Files of a chunk of any fingerprint, those in forms of later versions included."""
+    for end in {Path(form).suffix or form for form in FORMS[asset]}:
+        yield from folder.glob(f"{key}-*{end}")
+
+
+def _pattern() -> re.Pattern[str]:
+    ends = "|".join(sorted({re.escape(form) for forms in FORMS.values() for form in forms}))
+    seal = rf"\.(?P<seal>[0-9a-f]{{{_SEAL_LENGTH}}}){re.escape(_STATISTICS)}"
+    return re.compile(rf"(?P<key>\d{{12,}})-(?P<fingerprint>[0-9a-f]{{{LENGTH}}})(?:{ends}|{seal})")
+
+
+def _stem(path: Path) -> str:
+    """``<chunk key>-<fingerprint>``"""
+    return path.name.split(".")[0]

@@ -1,0 +1,70 @@
+"""Every statistic of a feature, worked out slowly from all its firings, by the name of its column.
+
+Imports nothing of the engine. A column that is described there and has no function here fails a test.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+
+class Firings(NamedTuple):
+    """All that a feature does at counted positions."""
+
+    samples: list[list[float]]
+    """Of each sample the activations at which it fires."""
+    tokens_seen: int
+    """Counted positions of all samples, whether it fires there or not."""
+
+    @property
+    def all(self) -> list[float]:
+        return [value for sample in self.samples for value in sample]
+
+
+BINS, FIRST_EXPONENT = 40, -20
+
+
+def histogram(values: Iterable[float]) -> list[int]:
+    """Values by the power of two below them: 2^e <= value < 2^(e + 1), the first and last bin open."""
+    counts = [0] * BINS
+    for value in values:
+        exponent = math.frexp(value)[1] - 1
+        counts[min(max(exponent - FIRST_EXPONENT, 0), BINS - 1)] += 1
+    return counts
+
+
+def mean(values: list[float]) -> float | None:
+    return float(sum(map(Fraction, values)) / len(values)) if values else None
+
+
+ORACLE: dict[str, Callable[[Firings], Any]] = {
+    "activation_count": lambda firings: sum(bool(sample) for sample in firings.samples),
+    "activation_frequency": lambda firings: sum(map(bool, firings.samples)) / max(1, len(firings.samples)),
+    "token_count": lambda firings: len(firings.all),
+    "token_frequency": lambda firings: len(firings.all) / max(1, firings.tokens_seen),
+    "max_activation": lambda firings: max(firings.all, default=None),
+    "mean_activation": lambda firings: mean(firings.all),
+    "histogram": lambda firings: histogram(firings.all),
+}
+
+RELATIVE = 1e-13
+"""Tolerance of what is not an integer or a maximum."""
+
+
+def differences(row: dict[str, Any], firings: Firings) -> list[str]:
+    """Which columns of a feature's row are not what they must be."""
+    return [
+        f"{name}: {row[name]}, not {right}" for name, right in expected(firings).items() if not _same(row[name], right)
+    ]
+
+
+def expected(firings: Firings) -> dict[str, Any]:
+    """Column -> its value."""
+    return {name: work_out(firings) for name, work_out in ORACLE.items()}
+
+
+def _same(found: Any, right: Any) -> bool:
+    if isinstance(right, float) and isinstance(found, float):
+        return math.isclose(found, right, rel_tol=RELATIVE)
+    return bool(found == right) and type(found) is type(right)

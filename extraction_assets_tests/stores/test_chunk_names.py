@@ -1,0 +1,59 @@
+"""Names of chunk files: what is formed is read back, and nothing else is taken for a chunk's file."""
+
+from pathlib import Path
+
+import pytest
+
+from extraction_assets.stores.chunk_names import (
+    FORMS,
+    ChunkFile,
+    chunk_files,
+    chunk_paths,
+    of_any_fingerprint,
+    statistics_path,
+    tables_of,
+)
+
+KEY, FINGERPRINT, CHECKSUM = "000000000008", "0123456789abcdef01234567", "ab" * 32
+
+
+@pytest.mark.parametrize("asset", FORMS)
+def test_a_name_is_read_back(asset: str) -> None:
+    for path in chunk_paths(Path("folder"), asset, KEY, FINGERPRINT):
+        assert list(chunk_files([path])) == [ChunkFile(path, KEY, FINGERPRINT, None)]
+
+
+def test_names_are_those_of_earlier_versions() -> None:
+    (table,) = chunk_paths(Path("folder"), "top_k_table", KEY, FINGERPRINT)
+    assert table == Path("folder/000000000008-0123456789abcdef01234567.parquet")
+    name = "000000000008-0123456789abcdef01234567.abababababab.statistics.safetensors"
+    assert statistics_path(table, CHECKSUM) == Path("folder") / name
+
+
+def test_statistics_are_known_by_the_checksum_in_their_name() -> None:
+    (table,) = chunk_paths(Path("folder"), "top_k_table", KEY, FINGERPRINT)
+    beside = statistics_path(table, CHECKSUM)
+    assert list(chunk_files([beside])) == [ChunkFile(beside, KEY, FINGERPRINT, CHECKSUM[:12])]
+    assert tables_of(beside) == [table]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "8-0123456789abcdef01234567.parquet",
+        "000000000008-0123.parquet",
+        "000000000008-0123456789abcdef01234567.txt",
+        "000000000008-0123456789abcdef01234567.parquet.bak",
+        ".000000000008-0123456789abcdef01234567.parquet.0123456789abcdef0123456789abcdef.damaged",
+        "report.html",
+    ],
+)
+def test_other_names_are_no_chunk_files(name: str) -> None:
+    assert list(chunk_files([Path(name)])) == []
+
+
+def test_files_of_other_fingerprints_and_later_forms_are_found(tmp_path: Path) -> None:
+    names = [f"{KEY}-{FINGERPRINT}.parquet", f"{KEY}-ff.v9.parquet", f"000000000016-{FINGERPRINT}.parquet"]
+    for name in names:
+        (tmp_path / name).touch()
+    assert {path.name for path in of_any_fingerprint(tmp_path, "top_k_table", KEY)} == set(names[:2])
