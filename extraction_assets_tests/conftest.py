@@ -13,13 +13,11 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 import torch
-from hypothesis import settings
 
-from extraction_assets_tests import postgres, quick_dagster, tiny
+from extraction_assets.execution import failures
+from extraction_assets_tests import postgres, quick_dagster, seeds, tiny
 from extraction_assets_tests.project import Project
 
-settings.register_profile("suite", deadline=None, derandomize=True, print_blob=False)
-settings.load_profile("suite")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 torch.set_num_threads(1)  # pytest-xdist runs one worker a core
 quick_dagster.hurry()
@@ -37,8 +35,17 @@ def _do_not_wait_for_the_disk(connection: Any, *_: Any) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    seeds.add_option(parser)
     parser.addoption("--ui", action="store_true", help="also run the tests that drive a browser")
     parser.addoption("--screenshots", default="build/screenshots", help="folder of the browser tests' screenshots")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    seeds.choose(config)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    terminalreporter.write_line(seeds.said(config))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -46,10 +53,20 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if collection_path == Path(__file__).with_name("ui") and not config.getoption("--ui") else None
 
 
+_WHOLE_RUNS = {"demo_home", "lab", "merged_once", "on_postgres", "project", "ran", "served"}
+"""Fixtures behind which a whole extraction or a real process runs: what uses one is slow."""
+
+_LONGEST_FIRST = ("test_kills.py", "test_healing.py", "test_demo.py", "test_postgres.py", "test_ui.py", "test_asset.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow files first, so that no worker is left alone with one at the end."""
+    """Slow files first, the longest before all others, so that no worker is left alone with one at the end."""
+    for item in items:
+        if _WHOLE_RUNS.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    longest = {name: number for number, name in enumerate(_LONGEST_FIRST)}
+    items.sort(key=lambda item: (longest.get(item.path.name, len(longest)), item.path not in slow))
 
 
 def pytest_collection_finish() -> None:
@@ -73,6 +90,20 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ):
         monkeypatch.delenv(name, raising=False)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def seed(request: pytest.FixtureRequest) -> int:
+    """What a test's own generator starts with; those of torch, NumPy and Python have started with it."""
+    number = seeds.of_test(request.node)
+    seeds.start(number)
+    return number
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a run tries again, such as a database that does not answer, it tries without waiting 35 seconds in all."""
+    monkeypatch.setattr(failures, "FIRST_WAIT_SECONDS", 0.01)
 
 
 @pytest.fixture(scope="session")

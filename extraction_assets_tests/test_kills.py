@@ -51,9 +51,7 @@ def lab(settings: ExtractionSettings, tmp_path: Path) -> Iterator[Lab]:
         yield lab
 
 
-def test_kills_at_random_moments_lose_nothing_that_was_done(lab: Lab, uninterrupted: Project) -> None:
-    seed = random.SystemRandom().randrange(10**6)
-    print(f"seed {seed}")
+def test_kills_at_random_moments_lose_nothing_that_was_done(lab: Lab, uninterrupted: Project, seed: int) -> None:
     moments, durable = random.Random(seed), lab.durable()
     for victim in ("run", "everything", "daemon", "run", "everything"):
         run_id = wait_for("a run's process, or all to be done", lambda: _running(lab, _runs_of_the_missing(lab)))
@@ -159,7 +157,11 @@ def test_a_canceled_run_leaves_whole_chunks_only_and_all_of_them_recorded(lab: L
     durable = lab.durable()
     assert lab.leftovers() == []
     table = sae_key(lab.settings, "topk", "top_k_table")
-    done = {key for key in lab.settings.chunk_keys if lab.plan.chunk_state("top_k_table", key, "topk") == "done"}
+    done = {
+        key
+        for key in lab.settings.chunk_keys
+        if lab.plan.chunk_state("top_k_table", lab.settings.chunk(key), "topk") == "done"
+    }
     assert lab.instance.get_materialized_partitions(table) == done
     assert 0 < len(done) < CHUNKS
     time.sleep(2)

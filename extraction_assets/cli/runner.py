@@ -12,11 +12,11 @@ from extraction_assets.assets.report.run import report_damage
 from extraction_assets.catalog import FEATURE_REPORT, assets_after_chunks
 from extraction_assets.cli.terminal import echo
 from extraction_assets.dagster_instance.dead_runs import MAX_RETRIES_TAG, DeadRun, alive_runs, fail_dead_runs, works_on
-from extraction_assets.database.queries import merge_fingerprints
 from extraction_assets.database.urls import DatabaseError
 from extraction_assets.execution import damage
 from extraction_assets.execution.keys import REUSE_TAG, chunk_targets, corpus_key, sae_key
 from extraction_assets.planning.plan import ExtractionPlan
+from extraction_assets.planning.stored_merge import stored_merge
 from extraction_assets.resources import ChunkStoreResource, ResultsResource
 from extraction_assets.resources.resolve import resolve_resource
 from extraction_assets.settings import ExtractionSettings
@@ -100,12 +100,13 @@ class Runner:
 
     def merge_is_current(self, sae: str) -> bool:
         """Whether the database and Dagster's history hold the merge of the current chunks."""
-        plan, name = self._plan(), self._settings.name
+        plan = self._plan()
         if not merge_is_recorded(plan, sae, self._instance):
             return False
         try:
             with self._results.read() as engine, engine.connect() as connection:
-                return merge_fingerprints(connection).get((name, sae)) == plan.merge_fingerprint(sae)
+                found = stored_merge(connection, plan, sae)
+                return found is not None and found.stale is None
         except DatabaseError:
             return False  # the merge will fail of it, on record
 

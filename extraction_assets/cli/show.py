@@ -130,7 +130,7 @@ def status(module: str, name: str) -> None:
     echo(f"corpus: {len(plan.corpus)} samples, {plan.corpus.folder}", *changes)
     echo(f"{'':28} {'done':>6} {'stale':>6} {'missing':>8}")
     for asset, sae in chunk_assets(settings.saes):
-        states = [plan.chunk_state(asset, key, sae) for key in settings.chunk_keys]
+        states = [plan.chunk_state(asset, chunk, sae) for chunk in settings.chunks]
         counts = "{:6} {:6} {:8}".format(*(states.count(s) for s in ("done", "stale", "missing")))
         kept = "" if settings.keep.keeps(asset) else "   not kept: clean removes what is merged"
         echo(f"{(sae + '/' if sae else '') + asset:28} {counts}{kept}")
@@ -189,14 +189,10 @@ def _echo_merges(workspace: Workspace, settings: "ExtractionSettings") -> None:
 
 def _merge_state(engine: "sa.Engine", plan: "ExtractionPlan", sae: str) -> str:
     """Whether the database holds the merge of the current chunks."""
-    import sqlalchemy as sa
+    from extraction_assets.planning.stored_merge import stored_merge
 
-    from extraction_assets.database.tables import extractions
-
-    own = (extractions.c.name == plan.settings.name) & (extractions.c.sae == sae)
     with engine.connect() as connection:
-        row = connection.execute(sa.select(extractions).where(own)).one_or_none()
-    if row is None:
+        found = stored_merge(connection, plan, sae)
+    if found is None:
         return "not merged yet"
-    current = row.fingerprint == plan.merge_fingerprint(sae)
-    return f"merged {row.finished_at:%Y-%m-%d %H:%M} UTC" + ("" if current else ", stale: made from other settings")
+    return f"merged {found.finished_at:%Y-%m-%d %H:%M} UTC" + (f", stale: {found.stale}" if found.stale else "")

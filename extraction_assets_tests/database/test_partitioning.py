@@ -88,6 +88,17 @@ def test_what_people_granted_and_their_views_go_over(
         assert _rows(before, f"SELECT has_table_privilege('{name}_reader', '{table}', 'DELETE')") == [(False,)]
 
 
+def test_the_table_keeps_its_owner_whoever_upgrades(
+    before: sa.Engine, postgres_server: Server, postgres_url: str
+) -> None:
+    name = postgres_url.rpartition("/")[2]
+    postgres_server.execute(f"CREATE ROLE {name}_owner", name)
+    postgres_server.execute(f"ALTER TABLE feature_activations OWNER TO {name}_owner", name)
+    open_database(postgres_url).dispose()
+    owner = "SELECT relowner::regrole::text FROM pg_class WHERE relname = 'feature_activations'"
+    assert _rows(before, owner) == [(f"{name}_owner",)]
+
+
 @pytest.mark.parametrize("at", ["ATTACH PARTITION feature_activations_2", "DROP TABLE feature_activations_before"])
 def test_a_migration_that_is_cut_off_changes_nothing_and_can_be_done_again(
     before: sa.Engine, postgres_url: str, at: str

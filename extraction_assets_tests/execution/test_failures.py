@@ -15,15 +15,10 @@ from extraction_assets.assets.chunks import run as chunk_run
 from extraction_assets.database.urls import DatabaseError, DatabaseUnavailableError
 from extraction_assets.engine.chunk_pass.context import NonFiniteError
 from extraction_assets.execution import failures as faults
-from extraction_assets.settings import ExtractionSettings
+from extraction_assets.settings import Chunk, ExtractionSettings
 from extraction_assets_tests.processes import forks
 from extraction_assets_tests.project import SILENT, Project
 from extraction_assets_tests.tiny import make_settings
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faults, "FIRST_WAIT_SECONDS", 0.01)
 
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), DatabaseUnavailableError("the database is away")])
@@ -69,9 +64,9 @@ def test_a_fault_while_writing_is_retried_and_only_the_rest_is_computed(
             raise OSError(28, "No space left on device")
         written(path, *args)
 
-    def count(plan: Any, loaded: Any, usage: Any, key: str, *args: Any) -> Any:
-        computed.append(key)
-        return compute(plan, loaded, usage, key, *args)
+    def count(plan: Any, loaded: Any, usage: Any, chunk: Chunk, *args: Any) -> Any:
+        computed.append(chunk.key)
+        return compute(plan, loaded, usage, chunk, *args)
 
     monkeypatch.setattr(chunk_writer, "write_table", fail_once)
     monkeypatch.setattr(chunk_run, "compute_chunk", count)
@@ -119,12 +114,12 @@ def test_two_runs_of_the_same_at_once_are_safe(tiny_folder: Path, home: Path, me
 
 
 @pytest.mark.slow
-def test_a_process_killed_at_many_moments_loses_only_what_it_was_doing(tiny_folder: Path, home: Path) -> None:
+def test_a_process_killed_at_many_moments_loses_only_what_it_was_doing(
+    tiny_folder: Path, home: Path, seed: int
+) -> None:
     settings = make_settings(tiny_folder, chunk_size=1)
     project = Project(settings, home)
     project.corpus()
-    seed = random.SystemRandom().randrange(10**6)
-    print(f"seed {seed}")
     moments, kills, done = random.Random(seed), 0, project.files("tiny/**/[!.]*-*")
     while project.plan.missing_chunks() and kills < 20:
         keys = project.plan.missing_chunks()

@@ -11,8 +11,9 @@ from typing import Any
 import datasets
 import pytest
 
+from extraction_assets import catalog
 from extraction_assets.assets.corpus.asset import materialize_corpus
-from extraction_assets.catalog import ASSETS, CORPUS, Asset
+from extraction_assets.catalog import CORPUS, Asset
 from extraction_assets.execution.lineage import CodeVersions
 from extraction_assets.planning.plan import ExtractionPlan, corpus_recipe
 from extraction_assets.settings import ExtractionSettings
@@ -106,7 +107,9 @@ class Laboratory:
             if row.name == CORPUS:
                 return recipe
             if row.partitioned:
-                return {key: plan.fingerprint_of(row.name, key, sae) for key in settings.chunk_keys}
+                return {
+                    key: plan.fingerprint_of(row.name, plan.settings.chunk(key), sae) for key in settings.chunk_keys
+                }
             return plan.fingerprint_of(row.name, None, sae)
 
         return {name: version(row, sae) for name, row, sae in _each_asset(settings)}
@@ -137,6 +140,6 @@ def _differs(before: Any, after: Any) -> bool:
 
 
 def _each_asset(settings: ExtractionSettings) -> Iterator[tuple[str, Asset, str | None]]:
-    for row in ASSETS:
+    for row in catalog.ASSETS:
         for sae in settings.saes if row.scope == "sae" else [None]:
             yield (f"{sae}/{row.name}" if sae else row.name), row, sae

@@ -1,6 +1,6 @@
 """The step of the chunk assets: what of a Dagster run decides which chunks are computed, and how they are recorded."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import dagster as dg
 
@@ -14,7 +14,7 @@ from extraction_assets.execution.keys import REUSE_TAG, corpus_key, sae_key
 from extraction_assets.execution.lineage import Lineage
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.resources import ChunkStoreResource, GpuResource
-from extraction_assets.settings import ExtractionSettings
+from extraction_assets.settings import Chunk, ExtractionSettings
 
 
 def run_chunks(
@@ -35,17 +35,19 @@ def run_chunks(
                 gpu.use_device(context.log) as device,
                 ChunkRun(plan, gpu, device, selected, lineage, context.log) as run,
             ):
-                yield from run.events(context.partition_keys, reuse=_resumes(context))
+                chunks = [settings.chunk(key) for key in context.partition_keys]
+                yield from run.events(chunks, reuse=_resumes(context))
         else:  # "Execute" of the Checks tab: checks alone, and no partition
-            checks, keys = context.selected_asset_check_keys, requested_keys(context, settings)
-            yield from map(lineage.targeted, recorded_checks(plan, checks, keys, context.log))
+            checks, chunks = context.selected_asset_check_keys, requested_chunks(context, settings)
+            yield from map(lineage.targeted, recorded_checks(plan, checks, chunks, context.log))
         yield from _check_outputs(context, settings)
 
 
-def requested_keys(context: dg.AssetExecutionContext, settings: ExtractionSettings) -> Sequence[str]:
-    """The run's partitions; all chunks where it has none."""
-    partitioned = context.has_partition_key or context.has_partition_key_range
-    return context.partition_keys if partitioned else settings.chunk_keys
+def requested_chunks(context: dg.AssetExecutionContext, settings: ExtractionSettings) -> list[Chunk]:
+    """The chunks of the run's partitions; all chunks where it has none."""
+    if context.has_partition_key or context.has_partition_key_range:
+        return [settings.chunk(key) for key in context.partition_keys]
+    return settings.chunks
 
 
 def _check_outputs(context: dg.AssetExecutionContext, settings: ExtractionSettings) -> Iterator[dg.Output[None]]:

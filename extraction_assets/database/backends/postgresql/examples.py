@@ -13,8 +13,8 @@ up, or sees anything but old or new rows:
 Measured by ``benchmarks.storing_layouts`` (the table is in benchmarks/RESULTS.md). Swapping partitions (DETACH the old,
 ATTACH the new) replaces four times as fast, but waits for every transaction that has read examples while all new
 readers wait behind it, and a transaction with an older snapshot then finds no rows at all. A table a load that
-``feature_activations`` inherits, which came before, also replaces four times as fast; but at 1,000 results a query of
-one feature takes 100 times as long, since all tables are looked at to plan it. A partition for each load is as fast as
+``feature_activations`` inherits, which came before, replaces three times as fast; but at 1,000 results a query of one
+feature takes 200 times as long, since all tables are looked at to plan it. A partition for each load is as fast as
 both, but needs one more column that numbers the loads, in every user's ``SELECT *`` or hidden by a view that is no
 table any more (``COPY``, ``pg_dump -t``, keys). Readers and queries weigh more than the time of a replacement.
 """

@@ -2,7 +2,8 @@
 
 Before, every load had a table that ``feature_activations`` inherited: at 1,000 results, planning a query took 100 ms.
 The tables become partitions as they are, no row is copied; only rows that stand in ``feature_activations`` itself,
-where the first version put them, are. Grants on ``feature_activations``, and views of it, go over to the new table.
+where the first version put them, are. Owner and grants of ``feature_activations``, and views of it, go over to the new
+table.
 """
 
 import sqlalchemy as sa
@@ -24,6 +25,7 @@ _VIEWS = f"""
     FROM pg_depend JOIN pg_rewrite ON pg_rewrite.oid = objid JOIN pg_class view ON view.oid = ev_class
     WHERE refobjid = '{_TABLE}'::regclass AND classid = 'pg_rewrite'::regclass AND view.relkind = 'v'
 """
+_OWNER = f"SELECT relowner::regrole::text FROM pg_class WHERE oid = '{_TABLE}'::regclass"
 _GRANTS = f"""
     SELECT privilege_type, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END, is_grantable
     FROM pg_class, aclexplode(relacl) WHERE pg_class.oid = '{_TABLE}'::regclass AND grantee <> relowner
@@ -37,11 +39,13 @@ def upgrade() -> None:
     run = connection.exec_driver_sql
     run(f"LOCK TABLE {_TABLE} IN ACCESS EXCLUSIVE MODE")
     children, grants, views = run(_CHILDREN).scalars().all(), run(_GRANTS).all(), run(_VIEWS).all()
+    owner = run(_OWNER).scalar()
     for index, is_key in run(_INDEXES.format(name=_TABLE)).all():
         run(f"ALTER INDEX {index} RENAME TO {_index_name(_OLD, is_key)}")
     run(f"ALTER TABLE {_TABLE} RENAME TO {_OLD}")
     run(f"CREATE TABLE {_TABLE} (LIKE {_OLD}, {_KEY}) PARTITION BY LIST (extraction_id)")
     run(f"CREATE INDEX ix_{_TABLE}_sample ON {_TABLE} {_BY_SAMPLE}")
+    run(f"ALTER TABLE {_TABLE} OWNER TO {owner}")
     for privilege, role, grantable in grants:
         run(f"GRANT {privilege} ON {_TABLE} TO {role}" + (" WITH GRANT OPTION" if grantable else ""))
     for child in children:

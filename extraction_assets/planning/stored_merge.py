@@ -1,0 +1,38 @@
+"""Whether the results database holds what the current chunks merge to."""
+
+import datetime as dt
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from extraction_assets.database.tables import corpora, extractions
+from extraction_assets.planning.plan import ExtractionPlan
+
+
+class StoredMerge(NamedTuple):
+    """What the database holds of an SAE."""
+
+    finished_at: dt.datetime
+    """In UTC."""
+    stale: str | None
+    """Why it is to be merged again; None where it is current."""
+
+
+def stored_merge(connection: sa.Connection, plan: ExtractionPlan, sae: str) -> StoredMerge | None:
+    """The merge of an SAE in the database, against the current chunks and corpus; None where there is none."""
+    query = (
+        sa.select(extractions.c.finished_at, extractions.c.fingerprint, corpora.c.sample_count, corpora.c.fingerprint)
+        .join(corpora, corpora.c.id == extractions.c.corpus_id)
+        .where(extractions.c.name == plan.settings.name, extractions.c.sae == sae)
+    )
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        return None
+    finished_at, merged, samples, content = row
+    if merged != plan.merge_fingerprint(sae):
+        return StoredMerge(finished_at, "made from other settings")
+    # Names and places of documents have no part in a chunk's fingerprint, but they are in the database too. Another
+    # extraction may have added samples to the same corpus: then its content is not known here.
+    if samples <= len(plan.corpus) and plan.corpus.content_fingerprint(slice(0, samples)) != content:
+        return StoredMerge(finished_at, "its documents have other names or places now")
+    return StoredMerge(finished_at, None)

@@ -1,0 +1,111 @@
+"""The faults, across tie order, masks, fingerprints, merge, locks, migrations and sealing."""
+
+from typing import NamedTuple
+
+
+class Mutation(NamedTuple):
+    """One fault: a text of the package, which occurs once in its file, and what stands there instead."""
+
+    name: str
+    file: str
+    """Below ``extraction_assets``."""
+    old: str
+    new: str
+    tests: tuple[str, ...]
+    """Files of tests below ``extraction_assets_tests``, or single tests; at least one test of them has to fail."""
+
+
+MUTATIONS = (
+    Mutation(
+        "equal maxima: the later sample first",
+        "engine/selection/select.py",
+        "        (samples, bits_for(features.num_samples)),",
+        "        (features.num_samples - 1 - samples, bits_for(features.num_samples)),",
+        ("engine/selection/test_select.py",),
+    ),
+    Mutation(
+        "padding counts",
+        "engine/corpora/samples.py",
+        "counted = np.array(arrays.attention_mask[rows])",
+        "counted = np.ones_like(arrays.attention_mask[rows])",
+        ("engine/corpora/test_samples.py",),
+    ),
+    Mutation(
+        "exclude_first_positions leaves one too many",
+        "engine/corpora/samples.py",
+        "counted[:, : settings.exclude_first_positions] = False",
+        "counted[:, : max(0, settings.exclude_first_positions - 1)] = False",
+        ("engine/corpora/test_samples.py",),
+    ),
+    Mutation(
+        "min_activation has no part in a table's fingerprint",
+        "catalog.py",
+        '*_values("top_k_examples", "min_activation"),',
+        '*_values("top_k_examples"),',
+        ("planning/test_dependency_matrix.py::test_exactly_these_assets_go_stale",),
+    ),
+    Mutation(
+        "the model's dtype has no part in the activations' fingerprint",
+        "catalog.py",
+        '            *_covered_by("hook_output", "language_model.dtype"),\n',
+        "",
+        ("planning/test_dependency_matrix.py::test_exactly_these_assets_go_stale",),
+    ),
+    Mutation(
+        "options of encode have no part in an SAE's fingerprint",
+        "planning/plan.py",
+        'return fingerprint("sae", files=files, **options) if options else files',
+        "return files",
+        ("planning/test_plan.py::test_options_of_encode_make_features_stale_and_their_defaults_do_not",),
+    ),
+    Mutation(
+        "a merge keeps one example too many",
+        "engine/selection/merge.py",
+        "order = order[rank_within(neurons[order], num_features) < top_k]",
+        "order = order[rank_within(neurons[order], num_features) <= top_k]",
+        ("engine/selection/test_merge.py",),
+    ),
+    Mutation(
+        "writers of SQLite begin as readers do",
+        "database/backends/sqlite/__init__.py",
+        '"BEGIN IMMEDIATE" if writes else "BEGIN"',
+        '"BEGIN"',
+        ("database/test_replacing.py::test_merges_at_once_keep_all_their_rows",),
+    ),
+    Mutation(
+        "writers of PostgreSQL take no lock",
+        "database/backends/postgresql/__init__.py",
+        "connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK_KEY)))",
+        "del connection",
+        ("database/test_replacing.py::test_merges_at_once_keep_all_their_rows",),
+    ),
+    Mutation(
+        "the first migration leaves a column out",
+        "database/migrations/versions/0001_first_tables.py",
+        '        sa.Column("mean_activation", sa.Double),\n',
+        "",
+        ("database/test_migrations.py::test_the_first_version_is_upgraded_in_place_with_its_rows",),
+    ),
+    Mutation(
+        "a checksum is not compared",
+        "stores/sealed.py",
+        "if _checksum(data, at) != stored:",
+        "if len(_checksum(data, at)) != len(stored):",
+        ("stores/test_sealed.py",),
+    ),
+    Mutation(
+        "a file has its name before it is on the disk",
+        "stores/sealed.py",
+        """            sync(temporary)
+            if path.is_dir():  # somebody has put a folder in the file's place
+                set_aside(path)
+            os.replace(temporary, path)
+""",
+        """            if path.is_dir():  # somebody has put a folder in the file's place
+                set_aside(path)
+            os.replace(temporary, path)
+            sync(path)
+""",
+        ("stores/test_sealed.py",),
+    ),
+)
