@@ -12,9 +12,9 @@ import pytest
 import torch
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
-from extraction_assets.assets.examples import asset as examples_module
-from extraction_assets.assets.examples.asset import merge_tables
-from extraction_assets.assets.examples.checks import MATCH_TABLES
+from extraction_assets.assets.examples import run as examples_module
+from extraction_assets.assets.examples.claims import MATCH_TABLES
+from extraction_assets.assets.examples.run import merge_tables
 from extraction_assets.engine.selection.merge import DeferredTopKHeap
 from extraction_assets.stores.chunk_files import TableFile, read_table, write_table
 from extraction_assets_tests.brute_force import StoredFeatures, feature_differences, top_examples
