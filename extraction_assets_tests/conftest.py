@@ -53,7 +53,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if collection_path == Path(__file__).with_name("ui") and not config.getoption("--ui") else None
 
 
-_WHOLE_RUNS = {"demo_home", "lab", "merged_once", "on_postgres", "project", "ran", "served"}
+_WHOLE_RUNS = {"demo_home", "lab", "merged_once", "on_postgres", "project", "ran", "served", "workshop"}
 """Fixtures behind which a whole extraction or a real process runs: what uses one is slow."""
 
 _LONGEST_FIRST = ("test_kills.py", "test_healing.py", "test_demo.py", "test_postgres.py", "test_ui.py", "test_asset.py")

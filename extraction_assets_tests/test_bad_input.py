@@ -15,6 +15,8 @@ from extraction_assets.resources import GpuResource
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_sae, make_settings
 
+pytestmark = pytest.mark.slow
+
 
 def _with_sae(tiny_folder: Path, **sae: Any) -> Any:
     chosen = {"path": str(tiny_folder / "relu"), "hook": "layers.0", **sae}

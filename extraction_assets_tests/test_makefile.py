@@ -25,6 +25,7 @@ def commands(target: str, venv: Path) -> str:
         ("test-ui", {"ui", "dev", "ui-test"}),
         ("test-fast", {"ui", "dev", "postgres", "datasets", "oracle"}),
         ("test", {"ui", "dev", "postgres", "datasets", "oracle"}),
+        ("mutations", {"ui", "dev", "postgres", "datasets", "oracle"}),
     ],
 )
 def test_a_target_installs_what_it_needs(target: str, extras: set[str], tmp_path: Path) -> None:
@@ -37,3 +38,10 @@ def test_what_is_installed_is_not_installed_again(tmp_path: Path) -> None:
     for name in ("bin/python", ".installed-demo"):
         (tmp_path / name).touch()
     assert "pip install" not in commands("demo", tmp_path)
+
+
+@pytest.mark.parametrize(("seed", "option"), [("", ""), ("random", " --seed random")])
+def test_a_seed_reaches_pytest(tmp_path: Path, seed: str, option: str) -> None:
+    make = ["make", "--dry-run", "test-fast", f"VENV={tmp_path}", f"SEED={seed}"]
+    printed = subprocess.run(make, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60).stdout
+    assert printed.rstrip().endswith(f'-m "not slow"{option}')

@@ -19,6 +19,8 @@ from extraction_assets_tests.project import Project
 from extraction_assets_tests.rows import all_rows
 from extraction_assets_tests.tiny import make_settings
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["module"]
 
 HARD = "p@ss/w:rd%20 +x"

@@ -384,6 +384,7 @@ def test_a_check_of_an_unknown_hook_is_one_sentence(tiny_folder: Path, monkeypat
     assert _check(monkeypatch, settings).splitlines()[-1].startswith("error  the model has no module 'layers.9'")
 
 
+@pytest.mark.slow
 def test_a_check_that_the_disk_is_too_small(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=500_000))
     saes = {"own": {"path": str(make_faithful_sae(tmp_path / "faithful")), "hook": "layers.1"}}
@@ -396,6 +397,7 @@ def test_a_check_that_the_disk_is_too_small(tiny_folder: Path, tmp_path: Path, m
     assert "disk   own/results" in output, "what was found before is shown"
 
 
+@pytest.mark.slow
 def test_what_keep_leaves_out_makes_a_full_disk_a_warning(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -409,6 +411,7 @@ def test_what_keep_leaves_out_makes_a_full_disk_a_warning(
     assert "`run tiny --missing` writes nothing else" in result.output
 
 
+@pytest.mark.slow
 def test_a_wrong_layer_of_the_demo_is_named_with_the_right_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import extraction_assets.demo
 
@@ -429,6 +432,7 @@ def test_a_wrong_layer_of_the_demo_is_named_with_the_right_one(home: Path, monke
     assert not home.exists()
 
 
+@pytest.mark.slow
 def test_a_tokenizer_of_another_model_is_found(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,10 +24,24 @@ MUTATIONS = (
         ("engine/selection/test_select.py",),
     ),
     Mutation(
+        "a maximum of exactly min_activation enters",
+        "engine/selection/select.py",
+        "(maxima > floor).nonzero(as_tuple=True)",
+        "(maxima >= floor).nonzero(as_tuple=True)",
+        ("engine/selection/test_select.py",),
+    ),
+    Mutation(
         "padding counts",
         "engine/corpora/samples.py",
         "counted = np.array(arrays.attention_mask[rows])",
         "counted = np.ones_like(arrays.attention_mask[rows])",
+        ("engine/corpora/test_samples.py",),
+    ),
+    Mutation(
+        "special tokens count",
+        "engine/corpora/samples.py",
+        "counted &= ~arrays.special_tokens_mask[rows]",
+        "pass",
         ("engine/corpora/test_samples.py",),
     ),
     Mutation(
