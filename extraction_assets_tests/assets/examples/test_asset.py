@@ -162,7 +162,10 @@ def test_a_chunk_of_an_earlier_version_leaves_what_was_added_later_null_until_it
 ) -> None:
     right = project.everything().rows(FEATURES)
     key = project.settings.chunk_keys[1]
-    path, fingerprint = project.plan.chunk_path("top_k_table", key, "relu"), project.plan.table_fingerprint(key, "relu")
+    path, fingerprint = (
+        project.plan.chunk_path("top_k_table", project.settings.chunk(key), "relu"),
+        project.plan.table_fingerprint(project.settings.chunk(key), "relu"),
+    )
     table, statistics, record = read_table(path, fingerprint)
     write_table(path, table, statistics._replace(square_limbs=None), record)
     project.merge("relu")
