@@ -13,7 +13,7 @@ from extraction_assets.catalog import FEATURE_EXAMPLES, TOP_K_TABLE, Asset, Depe
 from extraction_assets.component import build_definitions
 from extraction_assets.dagster_instance.dead_runs import belongs_to
 from extraction_assets.execution.keys import asset_key, chunk_targets
-from extraction_assets.stores import chunk_store, fingerprints
+from extraction_assets.stores import chunk_names, fingerprints
 from extraction_assets.upkeep.clean import SUPERSEDED, find_garbage
 from extraction_assets.upkeep.delete import find_stored_files
 from extraction_assets_tests.command import declare, succeed
@@ -60,7 +60,7 @@ def build_page(settings: Any, sae: str) -> dg.AssetsDefinition:
 def _rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """The table with both rows, as if it had been imported so."""
     monkeypatch.setattr(catalog, "ASSETS", (*catalog.ASSETS, NORMS, PAGE))
-    monkeypatch.setitem(chunk_store.FORMS, NORMS.name, NORMS.files)
+    monkeypatch.setitem(chunk_names.FORMS, NORMS.name, NORMS.files)
     for row in (NORMS, PAGE):
         monkeypatch.setitem(fingerprints.VERSIONS, row.name, row.version)
     module = ModuleType("extraction_assets.assets.page.asset")
