@@ -4,6 +4,7 @@ Imports nothing of the engine. A column that is described there and has no funct
 """
 
 import math
+import statistics
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -46,6 +47,7 @@ ORACLE: dict[str, Callable[[Firings], Any]] = {
     "max_activation": lambda firings: max(firings.all, default=None),
     "mean_activation": lambda firings: mean(firings.all),
     "histogram": lambda firings: histogram(firings.all),
+    "std_activation": lambda firings: statistics.pstdev(map(Fraction, firings.all)) if firings.all else None,
 }
 
 RELATIVE = 1e-13

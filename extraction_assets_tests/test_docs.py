@@ -110,6 +110,13 @@ def test_make_targets_exist(target: str) -> None:
     assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE)
 
 
+@pytest.mark.parametrize(
+    "name", sorted({m for f in typed_lines() for m in re.findall(r"python -m (benchmarks\.\w+)", f.text)})
+)
+def test_benchmarks_that_are_named_can_be_run(name: str) -> None:
+    assert 'if __name__ == "__main__":' in (ROOT / f"{name.replace('.', '/')}.py").read_text("utf-8")
+
+
 PATH = re.compile(r"(?:extraction_assets|extraction_assets_tests|docs|benchmarks)/[\w./]+")
 IN_THE_PACKAGE = re.compile(r"[a-z_]+/(?:[\w/]*\w+\.\w+|[\w/]*)")
 MADE_BY_USERS = {
@@ -130,7 +137,8 @@ def paths() -> list[str]:
 
 @pytest.mark.parametrize("path", paths())
 def test_files_that_are_named_exist(path: str) -> None:
-    assert (ROOT / path).exists() or (ROOT / "extraction_assets" / path).exists()
+    places = (ROOT, ROOT / "extraction_assets", ROOT / "extraction_assets_tests")
+    assert any((place / path).exists() for place in places)
 
 
 @pytest.mark.parametrize("room", sorted(TO_COME))

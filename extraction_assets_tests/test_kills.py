@@ -157,7 +157,11 @@ def test_a_canceled_run_leaves_whole_chunks_only_and_all_of_them_recorded(lab: L
     durable = lab.durable()
     assert lab.leftovers() == []
     table = sae_key(lab.settings, "topk", "top_k_table")
-    done = {key for key in lab.settings.chunk_keys if lab.plan.chunk_state("top_k_table", key, "topk") == "done"}
+    done = {
+        key
+        for key in lab.settings.chunk_keys
+        if lab.plan.chunk_state("top_k_table", lab.settings.chunk(key), "topk") == "done"
+    }
     assert lab.instance.get_materialized_partitions(table) == done
     assert 0 < len(done) < CHUNKS
     time.sleep(2)

@@ -198,7 +198,7 @@ def _recorded_hook(path: str, subfolder: str | None) -> str | None:
 def _settings(
     name: str, model: str, saes: Sequence[DeclaredSae], corpus: dict[str, str], samples: int, max_length: int
 ) -> ExtractionSettings:
-    """What is declared, by the settings' own rules; what they refuse is one sentence."""
+    """What is declared, validated as settings are; a refusal is one sentence."""
     values = {
         "name": name,
         "language_model": {"path": model},

@@ -24,7 +24,7 @@ _SECONDS = 120.0
 
 
 def usual_length(model: str) -> int:
-    """128 positions, or as many as a local model takes where these are fewer, which it is asked as by ``check``."""
+    """128 positions, or as many as a local model takes if these are fewer, found as ``check`` finds it."""
     folder = Path(model).expanduser()
     if not folder.is_dir():
         return _USUAL_LENGTH
@@ -55,7 +55,7 @@ def refuse_unknown_hooks(settings: ExtractionSettings) -> Iterator[str]:
         probe_hooks(resolve_checkpoint(settings.language_model.checkpoint), settings.declared_hooks)
     except HookError as error:
         raise click.ClickException(str(error)) from error
-    except Exception as error:  # code of its own that is not trusted, weights that are not there yet, …
+    except Exception as error:  # code that is not trusted, weights that are not there yet, …
         yield f"whether the hooks exist is not known: {_line(error)}"
 
 
@@ -80,7 +80,7 @@ def shuffled(corpus: CorpusSettings) -> CorpusSettings:
 def samples_there_are(settings: ExtractionSettings) -> tuple[int, str]:
     """Samples that the corpus holds, at most those asked for, and a sentence about them.
 
-    Those asked for where the model or the corpus is not on this machine. Raises CorpusError where there are none.
+    The number asked for if the model or the corpus is not on this machine. Raises CorpusError if there are no samples.
     """
     model, asked = settings.language_model.path, settings.evaluation_samples
     for what, there in ((model, Path(model).is_dir()), (settings.corpus.source, not is_hub_id(settings.corpus.source))):
@@ -94,7 +94,7 @@ def samples_there_are(settings: ExtractionSettings) -> tuple[int, str]:
     try:
         checkpoint = resolve_checkpoint(settings.language_model.checkpoint)
         share = count_corpus(settings, checkpoint, logging.getLogger(__name__), _SECONDS)
-    except (FileNotFoundError, UntrustedCodeError) as error:  # without a tokenizer there may still be tokens
+    except (FileNotFoundError, UntrustedCodeError) as error:  # the corpus may hold tokens all the same
         return asked, f"not counted: {_line(error)}"
     found = share.counted.samples
     if not found:

@@ -139,8 +139,8 @@ def _written_corpus(source: str, folder: Path) -> str:
 
 
 def _relative(path: Path, folder: Path) -> str:
-    """A path from ``folder``, beginning with a dot so that nobody takes it for a hub id. The last parts are not
-    resolved, as a glob has none."""
+    """A path from ``folder``, beginning with a dot so that it does not look like a hub id. The last parts are not
+    resolved, because of a glob they do not exist."""
     relative = os.path.relpath(path.absolute(), folder.resolve())
     return relative if relative.startswith("..") else f"./{relative}"
 

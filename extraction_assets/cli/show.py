@@ -130,7 +130,7 @@ def status(module: str, name: str) -> None:
     echo(f"corpus: {len(plan.corpus)} samples, {plan.corpus.folder}", *changes)
     echo(f"{'':28} {'done':>6} {'stale':>6} {'missing':>8}")
     for asset, sae in chunk_assets(settings.saes):
-        states = [plan.chunk_state(asset, key, sae) for key in settings.chunk_keys]
+        states = [plan.chunk_state(asset, chunk, sae) for chunk in settings.chunks]
         counts = "{:6} {:6} {:8}".format(*(states.count(s) for s in ("done", "stale", "missing")))
         kept = "" if settings.keep.keeps(asset) else "   not kept: clean removes what is merged"
         echo(f"{(sae + '/' if sae else '') + asset:28} {counts}{kept}")

@@ -37,7 +37,7 @@ from extraction_assets.engine.shapes import Samples
 from extraction_assets.host.disk import free_bytes, readable_size
 from extraction_assets.planning.disk_estimate import Estimate, disk_findings, listed
 from extraction_assets.planning.plan import ExtractionPlan
-from extraction_assets.settings import ExtractionSettings, ResolvedSae
+from extraction_assets.settings import Chunk, ExtractionSettings, ResolvedSae
 from extraction_assets.stores.chunk_store import ChunkStore
 
 _TOKENS = 8192
@@ -198,8 +198,8 @@ def _other_places(
         return model_outputs(model, few.samples, logger)
 
 
-def first_batch(plan: ExtractionPlan, key: str) -> Batch:
+def first_batch(plan: ExtractionPlan, chunk: Chunk) -> Batch:
     """The first samples of a chunk."""
-    samples, rows = plan.samples(key), plan.settings.chunk_rows(key)
-    special = plan.corpus.arrays.special_tokens_mask[rows]
+    samples = plan.samples(chunk)
+    special = plan.corpus.arrays.special_tokens_mask[chunk.rows]
     return Batch(samples, first_or_special(special)).take(batch_size(samples.token_ids.shape[1]))

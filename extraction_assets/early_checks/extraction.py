@@ -158,7 +158,7 @@ def _batch(
         batch = _tokenized(settings, tokenizer, rows, count, texts)
         found.findings += tokenizer_findings(settings.corpus, checkpoint, tokenizer, texts)
         return batch, "of the source, tokenized for this"
-    batch = first_batch(plan, settings.chunk_keys[0])
+    batch = first_batch(plan, settings.chunks[0])
     found.findings += tokenizer_findings(settings.corpus, checkpoint, tokenizer, _decoded(batch, tokenizer))
     return batch, "of the corpus"
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from extraction_assets.catalog import TOP_K_TABLE, ChunkAsset, chunk_assets
 from extraction_assets.planning.plan import ExtractionPlan
+from extraction_assets.settings import Chunk
 from extraction_assets.stores.chunk_files import check_files, look_at_files
 from extraction_assets.stores.sealed import DamagedFileError, damaged, named, set_aside
 
@@ -52,13 +53,13 @@ def warn(logger: logging.Logger, sentence: str) -> None:
     terminal.warning("%s", sentence)
 
 
-def is_sound(plan: ExtractionPlan, asset: ChunkAsset, key: str, sae: str | None, logger: logging.Logger) -> bool:
+def is_sound(plan: ExtractionPlan, asset: ChunkAsset, chunk: Chunk, sae: str | None, logger: logging.Logger) -> bool:
     """Whether a chunk file of the current fingerprint is there and every byte is as it was written. A damaged one is
     set aside, with a warning."""
-    if plan.chunk_state(asset, key, sae) != "done":
+    if plan.chunk_state(asset, chunk, sae) != "done":
         return False
     try:
-        check_files(plan.chunk_path(asset, key, sae), plan.chunk_fingerprint(asset, key, sae))
+        check_files(plan.chunk_path(asset, chunk, sae), plan.chunk_fingerprint(asset, chunk, sae))
     except FileNotFoundError:
         return False
     except DamagedFileError as error:
@@ -70,17 +71,17 @@ def is_sound(plan: ExtractionPlan, asset: ChunkAsset, key: str, sae: str | None,
 def _files(plan: ExtractionPlan, *, whole: bool) -> Iterator[tuple[str, Path, str, bool]]:
     """(chunk, file, fingerprint, whether to read all of it) of every chunk file that is there."""
     name = plan.settings.name
-    for key in plan.settings.chunk_keys:
+    for chunk in plan.settings.chunks:
         stored = []
         for asset, sae in chunk_assets(plan.settings.saes):
-            fingerprint = plan.chunk_fingerprint(asset, key, sae)
-            path = plan.store.chunk_path(name, asset, sae, key, fingerprint)
+            fingerprint = plan.chunk_fingerprint(asset, chunk, sae)
+            path = plan.store.chunk_path(name, asset, sae, chunk.key, fingerprint)
             if os.path.lexists(path):  # a folder, a named pipe or a circle of links too
                 stored.append((asset, path, fingerprint))
         tables = [_changed(path) for asset, path, _ in stored if asset == TOP_K_TABLE and path.is_file()]
         for asset, path, fingerprint in stored:
             later = asset == TOP_K_TABLE or not tables or _changed(path) > max(tables)
-            yield key, path, fingerprint, whole and later
+            yield chunk.key, path, fingerprint, whole and later
 
 
 def _look(key: str, path: Path, fingerprint: str, whole: bool) -> DamagedFile | None:

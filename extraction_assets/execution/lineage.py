@@ -28,7 +28,7 @@ from extraction_assets.dagster_instance.private_names import AssetCheckEvaluatio
 from extraction_assets.execution.keys import asset_key, corpus_key
 from extraction_assets.planning.asset_fields import values_in_code_version
 from extraction_assets.planning.plan import ExtractionPlan
-from extraction_assets.settings import ExtractionSettings, SaeSettings
+from extraction_assets.settings import Chunk, ExtractionSettings, SaeSettings
 from extraction_assets.stores.fingerprints import fingerprint, raised_versions
 
 _PAGE_EVENTS = 1000
@@ -171,34 +171,34 @@ class Lineage:
             partition=evaluation.partition,
         )
 
-    def tags(self, asset: ChunkAsset, sae: str | None, key: str) -> dict[str, str]:
+    def tags(self, asset: ChunkAsset, sae: str | None, chunk: Chunk) -> dict[str, str]:
         """Tags of the event of a chunk; ask after the upstream event of the same run, if there is one, was recorded."""
-        upstream, version, pointer = self._upstream(asset, sae, key)
+        upstream, version, pointer = self._upstream(asset, sae, chunk)
         name = upstream.to_user_string()
         return {
-            "dagster/data_version": data_version(self._plan, asset, sae, key),
+            "dagster/data_version": data_version(self._plan, asset, sae, chunk),
             "dagster/data_version_is_user_provided": "true",
             "dagster/code_version": self._versions.of(asset, sae),
             f"dagster/input_data_version/{name}": version,
             f"dagster/input_event_pointer/{name}": pointer,
         }
 
-    def _upstream(self, asset: ChunkAsset, sae: str | None, key: str) -> tuple[dg.AssetKey, str, str]:
+    def _upstream(self, asset: ChunkAsset, sae: str | None, chunk: Chunk) -> tuple[dg.AssetKey, str, str]:
         """What a chunk asset is made from: its key, data version and latest event."""
         above = asset_row(str(asset_row(asset).upstream))
         upstream = asset_key(self._plan.settings, above.name, sae)
         if above.name == CORPUS:
             return upstream, self._plan.corpus_version, self._corpus_pointer
-        version = data_version(self._plan, above.name, sae, key)
-        return upstream, version, _pointer(self.instance, upstream, key)
+        version = data_version(self._plan, above.name, sae, chunk)
+        return upstream, version, _pointer(self.instance, upstream, chunk.key)
 
 
-def data_version(plan: ExtractionPlan, asset: ChunkAsset, sae: str | None, key: str) -> str:
+def data_version(plan: ExtractionPlan, asset: ChunkAsset, sae: str | None, chunk: Chunk) -> str:
     """What tells one content of a chunk from another."""
     if asset == MODEL_ACTIVATIONS:
         # Not the file's fingerprint, which names the hooks: one hook more changes nothing for who reads another.
-        return plan.outputs_fingerprint(key)
-    return plan.chunk_fingerprint(asset, key, sae)
+        return plan.outputs_fingerprint(chunk)
+    return plan.chunk_fingerprint(asset, chunk, sae)
 
 
 def recorded_versions(

@@ -78,8 +78,7 @@ def _new_and_resized(settings: ExtractionSettings, stored: Spans, *, grown: bool
 
 
 def _wanted_spans(settings: ExtractionSettings) -> dict[str, int]:
-    rows = {key: settings.chunk_rows(key) for key in settings.chunk_keys}
-    return {key: span.stop - span.start for key, span in rows.items()}
+    return {chunk.key: chunk.num_samples for chunk in settings.chunks}
 
 
 def _stored_spans(settings: ExtractionSettings, store: ChunkStore) -> Spans:

@@ -88,13 +88,12 @@ def estimate_database(settings: ExtractionSettings, sizes: Sizes, to_come: Mappi
 
 def samples_to_come(settings: ExtractionSettings, store: ChunkStore) -> dict[Part, int]:
     """Samples of the chunks that are not on disk, for each asset that lacks some."""
-    samples = {key: _num_samples(settings, key) for key in settings.chunk_keys}
     current, found = _current_keys(settings, store), dict[Part, int]()
     for asset, sae in chunk_assets(settings.saes):
         stored = current(asset, sae)
-        lacking = sum(count for key, count in samples.items() if key not in stored)
-        if lacking:
-            found[asset, sae] = lacking
+        missing = sum(chunk.num_samples for chunk in settings.chunks if chunk.key not in stored)
+        if missing:
+            found[asset, sae] = missing
     return found
 
 
@@ -125,11 +124,6 @@ def same_disk(one: Path, other: Path) -> bool:
     return os.stat(nearest(one)).st_dev == os.stat(nearest(other)).st_dev
 
 
-def _num_samples(settings: ExtractionSettings, key: str) -> int:
-    rows = settings.chunk_rows(key)
-    return rows.stop - rows.start
-
-
 def _current_keys(settings: ExtractionSettings, store: ChunkStore) -> Callable[[ChunkAsset, str | None], set[str]]:
     """Which chunks of an asset need not be computed: those of the current fingerprint.
 
@@ -139,21 +133,22 @@ def _current_keys(settings: ExtractionSettings, store: ChunkStore) -> Callable[[
         plan = ExtractionPlan(settings, store)
     except (ValueError, OSError):
         return lambda asset, sae: store.stored_keys(settings.name, asset, sae)
-    return lambda asset, sae: {key for key in settings.chunk_keys if plan.chunk_state(asset, key, sae) == "done"}
+    chunks = settings.chunks
+    return lambda asset, sae: {one.key for one in chunks if plan.chunk_state(asset, one, sae) == "done"}
 
 
 def _measured_per_sample(
     settings: ExtractionSettings, store: ChunkStore, asset: ChunkAsset, sae: str | None
 ) -> float | None:
     """Bytes a sample takes in the files that are there."""
-    wanted = set(settings.chunk_keys)
-    stored = [chunk for chunk in store.chunk_files(settings.name, asset, sae) if chunk.key in wanted]
-    keys = {chunk.key for chunk in stored}
+    samples_of = {chunk.key: chunk.num_samples for chunk in settings.chunks}
+    stored = [file for file in store.chunk_files(settings.name, asset, sae) if file.key in samples_of]
+    keys = {file.key for file in stored}
     if not keys:
         return None
     generations = max(1, len(stored) // (len(keys) * (2 if asset == TOP_K_TABLE else 1)))
-    samples = sum(_num_samples(settings, key) for key in keys)
-    return sum(size_of_file(chunk.path) for chunk in stored) / generations / samples
+    samples = sum(samples_of[key] for key in keys)
+    return sum(size_of_file(file.path) for file in stored) / generations / samples
 
 
 def _per_sample(settings: ExtractionSettings, sizes: Sizes, asset: ChunkAsset, sae: str | None) -> float:

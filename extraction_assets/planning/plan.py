@@ -29,7 +29,7 @@ from extraction_assets.planning.tokenization import (
     tokenizer_fingerprint_of_rules_1,
     tokens_stand,
 )
-from extraction_assets.settings import ExtractionSettings, ResolvedSae
+from extraction_assets.settings import Chunk, ExtractionSettings, ResolvedSae
 from extraction_assets.stores.chunk_store import ChunkState, ChunkStore, CurrentCorpus
 from extraction_assets.stores.fingerprints import files_fingerprint, fingerprint
 from extraction_assets.stores.sealed import files_set_aside
@@ -97,62 +97,62 @@ class ExtractionPlan:
         self.extraction = resolve_extraction(settings, checkpoint)
         self.corpus = self._current.corpus
 
-    def samples(self, key: str) -> Samples:
-        """The samples of chunk ``key``."""
-        return self.corpus.samples(self.settings.chunk_rows(key), self.settings.corpus)
+    def samples(self, chunk: Chunk) -> Samples:
+        """The samples of a chunk."""
+        return self.corpus.samples(chunk.rows, self.settings.corpus)
 
     @property
     def corpus_version(self) -> str:
         """Stays while the corpus only grows or shrinks at its end, so that its first chunks stay as they are."""
         return self._current.version
 
-    def outputs_fingerprint(self, key: str) -> str:
+    def outputs_fingerprint(self, chunk: Chunk) -> str:
         """Fingerprint of what any module of the model puts out on a chunk."""
-        return fingerprint("outputs", **self._outputs_parts(key))
+        return fingerprint("outputs", **self._outputs_parts(chunk))
 
-    def chunk_fingerprint(self, asset: ChunkAsset, key: str, sae: str | None) -> str:
+    def chunk_fingerprint(self, asset: ChunkAsset, chunk: Chunk, sae: str | None) -> str:
         """Fingerprint of any chunk asset: what the catalog says that its bytes depend on, and nothing else."""
-        return self.fingerprint_of(asset, key, sae)
+        return self.fingerprint_of(asset, chunk, sae)
 
-    def activations_fingerprint(self, key: str) -> str:
+    def activations_fingerprint(self, chunk: Chunk) -> str:
         """Fingerprint of a chunk's model activations at all hooks of the extraction."""
-        return self.fingerprint_of(MODEL_ACTIVATIONS, key, None)
+        return self.fingerprint_of(MODEL_ACTIVATIONS, chunk, None)
 
-    def features_fingerprint(self, key: str, sae: str) -> str:
+    def features_fingerprint(self, chunk: Chunk, sae: str) -> str:
         """Fingerprint of a chunk's SAE features; other hooks of the extraction have no part in it."""
-        return self.fingerprint_of(SAE_FEATURES, key, sae)
+        return self.fingerprint_of(SAE_FEATURES, chunk, sae)
 
-    def table_fingerprint(self, key: str, sae: str) -> str:
+    def table_fingerprint(self, chunk: Chunk, sae: str) -> str:
         """Fingerprint of a chunk's top-k table."""
-        return self.fingerprint_of(TOP_K_TABLE, key, sae)
+        return self.fingerprint_of(TOP_K_TABLE, chunk, sae)
 
     def merge_fingerprint(self, sae: str) -> str:
         """Fingerprint of the merged examples of an SAE: that of all its tables."""
         return self.fingerprint_of(FEATURE_EXAMPLES, None, sae)
 
-    def chunk_path(self, asset: ChunkAsset, key: str, sae: str | None = None) -> Path:
+    def chunk_path(self, asset: ChunkAsset, chunk: Chunk, sae: str | None = None) -> Path:
         """Where a chunk's file of its current fingerprint lies, to read it."""
-        fingerprint = self.chunk_fingerprint(asset, key, sae)
-        return self.store.chunk_path(self.settings.name, asset, sae, key, fingerprint)
+        fingerprint = self.chunk_fingerprint(asset, chunk, sae)
+        return self.store.chunk_path(self.settings.name, asset, sae, chunk.key, fingerprint)
 
-    def path_to_write(self, asset: ChunkAsset, key: str, sae: str | None = None) -> Path:
+    def path_to_write(self, asset: ChunkAsset, chunk: Chunk, sae: str | None = None) -> Path:
         """Where a chunk's file of its current fingerprint is written."""
-        return self._chunk_paths(asset, key, sae)[0]
+        return self._chunk_paths(asset, chunk, sae)[0]
 
-    def _chunk_paths(self, asset: ChunkAsset, key: str, sae: str | None) -> list[Path]:
-        fingerprint = self.chunk_fingerprint(asset, key, sae)
-        return self.store.chunk_paths(self.settings.name, asset, sae, key, fingerprint)
+    def _chunk_paths(self, asset: ChunkAsset, chunk: Chunk, sae: str | None) -> list[Path]:
+        fingerprint = self.chunk_fingerprint(asset, chunk, sae)
+        return self.store.chunk_paths(self.settings.name, asset, sae, chunk.key, fingerprint)
 
-    def chunk_state(self, asset: ChunkAsset, key: str, sae: str | None = None) -> ChunkState:
-        fingerprint = self.chunk_fingerprint(asset, key, sae)
-        return self.store.chunk_state(self.settings.name, asset, sae, key, fingerprint)
+    def chunk_state(self, asset: ChunkAsset, chunk: Chunk, sae: str | None = None) -> ChunkState:
+        fingerprint = self.chunk_fingerprint(asset, chunk, sae)
+        return self.store.chunk_state(self.settings.name, asset, sae, chunk.key, fingerprint)
 
     def missing_chunks(self) -> list[str]:
         """Keys of the chunks that lack a durable top-k table of the current fingerprint, of any SAE."""
         return [
-            key
-            for key in self.settings.chunk_keys
-            if any(self.chunk_state(TOP_K_TABLE, key, sae) != "done" for sae in self.settings.saes)
+            chunk.key
+            for chunk in self.settings.chunks
+            if any(self.chunk_state(TOP_K_TABLE, chunk, sae) != "done" for sae in self.settings.saes)
         ]
 
     def set_aside_chunks(self, asset: ChunkAsset, sae: str | None = None) -> list[str]:
@@ -160,8 +160,12 @@ class ExtractionPlan:
         aside = files_set_aside(self.store.asset_folder(self.settings.name, asset, sae))
         if not aside:
             return []
-        names = {key: {path.name for path in self._chunk_paths(asset, key, sae)} for key in self.settings.chunk_keys}
-        return [key for key in names if names[key] & aside and self.chunk_state(asset, key, sae) != "done"]
+        return [
+            chunk.key
+            for chunk in self.settings.chunks
+            if any(path.name in aside for path in self._chunk_paths(asset, chunk, sae))
+            and self.chunk_state(asset, chunk, sae) != "done"
+        ]
 
     @cached_property
     def model_fingerprint(self) -> str:
@@ -171,55 +175,55 @@ class ExtractionPlan:
             return fingerprint("model", files=whole, computed_buffers="filled")
         return whole
 
-    def fingerprint_of(self, name: str, key: str | None, sae: str | None) -> str:
-        """Fingerprint of any asset but the corpus; of its chunk ``key`` where it is made chunk by chunk."""
+    def fingerprint_of(self, name: str, chunk: Chunk | None, sae: str | None) -> str:
+        """Fingerprint of any asset but the corpus; of a chunk where it is made chunk by chunk."""
         row, own = asset_row(name), None if sae is None else self.extraction.saes[sae]
         if not row.fingerprint_parts and row.upstream is not None:
-            return self.fingerprint_of(row.upstream, key, sae)
-        parts = {part: self._part(part, key, sae) for part in row.fingerprint_parts}
+            return self.fingerprint_of(row.upstream, chunk, sae)
+        parts = {part: self._part(part, chunk, sae) for part in row.fingerprint_parts}
         return fingerprint(row.name, **parts, **values_in_fingerprint(row, self.settings, own))
 
-    def _part(self, part: str, key: str | None, sae: str | None) -> Any:
+    def _part(self, part: str, chunk: Chunk | None, sae: str | None) -> Any:
         """What the catalog's name of a part of a fingerprint stands for: a word below, or another asset's name."""
-        match part, key, sae:
-            case "hooks", str(), _:
-                return {hook: self._hook_fingerprint(key, hook) for hook in self.extraction.hooks}
-            case "activations", str(), str():
-                return self._hook_fingerprint(key, self.extraction.saes[sae].hook)
+        match part, chunk, sae:
+            case "hooks", Chunk(), _:
+                return {hook: self._hook_fingerprint(chunk, hook) for hook in self.extraction.hooks}
+            case "activations", Chunk(), str():
+                return self._hook_fingerprint(chunk, self.extraction.saes[sae].hook)
             case "sae", _, str():
                 return self._sae_fingerprints[sae]
-            case "features", str(), str():
-                return self.features_fingerprint(key, sae)
-            case "first_sample", str(), _:
-                return int(key)
-            case "counted", str(), _:
-                return self.corpus.counted_fingerprint(self.settings.chunk_rows(key), self.settings.corpus)
+            case "features", Chunk(), str():
+                return self.features_fingerprint(chunk, sae)
+            case "first_sample", Chunk(), _:
+                return chunk.first_sample
+            case "counted", Chunk(), _:
+                return self.corpus.counted_fingerprint(chunk.rows, self.settings.corpus)
             case "tables", _, str():
-                return [self.table_fingerprint(one, sae) for one in self.settings.chunk_keys]
+                return [self.table_fingerprint(one, sae) for one in self.settings.chunks]
             case name, None, _ if name in names() and asset_row(name).partitioned:
-                return [self.fingerprint_of(name, one, sae) for one in self.settings.chunk_keys]
+                return [self.fingerprint_of(name, one, sae) for one in self.settings.chunks]
             case name, _, _ if name in names():
-                return self.fingerprint_of(name, key, sae)
+                return self.fingerprint_of(name, chunk, sae)
         raise ValueError(f"the catalog names a part {part!r} of a fingerprint, which is not known here")
 
     @cached_property
     def _sae_fingerprints(self) -> dict[str, str]:
         return {name: _sae_fingerprint(self.settings, sae) for name, sae in self.extraction.saes.items()}
 
-    def _hook_fingerprint(self, key: str, hook: str) -> str:
+    def _hook_fingerprint(self, chunk: Chunk, hook: str) -> str:
         """Fingerprint of one hook's output on a chunk."""
         version = forward_version(self.extraction.checkpoint.folder, hook)
         later = {} if version == 1 else {"version": version}
-        return fingerprint("hook_output", hook=hook, **self._outputs_parts(key), **later)
+        return fingerprint("hook_output", hook=hook, **self._outputs_parts(chunk), **later)
 
-    def _outputs_parts(self, key: str) -> dict[str, Any]:
+    def _outputs_parts(self, chunk: Chunk) -> dict[str, Any]:
         """What the outputs of the model on a chunk depend on, whatever the hook."""
         values = values_in_fingerprint(asset_row(MODEL_ACTIVATIONS), self.settings, part="hook_output")
-        return {"model": self.model_fingerprint, "samples": self._samples_fingerprint(key), **values}
+        return {"model": self.model_fingerprint, "samples": self._samples_fingerprint(chunk), **values}
 
-    def _samples_fingerprint(self, key: str) -> str:
+    def _samples_fingerprint(self, chunk: Chunk) -> str:
         """Hash of a chunk's own tokens and mask: neither the corpus's length nor other chunks have a part in it."""
-        return self.corpus.tokens_fingerprint(self.settings.chunk_rows(key))
+        return self.corpus.tokens_fingerprint(chunk.rows)
 
     def _stored_corpus(self) -> CurrentCorpus:
         name = self.settings.name

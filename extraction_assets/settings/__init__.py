@@ -4,6 +4,7 @@ The docstrings under the fields are what the UI and the documentation show.
 """
 
 from extraction_assets.settings.checkpoint import CheckpointReference, SaeReference
+from extraction_assets.settings.chunk import Chunk
 from extraction_assets.settings.corpus import CorpusSettings
 from extraction_assets.settings.extraction import MOST_CHUNKS, ExtractionSettings, KeepSettings
 from extraction_assets.settings.language_model import LanguageModelSettings
@@ -15,6 +16,7 @@ __all__ = [
     "MOST_CHUNKS",
     "STANDARD_LIBRARY",
     "CheckpointReference",
+    "Chunk",
     "CorpusSettings",
     "ExtractionSettings",
     "KeepSettings",

@@ -20,7 +20,8 @@ class CorpusSettings(Settings):
     """What the files of `source` are; `auto` goes by the ends of their names, in either case, and refuses data formats
     that are not read. `text` reads any of them, `.json` and `.csv` too, as one document each, syntax and all."""
     revision: str | None = None
-    """Branch, tag or commit of a hub data set. A full commit hash needs no network to tell that nothing has changed."""
+    """Branch, tag or commit of a hub data set. With a full commit hash, no network is needed to see that nothing has
+    changed."""
     configuration: str | None = None
     """Configuration (subset) of a hub data set; by default its default one."""
     split: str | None = None
@@ -32,29 +33,29 @@ class CorpusSettings(Settings):
     id_column: str | None = None
     """Column that holds a document's id; by default documents are numbered."""
     token_column: str | None = None
-    """Column that holds token ids, such as `input_ids`, where documents are tokenized already; then no text is read,
-    a BOS among them stays and none is added unless `prepend_bos` is set, and a model without a tokenizer will do."""
+    """Column that holds token ids, such as `input_ids`, if documents are tokenized already. Then no text is read, a BOS
+    among the tokens stays, none is added unless `prepend_bos` is set, and the model needs no tokenizer."""
     attention_mask_column: str | None = None
-    """Column that is 1 where `token_column` holds a token and 0 at its padding, on either side; by default all of a
-    row is tokens, whatever their ids."""
+    """Column that is 1 at the tokens of `token_column` and 0 at its padding, on either side; by default a row has no
+    padding, whatever its ids."""
     shuffle_seed: int | None = None
-    """Shuffle the documents with this seed; by default they keep their order. The order stays the same for the same
-    documents, but for a hub data set with `streaming`, which `datasets` shuffles in a buffer of 10,000 documents."""
+    """Shuffle the documents with this seed; by default they keep their order. The same documents get the
+    same order, except those of a hub data set with `streaming`, which `datasets` shuffles in a buffer of 10,000."""
     tokenizer: Literal["file", "transformers"] = "file"
     """`file`: tokens are those of the model's `tokenizer.json` as it stands; `transformers`: those of the class that
     transformers has for the model's type, which may rebuild the tokenizer with digits, prefixes or case of its own.
-    `check` says what the other would change. Without a `tokenizer.json`, `file` too takes that class, and refuses one
-    that reads plain text otherwise than the SentencePiece model beside it."""
+    `check` says what the other choice would change. Without a `tokenizer.json`, `file` takes that class too, but
+    refuses it if it reads plain text differently from the SentencePiece model beside it."""
     packing: Literal["documents", "concatenated"] = "documents"
     """`documents`: a sample never spans two documents; a longer one is cut into several samples, tails kept.
     `concatenated`: documents are joined, and every sample but the last is full."""
     sequence_separator_token: Literal["auto", "bos", "eos", "sep", "none"] = "auto"
     """Token of the tokenizer between two joined documents in a sample, with `packing: concatenated`; `auto` is its BOS
-    token, as SAELens has it, or its EOS token where it has no BOS."""
+    token, as in SAELens, or its EOS token if it has no BOS."""
     max_length: int = 128
     """Positions of a sample, the BOS token included."""
     prepend_bos: bool | None = None
-    """Begin every sample with the tokenizer's BOS token; by default wherever it has one. A BOS at the start of a
+    """Begin every sample with the tokenizer's BOS token; by default if it has one. A BOS at the start of a
     document is left out first, so that there are never two. With `token_column` and no `prepend_bos`, tokens stay."""
     drop_duplicates: bool = False
     """Drop samples whose tokens an earlier sample has; sample indices count those that are kept."""
@@ -65,8 +66,8 @@ class CorpusSettings(Settings):
     exclude_positions: list[int] = []  # noqa: RUF012 (pydantic copies it; Dagster resolves lists alone)
     """More positions, counted from 0, that do not count; they stay in the model's input."""
     exclude_outlier_norms: float | None = None
-    """Tokens do not count where the norm of the activation that the SAE reads is above this multiple of the median of
-    its sample (attention sinks; `max_activation_norm_multiple` of dictionary_learning, which suggests 10). With it,
+    """Tokens do not count if the norm of the activation that the SAE reads is above this multiple of the median of
+    their sample (attention sinks; `max_activation_norm_multiple` of dictionary_learning, which suggests 10). With it,
     tables are made from activations and not from stored features."""
 
     _sample_has_a_position = at_least(1, "max_length")

@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import field_validator, model_validator
 
 from extraction_assets.catalog import TOP_K_TABLE, ChunkAsset, names
+from extraction_assets.settings.chunk import Chunk
 from extraction_assets.settings.corpus import CorpusSettings
 from extraction_assets.settings.language_model import LanguageModelSettings
 from extraction_assets.settings.places import STANDARD_LIBRARY, is_hub_id, locate_checkpoint, locate_source
@@ -32,7 +33,7 @@ class KeepSettings(Settings):
     sae_features: bool = True
     """Keep the SAEs' features; a new `top_k_examples` or `min_activation` then needs no forward pass and no encode."""
     top_k_table: bool = True
-    """Always true: the tables are what tells that a chunk is done, and every later merge reads them."""
+    """Always true: a chunk counts as done if its table is there, and every later merge reads the tables."""
 
     @field_validator(TOP_K_TABLE)
     @classmethod
@@ -45,7 +46,7 @@ class KeepSettings(Settings):
         return keep
 
     def keeps(self, asset: ChunkAsset) -> bool:
-        """Whether the files of a chunk asset stay; those of an asset without a field of its own always do."""
+        """Whether the files of a chunk asset stay; those of an asset without a field here always do."""
         return bool(getattr(self, asset, True))
 
 
@@ -131,19 +132,29 @@ class ExtractionSettings(Settings):
 
     @property
     def declared_hooks(self) -> list[str]:
-        """Hooks that are set, each once, in the order of the SAEs; those that checkpoints record are not among them."""
+        """Hooks that are set, each once, in the order of the SAEs, without those that checkpoints record."""
         return list(dict.fromkeys(hook for sae in self.saes.values() for hook in sae.declared_hooks))
 
     @property
-    def chunk_keys(self) -> list[str]:
-        """Partition keys: the first sample of each chunk in 12 digits, so that more samples rename nothing."""
-        stop = self.start_sample + self.evaluation_samples
-        return [f"{first:012d}" for first in range(self.start_sample, stop, self.chunk_size)]
+    def chunks(self) -> list[Chunk]:
+        """All chunks, in order."""
+        return [self._chunk_at(row) for row in range(0, self.evaluation_samples, self.chunk_size)]
 
-    def chunk_rows(self, key: str) -> slice:
-        """Rows of the corpus files (which begin at ``start_sample``) that chunk ``key`` holds."""
-        first = int(key) - self.start_sample
-        return slice(first, min(first + self.chunk_size, self.evaluation_samples))
+    @property
+    def chunk_keys(self) -> list[str]:
+        """Partition keys of all chunks, as Dagster wants them."""
+        return [chunk.key for chunk in self.chunks]
+
+    def chunk(self, key: str) -> Chunk:
+        """The chunk of a partition. Raises ValueError where the extraction has none of that key."""
+        row = int(key) - self.start_sample if key.isdecimal() else -1
+        chunk = self._chunk_at(row) if row in range(0, self.evaluation_samples, self.chunk_size) else None
+        if chunk is None or chunk.key != key:
+            raise ValueError(f"{self.name} has no chunk {key!r}")
+        return chunk
+
+    def _chunk_at(self, row: int) -> Chunk:
+        return Chunk(self.start_sample + row, row, min(self.chunk_size, self.evaluation_samples - row))
 
     def with_paths_from(self, folder: Path) -> "ExtractionSettings":
         """The same settings with the paths that exist relative to ``folder`` made absolute."""
@@ -164,7 +175,7 @@ class ExtractionSettings(Settings):
         )
 
     def require_full_paths(self) -> None:
-        """ValueError where a path would be another one in every working directory."""
+        """Raises ValueError for a path that depends on the working directory."""
         source, checkpoints = self.corpus.source, {"language_model.path": self.language_model.path}
         checkpoints |= {f"saes.{name}.path": sae.path for name, sae in self.saes.items()}
         relative = {field: path for field, path in checkpoints.items() if path.startswith(".")}

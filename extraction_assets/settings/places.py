@@ -17,7 +17,7 @@ _FILE_SUFFIX = re.compile(
 def is_hub_id(source: str, folder: Path | None = None) -> bool:
     """Whether a corpus source has the form of a hub id, and is not there as a path relative to ``folder``.
 
-    Without a folder the form alone tells: what lies in the working directory never does.
+    Without a folder only the form counts: what lies in the working directory has no part in it.
     """
     if not _HUB_ID.fullmatch(source) or _FILE_SUFFIX.search(source):
         return False
@@ -25,7 +25,7 @@ def is_hub_id(source: str, folder: Path | None = None) -> bool:
 
 
 def locate_source(source: str, folder: Path) -> str:
-    """A corpus source relative to ``folder`` made absolute; ``folder`` itself is no pattern where ``source`` is one."""
+    """A corpus source relative to ``folder`` made absolute; the name of ``folder`` itself is no part of a pattern."""
     path = Path(source).expanduser()
     if path.is_absolute() or (folder / path).exists() or not glob.has_magic(source):
         return str((folder / path).absolute())

@@ -28,22 +28,22 @@ class SaeSettings(Settings):
     records."""
     center_input: bool | None = None
     """Subtract from the input its mean over the model's width, as TransformerLens's `center_writing_weights` does. By
-    default where the checkpoint records it for a hook of the residual stream, and for GPT-2 small's published SAEs."""
+    default if the checkpoint records it for a hook of the residual stream, and for GPT-2 small's published SAEs."""
     norm_scaling_factor: float | None = None
     """What inputs are multiplied by, for a checkpoint with `normalize_activations: expected_average_only_in` that does
     not hold it: sqrt(d_in) over the mean norm of its training activations."""
     fold_decoder_norm: bool = False
     """Give decoder vectors norm 1 and features their norms, as sae-lens's `fold_W_dec_norm` does."""
     minimum_variance_explained: float = 0.5
-    """A chunk fails where the SAE explains a smaller fraction of the variance of the activations: a wrong layer,
+    """A chunk fails if the SAE explains a smaller fraction of the variance of the activations: a sign of a wrong layer,
     hook or normalization. A run looks at one batch first, so that most such mistakes cost no chunk."""
     maximum_l0: float | None = None
-    """A run stops before its first chunk where more features than this fire on a token of one batch, on average (mean
-    L0), or none does; by default half of the features. Chunks that break it later are marked, but stored."""
+    """A run stops before its first chunk if, in one batch, more features than this fire on an average token (mean L0),
+    or none does; by default half of the features. Later chunks that break the limit are marked, but stored."""
     maximum_bos_share: float = 0.5
-    """A run stops before its first chunk where a larger share of the features of one batch are strongest at a sample's
-    first or at a special token, unless most counted positions are such; 1 lets all pass. Chunks that break it later are
-    marked, but stored."""
+    """A run stops before its first chunk if, in one batch, a larger share of the features is strongest at a sample's
+    first token or at a special token, unless most counted positions are such tokens; 1 sets no limit. Later chunks that
+    break the limit are marked, but stored."""
 
     _limits_are_not_negative = at_least(0, "maximum_l0", "maximum_bos_share")
 
@@ -77,7 +77,7 @@ class SaeSettings(Settings):
 
 
 class ResolvedSae(SaeSettings):
-    """The settings of an SAE, and where they leave something to its checkpoint, what that records (``resolve_sae``)."""
+    """The settings of an SAE, completed with what its checkpoint records (``resolve_sae``)."""
 
     hook: str
     """What the SAE reads."""

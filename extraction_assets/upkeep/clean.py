@@ -108,30 +108,30 @@ def _look_at_chunks(plan: ExtractionPlan, merged: Merged, garbage: Garbage) -> N
     settings, store = plan.settings, plan.store
     found = 0
     for asset, sae in chunk_assets(settings.saes):
-        current = {key: plan.chunk_fingerprint(asset, key, sae) for key in settings.chunk_keys}
+        current = {chunk.key: plan.chunk_fingerprint(asset, chunk, sae) for chunk in settings.chunks}
         unwanted = not settings.keep.keeps(asset) and _is_merged(plan, sae, merged)
-        for chunk in store.chunk_files(settings.name, asset, sae):
-            if current.get(chunk.key) != chunk.fingerprint or _in_an_earlier_form(chunk, plan, asset, sae):
-                garbage.items.append(item(SUPERSEDED, chunk.path, store))
+        for file in store.chunk_files(settings.name, asset, sae):
+            if current.get(file.key) != file.fingerprint or _in_an_earlier_form(file, plan, asset, sae):
+                garbage.items.append(item(SUPERSEDED, file.path, store))
                 found += 1
             elif unwanted:
-                garbage.items.append(item(NOT_KEPT, chunk.path, store))
-            elif chunk.seal and is_old(chunk.path) and not _named_by_table(chunk.path, chunk.seal):
-                garbage.items.append(item(TEMPORARY, chunk.path, store))
+                garbage.items.append(item(NOT_KEPT, file.path, store))
+            elif file.seal and is_old(file.path) and not _named_by_table(file.path, file.seal):
+                garbage.items.append(item(TEMPORARY, file.path, store))
         if not settings.keep.keeps(asset) and not unwanted and store.chunk_files(settings.name, asset, sae):
             where = "/".join(part for part in (settings.name, sae, asset) if part)
             garbage.notes.append(f"{where} is kept until the current chunks are merged")
     missing = plan.missing_chunks() if found else []
     if missing:
         garbage.notes.append(
-            f"{len(missing)} of {len(settings.chunk_keys)} chunks of {settings.name} are not computed with the current "
+            f"{len(missing)} of {len(settings.chunks)} chunks of {settings.name} are not computed with the current "
             "settings yet: going back to earlier settings would compute what is superseded again"
         )
 
 
-def _in_an_earlier_form(chunk: ChunkFile, plan: ExtractionPlan, asset: ChunkAsset, sae: str | None) -> bool:
+def _in_an_earlier_form(file: ChunkFile, plan: ExtractionPlan, asset: ChunkAsset, sae: str | None) -> bool:
     """Whether a file of the current fingerprint is there in a newer form too."""
-    return chunk.seal is None and chunk.path != plan.chunk_path(asset, chunk.key, sae)
+    return file.seal is None and file.path != plan.chunk_path(asset, plan.settings.chunk(file.key), sae)
 
 
 def _look_for_temporaries(folder: Path, store: ChunkStore, garbage: Garbage) -> None:

@@ -11,6 +11,7 @@ from extraction_assets.assets.chunks import run as chunk_run
 from extraction_assets.execution import damage
 from extraction_assets.execution.damage import find_damaged
 from extraction_assets.execution.keys import REUSE_TAG, Target, activations_key, sae_key
+from extraction_assets.settings import Chunk
 from extraction_assets.stores.chunk_files import read_table, write_table
 from extraction_assets.stores.chunk_record import read_record
 from extraction_assets_tests.project import Project
@@ -56,7 +57,7 @@ def _aside(project: Project) -> list[str]:
 @DAMAGES
 def test_damaged_activations_are_computed_instead_and_said(project: Project, harm: Damage) -> None:
     project.chunks(assets=[activations_key(project.settings)])
-    victim = project.plan.chunk_path("model_activations", FIRST)
+    victim = project.plan.chunk_path("model_activations", project.settings.chunk(FIRST))
     _damage(victim, harm)
     result = project.chunks(assets=[sae_key(project.settings, "relu", "top_k_table")])
     (warning,) = _warnings(project, result)
@@ -69,7 +70,7 @@ def test_damaged_activations_are_computed_instead_and_said(project: Project, har
 @DAMAGES
 def test_damaged_features_are_computed_instead_and_said(project: Project, harm: Damage) -> None:
     project.chunks(assets=[sae_key(project.settings, "relu", "sae_features")])
-    victim = project.plan.chunk_path("sae_features", FIRST, "relu")
+    victim = project.plan.chunk_path("sae_features", project.settings.chunk(FIRST), "relu")
     _damage(victim, harm)
     result = project.chunks(assets=[sae_key(project.settings, "relu", "top_k_table")])
     (warning,) = _warnings(project, result)
@@ -84,7 +85,10 @@ def _assert_tables_are_right(project: Project) -> None:
     alone.chunks()
     for key in project.settings.chunk_keys:
         ours, theirs = (
-            read_table(one.plan.chunk_path("top_k_table", key, "relu"), one.plan.table_fingerprint(key, "relu"))
+            read_table(
+                one.plan.chunk_path("top_k_table", one.settings.chunk(key), "relu"),
+                one.plan.table_fingerprint(one.settings.chunk(key), "relu"),
+            )
             for one in (project, alone)
         )
         assert all(a.equal(b) for a, b in zip(ours.table, theirs.table, strict=True))
@@ -92,8 +96,8 @@ def _assert_tables_are_right(project: Project) -> None:
 
 def test_features_of_another_chunk_under_a_right_seal_are_not_believed(project: Project) -> None:
     project.chunks(assets=[sae_key(project.settings, "relu", "sae_features")])
-    short = project.plan.chunk_path("sae_features", "000000000016", "relu")
-    project.plan.chunk_path("sae_features", FIRST, "relu").write_bytes(short.read_bytes())
+    short = project.plan.chunk_path("sae_features", project.settings.chunk("000000000016"), "relu")
+    project.plan.chunk_path("sae_features", project.settings.chunk(FIRST), "relu").write_bytes(short.read_bytes())
     result = project.chunks(assets=[sae_key(project.settings, "relu", "top_k_table")])
     assert "was made from other inputs" in str(
         [entry.user_message for entry in project.instance.all_logs(result.run_id)]
@@ -111,9 +115,9 @@ def test_a_run_of_the_missing_computes_a_damaged_table_again_instead_of_recordin
     _damage(sorted((project.home / "tiny" / "relu" / "top_k_table").glob(pattern))[1], harm)
     computed, compute = [], chunk_run.compute_chunk
 
-    def note(plan: object, loaded: object, usage: object, key: str, targets: list[Target], begin: object) -> object:
-        computed.append((key, [target.key.path[1:] for target in targets]))
-        return compute(plan, loaded, usage, key, targets, begin)
+    def note(plan: object, loaded: object, usage: object, chunk: Chunk, targets: list[Target], begin: object) -> object:
+        computed.append((chunk.key, [target.key.path[1:] for target in targets]))
+        return compute(plan, loaded, usage, chunk, targets, begin)
 
     monkeypatch.setattr(chunk_run, "compute_chunk", note)
     result = project.chunks(tags={REUSE_TAG: "true"})
@@ -125,7 +129,7 @@ def test_a_run_of_the_missing_computes_a_damaged_table_again_instead_of_recordin
 @DAMAGES
 def test_a_merge_sets_a_damaged_table_aside_so_that_it_is_missing(project: Project, harm: Damage) -> None:
     project.chunks()
-    victim = project.plan.chunk_path("top_k_table", FIRST, "relu")
+    victim = project.plan.chunk_path("top_k_table", project.settings.chunk(FIRST), "relu")
     _damage(victim, harm)
     with pytest.raises(dg.Failure, match=r"is damaged.*it was set aside") as caught:
         project.merge("relu")
@@ -137,8 +141,8 @@ def test_a_table_that_does_not_say_its_checks_passed_is_not_taken_for_damaged(pr
 
     project.chunks()
     path, fingerprint = (
-        project.plan.chunk_path("top_k_table", FIRST, "relu"),
-        project.plan.table_fingerprint(FIRST, "relu"),
+        project.plan.chunk_path("top_k_table", project.settings.chunk(FIRST), "relu"),
+        project.plan.table_fingerprint(project.settings.chunk(FIRST), "relu"),
     )
     stored = read_table(path, fingerprint)
     record = {name: one for name, one in read_record(path).items() if name in ("fingerprint", "numerics")}

@@ -15,7 +15,7 @@ from extraction_assets.assets.chunks import run as chunk_run
 from extraction_assets.database.urls import DatabaseError, DatabaseUnavailableError
 from extraction_assets.engine.chunk_pass.context import NonFiniteError
 from extraction_assets.execution import failures as faults
-from extraction_assets.settings import ExtractionSettings
+from extraction_assets.settings import Chunk, ExtractionSettings
 from extraction_assets_tests.processes import forks
 from extraction_assets_tests.project import SILENT, Project
 from extraction_assets_tests.tiny import make_settings
@@ -64,9 +64,9 @@ def test_a_fault_while_writing_is_retried_and_only_the_rest_is_computed(
             raise OSError(28, "No space left on device")
         written(path, *args)
 
-    def count(plan: Any, loaded: Any, usage: Any, key: str, *args: Any) -> Any:
-        computed.append(key)
-        return compute(plan, loaded, usage, key, *args)
+    def count(plan: Any, loaded: Any, usage: Any, chunk: Chunk, *args: Any) -> Any:
+        computed.append(chunk.key)
+        return compute(plan, loaded, usage, chunk, *args)
 
     monkeypatch.setattr(chunk_writer, "write_table", fail_once)
     monkeypatch.setattr(chunk_run, "compute_chunk", count)

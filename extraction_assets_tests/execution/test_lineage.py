@@ -179,7 +179,7 @@ def test_the_events_tags_say_what_a_chunk_was_made_from(tiny_folder: Path, tmp_p
     (activations,) = project.instance.fetch_materializations(upstream, limit=9).records
     tags = record.asset_materialization.tags if record.asset_materialization else {}
     assert tags["dagster/input_event_pointer/tiny/model_activations"] == str(activations.storage_id)
-    assert tags["dagster/data_version"] == project.plan.features_fingerprint(key, "relu")
+    assert tags["dagster/data_version"] == project.plan.features_fingerprint(project.settings.chunk(key), "relu")
 
 
 def test_a_pointer_of_an_earlier_form_still_names_the_corpus(tiny_folder: Path, tmp_path: Path) -> None:

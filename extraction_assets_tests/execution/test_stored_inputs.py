@@ -34,13 +34,13 @@ def _targets(plan: ExtractionPlan, *assets: str) -> list[Target]:
 
 def _suffice(project: Project, *assets: str) -> bool:
     plan = project.plan
-    return features_suffice(plan, KEY, "relu", _targets(plan, *assets), LOGGER)
+    return features_suffice(plan, plan.settings.chunk(KEY), "relu", _targets(plan, *assets), LOGGER)
 
 
 def _mark_not_finite(project: Project) -> None:
     """As if a token that does not count had held a NaN when the features were stored."""
-    path = project.plan.chunk_path("sae_features", KEY, "relu")
-    features, record = read_features(path, project.plan.features_fingerprint(KEY, "relu"))
+    path = project.plan.chunk_path("sae_features", project.settings.chunk(KEY), "relu")
+    features, record = read_features(path, project.plan.features_fingerprint(project.settings.chunk(KEY), "relu"))
     write_features(path, features, {**record, "all_finite": False})
 
 
@@ -59,7 +59,7 @@ def test_the_other_hooks_activations_change_nothing_for_features(project: Projec
 
 
 def test_features_that_are_not_stored_do_not_suffice(project: Project) -> None:
-    project.plan.chunk_path("sae_features", KEY, "relu").unlink()
+    project.plan.chunk_path("sae_features", project.settings.chunk(KEY), "relu").unlink()
     assert not _suffice(project, "top_k_table")
 
 
@@ -74,7 +74,7 @@ def test_outlier_norms_are_those_of_activations(project: Project, tiny_folder: P
 
 
 def test_features_without_a_record_are_set_aside(project: Project) -> None:
-    path = project.plan.chunk_path("sae_features", KEY, "relu")
+    path = project.plan.chunk_path("sae_features", project.settings.chunk(KEY), "relu")
     path.write_bytes(path.read_bytes()[:20])
     assert not _suffice(project, "top_k_table")
     assert not path.exists()
@@ -82,10 +82,10 @@ def test_features_without_a_record_are_set_aside(project: Project) -> None:
 
 def test_stored_activations_suffice_unless_they_are_asked_for(project: Project) -> None:
     plan = project.plan
-    assert not activations_suffice(plan, KEY, _targets(plan, "top_k_table"))
+    assert not activations_suffice(plan, plan.settings.chunk(KEY), _targets(plan, "top_k_table"))
     project.chunks(0, 0, [activations_key(project.settings)])
-    assert activations_suffice(plan, KEY, _targets(plan, "top_k_table"))
-    assert not activations_suffice(plan, KEY, _targets(plan, "model_activations"))
+    assert activations_suffice(plan, plan.settings.chunk(KEY), _targets(plan, "top_k_table"))
+    assert not activations_suffice(plan, plan.settings.chunk(KEY), _targets(plan, "model_activations"))
 
 
 @pytest.mark.parametrize("finite", [True, False])

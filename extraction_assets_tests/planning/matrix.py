@@ -107,7 +107,9 @@ class Laboratory:
             if row.name == CORPUS:
                 return recipe
             if row.partitioned:
-                return {key: plan.fingerprint_of(row.name, key, sae) for key in settings.chunk_keys}
+                return {
+                    key: plan.fingerprint_of(row.name, plan.settings.chunk(key), sae) for key in settings.chunk_keys
+                }
             return plan.fingerprint_of(row.name, None, sae)
 
         return {name: version(row, sae) for name, row, sae in _each_asset(settings)}

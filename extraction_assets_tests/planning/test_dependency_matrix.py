@@ -200,7 +200,7 @@ def test_no_field_of_the_gpu_resource_makes_anything_stale(
         project.corpus()
         project.chunks(2, 2)
         names.append(sorted(file for file in project.files("tiny/**/0*-*") if ".statistics." not in file))
-        records.append(read_record(project.plan.chunk_path("top_k_table", settings.chunk_keys[2], "relu"))["numerics"])
+        records.append(read_record(project.plan.chunk_path("top_k_table", settings.chunks[2], "relu"))["numerics"])
     assert names[0] == names[1]
     assert compiled
     assert [record["batch_size"] for record in records] == [128, 3]

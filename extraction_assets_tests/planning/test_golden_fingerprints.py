@@ -85,16 +85,16 @@ def found(plan: ExtractionPlan) -> dict[str, str]:
         "corpus": plan.corpus.manifest.fingerprint,
         "corpus content": plan.corpus.content_fingerprint(slice(0, 3)),
         "model": plan.model_fingerprint,
-        "outputs": plan.outputs_fingerprint(LAST_CHUNK),
-        "model_activations": plan.activations_fingerprint(LAST_CHUNK),
-        "model_activations data": data_version(plan, "model_activations", None, LAST_CHUNK),
+        "outputs": plan.outputs_fingerprint(plan.settings.chunk(LAST_CHUNK)),
+        "model_activations": plan.activations_fingerprint(plan.settings.chunk(LAST_CHUNK)),
+        "model_activations data": data_version(plan, "model_activations", None, plan.settings.chunk(LAST_CHUNK)),
         "corpus code": versions.of("corpus"),
         "model_activations code": versions.of("model_activations"),
     }
     for sae in settings.saes:
         values |= {
-            f"{sae} sae_features": plan.features_fingerprint(LAST_CHUNK, sae),
-            f"{sae} top_k_table": plan.table_fingerprint(LAST_CHUNK, sae),
+            f"{sae} sae_features": plan.features_fingerprint(plan.settings.chunk(LAST_CHUNK), sae),
+            f"{sae} top_k_table": plan.table_fingerprint(plan.settings.chunk(LAST_CHUNK), sae),
             f"{sae} merge": plan.merge_fingerprint(sae),
             f"{sae} sae_features code": versions.of("sae_features", sae),
             f"{sae} top_k_table code": versions.of("top_k_table", sae),

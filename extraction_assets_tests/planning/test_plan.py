@@ -29,23 +29,23 @@ def test_more_samples_keep_whole_chunks_and_rename_nothing(project: Project, tin
     assert more.settings.chunk_keys[:3] == project.settings.chunk_keys
     # the last chunk had 7 samples and now has 8
     assert more.plan.missing_chunks() == ["000000000016", "000000000024"]
-    assert more.plan.chunk_state("top_k_table", "000000000016", "relu") == "stale"
-    assert more.plan.chunk_state("top_k_table", "000000000024", "relu") == "missing"
+    assert more.plan.chunk_state("top_k_table", more.settings.chunk("000000000016"), "relu") == "stale"
+    assert more.plan.chunk_state("top_k_table", more.settings.chunk("000000000024"), "relu") == "missing"
 
 
 def test_a_new_k_leaves_features_done(project: Project, tiny_folder: Path) -> None:
     project.chunks()
     other = _changed(project, tiny_folder, top_k_examples=3)
-    assert other.plan.chunk_state("top_k_table", "000000000000", "relu") == "stale"
-    assert other.plan.chunk_state("sae_features", "000000000000", "relu") == "done"
+    assert other.plan.chunk_state("top_k_table", other.settings.chunk("000000000000"), "relu") == "stale"
+    assert other.plan.chunk_state("sae_features", other.settings.chunk("000000000000"), "relu") == "done"
 
 
 def test_exclusions_leave_features_done(project: Project, tiny_folder: Path) -> None:
     project.chunks()
     corpus = {"source": str(tiny_folder / "texts"), "max_length": 16, "exclude_first_positions": 3}
     other = _changed(project, tiny_folder, corpus=corpus)
-    assert other.plan.chunk_state("top_k_table", "000000000000", "relu") == "stale"
-    assert other.plan.chunk_state("sae_features", "000000000000", "relu") == "done"
+    assert other.plan.chunk_state("top_k_table", other.settings.chunk("000000000000"), "relu") == "stale"
+    assert other.plan.chunk_state("sae_features", other.settings.chunk("000000000000"), "relu") == "done"
 
 
 def test_another_sae_leaves_activations_and_the_first_sae_done(
@@ -55,16 +55,16 @@ def test_another_sae_leaves_activations_and_the_first_sae_done(
     values = project.settings.model_dump()["saes"]
     values["topk"]["path"] = str(make_sae(tmp_path / "new", "topk", seed=5))
     other = _changed(project, tiny_folder, saes=values)
-    assert other.plan.chunk_state("model_activations", "000000000000") == "done"
-    assert other.plan.chunk_state("top_k_table", "000000000000", "relu") == "done"
-    assert other.plan.chunk_state("sae_features", "000000000000", "topk") == "stale"
+    assert other.plan.chunk_state("model_activations", other.settings.chunk("000000000000")) == "done"
+    assert other.plan.chunk_state("top_k_table", other.settings.chunk("000000000000"), "relu") == "done"
+    assert other.plan.chunk_state("sae_features", other.settings.chunk("000000000000"), "topk") == "stale"
 
 
 def test_other_model_weights_make_everything_stale(project: Project, tiny_folder: Path, tmp_path: Path) -> None:
     project.chunks()
     model = {"path": str(make_language_model(tmp_path / "model", seed=3))}
     other = _changed(project, tiny_folder, language_model=model)
-    assert other.plan.chunk_state("model_activations", "000000000000") == "stale"
+    assert other.plan.chunk_state("model_activations", other.settings.chunk("000000000000")) == "stale"
 
 
 def test_the_place_of_a_checkpoint_has_no_part_in_the_fingerprint(
@@ -73,7 +73,7 @@ def test_the_place_of_a_checkpoint_has_no_part_in_the_fingerprint(
     project.chunks()
     model = {"path": str(make_language_model(tmp_path / "copy"))}  # the same seed, so the same bytes
     other = _changed(project, tiny_folder, language_model=model)
-    assert other.plan.chunk_state("model_activations", "000000000000") == "done"
+    assert other.plan.chunk_state("model_activations", other.settings.chunk("000000000000")) == "done"
 
 
 def test_the_same_corpus_is_stored_once(project: Project, tiny_folder: Path) -> None:
@@ -143,7 +143,7 @@ def test_options_of_encode_make_features_stale_and_their_defaults_do_not(project
         ({"center_input": True}, "stale"),
     ):
         other = _changed(project, tiny_folder, saes={"relu": {**relu, **options}})
-        assert other.plan.chunk_state("sae_features", "000000000000", "relu") == state
+        assert other.plan.chunk_state("sae_features", other.settings.chunk("000000000000"), "relu") == state
 
 
 def test_a_recorded_hook_is_the_same_as_one_that_is_set(project: Project, tiny_folder: Path, tmp_path: Path) -> None:
@@ -153,8 +153,12 @@ def test_a_recorded_hook_is_the_same_as_one_that_is_set(project: Project, tiny_f
     chosen = _changed(project, tiny_folder, saes={"relu": {**own, "hook": "layers.0"}})
     assert recorded.plan.extraction.hooks == ["layers.0"]
     key = "000000000000"
-    assert recorded.plan.table_fingerprint(key, "relu") == chosen.plan.table_fingerprint(key, "relu")
-    assert recorded.plan.activations_fingerprint(key) == chosen.plan.activations_fingerprint(key)
+    assert recorded.plan.table_fingerprint(recorded.settings.chunk(key), "relu") == chosen.plan.table_fingerprint(
+        chosen.settings.chunk(key), "relu"
+    )
+    assert recorded.plan.activations_fingerprint(recorded.settings.chunk(key)) == chosen.plan.activations_fingerprint(
+        chosen.settings.chunk(key)
+    )
 
 
 def test_the_hook_that_a_transcoder_gives_belongs_to_all_for_they_hold_its_score(
@@ -166,5 +170,5 @@ def test_the_hook_that_a_transcoder_gives_belongs_to_all_for_they_hold_its_score
     )
     key = "000000000000"
     for asset in ("model_activations", "sae_features", "top_k_table"):
-        ours, theirs = (p.plan.chunk_fingerprint(asset, key, "relu") for p in (one, other))
+        ours, theirs = (p.plan.chunk_fingerprint(asset, p.settings.chunk(key), "relu") for p in (one, other))
         assert ours != theirs

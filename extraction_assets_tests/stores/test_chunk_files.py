@@ -2,15 +2,20 @@
 
 import time
 import weakref
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from extraction_assets.engine.selection.select import sample_maxima, select_top_k
 from extraction_assets.engine.selection.sparse import dense_to_sparse, to_rows
 from extraction_assets.engine.selection.statistics.accumulate import feature_statistics
+from extraction_assets.engine.selection.statistics.descriptions import STATISTICS
 from extraction_assets.engine.shapes import SparseFeatures
 from extraction_assets.stores import chunk_files
 from extraction_assets.stores.sealed import DamagedFileError
@@ -76,6 +81,29 @@ def test_a_table_of_an_earlier_version_comes_back_equal(tmp_path: Path, features
     pq.write_table(arrow, tmp_path / "old.parquet", store_schema=False, compression="zstd", row_group_size=5)
     old = chunk_files._table_from_arrow(pq.ParquetFile(tmp_path / "old.parquet").read())
     assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(old, new, strict=True))
+
+
+def test_statistics_of_an_earlier_version_lack_what_was_added_later(tmp_path: Path, features: SparseFeatures) -> None:
+    maxima, counted = sample_maxima(features), torch.ones(4, 6, dtype=torch.bool)
+    before = feature_statistics(features, maxima, counted)._replace(square_limbs=None)
+    chunk_files.write_table(tmp_path / "t.parquet", select_top_k(features, maxima, 100, 3), before, RECORD)
+    (path,) = tmp_path.glob("*.statistics.safetensors")
+    assert len(load_file(path)) == 5
+    assert_same(chunk_files.read_table(tmp_path / "t.parquet", "abc").statistics, before)
+
+
+def test_a_statistic_that_only_a_later_version_knows_is_left_alone(
+    tmp_path: Path, features: SparseFeatures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maxima, counted = sample_maxima(features), torch.ones(4, 6, dtype=torch.bool)
+    known = feature_statistics(features, maxima, counted)
+    more: Any = SimpleNamespace(**known._asdict(), tomorrow=torch.ones(9))
+    with monkeypatch.context() as later:
+        later.setattr(chunk_files, "STATISTICS", (*STATISTICS, replace(STATISTICS[0], name="tomorrow")))
+        chunk_files.write_table(tmp_path / "t.parquet", select_top_k(features, maxima, 100, 3), more, RECORD)
+    (path,) = tmp_path.glob("*.statistics.safetensors")
+    assert "tomorrow" in load_file(path)
+    assert_same(chunk_files.read_table(tmp_path / "t.parquet", "abc").statistics, known)
 
 
 def _files(folder: Path, features: SparseFeatures, count: int) -> list[tuple[Path, str]]:

@@ -39,7 +39,9 @@ def states(project: Project) -> Counter[str]:
     """How many chunk files are done, stale and missing."""
     plan = project.plan
     return Counter(
-        plan.chunk_state(asset, key, sae) for asset, sae in chunk_assets(project.settings.saes) for key in KEYS
+        plan.chunk_state(asset, plan.settings.chunk(key), sae)
+        for asset, sae in chunk_assets(project.settings.saes)
+        for key in KEYS
     )
 
 
@@ -73,8 +75,8 @@ def test_a_chunk_that_is_computed_again_is_read_in_its_newest_form(
     project.chunks()
     write_next(monkeypatch, read_earlier=True)
     project.chunks(0, 0)
-    assert project.plan.chunk_path("top_k_table", KEYS[0], "relu").name.endswith(".v3.parquet")
-    assert project.plan.chunk_path("top_k_table", KEYS[1], "relu").name.count(".") == 1
+    assert project.plan.chunk_path("top_k_table", project.settings.chunk(KEYS[0]), "relu").name.endswith(".v3.parquet")
+    assert project.plan.chunk_path("top_k_table", project.settings.chunk(KEYS[1]), "relu").name.count(".") == 1
 
 
 def test_an_earlier_form_of_what_is_there_in_a_newer_one_is_superseded(

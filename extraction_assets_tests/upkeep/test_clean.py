@@ -202,7 +202,7 @@ def test_every_kind_of_leftover_goes_once_it_is_old(
     project: Project, monkeypatch: pytest.MonkeyPatch, age: Age, path: str
 ) -> None:
     before = project.files()
-    table = project.plan.chunk_path("top_k_table", "000000000008", "relu").stem
+    table = project.plan.chunk_path("top_k_table", project.settings.chunk("000000000008"), "relu").stem
     left = project.home / path.format(table=table)
     left.parent.mkdir(parents=True, exist_ok=True)
     left.write_bytes(b"half")
@@ -265,7 +265,9 @@ def _keeping(tiny_folder: Path, **changes: Any) -> Any:
 def test_keep_has_no_part_in_any_fingerprint(project: Project, tiny_folder: Path) -> None:
     other = Project(_keeping(tiny_folder), project.home)
     for asset, sae in (("model_activations", None), ("sae_features", "relu"), ("top_k_table", "topk")):
-        assert other.plan.chunk_path(asset, "000000000008", sae) == project.plan.chunk_path(asset, "000000000008", sae)
+        assert other.plan.chunk_path(asset, other.settings.chunk("000000000008"), sae) == project.plan.chunk_path(
+            asset, project.settings.chunk("000000000008"), sae
+        )
     assert other.plan.merge_fingerprint("relu") == project.plan.merge_fingerprint("relu")
 
 

@@ -1,7 +1,7 @@
 """The three chunk assets: one GPU pass gives model activations, SAE features and top-k tables."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import dagster as dg
 
@@ -15,7 +15,7 @@ from extraction_assets.execution.keys import REUSE_TAG, asset_key, chunk_partiti
 from extraction_assets.execution.lineage import CodeVersions, Lineage
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.resources import ChunkStoreResource, GpuResource
-from extraction_assets.settings import ExtractionSettings
+from extraction_assets.settings import Chunk, ExtractionSettings
 
 ChunkEvent = dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.Output[None]
 
@@ -53,19 +53,21 @@ def build_chunk_assets(settings: ExtractionSettings) -> dg.AssetsDefinition:
                     gpu.use_device(context.log) as device,
                     ChunkRun(plan, gpu, device, selected, lineage, context.log) as run,
                 ):
-                    yield from run.events(context.partition_keys, reuse=_resumes(context))
+                    chunks = [settings.chunk(key) for key in context.partition_keys]
+                    yield from run.events(chunks, reuse=_resumes(context))
             else:  # "Execute" of the Checks tab: checks alone, and no partition
-                checks, keys = context.selected_asset_check_keys, requested_keys(context, settings)
-                yield from map(lineage.targeted, recorded_checks(plan, checks, keys, context.log))
+                checks, chunks = context.selected_asset_check_keys, requested_chunks(context, settings)
+                yield from map(lineage.targeted, recorded_checks(plan, checks, chunks, context.log))
             yield from _check_outputs(context, settings)
 
     return extract_chunks
 
 
-def requested_keys(context: dg.AssetExecutionContext, settings: ExtractionSettings) -> Sequence[str]:
-    """The run's partitions; all chunks where it has none."""
-    partitioned = context.has_partition_key or context.has_partition_key_range
-    return context.partition_keys if partitioned else settings.chunk_keys
+def requested_chunks(context: dg.AssetExecutionContext, settings: ExtractionSettings) -> list[Chunk]:
+    """The chunks of the run's partitions; all chunks where it has none."""
+    if context.has_partition_key or context.has_partition_key_range:
+        return [settings.chunk(key) for key in context.partition_keys]
+    return settings.chunks
 
 
 def _check_outputs(context: dg.AssetExecutionContext, settings: ExtractionSettings) -> Iterator[dg.Output[None]]:

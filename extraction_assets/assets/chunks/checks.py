@@ -10,6 +10,7 @@ from extraction_assets.catalog import TOP_K_TABLE
 from extraction_assets.execution.damage import is_sound
 from extraction_assets.execution.keys import sae_key
 from extraction_assets.planning.plan import ExtractionPlan
+from extraction_assets.settings import Chunk
 from extraction_assets.stores.chunk_record import Record, checks_of, read_record
 
 MATCHES_LEGACY = "vectorized_matches_legacy"
@@ -52,9 +53,9 @@ def chunk_evaluation(
 
 
 def recorded_checks(
-    plan: ExtractionPlan, checks: Collection[dg.AssetCheckKey], keys: Sequence[str], logger: logging.Logger
+    plan: ExtractionPlan, checks: Collection[dg.AssetCheckKey], chunks: Sequence[Chunk], logger: logging.Logger
 ) -> Iterator[dg.AssetCheckEvaluation]:
-    """What the stored tables of chunks ``keys`` say of their own ``checks``; others are passed over.
+    """What the stored tables of some chunks say of their own ``checks``; others are passed over.
 
     A chunk is checked while it is computed, and a chunk whose check fails is not stored, so this is what the merge
     reads. A damaged one is set aside, with a warning. Raises dg.Failure where no chunk of a check's table is stored.
@@ -62,7 +63,7 @@ def recorded_checks(
     records: dict[dg.AssetKey, list[tuple[str, Record]]] = {}
     for check in sorted(checks, key=lambda check: check.to_user_string()):
         if check.asset_key not in records:
-            records[check.asset_key] = list(_stored_records(plan, check, keys, logger))
+            records[check.asset_key] = list(_stored_records(plan, check, chunks, logger))
         stored = records[check.asset_key]
         found = [replayed(check, key, record) for key, record in stored if check.name in checks_of(record)]
         if not stored or (not found and check.name in CHUNK_CHECKS):
@@ -71,7 +72,7 @@ def recorded_checks(
                 "chunks are checked while they are materialized",
                 allow_retries=False,
             )
-        logger.info("%s: %d of %d chunks are stored and carry it", check.name, len(found), len(keys))
+        logger.info("%s: %d of %d chunks are stored and carry it", check.name, len(found), len(chunks))
         yield from found
 
 
@@ -91,10 +92,10 @@ def replayed(check: dg.AssetCheckKey, key: str, record: Record) -> dg.AssetCheck
 
 
 def _stored_records(
-    plan: ExtractionPlan, check: dg.AssetCheckKey, keys: Sequence[str], logger: logging.Logger
+    plan: ExtractionPlan, check: dg.AssetCheckKey, chunks: Sequence[Chunk], logger: logging.Logger
 ) -> Iterator[tuple[str, Record]]:
     """Those of the chunks that are stored, each with what its table says of itself, after checking all of it."""
     sae = next(name for name in plan.settings.saes if check.asset_key == sae_key(plan.settings, name, TOP_K_TABLE))
-    for key in keys:
-        if is_sound(plan, TOP_K_TABLE, key, sae, logger):
-            yield key, read_record(plan.chunk_path(TOP_K_TABLE, key, sae))
+    for chunk in chunks:
+        if is_sound(plan, TOP_K_TABLE, chunk, sae, logger):
+            yield chunk.key, read_record(plan.chunk_path(TOP_K_TABLE, chunk, sae))

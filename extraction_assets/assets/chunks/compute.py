@@ -28,6 +28,7 @@ from extraction_assets.execution.stored_inputs import (
 )
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.resources.utilization import Utilization, UtilizationSampler
+from extraction_assets.settings import Chunk
 from extraction_assets.stores.chunk_record import Record
 
 
@@ -57,7 +58,7 @@ class ResourceUsage(NamedTuple):
 class QueuedChunk(NamedTuple):
     """A chunk whose pass is queued to its end on the device."""
 
-    key: str
+    chunk: Chunk
     targets: list[Target]
     samples: Samples
     unfinished: UnfinishedChunk
@@ -84,7 +85,7 @@ def compute_chunk(
     plan: ExtractionPlan,
     loaded: LoadedModels,
     usage: UtilizationSampler,
-    key: str,
+    chunk: Chunk,
     targets: list[Target],
     begin: Callable[[], None],
 ) -> Generator[int, None, QueuedChunk]:
@@ -99,7 +100,7 @@ def compute_chunk(
     halvings = len(forward_batch.halvings)
     while True:
         try:
-            queued = yield from _attempt(plan, loaded, usage, key, targets, begin)
+            queued = yield from _attempt(plan, loaded, usage, chunk, targets, begin)
             return queued._replace(usage=queued.usage._replace(forward_halvings=forward_batch.halvings[halvings:]))
         except ForwardOutOfMemoryError as error:
             if forward_batch.size == 1:
@@ -113,23 +114,23 @@ def _attempt(
     plan: ExtractionPlan,
     loaded: LoadedModels,
     usage: UtilizationSampler,
-    key: str,
+    chunk: Chunk,
     targets: list[Target],
     begin: Callable[[], None],
 ) -> Generator[int, None, QueuedChunk]:
-    samples, settings = plan.samples(key), _pass_settings(plan, loaded, targets)
-    tasks, feature_records = _tasks(plan, loaded, key, targets)
+    samples, settings = plan.samples(chunk), _pass_settings(plan, loaded, targets)
+    tasks, feature_records = _tasks(plan, loaded, chunk, targets)
     needs_hooks = settings.keep_activations or any(task.stored_features is None for task in tasks)
-    source = _hook_source(plan, loaded, key, targets, samples, settings) if needs_hooks else _HookSource()
+    source = _hook_source(plan, loaded, chunk, targets, samples, settings) if needs_hooks else _HookSource()
     numerics = _numerics(loaded, source, settings)
-    rng = random.Random(int(key))
+    rng = random.Random(chunk.first_sample)
     rows = sorted(rng.sample(range(len(samples.token_ids)), min(PROBE_SAMPLES, len(samples.token_ids))))
     batch, halvings = loaded.batch, len(loaded.batch.halvings)
     begin()
     usage.restart()
     unfinished = yield from chunk_steps(samples, source.read, tasks, settings, batch, loaded.device, rows)
     taken = ResourceUsage(settings.batch_size, batch.size, batch.halvings[halvings:], usage.read())
-    return QueuedChunk(key, targets, samples, unfinished, numerics, feature_records, taken, rng)
+    return QueuedChunk(chunk, targets, samples, unfinished, numerics, feature_records, taken, rng)
 
 
 def _pass_settings(plan: ExtractionPlan, loaded: LoadedModels, targets: list[Target]) -> PassSettings:
@@ -147,7 +148,7 @@ def _pass_settings(plan: ExtractionPlan, loaded: LoadedModels, targets: list[Tar
 
 
 def _tasks(
-    plan: ExtractionPlan, loaded: LoadedModels, key: str, targets: list[Target]
+    plan: ExtractionPlan, loaded: LoadedModels, chunk: Chunk, targets: list[Target]
 ) -> tuple[list[SaeTask], dict[str, Record]]:
     """The SAEs to run, with stored features where these suffice; the records of such features by SAE."""
     tasks, records = [], dict[str, Record]()
@@ -155,8 +156,8 @@ def _tasks(
         if not any(target.sae == name for target in targets):
             continue
         features = None
-        if features_suffice(plan, key, name, targets, loaded.logger):
-            found = read_stored_features(plan, key, name, sae.latent_dim, loaded.logger)
+        if features_suffice(plan, chunk, name, targets, loaded.logger):
+            found = read_stored_features(plan, chunk, name, sae.latent_dim, loaded.logger)
             if found is not None:
                 features, records[name] = found
         chosen = plan.extraction.saes[name]
@@ -167,14 +168,14 @@ def _tasks(
 def _hook_source(
     plan: ExtractionPlan,
     loaded: LoadedModels,
-    key: str,
+    chunk: Chunk,
     targets: list[Target],
     samples: Samples,
     settings: PassSettings,
 ) -> _HookSource:
     """Stored activations where these suffice, else the model."""
-    if activations_suffice(plan, key, targets):
-        found = read_stored_activations(plan, key, loaded.hooks, loaded.logger)
+    if activations_suffice(plan, chunk, targets):
+        found = read_stored_activations(plan, chunk, loaded.hooks, loaded.logger)
         if found is not None:
             outputs, record = found
             dtype = str(next(iter(outputs.values())).dtype)

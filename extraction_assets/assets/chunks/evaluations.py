@@ -63,13 +63,15 @@ def evaluate(
     for name in sorted(str(target.sae) for target in queued.targets if target.asset == TOP_K_TABLE):
         table, outcome, chosen = sae_key(plan.settings, name, TOP_K_TABLE), outcomes[name], plan.settings.saes[name]
         pairs = {"pairs_compared": outcome.legacy.pairs, "mismatches": outcome.legacy.mismatches}
-        yield chunk_evaluation(table, MATCHES_LEGACY, queued.key, not outcome.legacy.mismatches, pairs)
+        yield chunk_evaluation(table, MATCHES_LEGACY, queued.chunk.key, not outcome.legacy.mismatches, pairs)
         for check, verdict in (
             (RECONSTRUCTS, _reconstruction(queued, outcome, chosen)),
             (IS_SPARSE, _sparsity(outcome.result.statistics, chosen)),
             (BOS_DOES_NOT_DOMINATE, _bos(plan, queued, outcome.result, chosen)),
         ):
-            yield chunk_evaluation(table, check, queued.key, verdict.passed, verdict.metadata, verdict.description)
+            yield chunk_evaluation(
+                table, check, queued.chunk.key, verdict.passed, verdict.metadata, verdict.description
+            )
 
 
 def mean_l0(statistics: FeatureStatistics) -> float:
@@ -106,7 +108,7 @@ def _sparsity(statistics: FeatureStatistics, chosen: SaeSettings) -> Verdict:
 
 def _bos(plan: ExtractionPlan, queued: QueuedChunk, result: SaeResult, chosen: SaeSettings) -> Verdict:
     """Where the strongest tokens of the examples lie."""
-    samples, rows = queued.samples, plan.settings.chunk_rows(queued.key)
+    samples, rows = queued.samples, queued.chunk.rows
     marked = first_or_special(plan.corpus.arrays.special_tokens_mask[rows])
     share = bos_share(result.table, marked, samples.first_sample)
     positions = float((marked & samples.counted).sum()) / max(1, int(samples.counted.sum()))

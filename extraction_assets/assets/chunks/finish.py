@@ -72,9 +72,9 @@ class _Results:
 
     def write(self, target: Target) -> WrittenFile:
         """Writes one file."""
-        key = self._queued.key
-        path = self._plan.path_to_write(target.asset, key, target.sae)
-        fingerprint = self._plan.chunk_fingerprint(target.asset, key, target.sae)
+        chunk = self._queued.chunk
+        path = self._plan.path_to_write(target.asset, chunk, target.sae)
+        fingerprint = self._plan.chunk_fingerprint(target.asset, chunk, target.sae)
         started = time.perf_counter()
         self._write(path, target, self._record(fingerprint, target.sae))
         seconds = time.perf_counter() - started

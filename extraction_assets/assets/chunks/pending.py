@@ -74,7 +74,7 @@ class Pending:
         return [target for target in self._targets if self._plan.settings.keep.keeps(target.asset)]
 
     def _is_stored(self, target: Target, key: str) -> bool:
-        return self._plan.chunk_state(target.asset, key, target.sae) == "done"
+        return self._plan.chunk_state(target.asset, self._plan.settings.chunk(key), target.sae) == "done"
 
 
 def merge_is_recorded(plan: ExtractionPlan, sae: str, instance: dg.DagsterInstance) -> bool:
@@ -94,11 +94,13 @@ def _latest_versions(instance: dg.DagsterInstance, key: dg.AssetKey) -> tuple[st
 
 def _recorded(instance: dg.DagsterInstance, plan: ExtractionPlan, target: Target) -> set[str]:
     """Chunks whose latest event says what is current: after a change of settings and back it says something else."""
-    keys = set(plan.settings.chunk_keys)
     code = CodeVersions(plan.settings).of(target.asset, target.sae)
-    found = recorded_versions(instance, target.key, keys)
+    chunks = {chunk.key: chunk for chunk in plan.settings.chunks}
+    found = recorded_versions(instance, target.key, set(chunks))
     return {
-        key for key, versions in found.items() if versions == (data_version(plan, target.asset, target.sae, key), code)
+        key
+        for key, versions in found.items()
+        if versions == (data_version(plan, target.asset, target.sae, chunks[key]), code)
     }
 
 

@@ -10,6 +10,7 @@ from extraction_assets.assets.chunks.finish import statistics_metadata
 from extraction_assets.catalog import TOP_K_TABLE
 from extraction_assets.execution.keys import Target
 from extraction_assets.planning.plan import ExtractionPlan
+from extraction_assets.settings import Chunk
 from extraction_assets.stores.chunk_files import read_statistics
 from extraction_assets.stores.chunk_record import read_record
 
@@ -18,18 +19,18 @@ _LATEST_EVENTS = 100
 
 
 def metadata_again(
-    plan: ExtractionPlan, target: Target, key: str, instance: dg.DagsterInstance
+    plan: ExtractionPlan, target: Target, chunk: Chunk, instance: dg.DagsterInstance
 ) -> dict[str, dg.MetadataValue | Any]:
     """Metadata of a chunk that is there already, whose file has been checked.
 
     Times, rates and memory are those of the run that computed it, as Dagster's history has them; where it has none
     (another Dagster home), there is what the file itself tells.
     """
-    path = plan.chunk_path(target.asset, key, target.sae)
-    fingerprint = plan.chunk_fingerprint(target.asset, key, target.sae)
+    path = plan.chunk_path(target.asset, chunk, target.sae)
+    fingerprint = plan.chunk_fingerprint(target.asset, chunk, target.sae)
     return {
-        **_told_by_file(plan, target, key, path),
-        **_told_by_history(instance, target.key, key, fingerprint),
+        **_numbers_in_file(plan, target, chunk, path),
+        **_numbers_in_history(instance, target.key, chunk.key, fingerprint),
         "bytes": path.stat().st_size,
         "path": dg.MetadataValue.path(str(path)),
         "fingerprint": fingerprint,
@@ -37,7 +38,7 @@ def metadata_again(
     }
 
 
-def _told_by_history(
+def _numbers_in_history(
     instance: dg.DagsterInstance, asset: dg.AssetKey, key: str, fingerprint: str
 ) -> Mapping[str, dg.MetadataValue]:
     """Metadata of the latest event of this chunk that is of the same fingerprint and holds numbers."""
@@ -51,16 +52,16 @@ def _told_by_history(
     return {}
 
 
-def _told_by_file(plan: ExtractionPlan, target: Target, key: str, path: Path) -> dict[str, Any]:
-    record, samples = read_record(path), plan.samples(key)
-    told = {
+def _numbers_in_file(plan: ExtractionPlan, target: Target, chunk: Chunk, path: Path) -> dict[str, Any]:
+    record, samples = read_record(path), plan.samples(chunk)
+    numbers = {
         "samples": len(samples.token_ids),
         "tokens": int(samples.attention_mask.sum()),
         "numerics": dg.MetadataValue.json(record.get("numerics") or {}),
     }
     if isinstance(record.get("variance_explained"), float):
-        told["variance_explained"] = record["variance_explained"]
+        numbers["variance_explained"] = record["variance_explained"]
     if target.asset == TOP_K_TABLE:
         statistics, examples = read_statistics(path)
-        told |= {**statistics_metadata(statistics), "examples": examples}
-    return told
+        numbers |= {**statistics_metadata(statistics), "examples": examples}
+    return numbers

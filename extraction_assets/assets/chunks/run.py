@@ -23,6 +23,7 @@ from extraction_assets.execution.progress import Progress, progress
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.resources import GpuResource
 from extraction_assets.resources.utilization import UtilizationSampler
+from extraction_assets.settings import Chunk
 from extraction_assets.stores.chunk_record import checks_of, read_record
 
 Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
@@ -67,19 +68,19 @@ class ChunkRun:
         self._usage.__exit__(error_type, error, traceback)
         self._writer.shutdown(wait=True)
 
-    def events(self, keys: Sequence[str], *, reuse: bool = False) -> Iterator[Event]:
-        """Computes ``keys`` and yields each chunk's events once its files are durable.
+    def events(self, chunks: Sequence[Chunk], *, reuse: bool = False) -> Iterator[Event]:
+        """Computes chunks and yields each chunk's events once its files are durable.
 
         With ``reuse`` (a retry, a run of the missing), what of a chunk is on disk is not computed again: its events are
-        recorded anew, because a partition without one counts as failed.
+        recorded again, because a partition without one counts as failed.
         """
-        with progress("chunks", sum(map(self._num_samples, keys)), "samples", self._logger) as update:
+        with progress("chunks", sum(chunk.num_samples for chunk in chunks), "samples", self._logger) as update:
             try:
-                missing_targets = yield from self._missing_targets(keys, update, reuse=reuse)
+                missing_targets = yield from self._missing_targets(chunks, update, reuse=reuse)
                 if missing_targets:
                     examine_start(self._plan, self._loaded, missing_targets)
-                for key, targets in missing_targets.items():
-                    yield from self._events_of(key, targets, update)
+                for chunk, targets in missing_targets.items():
+                    yield from self._events_of(chunk, targets, update)
                 yield from self._durable()
             except (Exception, dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
                 yield from self._durable()  # what was computed before is recorded, whatever has happened since
@@ -90,46 +91,42 @@ class ChunkRun:
                 raise
 
     def _missing_targets(
-        self, keys: Sequence[str], update: Progress, *, reuse: bool
-    ) -> Generator[Event, None, dict[str, list[Target]]]:
+        self, chunks: Sequence[Chunk], update: Progress, *, reuse: bool
+    ) -> Generator[Event, None, dict[Chunk, list[Target]]]:
         """What of each chunk is to be computed. With ``reuse``, all that is there is recorded first: then what is left
         of the run is work alone, and so is the time left. What is damaged is not there."""
-        missing_targets = {}
-        for key in keys:
-            done = [t for t in self._targets if reuse and is_sound(self._plan, t.asset, key, t.sae, self._logger)]
-            yield from self._recorded_again(key, done)
-            missing_targets[key] = [target for target in self._targets if target not in done]
-            if not missing_targets[key]:
-                del missing_targets[key]
-                update.skip(self._num_samples(key))
+        missing_targets = dict[Chunk, list[Target]]()
+        for chunk in chunks:
+            done = [t for t in self._targets if reuse and is_sound(self._plan, t.asset, chunk, t.sae, self._logger)]
+            yield from self._recorded_again(chunk, done)
+            missing_targets[chunk] = [target for target in self._targets if target not in done]
+            if not missing_targets[chunk]:
+                del missing_targets[chunk]
+                update.skip(chunk.num_samples)
         return missing_targets
 
-    def _events_of(self, key: str, targets: list[Target], update: Progress) -> Iterator[Event]:
-        """Computes what a chunk lacks and hands it to the writer."""
-        computed = yield from self._computed(key, targets, update)
+    def _events_of(self, chunk: Chunk, targets: list[Target], update: Progress) -> Iterator[Event]:
+        """Computes ``targets`` of a chunk and hands them to the writer."""
+        computed = yield from self._computed(chunk, targets, update)
         yield from self._durable()
-        self._pending = _Pending(key, self._writer.submit(finish_chunk, self._plan, computed))
+        self._pending = _Pending(chunk, self._writer.submit(finish_chunk, self._plan, computed))
 
-    def _computed(self, key: str, targets: list[Target], update: Progress) -> Generator[Event, None, QueuedChunk]:
+    def _computed(self, chunk: Chunk, targets: list[Target], update: Progress) -> Generator[Event, None, QueuedChunk]:
         """Computes a chunk; between its batches, yields the events of the chunk before as soon as it is durable."""
-        steps = compute_chunk(self._plan, self._loaded, self._usage, key, targets, update.begin)
+        steps = compute_chunk(self._plan, self._loaded, self._usage, chunk, targets, update.begin)
         try:
             while True:
-                update(next(steps), self._note(key))
+                update(next(steps), self._note(chunk))
                 if self._pending is not None and self._pending.finished.done():
                     yield from self._durable()
         except StopIteration as done:
             computed: QueuedChunk = done.value
             return computed
 
-    def _num_samples(self, key: str) -> int:
-        settings = self._plan.settings
-        return len(range(*settings.chunk_rows(key).indices(settings.evaluation_samples)))
-
-    def _note(self, key: str) -> str:
+    def _note(self, chunk: Chunk) -> str:
         """What progress shows beside the rate."""
         busy = self._usage.gpu_percent
-        return f"chunk {key}, batch {self._loaded.batch.size}" + ("" if busy is None else f", GPU {busy:.0f}%")
+        return f"chunk {chunk.key}, batch {self._loaded.batch.size}" + ("" if busy is None else f", GPU {busy:.0f}%")
 
     def _durable(self) -> Iterator[Event]:
         """Waits for the files of the chunk that is being written, if there is one, and gives its events. Fails where a
@@ -143,29 +140,29 @@ class ChunkRun:
             self._pending = None
             raise
         for one in finished.written:
-            yield self._materialization(pending.key, one)
+            yield self._materialization(pending.chunk, one)
         yield from map(self._lineage.targeted, finished.evaluations) if finished.written else finished.evaluations
         self._pending = None  # only now: an interrupt on the way must not lose the record
         finished.refuse()
 
-    def _materialization(self, key: str, written: WrittenFile) -> dg.AssetMaterialization:
+    def _materialization(self, chunk: Chunk, written: WrittenFile) -> dg.AssetMaterialization:
         target = written.target
-        tags = self._lineage.tags(target.asset, target.sae, key)
-        return dg.AssetMaterialization(target.key, partition=key, metadata=written.metadata, tags=tags)
+        tags = self._lineage.tags(target.asset, target.sae, chunk)
+        return dg.AssetMaterialization(target.key, partition=chunk.key, metadata=written.metadata, tags=tags)
 
-    def _recorded_again(self, key: str, targets: list[Target]) -> Iterator[Event]:
+    def _recorded_again(self, chunk: Chunk, targets: list[Target]) -> Iterator[Event]:
         """Events of a chunk that an earlier run or attempt made durable, with the numbers of that time."""
         for target in targets:
-            metadata = metadata_again(self._plan, target, key, self._lineage.instance)
-            yield self._materialization(key, WrittenFile(target, metadata))
+            metadata = metadata_again(self._plan, target, chunk, self._lineage.instance)
+            yield self._materialization(chunk, WrittenFile(target, metadata))
             if target.asset == TOP_K_TABLE:
-                record = read_record(self._plan.chunk_path(target.asset, key, target.sae))
+                record = read_record(self._plan.chunk_path(target.asset, chunk, target.sae))
                 for name in checks_of(record):
-                    yield self._lineage.targeted(replayed(dg.AssetCheckKey(target.key, name), key, record))
+                    yield self._lineage.targeted(replayed(dg.AssetCheckKey(target.key, name), chunk.key, record))
 
 
 class _Pending(NamedTuple):
     """A chunk that the writer's thread has."""
 
-    key: str
+    chunk: Chunk
     finished: Future[FinishedChunk]

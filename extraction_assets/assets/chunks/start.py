@@ -22,9 +22,12 @@ from extraction_assets.execution.keys import Target
 from extraction_assets.execution.stored_inputs import activations_suffice, features_suffice, read_stored_activations
 from extraction_assets.planning.disk_estimate import Part, Sizes, estimate_files
 from extraction_assets.planning.plan import ExtractionPlan
+from extraction_assets.settings import Chunk
 
 
-def examine_start(plan: ExtractionPlan, loaded: LoadedModels, missing_targets: Mapping[str, Sequence[Target]]) -> None:
+def examine_start(
+    plan: ExtractionPlan, loaded: LoadedModels, missing_targets: Mapping[Chunk, Sequence[Target]]
+) -> None:
     """Raises HookError, SanityError or NotEnoughDiskError where a run cannot succeed, before its first chunk.
 
     ``missing_targets`` is what of each chunk is to be computed. SAEs whose stored features are read were examined when
@@ -32,14 +35,14 @@ def examine_start(plan: ExtractionPlan, loaded: LoadedModels, missing_targets: M
     changes no result.
     """
     unguarded = next(
-        (key for key, targets in missing_targets.items() if _runs_the_model(plan, loaded, key, targets)), None
+        (chunk for chunk, targets in missing_targets.items() if _runs_the_model(plan, loaded, chunk, targets)), None
     )
-    key, targets = next(iter(missing_targets.items()))
+    chunk, targets = next(iter(missing_targets.items()))
     sanity: dict[str, SaeSanity] = {}
-    encoded = _encoded(plan, loaded, key, targets)
+    encoded = _encoded(plan, loaded, chunk, targets)
     if encoded:
-        stored = _stored_outputs(plan, loaded, key, targets)
-        sanity = _examine_first_batch(plan, loaded, key, encoded, stored)
+        stored = _stored_outputs(plan, loaded, chunk, targets)
+        sanity = _examine_first_batch(plan, loaded, chunk, encoded, stored)
         unguarded = unguarded if stored is not None else None
     if unguarded is not None:
         _guard_forward(plan, loaded, unguarded)
@@ -47,10 +50,14 @@ def examine_start(plan: ExtractionPlan, loaded: LoadedModels, missing_targets: M
 
 
 def _examine_first_batch(
-    plan: ExtractionPlan, loaded: LoadedModels, key: str, saes: Mapping[str, SAE], stored: Mapping[str, Tensor] | None
+    plan: ExtractionPlan,
+    loaded: LoadedModels,
+    chunk: Chunk,
+    saes: Mapping[str, SAE],
+    stored: Mapping[str, Tensor] | None,
 ) -> dict[str, SaeSanity]:
     """Tries SAEs on the first samples of a chunk: on ``stored`` hook outputs {hook: [n, T, D]}, else on the model's."""
-    batch, logger = first_batch(plan, key), loaded.logger
+    batch, logger = first_batch(plan, chunk), loaded.logger
     if stored is not None:
         count = len(batch.samples.token_ids)
         model, alone = None, list[Finding]()
@@ -66,36 +73,36 @@ def _examine_first_batch(
     return sanity
 
 
-def _runs_the_model(plan: ExtractionPlan, loaded: LoadedModels, key: str, targets: Sequence[Target]) -> bool:
+def _runs_the_model(plan: ExtractionPlan, loaded: LoadedModels, chunk: Chunk, targets: Sequence[Target]) -> bool:
     """Whether a chunk needs hook outputs that are not stored, or is to store them."""
     if any(target.asset == MODEL_ACTIVATIONS for target in targets):
         return True
-    return not activations_suffice(plan, key, targets) and bool(_encoded(plan, loaded, key, targets))
+    return not activations_suffice(plan, chunk, targets) and bool(_encoded(plan, loaded, chunk, targets))
 
 
-def _guard_forward(plan: ExtractionPlan, loaded: LoadedModels, key: str) -> None:
+def _guard_forward(plan: ExtractionPlan, loaded: LoadedModels, chunk: Chunk) -> None:
     """HookError where samples of a chunk are not what they are alone; for a run whose first batch no SAE looks at."""
-    model, samples = loaded.model, first_batch(plan, key).take(FORWARD_SAMPLES).samples
+    model, samples = loaded.model, first_batch(plan, chunk).take(FORWARD_SAMPLES).samples
     log_and_raise(examine_alone(model, samples, model_outputs(model, samples, loaded.logger)), loaded.logger)
 
 
-def _encoded(plan: ExtractionPlan, loaded: LoadedModels, key: str, targets: Sequence[Target]) -> dict[str, SAE]:
+def _encoded(plan: ExtractionPlan, loaded: LoadedModels, chunk: Chunk, targets: Sequence[Target]) -> dict[str, SAE]:
     """The SAEs that encode a chunk: something of them is to be computed, and stored features do not suffice."""
     asked = {target.sae for target in targets}
     return {
         name: sae
         for name, sae in loaded.saes.items()
-        if name in asked and not features_suffice(plan, key, name, targets, loaded.logger)
+        if name in asked and not features_suffice(plan, chunk, name, targets, loaded.logger)
     }
 
 
 def _stored_outputs(
-    plan: ExtractionPlan, loaded: LoadedModels, key: str, targets: Sequence[Target]
+    plan: ExtractionPlan, loaded: LoadedModels, chunk: Chunk, targets: Sequence[Target]
 ) -> Mapping[str, Tensor] | None:
     """Stored activations {hook: [n, T, D]} of a chunk; None where the model is to run."""
-    if not activations_suffice(plan, key, targets):
+    if not activations_suffice(plan, chunk, targets):
         return None
-    found = read_stored_activations(plan, key, plan.extraction.hooks, loaded.logger)
+    found = read_stored_activations(plan, chunk, plan.extraction.hooks, loaded.logger)
     return None if found is None else found[0]
 
 
@@ -113,12 +120,11 @@ def _refuse_full_disk(
     refuse_full_disk(estimate_files(settings, store, sizes, to_come), store, settings.name, loaded.logger)
 
 
-def _samples_to_come(plan: ExtractionPlan, missing_targets: Mapping[str, Sequence[Target]]) -> dict[Part, int]:
+def _samples_to_come(plan: ExtractionPlan, missing_targets: Mapping[Chunk, Sequence[Target]]) -> dict[Part, int]:
     """Samples of each asset that are to be computed and are not on disk: a stored file is replaced by an equal one."""
     found = Counter[Part]()
-    for key, targets in missing_targets.items():
-        rows = plan.settings.chunk_rows(key)
+    for chunk, targets in missing_targets.items():
         for target in targets:
-            if plan.chunk_state(target.asset, key, target.sae) != "done":
-                found[target.asset, target.sae] += rows.stop - rows.start
+            if plan.chunk_state(target.asset, chunk, target.sae) != "done":
+                found[target.asset, target.sae] += chunk.num_samples
     return dict(found)

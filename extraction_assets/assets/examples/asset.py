@@ -42,7 +42,7 @@ from extraction_assets.execution.preview import preview
 from extraction_assets.execution.progress import progress
 from extraction_assets.planning.plan import ExtractionPlan, load_tokenizer
 from extraction_assets.resources import ChunkStoreResource, ResultsResource
-from extraction_assets.settings import ExtractionSettings
+from extraction_assets.settings import Chunk, ExtractionSettings
 from extraction_assets.stores.chunk_files import TableFile, check_files, read_tables
 from extraction_assets.stores.chunk_record import Record, checks_of, read_record
 from extraction_assets.stores.sealed import DamagedFileError
@@ -154,7 +154,7 @@ def _none_is_missing(plan: ExtractionPlan, statistics: FeatureStatistics) -> dg.
     wanted = plan.settings.evaluation_samples
     if statistics.samples_seen != wanted:
         raise MergeRefused(NONE_MISSING, f"the chunk tables hold {statistics.samples_seen} samples of {wanted}")
-    chunks = len(plan.settings.chunk_keys)
+    chunks = len(plan.settings.chunks)
     return dg.AssetCheckResult(check_name=NONE_MISSING, passed=True, metadata={"samples": wanted, "chunks": chunks})
 
 
@@ -199,11 +199,11 @@ def merge_chunks(plan: ExtractionPlan, sae: str, logger: logging.Logger) -> Merg
 
 def _merge_files(plan: ExtractionPlan, sae: str, logger: logging.Logger) -> Merged:
     settings = plan.settings
-    keys = settings.chunk_keys
-    files = ((plan.chunk_path(TOP_K_TABLE, key, sae), plan.table_fingerprint(key, sae)) for key in keys)
-    with progress("merge", len(keys), "chunks", logger) as update:
-        chunks = _of_own_samples(settings, read_tables(files))
-        merged = merge_tables(chunks, settings.top_k_examples, settings.min_activation, lambda: update(1))
+    chunks = settings.chunks
+    files = ((plan.chunk_path(TOP_K_TABLE, chunk, sae), plan.table_fingerprint(chunk, sae)) for chunk in chunks)
+    with progress("merge", len(chunks), "chunks", logger) as update:
+        tables = _of_own_samples(settings, read_tables(files))
+        merged = merge_tables(tables, settings.top_k_examples, settings.min_activation, lambda: update(1))
     if len(merged.numerics) > 1:
         logger.warning(
             "%d different numerics records: last bits may differ between chunks: %s",
@@ -238,40 +238,40 @@ def merge_tables(
     return Merged(heap.build_heaps(), statistics, numerics, expectation.by_feature())
 
 
-def _of_own_samples(settings: ExtractionSettings, chunks: Iterable[TableFile]) -> Iterator[TableFile]:
+def _of_own_samples(settings: ExtractionSettings, files: Iterable[TableFile]) -> Iterator[TableFile]:
     """The chunks' tables, refused where one holds samples of another chunk: so no sample is counted twice."""
-    for key, chunk in zip(settings.chunk_keys, chunks, strict=True):
-        rows = settings.chunk_rows(key)
-        number = chunk.table.sample_index - settings.start_sample
-        if bool(((number < rows.start) | (number >= rows.stop)).any()):
-            raise MergeRefused(NONE_MISSING, f"the table of chunk {key} holds samples of other chunks")
-        problem = _failed_check(chunk.record)  # again, of a record that was verified
+    for chunk, file in zip(settings.chunks, files, strict=True):
+        number = file.table.sample_index - chunk.first_sample
+        if bool(((number < 0) | (number >= chunk.num_samples)).any()):
+            raise MergeRefused(NONE_MISSING, f"the table of chunk {chunk.key} holds samples of other chunks")
+        problem = _failed_check(file.record)  # again, of a record that was verified
         if problem:
-            raise MergeRefused(NONE_MISSING, f"chunk {key}: {problem}")
-        yield chunk
+            raise MergeRefused(NONE_MISSING, f"chunk {chunk.key}: {problem}")
+        yield file
 
 
 def _refuse_unfit_chunks(plan: ExtractionPlan, sae: str) -> None:
-    problems = {key: problem for key in plan.settings.chunk_keys if (problem := _problem(plan, sae, key))}
+    chunks = plan.settings.chunks
+    problems = {chunk.key: problem for chunk in chunks if (problem := _problem(plan, sae, chunk))}
     if problems:
         kinds = ", ".join(f"{count} {problem}" for problem, count in Counter(problems.values()).items())
         named = "; ".join(f"{key}: {problem}" for key, problem in list(problems.items())[:20])
         raise MergeRefused(
             NONE_MISSING,
-            f"{len(problems)} of {len(plan.settings.chunk_keys)} chunks of {plan.settings.name}/{sae} cannot be merged "
+            f"{len(problems)} of {len(chunks)} chunks of {plan.settings.name}/{sae} cannot be merged "
             f"({kinds}). {named}. Materialize these chunks of {plan.settings.name}/{sae}/{TOP_K_TABLE} first",
         )
 
 
-def _problem(plan: ExtractionPlan, sae: str, key: str) -> str | None:
+def _problem(plan: ExtractionPlan, sae: str, chunk: Chunk) -> str | None:
     """Why a chunk cannot be merged."""
-    state = plan.chunk_state(TOP_K_TABLE, key, sae)
+    state = plan.chunk_state(TOP_K_TABLE, chunk, sae)
     if state != "done":
         return "missing" if state == "missing" else "made from other inputs or settings"
-    path = plan.chunk_path(TOP_K_TABLE, key, sae)
+    path = plan.chunk_path(TOP_K_TABLE, chunk, sae)
     problem = _failed_check(read_record(path))
     if problem:
-        check_files(path, plan.table_fingerprint(key, sae))  # or is it damaged?
+        check_files(path, plan.table_fingerprint(chunk, sae))  # or is it damaged?
     return problem
 
 

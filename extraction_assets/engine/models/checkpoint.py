@@ -12,7 +12,7 @@ from extraction_assets.settings import CheckpointReference
 
 
 class UntrustedCodeError(ValueError):
-    """A model or tokenizer that needs Python code of its own, which nobody said to trust."""
+    """A model or tokenizer that needs Python code that comes with it, which is not trusted."""
 
 
 class LocalCheckpoint(NamedTuple):
@@ -41,7 +41,7 @@ def resolve_checkpoint(reference: CheckpointReference) -> LocalCheckpoint:
 
 def checkpoint_files(checkpoint: LocalCheckpoint) -> list[Path]:
     """The files that decide what the model computes: its configuration and weights, sorted by name, the index of the
-    weights where it chooses among them, and the model's own code where that is trusted."""
+    weights if it chooses among them, and the model's Python code if that is trusted."""
     folder = checkpoint.folder
     weights = sorted(folder.glob("*.safetensors"))
     if not weights or not (folder / CONFIG).is_file():
@@ -51,7 +51,7 @@ def checkpoint_files(checkpoint: LocalCheckpoint) -> list[Path]:
 
 
 def code_files(checkpoint: LocalCheckpoint) -> list[Path]:
-    """The Python files of a checkpoint that may run, sorted by name; none where its code is not trusted."""
+    """The Python files of a checkpoint that may run, sorted by name; none if its code is not trusted."""
     return sorted(checkpoint.folder.glob("*.py")) if checkpoint.trust_remote_code else []
 
 

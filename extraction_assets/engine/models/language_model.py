@@ -24,9 +24,9 @@ def load_language_model(
 ) -> LanguageModel:
     """The model of a checkpoint up to its deepest hook, without its LM head, on ``device``.
 
-    ``dtype`` ``auto`` is the checkpoint's own on a GPU and float32 on a CPU, where 16-bit arithmetic is slow and
+    ``dtype`` ``auto`` is the checkpoint's on a GPU and float32 on a CPU, where 16-bit arithmetic is slow and
     coarse. Weights come from safetensors alone, never from a pickle. Raises HookError for an unknown hook,
-    UntrustedCodeError for a model that needs code of its own, unless that is trusted, and CheckpointError where a file
+    UntrustedCodeError for a model that needs Python code that is not trusted, and CheckpointError if a file
     is damaged or the weights that the hooks depend on are not those of the files (``LoadedWeights``).
     """
     from transformers import AutoModel
@@ -45,7 +45,7 @@ def load_language_model(
             output_loading_info=True,
         )
         restore_computed_buffers(module)
-    module.config.get_text_config().use_cache = False  # keys and values of every block would be kept for nobody
+    module.config.get_text_config().use_cache = False  # nothing reads the keys and values of a block again
     model = LanguageModel(module.to(device), hooks)
     model.weights = LoadedWeights(module, stored, LoadingInfo.of(loading_info), is_quantized=is_quantized(config))
     if hooks:

@@ -71,7 +71,7 @@ def test_a_new_k_costs_no_forward_pass_and_no_encode(
     _forbid(monkeypatch, SAE, "encode_sparse")
     _forbid(monkeypatch, LanguageModel, "activations")
     fewer.chunks(assets=[sae_key(fewer.settings, "relu", "top_k_table")])
-    assert fewer.plan.chunk_state("top_k_table", "000000000008", "relu") == "done"
+    assert fewer.plan.chunk_state("top_k_table", fewer.settings.chunk("000000000008"), "relu") == "done"
 
 
 def test_a_new_sae_on_known_activations_costs_no_forward_pass(
@@ -80,7 +80,7 @@ def test_a_new_sae_on_known_activations_costs_no_forward_pass(
     project.chunks(assets=[activations_key(project.settings)])
     monkeypatch.setattr(loaded, "load_language_model", lambda *_a, **_o: pytest.fail("the model was loaded"))
     project.chunks(assets=[sae_key(project.settings, "topk", "top_k_table")])
-    assert project.plan.chunk_state("top_k_table", "000000000016", "topk") == "done"
+    assert project.plan.chunk_state("top_k_table", project.settings.chunk("000000000016"), "topk") == "done"
 
 
 def test_tables_from_stored_files_equal_computed_ones(project: Project, tiny_folder: Path, tmp_path: Path) -> None:
@@ -96,8 +96,8 @@ def test_tables_from_stored_files_equal_computed_ones(project: Project, tiny_fol
 
 
 def _table(project: Project, key: str, sae: str) -> Any:
-    path = project.plan.chunk_path("top_k_table", key, sae)
-    return read_table(path, project.plan.table_fingerprint(key, sae)).table
+    path = project.plan.chunk_path("top_k_table", project.settings.chunk(key), sae)
+    return read_table(path, project.plan.table_fingerprint(project.settings.chunk(key), sae)).table
 
 
 def test_a_crash_keeps_the_chunks_before_it(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,7 +318,10 @@ def test_a_table_made_from_stored_files_keeps_their_numerics_record(project: Pro
     project.chunks(assets=[sae_key(project.settings, sae, "top_k_table") for sae in project.settings.saes])
     key = project.settings.chunk_keys[0]
     relu, topk = (
-        read_table(project.plan.chunk_path("top_k_table", key, sae), project.plan.table_fingerprint(key, sae)).record
+        read_table(
+            project.plan.chunk_path("top_k_table", project.settings.chunk(key), sae),
+            project.plan.table_fingerprint(project.settings.chunk(key), sae),
+        ).record
         for sae in ("relu", "topk")
     )
     assert relu["numerics"]["batch_size"] == 4  # its features were read
@@ -333,7 +336,7 @@ def test_an_sae_that_is_not_asked_for_can_be_broken(tiny_folder: Path, home: Pat
     project.corpus()
     (tmp_path / "other" / "sae_weights.safetensors").write_bytes(b"cut")
     project.chunks(assets=[sae_key(project.settings, "relu", "top_k_table")])
-    assert project.plan.chunk_state("top_k_table", "000000000000", "relu") == "done"
+    assert project.plan.chunk_state("top_k_table", project.settings.chunk("000000000000"), "relu") == "done"
 
 
 def test_chunks_and_merge_in_one_run_are_refused_before_work_starts(project: Project) -> None:
@@ -366,7 +369,7 @@ def test_metadata_holds_numbers_as_numbers(project: Project) -> None:
     assert event is not None
     assert event.asset_materialization is not None
     assert event.asset_materialization.tags["dagster/data_version"] == project.plan.table_fingerprint(
-        "000000000016", "relu"
+        project.settings.chunk("000000000016"), "relu"
     )
 
 

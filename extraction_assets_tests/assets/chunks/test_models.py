@@ -45,7 +45,10 @@ def test_a_trusted_model_runs_from_corpus_to_examples(tiny_folder: Path, home: P
     project = Project(_settings(tiny_folder, own_model, trust_remote_code=True), home).everything()
     plan = project.plan
     key = plan.settings.chunk_keys[0]
-    stored, _ = read_activations(plan.chunk_path("model_activations", key), plan.activations_fingerprint(key))
+    stored, _ = read_activations(
+        plan.chunk_path("model_activations", plan.settings.chunk(key)),
+        plan.activations_fingerprint(plan.settings.chunk(key)),
+    )
     assert set(stored) == {"layers.0", "layers.1.input"}
     assert torch.equal(stored["layers.0"], stored["layers.1.input"])  # one tensor, by either name
     [(examples,)] = project.rows("select count(*) from feature_activations")

@@ -14,6 +14,7 @@ from extraction_assets.automation import requests_of_missing
 from extraction_assets.execution.keys import REUSE_TAG, chunk_targets, sae_key
 from extraction_assets.execution.lineage import Lineage
 from extraction_assets.resources import ChunkStoreResource, GpuResource
+from extraction_assets.settings import Chunk
 from extraction_assets.stores.sealed import set_aside
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_settings
@@ -32,9 +33,9 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
     found: list[tuple[str, list[str]]] = []
     compute = chunk_run.compute_chunk
 
-    def note(plan: Any, loaded: Any, usage: Any, key: str, targets: Any, begin: Any) -> Any:
-        found.append((key, ["/".join(target.key.path[1:]) for target in targets]))
-        return compute(plan, loaded, usage, key, targets, begin)
+    def note(plan: Any, loaded: Any, usage: Any, chunk: Chunk, targets: Any, begin: Any) -> Any:
+        found.append((chunk.key, ["/".join(target.key.path[1:]) for target in targets]))
+        return compute(plan, loaded, usage, chunk, targets, begin)
 
     monkeypatch.setattr(chunk_run, "compute_chunk", note)
     return found
@@ -76,8 +77,8 @@ def test_going_back_to_earlier_settings_is_recorded_and_not_computed(
 def test_each_table_is_computed_only_where_it_is_missing(
     project: Project, computed: list[tuple[str, list[str]]]
 ) -> None:
-    project.plan.chunk_path("top_k_table", KEYS[0], "relu").unlink()
-    project.plan.chunk_path("top_k_table", KEYS[1], "topk").unlink()
+    project.plan.chunk_path("top_k_table", project.settings.chunk(KEYS[0]), "relu").unlink()
+    project.plan.chunk_path("top_k_table", project.settings.chunk(KEYS[1]), "topk").unlink()
     _run_requested(project)
     assert computed == [(KEYS[0], ["relu/top_k_table"]), (KEYS[1], ["topk/top_k_table"])]
     assert project.plan.missing_chunks() == []
@@ -108,9 +109,9 @@ def test_a_chunk_whose_checks_were_not_recorded_is_pending(project: Project) -> 
 def test_what_was_set_aside_is_written_again_and_nothing_else_that_nobody_asked_for(
     project: Project, computed: list[tuple[str, list[str]]]
 ) -> None:
-    features = project.plan.chunk_path("sae_features", KEYS[1], "relu")
+    features = project.plan.chunk_path("sae_features", project.settings.chunk(KEYS[1]), "relu")
     set_aside(features)
-    project.plan.chunk_path("model_activations", KEYS[1]).unlink()
+    project.plan.chunk_path("model_activations", project.settings.chunk(KEYS[1])).unlink()
     pending = Pending(project.plan, project.instance)
     assert (pending.keys, pending.set_aside) == ([], [KEYS[1]])
     project.chunks(1, 1, pending.assets([KEYS[1]]), {REUSE_TAG: "true"})
@@ -119,14 +120,14 @@ def test_what_was_set_aside_is_written_again_and_nothing_else_that_nobody_asked_
 
 
 def test_what_is_not_to_be_kept_is_not_written_again(project: Project, tiny_folder: Path) -> None:
-    set_aside(project.plan.chunk_path("model_activations", KEYS[1]))
+    set_aside(project.plan.chunk_path("model_activations", project.settings.chunk(KEYS[1])))
     settings = make_settings(tiny_folder, keep={"model_activations": False})
     careless = Project(settings, project.home, instance=project.instance)
     assert Pending(careless.plan, careless.instance).set_aside == []
 
 
 def test_a_run_of_the_missing_says_that_it_may_reuse(project: Project) -> None:
-    project.plan.chunk_path("top_k_table", KEYS[2], "relu").unlink()
+    project.plan.chunk_path("top_k_table", project.settings.chunk(KEYS[2]), "relu").unlink()
     store = ChunkStoreResource(root=str(project.home))
     (request,) = requests_of_missing(project.settings, store, project.instance)
     assert request.tags == {REUSE_TAG: "true", **range_tags(KEYS[2:])}
@@ -141,7 +142,7 @@ def test_a_chunk_that_is_being_written_is_recorded_though_nobody_asks_for_its_ev
     plan, keys = project.plan, [target.key for target in chunk_targets(project.settings)]
     lineage, logger = Lineage(project.instance, plan), logging.getLogger()
     with chunk_run.ChunkRun(plan, GpuResource(), torch.device("cpu"), keys, lineage, logger) as run:
-        events = run.events(KEYS)
+        events = run.events(plan.settings.chunks)
         next(events)
         events.close()
     assert plan.missing_chunks() == KEYS[1:]

@@ -35,17 +35,23 @@ def test_a_transcoder_runs_from_its_own_record(tiny_folder: Path, home: Path, tr
     project = Project(settings_of(tiny_folder, path=str(transcoder.parent), subfolder="transcoder"), home)
     project.everything()
     plan = project.plan
-    stored, _ = read_activations(plan.chunk_path("model_activations", KEY), plan.activations_fingerprint(KEY))
+    stored, _ = read_activations(
+        plan.chunk_path("model_activations", plan.settings.chunk(KEY)),
+        plan.activations_fingerprint(plan.settings.chunk(KEY)),
+    )
     assert list(stored) == ["layers.0", "layers.2"]
     assert project.rows("SELECT hook FROM extractions") == [("layers.0",)]
-    explained = read_record(plan.chunk_path("top_k_table", KEY, "own"))["variance_explained"]
+    explained = read_record(plan.chunk_path("top_k_table", plan.settings.chunk(KEY), "own"))["variance_explained"]
     project.chunks(assets=[sae_key(project.settings, "own", "sae_features")])  # from the stored activations
-    again = read_record(plan.chunk_path("top_k_table", KEY, "own"))["variance_explained"]
+    again = read_record(plan.chunk_path("top_k_table", plan.settings.chunk(KEY), "own"))["variance_explained"]
     assert explained == pytest.approx(again)
     other = Project(settings_of(tiny_folder, path=str(transcoder), hook_out="layers.1"), home)
     assert other.plan.missing_chunks() == [KEY]  # its check was against another hook
     other.everything()
-    assert read_record(other.plan.chunk_path("top_k_table", KEY, "own"))["variance_explained"] != explained
+    assert (
+        read_record(other.plan.chunk_path("top_k_table", other.settings.chunk(KEY), "own"))["variance_explained"]
+        != explained
+    )
 
 
 def test_what_a_checkpoint_records_leaves_events_current(tiny_folder: Path, home: Path, transcoder: Path) -> None:
@@ -79,7 +85,7 @@ def test_what_check_measures_is_what_a_chunk_records(tiny_folder: Path, home: Pa
         project = Project(settings_of(tiny_folder, **own), home / str(number))
         project.corpus()
         project.chunks()
-        record = read_record(project.plan.chunk_path("top_k_table", KEY, "own"))
+        record = read_record(project.plan.chunk_path("top_k_table", project.settings.chunk(KEY), "own"))
         machine = Machine(torch.device("cpu"), "highest", ChunkStore(project.home), None)
         found = examine_extraction(project.settings, machine, logging.getLogger("test"))
         assert found.sanity["own"].variance_explained == pytest.approx(record["variance_explained"], rel=1e-5)

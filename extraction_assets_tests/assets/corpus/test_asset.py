@@ -318,12 +318,16 @@ def test_excluded_positions_do_not_count(tiny_folder: Path, home: Path) -> None:
     )
     plain.corpus()
     key = plain.settings.chunk_keys[0]
-    counted = plain.plan.samples(key).counted.clone()
+    counted = plain.plan.samples(plain.settings.chunk(key)).counted.clone()
     assert counted[:, [2, 5]].any()
     counted[:, [2, 5]] = False
-    assert other.plan.samples(key).counted.equal(counted)
-    assert other.plan.features_fingerprint(key, "relu") == plain.plan.features_fingerprint(key, "relu")
-    assert other.plan.table_fingerprint(key, "relu") != plain.plan.table_fingerprint(key, "relu")
+    assert other.plan.samples(other.settings.chunk(key)).counted.equal(counted)
+    assert other.plan.features_fingerprint(other.settings.chunk(key), "relu") == plain.plan.features_fingerprint(
+        plain.settings.chunk(key), "relu"
+    )
+    assert other.plan.table_fingerprint(other.settings.chunk(key), "relu") != plain.plan.table_fingerprint(
+        plain.settings.chunk(key), "relu"
+    )
 
 
 def test_outlier_norms_make_tables_anew_but_not_features(tiny_folder: Path, home: Path) -> None:
@@ -333,8 +337,8 @@ def test_outlier_norms_make_tables_anew_but_not_features(tiny_folder: Path, home
     )
     (before, *_) = plain.everything().rows(TOKENS_COUNTED)
     key = plain.settings.chunk_keys[0]
-    assert other.plan.chunk_state("sae_features", key, "relu") == "done"
-    assert other.plan.chunk_state("top_k_table", key, "relu") == "stale"
+    assert other.plan.chunk_state("sae_features", other.settings.chunk(key), "relu") == "done"
+    assert other.plan.chunk_state("top_k_table", other.settings.chunk(key), "relu") == "stale"
     other.chunks(assets=table_keys(other))  # from stored activations: stored features do not tell
     other.merge("relu")
     (after,) = other.rows(f"{TOKENS_COUNTED} WHERE sae = 'relu'")
@@ -355,7 +359,10 @@ def test_tables_of_outlier_norms_are_the_same_with_and_without_stored_features(
     assert stored.files("**/*.parquet").keys() == alone.files("**/*.parquet").keys()
     for key, sae in itertools.product(settings.chunk_keys, settings.saes):
         one, two = (
-            read_table(own.plan.chunk_path("top_k_table", key, sae), own.plan.table_fingerprint(key, sae))
+            read_table(
+                own.plan.chunk_path("top_k_table", own.settings.chunk(key), sae),
+                own.plan.table_fingerprint(own.settings.chunk(key), sae),
+            )
             for own in (stored, alone)
         )
         for columns, others in ((one[0], two[0]), (one[1], two[1])):

@@ -16,7 +16,7 @@ from extraction_assets.assets.examples import asset as examples_module
 from extraction_assets.assets.examples.asset import merge_tables
 from extraction_assets.assets.examples.checks import MATCH_TABLES
 from extraction_assets.engine.selection.merge import DeferredTopKHeap
-from extraction_assets.stores.chunk_files import TableFile
+from extraction_assets.stores.chunk_files import TableFile, read_table, write_table
 from extraction_assets_tests.brute_force import StoredFeatures, feature_differences, top_examples
 from extraction_assets_tests.database.synthetic import NUM_SAMPLES, make_results
 from extraction_assets_tests.project import Project
@@ -155,6 +155,23 @@ def test_a_table_with_samples_of_another_chunk_is_refused(project: Project, monk
     with pytest.raises(dg.Failure, match="the table of chunk 000000000008 holds samples of other chunks"):
         project.merge("relu")
     assert project.rows(EXAMPLES) == []
+
+
+def test_a_chunk_of_an_earlier_version_leaves_what_was_added_later_null_until_it_is_computed_again(
+    project: Project,
+) -> None:
+    right = project.everything().rows(FEATURES)
+    key = project.settings.chunk_keys[1]
+    path, fingerprint = project.plan.chunk_path("top_k_table", key, "relu"), project.plan.table_fingerprint(key, "relu")
+    table, statistics, record = read_table(path, fingerprint)
+    write_table(path, table, statistics._replace(square_limbs=None), record)
+    project.merge("relu")
+    found = [row[:-1] if row[0] == "relu" else row for row in project.rows(FEATURES)]
+    assert found == [row[:-1] if row[0] == "relu" else row for row in right]
+    assert project.rows("SELECT count(std_activation) FROM features WHERE extraction_id = 1") == [(0,)]
+    project.chunks(1, 1)
+    project.merge("relu")
+    assert project.rows(FEATURES) == right
 
 
 @pytest.mark.parametrize("count", [4, 40])

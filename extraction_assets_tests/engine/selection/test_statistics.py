@@ -1,6 +1,7 @@
 """Statistics are counts and exact sums, so that any grouping and order gives identical integers."""
 
 import math
+import statistics
 from fractions import Fraction
 from itertools import pairwise
 
@@ -24,10 +25,12 @@ from extraction_assets.engine.selection.statistics.descriptions import (
     STATISTICS,
     FeatureStatistics,
     Statistic,
+    _whole_numbers,
     activation_sum,
     bytes_per_feature,
     mean_activation,
     statistics_table,
+    std_activation,
 )
 from extraction_assets_tests import statistics_oracle
 from extraction_assets_tests.engine import oracle
@@ -82,7 +85,7 @@ def test_a_statistic_is_added_up_or_derived(one: Statistic) -> None:
 
 
 def test_the_table_of_the_docs_names_every_column() -> None:
-    lines = statistics_table().splitlines()[2:]
+    lines = [line for line in statistics_table().splitlines() if line.startswith("| `")]
     assert [line.split("`")[1] for line in lines] == [column.name for column in COLUMNS]
 
 
@@ -169,7 +172,42 @@ def test_the_mean_is_over_firing_tokens_and_nan_where_there_are_none() -> None:
     assert math.isnan(mean[1])
 
 
+# Standard deviation
+
+
+@given(st.lists(finite, min_size=1, max_size=30))
+def test_the_standard_deviation_is_that_of_whole_numbers(values: list[float]) -> None:
+    assert std_activation(of_values(values))[0] == pytest.approx(statistics.pstdev(map(Fraction, values)), rel=1e-15)
+
+
+def test_activations_close_to_their_mean_do_not_cancel() -> None:
+    near = [float(np.nextafter(np.float32(1e6), np.float32(side))) for side in (0, 2e6)]
+    assert std_activation(of_values(near * 1000))[0] == pytest.approx((near[1] - near[0]) / 2, rel=1e-15)
+
+
+@pytest.mark.parametrize("value", [1e-45, 0.1, 3.4e38])
+def test_equal_activations_do_not_deviate(value: float) -> None:
+    assert std_activation(of_values([value] * 7))[0] == 0
+
+
+def test_a_feature_that_never_fires_has_no_standard_deviation() -> None:
+    found = statistics_of(Drawn(np.zeros((1, 3, 1), dtype=np.float32), np.ones((1, 3), dtype=bool)))
+    assert math.isnan(std_activation(found)[0])
+
+
+def test_limbs_may_be_full() -> None:
+    most = torch.tensor([[2**63 - 1]]).expand(1, 67)
+    assert _whole_numbers(most) == [sum((2**63 - 1) << 8 * limb for limb in range(67))]
+
+
 # Merging
+
+
+def test_what_one_part_lacks_is_unknown_of_all() -> None:
+    known = of_values([1.0, 2.0])
+    merged = merge_statistics([known, known._replace(square_limbs=None), known])
+    assert merged.square_limbs is None
+    assert merged.token_count.tolist() == [6]
 
 
 @given(encoded(max_samples=8), st.data())
