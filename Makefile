@@ -1,5 +1,8 @@
 # make demo   the demo extraction, end to end        make ui    Dagster's UI on 127.0.0.1:3000
 # make test   all tests but those of the UI          make lint  lint, format, imports and types
+# make test-fast    those that run no whole extraction and no process: 90 s on two cores
+# make test SEED=random   random tests with a new seed, which the last line names; SEED=N repeats it
+# make mutations    puts faults into a copy of the package, and says which test notices each
 # make test-ui      the real UI in headless Chromium; screenshots in build/screenshots
 # make screenshots  the same, and the pictures in docs/images renewed
 # make docs         writes the pages of docs/ that follow from the code
@@ -15,16 +18,25 @@ TOOLS := $(VENV)/.installed-tools
 TESTS := $(VENV)/.installed-tests
 UI_TESTS := $(VENV)/.installed-ui-tests
 
+SEEDED := $(if $(SEED),--seed $(SEED))
+
 PICTURES := backfill checks chunk-plots examples graph launch report
 
-.PHONY: demo test test-ui screenshots docs ui lint install clean-venv
+.PHONY: demo test test-fast mutations test-ui screenshots docs ui lint install clean-venv
 
 demo: $(DEMO)
 	$(BIN)/extraction-assets run demo
 	@echo "The UI with the history of these runs: make ui, then http://127.0.0.1:3000"
 
+# One worker more than two cores have: some tests wait for a daemon.
 test: $(TESTS)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(SEEDED)
+
+test-fast: $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(SEEDED)
+
+mutations: $(TESTS)
+	$(BIN)/python -m extraction_assets_tests.mutations
 
 test-ui: $(UI_TESTS)
 	$(BIN)/python -m pytest --ui extraction_assets_tests/ui

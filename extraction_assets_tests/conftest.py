@@ -53,10 +53,20 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if collection_path == Path(__file__).with_name("ui") and not config.getoption("--ui") else None
 
 
+_WHOLE_RUNS = {"demo_home", "lab", "merged_once", "on_postgres", "project", "ran", "served"}
+"""Fixtures behind which a whole extraction or a real process runs: what uses one is slow."""
+
+_LONGEST_FIRST = ("test_kills.py", "test_healing.py", "test_demo.py", "test_postgres.py", "test_ui.py", "test_asset.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow files first, so that no worker is left alone with one at the end."""
+    """Slow files first, the longest before all others, so that no worker is left alone with one at the end."""
+    for item in items:
+        if _WHOLE_RUNS.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    longest = {name: number for number, name in enumerate(_LONGEST_FIRST)}
+    items.sort(key=lambda item: (longest.get(item.path.name, len(longest)), item.path not in slow))
 
 
 def pytest_collection_finish() -> None:

@@ -27,10 +27,11 @@ import json
 from pathlib import Path
 
 import dagster as dg
-from extraction_assets import default_resources
+from extraction_assets import automation, default_resources
 from extraction_assets.component import build_definitions
 from extraction_assets.settings import ExtractionSettings
 
+automation.AUTOMATION_SECONDS = automation.RECOVERY_SECONDS = 2  # the daemon looks every 5
 settings = ExtractionSettings.model_validate(json.loads((Path(__file__).parent / "settings.json").read_text()))
 defs = dg.Definitions.merge(
     build_definitions(settings), dg.Definitions(resources=default_resources(), executor=dg.in_process_executor)

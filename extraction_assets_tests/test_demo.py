@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 from pathlib import Path
@@ -76,12 +77,14 @@ def test_the_output_ends_with_five_features_and_where_things_are(demo_home: Path
 def test_on_postgres_all_rows_equal_those_on_sqlite(
     demo_home: Path, postgres_server: Server, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Results and Dagster's own storage both on PostgreSQL."""
+    """Results and Dagster's own storage both on PostgreSQL; the chunks are those of the other home, and recorded."""
     results, dagster = postgres_server.new_database(), postgres_server.new_database()
-    folder = tmp_path_factory.mktemp("demo-on-postgres")
+    folder = tmp_path_factory.mktemp("demo-on-postgres") / "home"
+    shutil.copytree(demo_home, folder, ignore=shutil.ignore_patterns("dagster", "results.sqlite*", "output.txt"))
     variables = {"EXTRACTION_DATABASE_URL": results, "EXTRACTION_DAGSTER_POSTGRES_URL": dagster}
-    done = _command(folder, "run", "demo", **variables)
+    done = _command(folder, "run", "demo", "--missing", **variables)
     assert done.returncode == 0, done.stderr
+    assert "0 chunks computed, 8 recorded, 1 merge" in done.stdout
     assert postgres_server.password not in done.stdout + done.stderr
     on_sqlite = all_rows(f"sqlite:///{demo_home / 'results.sqlite'}")
     assert len(on_sqlite["features"]) == 4096

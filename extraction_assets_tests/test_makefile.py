@@ -23,6 +23,7 @@ def commands(target: str, venv: Path) -> str:
         ("docs", {"ui"}),
         ("lint", {"ui", "dev"}),
         ("test-ui", {"ui", "dev", "ui-test"}),
+        ("test-fast", {"ui", "dev", "postgres", "datasets", "oracle"}),
         ("test", {"ui", "dev", "postgres", "datasets", "oracle"}),
     ],
 )

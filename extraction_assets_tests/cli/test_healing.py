@@ -26,6 +26,27 @@ def _cut(path: Path) -> None:
 _IN_A_FILES_PLACE = {**HOSTILE, "a link to nothing": lambda path: path.symlink_to(path.parent / "nowhere")}
 
 
+_PATTERNS = [
+    "model_activations/000000000008-*",
+    "relu/sae_features/000000000008-*",
+    "relu/top_k_table/000000000008-*.parquet",
+    "relu/top_k_table/000000000008-*.statistics.safetensors",
+]
+_STATISTICS = _PATTERNS[3]
+_KINDS = ["a folder", "a named pipe", "links in a circle", "a device", "a link to nothing"]
+_GONE = (_STATISTICS, "a link to nothing")
+"""As if the statistics were not there: the table counts as missing, not as damaged."""
+_FOUND = [(pattern, kind) for pattern in _PATTERNS for kind in _KINDS if (pattern, kind) != _GONE]
+
+
+def _replace(project: Project, pattern: str, kind: str) -> Path:
+    """Puts something else in the place of a chunk file; the file's path."""
+    (victim,) = (project.home / "tiny").glob(pattern)
+    victim.unlink()
+    _IN_A_FILES_PLACE[kind](victim)
+    return victim
+
+
 @pytest.fixture
 def module(project: Project, monkeypatch: pytest.MonkeyPatch) -> str:
     return declare(monkeypatch, project.settings)
@@ -47,15 +68,7 @@ def _heal(project: Project, module: str, before: dict[str, bytes]) -> str:
     return output
 
 
-@pytest.mark.parametrize(
-    "pattern",
-    [
-        "model_activations/000000000008-*",
-        "relu/sae_features/000000000008-*",
-        "relu/top_k_table/000000000008-*.parquet",
-        "relu/top_k_table/000000000008-*.statistics.safetensors",
-    ],
-)
+@pytest.mark.parametrize("pattern", _PATTERNS)
 def test_a_damaged_chunk_file_is_computed_again(project: Project, module: str, pattern: str) -> None:
     before = _whole(project)
     (victim,) = (project.home / "tiny").glob(pattern)
@@ -66,26 +79,28 @@ def test_a_damaged_chunk_file_is_computed_again(project: Project, module: str, p
     assert "1 chunk, 0 merges" in output
 
 
-@pytest.mark.parametrize("kind", ["a folder", "a named pipe", "links in a circle", "a device", "a link to nothing"])
-@pytest.mark.parametrize(
-    "pattern",
-    [
-        "model_activations/000000000008-*",
-        "relu/sae_features/000000000008-*",
-        "relu/top_k_table/000000000008-*.parquet",
-        "relu/top_k_table/000000000008-*.statistics.safetensors",
-    ],
-)
-def test_whatever_lies_in_the_place_of_a_chunk_file_is_named_and_replaced(
+@pytest.mark.parametrize(("pattern", "kind"), _FOUND)
+def test_whatever_lies_in_the_place_of_a_chunk_file_is_named_and_set_aside(
     project: Project, module: str, pattern: str, kind: str
 ) -> None:
-    before = _whole(project)
-    (victim,) = (project.home / "tiny").glob(pattern)
-    victim.unlink()
-    _IN_A_FILES_PLACE[kind](victim)
+    victim = _replace(project, pattern, kind)
     told = succeed(module, "status", "tiny")
     assert victim.name in told
     assert "`run tiny --missing` computes its chunk again" in told
+    (found,) = find_damaged(project.plan, whole=True)
+    assert found.key == "000000000008"
+    assert f"{victim} is damaged: " in put_aside(found.error, "tiny")
+    (victim.parent / "other").unlink(missing_ok=True)
+    assert find_damaged(project.plan, whole=True) == []
+    assert " is damaged: " not in succeed(module, "status", "tiny")
+
+
+@pytest.mark.parametrize(("pattern", "kind"), [*zip([*_PATTERNS[:3], _PATTERNS[0]], _KINDS, strict=False), _GONE])
+def test_whatever_lies_in_the_place_of_a_chunk_file_is_replaced(
+    project: Project, module: str, pattern: str, kind: str
+) -> None:
+    before = _whole(project)
+    victim = _replace(project, pattern, kind)
     succeed(module, "run", "tiny", "--missing")
     (victim.parent / "other").unlink(missing_ok=True)
     assert _whole(project).keys() == before.keys()

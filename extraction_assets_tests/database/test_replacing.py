@@ -65,7 +65,7 @@ class Readers:
         while not self._done.is_set():
             with self._engine.connect() as connection:
                 seen.append(_look(connection))
-            self._done.wait(0.1)  # leaves the writer a core
+            self._done.wait(0.05)  # leaves the writer a core
 
     def __enter__(self) -> "Readers":
         for thread in self._threads:
@@ -79,17 +79,17 @@ class Readers:
 
 
 @pytest.mark.slow
-def test_readers_see_old_or_new_while_1_6_million_rows_are_replaced(engine: sa.Engine) -> None:
-    old = make_results("old", 1.0, num_features=16_384)
-    new = make_results("new", 2.0, num_features=16_384)
+def test_readers_see_old_or_new_while_400_000_rows_are_replaced(engine: sa.Engine) -> None:
+    old = make_results("old", 1.0, num_features=4_096)
+    new = make_results("new", 2.0, num_features=4_096)
     _load(engine, old)
     with Readers(engine, count=1) as readers:
         with write_transaction(engine) as connection:
             new.load(connection)
             before_commit = [len(seen) for seen in readers.seen]
         while any(seen[-1][0] == "old" for seen in readers.seen):
-            time.sleep(0.1)
-    whole = {Seen(("old", 1_638_400, 1.0, 1.0)), Seen(("new", 1_638_400, 2.0, 2.0))}
+            time.sleep(0.05)
+    whole = {Seen(("old", 409_600, 1.0, 1.0)), Seen(("new", 409_600, 2.0, 2.0))}
     for seen, count in zip(readers.seen, before_commit, strict=True):
         assert set(seen) == whole
         assert count > 1, "the reader was never held up"

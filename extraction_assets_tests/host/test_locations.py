@@ -11,6 +11,7 @@ from extraction_assets.host import locations as home_module
 from extraction_assets.host import project_home
 from extraction_assets.host.locations import dagster_home, database_url, extraction_home
 from extraction_assets.resources import ChunkStoreResource
+from extraction_assets_tests.processes import run_module
 
 RECORDER = """
 import os
@@ -62,10 +63,8 @@ def test_a_run_and_a_code_server_started_elsewhere_agree_on_where_things_are(
         ("second", ["asset", "materialize", "--select", "where", "-m", "recorder"]),
     ):
         (tmp_path / folder).mkdir()
-        subprocess.run(
-            [sys.executable, "-m", "dagster", *command],
-            cwd=tmp_path / folder, env=environment, check=True, capture_output=True, timeout=120,
-        )  # fmt: skip
+        done = run_module("dagster", command, folder=tmp_path / folder, environment=environment)
+        assert done.returncode == 0, done.stderr
     lines = [line.split() for line in (tmp_path / "record").read_text().splitlines()]
     assert {(what, folder) for what, folder, *_ in lines} >= {("loaded", "first"), ("materialized", "second")}
     expected = homes.get("EXTRACTION_HOME") or str(CHECKOUT / ".extraction")
@@ -119,10 +118,14 @@ print(extraction_home(), database_url(), dagster_home())
 """
 
 
+def _project_environment(yard: Path, tmp_path: Path) -> dict[str, str]:
+    path = os.pathsep.join([str(yard.parents[1]), str(CHECKOUT)])
+    return _environment(PYTHONPATH=path, HOME=str(tmp_path / "user"))
+
+
 def _asked(yard: Path, tmp_path: Path, *command: str, **changes: str) -> str:
     """Output of a Python process that has no EXTRACTION_HOME, started in another folder."""
-    path = os.pathsep.join([str(yard.parents[1]), str(CHECKOUT)])
-    environment = _environment(PYTHONPATH=path, HOME=str(tmp_path / "user"), **changes)
+    environment = {**_project_environment(yard, tmp_path), **changes}
     (tmp_path / "cwd").mkdir(exist_ok=True)
     done = subprocess.run(
         [sys.executable, *command], cwd=tmp_path / "cwd", env=environment, capture_output=True, text=True, timeout=120
@@ -138,7 +141,10 @@ def test_a_project_that_uses_the_package_keeps_its_files_in_itself(yard: Path, t
         str(own), f"sqlite:///{own}/results.sqlite", str(own / "dagster")
     ]  # fmt: skip
     before = sorted(CHECKOUT.glob(".extraction/dagster/*"))
-    assert "first" in _asked(yard, tmp_path, "-m", "extraction_assets.cli", "--module", "yard.definitions", "list")
+    environment = _project_environment(yard, tmp_path)
+    words = ["--module", "yard.definitions", "list"]
+    listed = run_module("extraction_assets.cli", words, folder=tmp_path / "cwd", environment=environment)
+    assert "first" in listed.stdout, listed.stderr
     assert (own / "dagster" / "dagster.yaml").is_file()
     assert sorted(CHECKOUT.glob(".extraction/dagster/*")) == before
     assert not (tmp_path / "user" / ".extraction").exists()

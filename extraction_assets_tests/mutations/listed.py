@@ -84,7 +84,7 @@ MUTATIONS = (
         "database/migrations/versions/0001_first_tables.py",
         '        sa.Column("mean_activation", sa.Double),\n',
         "",
-        ("database/test_migrations.py::test_the_first_version_is_upgraded_in_place_with_its_rows",),
+        ("database/test_migrations.py::test_all_migrations_together_make_the_tables_that_the_package_reads",),
     ),
     Mutation(
         "a checksum is not compared",

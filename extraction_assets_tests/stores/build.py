@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -50,11 +51,11 @@ def as_of_an_earlier_version(store: ChunkStore) -> None:
         path.write_text(json.dumps(value, indent=1, sort_keys=ordered))
 
 
-def flipped(data: bytes, *, every_bit: bool = True) -> Iterator[bytes]:
-    """The bytes with each single bit flipped in turn; else one bit of each byte."""
+def flipped(data: bytes, seed: int = 0) -> Iterator[bytes]:
+    """The bytes with one bit of each byte flipped in turn; ``seed`` says which."""
+    chosen = random.Random(seed)
     for at in range(len(data)):
-        for bit in range(8) if every_bit else [at % 8]:
-            yield data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
+        yield data[:at] + bytes([data[at] ^ 1 << chosen.randrange(8)]) + data[at + 1 :]
 
 
 def _write(content: bytes) -> Callable[[Path], Any]:

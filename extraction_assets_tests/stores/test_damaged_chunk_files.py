@@ -63,7 +63,7 @@ def _seal(path: Path, tensors: dict[str, Any], record: Any) -> None:
 
 
 def test_every_altered_byte_of_a_table_is_found(table: Path) -> None:
-    for wrong in flipped(table.read_bytes(), every_bit=False):
+    for wrong in flipped(table.read_bytes()):
         table.write_bytes(wrong)
         with pytest.raises(DamagedFileError):
             chunk_files.read_table(table, "abc")
@@ -73,7 +73,7 @@ def test_every_altered_byte_of_a_table_is_found(table: Path) -> None:
 def test_no_altered_byte_of_header_or_footer_is_a_raw_error(table: Path, rows: Path, name: str) -> None:
     """The record alone, which is looked at without reading the whole file."""
     path = table.with_name(name)
-    for wrong in flipped(path.read_bytes(), every_bit=False):
+    for wrong in flipped(path.read_bytes()):
         path.write_bytes(wrong)
         try:
             read_record(path)

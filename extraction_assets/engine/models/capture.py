@@ -166,4 +166,4 @@ def _refuse_runs(model: nn.Module, hook: str, site: Site, runs: int) -> None:
 
 
 def _hook_of(sites: Mapping[str, Site], site: Site) -> str:
-    return next(hook for hook, own in sites.items() if own == site)
+    return next(hook for hook, named in sites.items() if named == site)

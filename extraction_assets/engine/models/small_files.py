@@ -75,5 +75,5 @@ def wanted_from_hub(sizes: Mapping[str, int], *, code: bool) -> list[str]:
     and its small files, all of the top folder; and its Python files where that ``code`` is wanted."""
     top = [name for name, size in sizes.items() if "/" not in name and is_small_file(name, size)]
     weights = [name for name in sizes if "/" not in name and name.endswith((".safetensors", ".safetensors.index.json"))]
-    own = [name for name in sizes if code and name.endswith(".py")]
-    return sorted({*top, *weights, *own, *({"config.json"} & set(sizes))})
+    python = [name for name in sizes if code and name.endswith(".py")]
+    return sorted({*top, *weights, *python, *({"config.json"} & set(sizes))})

@@ -161,9 +161,9 @@ def test_a_chunk_of_an_earlier_version_leaves_what_was_added_later_null_until_it
     project: Project,
 ) -> None:
     right = project.everything().rows(FEATURES)
-    key = project.settings.chunk_keys[1]
-    path, fingerprint = project.plan.chunk_path("top_k_table", key, "relu"), project.plan.table_fingerprint(key, "relu")
-    table, statistics, record = read_table(path, fingerprint)
+    plan, chunk = project.plan, project.settings.chunks[1]
+    path = plan.chunk_path("top_k_table", chunk, "relu")
+    table, statistics, record = read_table(path, plan.table_fingerprint(chunk, "relu"))
     write_table(path, table, statistics._replace(square_limbs=None), record)
     project.merge("relu")
     found = [row[:-1] if row[0] == "relu" else row for row in project.rows(FEATURES)]

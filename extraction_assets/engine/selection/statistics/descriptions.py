@@ -128,7 +128,7 @@ def statistics_table() -> str:
         for column in one.columns:
             kind = column.type + (", NULL where it never fires" if column.nullable else "")
             lines.append(f"| `{column.name}` | {kind} | {column.meaning} | `{one.name}`, {shape} | {one.merge} |")
-    return "\n".join(lines) + f"\n\nThe statistics of a chunk take {bytes_per_feature()} bytes a feature.\n"
+    return "\n".join(lines) + "\n"
 
 
 def shown_sizes(feature: Any) -> str:
