@@ -117,17 +117,17 @@ def test_status_counts_its_chunks(project: Project, monkeypatch: pytest.MonkeyPa
 
 
 def test_clean_finds_what_is_superseded_of_it_and_leaves_the_rest(project: Project) -> None:
-    key, plan = project.settings.chunk_keys[0], project.plan
-    put(plan.chunk_path(NORMS.name, plan.settings.chunk(key), "relu"))
+    chunk, plan = project.settings.chunks[0], project.plan
+    put(plan.chunk_path(NORMS.name, chunk, "relu"))
     put(plan.store.asset_file("tiny", PAGE.name, "relu"))
-    old = put(plan.store.chunk_path("tiny", NORMS.name, "relu", key, "0" * 24))
+    old = put(plan.store.chunk_path("tiny", NORMS.name, "relu", chunk.key, "0" * 24))
     found = find_garbage({"tiny": project.settings}, ["tiny"], plan.store, {})
     assert [(one.kind, one.path) for one in found.items] == [(SUPERSEDED, old)]
 
 
 def test_delete_removes_the_files_of_both(project: Project) -> None:
     plan = project.plan
-    files = {put(plan.chunk_path(NORMS.name, plan.settings.chunk(key), "relu")) for key in project.settings.chunk_keys}
+    files = {put(plan.chunk_path(NORMS.name, chunk, "relu")) for chunk in project.settings.chunks}
     files.add(put(plan.store.asset_file("tiny", PAGE.name, "relu")))
     found = find_stored_files(plan.store, "tiny", "relu")
     assert {one.path for one in found.items} == files
