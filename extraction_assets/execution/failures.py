@@ -15,8 +15,8 @@ from extraction_assets.engine.models.checkpoint import UntrustedCodeError
 from extraction_assets.engine.models.hooks import HookError
 from extraction_assets.engine.preflight.sanity import SanityError
 from extraction_assets.engine.saes.formats import CheckpointError
+from extraction_assets.host.gpu_lease import DeviceError
 from extraction_assets.planning.disk_estimate import NotEnoughDiskError
-from extraction_assets.resources.device import DeviceError
 from extraction_assets.stores.sealed import DamagedFileError
 
 USER_ERRORS = (
