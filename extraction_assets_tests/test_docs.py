@@ -20,7 +20,17 @@ from extraction_assets.database.tables import metadata
 from extraction_assets.engine.saes.formats import FORMATS
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets_tests.database.synthetic import make_results
-from extraction_assets_tests.documentation import ROOT, Found, anchors, blocks, inline_code, links, prose, typed_lines
+from extraction_assets_tests.documentation import (
+    PAGES,
+    ROOT,
+    Found,
+    anchors,
+    blocks,
+    inline_code,
+    links,
+    prose,
+    typed_lines,
+)
 
 GENERATOR = runpy.run_path(str(ROOT / "docs" / "generate.py"))
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
@@ -39,6 +49,11 @@ def test_generated_parts_are_current(page: Path) -> None:
 def test_every_generated_part_stands_on_a_page() -> None:
     text = "".join(page.read_text("utf-8") for page in GENERATOR["pages"]())
     assert [name for name in GENERATOR["PARTS"] if f"<!-- generated: {name} -->" not in text] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_merge_was_left_half_done(page: Path) -> None:
+    assert re.findall(r"^(?:<{7}|>{7}) .*$", page.read_text("utf-8"), re.MULTILINE) == []
 
 
 def test_the_readme_stays_short() -> None:

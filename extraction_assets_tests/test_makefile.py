@@ -23,8 +23,8 @@ def commands(target: str, venv: Path) -> str:
         ("docs", {"ui"}),
         ("lint", {"ui", "dev"}),
         ("test-ui", {"ui", "dev", "ui-test"}),
-        ("test", {"ui", "dev", "postgres", "datasets", "oracle"}),
         ("test-fast", {"ui", "dev", "postgres", "datasets", "oracle"}),
+        ("test", {"ui", "dev", "postgres", "datasets", "oracle"}),
         ("mutations", {"ui", "dev", "postgres", "datasets", "oracle"}),
     ],
 )

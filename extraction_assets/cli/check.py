@@ -32,7 +32,7 @@ def check(ctx: click.Context, name: str, device: str | None) -> None:
     Stores nothing.
     """
     from extraction_assets.early_checks.extraction import Machine, examine_extraction
-    from extraction_assets.resources.gpu import choose_device
+    from extraction_assets.resources.device import choose_device
 
     os.environ.setdefault("EXTRACTION_PROGRESS", "bar")
     workspace = Workspace(ctx.obj)

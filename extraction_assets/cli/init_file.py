@@ -16,7 +16,7 @@ from extraction_assets.settings import STANDARD_LIBRARY, CorpusSettings, is_hub_
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _TEMPLATE = """\
 # `{command} check {name}` looks for mistakes, `{command} run {name}` runs it.
-# Every field and its default: docs/settings.md of the package.
+# Every field and its default: docs/settings.md in the repository of extraction-assets.
 type: extraction_assets.FeatureExtraction
 
 attributes:

@@ -22,7 +22,7 @@ NOTHING_MERGED = 3
 
 
 def _batch_size(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | str | None:
-    from extraction_assets.engine.chunk_pass.batching import parse_batch_size
+    from extraction_assets.engine.chunk_pass.batch_size import parse_batch_size
 
     try:
         return None if value is None else parse_batch_size(value)
@@ -33,7 +33,7 @@ def _batch_size(_ctx: click.Context, _param: click.Parameter, value: str | None)
 def known_device(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
     """Refused here and not by the run of the chunks, which comes after that of the corpus."""
     from extraction_assets.resources.checked_fields import parse_device
-    from extraction_assets.resources.gpu import check_device
+    from extraction_assets.resources.device import check_device
 
     try:
         if value is not None:
@@ -150,7 +150,7 @@ def _to_compute(runner: "Runner", chosen: list[str]) -> tuple[list[str], int]:
 
 def _check_resources(workspace: Workspace, chosen: str | None) -> None:
     """Refused before the corpus runs: results that no URL names, a device of the GPU resource that is not there."""
-    from extraction_assets.resources.gpu import check_device
+    from extraction_assets.resources.device import check_device
 
     workspace.results.parsed_url()
     if chosen is None:

@@ -8,7 +8,7 @@ from typing import Any, Self
 import dagster as dg
 
 from extraction_assets.assets.chunks.pending import Pending, merge_is_recorded, range_tags, ranges
-from extraction_assets.assets.report.asset import report_damage
+from extraction_assets.assets.report.run import report_damage
 from extraction_assets.catalog import FEATURE_REPORT, assets_after_chunks
 from extraction_assets.cli.terminal import echo
 from extraction_assets.dagster_instance.dead_runs import MAX_RETRIES_TAG, DeadRun, alive_runs, fail_dead_runs, works_on

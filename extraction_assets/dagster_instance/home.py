@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import yaml
 
 from extraction_assets.host.locations import dagster_home
+from extraction_assets.host.nvml import DriverError, NoDriver, list_gpus
 from extraction_assets.host.regular_files import IrregularFileError, open_regular, read_text
 
 if TYPE_CHECKING:
@@ -172,7 +173,15 @@ def _instance(home: Path, file: str) -> "dg.DagsterInstance":
 
 
 def count_gpus() -> int:
-    """GPUs that torch sees on this host."""
+    """GPUs that torch sees on this host. Asks the driver, which takes no seconds, unless it is not for the driver to
+    say: some are hidden from this process, or they are AMD's."""
+    if "CUDA_VISIBLE_DEVICES" not in os.environ and not Path("/dev/kfd").exists():
+        try:
+            return len(list_gpus())
+        except NoDriver:
+            return 0
+        except DriverError:
+            pass  # torch can also count without NVML
     import torch
 
     return torch.cuda.device_count()

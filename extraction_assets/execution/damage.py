@@ -10,8 +10,8 @@ from typing import NamedTuple
 from extraction_assets.catalog import TOP_K_TABLE, ChunkAsset, chunk_assets
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import Chunk
-from extraction_assets.stores.chunk_files import check_files, look_at_files
 from extraction_assets.stores.sealed import DamagedFileError, damaged, named, set_aside
+from extraction_assets.stores.table_statistics import look_at_files
 
 _READERS = 4
 
@@ -59,7 +59,7 @@ def is_sound(plan: ExtractionPlan, asset: ChunkAsset, chunk: Chunk, sae: str | N
     if plan.chunk_state(asset, chunk, sae) != "done":
         return False
     try:
-        check_files(plan.chunk_path(asset, chunk, sae), plan.chunk_fingerprint(asset, chunk, sae))
+        _check_whole(plan.chunk_path(asset, chunk, sae), plan.chunk_fingerprint(asset, chunk, sae))
     except FileNotFoundError:
         return False
     except DamagedFileError as error:
@@ -86,12 +86,18 @@ def _files(plan: ExtractionPlan, *, whole: bool) -> Iterator[tuple[str, Path, st
 
 def _look(key: str, path: Path, fingerprint: str, whole: bool) -> DamagedFile | None:
     try:
-        (check_files if whole else look_at_files)(path, fingerprint)
+        (_check_whole if whole else look_at_files)(path, fingerprint)
     except DamagedFileError as error:
         return DamagedFile(key, path, error)
     except FileNotFoundError:  # it has just gone: missing, not damaged
         return DamagedFile(key, path, damaged(path, "it is a link to nothing")) if path.is_symlink() else None
     return None
+
+
+def _check_whole(path: Path, fingerprint: str) -> None:
+    from extraction_assets.stores.chunk_files import check_files  # tensors, which a look needs none of
+
+    check_files(path, fingerprint)
 
 
 def _changed(path: Path) -> float:

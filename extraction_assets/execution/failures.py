@@ -16,7 +16,7 @@ from extraction_assets.engine.models.hooks import HookError
 from extraction_assets.engine.preflight.sanity import SanityError
 from extraction_assets.engine.saes.formats import CheckpointError
 from extraction_assets.planning.disk_estimate import NotEnoughDiskError
-from extraction_assets.resources.gpu import DeviceError
+from extraction_assets.resources.device import DeviceError
 from extraction_assets.stores.sealed import DamagedFileError
 
 USER_ERRORS = (

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator
 from pydantic_core import CoreSchema, core_schema
 
 from extraction_assets.dagster_instance.private_names import ConfigType, ConfigTypeKind, PostProcessingError
-from extraction_assets.engine.chunk_pass.batching import parse_batch_size
+from extraction_assets.engine.chunk_pass.batch_size import parse_batch_size
 
 NO_BOUND = "none"
 

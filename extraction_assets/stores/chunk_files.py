@@ -3,8 +3,6 @@
 Every file carries a record (JSON) with its fingerprint and, as ``numerics``, what can change its last bits.
 """
 
-import contextlib
-import re
 import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -28,7 +26,6 @@ from extraction_assets.stores.chunk_record import (
     RECORD_FIELD,
     Record,
     expect_fingerprint,
-    look_at,
     read_checked_record,
     read_record,
     record_json,
@@ -40,7 +37,8 @@ from extraction_assets.stores.chunk_shapes import (
     checked_rows,
     checked_statistics,
 )
-from extraction_assets.stores.sealed import DamagedFileError, damaged, set_aside, verify, write_sealed
+from extraction_assets.stores.sealed import damaged, set_aside, verify, write_sealed
+from extraction_assets.stores.table_statistics import as_damage_of, named_statistics
 
 # Whole numbers as differences, LZ4: a third of the time to write and half of that to read of Parquet's defaults with
 # zstd, and no larger.
@@ -128,16 +126,6 @@ def check_files(path: Path, fingerprint: str) -> None:
         _read_statistics(path, record)
 
 
-def look_at_files(path: Path, fingerprint: str) -> None:
-    """As ``check_files``, but looks at headers, footers and sizes alone: finds a file that is cut or of another format,
-    not one with other bytes in its middle."""
-    record = look_at(path, fingerprint)
-    if path.suffix == ".parquet":
-        beside = statistics_path(path, _named_statistics(path, record))
-        with _as_damage_of(path, beside):
-            look_at(beside, fingerprint)
-
-
 def read_statistics(path: Path) -> tuple[FeatureStatistics, int]:
     """The statistics beside a table that has been checked, and the table's number of examples."""
     with refusing(path):
@@ -147,31 +135,13 @@ def read_statistics(path: Path) -> tuple[FeatureStatistics, int]:
 
 def _read_statistics(table: Path, record: Record) -> FeatureStatistics:
     """The statistics that a table names."""
-    checksum = _named_statistics(table, record)
+    checksum = named_statistics(table, record)
     path = statistics_path(table, checksum)
-    with _as_damage_of(table, path):
+    with as_damage_of(table, path):
         tensors, _, found = _read_safetensors(path, str(record["fingerprint"]))
         if found != checksum:
             raise damaged(path, "it is not the file that its table names")
         return checked_statistics(path, tensors, record)
-
-
-def _named_statistics(table: Path, record: Record) -> str:
-    checksum = record.get("statistics")
-    if not isinstance(checksum, str) or not re.fullmatch("[0-9a-f]{64}", checksum):
-        raise damaged(table, "it names no statistics")
-    return checksum
-
-
-@contextlib.contextmanager
-def _as_damage_of(table: Path, statistics: Path) -> Iterator[None]:
-    """Damage of a table's statistics, named by their file: what has to be made again is the table."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise damaged(table, f"it lacks its statistics {statistics.name}") from error
-    except DamagedFileError as error:
-        raise DamagedFileError(str(error), table) from error
 
 
 def read_tables(files: Iterable[tuple[Path, str]]) -> Iterator[TableFile]:

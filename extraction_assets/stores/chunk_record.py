@@ -6,9 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-from safetensors import safe_open
-
 from extraction_assets.stores.sealed import MAKE_AGAIN, PLACEHOLDER, DamagedFileError, damaged, open_stored, verify
 from extraction_assets.stores.sealed_json import parse_json
 
@@ -90,9 +87,13 @@ def checks_of(record: Record) -> dict[str, bool]:
 
 
 def _parquet_record(path: Path) -> bytes:
+    import pyarrow.parquet as pq
+
     return bytes((pq.read_schema(path).metadata or {})[RECORD_FIELD.encode()])
 
 
 def _safetensors_record(path: Path) -> bytes:
-    with safe_open(path, framework="pt") as file:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:  # of either, for no tensor is read
         return str(file.metadata()[RECORD_FIELD]).encode()

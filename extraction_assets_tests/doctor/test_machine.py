@@ -15,7 +15,7 @@ import pytest
 from extraction_assets.doctor import machine
 from extraction_assets.doctor.examine import examine
 from extraction_assets.engine.findings import Finding
-from extraction_assets.resources.gpu import lease
+from extraction_assets.resources.device import lease
 from extraction_assets_tests.fake_nvml import FakeGpu, FakeNvml, install
 
 UUID = "11111111-2222-3333-4444-555555555555"

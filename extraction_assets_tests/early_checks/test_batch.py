@@ -14,7 +14,7 @@ from extraction_assets.assets.chunks import checks as recorded
 from extraction_assets.assets.chunks import loaded
 from extraction_assets.assets.chunks import run as chunk_run
 from extraction_assets.assets.chunks.checks import CHUNK_CHECKS, CHUNK_WARNINGS
-from extraction_assets.assets.examples import asset as examples
+from extraction_assets.assets.examples import run as examples
 from extraction_assets.engine.models.language_model import load_language_model
 from extraction_assets.execution.keys import activations_key, sae_key
 from extraction_assets.host.disk import free_bytes, nearest, readable_size

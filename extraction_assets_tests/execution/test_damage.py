@@ -179,7 +179,7 @@ def test_inputs_that_are_older_than_their_tables_are_not_read(
 
     project.chunks()
     read: list[str] = []
-    monkeypatch.setattr(damage, "check_files", lambda path, _: read.append(path.parent.name))
+    monkeypatch.setattr(damage, "_check_whole", lambda path, _: read.append(path.parent.name))
     find_damaged(project.plan, whole=True)
     assert set(read) == {"top_k_table"}
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from extraction_assets.resources import GpuResource
 from extraction_assets.resources import gpu as gpu_module
-from extraction_assets.resources.gpu import DeviceError, lease
+from extraction_assets.resources.device import DeviceError, lease
 from extraction_assets_tests.stores.build import HOSTILE
 
 LOGGER = logging.getLogger("test")

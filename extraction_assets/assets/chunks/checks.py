@@ -1,6 +1,7 @@
 """The checks of chunks: what they claim, and those of stored chunks told again without computing anything."""
 
 import logging
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -8,9 +9,9 @@ import dagster as dg
 
 from extraction_assets.catalog import TOP_K_TABLE
 from extraction_assets.execution.damage import is_sound
-from extraction_assets.execution.keys import sae_key
+from extraction_assets.execution.keys import chunk_partitions, sae_key
 from extraction_assets.planning.plan import ExtractionPlan
-from extraction_assets.settings import Chunk
+from extraction_assets.settings import Chunk, ExtractionSettings
 from extraction_assets.stores.chunk_record import Record, checks_of, read_record
 
 MATCHES_LEGACY = "vectorized_matches_legacy"
@@ -28,6 +29,29 @@ CHUNK_WARNINGS = {
     BOS_DOES_NOT_DOMINATE: "The strongest tokens of the chunk's examples are not mostly first or special ones.",
 }
 """Where one fails, the chunk is stored all the same. Chunks of earlier versions have no record of them."""
+
+
+ChunkEvent = dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.Output[None]
+"""What a run of chunks tells Dagster."""
+
+
+def chunk_check_specs(settings: ExtractionSettings) -> list[dg.AssetCheckSpec]:
+    """The checks of every SAE's top-k table, chunk by chunk."""
+    partitions = chunk_partitions(settings)
+    with warnings.catch_warnings():
+        # Dagster calls partitions of checks a preview. Without them the last chunk's result hides a failed one.
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        return [
+            dg.AssetCheckSpec(
+                name,
+                asset=sae_key(settings, sae, TOP_K_TABLE),
+                description=description,
+                blocking=name in CHUNK_CHECKS,
+                partitions_def=partitions,
+            )
+            for sae in settings.saes
+            for name, description in {**CHUNK_CHECKS, **CHUNK_WARNINGS}.items()
+        ]
 
 
 def chunk_evaluation(

@@ -8,6 +8,7 @@ import dagster as dg
 import sqlalchemy as sa
 import torch
 
+from extraction_assets.assets.examples.claims import MATCH_TABLES
 from extraction_assets.database.tables import feature_activations, features
 from extraction_assets.engine.selection.merge import Firings, as_dict
 from extraction_assets.engine.selection.statistics.accumulate import DTYPES
@@ -18,9 +19,6 @@ from extraction_assets.engine.selection.statistics.descriptions import (
     feature_rows,
 )
 from extraction_assets.engine.shapes import TopKTable
-
-NONE_MISSING = "no_chunk_is_missing"
-MATCH_TABLES = "examples_match_chunk_tables"
 
 CHECKED_FEATURES = 64
 

@@ -2,12 +2,13 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import psutil
 import torch
 from torch import Tensor
 
+from extraction_assets.engine.chunk_pass.batch_size import parse_batch_size
 from extraction_assets.engine.memory import is_out_of_memory, release_memory
 from extraction_assets.engine.selection.merge import DeferredTopKHeap
 from extraction_assets.engine.selection.select import sample_maxima, select_top_k
@@ -20,17 +21,6 @@ CPU_SHARE = 0.25
 """Share of a host's available RAM that ``auto`` plans with: other programs run there too."""
 
 Result = TypeVar("Result")
-BatchSize = int | Literal["auto"]
-
-
-def parse_batch_size(value: Any) -> BatchSize:
-    """``auto`` or a positive whole number, as 128 or "128". Raises ValueError that says what is allowed."""
-    text = str(value).strip()
-    if text == "auto":
-        return "auto"
-    if isinstance(value, (int, str)) and not isinstance(value, bool) and text.isdecimal() and int(text) > 0:
-        return int(text)
-    raise ValueError(f"vectorization_batch_size must be 'auto' or a whole number of at least 1, got {value!r}")
 
 
 def calculate_optimal_vectorization_batch(

@@ -11,7 +11,7 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from extraction_assets.assets.corpus import asset as corpus_asset
+from extraction_assets.assets.corpus import run as corpus_asset
 from extraction_assets.engine.corpora.text_files import TextFiles
 from extraction_assets.engine.corpora.tokenize import tokenize_corpus
 from extraction_assets.execution.lineage import CodeVersions

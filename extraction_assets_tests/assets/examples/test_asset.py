@@ -12,9 +12,9 @@ import pytest
 import torch
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
-from extraction_assets.assets.examples import asset as examples_module
-from extraction_assets.assets.examples.asset import merge_tables
-from extraction_assets.assets.examples.checks import MATCH_TABLES
+from extraction_assets.assets.examples import run as examples_module
+from extraction_assets.assets.examples.claims import MATCH_TABLES
+from extraction_assets.assets.examples.run import merge_tables
 from extraction_assets.engine.selection.merge import DeferredTopKHeap
 from extraction_assets.stores.chunk_files import TableFile, read_table, write_table
 from extraction_assets_tests.brute_force import StoredFeatures, feature_differences, top_examples
@@ -161,9 +161,9 @@ def test_a_chunk_of_an_earlier_version_leaves_what_was_added_later_null_until_it
     project: Project,
 ) -> None:
     right = project.everything().rows(FEATURES)
-    key = project.settings.chunk_keys[1]
-    path, fingerprint = project.plan.chunk_path("top_k_table", key, "relu"), project.plan.table_fingerprint(key, "relu")
-    table, statistics, record = read_table(path, fingerprint)
+    plan, chunk = project.plan, project.settings.chunks[1]
+    path = plan.chunk_path("top_k_table", chunk, "relu")
+    table, statistics, record = read_table(path, plan.table_fingerprint(chunk, "relu"))
     write_table(path, table, statistics._replace(square_limbs=None), record)
     project.merge("relu")
     found = [row[:-1] if row[0] == "relu" else row for row in project.rows(FEATURES)]

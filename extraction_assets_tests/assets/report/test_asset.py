@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from extraction_assets.assets.report.asset import SHADES, render_report, report_top
 from extraction_assets.assets.report.html_page import multiline
+from extraction_assets.assets.report.run import SHADES, render_report, report_top
 from extraction_assets.database.connect import open_database, write_transaction
 from extraction_assets.database.load import replace_results
 from extraction_assets.database.queries import find_extraction

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from extraction_assets.engine import batch_process_features, calculate_optimal_vectorization_batch
 from extraction_assets.engine.chunk_pass import batching
-from extraction_assets.engine.chunk_pass.batching import AdaptiveBatch, available_memory_gb, parse_batch_size
+from extraction_assets.engine.chunk_pass.batch_size import parse_batch_size
+from extraction_assets.engine.chunk_pass.batching import AdaptiveBatch, available_memory_gb
 from extraction_assets.engine.memory import is_out_of_memory
 from extraction_assets.engine.shapes import TopKTable
 from extraction_assets_tests.engine import oracle

@@ -1,0 +1,274 @@
+"""Merged feature examples: all chunk tables of one SAE into the results database, in one transaction."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import dagster as dg
+import numpy as np
+
+from extraction_assets.assets.chunks.checks import CHUNK_CHECKS
+from extraction_assets.assets.examples.checks import Expectation, Expected, compare_with_tables
+from extraction_assets.assets.examples.claims import MATCH_TABLES, NONE_MISSING
+from extraction_assets.catalog import TOP_K_TABLE
+from extraction_assets.dagster_instance.dead_runs import note_host
+from extraction_assets.database.connect import write_transaction
+from extraction_assets.database.load import CorpusSamples, ExtractionRow, replace_results
+from extraction_assets.database.urls import shown_url
+from extraction_assets.engine.corpora.display import display_tokens
+from extraction_assets.engine.selection.merge import DeferredTopKHeap
+from extraction_assets.engine.selection.statistics.accumulate import merge_statistics
+from extraction_assets.engine.selection.statistics.descriptions import FeatureStatistics
+from extraction_assets.engine.shapes import TopKTable
+from extraction_assets.execution.damage import put_aside
+from extraction_assets.execution.failures import as_dagster_failure, failure
+from extraction_assets.execution.pictures import (
+    DENSITY_TITLE,
+    EXAMPLES_TITLE,
+    density_histogram,
+    examples_histogram,
+    picture_metadata,
+)
+from extraction_assets.execution.preview import preview
+from extraction_assets.execution.progress import progress
+from extraction_assets.planning.plan import ExtractionPlan, load_tokenizer
+from extraction_assets.resources import ChunkStoreResource, ResultsResource
+from extraction_assets.settings import Chunk, ExtractionSettings
+from extraction_assets.stores.chunk_files import TableFile, check_files, read_tables
+from extraction_assets.stores.chunk_record import Record, checks_of, read_record
+from extraction_assets.stores.sealed import DamagedFileError
+
+
+class MergeRefused(ValueError):
+    """Chunks that cannot be merged, or a merge that came out wrong; nothing in the database was changed."""
+
+    def __init__(self, check: str, message: str) -> None:
+        super().__init__(message)
+        self.check = check
+        """The claim that does not hold."""
+
+
+class Merged(NamedTuple):
+    """All chunk tables of an SAE as one."""
+
+    table: TopKTable
+    statistics: FeatureStatistics
+    numerics: list[dict[str, Any]]
+    """The different numerics records of the chunks; more than one means that last bits may differ between chunks."""
+    expected: dict[int, Expected]
+    """What a seeded part of the features must be in the database, worked out without the merge."""
+
+
+def run_merge(
+    context: dg.AssetExecutionContext,
+    settings: ExtractionSettings,
+    sae: str,
+    chunk_store: ChunkStoreResource,
+    results: ResultsResource,
+) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+    """The step of the merge: the strongest examples of every feature of an SAE into the results database."""
+    note_host(context.instance, context.run.run_id)
+    try:
+        with as_dagster_failure(context.retry_number, context.log):
+            plan = ExtractionPlan(settings, chunk_store.open())
+            yield _merge_into_database(plan, sae, results, context.log)
+    except MergeRefused as error:
+        yield dg.AssetCheckResult(check_name=error.check, passed=False, description=str(error))
+        raise failure(error) from error
+
+
+def _merge_into_database(
+    plan: ExtractionPlan, sae: str, results: ResultsResource, logger: logging.Logger
+) -> dg.MaterializeResult:
+    started = time.perf_counter()
+    merged = merge_chunks(plan, sae, logger)
+    complete = _none_is_missing(plan, merged.statistics)
+    extraction = _extraction_row(plan, sae, len(merged.statistics.sample_count))
+    display = display_tokens(load_tokenizer(plan.settings, plan.extraction.checkpoint))
+    corpus = _corpus_samples(plan)
+    with results.open() as engine, write_transaction(engine) as connection:
+        extraction_id = replace_results(connection, extraction, corpus, merged.table, merged.statistics, display)
+        match = compare_with_tables(connection, extraction_id, merged.expected)
+        if not match.passed:
+            raise MergeRefused(
+                MATCH_TABLES, f"the loaded rows differ from the chunk tables, nothing was changed: {match.description}"
+            )
+        shown = preview(connection, extraction_id, plan.settings.top_positions)
+    metadata = _metadata(merged, time.perf_counter() - started)
+    database = shown_url(engine.url)
+    return dg.MaterializeResult(
+        metadata={
+            "preview": dg.MetadataValue.md(shown),
+            **_pictures(merged, plan.settings.top_k_examples),
+            **metadata,
+            "database": database,
+        },
+        check_results=[complete, match],
+        data_version=dg.DataVersion(extraction.fingerprint),
+    )
+
+
+def _none_is_missing(plan: ExtractionPlan, statistics: FeatureStatistics) -> dg.AssetCheckResult:
+    """The claim that every sample was merged; MergeRefused where it is wrong."""
+    wanted = plan.settings.evaluation_samples
+    if statistics.samples_seen != wanted:
+        raise MergeRefused(NONE_MISSING, f"the chunk tables hold {statistics.samples_seen} samples of {wanted}")
+    chunks = len(plan.settings.chunks)
+    return dg.AssetCheckResult(check_name=NONE_MISSING, passed=True, metadata={"samples": wanted, "chunks": chunks})
+
+
+def _metadata(merged: Merged, seconds: float) -> dict[str, Any]:
+    statistics, examples = merged.statistics, len(merged.table.neuron_index)
+    return {
+        "features": len(statistics.sample_count),
+        "features_firing": int((statistics.sample_count > 0).sum()),
+        "examples": examples,
+        "samples": statistics.samples_seen,
+        "tokens_counted": statistics.tokens_seen,
+        "seconds": seconds,
+        "samples_per_second": statistics.samples_seen / seconds,
+        "examples_per_second": examples / seconds,
+        "numerics_records": len(merged.numerics),
+        "numerics": dg.MetadataValue.json(merged.numerics),
+    }
+
+
+def _pictures(merged: Merged, top_k: int) -> dict[str, dg.MarkdownMetadataValue]:
+    statistics = merged.statistics
+    frequencies = statistics.token_count.numpy() / max(1, statistics.tokens_seen)
+    examples = np.bincount(merged.table.neuron_index.numpy(), minlength=len(frequencies))
+    return {
+        "density": picture_metadata(DENSITY_TITLE, density_histogram(frequencies)),
+        "examples_per_feature": picture_metadata(EXAMPLES_TITLE, examples_histogram(examples, top_k)),
+    }
+
+
+def merge_chunks(plan: ExtractionPlan, sae: str, logger: logging.Logger) -> Merged:
+    """Merges all chunk tables of an SAE, one after the other, in memory that does not grow with their number.
+
+    Raises MergeRefused that names every chunk that is missing, made from other inputs, or not checked; or one that is
+    damaged, which is set aside, so that it is missing from then on and can be made again.
+    """
+    try:
+        _refuse_unfit_chunks(plan, sae)
+        return _merge_files(plan, sae, logger)
+    except DamagedFileError as error:
+        raise MergeRefused(NONE_MISSING, put_aside(error, plan.settings.name)) from error
+
+
+def _merge_files(plan: ExtractionPlan, sae: str, logger: logging.Logger) -> Merged:
+    settings = plan.settings
+    chunks = settings.chunks
+    files = ((plan.chunk_path(TOP_K_TABLE, chunk, sae), plan.table_fingerprint(chunk, sae)) for chunk in chunks)
+    with progress("merge", len(chunks), "chunks", logger) as update:
+        tables = _of_own_samples(settings, read_tables(files))
+        merged = merge_tables(tables, settings.top_k_examples, settings.min_activation, lambda: update(1))
+    if len(merged.numerics) > 1:
+        logger.warning(
+            "%d different numerics records: last bits may differ between chunks: %s",
+            len(merged.numerics),
+            merged.numerics,
+        )
+    return merged
+
+
+def merge_tables(
+    chunks: Iterable[TableFile],
+    top_k: int,
+    min_activation: float = 0.0,
+    merged_one: Callable[[], object] = lambda: None,
+) -> Merged:
+    """Tables of disjoint samples as one. Every file is read once, and no table is kept as it is."""
+    heap: DeferredTopKHeap | None = None
+    statistics: FeatureStatistics | None = None
+    numerics: list[dict[str, Any]] = []
+    expectation = Expectation(top_k)
+    for chunk in chunks:
+        heap = heap or DeferredTopKHeap(len(chunk.statistics.sample_count), top_k, min_activation)
+        heap.add_batch(heap.contenders(chunk.table))
+        statistics = merge_statistics([chunk.statistics] if statistics is None else [statistics, chunk.statistics])
+        own = chunk.record.get("numerics", {})
+        if own not in numerics:
+            numerics.append(own)
+        expectation.add(chunk.table, chunk.statistics)
+        merged_one()
+    assert heap is not None, "an extraction has at least one chunk"
+    assert statistics is not None
+    return Merged(heap.build_heaps(), statistics, numerics, expectation.by_feature())
+
+
+def _of_own_samples(settings: ExtractionSettings, files: Iterable[TableFile]) -> Iterator[TableFile]:
+    """The chunks' tables, refused where one holds samples of another chunk: so no sample is counted twice."""
+    for chunk, file in zip(settings.chunks, files, strict=True):
+        number = file.table.sample_index - chunk.first_sample
+        if bool(((number < 0) | (number >= chunk.num_samples)).any()):
+            raise MergeRefused(NONE_MISSING, f"the table of chunk {chunk.key} holds samples of other chunks")
+        problem = _failed_check(file.record)  # again, of a record that was verified
+        if problem:
+            raise MergeRefused(NONE_MISSING, f"chunk {chunk.key}: {problem}")
+        yield file
+
+
+def _refuse_unfit_chunks(plan: ExtractionPlan, sae: str) -> None:
+    chunks = plan.settings.chunks
+    problems = {chunk.key: problem for chunk in chunks if (problem := _problem(plan, sae, chunk))}
+    if problems:
+        kinds = ", ".join(f"{count} {problem}" for problem, count in Counter(problems.values()).items())
+        named = "; ".join(f"{key}: {problem}" for key, problem in list(problems.items())[:20])
+        raise MergeRefused(
+            NONE_MISSING,
+            f"{len(problems)} of {len(chunks)} chunks of {plan.settings.name}/{sae} cannot be merged "
+            f"({kinds}). {named}. Materialize these chunks of {plan.settings.name}/{sae}/{TOP_K_TABLE} first",
+        )
+
+
+def _problem(plan: ExtractionPlan, sae: str, chunk: Chunk) -> str | None:
+    """Why a chunk cannot be merged."""
+    state = plan.chunk_state(TOP_K_TABLE, chunk, sae)
+    if state != "done":
+        return "missing" if state == "missing" else "made from other inputs or settings"
+    path = plan.chunk_path(TOP_K_TABLE, chunk, sae)
+    problem = _failed_check(read_record(path))
+    if problem:
+        check_files(path, plan.table_fingerprint(chunk, sae))  # or is it damaged?
+    return problem
+
+
+def _failed_check(record: Record) -> str | None:
+    """Which of the checks that have to pass a chunk's record does not say passed."""
+    checks = checks_of(record)
+    failed = [name for name in CHUNK_CHECKS if not checks.get(name)]
+    return f"check {failed[0]} {'failed' if failed[0] in checks else 'is absent'}" if failed else None
+
+
+def _extraction_row(plan: ExtractionPlan, sae: str, latent_dim: int) -> ExtractionRow:
+    settings = plan.settings
+    return ExtractionRow(
+        name=settings.name,
+        sae=sae,
+        model=settings.language_model.path,
+        hook=plan.extraction.saes[sae].hook,
+        latent_dim=latent_dim,
+        max_length=settings.corpus.max_length,
+        top_k_examples=settings.top_k_examples,
+        settings=plan.extraction.dump(),
+        fingerprint=plan.merge_fingerprint(sae),
+    )
+
+
+def _corpus_samples(plan: ExtractionPlan) -> CorpusSamples:
+    arrays, manifest = plan.corpus.arrays, plan.corpus.manifest
+    return CorpusSamples(
+        token_ids=np.asarray(arrays.token_ids),
+        attention_mask=np.asarray(arrays.attention_mask),
+        document_ids=arrays.document_ids,
+        document_numbers=np.asarray(arrays.document_numbers),
+        first_tokens=np.asarray(arrays.first_tokens),
+        start_sample=manifest.start_sample,
+        source=manifest.source,
+        tokenizer=manifest.tokenizer,
+        packing=manifest.packing,
+        content_fingerprint=lambda count: plan.corpus.content_fingerprint(slice(0, count)),
+    )

@@ -1,0 +1,121 @@
+"""What is declared, listed and shown loads no torch: what takes seconds to import, the step imports that needs it.
+
+Each case is a process of its own, whose last line names the heavy packages that it has loaded.
+"""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import extraction_assets
+from extraction_assets_tests.project import Project
+
+HEAVY = ("datasets", "pandas", "scipy", "sentencepiece", "tokenizers", "torch", "transformers")
+
+LIGHT_ROOMS = (
+    "automation",
+    "catalog",
+    "component",
+    "dagster_instance",
+    "database.connect",
+    "database.queries",
+    "definitions",
+    "defs_yaml",
+    "engine.corpora",
+    "engine.file_boundary",
+    "engine.findings",
+    "engine.saes.formats",
+    "engine.shapes",
+    "execution.lineage",
+    "host",
+    "planning",
+    "resources.resolve",
+    "settings",
+    "upkeep",
+)
+"""Every module of these loads none of them. In other rooms it is the module that says so: ``assets/*/asset.py`` and
+``resources/gpu.py`` declare, and what computes stands beside them."""
+
+_REPORT = f"import sys; print('loaded:', *[name for name in {HEAVY!r} if name in sys.modules])"
+
+
+def _loaded(code: str, *arguments: str, folder: Path | None = None) -> str:
+    """The heavy packages that a process has loaded at the end of ``code``; prints the CPU seconds that it took."""
+    before = os.times()
+    root = Path(extraction_assets.__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(folder or root)])}
+    program = "\n".join(["try:", textwrap.indent(textwrap.dedent(code).strip(), "    "), "finally:", f"    {_REPORT}"])
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    after = os.times()
+    seconds = after.children_user - before.children_user + after.children_system - before.children_system
+    print(f"{' '.join(arguments) or code.strip()[:60]}: {seconds:.1f} CPU seconds")
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1].removeprefix("loaded:").strip()
+
+
+_COMMAND = """
+    import os
+    os.environ["DAGSTER_HOME"] = ""
+    from extraction_assets.cli import main
+    main()
+"""
+
+
+@pytest.mark.parametrize("arguments", ["--help", "run --help", "list", "status demo"])
+def test_commands_load_nothing_heavy(arguments: str) -> None:
+    assert _loaded(_COMMAND, *arguments.split()) == ""
+
+
+DEFINITIONS = """
+import dagster as dg
+from extraction_assets import default_resources
+from extraction_assets.component import build_definitions
+from extraction_assets.settings import ExtractionSettings
+
+settings = ExtractionSettings.model_validate_json({settings!r})
+defs = dg.Definitions.merge(build_definitions(settings), dg.Definitions(resources=default_resources()))
+"""
+
+
+@pytest.mark.parametrize("arguments", ["list", "status tiny", "show tiny --sae relu", "show tiny 3 --sae topk"])
+def test_commands_on_merged_results_load_nothing_heavy(project: Project, tmp_path: Path, arguments: str) -> None:
+    (tmp_path / "tiny_module.py").write_text(DEFINITIONS.format(settings=project.settings.model_dump_json()))
+    assert _loaded(_COMMAND, "--module", "tiny_module", *arguments.split(), folder=tmp_path) == ""
+
+
+def test_a_code_location_loads_nothing_heavy() -> None:
+    code = """
+        import extraction_assets.definitions
+        repository = extraction_assets.definitions.defs().get_repository_def()
+        assert {key.path[0] for key in repository.assets_defs_by_key} == {"demo"}
+        repository.get_all_jobs()
+    """
+    assert _loaded(code) == ""
+
+
+def test_a_project_of_a_user_loads_nothing_heavy(yard: Path) -> None:
+    code = """
+        import yard.definitions
+        assets = yard.definitions.defs().get_repository_def().assets_defs_by_key
+        found = {key.path[0] for key in assets}
+        assert found >= {"first", "second"}, found
+    """
+    assert _loaded(code, folder=yard.parents[1]) == ""
+
+
+def test_every_module_of_a_light_room_loads_nothing_heavy() -> None:
+    code = f"""
+        import importlib, pkgutil, sys
+        rooms = [importlib.import_module("extraction_assets." + room) for room in {LIGHT_ROOMS!r}]
+        for room in rooms:
+            for module in pkgutil.walk_packages(getattr(room, "__path__", []), room.__name__ + "."):
+                if not module.name.endswith("__main__") and ".migrations" not in module.name:
+                    importlib.import_module(module.name)
+                    assert "torch" not in sys.modules, module.name
+    """
+    assert _loaded(code) == ""
