@@ -13,7 +13,7 @@ from extraction_assets.catalog import FEATURE_EXAMPLES, TOP_K_TABLE, Asset, Depe
 from extraction_assets.component import build_definitions
 from extraction_assets.dagster_instance.dead_runs import belongs_to
 from extraction_assets.execution.keys import asset_key, chunk_targets
-from extraction_assets.stores import chunk_store, fingerprints
+from extraction_assets.stores import chunk_names, fingerprints
 from extraction_assets.upkeep.clean import SUPERSEDED, find_garbage
 from extraction_assets.upkeep.delete import find_stored_files
 from extraction_assets_tests.command import declare, succeed
@@ -60,7 +60,7 @@ def build_page(settings: Any, sae: str) -> dg.AssetsDefinition:
 def _rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """The table with both rows, as if it had been imported so."""
     monkeypatch.setattr(catalog, "ASSETS", (*catalog.ASSETS, NORMS, PAGE))
-    monkeypatch.setitem(chunk_store.FORMS, NORMS.name, NORMS.files)
+    monkeypatch.setitem(chunk_names.FORMS, NORMS.name, NORMS.files)
     for row in (NORMS, PAGE):
         monkeypatch.setitem(fingerprints.VERSIONS, row.name, row.version)
     module = ModuleType("extraction_assets.assets.page.asset")
@@ -110,24 +110,24 @@ def test_fingerprint_and_code_version_cover_its_own_fields_and_those_upstream(
 
 
 def test_status_counts_its_chunks(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(project.plan.chunk_path(NORMS.name, project.settings.chunk_keys[1], "relu"))
+    put(project.plan.chunk_path(NORMS.name, project.settings.chunks[1], "relu"))
     output = succeed(declare(monkeypatch, project.settings), "status", "tiny")
     (line,) = (line for line in output.splitlines() if line.startswith(f"relu/{NORMS.name} "))
     assert line.split()[1:] == ["1", "0", "2"]
 
 
 def test_clean_finds_what_is_superseded_of_it_and_leaves_the_rest(project: Project) -> None:
-    key, plan = project.settings.chunk_keys[0], project.plan
-    put(plan.chunk_path(NORMS.name, key, "relu"))
+    chunk, plan = project.settings.chunks[0], project.plan
+    put(plan.chunk_path(NORMS.name, chunk, "relu"))
     put(plan.store.asset_file("tiny", PAGE.name, "relu"))
-    old = put(plan.store.chunk_path("tiny", NORMS.name, "relu", key, "0" * 24))
+    old = put(plan.store.chunk_path("tiny", NORMS.name, "relu", chunk.key, "0" * 24))
     found = find_garbage({"tiny": project.settings}, ["tiny"], plan.store, {})
     assert [(one.kind, one.path) for one in found.items] == [(SUPERSEDED, old)]
 
 
 def test_delete_removes_the_files_of_both(project: Project) -> None:
     plan = project.plan
-    files = {put(plan.chunk_path(NORMS.name, key, "relu")) for key in project.settings.chunk_keys}
+    files = {put(plan.chunk_path(NORMS.name, chunk, "relu")) for chunk in project.settings.chunks}
     files.add(put(plan.store.asset_file("tiny", PAGE.name, "relu")))
     found = find_stored_files(plan.store, "tiny", "relu")
     assert {one.path for one in found.items} == files
