@@ -40,9 +40,9 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def merged(disk: Path, _merged_once: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def merged(disk: Path, merged_once: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home on the small disk in which the tiny extraction is merged."""
-    shutil.copytree(_merged_once, disk / "home")
+    shutil.copytree(merged_once, disk / "home")
     monkeypatch.setenv("EXTRACTION_HOME", str(disk / "home"))
     return disk / "home"
 
