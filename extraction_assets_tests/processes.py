@@ -19,6 +19,10 @@ from pathlib import Path
 
 _PRELOAD = [
     "dagster._cli",
+    "extraction_assets.assets.chunks.run",
+    "extraction_assets.assets.corpus.run",
+    "extraction_assets.assets.examples.run",
+    "extraction_assets.assets.report.run",
     "extraction_assets.cli.runner",
     "extraction_assets.early_checks.extraction",
     "extraction_assets_tests.project",

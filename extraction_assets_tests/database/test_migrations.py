@@ -16,7 +16,7 @@ from sqlalchemy import event
 from extraction_assets.database import connect as connect_module
 from extraction_assets.database.backends import backend_of
 from extraction_assets.database.connect import NewerDatabaseError, connect, open_database, write_transaction
-from extraction_assets.database.tables import corpora, extractions, feature_activations, metadata
+from extraction_assets.database.tables import corpora, extractions, feature_activations
 from extraction_assets.database.urls import DatabaseError
 from extraction_assets_tests.database.synthetic import make_results, store_examples
 from extraction_assets_tests.postgres import Server
@@ -73,15 +73,6 @@ def at_revision(url: str, revision: str) -> sa.Engine:
 def _in_the_table(connection: sa.Connection, extraction_id: int, rows: pa.Table) -> None:
     """As the first version stored examples."""
     backend_of(connection).insert(connection, feature_activations, [rows])
-
-
-def test_all_migrations_together_make_the_tables_that_the_package_reads(results_url: str) -> None:
-    engine = open_database(results_url)
-    found = sa.inspect(engine)
-    for table in metadata.sorted_tables:
-        columns = {column["name"]: column["nullable"] for column in found.get_columns(table.name)}
-        assert columns == {column.name: column.nullable for column in table.columns}, table.name
-    engine.dispose()
 
 
 def test_the_first_version_is_upgraded_in_place_with_its_rows(results_url: str) -> None:

@@ -98,7 +98,7 @@ MUTATIONS = (
         "database/migrations/versions/0001_first_tables.py",
         '        sa.Column("mean_activation", sa.Double),\n',
         "",
-        ("database/test_migrations.py::test_all_migrations_together_make_the_tables_that_the_package_reads",),
+        ("database/test_database.py::test_migrations_make_the_tables_that_the_code_declares",),
     ),
     Mutation(
         "a checksum is not compared",

@@ -12,7 +12,7 @@ import datasets
 import pytest
 
 from extraction_assets import catalog
-from extraction_assets.assets.corpus.asset import materialize_corpus
+from extraction_assets.assets.corpus.run import materialize_corpus
 from extraction_assets.catalog import CORPUS, Asset
 from extraction_assets.execution.lineage import CodeVersions
 from extraction_assets.planning.plan import ExtractionPlan, corpus_recipe

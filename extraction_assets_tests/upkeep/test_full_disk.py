@@ -40,9 +40,9 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def merged(disk: Path, _merged_once: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def merged(disk: Path, merged_once: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home on the small disk in which the tiny extraction is merged."""
-    shutil.copytree(_merged_once, disk / "home")
+    shutil.copytree(merged_once, disk / "home")
     monkeypatch.setenv("EXTRACTION_HOME", str(disk / "home"))
     return disk / "home"
 
@@ -67,7 +67,7 @@ def test_clean_removes_files_and_says_what_it_could_not_ask(disk: Path, merged: 
     fill(disk)
     result = invoke(module, "clean", "--yes")
     assert result.exit_code == 0, result.output
-    assert "freed 218.0 kB" in result.stdout
+    assert "freed 372.8 kB" in result.stdout
     assert f"Dagster's history does not open: the disk of {merged}/dagster is full" in result.stderr
 
 
@@ -189,7 +189,7 @@ def test_commands_work_where_no_file_takes_a_byte(limited_module: str, tmp_path:
     shown = _limited(limited_module, tmp_path, "show", "tiny", "--sae", "relu")
     assert (shown.returncode, "feature" in shown.stdout) == (0, True), shown.stderr
     cleaned = _limited(limited_module, tmp_path, "clean", "--yes")
-    assert (cleaned.returncode, "freed 218.0 kB" in cleaned.stdout) == (0, True), cleaned.stderr
+    assert (cleaned.returncode, "freed 372.8 kB" in cleaned.stdout) == (0, True), cleaned.stderr
     assert sqlite3.connect(f"file:{home}/results.sqlite?immutable=1", uri=True).execute("SELECT 1").fetchone() == (1,)
 
 
