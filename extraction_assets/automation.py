@@ -72,14 +72,14 @@ def build_schedule(settings: ExtractionSettings) -> dg.ScheduleDefinition:
 
 def _reason_to_wait(instance: dg.DagsterInstance, extraction: str) -> str | None:
     """What is under way already and would do the same."""
-    own = works_on(instance, extraction)
-    alive = alive_runs(instance, own)
+    filters = works_on(instance, extraction)
+    alive = alive_runs(instance, filters)
     if alive:
         return f"run {alive[0].run_id} of {extraction} still waits or goes on"
     backfill = unfinished_backfill(instance, extraction)
     if backfill:
         return f"backfill {backfill} of {extraction} has not ended"
-    retried = run_to_be_retried(instance, own)
+    retried = run_to_be_retried(instance, filters)
     return f"run {retried} of {extraction} is about to be tried again" if retried else None
 
 
@@ -123,8 +123,8 @@ def build_recovery(settings: ExtractionSettings) -> dg.SensorDefinition:
     )
     def recovery(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         ended = fail_dead_runs(context.instance, works_on(context.instance, settings.name))
-        told = "; ".join(f"{run.run_id}: {why}" for run, why in ended)
-        return dg.SkipReason(f"marked as ended: {told}" if ended else "no run was left by a dead process")
+        reasons = "; ".join(f"{run.run_id}: {why}" for run, why in ended)
+        return dg.SkipReason(f"marked as ended: {reasons}" if ended else "no run was left by a dead process")
 
     return recovery
 

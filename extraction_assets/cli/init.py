@@ -109,7 +109,7 @@ def init(
         corpus=found.corpus.model_copy(update={"source": corpus}),
         saes=declared,
         evaluation_samples=found.evaluation_samples,
-        fewer_than_asked=found.evaluation_samples < samples,
+        fewer_than_requested=found.evaluation_samples < samples,
     ).encode()
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "defs.yaml").open("xb") as file:

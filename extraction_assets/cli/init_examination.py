@@ -82,10 +82,10 @@ def samples_there_are(settings: ExtractionSettings) -> tuple[int, str]:
 
     The number asked for if the model or the corpus is not on this machine. Raises CorpusError if there are no samples.
     """
-    model, asked = settings.language_model.path, settings.evaluation_samples
+    model, requested = settings.language_model.path, settings.evaluation_samples
     for what, there in ((model, Path(model).is_dir()), (settings.corpus.source, not is_hub_id(settings.corpus.source))):
         if not there:
-            return asked, f"not counted, as {what} is on the hub (check counts)"
+            return requested, f"not counted, as {what} is on the hub (check counts)"
     from extraction_assets.early_checks.sample_count import count_corpus
     from extraction_assets.engine.corpora.documents import CorpusError
     from extraction_assets.engine.models.checkpoint import UntrustedCodeError, resolve_checkpoint
@@ -95,12 +95,12 @@ def samples_there_are(settings: ExtractionSettings) -> tuple[int, str]:
         checkpoint = resolve_checkpoint(settings.language_model.checkpoint)
         share = count_corpus(settings, checkpoint, logging.getLogger(__name__), _SECONDS)
     except (FileNotFoundError, UntrustedCodeError) as error:  # the corpus may hold tokens all the same
-        return asked, f"not counted: {_line(error)}"
+        return requested, f"not counted: {_line(error)}"
     found = share.counted.samples
     if not found:
         raise CorpusError(f"corpus source {settings.corpus.source!r} holds no text")
-    if found == asked:
-        return asked, share.sentence
+    if found == requested:
+        return requested, share.sentence
     more = "there are no more" if share.counted.ended else f"counted in {_SECONDS:g} s, there are more"
     return found, f"{share.sentence} ({more})"
 

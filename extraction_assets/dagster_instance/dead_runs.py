@@ -174,8 +174,8 @@ def _is_shared(instance: dg.DagsterInstance) -> bool:
 
 
 def _visitor() -> str:
-    own = here()
-    return "-".join(part for part in (own.boot, own.namespace) if part) or own.host
+    place = here()
+    return "-".join(part for part in (place.boot, place.namespace) if part) or place.host
 
 
 def unfinished_backfill(instance: dg.DagsterInstance, extraction: str) -> str | None:

@@ -288,15 +288,15 @@ def _load(path: Path, text: str) -> dict[str, Any]:
 
 def _differences(text: str, template: str) -> list[str]:
     """What a dagster.yaml says otherwise than the template, a line each; comments do not count."""
-    own, new = (_flat(yaml.safe_load(source) or {}) for source in (text, template))
-    changed = (name for name in sorted(own.keys() | new.keys()) if own.get(name) != new.get(name))
-    return [f"  {name}: {_difference(own, new, name)}" for name in changed]
+    current, new = (_flat(yaml.safe_load(source) or {}) for source in (text, template))
+    changed = (name for name in sorted(current.keys() | new.keys()) if current.get(name) != new.get(name))
+    return [f"  {name}: {_difference(current, new, name)}" for name in changed]
 
 
-def _difference(own: dict[str, Any], new: dict[str, Any], name: str) -> str:
+def _difference(current: dict[str, Any], new: dict[str, Any], name: str) -> str:
     if name not in new:
         return "only here"  # without its value, which may be a password
-    return f"{own.get(name, 'nothing')} here, {new[name]} in the template"
+    return f"{current.get(name, 'nothing')} here, {new[name]} in the template"
 
 
 def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:

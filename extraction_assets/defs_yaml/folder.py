@@ -69,7 +69,9 @@ def not_loaded(definitions: dg.Definitions) -> list[NotLoaded]:
     """Extractions whose YAML file did not load."""
     specs = definitions.resolve_all_asset_specs()
     stand_ins = [spec.metadata for spec in specs if NOT_LOADED_METADATA in spec.metadata]
-    return [NotLoaded(Path(_text(own[FILE_METADATA])), _text(own[NOT_LOADED_METADATA])) for own in stand_ins]
+    return [
+        NotLoaded(Path(_text(metadata[FILE_METADATA])), _text(metadata[NOT_LOADED_METADATA])) for metadata in stand_ins
+    ]
 
 
 def _text(value: Any) -> str:
@@ -123,7 +125,11 @@ if ComponentTree is not None:
         def _component_decl_tree(self) -> "dict[Any, ComponentDecl[Any]]":
             """Without the documents of files that were given up: for the UI, Dagster would load each once more."""
             found = super()._component_decl_tree().items()
-            return {loc: self._instead.get(loc, own) for loc, own in found if not self._is_document_of_one(loc)}
+            return {
+                loc: self._instead.get(loc, declaration)
+                for loc, declaration in found
+                if not self._is_document_of_one(loc)
+            }
 
         def _is_document_of_one(self, loc: Any) -> bool:
             document = isinstance(loc, ComponentPath) and loc.instance_key is not None

@@ -84,4 +84,8 @@ def places(text: str) -> Iterator[Place]:
 def _children(node: yaml.Node) -> list[tuple[tuple[str, ...], yaml.Node]]:
     if isinstance(node, yaml.MappingNode):
         return [((str(key.value),), value) for key, value in node.value]
-    return [((str(index),), own) for index, own in enumerate(node.value)] if isinstance(node, yaml.SequenceNode) else []
+    return (
+        [((str(index),), child) for index, child in enumerate(node.value)]
+        if isinstance(node, yaml.SequenceNode)
+        else []
+    )

@@ -70,16 +70,17 @@ def examine_samples(
 
 
 def _too_few(settings: ExtractionSettings, share: DocumentShare) -> Iterator[Finding]:
-    found, start, asked = share.counted.samples, settings.start_sample, settings.evaluation_samples
-    if found >= start + asked:
+    found, start, requested = share.counted.samples, settings.start_sample, settings.evaluation_samples
+    if found >= start + requested:
         return
     if share.counted.ended:
-        yield Finding("error", too_few_samples(found, packing_of(settings.corpus), start, asked), CorpusError)
+        yield Finding("error", too_few_samples(found, packing_of(settings.corpus), start, requested), CorpusError)
         return
     yield Finding(
         "warning",
-        f"{found} samples were counted in {SECONDS:g} s, of {start + asked} that are asked for (start_sample {start} + "
-        f"evaluation_samples {asked}): whether the corpus holds so many is not known before the run reads on",
+        f"{found} samples were counted in {SECONDS:g} s, of {start + requested} that are asked for "
+        f"(start_sample {start} + evaluation_samples {requested}): whether the corpus holds so many is not "
+        "known before the run reads on",
     )
 
 

@@ -95,17 +95,17 @@ def progress(
     """Shows how far the work of the block is; see ``Progress``."""
     if os.environ.get(PROGRESS_VARIABLE) == "bar":
         with _bar(description, total, unit) as bar:
-            own = bar.progress = Progress(description, total, unit, _update_bar(bar), clock)
+            shown = bar.progress = Progress(description, total, unit, _update_bar(bar), clock)
             try:
-                yield own
+                yield shown
             finally:
-                own.end()
+                shown.end()
     else:
         lines = _LogLines(logger, clock)
-        own = Progress(description, total, unit, lines.show, clock)
-        yield own
-        own.end()
-        lines.show_end(own)
+        shown = Progress(description, total, unit, lines.show, clock)
+        yield shown
+        shown.end()
+        lines.show_end(shown)
 
 
 def _bar(description: str, total: int, unit: str) -> Any:

@@ -30,16 +30,16 @@ class Place(NamedTuple):
 
     def is_here(self) -> bool:
         """Whether it is the place of this process, so that its process ids can be looked up."""
-        own = here()
-        if self.boot and own.boot:
-            return (self.boot, self.namespace) == (own.boot, own.namespace)
-        return self.host == own.host
+        current = here()
+        if self.boot and current.boot:
+            return (self.boot, self.namespace) == (current.boot, current.namespace)
+        return self.host == current.host
 
     def is_gone(self) -> bool:
         """Whether no process of it can live: this very machine was booted again since."""
-        own = here()
-        same = bool(self.machine) and (self.host, self.machine) == (own.host, own.machine)
-        return same and bool(self.boot and own.boot) and self.boot != own.boot
+        current = here()
+        same = bool(self.machine) and (self.host, self.machine) == (current.host, current.machine)
+        return same and bool(self.boot and current.boot) and self.boot != current.boot
 
 
 @functools.lru_cache(maxsize=1)

@@ -55,8 +55,8 @@ def project_root(path: Path) -> Path | None:
     for folder in path.parents:
         package = _root_module(folder)
         if package is not None:
-            own = [folder / package, folder / "src" / package]
-            return folder if any(path.is_relative_to(one) for one in own) else None
+            folders = [folder / package, folder / "src" / package]
+            return folder if any(path.is_relative_to(one) for one in folders) else None
     return None
 
 
@@ -67,8 +67,8 @@ def default_home() -> Path:
     before = (_checkout() or Path.home()) / HOME
     if not _known or _known[0] == _checkout():
         return before
-    own = _known[0] / HOME
-    return before if not own.is_dir() and _holds_files_of(before, _known[0]) else own
+    home = _known[0] / HOME
+    return before if not home.is_dir() and _holds_files_of(before, _known[0]) else home
 
 
 def _checkout() -> Path | None:

@@ -177,11 +177,11 @@ class ExtractionPlan:
 
     def fingerprint_of(self, name: str, chunk: Chunk | None, sae: str | None) -> str:
         """Fingerprint of any asset but the corpus; of a chunk where it is made chunk by chunk."""
-        row, own = asset_row(name), None if sae is None else self.extraction.saes[sae]
+        row, sae_settings = asset_row(name), None if sae is None else self.extraction.saes[sae]
         if not row.fingerprint_parts and row.upstream is not None:
             return self.fingerprint_of(row.upstream, chunk, sae)
         parts = {part: self._part(part, chunk, sae) for part in row.fingerprint_parts}
-        return fingerprint(row.name, **parts, **values_in_fingerprint(row, self.settings, own))
+        return fingerprint(row.name, **parts, **values_in_fingerprint(row, self.settings, sae_settings))
 
     def _part(self, part: str, chunk: Chunk | None, sae: str | None) -> Any:
         """What the catalog's name of a part of a fingerprint stands for: a word below, or another asset's name."""

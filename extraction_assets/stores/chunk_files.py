@@ -53,7 +53,7 @@ _PARQUET_OPTIONS: dict[str, Any] = {
 _ROW_GROUP_EXAMPLES = 2**24
 _COLUMNS = ["neuron_index", "sample_index", "max_activation", "positions", "activations"]
 
-TABLES_AHEAD = 3
+PREFETCHED_TABLES = 3
 """Tables that are read and checked before they are asked for."""
 
 
@@ -147,13 +147,13 @@ def _read_statistics(table: Path, record: Record) -> FeatureStatistics:
 def read_tables(files: Iterable[tuple[Path, str]]) -> Iterator[TableFile]:
     """The tables of files with their fingerprints, in their order; ``read_table`` in threads, a few tables ahead.
 
-    At most ``TABLES_AHEAD + 1`` tables are in memory, if the caller keeps none but the last one it was given.
+    At most ``PREFETCHED_TABLES + 1`` tables are in memory, if the caller keeps none but the last one it was given.
     """
     pending: deque[Future[TableFile]] = deque()
-    with ThreadPoolExecutor(TABLES_AHEAD, thread_name_prefix="table reader") as pool:
+    with ThreadPoolExecutor(PREFETCHED_TABLES, thread_name_prefix="table reader") as pool:
         try:
             for path, fingerprint in files:
-                if len(pending) == TABLES_AHEAD:
+                if len(pending) == PREFETCHED_TABLES:
                     yield pending.popleft().result()
                 pending.append(pool.submit(read_table, path, fingerprint))
             while pending:

@@ -90,8 +90,8 @@ def _look_at(settings: ExtractionSettings, store: ChunkStore, merged: Merged, ga
     for folder in asset_folders(extraction):
         _look_for_temporaries(folder, store, garbage)
     for sae in sorted(set(stored_saes(extraction)) - set(settings.saes)):
-        own = [path for path in own_files(extraction, sae) if path not in temporaries(path.parent)]
-        garbage.items.extend(item(REMOVED_SAE, path, store) for path in own)
+        paths = [path for path in own_files(extraction, sae) if path not in temporaries(path.parent)]
+        garbage.items.extend(item(REMOVED_SAE, path, store) for path in paths)
         if (settings.name, sae) in merged:
             garbage.notes.append(
                 f"rows of {settings.name}/{sae} stay in the database: delete {settings.name} --sae {sae} removes them"

@@ -33,14 +33,14 @@ class StoredFiles(NamedTuple):
 def find_stored_files(store: ChunkStore, name: str, sae: str | None = None) -> StoredFiles:
     """What there is on disk of an extraction by its name, declared or not. ValueError for what cannot be a name."""
     folder = _folder(store, name, sae)
-    own = list(own_files(store.root / name, sae))
-    items, notes = [item("file", path, store) for path in own], []
+    paths = list(own_files(store.root / name, sae))
+    items, notes = [item("file", path, store) for path in paths], []
     if sae is None:
         try:
             items += [item("corpus", path, store) for path in _only_its_corpora(store, name)]
         except UnreadablePointer as error:
             notes.append(f"all corpora stay: {error}")
-    left = [path for path in sorted(folder.rglob("*")) if path.is_file() and path not in set(own)]
+    left = [path for path in sorted(folder.rglob("*")) if path.is_file() and path not in set(paths)]
     return StoredFiles(items, left, notes)
 
 

@@ -58,10 +58,10 @@ class Pending:
         return [
             target.key
             for target in self._kept
-            if any((key in pending and self._lacks(target, key)) or key in lost[target.key] for key in keys)
+            if any((key in pending and self._is_missing(target, key)) or key in lost[target.key] for key in keys)
         ]
 
-    def _lacks(self, target: Target, key: str) -> bool:
+    def _is_missing(self, target: Target, key: str) -> bool:
         return key not in self._recorded[target.key] or not self._is_stored(target, key)
 
     @cached_property

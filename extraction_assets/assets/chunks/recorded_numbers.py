@@ -18,7 +18,7 @@ _LATEST_EVENTS = 100
 """How many events of a chunk are looked at, from the latest on."""
 
 
-def metadata_again(
+def replayed_metadata(
     plan: ExtractionPlan, target: Target, chunk: Chunk, instance: dg.DagsterInstance
 ) -> dict[str, dg.MetadataValue | Any]:
     """Metadata of a chunk that is there already, whose file has been checked.

@@ -115,7 +115,7 @@ def _examples_in(table: TopKTable, feature: int) -> Examples:
     if first == last:
         return []
     offsets = table.firing_offsets[first : last + 1]
-    own = TopKTable(
+    feature_table = TopKTable(
         table.neuron_index[first:last],
         table.sample_index[first:last],
         table.max_activation[first:last],
@@ -123,7 +123,7 @@ def _examples_in(table: TopKTable, feature: int) -> Examples:
         table.positions[int(offsets[0]) : int(offsets[-1])],
         table.activations[int(offsets[0]) : int(offsets[-1])],
     )
-    return as_dict(own)[feature]
+    return as_dict(feature_table)[feature]
 
 
 def _stored_examples(connection: sa.Connection, extraction_id: int, feature: int) -> Examples:

@@ -189,9 +189,9 @@ def merge_tables(
         heap = heap or DeferredTopKHeap(len(chunk.statistics.sample_count), top_k, min_activation)
         heap.add_batch(heap.contenders(chunk.table))
         statistics = merge_statistics([chunk.statistics] if statistics is None else [statistics, chunk.statistics])
-        own = chunk.record.get("numerics", {})
-        if own not in numerics:
-            numerics.append(own)
+        chunk_numerics = chunk.record.get("numerics", {})
+        if chunk_numerics not in numerics:
+            numerics.append(chunk_numerics)
         expectation.add(chunk.table, chunk.statistics)
         merged_one()
     assert heap is not None, "an extraction has at least one chunk"

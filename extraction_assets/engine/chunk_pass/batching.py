@@ -146,9 +146,9 @@ def batch_process_features(
     heap = DeferredTopKHeap(num_features, top_k, min_activation)
 
     def reduce(start: int, stop: int) -> TopKTable:
-        group, own = sae_features[start:stop].float(), counted[start:stop].to(device)  # [b, T, F], [b, T]
-        _refuse_non_finite(group, own, first_sample + start)
-        features = keep_counted(dense_to_sparse(group), own)
+        group, mask = sae_features[start:stop].float(), counted[start:stop].to(device)  # [b, T, F], [b, T]
+        _refuse_non_finite(group, mask, first_sample + start)
+        features = keep_counted(dense_to_sparse(group), mask)
         return select_top_k(features, sample_maxima(features), first_sample + start, top_k, heap.floor(device))
 
     for table in AdaptiveBatch(size).map(num_samples, reduce):

@@ -63,20 +63,20 @@ def prefetch_hooks(
     if read_hooks is None:
         yield from ((group, {}) for group in groups)
         return
-    ahead: Mapping[str, Tensor] | None = None
-    looks_ahead = shared.device.type == "cuda"
+    prefetched: Mapping[str, Tensor] | None = None
+    prefetches = shared.device.type == "cuda"
     for number, group in enumerate(groups):
-        hooks = ahead if ahead is not None else _read(read_hooks, *group, shared.clock)
-        ahead = None
+        hooks = prefetched if prefetched is not None else _read(read_hooks, *group, shared.clock)
+        prefetched = None
         shared.reduce_after(hooks)
-        if looks_ahead and number + 1 < len(groups):
+        if prefetches and number + 1 < len(groups):
             try:
                 with shared.clock.stage("forward"):
-                    ahead = read_hooks(*groups[number + 1])
+                    prefetched = read_hooks(*groups[number + 1])
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                looks_ahead = False
+                prefetches = False
         yield group, hooks
         del hooks  # or a group would be kept while the next one is made
 

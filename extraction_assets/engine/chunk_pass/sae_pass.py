@@ -141,8 +141,8 @@ class SaePass:
         that of ``hook_out`` [stop - start, T, D_out] if the SAE has one."""
 
         def work(first: int, last: int) -> list[_Batch]:
-            own = None if activations is None else activations[first:last]
-            return self._reduce(start + first, start + last, own, None if target is None else target[first:last])
+            inputs = None if activations is None else activations[first:last]
+            return self._reduce(start + first, start + last, inputs, None if target is None else target[first:last])
 
         for batches in self._shared.batch.map(stop - start, work, self._tile or 1):
             with self._shared.clock.stage("select"):
@@ -176,8 +176,8 @@ class SaePass:
             for first in range(0, stop - start, size):
                 last = min(first + size, stop - start)
                 part = take_samples(features, first, last)
-                own, out = (None if x is None else x[first:last] for x in (activations, target))
-                batches.append(self._select(start + first, part, own, out))
+                inputs, outputs = (None if x is None else x[first:last] for x in (activations, target))
+                batches.append(self._select(start + first, part, inputs, outputs))
         return batches
 
     def _select(
@@ -185,17 +185,27 @@ class SaePass:
     ) -> "_Batch":
         """Pure. The table and the statistics of some samples' features at wanted positions."""
         stop = start + features.num_samples
-        own = features
+        counted_features = features
         if not self._shared.all_count and self._features_everywhere:
-            own = keep_counted(features, self._counted[start:stop])
-        maxima = sample_maxima(own)
+            counted_features = keep_counted(features, self._counted[start:stop])
+        maxima = sample_maxima(counted_features)
         table = None
         if isinstance(self._heap, DeferredTopKHeap):
             floor = self._heap.floor(self._shared.device)
             first_sample = self._shared.samples.first_sample + start
-            table = select_top_k(own, maxima, first_sample, self._settings.top_k, floor)
+            table = select_top_k(counted_features, maxima, first_sample, self._settings.top_k, floor)
         rows = to_rows(features) if self._settings.keep_features else None
-        return _Batch(start, stop, activations, target, features, own, rows, table, statistics_update(own, maxima))
+        return _Batch(
+            start,
+            stop,
+            activations,
+            target,
+            features,
+            counted_features,
+            rows,
+            table,
+            statistics_update(counted_features, maxima),
+        )
 
     @property
     def _features_everywhere(self) -> bool:
@@ -264,8 +274,8 @@ class SaePass:
         if batch.activations is None or target is None or self.task.stored_features is not None or count <= 0:
             return
         for row, features in enumerate(each_sample(batch.features, count)):  # one by one: no batch size changes a bit
-            own = slice(row, row + 1)
-            x, y, counted = batch.activations[own], target[own], self._counted[batch.start + row]
+            sample = slice(row, row + 1)
+            x, y, counted = batch.activations[sample], target[sample], self._counted[batch.start + row]
 
             def score(
                 features: SparseFeatures = features, x: Tensor = x, y: Tensor = y, counted: Tensor = counted

@@ -29,8 +29,8 @@ class Columns(NamedTuple):
     @property
     def names(self) -> list[str]:
         """Columns to read."""
-        own = [self.text, self.id] if self.tokens is None else [self.tokens, self.id, self.attention_mask]
-        return [name for name in own if name is not None]
+        columns = [self.text, self.id] if self.tokens is None else [self.tokens, self.id, self.attention_mask]
+        return [name for name in columns if name is not None]
 
     def check(self, present: Sequence[str], where: str) -> None:
         """CorpusError that names the columns there are where one is missing."""

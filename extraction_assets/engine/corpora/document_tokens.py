@@ -37,9 +37,9 @@ def tokenized(
         texts = [text for _, text in batch if isinstance(text, str)]
         ids = iter(_token_ids(texts, tokenizer))
         for name, text in batch:
-            own = next(ids) if isinstance(text, str) else text
-            _check_vocabulary(name, own, vocabulary_size)
-            yield TokenizedDocument(name, _without_leading(own, drop_leading))
+            token_ids = next(ids) if isinstance(text, str) else text
+            _check_vocabulary(name, token_ids, vocabulary_size)
+            yield TokenizedDocument(name, _without_leading(token_ids, drop_leading))
 
 
 def _token_ids(texts: list[str], tokenizer: Any | None) -> list[np.ndarray]:

@@ -150,7 +150,7 @@ def _split_folder(folder: Path, split: str | None) -> Path:
             raise CorpusError(f"corpus.split is {split!r}, but {folder} holds one data set without splits")
         return folder
     with one_sentence(f"{described} is damaged"):
-        splits = [str(own) for own in json.loads(described.read_text("utf-8"))["splits"]]
+        splits = [str(name) for name in json.loads(described.read_text("utf-8"))["splits"]]
     wanted = split or ("train" if "train" in splits or len(splits) != 1 else splits[0])
     if wanted not in splits:
         raise CorpusError(f"{folder} has no split {wanted!r}; it has {', '.join(map(repr, splits))}: set corpus.split")

@@ -51,11 +51,11 @@ def pack_concatenated(
     for number, ids in enumerate(documents):
         first = 0
         while first < len(ids):
-            own = bos if not filled else separator if first == 0 else None
+            leading = bos if not filled else separator if first == 0 else None
             if not filled:
                 origin = (number, first)
-            if own is not None and ids[first] != own:
-                sample.append(_prefix(own))
+            if leading is not None and ids[first] != leading:
+                sample.append(_prefix(leading))
                 filled += 1
             part = ids[first : first + max_length - filled]
             sample.append(part)

@@ -68,7 +68,9 @@ def _common_kind(corpus: CorpusSettings, files: list[Path]) -> FileKind:
             f"corpus source {corpus.source!r}: {kinds[None][0]} is {what}, which is not read: {remedy}{others}"
         )
     if len(kinds) > 1:
-        seen = " and ".join(f"{_SHOWN[kind]} files ({own[0].name})" for kind, own in sorted(kinds.items()) if kind)
+        seen = " and ".join(
+            f"{_SHOWN[kind]} files ({members[0].name})" for kind, members in sorted(kinds.items()) if kind
+        )
         raise CorpusError(
             f"corpus source {corpus.source!r} mixes {seen}: name one kind by a glob, such as '*.parquet', or say by "
             "corpus.read_as what all are read as"

@@ -116,4 +116,4 @@ def read_safetensors(file: CheckpointFile) -> dict[str, Tensor]:
     known = [name for name, stored in header.items() if stored.dtype in FLOATS or stored.dtype in _OTHERS]
     with file.reading(), safe_open(file.path, framework="pt") as stream:
         tensors = {name: stream.get_tensor(name) for name in known}
-        return {name: own.float() if header[name].dtype in FLOATS else own for name, own in tensors.items()}
+        return {name: tensor.float() if header[name].dtype in FLOATS else tensor for name, tensor in tensors.items()}

@@ -77,7 +77,7 @@ def likely_cause(tried: Tried, minimum: float, precision: str = "high") -> str:
             Attempt(kind, label, _explained(tried.sae, change, tried.counted))
             for kind, label, change in _changes(tried)
         ]
-    return _told([attempt for attempt in attempts if attempt.variance_explained > before], before, minimum)
+    return _sentence([attempt for attempt in attempts if attempt.variance_explained > before], before, minimum)
 
 
 def better_hook(tried: Tried, precision: str = "high") -> str:
@@ -139,7 +139,7 @@ def _has_its_weights(model: LanguageModel, hook: str) -> bool:
     return not model.weights.problems(use)
 
 
-def _told(better: list[Attempt], before: float, minimum: float) -> str:
+def _sentence(better: list[Attempt], before: float, minimum: float) -> str:
     best = max((attempt.variance_explained for attempt in better), default=before)
     if not (best >= minimum or best >= max(before, 0.0) + _CLEARLY):
         return _NOTHING.format(value=max(best, before))
@@ -159,8 +159,8 @@ def _changes(tried: Tried) -> Iterator[tuple[str, str, _Change]]:
     """
     sae, (x, _) = tried.sae, _unchanged(tried)
 
-    def changed(own: Tensor) -> _Change:
-        return _replaced(tried, own)
+    def changed(original: Tensor) -> _Change:
+        return _replaced(tried, original)
 
     if sae.d_in == sae.d_out:
         yield "b_dec", "apply_b_dec_to_input false", _Change(x + sae.b_dec, changed(x).target)
@@ -198,8 +198,8 @@ def _replaced(tried: Tried, inputs: Tensor) -> _Change:
 def _explained(sae: SAE, change: _Change, counted: Tensor) -> float:
     """The fraction of variance explained after a change; minus infinity where there is none to explain."""
     explained = VarianceExplained()
-    for x, target, own in zip(change.inputs, change.target, counted, strict=True):
-        features, finite = encode_sample(sae, x, own)
-        explained.add(sae.target(target), sae.decode(features, x[None])[0], own & finite)
+    for x, target, mask in zip(change.inputs, change.target, counted, strict=True):
+        features, finite = encode_sample(sae, x, mask)
+        explained.add(sae.target(target), sae.decode(features, x[None])[0], mask & finite)
     value = float(explained.value())
     return float("-inf") if math.isnan(value) else value

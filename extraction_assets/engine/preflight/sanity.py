@@ -86,9 +86,9 @@ def measure_sae(
     explained, rows, used = VarianceExplained(), [], torch.zeros_like(counted)
     target = activations if target is None else target
     with matmul_precision(precision):
-        for row, (x, y, own) in enumerate(zip(activations, target, counted, strict=True)):
-            features, finite = encode_sample(sae, x, own)
-            used[row] = own & finite & torch.isfinite(y).all(-1)
+        for row, (x, y, mask) in enumerate(zip(activations, target, counted, strict=True)):
+            features, finite = encode_sample(sae, x, mask)
+            used[row] = mask & finite & torch.isfinite(y).all(-1)
             explained.add(sae.target(y), sae.decode(features, x[None])[0], used[row])
             rows.append(features)
     features = _stacked(rows)
@@ -229,6 +229,6 @@ def encode_sample(sae: SAE, x: Tensor, wanted: Tensor) -> tuple[SparseFeatures, 
 
 def _stacked(rows: list[SparseFeatures]) -> SparseFeatures:
     positions, latent_dim = rows[0].num_positions, rows[0].num_features
-    tokens = torch.cat([own.tokens + row * positions for row, own in enumerate(rows)])
-    features, values = (torch.cat([getattr(own, name) for own in rows]) for name in ("features", "values"))
+    tokens = torch.cat([sparse.tokens + row * positions for row, sparse in enumerate(rows)])
+    features, values = (torch.cat([getattr(sparse, name) for sparse in rows]) for name in ("features", "values"))
     return SparseFeatures(tokens, features, values, len(rows), positions, latent_dim)

@@ -54,12 +54,12 @@ class LegacyHeaps:
         """The kept examples as a top-k table, on the CPU."""
         neurons, samples, strongest, lengths, firings = [], [], [], [0], []
         for feature, heap in enumerate(self.heaps):
-            for maximum, negative_sample, own in sorted(heap, key=lambda entry: (-entry[0], -entry[1])):
+            for maximum, negative_sample, sample_firings in sorted(heap, key=lambda entry: (-entry[0], -entry[1])):
                 neurons.append(feature)
                 samples.append(-negative_sample)
                 strongest.append(maximum)
-                lengths.append(len(own))
-                firings.extend(own)
+                lengths.append(len(sample_firings))
+                firings.extend(sample_firings)
         return TopKTable(
             torch.tensor(neurons, dtype=torch.int64),
             torch.tensor(samples, dtype=torch.int64),
@@ -137,8 +137,8 @@ class _KeptExamples:
         return -float(self._maxima[rows[-1]]), int(self._samples[rows[-1]])
 
     def _firings(self, row: int) -> Firings:
-        own = slice(int(self._offsets[row]), int(self._offsets[row + 1]))
-        return list(zip(self._positions[own].tolist(), self._activations[own].tolist(), strict=True))
+        span = slice(int(self._offsets[row]), int(self._offsets[row + 1]))
+        return list(zip(self._positions[span].tolist(), self._activations[span].tolist(), strict=True))
 
 
 def _agrees(
@@ -146,9 +146,9 @@ def _agrees(
 ) -> bool:
     """Whether a feature's kept examples are what they must be if ``sample`` has these firings."""
     rows = kept.rows(feature)
-    own = kept.of_sample(rows, sample)
+    kept_firings = kept.of_sample(rows, sample)
     if not firings or firings[0][1] <= min_activation:
-        return not own
-    if own:
-        return own == [(firings[0][1], firings)] and len(rows) <= top_k
+        return not kept_firings
+    if kept_firings:
+        return kept_firings == [(firings[0][1], firings)] and len(rows) <= top_k
     return len(rows) == top_k and kept.weakest(rows) < (-firings[0][1], sample)

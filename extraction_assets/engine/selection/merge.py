@@ -52,8 +52,8 @@ def _merge_features(tables: Sequence[TopKTable], top_k: int, num_features: int, 
         middle = len(features) // 2
         halves = []
         for half in (features[:middle], features[middle:]):
-            own = [_of_features(table, half) for table in tables]
-            halves.append(_merge_features(own, top_k, num_features, half))
+            parts = [_of_features(table, half) for table in tables]
+            halves.append(_merge_features(parts, top_k, num_features, half))
         return _concatenate(halves)
 
     return within_memory(lambda: _merge(tables, top_k, num_features), by_halves)
@@ -155,8 +155,8 @@ def as_dict(table: TopKTable) -> dict[int, list[tuple[float, int, Firings]]]:
     columns = zip(table.neuron_index.tolist(), table.max_activation.tolist(), table.sample_index.tolist(), strict=True)
     heaps: dict[int, list[tuple[float, int, Firings]]] = {}
     for example, (neuron, strongest, sample) in enumerate(columns):
-        own = firings[offsets[example] : offsets[example + 1]]
-        heaps.setdefault(neuron, []).append((strongest, sample, own))
+        example_firings = firings[offsets[example] : offsets[example + 1]]
+        heaps.setdefault(neuron, []).append((strongest, sample, example_firings))
     return heaps
 
 

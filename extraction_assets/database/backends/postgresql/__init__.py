@@ -34,7 +34,7 @@ _LOST = (
     "connection already closed",
     "no connection",
 )
-_AWAY = ("refused", "timeout", "timed out", "starting up", "shutting down", "too many clients")
+_UNAVAILABLE = ("refused", "timeout", "timed out", "starting up", "shutting down", "too many clients")
 
 
 class PostgresqlBackend:
@@ -114,7 +114,7 @@ class PostgresqlBackend:
         said = str(reason)
         if any(phrase in said for phrase in _LOST):
             said = f"the connection was lost ({said.strip().splitlines()[0]})"
-        elif not any(phrase in said for phrase in _AWAY):
+        elif not any(phrase in said for phrase in _UNAVAILABLE):
             kind = DatabaseError
         return kind(error_sentence("the results database", engine.url, said))
 

@@ -45,13 +45,13 @@ def record(path: Path) -> SaeRecord:
 def read(path: Path) -> SAEWeights:
     """The checkpoint in folder ``path``; raises CheckpointError where it cannot be used."""
     tensors = read_npz(sae_file(path, WEIGHTS), _NAMES, {"w_enc": "W_enc", "w_dec": "W_dec"})
-    own = pick(path, WEIGHTS, tensors, _NAMES, "Gemma Scope")
+    stored = pick(path, WEIGHTS, tensors, _NAMES, "Gemma Scope")
     return SAEWeights(
         architecture="jumprelu",
-        w_enc=own["W_enc"],
-        b_enc=own["b_enc"],
-        w_dec=own["W_dec"],
-        b_dec=own["b_dec"],
-        extra={"threshold": per_feature(own["threshold"], len(own["b_enc"]))},
+        w_enc=stored["W_enc"],
+        b_enc=stored["b_enc"],
+        w_dec=stored["W_dec"],
+        b_dec=stored["b_dec"],
+        extra={"threshold": per_feature(stored["threshold"], len(stored["b_enc"]))},
         record=record(path),
     )
