@@ -1,5 +1,5 @@
-"""What starts runs of an extraction without a person: its schedule, the merge that follows, and the recovery of runs
-whose process has died."""
+"""What starts runs of an extraction by themselves: its schedule, the merge that follows, and the recovery of runs
+with a dead process."""
 
 from collections.abc import Iterator
 
@@ -71,7 +71,7 @@ def build_schedule(settings: ExtractionSettings) -> dg.ScheduleDefinition:
 
 
 def _reason_to_wait(instance: dg.DagsterInstance, extraction: str) -> str | None:
-    """What is under way already and would do the same."""
+    """Work in progress that would do the same."""
     filters = works_on(instance, extraction)
     alive = alive_runs(instance, filters)
     if alive:
@@ -86,8 +86,8 @@ def _reason_to_wait(instance: dg.DagsterInstance, extraction: str) -> str | None
 def requests_of_missing(
     settings: ExtractionSettings, chunk_store: ChunkStoreResource, instance: dg.DagsterInstance
 ) -> Iterator[dg.RunRequest]:
-    """One run for each contiguous range of missing chunks; one run of everything where the corpus has to be made
-    first, since only then is it known which chunks its change leaves as they are."""
+    """One run for each contiguous range of missing chunks; one run of everything if the corpus has to be made first,
+    because only the new corpus shows which chunks stay current."""
     tags = {REUSE_TAG: "true"}
     try:
         pending = Pending(ExtractionPlan(settings, chunk_store.open()), instance)
@@ -112,7 +112,7 @@ def build_automation_sensor(settings: ExtractionSettings) -> dg.SensorDefinition
 
 
 def build_recovery(settings: ExtractionSettings) -> dg.SensorDefinition:
-    """Ends runs whose process has died. Always on: such a run would hold its slot in the pool for ever."""
+    """Ends runs whose process has died. Always on: such a run would keep its slot in the pool."""
 
     @dg.sensor(
         name=f"{settings.name}_recovery",

@@ -18,7 +18,7 @@ from extraction_assets.settings import (
 
 _USUAL_LENGTH = 128
 _SHUFFLED_BYTES = 10 << 30
-"""Larger files are not shuffled unasked: all of them are read before the first sample."""
+"""Larger files are not shuffled by default: all of them are read before the first sample."""
 _SECONDS = 120.0
 """Counting ends after about so long."""
 
@@ -78,9 +78,9 @@ def shuffled(corpus: CorpusSettings) -> CorpusSettings:
 
 
 def samples_there_are(settings: ExtractionSettings) -> tuple[int, str]:
-    """Samples that the corpus holds, at most those asked for, and a sentence about them.
+    """Samples that the corpus holds, at most ``evaluation_samples``, and a sentence about them.
 
-    The number asked for if the model or the corpus is not on this machine. Raises CorpusError if there are no samples.
+    Nothing is counted if the model or the corpus is not on this machine. Raises CorpusError if there are no samples.
     """
     model, requested = settings.language_model.path, settings.evaluation_samples
     for what, there in ((model, Path(model).is_dir()), (settings.corpus.source, not is_hub_id(settings.corpus.source))):
@@ -107,7 +107,7 @@ def samples_there_are(settings: ExtractionSettings) -> tuple[int, str]:
 
 @contextlib.contextmanager
 def one_sentence_of(option: str) -> Iterator[None]:
-    """Errors of the block as one of the command, which begins with the option that they are of."""
+    """Errors of the block as one error of the command, which begins with the option at fault."""
     try:
         yield
     except click.ClickException:

@@ -177,7 +177,7 @@ def _say_what_changed(workspace: Workspace, settings: "ExtractionSettings", miss
 
 
 def _say_what_is_there(workspace: Workspace, settings: "ExtractionSettings") -> None:
-    """The end of a complete run: five features, and where things are."""
+    """Prints five features and the places of the results at the end of a complete run."""
     first, command = next(iter(settings.saes)), command_line(workspace.module)
     marks = "[strongest token] and ‹other firing tokens›"  # noqa: RUF001
     echo("", f"Five features of {settings.name}/{first}, {marks} in context:", "")

@@ -1,4 +1,4 @@
-"""Where something stands in a YAML file, for errors that do not say it. Nothing is found in a file that is no YAML."""
+"""Where something stands in a YAML file, for errors that do not say it. Finds nothing in a file that is not YAML."""
 
 from collections.abc import Iterator
 from typing import NamedTuple

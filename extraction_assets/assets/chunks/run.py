@@ -85,7 +85,7 @@ class ChunkRun:
             except (Exception, dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
                 yield from self._durable()  # what was computed before is recorded, whatever has happened since
                 raise
-            except GeneratorExit:  # canceled while Dagster was storing an event: it asks for no more of them
+            except GeneratorExit:  # canceled while Dagster was storing an event: it takes no more of them
                 for event in self._durable():
                     self._lineage.report(event)
                 raise
@@ -93,8 +93,8 @@ class ChunkRun:
     def _missing_targets(
         self, chunks: Sequence[Chunk], update: Progress, *, reuse: bool
     ) -> Generator[Event, None, dict[Chunk, list[Target]]]:
-        """What of each chunk is to be computed. With ``reuse``, all that is there is recorded first: then what is left
-        of the run is work alone, and so is the time left. What is damaged is not there."""
+        """What is to be computed for each chunk. With ``reuse``, everything that exists is recorded first, so that the
+        rest of the run, and the time left, is computation alone. Damaged files count as missing."""
         missing_targets = dict[Chunk, list[Target]]()
         for chunk in chunks:
             done = [t for t in self._targets if reuse and is_sound(self._plan, t.asset, chunk, t.sae, self._logger)]

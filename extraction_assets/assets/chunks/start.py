@@ -87,7 +87,7 @@ def _guard_forward(plan: ExtractionPlan, loaded: LoadedModels, chunk: Chunk) -> 
 
 
 def _encoded(plan: ExtractionPlan, loaded: LoadedModels, chunk: Chunk, targets: Sequence[Target]) -> dict[str, SAE]:
-    """The SAEs that encode a chunk: something of them is to be computed, and stored features do not suffice."""
+    """The SAEs that encode a chunk: a target of theirs is missing, and stored features do not suffice."""
     requested = {target.sae for target in targets}
     return {
         name: sae

@@ -82,7 +82,7 @@ def write_report(path: Path, page: str) -> None:
 
 
 def report_damage(path: Path) -> str | None:
-    """Why a report has to be written again, in a sentence; None where it is as it was written."""
+    """One sentence on why a report has to be written again; None if its file is unchanged."""
     try:
         verify(path, _WRITTEN_AGAIN)
     except FileNotFoundError:

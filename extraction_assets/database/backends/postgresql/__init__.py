@@ -26,7 +26,7 @@ LOCK_KEY = 0x5AE_FEA7
 """The advisory lock of everything that writes results."""
 
 _NOT_PERMITTED = "42501"  # insufficient_privilege
-# What libpq says where a server, or the network before it, went away; which of them is a matter of moments.
+# What libpq says if a server, or the network before it, is unavailable for a while.
 _LOST = (
     "terminating connection",
     "connection unexpectedly",
