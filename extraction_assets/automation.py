@@ -1,5 +1,5 @@
-"""What starts runs of an extraction by themselves: its schedule, the merge that follows, and the recovery of runs
-with a dead process."""
+"""Starts runs of an extraction automatically: its schedule, the merge that follows, and the recovery of runs with a
+dead process."""
 
 from collections.abc import Iterator
 

@@ -51,7 +51,7 @@ def check_python() -> Iterator[Finding]:
 
 
 def check_packages() -> Iterator[Finding]:
-    """Versions of what matters most, against what this package asks for."""
+    """Versions of the main packages, compared with the requirements of this package."""
     versions = {name: version for name in _PACKAGES if (version := _version(name))}
     wrong = [text for requirement in _requirements() if (text := _unmet(requirement))]
     if wrong:
@@ -73,7 +73,7 @@ def check_packages() -> Iterator[Finding]:
 
 
 def check_torch() -> Iterator[Finding]:
-    """Whether torch can be imported, and computes where it could."""
+    """Whether torch can be imported and uses the GPUs of this machine."""
     torch, gpus = probe_torch(), _gpus_or_none()
     if "error" in torch:
         yield Finding("error", f"cannot be imported: {torch['error']}", check="torch", advice="install torch again")
@@ -128,7 +128,7 @@ def check_gpus() -> Iterator[Finding]:
 
 
 def check_homes() -> Iterator[Finding]:
-    """Where files, history and temporary files go, and whether that can work."""
+    """Where files, history and temporary files go, and whether these folders can be used."""
     for variable, ask in (("EXTRACTION_HOME", extraction_home), ("DAGSTER_HOME", dagster_home)):
         try:
             folder = ask()
@@ -252,7 +252,7 @@ def check_folder(variable: str, folder: Path, by: str) -> Iterator[Finding]:
 
 
 def _missing_feature(folder: Path) -> str:
-    """What files here cannot do of what is needed; OSError where nothing can be written."""
+    """The required feature that the file system does not have; OSError if nothing can be written."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".doctor-") as temporary:
         first, second = Path(temporary) / "first", Path(temporary) / "second"
         second.write_text("old")
@@ -284,7 +284,7 @@ def _is_dagster(port: int) -> bool:
 
 
 def _lease_holder(uuid: str) -> str | None:
-    """The process that has leased a GPU, described; None where nobody has."""
+    """Describes the process that has leased a GPU; None if no process has."""
     path = gpu_lease_folder() / f"{uuid}.lock"
     if not path.is_file():
         return None

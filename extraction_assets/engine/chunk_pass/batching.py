@@ -84,7 +84,7 @@ class AdaptiveBatch:
             if result is not None:
                 yield result[0]
                 start = stop
-            del result  # or a batch would be kept while the next one is made
+            del result  # otherwise a batch would be kept while the next one is made
 
     def _attempt(self, start: int, stop: int, work: Callable[[int, int], Result]) -> tuple[Result] | None:
         """The work's result, or None after a halving."""
@@ -103,7 +103,7 @@ class AdaptiveBatch:
         return None
 
     def halve(self, failed: int) -> None:
-        """Goes on with half of ``failed`` samples, which did not fit, and gives back what memory torch holds."""
+        """Continues with half of ``failed`` samples, which did not fit, and frees the memory that torch holds."""
         self.halvings.append(failed)
         self.size = max(1, failed // 2)
         self._logger.warning("out of memory with %d samples at once, going on with %d", failed, self.size)

@@ -59,8 +59,8 @@ class SaeResult(NamedTuple):
     variance_explained: float
     """Over a few samples; NaN where the features were read from a file."""
     all_finite: bool
-    """Whether none of the kept features' tokens, counted or not, has a NaN or an infinity: else they cannot be
-    selected from again by other rules of what counts."""
+    """Whether no token of the kept features, counted or not, has a NaN or an infinity: otherwise the features cannot be
+    selected from again with other rules for counted positions."""
     encode_tile_tokens: int | None
     """Tokens of one matrix product; None where the features were read from a file."""
 
@@ -148,7 +148,7 @@ class SaePass:
             with self._shared.clock.stage("select"):
                 for batch in batches:
                     self._take(batch)
-            del batches, batch  # or a batch would be kept while the next one is made
+            del batches, batch  # otherwise a batch would be kept while the next one is made
 
     def finish(self) -> UnfinishedSae:
         """What the chunk gives, queued to be copied to the host."""
@@ -234,8 +234,8 @@ class SaePass:
         return SparseFeatures(*firings[:3], count, num_positions, self.task.sae.latent_dim)
 
     def _refuse_non_finite(self, finite: Tensor, activations: Tensor, start: int, stop: int) -> None:
-        """A NaN of the hook's output is one of the pre-activations too, so that one look is enough; where there is one,
-        the message names the first module that it comes from."""
+        """A NaN in the hook's output is a NaN in the pre-activations too, so one check is enough. The message names the
+        first module that gives one."""
         wrong = self._counted[start:stop] & ~finite
         if bool(wrong.any()):
             hook, name = self.task.hook, self.task.name
@@ -283,5 +283,5 @@ class SaePass:
                 sae = self.task.sae
                 self._explained.add(sae.target(y)[0], sae.decode(features, x)[0], counted)
 
-            within_memory(score, score)  # a sample needs little: what is held elsewhere is given back
+            within_memory(score, score)  # a sample needs little: freeing unused memory makes room
         self._num_scored += count

@@ -43,7 +43,7 @@ def pack_concatenated(
 
     The rules are those of SAELens's ``concat_and_batch_sequences``: BOS begins a sample unless its text begins with BOS
     itself; a separator stands before every document that is added to a sample that has text already, unless
-    the document begins with it. So there is none between documents that end and begin with a sample.
+    the document begins with it. So no separator stands between documents that end and begin with a sample.
     """
     _check_width(max_length, len(_prefix(bos)))
     sample: list[np.ndarray] = []

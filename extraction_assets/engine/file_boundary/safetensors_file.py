@@ -1,4 +1,4 @@
-"""Tensors of a safetensors file, after its header was found to fit the file."""
+"""Tensors of a safetensors file, after its header is found to fit the file."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _BITS = {
     "F6_E3M2": 6,
 }
 FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
-"""Types whose numbers are what they say; all others are packed, scaled or no numbers of a weight."""
+"""Types with plain numbers; all others are packed, scaled or not weights."""
 
 _OTHERS = frozenset({"BOOL", "U8", "I8", "I16", "I32", "I64", "F8_E4M3", "F8_E5M2"})
 
