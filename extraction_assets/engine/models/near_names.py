@@ -15,7 +15,7 @@ _LIKE_TRANSFORMER_LENS = re.compile(r"^blocks?\b|hook|resid", re.IGNORECASE)
 
 
 def no_such_module(model: nn.Module, hook: str, works: Callable[[str], bool]) -> str:
-    """One sentence on a hook that names no module; ``works`` tells whether a hook exists."""
+    """One sentence on a hook that names no module; ``works`` says whether a hook exists."""
     path, run, _ = spelled(hook)
     if run is not None and path.endswith((".input", ".output")):
         outer, _, own_side = path.rpartition(".")

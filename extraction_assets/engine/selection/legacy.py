@@ -17,7 +17,7 @@ from extraction_assets.engine.selection.merge import Firings
 from extraction_assets.engine.shapes import TopKTable
 
 Entry = tuple[float, int, Firings]
-"""A heap entry: (max_activation, -sample_index, firings). The smallest is the one to lose."""
+"""A heap entry: (max_activation, -sample_index, firings). The smallest is dropped first."""
 
 
 def column_firings(column: np.ndarray, counted: np.ndarray) -> Firings:
@@ -71,7 +71,7 @@ class LegacyHeaps:
 
 
 class LegacyComparison(NamedTuple):
-    """A chunk's top-k table held against the legacy loop on a part of its samples and features."""
+    """A chunk's top-k table compared with the legacy loop on a part of its samples and features."""
 
     pairs: int
     """(sample, feature) pairs compared."""
@@ -90,7 +90,7 @@ def compare_with_legacy(
     min_activation: float = 0.0,
     seconds: float = float("inf"),
 ) -> LegacyComparison:
-    """Whether the table says of each probed (sample, feature) pair what the legacy loop finds.
+    """Whether the table agrees with the legacy loop on each probed (sample, feature) pair.
 
     ``probe`` holds dense features float32 [T, F] by row of the chunk, ``counted`` bool [n, T]. An example that the
     loop finds must stand in the table with the same maximum and firings, or be beaten by K others. Stops after
@@ -115,7 +115,7 @@ def compare_with_legacy(
 
 
 class _KeptExamples:
-    """Looks up a table's examples one feature at a time: the probe sees few of them, and its time is short."""
+    """Looks up a table's examples one feature at a time, because the probe needs few of them."""
 
     def __init__(self, table: TopKTable) -> None:
         self._neurons, self._samples, self._maxima, self._offsets, self._positions, self._activations = (
@@ -144,7 +144,7 @@ class _KeptExamples:
 def _agrees(
     kept: _KeptExamples, feature: int, sample: int, firings: Firings, top_k: int, min_activation: float
 ) -> bool:
-    """Whether a feature's kept examples are what they must be if ``sample`` has these firings."""
+    """Whether a feature's kept examples are consistent with ``sample`` having these firings."""
     rows = kept.rows(feature)
     kept_firings = kept.of_sample(rows, sample)
     if not firings or firings[0][1] <= min_activation:

@@ -54,7 +54,7 @@ def recognises(path: Path) -> bool:
 
 
 def record(path: Path) -> SaeRecord:
-    """What ``config.json`` in folder ``path`` says of model, hook and text."""
+    """The record of model, hook and text in ``config.json`` of folder ``path``."""
     config = read_config(path, CONFIG)
     trainer, buffer = _part(config, "trainer"), _part(config, "buffer")
     place = _RESIDUAL.fullmatch(text_or_none(trainer.get("submodule_name")) or "")

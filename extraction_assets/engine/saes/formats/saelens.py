@@ -84,7 +84,7 @@ def recognises(path: Path) -> bool:
 
 
 def record(path: Path) -> SaeRecord:
-    """What ``cfg.json`` in folder ``path`` says of model, hook and text."""
+    """The record of model, hook and text in ``cfg.json`` of folder ``path``."""
     config = _read_config(path)
     kwargs = config.get("model_from_pretrained_kwargs")
     prepend_bos = config.get("prepend_bos")

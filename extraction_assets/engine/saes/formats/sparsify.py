@@ -34,7 +34,7 @@ def recognises(path: Path) -> bool:
 
 
 def record(path: Path) -> SaeRecord:
-    """The hook that the folder's name tells: the module's output, and of a transcoder its input."""
+    """The hook that the folder's name gives: the module's output, and for a transcoder its input."""
     config = read_config(path, CONFIG)
     transcode, name = true_or_false(path, CONFIG, config, "transcode", False), path.absolute().name
     if not _MODULE.fullmatch(name):
