@@ -134,7 +134,8 @@ def examine_saes(
 def _distance_to_look(found: SaeSanity, explains_enough: bool, is_where_recorded: bool) -> int | None:
     """How many layers away to look for the place where an SAE explains more.
 
-    All layers if it explains too little, near ones if in doubt; none otherwise, or if too few tokens are known.
+    All layers if it explains too little, neighbours if that is in doubt. None if the numbers are not finite, if the
+    hook is the recorded one, or if it explains enough.
     """
     if found.not_finite or math.isnan(found.variance_explained):
         return None

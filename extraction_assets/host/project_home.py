@@ -1,4 +1,4 @@
-"""Where a Dagster project's own files go when nothing says it: into the project.
+"""The default folder for files of a Dagster project: inside the project.
 
 A process learns its project from what it loads: an extraction's YAML file lies in one, and so does the module that
 binds ``default_resources()``. Commands learn it from ``--module`` before anything is loaded, and come to the same one.
@@ -49,7 +49,7 @@ def use_project_of_module(module: str) -> None:
 def project_root(path: Path) -> Path | None:
     """The Dagster project (the folder whose pyproject.toml or dg.toml says so) whose own package holds ``path``.
 
-    None where there is none: a module on its own, or a package that was installed into the environment.
+    None for a module outside any project, and for a package that is installed into the environment.
     """
     path = path.absolute()
     for folder in path.parents:

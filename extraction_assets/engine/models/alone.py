@@ -26,7 +26,7 @@ bfloat16. What goes wrong otherwise, such as a convolution that reads padding or
 _SAMPLES = 4
 _PERCENTILE = 0.99
 _ENOUGH_TOKENS = 8
-"""In samples of this many tokens, half of the tokens matter more than one token that is routed otherwise."""
+"""From this length on, half of a sample's tokens are more than a single token that is routed otherwise."""
 _EXPERTS = re.compile(r"expert|moe", re.IGNORECASE)
 
 

@@ -20,7 +20,7 @@ from extraction_assets.engine.selection.select import sample_maxima, select_top_
 from extraction_assets.engine.shapes import SparseFeatures, TopKTable
 
 _CHANCES = 10
-"""With this many firings per feature in a batch, a feature that never fires is a sign."""
+"""With this many firings per feature in a batch, a feature that never fires is suspicious."""
 _MOSTLY_DEAD = 0.9
 
 
