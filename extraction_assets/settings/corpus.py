@@ -18,7 +18,7 @@ class CorpusSettings(Settings):
     one leading BOM is dropped, newlines stay as they are."""
     read_as: Literal["auto", "text", "jsonl", "parquet"] = "auto"
     """What the files of `source` are; `auto` chooses by the suffixes of their names, in either case, and refuses data
-    formats that are not supported. `text` reads every file, `.json` and `.csv` too, as one document, with its syntax."""
+    formats that are not supported. `text` reads every file, `.json` and `.csv` too, as one document with syntax."""
     revision: str | None = None
     """Branch, tag or commit of a hub data set. With a full commit hash, no network is needed to see that nothing has
     changed."""
