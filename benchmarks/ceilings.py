@@ -1,4 +1,4 @@
-"""What the hardware can do: copies, matrix products, the disk."""
+"""The limits of the hardware: copies, matrix products, the disk."""
 
 import os
 import statistics

@@ -1,4 +1,4 @@
-"""What a run waits for where nobody stands beside it: the daemon's queue, its sensor's tick, a process of its own."""
+"""How long a run without a terminal waits: for the daemon's queue, its sensor's tick, and a new process."""
 
 import json
 import os
@@ -75,14 +75,14 @@ def _lines(name: str, chunks: dg.RunRecord, merge: dg.RunRecord) -> Iterator[Lin
 
 
 def _times(record: dg.RunRecord) -> tuple[float, float, float]:
-    """When a run was asked for, when its first step could begin, and when it had ended."""
+    """When a run was requested, when its first step could begin, and when it had ended."""
     assert record.start_time is not None, "the run has ended"
     assert record.end_time is not None, "the run has ended"
     return record.create_timestamp.timestamp(), record.start_time, record.end_time
 
 
 def _ended(instance: dg.DagsterInstance, wanted: Callable[[dg.DagsterRun], bool]) -> dg.RunRecord | None:
-    """The wanted run once it has succeeded. Raises RuntimeError where it has failed."""
+    """The requested run once it has succeeded. Raises RuntimeError if it has failed."""
     for record in instance.get_run_records():
         run = record.dagster_run
         if wanted(run) and run.is_finished:

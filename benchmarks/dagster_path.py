@@ -51,7 +51,7 @@ def dagster_path(options: Options, folder: Path, count: int, *, keep_activations
 def in_own_process(
     work: Callable[[Options, ExtractionSettings], Result], options: Options, settings: ExtractionSettings
 ) -> Result:
-    """As a run is: nothing is compiled or cached, and its memory is its own."""
+    """Runs in a new process, as a real run does: nothing is compiled or cached, and memory is counted alone."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(work, options, settings).result()
 
@@ -75,14 +75,14 @@ def definitions(settings: ExtractionSettings, gpu: dict[str, Any]) -> dg.Definit
 
 
 def record_corpus(options: Options, settings: ExtractionSettings) -> None:
-    """The corpus is on disk already; Dagster is told so."""
+    """Reports the corpus, which is on disk already, to Dagster."""
     prepare_dagster_home()
     with Runner(definitions(settings, resources(options)), settings, {}) as runner:
         runner.materialize_corpus()
 
 
 class _Ran(NamedTuple):
-    """What the runs of an extraction took and left behind."""
+    """The seconds of an extraction's runs, and what they stored."""
 
     chunks: Usage
     merge: Usage
@@ -141,7 +141,7 @@ def _lines(ran: _Ran, stage: str, name: str, count: int) -> Iterator[Line]:
 
 
 def _together(first: Usage, second: Usage) -> Usage:
-    """What two stages after one another used."""
+    """The usage of two consecutive stages."""
     seconds = first.seconds + second.seconds
 
     def most(name: str) -> float | None:
@@ -164,7 +164,7 @@ def _together(first: Usage, second: Usage) -> Usage:
 
 
 def _disk_bytes(options: Options, count: int, keep_activations: bool) -> int:
-    """What the files of a run take, generously."""
+    """An upper estimate of the bytes of a run's files."""
     tokens = count * options.positions
     features = tokens * int(options.features_per_token * 1.5) * 8
     width = 2 if options.torch_device.type == "cuda" else 4

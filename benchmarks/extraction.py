@@ -25,21 +25,21 @@ from benchmarks.stages import Stages
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the benchmark; 1 where a stage failed or the engine does not equal the legacy loop."""
+    """Runs the benchmark; 1 if a stage failed or the engine does not equal the legacy loop."""
     options = parse_options(arguments)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     figures = Figures(conditions(options), [])
     with tempfile.TemporaryDirectory(prefix="extraction-benchmark-", dir=options.folder) as name:
         for _ in _measure(options, Path(name), figures):
-            if options.json:  # after every stage, so that a benchmark that is cut short leaves what it has
+            if options.json:  # after every stage, so that an interrupted benchmark leaves its results
                 options.json.write_text(json.dumps(as_json(figures), indent=1))
     print(as_markdown(figures))
     return 0 if figures.ok else 1
 
 
 def _measure(options: Options, folder: Path, figures: Figures) -> Iterator[None]:
-    """Runs the stages asked for, and adds what they measure to ``figures``; yields after each."""
+    """Runs the requested stages, and adds what they measure to ``figures``; yields after each."""
     if "ceilings" in options.only:
         _attempt(figures, "ceilings", partial(ceilings, options, folder))
         yield
@@ -69,7 +69,7 @@ def _measure(options: Options, folder: Path, figures: Figures) -> Iterator[None]
 
 
 def _attempt(figures: Figures, stage: str, run: Callable[[], Iterator[Line]]) -> None:
-    """Adds a stage's lines; one that fails is a line too, and the others go on."""
+    """Adds a stage's lines; a failed stage is a line too, and the others continue."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""What is measured on: a random language model, an SAE that fires as often as a real one, and a corpus on disk."""
+"""Inputs of the benchmarks: a random language model, an SAE that fires as often as a real one, a corpus on disk."""
 
 import json
 from pathlib import Path
@@ -83,7 +83,7 @@ def _make_tokenizer(folder: Path, vocabulary: int) -> None:
 
 
 def make_sae(folder: Path, model_folder: Path, options: Options, hook: str) -> None:
-    """A standard SAE with random directions, its bias set so that features fire at ``hook`` as often as asked for."""
+    """A standard SAE with random directions, its bias set so that features fire at ``hook`` at the requested rate."""
     generator = torch.Generator().manual_seed(1)
     directions = torch.nn.functional.normalize(
         torch.randn(options.latent_dim, options.width, generator=generator), dim=1

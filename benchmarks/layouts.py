@@ -1,4 +1,4 @@
-"""Ways in which PostgreSQL may store examples, as small as they can be: what ``benchmarks.storing_layouts`` compares.
+"""Minimal versions of the ways to store examples on PostgreSQL that ``benchmarks.storing_layouts`` compares.
 
 Each makes its tables in an empty schema, the first of the ``search_path``, and replaces the examples of one result
 inside an open transaction.
@@ -32,7 +32,7 @@ class Layout(Protocol):
 
 
 class OneTable:
-    """Delete and insert, indexes kept up row by row."""
+    """Delete and insert, with indexes updated row by row."""
 
     name = "one table"
 
@@ -91,7 +91,7 @@ class Swapped:
         )
         old = connection.scalars(query, {"name": rf"{PARENT}\_{extraction_id}\_%"}).all()
         table = _loaded(connection, _free_name(connection, extraction_id), rows, extraction_id)
-        for name in old:  # as late as can be: readers wait from here to the commit
+        for name in old:  # as late as possible: readers wait from here to the commit
             connection.exec_driver_sql(f"ALTER TABLE {PARENT} DETACH PARTITION {name}")
             connection.exec_driver_sql(f"DROP TABLE {name}")
         _attach(connection, table, extraction_id)

@@ -18,15 +18,15 @@ _MOST_REPEATS = 10
 
 @dataclass
 class Usage:
-    """What a stage used of the machine; None where it was not measured."""
+    """A stage's use of the machine; None if it was not measured."""
 
     seconds: float = 0.0
     peak_vram_gb: float | None = None
-    """Most that torch's tensors took."""
+    """Peak memory of torch's tensors."""
     peak_reserved_gb: float | None = None
-    """Most that torch held of the device."""
+    """Peak device memory that torch reserved."""
     peak_ram_gb: float = 0.0
-    """Most resident memory of this process, files that it maps included."""
+    """Peak resident memory of this process, mapped files included."""
     cpu_cores: float = 0.0
     """Cores busy for this process, on average."""
     gpu_percent: float | None = None
@@ -116,7 +116,7 @@ def metered(device: torch.device) -> Iterator[Usage]:
 
 @dataclass
 class _Sampler:
-    """Looks at memory and GPU twenty times a second, in a thread of its own."""
+    """Samples memory and GPU twenty times a second, in its own thread."""
 
     process: psutil.Process
     device: torch.device
@@ -147,7 +147,7 @@ class _Sampler:
 
 
 def gpu_utilisation(device: torch.device) -> Callable[[], float | None] | None:
-    """A function that asks NVML for the device's utilisation in percent; None where it cannot be asked."""
+    """A function that reads the device's utilisation in percent from NVML; None if NVML is not available."""
     if device.type != "cuda":
         return None
     try:
@@ -156,7 +156,7 @@ def gpu_utilisation(device: torch.device) -> Callable[[], float | None] | None:
         pynvml.nvmlInit()
         handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
         pynvml.nvmlDeviceGetUtilizationRates(handle)
-    except Exception:  # not installed, no driver, or a part of a GPU, of which NVML does not say it
+    except Exception:  # not installed, no driver, or a part of a GPU, for which NVML reports none
         return None
 
     def ask() -> float | None:

@@ -1,4 +1,4 @@
-"""What a benchmark is told: shapes, sizes and limits."""
+"""Options of a benchmark: shapes, sizes and limits."""
 
 import argparse
 from collections.abc import Sequence
@@ -55,12 +55,12 @@ class Options:
 
     @property
     def engine_samples(self) -> int:
-        """Samples that the stages beside Dagster have at hand."""
+        """Samples that are ready for the stages without Dagster."""
         return min(max(self.samples), self.max_engine_samples)
 
 
 def parse_options(arguments: Sequence[str] | None = None) -> Options:
-    """The options of a command line; ends the program where they are wrong."""
+    """The options of a command line; ends the program if they are wrong."""
     parser = _parser()
     values = vars(parser.parse_args(arguments))
     on_gpu = torch.device(values["device"]).type == "cuda"

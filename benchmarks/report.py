@@ -32,7 +32,7 @@ _COLUMNS = (
 
 @dataclasses.dataclass
 class Figures:
-    """What a benchmark has measured, and under which conditions."""
+    """The measurements of a benchmark, with their conditions."""
 
     conditions: dict[str, Any]
     lines: list[Line]

@@ -32,7 +32,7 @@ from extraction_assets.resources import GpuResource
 
 _TOP_POSITIONS = 5
 _PLAN_MEMORY_SHARE = 4
-"""The plan's dense form needs about 44 bytes an entry, where the automatic batch size reckons with 12."""
+"""The plan's dense form needs about 44 bytes an entry; the automatic batch size assumes 12."""
 _EQUALITY_TOP_K = 2
 """Small enough that some of a few samples are not kept."""
 _logger = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ class Stages:
         yield Line("equality", "ours equals legacy", None, "", count, None, 1, usage, notes, bool(different))
 
     def compiled(self) -> Iterator[Line]:
-        """The same with each block of the model compiled, on a GPU; what that takes first is a line of its own.
+        """The same with each block of the model compiled, on a GPU; compiling is a line of its own.
 
         The last stage, because the model stays compiled.
         """

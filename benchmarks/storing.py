@@ -3,8 +3,8 @@
     python -m benchmarks.storing [--tables 20] [--features 16384] [--postgres URL] [--json FILE]
 
 Makes chunk tables like those of a real extraction, merges them, and loads the result twice into a new SQLite file, and
-into PostgreSQL where a URL is given: first, and in the place of as many other rows. What it loads it removes again; the
-emptied tables of PostgreSQL go with the next write once they are vacuumed.
+into PostgreSQL where a URL is given: first, and in the place of as many other rows. It removes the rows that it loads;
+the next write drops the emptied tables of PostgreSQL once they are vacuumed.
 """
 
 import argparse
@@ -50,7 +50,7 @@ class Stage(NamedTuple):
     rate: float
     unit: str
     peak_gb: float
-    """Most memory of the process until the stage's end."""
+    """Peak memory of the process until the stage's end."""
 
 
 def make_table(sizes: Sizes, number: int) -> tuple[TopKTable, FeatureStatistics]:
@@ -120,7 +120,7 @@ def display(ids: list[int]) -> list[str]:
 
 
 def measure(sizes: Sizes, folder: Path, urls: dict[str, str]) -> Iterator[Stage]:
-    """The stages, one after the other, each when it is done."""
+    """The stages in order, each when it is done."""
     files = [(folder / f"{number:05d}.parquet", "benchmark") for number in range(sizes.tables)]
     writing = 0.0
     for number, (path, _) in enumerate(files):
@@ -170,7 +170,7 @@ def _stage(name: str, seconds: float, count: int, unit: str) -> Stage:
 
 
 def conditions(sizes: Sizes) -> dict[str, Any]:
-    """What the figures depend on."""
+    """The conditions of the figures."""
     return {
         **sizes._asdict(),
         "samples": sizes.tables * CHUNK_SAMPLES,

@@ -1,9 +1,9 @@
-"""How PostgreSQL should store examples: load, replacement, queries and what readers wait, for each of ``layouts``.
+"""How PostgreSQL should store examples: load, replacement, queries and waits of readers, for each of ``layouts``.
 
     python -m benchmarks.storing_layouts --postgres URL [--features 16384] [--results 1000] [--only NAME] [--migration]
 
 Every layout has a schema ``benchmark_N`` of its own in the database, dropped afterwards. While the examples of one
-result are replaced, a reader asks for one feature after the other, and a transaction that began before is held open.
+result are replaced, a reader queries one feature after the other, and a transaction that began before is held open.
 Last, migration 0003 is timed: from a table a load, inherited, to a partition an extraction, of as many results.
 """
 
@@ -47,7 +47,7 @@ class Figures(NamedTuple):
     lock_wait_ms: float
     """Longest wait for a lock among them."""
     snapshot: str
-    """What the transaction that began before sees of the examples afterwards."""
+    """The examples that the transaction that began before sees afterwards."""
     blocked: str
     """Whether a writer waits for a transaction that has read examples."""
     query_ms: float
@@ -85,7 +85,7 @@ class Bench:
 
 
 class Reader(contextlib.AbstractContextManager["Reader"]):
-    """Asks for one feature after the other, each query a transaction of its own; notes what it waits."""
+    """Queries one feature after the other, each query in its own transaction; records the waits."""
 
     def __init__(self, bench: Bench, features: int) -> None:
         self._bench, self._features, self._done = bench, features, threading.Event()

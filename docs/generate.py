@@ -72,7 +72,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def settings_extraction() -> str:
-    """Fields of an extraction, those of its groups aside."""
+    """Fields of an extraction, without those of its groups."""
     from extraction_assets.settings import ExtractionSettings
 
     return _settings(ExtractionSettings, leave_out=("language_model", "corpus", "saes", "keep"))
@@ -273,12 +273,12 @@ def _rooms(folder: Path, container: str, prefix: str) -> str:
 
 
 def rooms() -> str:
-    """What lies in the package."""
+    """The rooms of the package."""
     return _rooms(PACKAGE, "extraction_assets", "")
 
 
 def engine_rooms() -> str:
-    """What lies in the engine."""
+    """The rooms of the engine."""
     return _rooms(PACKAGE / "engine", "extraction_assets.engine", "engine/")
 
 
@@ -316,7 +316,7 @@ PARTS: dict[str, Callable[[], str]] = {
 
 
 def pages() -> list[Path]:
-    """README.md, and what lies in docs/."""
+    """README.md and the pages in docs/."""
     return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
