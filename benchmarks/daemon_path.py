@@ -65,12 +65,12 @@ def _lines(name: str, chunks: dg.RunRecord, merge: dg.RunRecord) -> Iterator[Lin
     def line(what: str, seconds: float) -> Line:
         return Line("daemon", f"{name}: {what}", seconds, "s", seconds=seconds)
 
-    asked, began, done = _times(chunks)
-    merge_asked, merge_began, committed = _times(merge)
-    yield line("the chunks' run in the queue, and its process's start", began - asked)
+    requested, began, done = _times(chunks)
+    merge_requested, merge_began, committed = _times(merge)
+    yield line("the chunks' run in the queue, and its process's start", began - requested)
     yield line("run of the chunks", done - began)
-    yield line("until the sensor's tick asks for the merge", merge_asked - done)
-    yield line("the merge's run in the queue, and its process's start", merge_began - merge_asked)
+    yield line("until the sensor's tick asks for the merge", merge_requested - done)
+    yield line("the merge's run in the queue, and its process's start", merge_began - merge_requested)
     yield line("run of the merge, with the report", committed - merge_began)
 
 

@@ -41,13 +41,13 @@ def many_saes(options: Options, folder: Path) -> Iterator[Line]:
     alone = [load_language_model(deep, [hook], device=device) for hook in hooks]
 
     def at_once(number: int) -> None:
-        own = samples.part(0, number)
-        run_chunk(own, forward_pass(whole, own, options.batch_size), tasks, settings, batch, device)
+        part = samples.part(0, number)
+        run_chunk(part, forward_pass(whole, part, options.batch_size), tasks, settings, batch, device)
 
     def one_by_one(number: int) -> None:
-        own = samples.part(0, number)
+        part = samples.part(0, number)
         for model, task in zip(alone, tasks, strict=True):
-            run_chunk(own, forward_pass(model, own, options.batch_size), [task], settings, batch, device)
+            run_chunk(part, forward_pass(model, part, options.batch_size), [task], settings, batch, device)
 
     rates = []
     for name, work in ((f"{count} SAEs in one pass", at_once), (f"{count} SAEs, a pass for each", one_by_one)):

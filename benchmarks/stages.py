@@ -108,17 +108,17 @@ class Stages:
         features, counted = self._encoded(count), self._counted(count)
         sparse = dense_to_sparse(features)
 
-        def table(own: SparseFeatures, maxima: Tensor) -> TopKTable:
-            return select_top_k(own, maxima, 0, self._options.top_k)
+        def table(kept: SparseFeatures, maxima: Tensor) -> TopKTable:
+            return select_top_k(kept, maxima, 0, self._options.top_k)
 
         def from_dense() -> TopKTable:
-            own = keep_counted(dense_to_sparse(features), counted)
-            return table(own, sample_maxima(own))
+            kept = keep_counted(dense_to_sparse(features), counted)
+            return table(kept, sample_maxima(kept))
 
         def from_sparse() -> object:
-            own = keep_counted(sparse, counted)
-            maxima = sample_maxima(own)
-            return table(own, maxima), feature_statistics(own, maxima, counted)
+            kept = keep_counted(sparse, counted)
+            maxima = sample_maxima(kept)
+            return table(kept, maxima), feature_statistics(kept, maxima, counted)
 
         yield self._repeated("selection", "selection alone, dense features to table", count, from_dense)
         name = "selection alone, non-zeros to table and statistics"
@@ -175,7 +175,9 @@ class Stages:
     def _in_chunks(self, count: int, batch: AdaptiveBatch) -> object:
         size = self._options.chunk_size
         bounds = [(start, min(start + size, count)) for start in range(0, count, size)]
-        results = [self._pass(self._engine.samples.part(*own), batch).saes[SAE_NAME] for own in bounds]
+        results = [
+            self._pass(self._engine.samples.part(*chunk_bounds), batch).saes[SAE_NAME] for chunk_bounds in bounds
+        ]
         table = merge_top_k_tables([r.table for r in results], self._options.top_k, self._options.latent_dim)
         return table, merge_statistics([r.statistics for r in results])
 

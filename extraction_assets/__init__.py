@@ -27,7 +27,7 @@ def default_resources() -> dict[str, Any]:
 def load_defs_folder(path_within_project: "Path") -> "dg.Definitions":
     """As ``dg.load_from_defs_folder``, but a YAML file that does not load takes no other extraction with it.
 
-    In its place stands one asset, ``NAME/not_loaded``, whose description says why.
+    One asset, ``NAME/not_loaded``, takes its place; its description says why.
     """
     from extraction_assets.defs_yaml import folder as defs_folder
 

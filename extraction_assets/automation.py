@@ -1,5 +1,5 @@
-"""What starts runs of an extraction without a person: its schedule, the merge that follows, and the recovery of runs
-whose process has died."""
+"""Starts runs of an extraction automatically: its schedule, the merge that follows, and the recovery of runs with a
+dead process."""
 
 from collections.abc import Iterator
 
@@ -71,23 +71,23 @@ def build_schedule(settings: ExtractionSettings) -> dg.ScheduleDefinition:
 
 
 def _reason_to_wait(instance: dg.DagsterInstance, extraction: str) -> str | None:
-    """What is under way already and would do the same."""
-    own = works_on(instance, extraction)
-    alive = alive_runs(instance, own)
+    """Work in progress that would do the same."""
+    filters = works_on(instance, extraction)
+    alive = alive_runs(instance, filters)
     if alive:
         return f"run {alive[0].run_id} of {extraction} still waits or goes on"
     backfill = unfinished_backfill(instance, extraction)
     if backfill:
         return f"backfill {backfill} of {extraction} has not ended"
-    retried = run_to_be_retried(instance, own)
+    retried = run_to_be_retried(instance, filters)
     return f"run {retried} of {extraction} is about to be tried again" if retried else None
 
 
 def requests_of_missing(
     settings: ExtractionSettings, chunk_store: ChunkStoreResource, instance: dg.DagsterInstance
 ) -> Iterator[dg.RunRequest]:
-    """One run for each contiguous range of missing chunks; one run of everything where the corpus has to be made
-    first, since only then is it known which chunks its change leaves as they are."""
+    """One run for each contiguous range of missing chunks; one run of everything if the corpus has to be made first,
+    because only the new corpus shows which chunks stay current."""
     tags = {REUSE_TAG: "true"}
     try:
         pending = Pending(ExtractionPlan(settings, chunk_store.open()), instance)
@@ -112,7 +112,7 @@ def build_automation_sensor(settings: ExtractionSettings) -> dg.SensorDefinition
 
 
 def build_recovery(settings: ExtractionSettings) -> dg.SensorDefinition:
-    """Ends runs whose process has died. Always on: such a run would hold its slot in the pool for ever."""
+    """Ends runs whose process has died. Always on: such a run would keep its slot in the pool."""
 
     @dg.sensor(
         name=f"{settings.name}_recovery",
@@ -123,8 +123,8 @@ def build_recovery(settings: ExtractionSettings) -> dg.SensorDefinition:
     )
     def recovery(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         ended = fail_dead_runs(context.instance, works_on(context.instance, settings.name))
-        told = "; ".join(f"{run.run_id}: {why}" for run, why in ended)
-        return dg.SkipReason(f"marked as ended: {told}" if ended else "no run was left by a dead process")
+        reasons = "; ".join(f"{run.run_id}: {why}" for run, why in ended)
+        return dg.SkipReason(f"marked as ended: {reasons}" if ended else "no run was left by a dead process")
 
     return recovery
 

@@ -1,10 +1,10 @@
 """The one table of assets: what an extraction gives, where each asset lies, and which settings it depends on.
 
 It stands below everything, beside ``host``: settings, stores, planning, execution, upkeep and the command line all read
-it, imports go down only, and so it imports nothing and holds facts alone. What follows from it: asset keys
+it, imports go down only, and so it imports nothing and holds facts alone. It defines asset keys
 (``execution.keys``), fingerprints (``planning.plan``), code versions (``execution.lineage``), folders and files
-(``stores``), what ``keep``, ``status``, ``clean``, ``delete``, ``run`` and schedules go through, and the list of assets
-in the documentation (``assets_table``). A new asset is one file below ``assets/`` and one row here.
+(``stores``), what ``keep``, ``status``, ``clean``, ``delete``, ``run`` and schedules iterate over, and the list of
+assets in the documentation (``assets_table``). A new asset is one file below ``assets/`` and one row here.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,7 +18,7 @@ FEATURE_EXAMPLES = "feature_examples"
 FEATURE_REPORT = "feature_report"
 
 FIRST_VERSION = 2
-"""Of every kind of content, when kinds got versions of their own."""
+"""The version of every kind of content when versions per kind began."""
 
 ChunkAsset = str
 """The name of an asset that is made chunk by chunk."""
@@ -76,10 +76,10 @@ class Asset(NamedTuple):
     """Settings fields of its own; those of its upstream come with it."""
 
     version: int = FIRST_VERSION
-    """Of the meaning of its content (``stores.fingerprints``). Once it is raised, what is stored of it is stale, and so
-    is what is made from it."""
+    """Version of the meaning of its content (``stores.fingerprints``). Raising it makes stored content stale, and what
+    is made from it."""
     is_optional: bool = False
-    """Whether ``keep`` may say that its files go once they are merged."""
+    """Whether ``keep`` may have its files removed once they are merged."""
 
 
 def _values(*fields: str) -> tuple[Depends, ...]:

@@ -38,7 +38,7 @@ class FeatureExtraction(ExtractionSettings, dg.Component, dg.Resolvable):
 
     @classmethod
     def resolve_from_model(cls, context: dg.ResolutionContext, model: BaseModel) -> Self:
-        """The component of a YAML block. Errors of its values name file and line, as those of its form do."""
+        """The component of a YAML block. Errors in its values name file and line, as syntax errors do."""
         tree = context.source_position_tree
         if tree is None or "attributes" not in tree.children:
             return super().resolve_from_model(context, fill_in(model, None))

@@ -1,4 +1,4 @@
-"""The command's group, and how errors are told."""
+"""The command group, and how errors are printed."""
 
 import logging
 import os
@@ -60,7 +60,7 @@ def explain(error: BaseException) -> str:
 
 
 def _no_room(error: BaseException) -> str:
-    """Which file cannot be written, and on which full disk; of a database that does not say it, the home it lies in."""
+    """Which file cannot be written, and on which full disk; the home of the database if its error names no file."""
     from extraction_assets.host.locations import dagster_home, extraction_home
 
     name = getattr(error, "filename", None)
@@ -77,7 +77,7 @@ def _no_room(error: BaseException) -> str:
 
 
 class _Group(click.Group):
-    """Errors that a user can mend are one sentence, not a traceback."""
+    """Prints errors that a user can fix as one sentence, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -38,7 +38,7 @@ def see_working_directory() -> None:
 
 
 def declared_extractions(definitions: "dg.Definitions") -> "dict[str, ExtractionSettings]":
-    """The extractions among the definitions, by name: their settings stand in the corpus assets' metadata."""
+    """The extractions among the definitions, by name, from the settings in the corpus assets' metadata."""
     from extraction_assets.execution.keys import SETTINGS_METADATA
     from extraction_assets.settings import ExtractionSettings
 

@@ -55,7 +55,7 @@ def _checks(module: str) -> "dict[str, Check]":
 
     @functools.cache
     def loads() -> bool:
-        """Whether the module loads; where not, a finding says why, and the default places are looked at."""
+        """Whether the module loads; if not, a finding says why, and the default places are examined."""
         try:
             workspace()
         except BaseException:

@@ -109,7 +109,7 @@ def init(
         corpus=found.corpus.model_copy(update={"source": corpus}),
         saes=declared,
         evaluation_samples=found.evaluation_samples,
-        fewer_than_asked=found.evaluation_samples < samples,
+        fewer_than_requested=found.evaluation_samples < samples,
     ).encode()
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "defs.yaml").open("xb") as file:
@@ -122,7 +122,7 @@ def init(
 
 
 def _examined(settings: ExtractionSettings, corpus: str) -> tuple[ExtractionSettings, list[str]]:
-    """The settings with the samples that there are, and what to say of them; one error for what cannot be meant."""
+    """The settings with the number of samples found, and a note on it; one error for invalid values."""
     here = settings.with_paths_from(Path.cwd())
     sentences = [f"hooks  {sentence}" for sentence in refuse_unknown_hooks(here)]
     with one_sentence_of(f"--corpus {corpus}"):
@@ -152,7 +152,7 @@ def _defs_folder(module: str) -> Path:
 def _declared_saes(
     paths: Sequence[str], hooks: Sequence[str], subfolders: Sequence[str], names: Sequence[str]
 ) -> list[DeclaredSae]:
-    """The SAEs with a name and a hook each; one error where these do not go with one another."""
+    """The SAEs with a name and a hook each; one error if their numbers do not match."""
     given_hooks = _one_each("--hook", hooks, len(paths))
     given_folders = _one_each("--subfolder", subfolders, len(paths))
     if len(names) not in (0, len(paths)):

@@ -18,7 +18,7 @@ from extraction_assets.settings import (
 
 _USUAL_LENGTH = 128
 _SHUFFLED_BYTES = 10 << 30
-"""Larger files are not shuffled unasked: all of them are read before the first sample."""
+"""Larger files are not shuffled by default: all of them are read before the first sample."""
 _SECONDS = 120.0
 """Counting ends after about so long."""
 
@@ -78,14 +78,14 @@ def shuffled(corpus: CorpusSettings) -> CorpusSettings:
 
 
 def samples_there_are(settings: ExtractionSettings) -> tuple[int, str]:
-    """Samples that the corpus holds, at most those asked for, and a sentence about them.
+    """Samples that the corpus holds, at most ``evaluation_samples``, and a sentence about them.
 
-    The number asked for if the model or the corpus is not on this machine. Raises CorpusError if there are no samples.
+    Nothing is counted if the model or the corpus is not on this machine. Raises CorpusError if there are no samples.
     """
-    model, asked = settings.language_model.path, settings.evaluation_samples
+    model, requested = settings.language_model.path, settings.evaluation_samples
     for what, there in ((model, Path(model).is_dir()), (settings.corpus.source, not is_hub_id(settings.corpus.source))):
         if not there:
-            return asked, f"not counted, as {what} is on the hub (check counts)"
+            return requested, f"not counted, as {what} is on the hub (check counts)"
     from extraction_assets.early_checks.sample_count import count_corpus
     from extraction_assets.engine.corpora.documents import CorpusError
     from extraction_assets.engine.models.checkpoint import UntrustedCodeError, resolve_checkpoint
@@ -95,19 +95,19 @@ def samples_there_are(settings: ExtractionSettings) -> tuple[int, str]:
         checkpoint = resolve_checkpoint(settings.language_model.checkpoint)
         share = count_corpus(settings, checkpoint, logging.getLogger(__name__), _SECONDS)
     except (FileNotFoundError, UntrustedCodeError) as error:  # the corpus may hold tokens all the same
-        return asked, f"not counted: {_line(error)}"
+        return requested, f"not counted: {_line(error)}"
     found = share.counted.samples
     if not found:
         raise CorpusError(f"corpus source {settings.corpus.source!r} holds no text")
-    if found == asked:
-        return asked, share.sentence
+    if found == requested:
+        return requested, share.sentence
     more = "there are no more" if share.counted.ended else f"counted in {_SECONDS:g} s, there are more"
     return found, f"{share.sentence} ({more})"
 
 
 @contextlib.contextmanager
 def one_sentence_of(option: str) -> Iterator[None]:
-    """Errors of the block as one of the command, which begins with the option that they are of."""
+    """Errors of the block as one error of the command, which begins with the option at fault."""
     try:
         yield
     except click.ClickException:

@@ -64,7 +64,7 @@ def yaml_text(
     corpus: CorpusSettings,
     saes: Sequence[DeclaredSae],
     evaluation_samples: int,
-    fewer_than_asked: bool,
+    fewer_than_requested: bool,
 ) -> str:
     """The file's text; paths that exist are written relative to ``folder``, where it will lie.
 
@@ -79,7 +79,7 @@ def yaml_text(
         options="\n".join(_options(corpus)),
         max_length=corpus.max_length,
         samples=evaluation_samples,
-        of=", as many as were counted" if fewer_than_asked else "",
+        of=", as many as were counted" if fewer_than_requested else "",
         saes="\n".join(_sae_block(one, folder) for one in saes),
     )
 

@@ -159,11 +159,11 @@ def _check_resources(workspace: Workspace, chosen: str | None) -> None:
 
 def _what_is_left(settings: "ExtractionSettings", left: list[str], others: list[str], command: str) -> str:
     """Why nothing was merged, and what to do."""
-    told = (
+    message = (
         f"nothing merged yet, {len(left)} of {count(len(settings.chunk_keys), 'chunk')} missing or not recorded: "
         f"{few(left)}; `{command} run {settings.name} --missing` does the rest"
     )
-    return told + (f", but {others[0]} works on {settings.name} now: wait for it" if others else "")
+    return message + (f", but {others[0]} works on {settings.name} now: wait for it" if others else "")
 
 
 def _say_what_changed(workspace: Workspace, settings: "ExtractionSettings", missing: bool) -> None:
@@ -177,7 +177,7 @@ def _say_what_changed(workspace: Workspace, settings: "ExtractionSettings", miss
 
 
 def _say_what_is_there(workspace: Workspace, settings: "ExtractionSettings") -> None:
-    """The end of a complete run: five features, and where things are."""
+    """Prints five features and the places of the results at the end of a complete run."""
     first, command = next(iter(settings.saes)), command_line(workspace.module)
     marks = "[strongest token] and ‹other firing tokens›"  # noqa: RUF001
     echo("", f"Five features of {settings.name}/{first}, {marks} in context:", "")

@@ -69,8 +69,8 @@ class Runner:
         self._execute([corpus_key(self._settings)], self._gpu_config)
 
     def materialize_chunks(self, keys: Sequence[str], *, only_missing: bool = False) -> None:
-        """The chunk assets of contiguous ``keys``, in one run; with ``only_missing`` those assets alone that some of
-        these chunks lack, so that what is stored upstream is read, and what is there but not recorded is recorded."""
+        """The chunk assets of contiguous ``keys``, in one run. With ``only_missing`` only the assets that are missing
+        for some of these chunks: stored files upstream are read, and files without an event are recorded."""
         if only_missing:
             assets, tags = self.pending().assets(keys), {REUSE_TAG: "true"}
         else:
@@ -90,12 +90,12 @@ class Runner:
         self._execute([sae_key(self._settings, sae, FEATURE_REPORT)])
 
     def set_damaged_aside(self) -> list[str]:
-        """What was found damaged of the chunks, in sentences; these files are missing from now on."""
+        """One sentence for each damaged chunk file; these files now count as missing."""
         found = damage.find_damaged(self._plan(), whole=True)
         return [damage.put_aside(one.error, self._settings.name) for one in found]
 
     def report_damage(self, sae: str) -> str | None:
-        """What is wrong with the file of a report, in a sentence; None where it is as it was written."""
+        """One sentence on what is wrong with a report's file; None if it is unchanged."""
         return report_damage(self._plan().store.asset_file(self._settings.name, FEATURE_REPORT, sae))
 
     def merge_is_current(self, sae: str) -> bool:
@@ -108,11 +108,11 @@ class Runner:
                 found = stored_merge(connection, plan, sae)
                 return found is not None and found.stale is None
         except DatabaseError:
-            return False  # the merge will fail of it, on record
+            return False  # the merge will fail on it, on record
 
     def others(self) -> list[str]:
-        """Who else works on this extraction: Dagster runs that wait or go on, in whatever process, and other commands
-        ``run``."""
+        """Who else works on this extraction: queued or started Dagster runs of any process, and other ``run``
+        commands."""
         alive = alive_runs(self._instance, works_on(self._instance, self._settings.name))
         commands = runs_of(self._store.root, self._settings.name)
         return [*(f"run {run.run_id}" for run in alive), *(f"`run` in {command}" for command in commands)]

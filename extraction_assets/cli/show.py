@@ -46,7 +46,7 @@ def show(module: str, name: str, feature: str | None, sae: str | None, limit: in
 
 
 class Token(NamedTuple):
-    """What the strongest token of a feature shall be."""
+    """The token to look for as the strongest of a feature."""
 
     text: str
     exact: bool
@@ -156,7 +156,7 @@ def _echo_unrecorded(plan: "ExtractionPlan", missing: str) -> None:
 
 
 def _echo_damaged(plan: "ExtractionPlan", most: int = 5) -> None:
-    """Files that a look at headers and footers finds damaged. What is altered in their middle is found on reading."""
+    """Files with a damaged header or footer. Changes in their middle are found when they are read."""
     from extraction_assets.execution.damage import find_damaged
     from extraction_assets.stores.sealed import named
 

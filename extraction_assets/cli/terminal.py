@@ -24,7 +24,7 @@ def styled(text: str, **style: Any) -> str:
 def echo(*lines: str, err: bool = False) -> None:
     """Print lines, each argument one; control characters in them are shown, see ``visible``, and never obeyed.
 
-    A character that the terminal's encoding does not have is written as ``\\u2026``, and no error.
+    A character that the terminal's encoding does not have is written as ``\\u2026``, without an error.
     """
     text = "\n".join(visible(line).replace(_STYLE, "\x1b[") for line in lines)
     encoding = getattr(sys.stderr if err else sys.stdout, "encoding", None) or "utf-8"

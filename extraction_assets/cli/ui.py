@@ -102,10 +102,10 @@ def _location_name(source: Path) -> str | None:
 
 
 def _run_together(commands: list[list[str]]) -> None:
-    """Run commands until one of them ends, or this process is asked to end, then end them all."""
+    """Run commands until one of them ends, or this process is stopped, then end them all."""
     # SIGINT too: a shell that starts a command in the background has it ignored.
-    for asked in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(asked, signal.default_int_handler)
+    for stop_signal in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(stop_signal, signal.default_int_handler)
     # Sessions of their own: a terminal's Ctrl-C reaches this process alone, which then ends them in order.
     processes = [subprocess.Popen(command, start_new_session=True, preexec_fn=_end_with_parent) for command in commands]
     try:
@@ -123,14 +123,14 @@ def _run_together(commands: list[list[str]]) -> None:
 
 
 def _end_with_parent() -> None:
-    """Let Linux end a child whose parent is killed: a daemon left behind would work on beside the next one."""
+    """Let Linux end a child whose parent is killed: a daemon left behind would run beside the next one."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _end(processes: "list[subprocess.Popen[bytes]]") -> None:
-    for asked in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(asked, signal.SIG_IGN)  # a second Ctrl-C must not leave one of them behind
+    for stop_signal in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(stop_signal, signal.SIG_IGN)  # a second Ctrl-C must not leave one of them behind
     for process in processes:
         process.terminate()
     deadline = time.monotonic() + _SECONDS_TO_END

@@ -231,6 +231,6 @@ def _list_items(heading: str, items: "list[Item]") -> None:
     if items:
         echo(styled(heading, bold=True))
     for asset in dict.fromkeys(one.asset for one in items):
-        own = [one for one in items if one.asset == asset]
-        number = count(len(own), "folder" if own[0].path.is_dir() else "file")
-        echo(f"  {asset:40} {number:>12} {readable_size(sum(one.bytes for one in own)):>12}")
+        asset_items = [one for one in items if one.asset == asset]
+        number = count(len(asset_items), "folder" if asset_items[0].path.is_dir() else "file")
+        echo(f"  {asset:40} {number:>12} {readable_size(sum(one.bytes for one in asset_items)):>12}")

@@ -47,7 +47,7 @@ class Workspace:
         return not_loaded(self.definitions)
 
     def find(self, name: str) -> "ExtractionSettings":
-        """Settings of an extraction; ClickException with what is wrong where there is none."""
+        """Settings of an extraction; Raises ClickException, which says what is wrong, if there are none."""
         if name in self.extractions:
             return self.extractions[name]
         raise self.no_extraction(name, self.names())
@@ -102,8 +102,8 @@ class Workspace:
             yield connection
 
     def merge_times(self) -> Mapping[tuple[str, str], dt.datetime]:
-        """When each (extraction, SAE) was merged; an unreachable database is said on standard error: what is declared
-        can be listed all the same."""
+        """When each (extraction, SAE) was merged. Reports an unreachable database on standard error, because what is
+        declared can still be listed."""
         from extraction_assets.database.queries import merge_times
 
         try:

@@ -1,4 +1,4 @@
-"""Runs whose process has died: Dagster leaves them started for ever, with their slot in the pool."""
+"""Runs whose process has died: Dagster leaves them started, with their slot in the pool."""
 
 import atexit
 import contextlib
@@ -29,7 +29,7 @@ PLACE_TAG = "extraction_assets/place"
 """Run tag: the place where the run's process ids mean something (see ``host.processes``), and the run's own id."""
 
 SILENT_SECONDS = 360.0
-"""How long a run may be started without a word of its process; run monitoring ends what does not start in 300."""
+"""How long a started run may go without an event; run monitoring ends a run that does not start in 300 s."""
 
 _RUNNING = "extraction_assets/running"
 """Folder in the Dagster home with a locked file for the process of each run."""
@@ -55,7 +55,7 @@ def dead_runs(
     """Runs that are going on by their status, but whose processes are gone.
 
     A run of another place (a container, another host) is judged by the lock that its process holds in the Dagster home,
-    if that is shared; else it cannot be looked at from here and is left alone.
+    if the home is shared. Otherwise it cannot be judged from here and is left alone.
     """
     shared = _is_shared(instance)
     for record in instance.get_run_records(dg.RunsFilter(statuses=_ALIVE)):
@@ -124,7 +124,7 @@ def note_host(instance: dg.DagsterInstance, run_id: str) -> None:
     if thread in _held and _held[thread][0] == run_id:
         return
     _release(thread)  # of a run that this thread made before
-    with contextlib.suppress(OSError):  # on a full disk the tags have to do
+    with contextlib.suppress(OSError):  # on a full disk the tags must suffice
         _held[thread] = run_id, holders.hold(Path(instance.root_directory) / _RUNNING, run_id)
 
 
@@ -174,8 +174,8 @@ def _is_shared(instance: dg.DagsterInstance) -> bool:
 
 
 def _visitor() -> str:
-    own = here()
-    return "-".join(part for part in (own.boot, own.namespace) if part) or own.host
+    place = here()
+    return "-".join(part for part in (place.boot, place.namespace) if part) or place.host
 
 
 def unfinished_backfill(instance: dg.DagsterInstance, extraction: str) -> str | None:
@@ -196,11 +196,11 @@ def run_to_be_retried(instance: dg.DagsterInstance, concerns: Callable[[dg.Dagst
 class _Process(NamedTuple):
     pid: int
     seen: float
-    """When it spoke last: a process that began later has only inherited the number."""
+    """Time of its last event: a process that began later has only the same number."""
 
 
 def _goes_on(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
-    """Whether a run whose process is gone has not ended meanwhile, by itself: a dead process changes nothing more."""
+    """Whether a run with a dead process is still unfinished: the process may have ended it before it died."""
     now = instance.get_run_by_id(run.run_id)
     return now is not None and now.status in _ALIVE
 
@@ -266,7 +266,7 @@ def _may_be_of_this_host(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bo
 
 
 def _selected(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[dg.AssetKey]:
-    """Assets that a run makes: those it was asked for, else those of all its steps."""
+    """Assets that a run makes: its selection, or the assets of all its steps."""
     yield from (check.asset_key for check in run.asset_check_selection or ())
     if run.asset_selection is not None or run.execution_plan_snapshot_id is None:
         yield from run.asset_selection or ()

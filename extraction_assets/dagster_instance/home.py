@@ -36,7 +36,7 @@ _MADE_BEFORE = {"bf2f74f18f56dfd84ed24db5ce88883f1f6cd11d0814fc92e85078a19e4f2af
 
 
 class DagsterHomeError(ValueError):
-    """A home that cannot be made or used as asked for."""
+    """A home that cannot be made or used as requested."""
 
 
 class _Change(NamedTuple):
@@ -50,7 +50,7 @@ class _Change(NamedTuple):
 
 
 def make_dagster_home(home: Path) -> None:
-    """Make a home that is not there yet; does nothing to one that is. Raises DagsterHomeError or DatabaseError.
+    """Make a home if it does not exist yet. Raises DagsterHomeError or DatabaseError.
 
     Its storage is PostgreSQL where POSTGRES_VARIABLE is set, else SQLite.
     """
@@ -149,7 +149,7 @@ def _set_pool(home: Path, file: str, gpus: int | None) -> str:
 
 
 def _is_unused(home: Path) -> bool:
-    """Whether nothing was ever run or switched on in a home: another command has made it, and that is all."""
+    """Whether nothing was ever run or switched on in a home: a command has only made it."""
     with _instance(home, _FILE) as instance:
         used = (
             instance.get_runs(limit=1),
@@ -173,8 +173,8 @@ def _instance(home: Path, file: str) -> "dg.DagsterInstance":
 
 
 def count_gpus() -> int:
-    """GPUs that torch sees on this host. Asks the driver, which takes no seconds, unless it is not for the driver to
-    say: some are hidden from this process, or they are AMD's."""
+    """GPUs that torch sees on this host. Asks the driver, which is fast; asks torch if some GPUs are hidden from this
+    process, or if they are AMD's."""
     if "CUDA_VISIBLE_DEVICES" not in os.environ and not Path("/dev/kfd").exists():
         try:
             return len(list_gpus())
@@ -267,7 +267,7 @@ def _storage(path: Path, text: str) -> str:
 
 
 def _read(path: Path) -> str:
-    """The text of a dagster.yaml. DagsterHomeError where it is no text, FileNotFoundError where there is none."""
+    """The text of a dagster.yaml. Raises DagsterHomeError if it is not text, FileNotFoundError if it does not exist."""
     try:
         return read_text(path)
     except IrregularFileError as error:
@@ -287,16 +287,16 @@ def _load(path: Path, text: str) -> dict[str, Any]:
 
 
 def _differences(text: str, template: str) -> list[str]:
-    """What a dagster.yaml says otherwise than the template, a line each; comments do not count."""
-    own, new = (_flat(yaml.safe_load(source) or {}) for source in (text, template))
-    changed = (name for name in sorted(own.keys() | new.keys()) if own.get(name) != new.get(name))
-    return [f"  {name}: {_difference(own, new, name)}" for name in changed]
+    """Differences between a dagster.yaml and the template, one line each; comments are ignored."""
+    current, new = (_flat(yaml.safe_load(source) or {}) for source in (text, template))
+    changed = (name for name in sorted(current.keys() | new.keys()) if current.get(name) != new.get(name))
+    return [f"  {name}: {_difference(current, new, name)}" for name in changed]
 
 
-def _difference(own: dict[str, Any], new: dict[str, Any], name: str) -> str:
+def _difference(current: dict[str, Any], new: dict[str, Any], name: str) -> str:
     if name not in new:
         return "only here"  # without its value, which may be a password
-    return f"{own.get(name, 'nothing')} here, {new[name]} in the template"
+    return f"{current.get(name, 'nothing')} here, {new[name]} in the template"
 
 
 def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:

@@ -55,7 +55,7 @@ def write_transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
 
 @contextlib.contextmanager
 def plain_errors(engine: sa.Engine) -> Iterator[None]:
-    """Turns what the driver says of a lost connection, a lock or a refusal into a DatabaseError."""
+    """Turns the driver's errors for a lost connection, a lock or a refusal into a DatabaseError."""
     driver = engine.dialect.dbapi
     assert driver is not None, "an engine has a driver"
     try:

@@ -22,7 +22,7 @@ Display = Callable[[list[int]], list[str]]
 
 
 class CorpusSamples(NamedTuple):
-    """The corpus of a merge, as far as the database wants to know it."""
+    """The parts of a merge's corpus that the database stores."""
 
     token_ids: np.ndarray
     """[N, T]"""
@@ -88,7 +88,7 @@ def _replace_rows(connection: sa.Connection, table: sa.Table, extraction_id: int
 
 
 def _corpus_id(connection: sa.Connection, corpus: CorpusSamples) -> int:
-    """The id of a corpus that is in the database already, be it shorter (it has grown), else of a new row."""
+    """The id of a corpus in the database, which may be shorter if the corpus has grown; otherwise of a new row."""
     count = len(corpus.token_ids)
     texts = {name: _storable(getattr(corpus, name)) for name in ("source", "tokenizer", "packing")}
     described = {**texts, "start_sample": corpus.start_sample}
@@ -143,8 +143,8 @@ def _feature_columns(extraction_id: int, statistics: FeatureStatistics) -> dict[
 def _statistic_column(
     column: StatisticColumn, statistics: FeatureStatistics, dead: np.ndarray, *, known: bool
 ) -> pa.Array:
-    """A column of ``features``; NULL where the statistic is not ``known``, because chunks of an earlier version lack
-    it."""
+    """A column of ``features``; NULL if the statistic is not ``known``, because chunks of an earlier version do not
+    have it."""
     if not known:
         return pa.nulls(len(dead), pa.float64())
     values = column.values(statistics)
@@ -208,7 +208,7 @@ def _sample_columns(corpus_id: int, corpus: CorpusSamples, new: np.ndarray, disp
 
 
 def _displayed(token_ids: np.ndarray, display_tokens: Display) -> pa.DictionaryArray:
-    """The text of each token id [Z]; every different one is worked out once."""
+    """The text of each token id [Z]; every different one is computed once."""
     there = np.zeros(int(token_ids.max(initial=-1)) + 1, dtype=bool)
     there[token_ids] = True
     texts = pa.array(display_tokens(np.flatnonzero(there).tolist()), pa.string())
@@ -217,7 +217,7 @@ def _displayed(token_ids: np.ndarray, display_tokens: Display) -> pa.DictionaryA
 
 
 def _delete_samples(connection: sa.Connection, corpus_id: int, extraction_id: int, unnamed: np.ndarray) -> None:
-    """Delete samples that the extraction names no more, but those that another one names."""
+    """Delete samples that the extraction no longer names, except those that another one names."""
     sharing = sa.select(extractions.c.id).where(extractions.c.corpus_id == corpus_id, extractions.c.id != extraction_id)
     if len(unnamed) and (others := connection.scalars(sharing).all()):
         fa = feature_activations.c
@@ -229,12 +229,12 @@ def _delete_samples(connection: sa.Connection, corpus_id: int, extraction_id: in
 
 
 def delete_unreferenced(connection: sa.Connection, except_corpus: int | None = None) -> None:
-    """Delete samples that no example names, but for corpus ``except_corpus``, and corpora that no extraction uses."""
+    """Delete samples that no example names, except in ``except_corpus``, and corpora that no extraction uses."""
     for corpus_id in connection.scalars(sa.select(corpora.c.id).where(corpora.c.id != (except_corpus or 0))).all():
         of_corpus = samples.c.corpus_id == corpus_id
         sharing = sa.select(extractions.c.id).where(extractions.c.corpus_id == corpus_id)
         named = sa.select(feature_activations.c.sample_index).where(feature_activations.c.extraction_id.in_(sharing))
-        # A set difference, worked out once. PostgreSQL would work out NOT IN (…) again for every sample, once
+        # A set difference, computed once. PostgreSQL would evaluate NOT IN (…) again for every sample, once
         # the examples are too many for its work_mem.
         unnamed = sa.select(samples.c.sample_index).where(of_corpus).except_(named)
         connection.execute(sa.delete(samples).where(of_corpus, samples.c.sample_index.in_(unnamed)))

@@ -1,4 +1,4 @@
-"""What people and pages ask the results database. Results are pandas frames or plain named tuples."""
+"""Queries of the results database for people and pages. Results are pandas frames or plain named tuples."""
 
 import datetime as dt
 from difflib import get_close_matches
@@ -35,7 +35,7 @@ class Example(NamedTuple):
 
 
 class UnknownResultError(LookupError):
-    """No such extraction, SAE or feature in the database; the message says which there are."""
+    """No such extraction, SAE or feature in the database; the message lists those that exist."""
 
 
 def list_extractions(connection: sa.Connection) -> "pd.DataFrame":
@@ -181,7 +181,7 @@ def features_of_token(connection: sa.Connection, extraction_id: int, token: str,
     strongest examples. First the features with the most such examples, then the larger activation, the lower index.
 
     Case counts; spaces and line breaks around the word do not, unless ``exact`` (or where there is nothing else).
-    Raises UnknownResultError where there is none, with the words that are near, and where it can be no token.
+    Raises UnknownResultError, which lists similar words, if there is none, and if the text cannot be a token.
     """
     _refuse_no_token(token)
     fa, word = feature_activations.c, token.strip(_SPACE)
@@ -235,7 +235,7 @@ def _near_words(connection: sa.Connection, extraction_id: int, word: str) -> lis
 
 
 def _frame(connection: sa.Connection, query: sa.Select[Any]) -> "pd.DataFrame":
-    import pandas as pd  # a command that shows one feature needs no table of all
+    import pandas as pd  # a command that shows one feature does not need all
 
     result = connection.execute(query)
     return pd.DataFrame(result.all(), columns=list(result.keys()))

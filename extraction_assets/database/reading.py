@@ -1,4 +1,4 @@
-"""Reading results: on a full or read-only disk too, and without making a database where there is none."""
+"""Reading results: on a full or read-only disk too, and without making a database that does not exist."""
 
 import contextlib
 from collections.abc import Iterator

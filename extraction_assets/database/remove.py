@@ -10,7 +10,7 @@ Rows = dict[str, int]
 
 
 def count_results(connection: sa.Connection, name: str, sae: str | None = None) -> Rows:
-    """Rows that ``delete_results`` would remove, tables without any left out."""
+    """Rows that ``delete_results`` would remove, without empty tables."""
     ids = _ids(name, sae)
     details = (features, feature_activations)
     counts = {table.name: _count(connection, table, table.c.extraction_id.in_(ids)) for table in details}
@@ -27,7 +27,7 @@ def count_results(connection: sa.Connection, name: str, sae: str | None = None) 
 
 
 def delete_results(connection: sa.Connection, name: str, sae: str | None = None) -> None:
-    """Remove the rows of an extraction, or of one of its SAEs, with the samples and corpora that nobody names then.
+    """Remove the rows of an extraction, or of one of its SAEs, with the samples and corpora that nothing else uses.
 
     Call it inside ``write_transaction``: it takes the lock of the merges, and readers see all rows or none.
     """

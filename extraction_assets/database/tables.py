@@ -1,4 +1,4 @@
-"""Tables of the results database (SQLAlchemy Core). The schema itself is made and changed by Alembic migrations."""
+"""Tables of the results database (SQLAlchemy Core). Alembic migrations create and change the schema."""
 
 from typing import Any
 

@@ -11,7 +11,7 @@ class DatabaseError(ValueError):
 
 
 class DatabaseUnavailableError(DatabaseError):
-    """A database that may be back before long: it restarts, is busy, or the network failed."""
+    """A database that may soon be available again: it restarts, is busy, or the network failed."""
 
 
 class FullDiskError(DatabaseError):
@@ -30,7 +30,7 @@ def split_url(text: str) -> sa.URL | None:
 
 
 def shown_url(url: sa.URL) -> str:
-    """A URL without its password, be it in the usual place or among the parameters, and without its driver."""
+    """A URL without its driver and without its password, in the usual place or among the parameters."""
     return url.set(query={}, drivername=url.get_backend_name()).render_as_string(hide_password=True)
 
 

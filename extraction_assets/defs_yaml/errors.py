@@ -107,7 +107,7 @@ def first_cause(error: BaseException) -> BaseException:
 def sentences(error: ValidationError) -> list[str]:
     """One sentence for each mistake that a validation found, with file and line where they are known."""
     mistakes = [_mistake(one) for one in error.errors()]
-    # Every field may also be a template, which is text: that it is not one of these either helps nobody.
+    # Every field may also be a template, which is text: an error that names this type too helps nobody.
     alternatives = [one for one in mistakes if one.kind == "string_type" and one.path[-1] == "str"]
     templates = {one.path[:-1] for one in alternatives if any(_is_beside(one, other) for other in mistakes)}
     kept = [one for one in mistakes if not (one in alternatives and one.path[:-1] in templates)]
@@ -115,7 +115,7 @@ def sentences(error: ValidationError) -> list[str]:
 
 
 def _joined(mistakes: Iterable[_Mistake]) -> list[str]:
-    """A sentence for each mistake, one for all unknown keys of a place: the fields that there are stand once."""
+    """A sentence for each mistake, one for all unknown keys of a place, which lists the known fields once."""
     places_of: dict[tuple[str, int], list[str]] = {}
     for number, mistake in enumerate(mistakes):
         unknown = mistake.kind == "extra_forbidden"
@@ -133,7 +133,7 @@ def _mistake(error: Mapping[str, Any]) -> _Mistake:
 
 
 def _is_beside(alternative: _Mistake, other: _Mistake) -> bool:
-    """Whether ``other`` says of another type why the same field cannot be of it."""
+    """Whether ``other`` rejects the same field for another of its types."""
     field = alternative.path[:-1]
     return other is not alternative and other.path[: len(field)] == field
 

@@ -34,7 +34,7 @@ from extraction_assets.host.regular_files import open_regular, read_text
 from extraction_assets.settings import ExtractionSettings
 
 NOT_LOADED_METADATA = "extraction_assets/not_loaded"
-"""Metadata key of the asset that stands in the place of an extraction whose YAML file does not load: why."""
+"""Metadata key of the asset that replaces an extraction with a YAML file that does not load: the reason."""
 
 FILE_METADATA = "extraction_assets/file"
 
@@ -57,8 +57,8 @@ class NotLoaded(NamedTuple):
 def load_defs_folder(path_within_project: Path) -> dg.Definitions:
     """The definitions of a project's defs folder, as ``dg.load_from_defs_folder`` gives them.
 
-    In the place of a ``defs.yaml`` that does not load stands one asset, ``NAME/not_loaded``, whose description says
-    why; the error is logged too. Python files that do not load raise as they do there.
+    One asset, ``NAME/not_loaded``, takes the place of a ``defs.yaml`` that does not load. Its description says why, and
+    the error is logged. Python files that do not load raise as they do in Dagster.
     """
     if ComponentTree is None:
         return dg.load_from_defs_folder(path_within_project=path_within_project)
@@ -69,7 +69,9 @@ def not_loaded(definitions: dg.Definitions) -> list[NotLoaded]:
     """Extractions whose YAML file did not load."""
     specs = definitions.resolve_all_asset_specs()
     stand_ins = [spec.metadata for spec in specs if NOT_LOADED_METADATA in spec.metadata]
-    return [NotLoaded(Path(_text(own[FILE_METADATA])), _text(own[NOT_LOADED_METADATA])) for own in stand_ins]
+    return [
+        NotLoaded(Path(_text(metadata[FILE_METADATA])), _text(metadata[NOT_LOADED_METADATA])) for metadata in stand_ins
+    ]
 
 
 def _text(value: Any) -> str:
@@ -123,7 +125,11 @@ if ComponentTree is not None:
         def _component_decl_tree(self) -> "dict[Any, ComponentDecl[Any]]":
             """Without the documents of files that were given up: for the UI, Dagster would load each once more."""
             found = super()._component_decl_tree().items()
-            return {loc: self._instead.get(loc, own) for loc, own in found if not self._is_document_of_one(loc)}
+            return {
+                loc: self._instead.get(loc, declaration)
+                for loc, declaration in found
+                if not self._is_document_of_one(loc)
+            }
 
         def _is_document_of_one(self, loc: Any) -> bool:
             document = isinstance(loc, ComponentPath) and loc.instance_key is not None
@@ -131,7 +137,7 @@ if ComponentTree is not None:
 
         @cached_property
         def _instead(self) -> "dict[Any, ComponentDecl[Any]]":
-            """Where a file was given up -> what stands in its place."""
+            """Path of a file that does not load -> its replacement."""
             return {}
 
         def _load_component_at_loc(self, resolved_loc: Any) -> None:

@@ -1,4 +1,4 @@
-"""Where something stands in a YAML file, for errors that do not say it. Nothing is found in a file that is no YAML."""
+"""Where something stands in a YAML file, for errors that do not say it. Finds nothing in a file that is not YAML."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -84,4 +84,8 @@ def places(text: str) -> Iterator[Place]:
 def _children(node: yaml.Node) -> list[tuple[tuple[str, ...], yaml.Node]]:
     if isinstance(node, yaml.MappingNode):
         return [((str(key.value),), value) for key, value in node.value]
-    return [((str(index),), own) for index, own in enumerate(node.value)] if isinstance(node, yaml.SequenceNode) else []
+    return (
+        [((str(index),), child) for index, child in enumerate(node.value)]
+        if isinstance(node, yaml.SequenceNode)
+        else []
+    )

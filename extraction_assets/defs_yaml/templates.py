@@ -1,9 +1,9 @@
 """Templates in an extraction's YAML file: few, and in few places.
 
 Dagster renders every string at the top of ``attributes`` by Jinja without a sandbox, so that text such as
-``{{ cycler.__init__.__globals__.os.system("…") }}`` runs a command. None of our fields needs that: what has a template
-is looked for before Dagster renders anything. Paths, ids and revisions may name an environment variable or the
-project's folder, which is put in here, not by Jinja; anything else is refused.
+``{{ cycler.__init__.__globals__.os.system("…") }}`` runs a command. None of our fields needs that, so
+templates are searched for before Dagster renders anything. Paths, ids and revisions may name an environment variable or
+the project's folder, which this module inserts, not Jinja; anything else is refused.
 """
 
 import os
@@ -37,7 +37,7 @@ _TEMPLATE = re.compile(
 
 
 class TemplateError(ValueError):
-    """A template where none may stand, or of a form that is not allowed."""
+    """A template in a field that takes none, or of a form that is not allowed."""
 
     def __init__(self, path: tuple[str, ...], message: str) -> None:
         super().__init__(message)

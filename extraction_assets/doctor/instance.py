@@ -1,4 +1,4 @@
-"""Dagster's own home: its settings, its daemon, and runs that nobody computes any more."""
+"""Dagster's home: its settings, its daemon, and runs that no process computes any more."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -83,7 +83,7 @@ def check_daemon() -> Iterator[Finding]:
 
 
 def check_runs(recover: str) -> Callable[[], Iterator[Finding]]:
-    """Whether runs are marked as started whose process is gone; ``recover`` is the command that ends them."""
+    """Whether runs with a dead process are marked as started; the command ``recover`` ends them."""
 
     def check() -> Iterator[Finding]:
         from extraction_assets.dagster_instance.dead_runs import alive_runs, dead_runs
@@ -102,7 +102,7 @@ def check_runs(recover: str) -> Callable[[], Iterator[Finding]]:
 
 
 class _instance:
-    """Dagster's instance at its home; None where there is no home yet. Opening one would make it."""
+    """Dagster's instance at its home; None if the home does not exist yet, because opening it would make it."""
 
     def __enter__(self) -> Any:
         import dagster as dg

@@ -51,7 +51,7 @@ def check_python() -> Iterator[Finding]:
 
 
 def check_packages() -> Iterator[Finding]:
-    """Versions of what matters most, against what this package asks for."""
+    """Versions of the main packages, compared with the requirements of this package."""
     versions = {name: version for name in _PACKAGES if (version := _version(name))}
     wrong = [text for requirement in _requirements() if (text := _unmet(requirement))]
     if wrong:
@@ -73,7 +73,7 @@ def check_packages() -> Iterator[Finding]:
 
 
 def check_torch() -> Iterator[Finding]:
-    """Whether torch can be imported, and computes where it could."""
+    """Whether torch can be imported and uses the GPUs of this machine."""
     torch, gpus = probe_torch(), _gpus_or_none()
     if "error" in torch:
         yield Finding("error", f"cannot be imported: {torch['error']}", check="torch", advice="install torch again")
@@ -128,7 +128,7 @@ def check_gpus() -> Iterator[Finding]:
 
 
 def check_homes() -> Iterator[Finding]:
-    """Where files, history and temporary files go, and whether that can work."""
+    """Where files, history and temporary files go, and whether these folders can be used."""
     for variable, ask in (("EXTRACTION_HOME", extraction_home), ("DAGSTER_HOME", dagster_home)):
         try:
             folder = ask()
@@ -206,10 +206,10 @@ def _version(package: str) -> str | None:
 
 def _requirements() -> list[Requirement]:
     try:
-        asked = importlib.metadata.requires("extraction-assets") or []
+        requirements = importlib.metadata.requires("extraction-assets") or []
     except importlib.metadata.PackageNotFoundError:
         return []  # run from a checkout that was not installed
-    return [one for one in map(Requirement, asked) if one.marker is None or one.marker.evaluate({"extra": ""})]
+    return [one for one in map(Requirement, requirements) if one.marker is None or one.marker.evaluate({"extra": ""})]
 
 
 def _unmet(requirement: Requirement) -> str | None:
@@ -228,7 +228,7 @@ def check_folder(variable: str, folder: Path, by: str) -> Iterator[Finding]:
         yield Finding("error", f"{text}: a file is in the way", check="homes", advice=f"set {variable} to a folder")
         return
     try:
-        lacks = _lacking(existing)
+        missing = _missing_feature(existing)
     except OSError as error:
         if is_read_only(existing):
             advice = f"mount its disk writable, or set {variable} to another folder"
@@ -239,9 +239,9 @@ def check_folder(variable: str, folder: Path, by: str) -> Iterator[Finding]:
         yield Finding("error", f"{text}: cannot be written to ({error.strerror})", check="homes", advice=advice)
         return
     kind = _file_system(existing)
-    if lacks:
+    if missing:
         advice = f"set {variable} to a folder on a local disk"
-        yield Finding("error", f"{text}: its file system ({kind}) has no {lacks}", check="homes", advice=advice)
+        yield Finding("error", f"{text}: its file system ({kind}) has no {missing}", check="homes", advice=advice)
     elif kind.startswith(_NETWORK_FILE_SYSTEMS):
         advice = "keep SQLite files on a local disk, or use PostgreSQL; chunk files may stay there"
         yield Finding(
@@ -251,10 +251,10 @@ def check_folder(variable: str, folder: Path, by: str) -> Iterator[Finding]:
         yield Finding("ok", text if folder.is_dir() else f"{text}, not made yet", check="homes")
 
 
-def _lacking(folder: Path) -> str:
-    """What files here cannot do of what is needed; OSError where nothing can be written."""
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".doctor-") as own:
-        first, second = Path(own) / "first", Path(own) / "second"
+def _missing_feature(folder: Path) -> str:
+    """The required feature that the file system does not have; OSError if nothing can be written."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".doctor-") as temporary:
+        first, second = Path(temporary) / "first", Path(temporary) / "second"
         second.write_text("old")
         with first.open("w") as file:
             file.write("new")
@@ -277,14 +277,14 @@ def _file_system(folder: Path) -> str:
 def _is_dagster(port: int) -> bool:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info", timeout=3) as answer:
-            told = json.loads(answer.read(1 << 20))
+            reply = json.loads(answer.read(1 << 20))
     except (OSError, ValueError, RecursionError, http.client.HTTPException):
         return False  # whatever listens there may answer anything
-    return isinstance(told, dict) and "dagster_webserver_version" in told
+    return isinstance(reply, dict) and "dagster_webserver_version" in reply
 
 
 def _lease_holder(uuid: str) -> str | None:
-    """The process that has leased a GPU, described; None where nobody has."""
+    """Describes the process that has leased a GPU; None if no process has."""
     path = gpu_lease_folder() / f"{uuid}.lock"
     if not path.is_file():
         return None

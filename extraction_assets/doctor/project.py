@@ -63,7 +63,7 @@ def check_definitions(
 def check_estimate(
     declared: Declared, chunk_store: "Callable[[], ChunkStoreResource]" = default_store
 ) -> Iterator[Finding]:
-    """About how much the declared extractions will still write, against what is free in the module's chunk store."""
+    """About how much the declared extractions will still write, compared with what is free in its chunk store."""
     store, total = chunk_store().open(), 0.0
     for name, settings in declared().items():
         remaining = _remaining_bytes(settings, store)
@@ -174,7 +174,7 @@ def _checkpoint_sizes(settings: "ExtractionSettings") -> "Sizes | None":
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file of a checkpoint; empty where there is none, for a run to say why."""
+    """The JSON object in a file of a checkpoint; empty if it cannot be read, which a run reports."""
     from extraction_assets.engine.file_boundary import CheckpointError, CheckpointFile, read_json_object
 
     try:

@@ -1,1 +1,1 @@
-"""What is known before GPU hours are spent: from one batch, and from an extraction as it is declared."""
+"""The checks before GPU hours are spent: of one batch, and of an extraction's declaration."""

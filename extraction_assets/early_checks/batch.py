@@ -1,4 +1,4 @@
-"""What a run looks at before its first chunk: whether each SAE makes sense of one batch, and whether its files fit."""
+"""The checks before a run's first chunk: whether each SAE makes sense of one batch, and whether its files fit."""
 
 import logging
 import math
@@ -47,7 +47,7 @@ FORWARD_SAMPLES = 8
 _EVERYWHERE = 1 << 30
 """Layers."""
 _BEYOND_DOUBT = 0.95
-"""Variance explained from which on a neighbouring layer is not tried: the residual streams of two are much alike."""
+"""At this variance explained, neighbouring layers are not tried: their residual streams are much alike."""
 
 
 class Batch(NamedTuple):
@@ -105,7 +105,7 @@ def examine_saes(
 ) -> Examined:
     """Tries SAEs on hook ``outputs`` {hook: [n, T, D]} of a batch, all on the SAEs' device.
 
-    Where one explains too little, looks for the cause; at other layers too, if there is a ``model``.
+    If one explains too little, looks for the cause; at other layers too, if there is a ``model``.
     """
     examined, findings = dict[str, SaeSanity](), list[Finding]()
     is_later_chunk = batch.samples.first_sample > extraction.declared.start_sample
@@ -132,8 +132,11 @@ def examine_saes(
 
 
 def _distance_to_look(found: SaeSanity, explains_enough: bool, is_where_recorded: bool) -> int | None:
-    """How many layers away to look for the place where an SAE explains more: everywhere where it explains too little,
-    nearby where there is doubt, else, or where there is nothing to go by, nowhere."""
+    """How many layers away to look for the place where an SAE explains more.
+
+    All layers if it explains too little, neighbours if that is in doubt. None if the numbers are not finite, if the
+    hook is the recorded one, or if it explains enough.
+    """
     if found.not_finite or math.isnan(found.variance_explained):
         return None
     if not explains_enough:
@@ -164,7 +167,7 @@ def _measured(
 
 
 def described(found: SaeSanity) -> str:
-    """What a batch showed of an SAE, in one line."""
+    """The results of a batch for an SAE, in one line."""
     return (
         f"explains {found.variance_explained:.3f} of the variance, mean L0 {found.mean_l0:.1f}, "
         f"{found.dead_fraction:.1%} of {found.latent_dim:,} features silent in {found.tokens:,} tokens, "

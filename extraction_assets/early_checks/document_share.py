@@ -11,7 +11,7 @@ from extraction_assets.stores.corpus_files import StoredCorpus
 
 
 class DocumentShare(NamedTuple):
-    """Samples up to the number asked for, and documents."""
+    """Samples, up to the requested number, and their documents."""
 
     counted: SampleCount
     total: int | None
@@ -35,7 +35,7 @@ def stored_share(corpus: StoredCorpus, settings: ExtractionSettings, source: Sou
 
 
 def first_documents(settings: ExtractionSettings, share: DocumentShare) -> Iterator[Finding]:
-    """A warning where samples come from the first documents alone, and the others are never looked at.
+    """A warning if all samples come from the first documents and the others are never read.
 
     The standard library's order mixes its modules already.
     """

@@ -1,4 +1,4 @@
-"""The early checks of an extraction alone: what it is made of, one batch through it, and the disk. Stores nothing."""
+"""The early checks of an extraction on their own: its parts, one batch through it, and the disk. Stores nothing."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -80,7 +80,7 @@ class Examination:
 
     @property
     def fails(self) -> bool:
-        """Whether a run would fail of what was found."""
+        """Whether a run would fail on what was found."""
         return any(finding.severity == "error" for finding in self.findings)
 
 
@@ -102,7 +102,7 @@ def examine_extraction(settings: ExtractionSettings, machine: Machine, logger: l
 def _examine(
     found: Examination, settings: ExtractionSettings, machine: Machine, logger: logging.Logger
 ) -> Iterator[None]:
-    """Adds to ``found`` part by part; stops between two where something is wrong."""
+    """Adds to ``found`` part by part; stops after a part with an error."""
     extraction = resolve_extraction(settings)
     checkpoint, saes = extraction.checkpoint, extraction.saes
     found.hooks = {name: " -> ".join(sae.hooks) for name, sae in saes.items()}
@@ -146,7 +146,8 @@ def _batch(
     rows = vocabulary_size(checkpoint)
     if tokenizer is not None and settings.corpus.token_column is None:
         unknown = examine_vocabulary(tokenizer, rows, model.path)
-        refuse([finding for finding in unknown if finding.severity == "error"])  # or each text would say it again
+        # A warning would be repeated for each text.
+        refuse([finding for finding in unknown if finding.severity == "error"])
         found.findings += unknown
     try:
         plan = ExtractionPlan(settings, store)
@@ -183,11 +184,11 @@ def _tokenized(
 def _disk(found: Examination, settings: ExtractionSettings, machine: Machine, sizes: Sizes) -> Iterator[Estimate]:
     """What is to be written; adds a finding for each disk where it does not fit.
 
-    What `keep` says is not to be kept is written by `run NAME`, but not by `run NAME --missing`.
+    `run NAME` writes the files that `keep` does not keep; `run NAME --missing` does not.
     """
     store, to_come = machine.store, samples_to_come(settings, machine.store)
     for folder in dict.fromkeys([store.root, machine.database or store.root]):
-        if (why := unwritable(folder)) is not None:  # a run writes there, be it only what it records
+        if (why := unwritable(folder)) is not None:  # a run writes there, even if it only records events
             found.findings.append(Finding("error", f"a run cannot write to {folder}: {why}", NotEnoughDiskError))
     files = estimate_files(settings, store, sizes, to_come)
     rows = estimate_database(settings, sizes, to_come)

@@ -1,4 +1,4 @@
-"""Does a corpus hold the samples that are asked for?"""
+"""Does a corpus hold the requested number of samples?"""
 
 import logging
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ _COMPARED_BYTES = 1 << 30
 def count_corpus(
     settings: ExtractionSettings, checkpoint: LocalCheckpoint, logger: logging.Logger, seconds: float
 ) -> DocumentShare:
-    """Tokenizes the source until there are as many samples as the settings ask for, and keeps none of them.
+    """Tokenizes the source until there are as many samples as the settings request, and keeps none of them.
 
     Raises CorpusError where it cannot be read or holds a token that the model does not know, and what
     ``load_tokenizer`` raises.
@@ -37,7 +37,8 @@ def count_corpus(
     source, tokenizer = find_source(settings.corpus), load_tokenizer(settings, checkpoint)
     rows = vocabulary_size(checkpoint)
     if tokenizer is not None and settings.corpus.token_column is None:
-        refuse(examine_vocabulary(tokenizer, rows, settings.language_model.path))  # or a document would be blamed
+        # Before any document, which the error would name otherwise.
+        refuse(examine_vocabulary(tokenizer, rows, settings.language_model.path))
     wanted = settings.start_sample + settings.evaluation_samples
     with progress("counting", wanted, "samples", logger) as update:
         count = count_samples(
@@ -57,9 +58,9 @@ def count_corpus(
 def examine_samples(
     settings: ExtractionSettings, checkpoint: LocalCheckpoint, store: ChunkStore, logger: logging.Logger
 ) -> tuple[DocumentShare, list[Finding]]:
-    """Whether the corpus holds the samples that are asked for, and whether they come from all of it.
+    """Whether the corpus holds the requested samples, and whether they come from all of it.
 
-    The stored corpus tells where a run would not tokenize again; else samples are counted.
+    Looks at the stored corpus if a run would not tokenize again; otherwise counts samples.
     """
     stored = _current_corpus(settings, checkpoint, store)
     if stored is None:
@@ -70,16 +71,17 @@ def examine_samples(
 
 
 def _too_few(settings: ExtractionSettings, share: DocumentShare) -> Iterator[Finding]:
-    found, start, asked = share.counted.samples, settings.start_sample, settings.evaluation_samples
-    if found >= start + asked:
+    found, start, requested = share.counted.samples, settings.start_sample, settings.evaluation_samples
+    if found >= start + requested:
         return
     if share.counted.ended:
-        yield Finding("error", too_few_samples(found, packing_of(settings.corpus), start, asked), CorpusError)
+        yield Finding("error", too_few_samples(found, packing_of(settings.corpus), start, requested), CorpusError)
         return
     yield Finding(
         "warning",
-        f"{found} samples were counted in {SECONDS:g} s, of {start + asked} that are asked for (start_sample {start} + "
-        f"evaluation_samples {asked}): whether the corpus holds so many is not known before the run reads on",
+        f"{found} samples were counted in {SECONDS:g} s, of {start + requested} that are asked for "
+        f"(start_sample {start} + evaluation_samples {requested}): whether the corpus holds so many is not "
+        "known before the run reads on",
     )
 
 

@@ -19,14 +19,14 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release_memory() -> None:
-    """Gives back to the device what torch holds but does not use."""
+    """Frees the device memory that torch holds but does not use."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def within_memory(work: Callable[[], Result], otherwise: Callable[[], Result]) -> Result:
-    """``work()``, or where memory runs out, ``otherwise()`` after giving back all that is not needed.
+    """``work()``, or if memory runs out, ``otherwise()`` after freeing unused memory.
 
     ``work`` must leave no trace unless it returns.
     """

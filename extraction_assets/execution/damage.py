@@ -1,4 +1,4 @@
-"""Damaged chunk files: found, and set aside so that they are missing and made again."""
+"""Damaged chunk files: finds them and sets them aside, so that they count as missing and are recomputed."""
 
 import logging
 import os
@@ -16,12 +16,12 @@ from extraction_assets.stores.table_statistics import look_at_files
 _READERS = 4
 
 terminal = logging.getLogger("extraction_assets.damage")
-"""What a run's log is told is told here too: `run NAME`, where Dagster's log is silent, shows it on standard error."""
+"""Repeats messages of a run's log: `run NAME`, which shows no Dagster log, prints them on standard error."""
 terminal.addHandler(logging.NullHandler())
 
 
 class DamagedFile(NamedTuple):
-    """A chunk file of the current fingerprint that is not as it was written."""
+    """A chunk file of the current fingerprint with other bytes than were written."""
 
     key: str
     path: Path
@@ -41,14 +41,14 @@ def find_damaged(plan: ExtractionPlan, *, whole: bool) -> list[DamagedFile]:
 
 
 def put_aside(error: DamagedFileError, extraction: str) -> str:
-    """Sets the file of an error aside where it is known; the error's sentence with what was done."""
+    """Sets the file of an error aside if it is known; returns the error's sentence with what was done."""
     aside = None if error.path is None else set_aside(error.path)
     sentence = named(str(error), extraction)
     return sentence if aside is None else f"{sentence} (it was set aside as {aside.name})"
 
 
 def warn(logger: logging.Logger, sentence: str) -> None:
-    """Says to the run's own log and to the terminal what is damaged, and what comes of it."""
+    """Reports damage and its consequence to the run's log and to the terminal."""
     logger.warning("%s", sentence)
     terminal.warning("%s", sentence)
 
@@ -95,7 +95,7 @@ def _look(key: str, path: Path, fingerprint: str, whole: bool) -> DamagedFile | 
 
 
 def _check_whole(path: Path, fingerprint: str) -> None:
-    from extraction_assets.stores.chunk_files import check_files  # tensors, which a look needs none of
+    from extraction_assets.stores.chunk_files import check_files  # tensors, which are not needed here
 
     check_files(path, fingerprint)
 

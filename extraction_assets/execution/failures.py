@@ -1,4 +1,4 @@
-"""How errors of an asset end its run: at once where only a person can mend them, after retries where time may."""
+"""How errors of an asset end its run: at once if only a user can fix them, after retries if they are transient."""
 
 import contextlib
 import logging
@@ -35,10 +35,10 @@ USER_ERRORS = (
     UnknownResultError,
     UntrustedCodeError,
 )
-"""Settings, data and files that no retry mends."""
+"""Errors of settings, data and files that no retry fixes."""
 
 TRANSIENT_ERRORS = (DatabaseUnavailableError, OSError)
-"""A full or absent disk, a network file system that hiccups, a database that restarts or is locked."""
+"""A full or missing disk, a network file system that fails for a moment, a database that restarts or is locked."""
 
 MAX_RETRIES = 3
 FIRST_WAIT_SECONDS = 5.0
@@ -63,5 +63,5 @@ def as_dagster_failure(retry_number: int, logger: logging.Logger | None = None) 
 
 
 def failure(error: Exception) -> dg.Failure:
-    """An error as a run failure that no retry can mend."""
+    """An error as a run failure without retries."""
     return dg.Failure(description=visible(str(error)), allow_retries=False)

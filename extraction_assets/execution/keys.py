@@ -11,7 +11,7 @@ REUSE_TAG = "extraction_assets/reuse"
 """Run tag: chunks whose files are all there are recorded, not computed again."""
 
 SETTINGS_METADATA = "extraction_assets/settings"
-"""Metadata key of the corpus asset under which an extraction's settings stand; the command line finds them there."""
+"""Metadata key of the corpus asset that holds an extraction's settings; the command line reads them there."""
 
 
 def asset_key(settings: ExtractionSettings, asset: str, sae: str | None) -> dg.AssetKey:
@@ -37,7 +37,7 @@ def chunk_partitions(settings: ExtractionSettings) -> dg.StaticPartitionsDefinit
 
 
 class Target(NamedTuple):
-    """One chunk asset that a run was asked for."""
+    """One chunk asset that a run computes."""
 
     key: dg.AssetKey
     asset: ChunkAsset

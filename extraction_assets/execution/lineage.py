@@ -1,9 +1,9 @@
 """Code and data versions: what Dagster compares to say that a chunk or a merge is stale.
 
 A code version is a hash of the settings that an asset's content depends on, its own and those upstream: Dagster
-looks one step upstream only, and at no step with 100 partitions or more. It says what of the *settings* has changed,
-as far as that can be known when definitions load, without reading whole checkpoints; whether a file is current is for
-its fingerprint to say (``ExtractionPlan.chunk_state``), which covers every byte.
+looks one step upstream only, and at no step with 100 partitions or more. It shows which *settings* have changed, as
+far as that is known when definitions load, without reading whole checkpoints. Whether a file is current is decided by
+its fingerprint (``ExtractionPlan.chunk_state``), which covers every byte.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ from extraction_assets.stores.fingerprints import fingerprint, raised_versions
 
 _PAGE_EVENTS = 1000
 _END_BYTES = 1 << 16
-"""Bytes at either end of a checkpoint's files that tell whether it was replaced: header and last weights."""
+"""Bytes at either end of a checkpoint's files that show whether it was replaced: header and last weights."""
 
 _KINDS_OF_PART = {
     "hooks": ("files", "hook_output"),
@@ -109,13 +109,13 @@ def _kinds_within(row: Asset) -> Iterator[str]:
 
 
 def sae_identity(sae: SaeSettings) -> Any:
-    """What tells one SAE's checkpoint from another's without reading all of it, as ``checkpoint_identity``."""
+    """The identity of an SAE's checkpoint without reading all of it, as ``checkpoint_identity``."""
     path = str(Path(sae.path).expanduser() / sae.subfolder) if sae.subfolder else sae.path
     return checkpoint_identity(path, sae.revision, further=(".npz", ".pt"))
 
 
 def checkpoint_identity(path: str, revision: str | None, *, further: tuple[str, ...] = ()) -> Any:
-    """What tells one checkpoint from another without reading all of it.
+    """The identity of a checkpoint without reading all of it.
 
     For a folder: name, size and the first and last 64 KiB of each file that can matter (of the suffixes ``further``
     too), wherever the folder lies. For a hub id, and for a folder that is not there (yet): path and revision.
@@ -146,13 +146,13 @@ class Lineage:
         self._corpus_pointer = _pointer(instance, corpus_key(plan.settings), None)
 
     def report(self, event: dg.AssetMaterialization | dg.AssetCheckEvaluation) -> None:
-        """Records an event where the run takes none any more."""
+        """Records an event after the run has stopped taking events."""
         self.instance.report_runless_asset_event(event)
 
     def targeted(self, evaluation: dg.AssetCheckEvaluation) -> dg.AssetCheckEvaluation:
         """An evaluation that names the latest materialization of its chunk; without one Dagster takes it for outdated.
 
-        Ask after the materialization was recorded.
+        Call it after the materialization was recorded.
         """
         record = _latest(self.instance, evaluation.asset_key, evaluation.partition)
         if record is None:
@@ -172,7 +172,7 @@ class Lineage:
         )
 
     def tags(self, asset: ChunkAsset, sae: str | None, chunk: Chunk) -> dict[str, str]:
-        """Tags of the event of a chunk; ask after the upstream event of the same run, if there is one, was recorded."""
+        """Tags of the event of a chunk; call it after the upstream event of the same run, if any, was recorded."""
         upstream, version, pointer = self._upstream(asset, sae, chunk)
         name = upstream.to_user_string()
         return {
@@ -194,9 +194,9 @@ class Lineage:
 
 
 def data_version(plan: ExtractionPlan, asset: ChunkAsset, sae: str | None, chunk: Chunk) -> str:
-    """What tells one content of a chunk from another."""
+    """The identity of a chunk's content."""
     if asset == MODEL_ACTIVATIONS:
-        # Not the file's fingerprint, which names the hooks: one hook more changes nothing for who reads another.
+        # Not the file's fingerprint, which names the hooks: one more hook changes nothing for readers of another.
         return plan.outputs_fingerprint(chunk)
     return plan.chunk_fingerprint(asset, chunk, sae)
 

@@ -13,8 +13,8 @@ PROGRESS_VARIABLE = "EXTRACTION_PROGRESS"
 """Environment variable: ``bar`` shows bars on standard error; otherwise progress is logged."""
 
 RATE_SECONDS = 30.0
-"""The rate is that of so many seconds of work, like tqdm's of late and not since the start: a run that becomes slower
-says so. The last rate shown is that of all the work."""
+"""The rate is that of the last so many seconds of work, like tqdm's, so that a slower run shows it. The last rate shown
+is that of all the work."""
 
 _LOG_SECONDS = 5.0
 _LEAST_BETWEEN = 0.1
@@ -27,8 +27,8 @@ Show = Callable[["Progress", int], None]
 class Progress:
     """Call it with the number of items done since the last call, and what else is to be shown.
 
-    The clock of the rate and of the time left starts when it is made, or at ``begin``, and ``skip`` is no work: neither
-    the loading of a model nor what was there already makes them wrong.
+    The clock of the rate and of the time left starts when it is made, or at ``begin``, and ``skip`` is not counted as
+    work: neither loading a model nor existing results distort them.
     """
 
     def __init__(self, description: str, total: int, unit: str, show: Show, clock: Clock = time.monotonic) -> None:
@@ -41,7 +41,7 @@ class Progress:
         self._first = self._points[0]
 
     def begin(self) -> None:
-        """What is worked on from here on is what there is a rate of; only the first call counts."""
+        """The rate covers the work from here on; only the first call counts."""
         if not self._begun and not self._worked:
             self._first = (self._clock(), 0)
             self._points = deque([self._first])
@@ -55,12 +55,12 @@ class Progress:
         self._show(self, count)
 
     def skip(self, count: int) -> None:
-        """So many items are there already."""
+        """That many items exist already."""
         self.done += count
         self._show(self, count)
 
     def end(self) -> None:
-        """All is done: the rate becomes that of all the work."""
+        """Ends the work: the rate becomes that of all of it."""
         self._points = deque([self._first, (self._clock(), self._worked)])
 
     @property
@@ -92,27 +92,27 @@ class Progress:
 def progress(
     description: str, total: int, unit: str, logger: logging.Logger, clock: Clock = time.monotonic
 ) -> Iterator[Progress]:
-    """Shows how far the work of the block is; see ``Progress``."""
+    """Shows the progress of the block; see ``Progress``."""
     if os.environ.get(PROGRESS_VARIABLE) == "bar":
         with _bar(description, total, unit) as bar:
-            own = bar.progress = Progress(description, total, unit, _update_bar(bar), clock)
+            shown = bar.progress = Progress(description, total, unit, _update_bar(bar), clock)
             try:
-                yield own
+                yield shown
             finally:
-                own.end()
+                shown.end()
     else:
         lines = _LogLines(logger, clock)
-        own = Progress(description, total, unit, lines.show, clock)
-        yield own
-        own.end()
-        lines.show_end(own)
+        shown = Progress(description, total, unit, lines.show, clock)
+        yield shown
+        shown.end()
+        lines.show_end(shown)
 
 
 def _bar(description: str, total: int, unit: str) -> Any:
     from tqdm import tqdm
 
     class Bar(tqdm):
-        """tqdm with our rate, from which it tells the time left."""
+        """tqdm with our rate, from which it computes the time left."""
 
         progress: Progress | None = None
 
@@ -123,7 +123,7 @@ def _bar(description: str, total: int, unit: str) -> Any:
                 known.update(rate=self.progress.rate, initial=self.progress.skipped)
             return known
 
-    # With miniters left to tqdm, a leap over what is there already would make it wait for another one.
+    # With miniters left to tqdm, skipping existing results would make it wait for as many again.
     interval = 0.2 if sys.stderr.isatty() else _LOG_SECONDS
     return Bar(total=total, desc=description, unit=f" {unit}", mininterval=interval, miniters=1, file=sys.stderr)
 

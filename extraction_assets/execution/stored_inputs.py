@@ -1,8 +1,7 @@
-"""What of a chunk is read from stored files instead of computed: decided here, and read here.
+"""Decides what is read from stored files of a chunk instead of computed, and reads it.
 
-Both are decided before the first chunk, from what a file says of itself, and again when a chunk's turn comes. Every
-byte is checked when the file is read; a file that is found damaged is set aside, with a warning, and its contents are
-computed.
+The decision is made before the first chunk, from the records in the files, and again when a chunk's turn comes. Every
+byte is checked when a file is read; a damaged file is set aside, with a warning, and its contents are recomputed.
 """
 
 import logging
@@ -57,7 +56,7 @@ def features_suffice(
 def read_stored_features(
     plan: ExtractionPlan, chunk: Chunk, sae: str, latent_dim: int, logger: logging.Logger
 ) -> tuple[FeatureRows, Record] | None:
-    """Features of a chunk that suffice, and their record; None where the file is damaged or gone meanwhile."""
+    """Features of a chunk that suffice, and their record; None if the file is damaged or was removed meanwhile."""
     path = plan.chunk_path(SAE_FEATURES, chunk, sae)
     try:
         features, record = read_features(path, plan.features_fingerprint(chunk, sae))
@@ -74,7 +73,7 @@ def read_stored_features(
 def read_stored_activations(
     plan: ExtractionPlan, chunk: Chunk, hooks: list[str], logger: logging.Logger
 ) -> tuple[dict[str, Tensor], Record] | None:
-    """Outputs {hook: [n, T, D]} of a chunk that suffice, and their record; None where the file is damaged or gone
+    """Outputs {hook: [n, T, D]} of a chunk that suffice, and their record; None if the file is damaged or was removed
     meanwhile."""
     path = plan.chunk_path(MODEL_ACTIVATIONS, chunk)
     try:

@@ -1,4 +1,4 @@
-"""How much is free where, and sizes as people read them."""
+"""Free space on disks, and readable sizes."""
 
 import errno
 import os
@@ -34,7 +34,7 @@ FULL = 64 * 1024
 
 
 def full_disk(path: Path) -> str:
-    """``the disk of FOLDER is full (12 bytes free)``, for the folder of a file that could not be written; where it has
+    """``the disk of FOLDER is full (12 bytes free)``, for the folder of a file that could not be written; if it has
     room, that it cannot be written to."""
     folder = nearest(path if path.is_dir() else path.parent)
     free = free_bytes(folder)
@@ -56,8 +56,8 @@ def unwritable(folder: Path) -> str | None:
 
 
 def ensure_temporary_folder() -> None:
-    """Lets `tempfile` name a folder on a machine whose disk is full, /tmp included: libraries ask for one as they are
-    imported, and fail where none takes a file."""
+    """Lets `tempfile` name a folder on a machine with full disks, /tmp included: some libraries need one when they are
+    imported, and fail if no folder takes a file."""
     try:
         tempfile.gettempdir()
     except FileNotFoundError:

@@ -26,7 +26,7 @@ def lease(
     folder: Path | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[int]:
-    """Index of a name that nobody else on this host holds, waiting while all are held.
+    """Index of a name that no other process on this host holds; waits while all are held.
 
     One locked file a name: the kernel frees the lock if the process dies, however it dies.
     """
@@ -58,7 +58,7 @@ def _make_lease_folder(folder: Path) -> None:
 
 
 def _try_lock(path: Path) -> BufferedReader | None:
-    """The locked file; None where somebody else has it. DeviceError where it cannot be a lock."""
+    """The locked file; None if another process holds it. Raises DeviceError if it cannot be locked."""
     try:
         # Read-only is enough to lock, and works on a file that another user made. Anybody may write to the folder, so
         # no link of somebody else's is followed.

@@ -21,7 +21,7 @@ _SEPARATOR = "@"
 
 
 class Holder(NamedTuple):
-    """A process that says that it is at work."""
+    """A process that is marked as working."""
 
     what: str
     """What it works on, and what it does: ``demo@run``."""
@@ -59,7 +59,7 @@ def hold(folder: Path, what: str) -> Held:
     unnamed = path.with_name(f".{path.name}")  # locked before anybody can see it unlocked
     handle = unnamed.open("w")
     try:
-        with contextlib.suppress(OSError):  # no locks here: the name alone has to do
+        with contextlib.suppress(OSError):  # no locks here: the name alone must suffice
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.rename(unnamed, path)
     except BaseException:
@@ -71,7 +71,7 @@ def hold(folder: Path, what: str) -> Held:
 
 @contextlib.contextmanager
 def holding(folder: Path, what: str) -> Iterator[None]:
-    """Holds while the block runs."""
+    """Holds a file for as long as the block runs."""
     held = hold(folder, what)
     try:
         yield

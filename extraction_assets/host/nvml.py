@@ -1,6 +1,6 @@
 """NVIDIA's driver, asked through its library NVML: the GPUs of this host, and how busy one of them is.
 
-GPUs are told apart by UUID: ``CUDA_VISIBLE_DEVICES`` renumbers them for torch, but not for the driver.
+GPUs are identified by UUID: ``CUDA_VISIBLE_DEVICES`` renumbers them for torch, but not for the driver.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ MIB = 2**20
 
 
 class DriverError(RuntimeError):
-    """NVML cannot say what it was asked; the message says why."""
+    """NVML cannot answer; the message says why."""
 
 
 class NoDriver(DriverError):
@@ -42,7 +42,7 @@ def gpu_meter(uuid: str) -> Iterator[Callable[[], float]]:
     """A function that gives the percentage of time for which a kernel, of any process, was running on a GPU.
 
     The driver takes it over its last sample period (1/6 s to 1 s). ``uuid`` is torch's, without ``GPU-``.
-    Raises DriverError where the GPU does not say it, as a MIG slice does not; so does the function.
+    Raises DriverError if the GPU does not report it, as a MIG slice does not; so does the function.
     """
     with _library() as nvml:
         handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")

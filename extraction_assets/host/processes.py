@@ -1,4 +1,4 @@
-"""Which process is meant by a process id: the id alone says nothing where containers or hosts share files.
+"""Which process a process id names: the id alone is ambiguous if containers or hosts share files.
 
 Containers of one host have ids of their own (a pid namespace each), and a container that is started again gets the same
 ids for other processes. A *place* names the namespace and the boot of the kernel: ids are compared inside one place.
@@ -29,17 +29,17 @@ class Place(NamedTuple):
     """What stays when this machine is booted again (``/etc/machine-id``); empty where it has none."""
 
     def is_here(self) -> bool:
-        """Whether it is the place of this process, so that its process ids can be looked up."""
-        own = here()
-        if self.boot and own.boot:
-            return (self.boot, self.namespace) == (own.boot, own.namespace)
-        return self.host == own.host
+        """Whether this process is in the same place, so that process ids can be looked up."""
+        current = here()
+        if self.boot and current.boot:
+            return (self.boot, self.namespace) == (current.boot, current.namespace)
+        return self.host == current.host
 
     def is_gone(self) -> bool:
         """Whether no process of it can live: this very machine was booted again since."""
-        own = here()
-        same = bool(self.machine) and (self.host, self.machine) == (own.host, own.machine)
-        return same and bool(self.boot and own.boot) and self.boot != own.boot
+        current = here()
+        same = bool(self.machine) and (self.host, self.machine) == (current.host, current.machine)
+        return same and bool(self.boot and current.boot) and self.boot != current.boot
 
 
 @functools.lru_cache(maxsize=1)
@@ -65,8 +65,8 @@ def here() -> Place:
 
 
 def is_running(pid: int, seen: float | None = None) -> bool:
-    """Whether a process of this place lives. ``seen`` is when it spoke last (seconds since 1970): one that began later
-    has only inherited its number."""
+    """Whether a process of this place lives. ``seen`` is the time of its last event (seconds since 1970): a process
+    that began later has only the same number."""
     try:
         found = psutil.Process(pid)
         began_before = seen is None or found.create_time() <= seen + 1

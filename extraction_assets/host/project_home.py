@@ -1,4 +1,4 @@
-"""Where a Dagster project's own files go when nothing says it: into the project.
+"""The default folder for files of a Dagster project: inside the project.
 
 A process learns its project from what it loads: an extraction's YAML file lies in one, and so does the module that
 binds ``default_resources()``. Commands learn it from ``--module`` before anything is loaded, and come to the same one.
@@ -49,14 +49,14 @@ def use_project_of_module(module: str) -> None:
 def project_root(path: Path) -> Path | None:
     """The Dagster project (the folder whose pyproject.toml or dg.toml says so) whose own package holds ``path``.
 
-    None where there is none: a module on its own, or a package that was installed into the environment.
+    None for a module outside any project, and for a package that is installed into the environment.
     """
     path = path.absolute()
     for folder in path.parents:
         package = _root_module(folder)
         if package is not None:
-            own = [folder / package, folder / "src" / package]
-            return folder if any(path.is_relative_to(one) for one in own) else None
+            folders = [folder / package, folder / "src" / package]
+            return folder if any(path.is_relative_to(one) for one in folders) else None
     return None
 
 
@@ -67,8 +67,8 @@ def default_home() -> Path:
     before = (_checkout() or Path.home()) / HOME
     if not _known or _known[0] == _checkout():
         return before
-    own = _known[0] / HOME
-    return before if not own.is_dir() and _holds_files_of(before, _known[0]) else own
+    home = _known[0] / HOME
+    return before if not home.is_dir() and _holds_files_of(before, _known[0]) else home
 
 
 def _checkout() -> Path | None:

@@ -1,4 +1,4 @@
-"""Opening files that anybody may have replaced: what is no regular file is refused, and never waited for."""
+"""Opens files that others may have replaced: refuses anything but a regular file, and never waits."""
 
 import errno
 import os
@@ -16,7 +16,7 @@ KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-"""What a path is that is no regular file, by the type in its mode."""
+"""Kinds of paths that are not regular files, by the type in their mode."""
 
 
 class IrregularFileError(ValueError):
@@ -26,7 +26,7 @@ class IrregularFileError(ValueError):
 def open_regular(path: Path, flags: int = os.O_RDONLY) -> BufferedReader:
     """Opens a file for reading bytes; ``flags`` are those of ``os.open``.
 
-    Raises IrregularFileError for anything else, without waiting for who writes to a pipe; FileNotFoundError,
+    Raises IrregularFileError for anything else, without waiting for the writer of a pipe; FileNotFoundError,
     PermissionError and other faults of the disk as they are.
     """
     try:

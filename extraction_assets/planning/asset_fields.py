@@ -19,12 +19,12 @@ def values_in_fingerprint(
 def values_in_code_version(
     row: Asset, settings: ExtractionSettings, sae: SaeSettings | None = None, *, by_chunk: bool = False
 ) -> dict[str, Any]:
-    """Dotted field -> value of an asset's fields, references aside; with ``by_chunk``, of those that change chunks."""
+    """Dotted field -> value of an asset's fields but references; with ``by_chunk``, of those that change chunks."""
     return {one.field: value for one, value in _counted(row, settings, sae) if one.by_chunk or not by_chunk}
 
 
 def _counted(row: Asset, settings: ExtractionSettings, sae: SaeSettings | None) -> Iterator[tuple[Depends, Any]]:
-    """The fields of an asset, references aside, that count with these settings, and their values."""
+    """The fields of an asset, without references, that count with these settings, and their values."""
     for one in row.depends:
         if one.is_reference:
             continue

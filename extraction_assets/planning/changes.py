@@ -1,4 +1,4 @@
-"""What changed settings of samples and chunks mean for the chunks on disk, in sentences for people."""
+"""What changed settings of samples and chunks mean for the chunks on disk, in sentences for users."""
 
 from extraction_assets.catalog import TOP_K_TABLE
 from extraction_assets.planning.plan import has_recipe
@@ -12,9 +12,9 @@ Spans = dict[str, set[int]]
 
 
 def changes_on_disk(settings: ExtractionSettings, store: ChunkStore) -> list[str]:
-    """What the files on disk tell about chunks that are new or have to be computed again for another size.
+    """Which chunks are new, or have to be recomputed because of their size, by the files on disk.
 
-    Looks at what files say of themselves, not at fingerprints: after a new SAE or a new K there is nothing to say here.
+    Reads the records in the files, not fingerprints: after a new SAE or a new K this says nothing.
     """
     stored = _stored_spans(settings, store)
     if not stored:
@@ -42,9 +42,9 @@ def changes_on_disk(settings: ExtractionSettings, store: ChunkStore) -> list[str
 
 
 def _size_change(settings: ExtractionSettings, stored: Spans) -> str | None:
-    """All is redone where no chunk on disk has the place and the size of one that is wanted.
+    """Everything is recomputed if no chunk on disk has the place and the size of a requested one.
 
-    A single short chunk on disk is the last of few samples, and says nothing about the size of chunks.
+    A single short chunk on disk is the last of few samples, and does not show the size of chunks.
     """
     wanted = _wanted_spans(settings)
     largest = max(max(sizes) for sizes in stored.values())

@@ -36,7 +36,7 @@ _LOWER = {
 
 
 class NotEnoughDiskError(ValueError):
-    """What a run would write does not fit; the message says how much is needed, where, and what lowers it."""
+    """The files of a run do not fit on the disk; the message says how much is needed, where, and what lowers it."""
 
 
 class Sizes(NamedTuple):
@@ -69,7 +69,7 @@ def estimate_files(
 ) -> list[Estimate]:
     """Bytes of chunk files for the samples ``to_come`` of each asset, whose hooks and SAEs ``sizes`` knows.
 
-    Of files that are there already, the size of a sample is measured where it is not known from the numbers.
+    The size of a sample is measured on existing files if the numbers do not give it.
     """
     found = []
     for (asset, sae), samples in to_come.items():
@@ -87,7 +87,7 @@ def estimate_database(settings: ExtractionSettings, sizes: Sizes, to_come: Mappi
 
 
 def samples_to_come(settings: ExtractionSettings, store: ChunkStore) -> dict[Part, int]:
-    """Samples of the chunks that are not on disk, for each asset that lacks some."""
+    """Samples of the chunks that are not on disk, for each asset that is missing some."""
     current, found = _current_keys(settings, store), dict[Part, int]()
     for asset, sae in chunk_assets(settings.saes):
         stored = current(asset, sae)
@@ -127,7 +127,7 @@ def same_disk(one: Path, other: Path) -> bool:
 def _current_keys(settings: ExtractionSettings, store: ChunkStore) -> Callable[[ChunkAsset, str | None], set[str]]:
     """Which chunks of an asset need not be computed: those of the current fingerprint.
 
-    Where the corpus has to be made first, nobody knows which that is: then those of any.
+    If the corpus has to be made first, the fingerprint is not known yet: then those of any fingerprint.
     """
     try:
         plan = ExtractionPlan(settings, store)

@@ -40,7 +40,7 @@ class CorpusNotReady(CorpusError):
 
 
 def corpus_recipe(settings: ExtractionSettings, checkpoint: LocalCheckpoint | None = None) -> str:
-    """Fingerprint of the settings that decide what the corpus holds, its source text aside.
+    """Fingerprint of the settings that decide what the corpus holds, except its source text.
 
     ``checkpoint`` is the language model's, if the caller has found it already.
     """
@@ -48,8 +48,8 @@ def corpus_recipe(settings: ExtractionSettings, checkpoint: LocalCheckpoint | No
 
 
 def has_recipe(current: CurrentCorpus, settings: ExtractionSettings, checkpoint: LocalCheckpoint | None = None) -> bool:
-    """Whether a corpus is what the settings ask for, its source text aside: it was made from them, or by an earlier
-    version of this package whose tokens, masks and numbers would be the same now (``tokens_stand``).
+    """Whether a corpus matches the settings, except its source text: it was made from them, or by an earlier version of
+    this package with the same tokens, masks and numbers as now (``tokens_stand``).
 
     ``checkpoint`` is the language model's, if the caller has found it already.
     """
@@ -66,7 +66,7 @@ def has_recipe(current: CurrentCorpus, settings: ExtractionSettings, checkpoint:
 
 
 _standing: dict[tuple[str, str, str], bool] = {}
-"""What was found of corpora of earlier versions, so that tokenizers are compared once in a process."""
+"""Results for corpora of earlier versions, so that tokenizers are compared once in a process."""
 
 
 def _recipe(settings: ExtractionSettings, tokenizer: str) -> str:
@@ -83,7 +83,7 @@ def _sae_fingerprint(settings: ExtractionSettings, sae: ResolvedSae) -> str:
 
 
 class ExtractionPlan:
-    """An extraction over its materialized corpus, and what of it is done.
+    """An extraction over its materialized corpus, and which of its chunks are done.
 
     Its ``settings`` are as given; ``extraction`` says what the checkpoints record where nothing is set. Raises
     CorpusNotReady where the corpus has to be materialized first, CheckpointError where the hook of an SAE is not known.
@@ -91,7 +91,7 @@ class ExtractionPlan:
 
     def __init__(self, settings: ExtractionSettings, store: ChunkStore) -> None:
         self.settings, self.store = settings, store
-        current = self._stored_corpus()  # before the hub is asked for anything
+        current = self._stored_corpus()  # before anything is requested from the hub
         checkpoint = resolve_checkpoint(settings.language_model.checkpoint)
         self._current = self._refuse_stale(current, checkpoint)
         self.extraction = resolve_extraction(settings, checkpoint)
@@ -131,12 +131,12 @@ class ExtractionPlan:
         return self.fingerprint_of(FEATURE_EXAMPLES, None, sae)
 
     def chunk_path(self, asset: ChunkAsset, chunk: Chunk, sae: str | None = None) -> Path:
-        """Where a chunk's file of its current fingerprint lies, to read it."""
+        """Path of a chunk's file of its current fingerprint, to read it."""
         fingerprint = self.chunk_fingerprint(asset, chunk, sae)
         return self.store.chunk_path(self.settings.name, asset, sae, chunk.key, fingerprint)
 
     def path_to_write(self, asset: ChunkAsset, chunk: Chunk, sae: str | None = None) -> Path:
-        """Where a chunk's file of its current fingerprint is written."""
+        """Path to write a chunk's file of its current fingerprint to."""
         return self._chunk_paths(asset, chunk, sae)[0]
 
     def _chunk_paths(self, asset: ChunkAsset, chunk: Chunk, sae: str | None) -> list[Path]:
@@ -148,7 +148,7 @@ class ExtractionPlan:
         return self.store.chunk_state(self.settings.name, asset, sae, chunk.key, fingerprint)
 
     def missing_chunks(self) -> list[str]:
-        """Keys of the chunks that lack a durable top-k table of the current fingerprint, of any SAE."""
+        """Keys of the chunks without a durable top-k table of the current fingerprint, for any SAE."""
         return [
             chunk.key
             for chunk in self.settings.chunks
@@ -177,11 +177,11 @@ class ExtractionPlan:
 
     def fingerprint_of(self, name: str, chunk: Chunk | None, sae: str | None) -> str:
         """Fingerprint of any asset but the corpus; of a chunk where it is made chunk by chunk."""
-        row, own = asset_row(name), None if sae is None else self.extraction.saes[sae]
+        row, sae_settings = asset_row(name), None if sae is None else self.extraction.saes[sae]
         if not row.fingerprint_parts and row.upstream is not None:
             return self.fingerprint_of(row.upstream, chunk, sae)
         parts = {part: self._part(part, chunk, sae) for part in row.fingerprint_parts}
-        return fingerprint(row.name, **parts, **values_in_fingerprint(row, self.settings, own))
+        return fingerprint(row.name, **parts, **values_in_fingerprint(row, self.settings, sae_settings))
 
     def _part(self, part: str, chunk: Chunk | None, sae: str | None) -> Any:
         """What the catalog's name of a part of a fingerprint stands for: a word below, or another asset's name."""
@@ -222,7 +222,7 @@ class ExtractionPlan:
         return {"model": self.model_fingerprint, "samples": self._samples_fingerprint(chunk), **values}
 
     def _samples_fingerprint(self, chunk: Chunk) -> str:
-        """Hash of a chunk's own tokens and mask: neither the corpus's length nor other chunks have a part in it."""
+        """Hash of a chunk's tokens and mask, independent of the corpus's length and of other chunks."""
         return self.corpus.tokens_fingerprint(chunk.rows)
 
     def _stored_corpus(self) -> CurrentCorpus:

@@ -1,4 +1,4 @@
-"""What tells one state of a corpus source from another, without tokenizing it."""
+"""The identity of a corpus source's state, without tokenizing it."""
 
 import hashlib
 import json
@@ -15,9 +15,11 @@ from extraction_assets.stores.fingerprints import LENGTH, VERSIONS, files_finger
 
 
 def source_identity(source: Source, *, reads_text: bool = True) -> SourceIdentity:
-    """Of text files by their names and texts, of files of many documents by their contents (nothing of them is
-    decoded), of a hub data set by its commit; the latter with the version of the rule that makes text of them, unless
-    tokens are read. Raises CorpusError where the source cannot be read."""
+    """The identity of a source: text files by their names and texts, files of many documents by their bytes, a hub data
+    set by its commit. The last two include the version of the rule that decodes text, unless tokens are read.
+
+    Raises CorpusError where the source cannot be read.
+    """
     if isinstance(source, TextFiles):
         return _documents_identity(source.documents())
     reading = decoding.RULES if reads_text else None

@@ -10,16 +10,16 @@ from extraction_assets.planning.plan import ExtractionPlan
 
 
 class StoredMerge(NamedTuple):
-    """What the database holds of an SAE."""
+    """The rows of an SAE in the database."""
 
     finished_at: dt.datetime
     """In UTC."""
     stale: str | None
-    """Why it is to be merged again; None where it is current."""
+    """Why it has to be merged again; None if it is current."""
 
 
 def stored_merge(connection: sa.Connection, plan: ExtractionPlan, sae: str) -> StoredMerge | None:
-    """The merge of an SAE in the database, against the current chunks and corpus; None where there is none."""
+    """The merge of an SAE in the database, compared with the current chunks and corpus; None if nothing is merged."""
     query = (
         sa.select(extractions.c.finished_at, extractions.c.fingerprint, corpora.c.sample_count, corpora.c.fingerprint)
         .join(corpora, corpora.c.id == extractions.c.corpus_id)

@@ -1,4 +1,4 @@
-"""The tokenizer of an extraction, and what it is known by.
+"""The tokenizer of an extraction, and its fingerprint.
 
 By rules 1, of earlier versions of this package, the class of transformers made the tokens, a document's BOS stood
 beside the sample's, and only tokens with a role were special. ``tokens_stand`` says whether today's rules would make
@@ -26,7 +26,7 @@ from extraction_assets.settings import CorpusSettings, ExtractionSettings
 from extraction_assets.stores.fingerprints import files_fingerprint, fingerprint
 
 RULES = 2
-"""Raised whenever the same files and text give other tokens or masks."""
+"""Increased whenever the same files and text give other tokens or masks."""
 
 _FILES_OF_RULES_1 = (
     "added_tokens.json",
@@ -98,7 +98,7 @@ def tokens_stand(settings: ExtractionSettings, corpus: TokenizedCorpus, checkpoi
         tokenizer = tokenizers.load_tokenizer(checkpoint, settings.corpus.tokenizer)
         before = class_tokenizer(checkpoint)
     except ValueError:
-        return False  # what is wrong is said when the corpus is made again
+        return False  # errors are reported when the corpus is made again
     if sorted(set(before.all_special_ids)) != special_token_ids(tokenizer):
         return False
     if before.bos_token_id != tokenizer.bos_token_id or before.eos_token_id != tokenizer.eos_token_id:

@@ -1,4 +1,4 @@
-"""The device of a run: checked, chosen and, where it is a GPU of its own, leased until the run ends."""
+"""The device of a run: checked, chosen and, with ``auto`` on a GPU, leased until the run ends."""
 
 import contextlib
 import logging
@@ -10,7 +10,7 @@ from extraction_assets.host.gpu_lease import DeviceError, lease
 
 
 def check_device(wanted: str) -> None:
-    """DeviceError where this host lacks the device that ``wanted`` names."""
+    """Raises DeviceError if this host does not have the device that ``wanted`` names."""
     if wanted in ("auto", "cpu"):
         return
     count = torch.cuda.device_count()

@@ -97,7 +97,7 @@ class GpuResource(dg.ConfigurableResource):
     def vectorization_batch(
         self, device: "torch.device", latent_dim: int, seq_len: int, logger: logging.Logger
     ) -> "AdaptiveBatch":
-        """The batch to reduce at once, for SAEs of at most ``latent_dim`` features; ask once the model is loaded."""
+        """The batch to reduce at once, for SAEs of at most ``latent_dim`` features; call it after loading the model."""
         from extraction_assets.engine.chunk_pass.batching import (
             AdaptiveBatch,
             available_memory_gb,

@@ -23,7 +23,7 @@ class ResourceError(ValueError):
 def resolve_resource(bound: Mapping[str, Any] | None, kind: type[Resource]) -> Resource:
     """The resource of a kind among ``bound``, its environment variables (``dg.EnvVar``) replaced by what they hold now.
 
-    Dagster does so when a run begins; commands, the doctor and the runner ask here. Raises ResourceError.
+    Dagster does so when a run begins; commands, the doctor and the runner call this. Raises ResourceError.
     """
     key = _KEYS[kind]
     found = (bound or {}).get(key)

@@ -25,9 +25,9 @@ class Utilization(NamedTuple):
     peak_ram_gb: float
     """GiB; the most resident memory of this process in any sample, so a peak of less than 0.1 s may be missed."""
     peak_vram_gb: float | None = None
-    """GiB that torch had allocated at most; exact. None on a CPU."""
+    """Peak GiB that torch had allocated; exact. None on a CPU."""
     peak_vram_reserved_gb: float | None = None
-    """GiB that torch had taken from the driver at most, which is what other programs of the GPU feel."""
+    """Peak GiB that torch had reserved from the driver, which other programs on the GPU cannot use."""
     gpu_utilization_mean: float | None = None
     """Percent of the time for which a kernel of any process was running on the GPU; None where NVML does not say it."""
     gpu_utilization_max: float | None = None

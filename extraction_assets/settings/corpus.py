@@ -17,8 +17,8 @@ class CorpusSettings(Settings):
     the id of a data set on the Hugging Face hub, `owner/name`. The last two need the extra `datasets`. Text is UTF-8;
     one leading BOM is dropped, newlines stay as they are."""
     read_as: Literal["auto", "text", "jsonl", "parquet"] = "auto"
-    """What the files of `source` are; `auto` goes by the ends of their names, in either case, and refuses data formats
-    that are not read. `text` reads any of them, `.json` and `.csv` too, as one document each, syntax and all."""
+    """What the files of `source` are; `auto` chooses by the suffixes of their names, in either case, and refuses data
+    formats that are not supported. `text` reads every file, `.json` and `.csv` too, as one document with syntax."""
     revision: str | None = None
     """Branch, tag or commit of a hub data set. With a full commit hash, no network is needed to see that nothing has
     changed."""
@@ -27,7 +27,7 @@ class CorpusSettings(Settings):
     split: str | None = None
     """Split of a data set, by default `train`, or the only one there is."""
     streaming: bool = False
-    """Read a hub data set over the network as far as it is needed, and store nothing of it but the samples."""
+    """Read a hub data set over the network as far as needed, and store only the samples."""
     text_column: str = "text"
     """Column (JSONL: key) that holds a document's text."""
     id_column: str | None = None
@@ -42,7 +42,7 @@ class CorpusSettings(Settings):
     """Shuffle the documents with this seed; by default they keep their order. The same documents get the
     same order, except those of a hub data set with `streaming`, which `datasets` shuffles in a buffer of 10,000."""
     tokenizer: Literal["file", "transformers"] = "file"
-    """`file`: tokens are those of the model's `tokenizer.json` as it stands; `transformers`: those of the class that
+    """`file`: tokens are those of the model's `tokenizer.json` as written; `transformers`: those of the class that
     transformers has for the model's type, which may rebuild the tokenizer with digits, prefixes or case of its own.
     `check` says what the other choice would change. Without a `tokenizer.json`, `file` takes that class too, but
     refuses it if it reads plain text differently from the SentencePiece model beside it."""

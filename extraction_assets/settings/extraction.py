@@ -25,7 +25,7 @@ _MOST_SAMPLES = 10**12
 class KeepSettings(Settings):
     """Which files of the chunks stay once they are merged; `extraction-assets clean` removes the others.
 
-    Has no part in any fingerprint: changing it makes nothing stale.
+    Not part of any fingerprint: changing it makes nothing stale.
     """
 
     model_activations: bool = True

@@ -17,7 +17,7 @@ _FILE_SUFFIX = re.compile(
 def is_hub_id(source: str, folder: Path | None = None) -> bool:
     """Whether a corpus source has the form of a hub id, and is not there as a path relative to ``folder``.
 
-    Without a folder only the form counts: what lies in the working directory has no part in it.
+    Without a folder only the form counts; the working directory is not looked at.
     """
     if not _HUB_ID.fullmatch(source) or _FILE_SUFFIX.search(source):
         return False

@@ -42,7 +42,7 @@ def at_least(least: int, *fields: str) -> Any:
 
 
 def at_most(most: int, *fields: str) -> Any:
-    """A validator of an upper bound, above which nothing can be meant."""
+    """A validator of an upper bound, above which a value must be a mistake."""
 
     def check(_cls: type, value: int | None, info: ValidationInfo) -> int | None:
         if value is not None and value > most:

@@ -53,8 +53,8 @@ _PARQUET_OPTIONS: dict[str, Any] = {
 _ROW_GROUP_EXAMPLES = 2**24
 _COLUMNS = ["neuron_index", "sample_index", "max_activation", "positions", "activations"]
 
-TABLES_AHEAD = 3
-"""Tables that are read and checked before they are asked for."""
+PREFETCHED_TABLES = 3
+"""Tables that are read and checked ahead of their use."""
 
 
 class TableFile(NamedTuple):
@@ -91,9 +91,9 @@ def read_features(path: Path, fingerprint: str) -> tuple[FeatureRows, Record]:
 
 
 def write_table(path: Path, table: TopKTable, statistics: FeatureStatistics, record: Record) -> None:
-    """A top-k table as Parquet, its statistics beside it; the table comes last, so where it is, all is.
+    """A top-k table as Parquet, its statistics beside it; the table comes last, so if it exists, both do.
 
-    The statistics' file name holds their checksum, so that two runs on one chunk cannot mix their files.
+    The file name of the statistics holds their checksum, so that two runs on one chunk cannot mix their files.
     """
     counts = {"samples_seen": statistics.samples_seen, "tokens_seen": statistics.tokens_seen}
     num_features = len(statistics.sample_count)
@@ -119,8 +119,8 @@ def read_table(path: Path, fingerprint: str) -> TableFile:
 
 
 def check_files(path: Path, fingerprint: str) -> None:
-    """Reads every byte of a chunk file, of a table with its statistics; DamagedFileError where one is not as it was
-    written, FileNotFoundError where the file is gone."""
+    """Reads every byte of a chunk file, and of a table's statistics. Raises DamagedFileError if bytes have changed,
+    FileNotFoundError if the file was removed."""
     record = read_checked_record(path, fingerprint)
     if path.suffix == ".parquet":
         _read_statistics(path, record)
@@ -147,13 +147,13 @@ def _read_statistics(table: Path, record: Record) -> FeatureStatistics:
 def read_tables(files: Iterable[tuple[Path, str]]) -> Iterator[TableFile]:
     """The tables of files with their fingerprints, in their order; ``read_table`` in threads, a few tables ahead.
 
-    At most ``TABLES_AHEAD + 1`` tables are in memory, if the caller keeps none but the last one it was given.
+    At most ``PREFETCHED_TABLES + 1`` tables are in memory, if the caller keeps only the last one.
     """
     pending: deque[Future[TableFile]] = deque()
-    with ThreadPoolExecutor(TABLES_AHEAD, thread_name_prefix="table reader") as pool:
+    with ThreadPoolExecutor(PREFETCHED_TABLES, thread_name_prefix="table reader") as pool:
         try:
             for path, fingerprint in files:
-                if len(pending) == TABLES_AHEAD:
+                if len(pending) == PREFETCHED_TABLES:
                     yield pending.popleft().result()
                 pending.append(pool.submit(read_table, path, fingerprint))
             while pending:
@@ -206,7 +206,7 @@ def _write_safetensors(path: Path, tensors: dict[str, Tensor], record: Record) -
     metadata = {RECORD_FIELD: record_json(record)}
     try:
         return write_sealed(path, lambda temporary: save_file(contiguous, temporary, metadata=metadata))
-    except SafetensorError as error:  # what the disk said, such as that it is full
+    except SafetensorError as error:  # an error of the disk, such as a full one
         raise OSError(f"{path} cannot be written: {error}") from error
 
 

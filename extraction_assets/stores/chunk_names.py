@@ -10,9 +10,9 @@ from extraction_assets.catalog import ASSETS, TOP_K_TABLE, ChunkAsset
 from extraction_assets.stores.fingerprints import LENGTH
 
 FORMS: dict[ChunkAsset, tuple[str, ...]] = {row.name: row.files for row in ASSETS if row.partitioned}
-"""How the names of an asset's files end, which says in what form their bytes are: files are written in the first form
-and read in any of these. A file of another form, such as one of a later version of this package, is never opened: its
-chunk counts as stale. A new form goes in front, such as ``(".v3.parquet", ".parquet")``, and its reader goes by it."""
+"""Suffixes of an asset's files, one for each form of their bytes: files are written in the first form and read in any
+of these. A file of another form, such as one of a later version of this package, is never opened: its
+chunk counts as stale. A new form goes in front, such as ``(".v3.parquet", ".parquet")``, and its reader checks it."""
 
 _STATISTICS = ".statistics.safetensors"
 _SEAL_LENGTH = 12

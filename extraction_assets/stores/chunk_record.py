@@ -1,4 +1,4 @@
-"""What a chunk file says of itself: its record, found in the header or footer, and the one boundary for its readers."""
+"""The record of a chunk file, in its header or footer, and the one place that handles errors of its readers."""
 
 import contextlib
 import json
@@ -17,8 +17,8 @@ Record = dict[str, Any]
 
 @contextlib.contextmanager
 def refusing(path: Path) -> Iterator[None]:
-    """Whatever a library raises for the bytes of a file becomes DamagedFileError; faults of the disk, too little memory
-    and a file that is not there stay what they are."""
+    """Turns whatever a library raises for the bytes of a file into DamagedFileError; errors of the disk, of memory and
+    missing files stay as they are."""
     try:
         yield
     except (DamagedFileError, FileNotFoundError, MemoryError):
@@ -37,15 +37,15 @@ def record_json(record: Record) -> str:
 
 
 def read_record(path: Path) -> Record:
-    """The record of a chunk file, without reading or checking the rest: to look at, not to vouch for anything.
+    """The record of a chunk file, without reading or checking the rest: for display, not as a guarantee.
 
-    Raises DamagedFileError where there is none, FileNotFoundError where there is no file.
+    Raises DamagedFileError if the file has no record, FileNotFoundError if it does not exist.
     """
     open_stored(path).close()
     try:
         with refusing(path):
             text = _parquet_record(path) if path.suffix == ".parquet" else _safetensors_record(path)
-    except MemoryError as error:  # as much as a hostile footer asks for
+    except MemoryError as error:  # a hostile footer can request any amount
         raise damaged(path, f"it asks for more memory than there is ({error})") from error
     record = parse_json(text, path, MAKE_AGAIN)
     if not isinstance(record, dict):
@@ -81,7 +81,7 @@ def expect_fingerprint(path: Path, record: Record, fingerprint: str) -> None:
 
 
 def checks_of(record: Record) -> dict[str, bool]:
-    """Check -> whether it has passed, as a table's record says; empty where it says nothing."""
+    """Check -> whether it has passed, from a table's record; empty if the record has no checks."""
     checks = record.get("checks")
     return {name: one for name, one in checks.items() if isinstance(one, bool)} if isinstance(checks, dict) else {}
 

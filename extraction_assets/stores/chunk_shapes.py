@@ -1,4 +1,4 @@
-"""What the tensors of a chunk file have to be, so that they are what its record says."""
+"""Checks that the tensors of a chunk file agree with its record."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ ROW_TENSORS = {"row_pointers": torch.int64, "feature_ids": torch.int32, "values"
 
 
 def checked_rows(path: Path, tensors: Mapping[str, Tensor], shape: Any) -> FeatureRows:
-    """The features in a file whose record says ``shape`` [n, T, F]. DamagedFileError where they are not of it."""
+    """The features in a file with recorded ``shape`` [n, T, F]. Raises DamagedFileError if they do not fit it."""
     pointers, features, values = _of_dtypes(path, tensors, ROW_TENSORS)
     if not isinstance(shape, list) or len(shape) != 3 or not all(_is_count(size) for size in shape):
         raise damaged(path, f"its record says shape {shape!r:.60}, which is none")
@@ -29,7 +29,7 @@ def checked_rows(path: Path, tensors: Mapping[str, Tensor], shape: Any) -> Featu
 
 
 def checked_statistics(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> FeatureStatistics:
-    """The statistics in a file, and what the record of their table says. DamagedFileError where they do not agree.
+    """The statistics in a file. Raises DamagedFileError if they do not agree with the record of their table.
 
     A statistic that was added later is None in a file of an earlier version; one that only a later version knows is
     left alone.

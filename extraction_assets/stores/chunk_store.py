@@ -1,4 +1,4 @@
-"""Where the files of extractions lie, and which of them are done."""
+"""Paths of the files of extractions, and which of them are done."""
 
 import os
 import re
@@ -77,7 +77,7 @@ class ChunkStore:
     def chunk_path(self, extraction: str, asset: ChunkAsset, sae: str | None, key: str, fingerprint: str) -> Path:
         """Path of a chunk's file, to read it: of the newest form that is there, else of the one that is written.
 
-        The fingerprint in it lets an older result stand until the new one is there.
+        The fingerprint in it keeps an older result until the new one exists.
         """
         paths = self.chunk_paths(extraction, asset, sae, key, fingerprint)
         return next((path for path in paths if path.is_file()), paths[0])
@@ -91,10 +91,10 @@ class ChunkStore:
     def chunk_state(
         self, extraction: str, asset: ChunkAsset, sae: str | None, key: str, fingerprint: str
     ) -> ChunkState:
-        """``done``: there is a durable file of this fingerprint in a form that is read; ``stale``: only of others;
-        ``missing``: of none. What is no file in the place of one, such as a folder or a named pipe, does not count.
+        """``done``: a durable file of this fingerprint exists in a readable form; ``stale``: only files of other
+        fingerprints; ``missing``: no file. A folder or a named pipe in the place of a file does not count.
 
-        The one function that schedules, retries, ``--missing`` and ``status`` ask.
+        Schedules, retries, ``--missing`` and ``status`` all use this function.
         """
         paths = self.chunk_paths(extraction, asset, sae, key, fingerprint)
         if any(path.is_file() for path in paths):
@@ -103,7 +103,7 @@ class ChunkStore:
         return "stale" if any(other not in paths for other in others) else "missing"
 
     def stored_keys(self, extraction: str, asset: ChunkAsset, sae: str | None = None) -> set[str]:
-        """Keys of the chunks that have a file of any fingerprint, be it an old one."""
+        """Keys of the chunks that have a file of any fingerprint, old ones included."""
         return {chunk.key for chunk in self.chunk_files(extraction, asset, sae) if chunk.seal is None}
 
     def chunk_files(self, extraction: str, asset: ChunkAsset, sae: str | None = None) -> list[ChunkFile]:
@@ -122,8 +122,8 @@ class ChunkStore:
     def current_corpus(self, extraction: str) -> CurrentCorpus | None:
         """The last materialized corpus; None before the first, and where it is in the form of a later version.
 
-        Of a pointer that an earlier version wrote without a checksum, only that is taken which its reader compares with
-        what it works out itself. Raises DamagedFileError where its files are cut, altered or gone.
+        From a pointer without a checksum, which an earlier version wrote, only those fields are used that the reader
+        can compare with computed values. Raises DamagedFileError if its files are cut, altered or missing.
         """
         path = self.pointer(extraction)
         if not os.path.lexists(path):
@@ -141,7 +141,7 @@ class ChunkStore:
         return CurrentCorpus(corpus, said["recipe"], said["source"], said["version"], **later)
 
     def keep_current_corpus(self, extraction: str, current: CurrentCorpus) -> None:
-        """Writes again what an earlier version stored without checksums or says otherwise; else does nothing."""
+        """Rewrites what an earlier version stored without checksums or with other values; otherwise does nothing."""
         seal_manifest(current.corpus)
         if read_pointer(self.pointer(extraction)) != SealedJson(_said(current), True):
             self.write_current_corpus(extraction, current)
@@ -156,7 +156,7 @@ def size_of_file(path: Path) -> int:
 
 
 def _said(current: CurrentCorpus) -> dict[str, Any]:
-    """What a pointer says of a corpus."""
+    """The fields of a pointer to a corpus."""
     form = {} if CORPUS_FORM == FIRST_VERSION else {"form": CORPUS_FORM}
     return {**current._asdict(), "corpus": current.corpus.manifest.fingerprint, **form}
 
@@ -164,7 +164,7 @@ def _said(current: CurrentCorpus) -> dict[str, Any]:
 def read_pointer(path: Path) -> SealedJson:
     """What a ``corpus.json`` says, see ``CurrentCorpus``; ``corpus`` is the fingerprint of one.
 
-    Raises DamagedFileError, FileNotFoundError where there is none.
+    Raises DamagedFileError, and FileNotFoundError if it does not exist.
     """
     found = read_sealed_json(path, TOKENIZE_AGAIN, CurrentCorpus._fields)
     texts = ("corpus", "recipe", "source", *(["version"] if found.sealed else []))

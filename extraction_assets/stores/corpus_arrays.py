@@ -1,4 +1,4 @@
-"""The arrays of a stored corpus: written as they are, and mapped only where they belong together."""
+"""The arrays of a stored corpus: writes them as they are, and maps them only if they belong together."""
 
 import json
 from pathlib import Path

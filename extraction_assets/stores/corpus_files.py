@@ -25,7 +25,7 @@ MANIFEST = "manifest.json"
 
 
 class CorpusManifest(NamedTuple):
-    """What a stored corpus says of itself."""
+    """The manifest of a stored corpus."""
 
     fingerprint: str
     """Hash of the content: equal corpora have equal fingerprints."""
@@ -99,7 +99,7 @@ _hashes = Memo[tuple[str, str, int, int]](most=100_000)
 def write_corpus(
     root: Path, corpus: TokenizedCorpus, *, source: str, tokenizer: str, packing: str, start_sample: int
 ) -> StoredCorpus:
-    """Store a corpus under ``root`` by its content; an equal one that is there already is used instead."""
+    """Store a corpus under ``root`` by its content; uses an equal one that exists already."""
     temporary = root / f".{uuid.uuid4().hex}.tmp"
     temporary.mkdir(parents=True)
     try:
@@ -125,7 +125,7 @@ def identity(files: dict[str, str], source: str, tokenizer: str, packing: str, s
 
 
 def _put_in_place(temporary: Path, folder: Path) -> None:
-    """Rename into place; what is there already is replaced only where it is damaged."""
+    """Rename into place; replaces an existing folder only if it is damaged."""
     if os.path.lexists(folder):
         try:
             seal_manifest(open_corpus(folder.parent, folder.name))
@@ -139,9 +139,9 @@ def _put_in_place(temporary: Path, folder: Path) -> None:
 
 
 def open_corpus(root: Path, fingerprint: str) -> StoredCorpus:
-    """The stored corpus with this fingerprint, after checking its files and working out its identity again.
+    """The stored corpus with this fingerprint, after checking its files and recomputing its identity.
 
-    Raises FileNotFoundError where it is absent, DamagedFileError that names a file that is cut or altered.
+    Raises FileNotFoundError if it is missing, DamagedFileError, which names the file, if one is cut or altered.
     """
     folder = root / fingerprint
     manifest = _read_manifest(folder)
@@ -157,7 +157,7 @@ def open_corpus(root: Path, fingerprint: str) -> StoredCorpus:
 
 
 def seal_manifest(corpus: StoredCorpus) -> None:
-    """Gives the manifest of a corpus that an earlier version stored the checksum that it lacks."""
+    """Adds the missing checksum to the manifest of a corpus that an earlier version stored."""
     path = corpus.folder / MANIFEST
     if not read_sealed_json(path, TOKENIZE_AGAIN, CorpusManifest._fields).sealed:
         write_sealed_json(path, corpus.manifest._asdict())

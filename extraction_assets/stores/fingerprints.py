@@ -1,7 +1,7 @@
 """Fingerprints: a short hash of everything that an artifact's bytes depend on, and of nothing else.
 
-Every kind has a version of its own, which is a part of its fingerprints alone. Raise it where the same inputs give
-content of another meaning: then what is stored of this kind is stale, and so is what is made from it. A file that says
+Every kind has a version of its own, which is a part of its fingerprints alone. Raise it when the same inputs give
+content of another meaning: then stored files of this kind are stale, and so is what is made from them. A file that says
 the same in another form needs no new version but a new form (``chunk_names.FORMS``), and a statistic that is added
 needs neither: files without it are read.
 """
@@ -47,8 +47,8 @@ def fingerprint(kind: str, **parts: Any) -> str:
 
 
 def raised_versions(*kinds: str) -> dict[str, Any]:
-    """``{"versions": {kind: version}}`` of the kinds whose version is not the first, as a part of a fingerprint of what
-    is made from them; empty where none is, so that what was known before stays known."""
+    """``{"versions": {kind: version}}`` of the kinds with a later version than the first, as a part of the fingerprints
+    of what is made from them; empty if there are none, so that earlier fingerprints stay valid."""
     raised = {kind: VERSIONS[kind] for kind in kinds if VERSIONS[kind] != FIRST_VERSION}
     return {"versions": raised} if raised else {}
 
@@ -63,7 +63,7 @@ def bytes_fingerprint(*parts: bytes | memoryview) -> str:
 
 
 def files_fingerprint(files: Iterable[Path]) -> str:
-    """Hash of files by name and content (``content_hash``). FileNotFoundError where one is not there, or no file."""
+    """Hash of files by name and content (``content_hash``). Raises FileNotFoundError if one is not a file."""
     return fingerprint("files", files=[(path.name, _content_hash_of(path)) for path in files])
 
 
@@ -91,16 +91,16 @@ def content_hash(file: BufferedReader) -> str:
 
 
 SETTLED_NS = 20_000_000
-"""A file is taken to keep its state from 20 ms after its last change on, by the clock that stamps files: that ticks
-every few milliseconds, and of two changes within one tick the second one shows nowhere."""
+"""A file's state counts as stable 20 ms after its last change, by the clock that stamps files: it ticks every few
+milliseconds, and the second of two changes within one tick is not visible."""
 
 _FILES_CLOCK = 5 if sys.platform == "linux" else time.CLOCK_REALTIME
-"""CLOCK_REALTIME_COARSE, for which Python has no name: it stands still as long as the stamps do, however busy the
-machine is."""
+"""CLOCK_REALTIME_COARSE, for which Python has no name: it advances together with the stamps, however busy the machine
+is."""
 
 
 class Memo(Generic[Key]):
-    """Hashes that were worked out in this process, by what identifies the bytes; begins again where it holds many."""
+    """Hashes computed in this process, by what identifies the bytes; emptied when it holds many."""
 
     def __init__(self, most: int) -> None:
         self._most, self._known, self._lock = most, dict[Key, str](), threading.Lock()

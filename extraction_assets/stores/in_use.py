@@ -1,5 +1,5 @@
-"""Who works on the files of an extraction: ``run NAME`` for all of its command, ``clean`` and ``delete`` while they
-remove. Holders lie in ``.in_use`` under the store's root, so that every host that shares the store sees them."""
+"""Commands that use the files of an extraction: ``run NAME`` for its whole duration, ``clean`` and ``delete`` while
+they remove. Holders lie in ``.in_use`` under the store's root, so that every host that shares the store sees them."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -37,7 +37,7 @@ def running(root: Path, extraction: str) -> Iterator[None]:
 def removing(root: Path, extractions: Iterable[str], *, force: bool = False) -> Iterator[None]:
     """Marks extractions as being removed from. Raises InUseError where a command runs one of them, unless ``force``.
 
-    Where no file can be made, on a full disk, it only looks.
+    If no file can be made, on a full disk, it only checks.
     """
     names = list(extractions)
     with contextlib.ExitStack() as stack:

@@ -43,7 +43,7 @@ class DamagedFileError(ValueError):
 
 
 def damaged(path: Path, what: object, advice: str = MAKE_AGAIN) -> DamagedFileError:
-    """The error of a damaged file in one sentence: ``what`` is found, an error of a library too, and what to do."""
+    """The error of a damaged file in one sentence: ``what`` is wrong, such as a library's error, and what to do."""
     lines = str(what).strip().splitlines() or [type(what).__name__]
     reason = lines[0] if len(lines[0]) <= _LONGEST_REASON else lines[0][: _LONGEST_REASON - 3] + "..."
     return DamagedFileError(f"{path} is damaged: {reason.rstrip('.')}; {advice}", path)
@@ -55,7 +55,7 @@ def named(sentence: str, extraction: str) -> str:
 
 
 def open_stored(path: Path, advice: str = MAKE_AGAIN) -> BufferedReader:
-    """Opens a stored file. Raises FileNotFoundError where there is none, DamagedFileError where it is no file."""
+    """Opens a stored file. Raises FileNotFoundError if it does not exist, DamagedFileError if it is not a file."""
     try:
         return open_regular(path)
     except IrregularFileError as error:
@@ -63,9 +63,11 @@ def open_stored(path: Path, advice: str = MAKE_AGAIN) -> BufferedReader:
 
 
 def set_aside(path: Path) -> Path | None:
-    """Renames a damaged file or folder to a temporary's name, which `clean` removes once it is old: then what it was is
-    missing and can be made again; its name says so to the runs that come (``files_set_aside``). None where it has gone
-    meanwhile."""
+    """Renames a damaged file or folder to a temporary name, so that it counts as missing and can be recomputed.
+
+    `clean` removes it once it is old; later runs find it by its name (``files_set_aside``). None if it was removed
+    meanwhile.
+    """
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.damaged")
     try:
         os.replace(path, aside)
@@ -118,7 +120,7 @@ def nobody_writing(folder: Path) -> Iterator[bool]:
         except BlockingIOError:
             free = False
         except OSError:
-            free = True  # no locks here: the caller goes by age
+            free = True  # no locks here: the caller decides by age
         yield free
     finally:
         os.close(handle)
@@ -155,7 +157,7 @@ def sync(path: Path) -> None:
 def verify(path: Path, advice: str = MAKE_AGAIN) -> str:
     """The checksum of a sealed file; DamagedFileError, with ``advice``, where the file does not match it.
 
-    FileNotFoundError where there is no file. Reads the whole file once.
+    FileNotFoundError if it does not exist. Reads the whole file once.
     """
     with open_stored(path, advice) as file:
         if os.fstat(file.fileno()).st_size == 0:

@@ -1,4 +1,4 @@
-"""Small JSON files that vouch for others: sealed, so that every byte is covered, and read by one strict reader."""
+"""Small JSON files with checksums of others: sealed, so that every byte is covered, and read by one strict reader."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from extraction_assets.stores.sealed import PLACEHOLDER, damaged, open_stored, verify_bytes, write_sealed
 
 LARGEST_BYTES = 16 << 20
-"""Of a sealed JSON file; ours have about one thousand."""
+"""Largest size of a sealed JSON file in bytes; ours have about one thousand."""
 
 _CHECKSUM = "checksum"
 
@@ -18,7 +18,7 @@ class SealedJson(NamedTuple):
 
     value: dict[str, Any]
     sealed: bool
-    """False for a file of an earlier version, which has no checksum: what it says has to be worked out again."""
+    """False for a file of an earlier version, which has no checksum: its values have to be recomputed."""
 
 
 def write_sealed_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -30,9 +30,9 @@ def write_sealed_json(path: Path, value: Mapping[str, Any]) -> None:
 def read_sealed_json(path: Path, advice: str, earlier: Collection[str]) -> SealedJson:
     """The object in a sealed file, after checking every byte.
 
-    A file without a checksum is one of an earlier version where it has no other fields than ``earlier``, and the bytes
-    that such a version wrote. Raises DamagedFileError with ``advice`` for anything else, FileNotFoundError where there
-    is none.
+    A file without a checksum comes from an earlier version if it has no other fields than ``earlier``, and the bytes
+    that such a version wrote. Raises DamagedFileError with ``advice`` for anything else, FileNotFoundError if the file
+    does not exist.
     """
     with open_stored(path, advice) as file:
         data = file.read(LARGEST_BYTES + 1)
@@ -50,7 +50,7 @@ def read_sealed_json(path: Path, advice: str, earlier: Collection[str]) -> Seale
 
 
 def parse_json(data: bytes, path: Path, advice: str) -> Any:
-    """The value in bytes of JSON, whatever they hold. DamagedFileError where they are none that can be read."""
+    """The value in bytes of JSON. Raises DamagedFileError if they cannot be read."""
     try:
         return json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError, MemoryError) as error:
@@ -58,7 +58,7 @@ def parse_json(data: bytes, path: Path, advice: str) -> Any:
 
 
 def check_fields(value: Mapping[str, Any], fields: Mapping[str, Any], path: Path, advice: str) -> None:
-    """DamagedFileError where a field is missing or not of its type; of ``bool`` only bool itself is an instance."""
+    """Raises DamagedFileError if a field is missing or not of its type; a bool is not taken for an int."""
     for name, kind in fields.items():
         if name not in value:
             raise damaged(path, f"it has no {name!r}", advice)

@@ -1,4 +1,4 @@
-"""What lies in the chunk store, file by file. What is not recognised here is never removed."""
+"""The files in the chunk store. A file that is not recognised here is never removed."""
 
 import os
 import re
@@ -24,10 +24,10 @@ _CORPUS = re.compile(rf"[0-9a-f]{{{LENGTH}}}")
 
 
 class Item(NamedTuple):
-    """A file, or a folder that goes as a whole, that may be removed."""
+    """A file, or a whole folder, that may be removed."""
 
     kind: str
-    """Why it may go."""
+    """Why it may be removed."""
     asset: str
     """The folder it lies in, as an asset is written: ``demo/layer1/top_k_table``."""
     path: Path
@@ -39,12 +39,12 @@ class UnreadablePointer(ValueError):
 
 
 def item(kind: str, path: Path, store: ChunkStore) -> Item:
-    """An item with its size, be it a folder."""
+    """An item, file or folder, with its size."""
     return Item(kind, path.parent.relative_to(store.root).as_posix(), path, size_of(path))
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder; 0 where it has gone meanwhile. Links are not followed."""
+    """Bytes of a file, or of all files in a folder; 0 if it was removed meanwhile. Links are not followed."""
     try:
         if _is_folder(path):
             return sum(size_of(inside) for inside in path.iterdir())
@@ -115,13 +115,13 @@ def is_old(path: Path) -> bool:
         inside = _inside(path) if _is_folder(path) else []
         newest = max(one.lstat().st_mtime for one in (path, *inside))
     except FileNotFoundError:
-        return False  # it has just gone, so somebody is at work
+        return False  # it was just removed, so another process is at work
     return time.time() - newest >= SAFE_AGE_SECONDS
 
 
 def remove(paths: Iterable[Path]) -> int:
-    """Removes files and folders; bytes that they took. A folder vanishes under its name at once, so that nobody finds
-    half of it."""
+    """Removes files and folders; returns their bytes. A folder disappears under its name at once, so that no process
+    finds half of it."""
     freed = 0
     for path in paths:
         freed += size_of(path)

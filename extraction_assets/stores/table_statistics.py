@@ -1,4 +1,4 @@
-"""Which statistics belong to a chunk's table, and a look at the files of a chunk that loads no tensor."""
+"""Which statistics belong to a chunk's table, and a check of a chunk's files that loads no tensor."""
 
 import contextlib
 import re
@@ -21,7 +21,7 @@ def look_at_files(path: Path, fingerprint: str) -> None:
 
 
 def named_statistics(table: Path, record: Record) -> str:
-    """The checksum of the statistics that a table's record names; DamagedFileError where it names none."""
+    """The checksum of the statistics that a table's record names. Raises DamagedFileError if it names none."""
     checksum = record.get("statistics")
     if not isinstance(checksum, str) or not re.fullmatch("[0-9a-f]{64}", checksum):
         raise damaged(table, "it names no statistics")
@@ -30,7 +30,7 @@ def named_statistics(table: Path, record: Record) -> str:
 
 @contextlib.contextmanager
 def as_damage_of(table: Path, statistics: Path) -> Iterator[None]:
-    """Damage of a table's statistics, named by their file: what has to be made again is the table."""
+    """Names the table as the damaged file if its statistics are damaged, because the table has to be recomputed."""
     try:
         yield
     except FileNotFoundError as error:

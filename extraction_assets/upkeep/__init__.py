@@ -1,1 +1,1 @@
-"""Looking after what extractions leave behind: what lies on disk and in the database, and what of it may go."""
+"""Removal of what extractions leave behind, on disk and in the database."""

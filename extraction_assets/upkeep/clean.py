@@ -37,7 +37,7 @@ KINDS = (SUPERSEDED, NOT_KEPT, REMOVED_SAE, TEMPORARY, UNUSED_CORPUS)
 
 
 class Garbage(NamedTuple):
-    """What may go, and what a user should know beside it."""
+    """What may be removed, and notes for the user."""
 
     items: list[Item]
     notes: list[str]
@@ -50,9 +50,9 @@ Merged = Mapping[tuple[str, str], str]
 def find_garbage(
     declared: Mapping[str, ExtractionSettings], names: Iterable[str], store: ChunkStore, merged: Merged
 ) -> Garbage:
-    """What may be removed of the extractions ``names``; of all that are declared, and corpora too, where none is named.
+    """What may be removed of the extractions ``names``; if none is named, of all declared ones, and corpora.
 
-    Files of extractions that are not declared are never among it: another module may declare them.
+    Files of extractions that are not declared are never included: another module may declare them.
     """
     garbage = Garbage([], [])
     names = list(names)
@@ -67,7 +67,7 @@ def find_garbage(
 
 
 def remove_garbage(garbage: Garbage, store: ChunkStore) -> tuple[int, list[str]]:
-    """Removes what was found; bytes freed, and what had to stay because somebody has begun to use it."""
+    """Removes what was found; returns the bytes freed, and what had to stay because a process now uses it."""
     freed, stayed = 0, []
     by_folder: dict[Path, list[Item]] = {}
     for found in garbage.items:
@@ -75,7 +75,7 @@ def remove_garbage(garbage: Garbage, store: ChunkStore) -> tuple[int, list[str]]
     for folder, items in by_folder.items():
         with nobody_writing(folder) as free:
             guarded = [one for one in items if one.kind not in (TEMPORARY, UNUSED_CORPUS) or free]
-            if folder == store.corpora:  # since the question was asked, a run may have come to use one
+            if folder == store.corpora:  # a run may have begun to use one since the search
                 unused = set(unnamed_corpora(store))
                 guarded = [one for one in guarded if one.kind != UNUSED_CORPUS or one.path in unused]
             freed += remove(one.path for one in guarded)
@@ -90,8 +90,8 @@ def _look_at(settings: ExtractionSettings, store: ChunkStore, merged: Merged, ga
     for folder in asset_folders(extraction):
         _look_for_temporaries(folder, store, garbage)
     for sae in sorted(set(stored_saes(extraction)) - set(settings.saes)):
-        own = [path for path in own_files(extraction, sae) if path not in temporaries(path.parent)]
-        garbage.items.extend(item(REMOVED_SAE, path, store) for path in own)
+        paths = [path for path in own_files(extraction, sae) if path not in temporaries(path.parent)]
+        garbage.items.extend(item(REMOVED_SAE, path, store) for path in paths)
         if (settings.name, sae) in merged:
             garbage.notes.append(
                 f"rows of {settings.name}/{sae} stay in the database: delete {settings.name} --sae {sae} removes them"
@@ -173,7 +173,7 @@ def _is_merged(plan: ExtractionPlan, sae: str | None, merged: Merged) -> bool:
 
 
 def _named_by_table(path: Path, seal: str) -> bool:
-    """Whether the table beside a statistics file names it; what cannot be told counts as named."""
+    """Whether the table beside a statistics file names it; True if that cannot be read."""
     return any(_names(table, seal) for table in tables_of(path))
 
 

@@ -1,4 +1,4 @@
-"""Removing an extraction: its files, and the corpus that only it used. Its rows are the database's business."""
+"""Removing an extraction: its files, and the corpus that only it used. ``database.remove`` removes its rows."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ RESERVED = ("corpora", "dagster")
 
 
 class StoredFiles(NamedTuple):
-    """What an extraction, or one of its SAEs, has on disk."""
+    """The files of an extraction, or of one of its SAEs."""
 
     items: list[Item]
     left: list[Path]
@@ -31,21 +31,21 @@ class StoredFiles(NamedTuple):
 
 
 def find_stored_files(store: ChunkStore, name: str, sae: str | None = None) -> StoredFiles:
-    """What there is on disk of an extraction by its name, declared or not. ValueError for what cannot be a name."""
+    """The files of an extraction by its name, declared or not. Raises ValueError for an invalid name."""
     folder = _folder(store, name, sae)
-    own = list(own_files(store.root / name, sae))
-    items, notes = [item("file", path, store) for path in own], []
+    paths = list(own_files(store.root / name, sae))
+    items, notes = [item("file", path, store) for path in paths], []
     if sae is None:
         try:
             items += [item("corpus", path, store) for path in _only_its_corpora(store, name)]
         except UnreadablePointer as error:
             notes.append(f"all corpora stay: {error}")
-    left = [path for path in sorted(folder.rglob("*")) if path.is_file() and path not in set(own)]
+    left = [path for path in sorted(folder.rglob("*")) if path.is_file() and path not in set(paths)]
     return StoredFiles(items, left, notes)
 
 
 def remove_holding(store: ChunkStore, name: str, sae: str | None = None) -> int:
-    """Removes it; bytes freed. The pointer to the corpus goes last but one, so that a second try finds the corpus."""
+    """Removes it; returns the bytes freed. The corpus's pointer is removed next to last, so that a retry finds it."""
     folder = _folder(store, name, sae)
     try:
         corpora = _only_its_corpora(store, name) if sae is None else []
@@ -54,7 +54,7 @@ def remove_holding(store: ChunkStore, name: str, sae: str | None = None) -> int:
     pointer = store.pointer(name)
     freed = remove(path for path in own_files(store.root / name, sae) if path != pointer)
     if sae is None and corpora:
-        with nobody_writing(store.corpora) as free:  # nobody comes to use the corpus while it goes
+        with nobody_writing(store.corpora) as free:  # no run can begin to use the corpus meanwhile
             if free:
                 freed += remove(set(corpora) & set(_only_its_corpora(store, name)))
     if sae is None:
@@ -64,7 +64,7 @@ def remove_holding(store: ChunkStore, name: str, sae: str | None = None) -> int:
 
 
 def _only_its_corpora(store: ChunkStore, name: str) -> list[Path]:
-    """The corpus that this extraction's pointer names and no other's: what nobody named before is not its own."""
+    """The corpus that only this extraction's pointer names."""
     before = set(unnamed_corpora(store))
     return [path for path in unnamed_corpora(store, without=name) if path not in before]
 

@@ -12,15 +12,15 @@ from extraction_assets.host.locations import HistoryUnavailableError, dagster_ho
 
 
 class RunAlive(ValueError):
-    """An extraction that cannot be touched now."""
+    """An extraction cannot be changed now."""
 
 
 Answer = TypeVar("Answer")
 
 
 def ask_history(ask: Callable[[dg.DagsterInstance], Answer]) -> Answer:
-    """What ``ask`` finds in Dagster's history. Raises HistoryUnavailableError on a full disk, where its SQLite files,
-    which are in WAL mode, do not open."""
+    """What ``ask`` finds in Dagster's history. Raises HistoryUnavailableError on a full disk, on which its SQLite files
+    in WAL mode do not open."""
     try:
         with dg.DagsterInstance.get() as instance:
             return ask(instance)
@@ -31,7 +31,7 @@ def ask_history(ask: Callable[[dg.DagsterInstance], Answer]) -> Answer:
 
 
 def refuse_while_alive(instance: dg.DagsterInstance, extraction: str) -> None:
-    """RunAlive where a run or a backfill of the extraction's assets has not ended."""
+    """Raises RunAlive if a run or a backfill of the extraction's assets has not ended."""
     for run in alive_runs(instance, works_on(instance, extraction)):
         raise RunAlive(
             f"run {run.run_id[:8]} of {extraction} is {run.status.value.lower()}: wait for it or cancel it, or use "

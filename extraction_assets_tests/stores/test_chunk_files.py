@@ -129,7 +129,7 @@ def test_tables_are_read_ahead_but_never_many_at_once(
         most = max(most, len(alive))
         given += 1
     assert given == count
-    assert most <= chunk_files.TABLES_AHEAD + 1
+    assert most <= chunk_files.PREFETCHED_TABLES + 1
     assert most > 1 or count < 2, "nothing was read ahead"
 
 

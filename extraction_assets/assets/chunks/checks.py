@@ -1,4 +1,4 @@
-"""The checks of chunks: what they claim, and those of stored chunks told again without computing anything."""
+"""The checks of chunks: what they claim, and how those of stored chunks are reported without recomputing."""
 
 import logging
 import warnings
@@ -20,7 +20,7 @@ CHUNK_CHECKS = {
     MATCHES_LEGACY: "The sequential legacy loop, run again on a seeded part of the chunk, finds the same examples.",
     RECONSTRUCTS: "The SAE explains enough of the activations' variance: it is read at the right layer and hook.",
 }
-"""Where one fails, the chunk is not stored; the merge asks for all of them."""
+"""If one fails, the chunk is not stored. The merge requires all of them."""
 
 IS_SPARSE = "sae_is_sparse"
 BOS_DOES_NOT_DOMINATE = "bos_does_not_dominate"
@@ -28,11 +28,11 @@ CHUNK_WARNINGS = {
     IS_SPARSE: "On average some features fire on a token, and no more than maximum_l0 of the SAE.",
     BOS_DOES_NOT_DOMINATE: "The strongest tokens of the chunk's examples are not mostly first or special ones.",
 }
-"""Where one fails, the chunk is stored all the same. Chunks of earlier versions have no record of them."""
+"""If one fails, the chunk is still stored. Chunks of earlier versions have no record of them."""
 
 
 ChunkEvent = dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.Output[None]
-"""What a run of chunks tells Dagster."""
+"""What a run of chunks reports to Dagster."""
 
 
 def chunk_check_specs(settings: ExtractionSettings) -> list[dg.AssetCheckSpec]:
@@ -79,7 +79,7 @@ def chunk_evaluation(
 def recorded_checks(
     plan: ExtractionPlan, checks: Collection[dg.AssetCheckKey], chunks: Sequence[Chunk], logger: logging.Logger
 ) -> Iterator[dg.AssetCheckEvaluation]:
-    """What the stored tables of some chunks say of their own ``checks``; others are passed over.
+    """The outcomes of ``checks`` that the stored tables of some chunks record; other checks are skipped.
 
     A chunk is checked while it is computed, and a chunk whose check fails is not stored, so this is what the merge
     reads. A damaged one is set aside, with a warning. Raises dg.Failure where no chunk of a check's table is stored.
@@ -101,7 +101,7 @@ def recorded_checks(
 
 
 def replayed(check: dg.AssetCheckKey, key: str, record: Record) -> dg.AssetCheckEvaluation:
-    """A check of chunk ``key`` as its table's record tells it."""
+    """A check of chunk ``key`` as its table's record reports it."""
     explained = record.get("variance_explained")
     with_score = f", with {explained:.3f} of the variance explained" if isinstance(explained, float) else ""
     numbers = {"variance_explained": explained} if check.name == RECONSTRUCTS and with_score else {}
@@ -118,7 +118,7 @@ def replayed(check: dg.AssetCheckKey, key: str, record: Record) -> dg.AssetCheck
 def _stored_records(
     plan: ExtractionPlan, check: dg.AssetCheckKey, chunks: Sequence[Chunk], logger: logging.Logger
 ) -> Iterator[tuple[str, Record]]:
-    """Those of the chunks that are stored, each with what its table says of itself, after checking all of it."""
+    """The chunks that are stored, each with the record of its table, after the whole file is verified."""
     sae = next(name for name in plan.settings.saes if check.asset_key == sae_key(plan.settings, name, TOP_K_TABLE))
     for chunk in chunks:
         if is_sound(plan, TOP_K_TABLE, chunk, sae, logger):

@@ -59,7 +59,7 @@ def sae_outcome(
 def evaluate(
     plan: ExtractionPlan, queued: QueuedChunk, outcomes: Mapping[str, SaeOutcome]
 ) -> Iterator[dg.AssetCheckEvaluation]:
-    """Every check of every table that the run was asked for."""
+    """Every check of every table that the run computes."""
     for name in sorted(str(target.sae) for target in queued.targets if target.asset == TOP_K_TABLE):
         table, outcome, chosen = sae_key(plan.settings, name, TOP_K_TABLE), outcomes[name], plan.settings.saes[name]
         pairs = {"pairs_compared": outcome.legacy.pairs, "mismatches": outcome.legacy.mismatches}

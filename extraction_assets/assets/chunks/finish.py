@@ -45,9 +45,9 @@ class FinishedChunk(NamedTuple):
 
 
 def finish_chunk(plan: ExtractionPlan, queued: QueuedChunk) -> FinishedChunk:
-    """Waits for a chunk's results, checks them and writes the files that were asked for.
+    """Waits for a chunk's results, checks them and writes the requested files.
 
-    The tables come last: where they are, everything is. Nothing is written where a blocking check fails.
+    The tables come last: if they exist, everything does. Nothing is written if a blocking check fails.
     """
     results = _Results(plan, queued)
     if not all(evaluation.passed for evaluation in results.evaluations if evaluation.blocking):
@@ -92,7 +92,7 @@ class _Results:
             write_table(path, result.table, result.statistics, record)
 
     def _record(self, fingerprint: str, sae: str | None) -> dict[str, Any]:
-        """What a chunk's files say of themselves: no times and no sizes that differ from run to run."""
+        """The record in a chunk's files: no times or sizes, which differ from run to run."""
         record: dict[str, Any] = {"fingerprint": fingerprint, "numerics": self._numerics(sae)}
         if sae is not None:
             record["variance_explained"] = self._outcomes[sae].variance_explained
@@ -134,5 +134,5 @@ class _Results:
 
 
 def statistics_metadata(statistics: FeatureStatistics) -> dict[str, Any]:
-    """What the statistics of a chunk put into its metadata."""
+    """The part of a chunk's metadata that comes from its statistics."""
     return {"mean_l0": mean_l0(statistics), "features_firing": int((statistics.sample_count > 0).sum())}

@@ -18,8 +18,8 @@ from extraction_assets.resources import GpuResource
 class LoadedModels:
     """The language model and the SAEs of a run, each loaded when it is first used, once a run.
 
-    ``saes`` names the SAEs that the run is asked for. With ``every_hook`` the model runs to all hooks of the
-    extraction, as it must where activations are stored; else to those that these SAEs read.
+    ``saes`` names the SAEs that the run computes. With ``every_hook`` the model runs to all hooks of the extraction,
+    which storing activations needs; otherwise to those that these SAEs read.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What of an extraction's chunks is still to be run: computed and recorded."""
+"""Which of an extraction's chunks still have to be computed or recorded."""
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -15,10 +15,10 @@ from extraction_assets.settings import ExtractionSettings
 
 
 class Pending:
-    """What a run has to do that brings an extraction's chunks up to date.
+    """The work that brings an extraction's chunks up to date.
 
-    A chunk is computed where its files are not there (``ExtractionPlan.missing_chunks``). Where they are, but not all
-    events say so (the process was killed between them), it only has to be recorded.
+    A chunk is computed if files are missing (``ExtractionPlan.missing_chunks``). If the files exist but not all events
+    are in the history (the process was killed between them), the chunk is only recorded.
     """
 
     def __init__(self, plan: ExtractionPlan, instance: dg.DagsterInstance) -> None:
@@ -44,24 +44,26 @@ class Pending:
 
     @property
     def set_aside(self) -> list[str]:
-        """Chunks a file of which was found damaged and set aside, be it by an earlier run that then failed, and has
-        not been written again, of the assets to be kept."""
+        """Chunks with a file that was damaged, set aside and not yet written again, for the assets to be kept.
+
+        An earlier run that failed afterwards may have set it aside.
+        """
         lost = set().union(*self._lost.values())
         return [key for key in self._plan.settings.chunk_keys if key in lost]
 
     def assets(self, keys: Sequence[str]) -> list[dg.AssetKey]:
-        """The assets that some of these chunks lack, of those to be kept: what is stored upstream of them is read.
+        """The assets that are missing for some of these chunks, among those to be kept; stored files upstream are read.
 
-        A chunk whose tables are there lacks only what was set aside: nobody may have asked for the rest.
+        If the tables of a chunk exist, only what was set aside is missing: the rest may never have been requested.
         """
         pending, lost = set(self.keys), self._lost
         return [
             target.key
             for target in self._kept
-            if any((key in pending and self._lacks(target, key)) or key in lost[target.key] for key in keys)
+            if any((key in pending and self._is_missing(target, key)) or key in lost[target.key] for key in keys)
         ]
 
-    def _lacks(self, target: Target, key: str) -> bool:
+    def _is_missing(self, target: Target, key: str) -> bool:
         return key not in self._recorded[target.key] or not self._is_stored(target, key)
 
     @cached_property

@@ -18,13 +18,13 @@ _LATEST_EVENTS = 100
 """How many events of a chunk are looked at, from the latest on."""
 
 
-def metadata_again(
+def replayed_metadata(
     plan: ExtractionPlan, target: Target, chunk: Chunk, instance: dg.DagsterInstance
 ) -> dict[str, dg.MetadataValue | Any]:
-    """Metadata of a chunk that is there already, whose file has been checked.
+    """Metadata of a chunk that exists already; its file has been verified.
 
-    Times, rates and memory are those of the run that computed it, as Dagster's history has them; where it has none
-    (another Dagster home), there is what the file itself tells.
+    Times, rates and memory come from the run that computed it, as Dagster's history has them. Without that history
+    (another Dagster home) only the numbers in the file remain.
     """
     path = plan.chunk_path(target.asset, chunk, target.sae)
     fingerprint = plan.chunk_fingerprint(target.asset, chunk, target.sae)
@@ -41,7 +41,7 @@ def metadata_again(
 def _numbers_in_history(
     instance: dg.DagsterInstance, asset: dg.AssetKey, key: str, fingerprint: str
 ) -> Mapping[str, dg.MetadataValue]:
-    """Metadata of the latest event of this chunk that is of the same fingerprint and holds numbers."""
+    """Metadata of the latest event of this chunk with the same fingerprint and with numbers."""
     filters = dg.AssetRecordsFilter(asset_key=asset, asset_partitions=[key])
     for record in instance.fetch_materializations(filters, limit=_LATEST_EVENTS).records:
         event = record.asset_materialization

@@ -13,7 +13,7 @@ from extraction_assets.assets.chunks.checks import replayed
 from extraction_assets.assets.chunks.compute import QueuedChunk, compute_chunk
 from extraction_assets.assets.chunks.finish import FinishedChunk, WrittenFile, finish_chunk
 from extraction_assets.assets.chunks.loaded import LoadedModels
-from extraction_assets.assets.chunks.recorded_numbers import metadata_again
+from extraction_assets.assets.chunks.recorded_numbers import replayed_metadata
 from extraction_assets.assets.chunks.start import examine_start
 from extraction_assets.catalog import MODEL_ACTIVATIONS, TOP_K_TABLE
 from extraction_assets.execution.damage import is_sound
@@ -85,7 +85,7 @@ class ChunkRun:
             except (Exception, dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
                 yield from self._durable()  # what was computed before is recorded, whatever has happened since
                 raise
-            except GeneratorExit:  # canceled while Dagster was storing an event: it asks for no more of them
+            except GeneratorExit:  # canceled while Dagster was storing an event: it takes no more of them
                 for event in self._durable():
                     self._lineage.report(event)
                 raise
@@ -93,12 +93,12 @@ class ChunkRun:
     def _missing_targets(
         self, chunks: Sequence[Chunk], update: Progress, *, reuse: bool
     ) -> Generator[Event, None, dict[Chunk, list[Target]]]:
-        """What of each chunk is to be computed. With ``reuse``, all that is there is recorded first: then what is left
-        of the run is work alone, and so is the time left. What is damaged is not there."""
+        """What is to be computed for each chunk. With ``reuse``, everything that exists is recorded first, so that the
+        rest of the run, and the time left, is computation alone. Damaged files count as missing."""
         missing_targets = dict[Chunk, list[Target]]()
         for chunk in chunks:
             done = [t for t in self._targets if reuse and is_sound(self._plan, t.asset, chunk, t.sae, self._logger)]
-            yield from self._recorded_again(chunk, done)
+            yield from self._replayed(chunk, done)
             missing_targets[chunk] = [target for target in self._targets if target not in done]
             if not missing_targets[chunk]:
                 del missing_targets[chunk]
@@ -150,10 +150,10 @@ class ChunkRun:
         tags = self._lineage.tags(target.asset, target.sae, chunk)
         return dg.AssetMaterialization(target.key, partition=chunk.key, metadata=written.metadata, tags=tags)
 
-    def _recorded_again(self, chunk: Chunk, targets: list[Target]) -> Iterator[Event]:
+    def _replayed(self, chunk: Chunk, targets: list[Target]) -> Iterator[Event]:
         """Events of a chunk that an earlier run or attempt made durable, with the numbers of that time."""
         for target in targets:
-            metadata = metadata_again(self._plan, target, chunk, self._lineage.instance)
+            metadata = replayed_metadata(self._plan, target, chunk, self._lineage.instance)
             yield self._materialization(chunk, WrittenFile(target, metadata))
             if target.asset == TOP_K_TABLE:
                 record = read_record(self._plan.chunk_path(target.asset, chunk, target.sae))

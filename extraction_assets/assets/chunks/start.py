@@ -87,12 +87,12 @@ def _guard_forward(plan: ExtractionPlan, loaded: LoadedModels, chunk: Chunk) -> 
 
 
 def _encoded(plan: ExtractionPlan, loaded: LoadedModels, chunk: Chunk, targets: Sequence[Target]) -> dict[str, SAE]:
-    """The SAEs that encode a chunk: something of them is to be computed, and stored features do not suffice."""
-    asked = {target.sae for target in targets}
+    """The SAEs that encode a chunk: a target of theirs is missing, and stored features do not suffice."""
+    requested = {target.sae for target in targets}
     return {
         name: sae
         for name, sae in loaded.saes.items()
-        if name in asked and not features_suffice(plan, chunk, name, targets, loaded.logger)
+        if name in requested and not features_suffice(plan, chunk, name, targets, loaded.logger)
     }
 
 

@@ -1,4 +1,4 @@
-"""The step of the chunk assets: what of a Dagster run decides which chunks are computed, and how they are recorded."""
+"""The step of the chunk assets: how a Dagster run selects the chunks to compute and records them."""
 
 from collections.abc import Iterator
 
@@ -51,14 +51,14 @@ def requested_chunks(context: dg.AssetExecutionContext, settings: ExtractionSett
 
 
 def _check_outputs(context: dg.AssetExecutionContext, settings: ExtractionSettings) -> Iterator[dg.Output[None]]:
-    """Dagster expects one output of each selected check, and logs "did not yield" of checks told chunk by chunk."""
+    """Dagster expects one output of each selected check, and logs "did not yield" for checks reported by chunk."""
     for spec in chunk_check_specs(settings):
         if spec.key in context.selected_asset_check_keys:
             yield dg.Output(None, output_name=spec.get_python_identifier())
 
 
 def _resumes(context: dg.AssetExecutionContext) -> bool:
-    """Whether what is durable need not be computed again: the run is said so, or tries anew what failed."""
+    """Whether durable chunks are reused: a tag of the run says so, or the run is a retry."""
     if context.retry_number > 0 or REUSE_TAG in context.run.tags:
         return True
     parent_id = context.run.get_parent_run_id()

@@ -91,7 +91,7 @@ def _result(settings: ExtractionSettings, made: Materialized) -> dg.MaterializeR
 
 
 def check_settings(settings: ExtractionSettings) -> None:
-    """Everything about model, hooks and SAEs that can be known to be wrong before work starts."""
+    """Everything about model, hooks and SAEs that can be found wrong before work starts."""
     extraction = resolve_extraction(settings)
     check_combination(extraction.checkpoint, extraction.saes, settings.corpus.max_length)
 
@@ -132,7 +132,7 @@ def _materialized(
     source: Source,
     logger: logging.Logger,
 ) -> Materialized:
-    """A current corpus, with what is said of it."""
+    """A current corpus with its metadata."""
     share = stored_share(current.corpus, settings, source)
     log_and_raise(list(first_documents(settings, share)), logger)
     return Materialized(current, identity, True, share)

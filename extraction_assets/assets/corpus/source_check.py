@@ -22,7 +22,7 @@ def source_check(settings: ExtractionSettings) -> dg.AssetCheckSpec:
 def compare_sources(
     settings: ExtractionSettings, current: CurrentCorpus | None, now: SourceIdentity
 ) -> dg.AssetCheckResult:
-    """What the source holds ``now`` against what the current corpus was made from."""
+    """Compares what the source holds ``now`` with what the current corpus was made from."""
     if current is None:
         sentence = "the corpus was never materialized"
     elif current.source == now.fingerprint:

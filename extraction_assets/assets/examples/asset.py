@@ -38,9 +38,9 @@ def build_feature_examples(settings: ExtractionSettings, sae: str) -> dg.AssetsD
 
 
 def merge_condition() -> dg.AutomationCondition:
-    """A merge follows once all chunks are there and their checks have passed, and again whenever one is new.
+    """A merge starts once all chunks exist and their checks have passed, and again whenever one is new.
 
-    ``eager`` alone does not fire where everything was there when it was first evaluated.
+    ``eager`` alone does not fire if everything existed when it was first evaluated.
     """
     condition = dg.AutomationCondition
     complete = condition.missing() & ~condition.any_deps_missing() & ~condition.in_progress()

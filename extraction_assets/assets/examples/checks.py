@@ -37,8 +37,10 @@ class Expected(NamedTuple):
 
 
 class Expectation:
-    """A seeded part of the features, worked out plainly from the chunk tables, in memory that does not grow with their
-    number: no part of the merge is used."""
+    """A seeded part of the features, computed directly from the chunk tables without the code of the merge.
+
+    Its memory does not grow with the number of chunks.
+    """
 
     def __init__(self, top_k: int) -> None:
         self._top_k = top_k
@@ -47,7 +49,7 @@ class Expectation:
         self._seen = {"samples_seen": 0, "tokens_seen": 0}
 
     def add(self, table: TopKTable, statistics: FeatureStatistics) -> None:
-        """Count a chunk in, as its file holds it."""
+        """Add a chunk, as its file holds it."""
         chosen = _seeded_features(len(statistics.sample_count))
         for feature in chosen:
             examples = [*self._examples.get(feature, []), *_examples_in(table, feature)]
@@ -72,7 +74,7 @@ class Expectation:
 def compare_with_tables(
     connection: sa.Connection, extraction_id: int, expected: dict[int, Expected]
 ) -> dg.AssetCheckResult:
-    """Whether the stored rows of the expected features are what they must be."""
+    """Whether the stored rows equal the expected features."""
     wrong = []
     for feature, right in expected.items():
         if _stored_examples(connection, extraction_id, feature) != right.examples:
@@ -92,7 +94,7 @@ def _seeded_features(latent_dim: int) -> list[int]:
 
 
 def _added(known: list[Any] | None, more: list[Any] | None, merge: str) -> list[Any] | None:
-    """Numbers of some features, in lists of lists, with those of further samples; None where either lacks them."""
+    """Numbers of some features, in lists of lists, with those of further samples; None if either is None."""
     if known is None or more is None:
         return None
     if known and isinstance(known[0], list):
@@ -115,7 +117,7 @@ def _examples_in(table: TopKTable, feature: int) -> Examples:
     if first == last:
         return []
     offsets = table.firing_offsets[first : last + 1]
-    own = TopKTable(
+    feature_table = TopKTable(
         table.neuron_index[first:last],
         table.sample_index[first:last],
         table.max_activation[first:last],
@@ -123,7 +125,7 @@ def _examples_in(table: TopKTable, feature: int) -> Examples:
         table.positions[int(offsets[0]) : int(offsets[-1])],
         table.activations[int(offsets[0]) : int(offsets[-1])],
     )
-    return as_dict(own)[feature]
+    return as_dict(feature_table)[feature]
 
 
 def _stored_examples(connection: sa.Connection, extraction_id: int, feature: int) -> Examples:

@@ -42,7 +42,7 @@ from extraction_assets.stores.sealed import DamagedFileError
 
 
 class MergeRefused(ValueError):
-    """Chunks that cannot be merged, or a merge that came out wrong; nothing in the database was changed."""
+    """Chunks cannot be merged, or the merge is wrong; nothing in the database was changed."""
 
     def __init__(self, check: str, message: str) -> None:
         super().__init__(message)
@@ -58,7 +58,7 @@ class Merged(NamedTuple):
     numerics: list[dict[str, Any]]
     """The different numerics records of the chunks; more than one means that last bits may differ between chunks."""
     expected: dict[int, Expected]
-    """What a seeded part of the features must be in the database, worked out without the merge."""
+    """The expected rows of a seeded part of the features, computed without the merge."""
 
 
 def run_merge(
@@ -148,8 +148,8 @@ def _pictures(merged: Merged, top_k: int) -> dict[str, dg.MarkdownMetadataValue]
 def merge_chunks(plan: ExtractionPlan, sae: str, logger: logging.Logger) -> Merged:
     """Merges all chunk tables of an SAE, one after the other, in memory that does not grow with their number.
 
-    Raises MergeRefused that names every chunk that is missing, made from other inputs, or not checked; or one that is
-    damaged, which is set aside, so that it is missing from then on and can be made again.
+    Raises MergeRefused, which names every chunk that is missing, made from other inputs, or not checked; or a damaged
+    chunk, which is set aside so that it counts as missing and can be recomputed.
     """
     try:
         _refuse_unfit_chunks(plan, sae)
@@ -189,9 +189,9 @@ def merge_tables(
         heap = heap or DeferredTopKHeap(len(chunk.statistics.sample_count), top_k, min_activation)
         heap.add_batch(heap.contenders(chunk.table))
         statistics = merge_statistics([chunk.statistics] if statistics is None else [statistics, chunk.statistics])
-        own = chunk.record.get("numerics", {})
-        if own not in numerics:
-            numerics.append(own)
+        chunk_numerics = chunk.record.get("numerics", {})
+        if chunk_numerics not in numerics:
+            numerics.append(chunk_numerics)
         expectation.add(chunk.table, chunk.statistics)
         merged_one()
     assert heap is not None, "an extraction has at least one chunk"
@@ -237,7 +237,7 @@ def _problem(plan: ExtractionPlan, sae: str, chunk: Chunk) -> str | None:
 
 
 def _failed_check(record: Record) -> str | None:
-    """Which of the checks that have to pass a chunk's record does not say passed."""
+    """The required checks that are not recorded as passed in a chunk's record."""
     checks = checks_of(record)
     failed = [name for name in CHUNK_CHECKS if not checks.get(name)]
     return f"check {failed[0]} {'failed' if failed[0] in checks else 'is absent'}" if failed else None

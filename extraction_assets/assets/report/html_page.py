@@ -1,8 +1,8 @@
 """HTML pages of our own from templates: no text of others becomes markup, a control character or a script.
 
 Every text that a template prints is shown as ``visible`` shows it and then escaped. The page's content security policy
-fetches nothing, runs nothing and takes one style sheet, the one whose hash it names: should some text become markup all
-the same, a browser does nothing with it.
+fetches nothing, runs nothing and takes one style sheet, the one whose hash it names: if some text
+still becomes markup, a browser does nothing with it.
 """
 
 import base64

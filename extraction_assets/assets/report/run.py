@@ -82,7 +82,7 @@ def write_report(path: Path, page: str) -> None:
 
 
 def report_damage(path: Path) -> str | None:
-    """Why a report has to be written again, in a sentence; None where it is as it was written."""
+    """One sentence on why a report has to be written again; None if its file is unchanged."""
     try:
         verify(path, _WRITTEN_AGAIN)
     except FileNotFoundError:
@@ -97,8 +97,8 @@ def render_report(connection: sa.Connection, extraction: sa.Row[Any]) -> str:
     density, examples = histograms(connection, extraction)
     chosen = []
     for index in readable_features(connection, extraction.id, REPORTED_FEATURES):
-        own = examples_of(connection, extraction.id, index, REPORTED_EXAMPLES)
-        chosen.append((index, find_feature(connection, extraction.id, index), [_shaded(e) for e in own]))
+        chosen_examples = examples_of(connection, extraction.id, index, REPORTED_EXAMPLES)
+        chosen.append((index, find_feature(connection, extraction.id, index), [_shaded(e) for e in chosen_examples]))
     return (
         page_environment(Path(__file__).parent)
         .get_template("report.html")

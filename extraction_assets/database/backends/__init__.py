@@ -22,7 +22,7 @@ PORTABLE_TYPES: dict[ColumnKind, TypeEngine[Any]] = {
     "doubles": sa.JSON(),
     "texts": sa.JSON(),
 }
-"""What a backend uses whose ``column_types`` do not say otherwise."""
+"""Column types of a backend that does not override them in ``column_types``."""
 
 
 def backend_of(bind: sa.Engine | sa.Connection) -> Backend:
@@ -54,7 +54,7 @@ def parse_url(text: str, variable: str) -> sa.URL:
 
 
 def column_type(kind: ColumnKind) -> TypeEngine[Any]:
-    """The type of a kind of columns, in each database its own."""
+    """The type of a kind of column, which each database chooses."""
     chosen = PORTABLE_TYPES[kind]
     for backend in BACKENDS:
         if kind in backend.column_types:

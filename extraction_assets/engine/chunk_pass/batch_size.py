@@ -1,4 +1,4 @@
-"""What may be asked for as the number of samples to reduce at once; light, for commands and resources check it too."""
+"""Valid numbers of samples to reduce at once; imports no torch, because commands and resources check them too."""
 
 from typing import Any, Literal
 

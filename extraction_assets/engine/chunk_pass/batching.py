@@ -84,7 +84,7 @@ class AdaptiveBatch:
             if result is not None:
                 yield result[0]
                 start = stop
-            del result  # or a batch would be kept while the next one is made
+            del result  # otherwise a batch would be kept while the next one is made
 
     def _attempt(self, start: int, stop: int, work: Callable[[int, int], Result]) -> tuple[Result] | None:
         """The work's result, or None after a halving."""
@@ -103,7 +103,7 @@ class AdaptiveBatch:
         return None
 
     def halve(self, failed: int) -> None:
-        """Goes on with half of ``failed`` samples, which did not fit, and gives back what memory torch holds."""
+        """Continues with half of ``failed`` samples, which did not fit, and frees the memory that torch holds."""
         self.halvings.append(failed)
         self.size = max(1, failed // 2)
         self._logger.warning("out of memory with %d samples at once, going on with %d", failed, self.size)
@@ -146,9 +146,9 @@ def batch_process_features(
     heap = DeferredTopKHeap(num_features, top_k, min_activation)
 
     def reduce(start: int, stop: int) -> TopKTable:
-        group, own = sae_features[start:stop].float(), counted[start:stop].to(device)  # [b, T, F], [b, T]
-        _refuse_non_finite(group, own, first_sample + start)
-        features = keep_counted(dense_to_sparse(group), own)
+        group, mask = sae_features[start:stop].float(), counted[start:stop].to(device)  # [b, T, F], [b, T]
+        _refuse_non_finite(group, mask, first_sample + start)
+        features = keep_counted(dense_to_sparse(group), mask)
         return select_top_k(features, sample_maxima(features), first_sample + start, top_k, heap.floor(device))
 
     for table in AdaptiveBatch(size).map(num_samples, reduce):

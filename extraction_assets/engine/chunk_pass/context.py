@@ -20,7 +20,7 @@ class NonFiniteError(ValueError):
 
 
 class PassSettings(NamedTuple):
-    """What a pass is told; see the GPU resource for the meaning of each."""
+    """Settings of a pass; the GPU resource documents each."""
 
     batch_size: int
     top_k: int
@@ -59,7 +59,7 @@ class PassContext:
         return contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
 
     def reduce_after(self, hooks: Mapping[str, Tensor]) -> None:
-        """What is reduced from here on may use ``hooks`` and all that was queued before. No synchronisation."""
+        """The reductions queued from here on may use ``hooks`` and everything queued before. No synchronisation."""
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream(self.device))
             for tensor in hooks.values():
@@ -104,5 +104,5 @@ class PassContext:
 
 @functools.cache
 def _reducing_stream(device: torch.device) -> torch.cuda.Stream:
-    """One for all passes: each stream that multiplies matrices has 32 MiB of workspace for good."""
+    """One for all passes: each stream that multiplies matrices keeps 32 MiB of workspace."""
     return torch.cuda.Stream(device, priority=-1)

@@ -16,8 +16,10 @@ HookReader = Callable[[int, int], Mapping[str, Tensor]]
 
 
 class ForwardOutOfMemoryError(MemoryError):
-    """The forward pass does not fit, even after all memory that was not needed was given back: a smaller
-    ``batch_size`` is needed, and with it the chunk anew, for it is one of the things that last bits depend on."""
+    """The forward pass does not fit, even after all unused memory was freed.
+
+    The whole chunk has to be recomputed with a smaller ``batch_size``, because last bits depend on it.
+    """
 
     def __init__(self, message: str, done: int) -> None:
         super().__init__(message)
@@ -58,31 +60,31 @@ def prefetch_hooks(
     """Each group with its hook outputs, to be worked on in ``shared.reducing``.
 
     On a GPU the next group's forward pass is queued before this one's outputs are given, so that the GPU has work
-    while the host waits for the sizes of what it selects. Where memory runs out, it is not queued ahead.
+    while the host waits for the sizes of what it selects. If memory runs out, nothing is prefetched any more.
     """
     if read_hooks is None:
         yield from ((group, {}) for group in groups)
         return
-    ahead: Mapping[str, Tensor] | None = None
-    looks_ahead = shared.device.type == "cuda"
+    prefetched: Mapping[str, Tensor] | None = None
+    prefetches = shared.device.type == "cuda"
     for number, group in enumerate(groups):
-        hooks = ahead if ahead is not None else _read(read_hooks, *group, shared.clock)
-        ahead = None
+        hooks = prefetched if prefetched is not None else _read(read_hooks, *group, shared.clock)
+        prefetched = None
         shared.reduce_after(hooks)
-        if looks_ahead and number + 1 < len(groups):
+        if prefetches and number + 1 < len(groups):
             try:
                 with shared.clock.stage("forward"):
-                    ahead = read_hooks(*groups[number + 1])
+                    prefetched = read_hooks(*groups[number + 1])
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                looks_ahead = False
+                prefetches = False
         yield group, hooks
-        del hooks  # or a group would be kept while the next one is made
+        del hooks  # otherwise a group would be kept while the next one is made
 
 
 def _read(read_hooks: HookReader, start: int, stop: int, clock: StageClock) -> Mapping[str, Tensor]:
-    """The hook outputs; where memory runs out, once more after giving back all that is not needed."""
+    """The hook outputs; if memory runs out, tries once more after freeing unused memory."""
 
     def read() -> Mapping[str, Tensor]:
         with clock.stage("forward"):

@@ -76,7 +76,7 @@ def chunk_steps(
     for NaN, 3 to select), 1 more where special tokens are stored but do not count, 1 where outlier norms do not; about
     4 more for each compaction of the top-k table, which come ever more rarely, and some 10 at the end of the chunk.
     Peak device memory: two groups of hook outputs, one dense tile of at most 128 MiB (or one sample), the sparse
-    features of one batch and, for each SAE, O(F * K). What is kept goes to pinned host memory while the next batch
+    features of one batch and, for each SAE, O(F * K). Kept results go to pinned host memory while the next batch
     computes.
     Raises NonFiniteError; ForwardOutOfMemoryError; MemoryError where one sample does not fit.
     """
@@ -98,7 +98,7 @@ def chunk_steps(
                     _keep_rows(kept, hook, activations, start, shared)
             for run in runs:
                 run.add(start, stop, hooks.get(run.task.hook), hooks.get(run.task.hook_out or ""))
-        del hooks  # or a group would be kept while the next one is made
+        del hooks  # otherwise a group would be kept while the next one is made
         yield stop - start
     with shared.reducing():
         unfinished = {run.task.name: run.finish() for run in runs}
@@ -132,8 +132,10 @@ def numerics_record(
     compiled: bool = False,
     eager_blocks: Sequence[int] = (),
 ) -> dict[str, Any]:
-    """What can change the last bits of a result, beyond its inputs and settings; ``compiled`` is said of the model, and
-    ``eager_blocks`` of those of its blocks that are not, because of hooks inside."""
+    """What can change the last bits of a result, beyond its inputs and settings.
+
+    ``compiled`` is about the model; ``eager_blocks`` are the blocks left uncompiled because of hooks inside.
+    """
     import transformers
 
     on_gpu = device.type == "cuda"

@@ -59,8 +59,8 @@ class SaeResult(NamedTuple):
     variance_explained: float
     """Over a few samples; NaN where the features were read from a file."""
     all_finite: bool
-    """Whether none of the kept features' tokens, counted or not, has a NaN or an infinity: else they cannot be
-    selected from again by other rules of what counts."""
+    """Whether no token of the kept features, counted or not, has a NaN or an infinity: otherwise the features cannot be
+    selected from again with other rules for counted positions."""
     encode_tile_tokens: int | None
     """Tokens of one matrix product; None where the features were read from a file."""
 
@@ -141,14 +141,14 @@ class SaePass:
         that of ``hook_out`` [stop - start, T, D_out] if the SAE has one."""
 
         def work(first: int, last: int) -> list[_Batch]:
-            own = None if activations is None else activations[first:last]
-            return self._reduce(start + first, start + last, own, None if target is None else target[first:last])
+            inputs = None if activations is None else activations[first:last]
+            return self._reduce(start + first, start + last, inputs, None if target is None else target[first:last])
 
         for batches in self._shared.batch.map(stop - start, work, self._tile or 1):
             with self._shared.clock.stage("select"):
                 for batch in batches:
                     self._take(batch)
-            del batches, batch  # or a batch would be kept while the next one is made
+            del batches, batch  # otherwise a batch would be kept while the next one is made
 
     def finish(self) -> UnfinishedSae:
         """What the chunk gives, queued to be copied to the host."""
@@ -176,8 +176,8 @@ class SaePass:
             for first in range(0, stop - start, size):
                 last = min(first + size, stop - start)
                 part = take_samples(features, first, last)
-                own, out = (None if x is None else x[first:last] for x in (activations, target))
-                batches.append(self._select(start + first, part, own, out))
+                inputs, outputs = (None if x is None else x[first:last] for x in (activations, target))
+                batches.append(self._select(start + first, part, inputs, outputs))
         return batches
 
     def _select(
@@ -185,17 +185,27 @@ class SaePass:
     ) -> "_Batch":
         """Pure. The table and the statistics of some samples' features at wanted positions."""
         stop = start + features.num_samples
-        own = features
+        counted_features = features
         if not self._shared.all_count and self._features_everywhere:
-            own = keep_counted(features, self._counted[start:stop])
-        maxima = sample_maxima(own)
+            counted_features = keep_counted(features, self._counted[start:stop])
+        maxima = sample_maxima(counted_features)
         table = None
         if isinstance(self._heap, DeferredTopKHeap):
             floor = self._heap.floor(self._shared.device)
             first_sample = self._shared.samples.first_sample + start
-            table = select_top_k(own, maxima, first_sample, self._settings.top_k, floor)
+            table = select_top_k(counted_features, maxima, first_sample, self._settings.top_k, floor)
         rows = to_rows(features) if self._settings.keep_features else None
-        return _Batch(start, stop, activations, target, features, own, rows, table, statistics_update(own, maxima))
+        return _Batch(
+            start,
+            stop,
+            activations,
+            target,
+            features,
+            counted_features,
+            rows,
+            table,
+            statistics_update(counted_features, maxima),
+        )
 
     @property
     def _features_everywhere(self) -> bool:
@@ -224,8 +234,8 @@ class SaePass:
         return SparseFeatures(*firings[:3], count, num_positions, self.task.sae.latent_dim)
 
     def _refuse_non_finite(self, finite: Tensor, activations: Tensor, start: int, stop: int) -> None:
-        """A NaN of the hook's output is one of the pre-activations too, so that one look is enough; where there is one,
-        the message names the first module that it comes from."""
+        """A NaN in the hook's output is a NaN in the pre-activations too, so one check is enough. The message names the
+        first module that gives one."""
         wrong = self._counted[start:stop] & ~finite
         if bool(wrong.any()):
             hook, name = self.task.hook, self.task.name
@@ -264,8 +274,8 @@ class SaePass:
         if batch.activations is None or target is None or self.task.stored_features is not None or count <= 0:
             return
         for row, features in enumerate(each_sample(batch.features, count)):  # one by one: no batch size changes a bit
-            own = slice(row, row + 1)
-            x, y, counted = batch.activations[own], target[own], self._counted[batch.start + row]
+            sample = slice(row, row + 1)
+            x, y, counted = batch.activations[sample], target[sample], self._counted[batch.start + row]
 
             def score(
                 features: SparseFeatures = features, x: Tensor = x, y: Tensor = y, counted: Tensor = counted
@@ -273,5 +283,5 @@ class SaePass:
                 sae = self.task.sae
                 self._explained.add(sae.target(y)[0], sae.decode(features, x)[0], counted)
 
-            within_memory(score, score)  # a sample needs little: what is held elsewhere is given back
+            within_memory(score, score)  # a sample needs little: freeing unused memory makes room
         self._num_scored += count

@@ -1,4 +1,4 @@
-"""Copies from a GPU to the host that run beside its computing."""
+"""Copies from a GPU to the host that overlap with computation."""
 
 import functools
 from typing import Any
@@ -30,7 +30,7 @@ class HostStaging:
         self._stream.wait_stream(torch.cuda.current_stream(tensor.device))
         with torch.cuda.stream(self._stream):
             host.copy_(tensor, non_blocking=True)
-        tensor.record_stream(self._stream)  # its memory is not given away before it is read
+        tensor.record_stream(self._stream)  # its memory is not reused before it is read
         return host
 
     def buffer(self, *shape: int, dtype: torch.dtype) -> Tensor:

@@ -1,4 +1,4 @@
-"""The one boundary between files of strangers and the rest: whatever a parser raises becomes one sentence."""
+"""The boundary to untrusted files: whatever a parser raises becomes one sentence."""
 
 import contextlib
 import errno
@@ -16,8 +16,8 @@ def one_sentence(what: str) -> Iterator[None]:
     """Turns what a block raises into ``CorpusError``: ``what`` (which names the file) and the parser's own words.
 
     Stands around third-party parsers alone: they raise nearly anything on a damaged file (``OSError`` without an
-    errno, ``KeyError``, ``RecursionError``, ``MemoryError`` for a length that is a lie …). Errors of the file system
-    itself, which have an errno and name the file, pass: some of them go away by themselves.
+    errno, ``KeyError``, ``RecursionError``, ``MemoryError`` for a false length …). Errors of the file system itself,
+    which have an errno and name the file, pass through: some of them are transient.
     """
     try:
         yield
@@ -30,7 +30,7 @@ def one_sentence(what: str) -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """The words of an error in one line, not too long; its type where it has none or they say little alone."""
+    """The message of an error in one line, not too long; with its type if the message is empty or unclear alone."""
     text = " ".join(str(error).split())
     if not text or isinstance(error, (KeyError, RecursionError, MemoryError, TypeError)):
         text = f"{type(error).__name__}: {text}".removesuffix(": ")

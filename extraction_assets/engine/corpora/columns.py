@@ -1,4 +1,4 @@
-"""Documents out of columns: their text or their tokens, and their ids, checked."""
+"""Documents from columns: their text or their tokens, and their ids, checked."""
 
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,11 +29,11 @@ class Columns(NamedTuple):
     @property
     def names(self) -> list[str]:
         """Columns to read."""
-        own = [self.text, self.id] if self.tokens is None else [self.tokens, self.id, self.attention_mask]
-        return [name for name in own if name is not None]
+        columns = [self.text, self.id] if self.tokens is None else [self.tokens, self.id, self.attention_mask]
+        return [name for name in columns if name is not None]
 
     def check(self, present: Sequence[str], where: str) -> None:
-        """CorpusError that names the columns there are where one is missing."""
+        """Raises CorpusError, which names the existing columns, if one is missing."""
         for name in self.names:
             if list(present).count(name) > 1:
                 raise CorpusError(f"{where} has {list(present).count(name)} columns {name!r}: which one is meant?")

@@ -28,18 +28,18 @@ def tokenized(
 ) -> Iterator[TokenizedDocument]:
     """Tokens of each document, 64 at a time; documents that are tokens already are only checked.
 
-    Tokens ``drop_leading`` at the start of a document, text or tokens, are left out: its own BOS, for samples begin
-    with the one that they are given or with none.
+    Tokens ``drop_leading`` at the start of a document, text or tokens, are left out: its own BOS, because the
+    samples get theirs later, or none.
     A fast tokenizer tokenizes in its own pool of threads, a slow one (pure Python) in this thread.
-    Raises CorpusError for a text without a tokenizer, and for a token that is none of the model's ``vocabulary_size``.
+    Raises CorpusError for a text without a tokenizer, and for a token outside the model's ``vocabulary_size``.
     """
     for batch in batched(documents, _BATCH_DOCUMENTS):
         texts = [text for _, text in batch if isinstance(text, str)]
         ids = iter(_token_ids(texts, tokenizer))
         for name, text in batch:
-            own = next(ids) if isinstance(text, str) else text
-            _check_vocabulary(name, own, vocabulary_size)
-            yield TokenizedDocument(name, _without_leading(own, drop_leading))
+            token_ids = next(ids) if isinstance(text, str) else text
+            _check_vocabulary(name, token_ids, vocabulary_size)
+            yield TokenizedDocument(name, _without_leading(token_ids, drop_leading))
 
 
 def _token_ids(texts: list[str], tokenizer: Any | None) -> list[np.ndarray]:

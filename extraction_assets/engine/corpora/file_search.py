@@ -22,7 +22,7 @@ _NO_FILES = {
 def matching_files(source: str) -> tuple[list[Path], Path]:
     """The files of a file, folder (recursively) or glob, sorted by path, and the folder that they are named from.
 
-    Links are followed, those to a folder around themselves aside; a file with several names is found once, by that
+    Links are followed, except those to a folder around themselves; a file with several names is found once, by that
     without a link. Names that begin with a dot are left out, as by a shell's ``*``. Raises CorpusError for what cannot
     be read in a folder (links that lead nowhere, folders without permission, FIFOs, sockets, devices), and where no
     file is found.

@@ -115,7 +115,7 @@ class HubDataset:
             yield from _mapped_documents(dataset, self._columns, self._seed, where)
 
     def _streamed(self, dataset: Any, where: str) -> Iterator[Document]:
-        if dataset.column_names is not None:  # else the first documents tell
+        if dataset.column_names is not None:  # otherwise the first documents show it
             self._columns.check(dataset.column_names, where)
             dataset = dataset.select_columns(self._columns.names)
         if self._seed is not None:
@@ -124,8 +124,8 @@ class HubDataset:
         yield from _tables_documents(tables, self._columns, where)
 
     def _refused(self, error: Exception) -> Exception:
-        """The hub's own words: what cannot be loaded there has too many kinds to tell them apart. Only an absent
-        network is known to pass."""
+        """The hub's own message, because its errors have too many kinds to distinguish. Only a missing network is known
+        to be transient."""
         kind = ConnectionError if isinstance(error, ConnectionError) else CorpusError
         return kind(f"{self._what}, and that cannot be loaded: {error}")
 
@@ -143,14 +143,14 @@ def _library(what: str) -> ModuleType:
 
 
 def _split_folder(folder: Path, split: str | None) -> Path:
-    """The folder of a split: of the one asked for, of ``train``, or of the only one."""
+    """The folder of a split: the requested one, ``train``, or the only one."""
     described = folder / "dataset_dict.json"
     if not described.is_file():
         if split is not None:
             raise CorpusError(f"corpus.split is {split!r}, but {folder} holds one data set without splits")
         return folder
     with one_sentence(f"{described} is damaged"):
-        splits = [str(own) for own in json.loads(described.read_text("utf-8"))["splits"]]
+        splits = [str(name) for name in json.loads(described.read_text("utf-8"))["splits"]]
     wanted = split or ("train" if "train" in splits or len(splits) != 1 else splits[0])
     if wanted not in splits:
         raise CorpusError(f"{folder} has no split {wanted!r}; it has {', '.join(map(repr, splits))}: set corpus.split")
@@ -171,7 +171,7 @@ def _mapped_documents(dataset: Any, columns: Columns, seed: int | None, where: s
 
 
 def _each(tables: Iterable[Any], where: str) -> Iterator[Any]:
-    """The tables of a stream; what the network or a file of it ends with is one sentence."""
+    """The tables of a stream; an error of the network or of a file becomes one sentence."""
     iterator = iter(tables)
     while True:
         with one_sentence(f"corpus source {where} cannot be read any further"):

@@ -54,11 +54,11 @@ class JsonLines:
         for document in document_order(len(owners), seed).tolist():
             owner = int(owners[document])
             numbers, starts = index[owner]
-            own = document - int(firsts[owner])
+            position = document - int(firsts[owner])
             with self.files[owner].open("rb") as file:
-                file.seek(starts[own])
+                file.seek(starts[position])
                 line = file.readline(decoding.MAX_DOCUMENT_BYTES)
-            yield self._document(self._names[owner], self.files[owner], numbers[own], line)
+            yield self._document(self._names[owner], self.files[owner], numbers[position], line)
 
     def _document(self, name: str, file: Path, number: int, line: bytes) -> Document:
         where = f"{file}, line {number}"

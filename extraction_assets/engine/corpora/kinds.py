@@ -1,4 +1,4 @@
-"""What a corpus file is, told by the end of its name."""
+"""What a corpus file is, by the end of its name."""
 
 import re
 from pathlib import Path
@@ -34,7 +34,7 @@ _NOT_READ = {
     **dict.fromkeys((".zip", ".tar", ".tgz", ".tbz2", ".txz", ".7z", ".rar", ".whl", ".jar"), ("an archive", _UNPACK)),
     **dict.fromkeys((*COMPRESSIONS, ".xz", ".lzma", ".lz4", ".z", ".snappy"), ("a compressed file", _UNPACK)),
 }
-"""Suffix -> (what it is, what to do with it): formats that hold documents, of which none is the file as it stands.
+"""Suffix -> (what it is, what to do with it): formats that hold documents inside other structure.
 Markup and source code (.md, .html, .xml, .yaml, .tex, .py …) is plain text; so is a language (.en, .pt)."""
 
 

@@ -43,7 +43,7 @@ def pack_concatenated(
 
     The rules are those of SAELens's ``concat_and_batch_sequences``: BOS begins a sample unless its text begins with BOS
     itself; a separator stands before every document that is added to a sample that has text already, unless
-    the document begins with it. So there is none between documents that end and begin with a sample.
+    the document begins with it. So no separator stands between documents that end and begin with a sample.
     """
     _check_width(max_length, len(_prefix(bos)))
     sample: list[np.ndarray] = []
@@ -51,11 +51,11 @@ def pack_concatenated(
     for number, ids in enumerate(documents):
         first = 0
         while first < len(ids):
-            own = bos if not filled else separator if first == 0 else None
+            leading = bos if not filled else separator if first == 0 else None
             if not filled:
                 origin = (number, first)
-            if own is not None and ids[first] != own:
-                sample.append(_prefix(own))
+            if leading is not None and ids[first] != leading:
+                sample.append(_prefix(leading))
                 filled += 1
             part = ids[first : first + max_length - filled]
             sample.append(part)

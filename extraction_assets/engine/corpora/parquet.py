@@ -72,8 +72,8 @@ class ParquetFiles:
             found: dict[int, Document] = {}
             for owner in np.unique(owners).tolist():
                 slots = np.flatnonzero(owners == owner)
-                own = self._rows(self._groups[owner], wanted[slots] - firsts[owner])
-                found.update(zip(slots.tolist(), own, strict=True))
+                documents = self._rows(self._groups[owner], wanted[slots] - firsts[owner])
+                found.update(zip(slots.tolist(), documents, strict=True))
             yield from (found[slot] for slot in range(len(wanted)))
 
     def _rows(self, group: _RowGroup, rows: np.ndarray) -> Iterator[Document]:

@@ -21,8 +21,8 @@ _HUB_FIELDS = ("revision", "configuration", "streaming")
 def find_source(corpus: CorpusSettings) -> Source:
     """The source of a corpus, opened as what it is.
 
-    Text files, JSONL and Parquet files are told by their names' ends, a folder of ``save_to_disk`` by the files in it;
-    what is not there and has the form ``owner/name`` is a data set of the hub. Raises CorpusError where nothing is
+    Text files, JSONL and Parquet files are recognised by their suffixes, a folder of ``save_to_disk`` by its files; a
+    missing path of the form ``owner/name`` is a data set of the hub. Raises CorpusError where nothing is
     found, where files of several kinds are, and where a setting has no meaning for what is found.
     """
     seed = corpus.shuffle_seed
@@ -68,7 +68,9 @@ def _common_kind(corpus: CorpusSettings, files: list[Path]) -> FileKind:
             f"corpus source {corpus.source!r}: {kinds[None][0]} is {what}, which is not read: {remedy}{others}"
         )
     if len(kinds) > 1:
-        seen = " and ".join(f"{_SHOWN[kind]} files ({own[0].name})" for kind, own in sorted(kinds.items()) if kind)
+        seen = " and ".join(
+            f"{_SHOWN[kind]} files ({members[0].name})" for kind, members in sorted(kinds.items()) if kind
+        )
         raise CorpusError(
             f"corpus source {corpus.source!r} mixes {seen}: name one kind by a glob, such as '*.parquet', or say by "
             "corpus.read_as what all are read as"

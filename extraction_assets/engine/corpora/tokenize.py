@@ -66,11 +66,11 @@ def tokenize_corpus(
     ``tokenizer`` may be None where documents are tokens already; then no token is special.
     ``on_samples`` is called with the number of new samples as they come. Reads no more documents than needed, and holds
     64 of them beside the samples (6 bytes a position) and the ids of all documents read.
-    Raises CorpusError that names both numbers where there are fewer samples than asked for.
+    Raises CorpusError, which names both numbers, if there are fewer samples than requested.
     """
     document_ids: list[str] = []
     samples = _samples(documents, tokenizer, packing, vocabulary_size, document_ids)
-    rows = min(num_samples, _FIRST_ROWS)  # grows, as there may be fewer samples than asked for
+    rows = min(num_samples, _FIRST_ROWS)  # grows, as there may be fewer samples than requested
     token_ids = np.zeros((rows, packing.max_length), dtype=np.int32)
     lengths = np.zeros(rows, dtype=np.int64)
     origins = np.zeros((rows, 2), dtype=np.int64)
@@ -99,7 +99,7 @@ def tokenize_corpus(
 
 
 def too_few_samples(found: int, packing: Packing, start_sample: int, num_samples: int) -> str:
-    """The sentence about a corpus of ``found`` samples, fewer than ``start_sample + num_samples``; what to do too."""
+    """One sentence: the corpus has ``found`` samples, fewer than ``start_sample + num_samples``, and what to do."""
     distinct = "distinct " if packing.drop_duplicates else ""
     left = found - start_sample
     remedy = f"lower evaluation_samples to {left}" if left > 0 else "lower start_sample"
@@ -135,7 +135,7 @@ def count_samples(
     """Counts the samples that ``tokenize_corpus`` would make, up to ``most`` of them and for about ``seconds``.
 
     Holds 8 bytes a sample. Time is looked at between documents, of which 64 are tokenized at once. Raises CorpusError
-    for a token that is none of the model's ``vocabulary_size``.
+    for a token outside the model's ``vocabulary_size``.
     """
     deadline = time.monotonic() + seconds
     document_ids: list[str] = []

@@ -1,4 +1,4 @@
-r"""Text that others wrote, as people may see it: what moves a cursor, hides or reorders is shown and not done.
+r"""Untrusted text made safe to show: characters that move a cursor, hide or reorder are escaped.
 
 Document ids, file names, keys of YAML files, checkpoint paths and tokens come from outside. A terminal obeys the escape
 sequences in them (clear the screen, retitle the window, write to the clipboard), and a page the controls that turn text
@@ -35,8 +35,8 @@ def visible(text: str, keep: str = "") -> str:
 
     Line breaks and tabs become ⏎ ␍ ⇥; the other control characters, format characters (bidi controls, zero-width ones,
     tags), line and paragraph separators, spaces that look like another one, private characters and lone surrogates
-    become ``\x1b``, ``\u202e`` or ``\U000e0041``. ``keep`` names characters that stay, such as ``"\n\t"``. Twice
-    is as once.
+    become ``\x1b``, ``\u202e`` or ``\U000e0041``. ``keep`` names characters that stay, such as ``"\n\t"``. Doing it
+    twice changes nothing more.
     """
     if text.isprintable() and not _SUSPECT.search(text):
         return text

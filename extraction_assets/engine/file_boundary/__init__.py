@@ -1,4 +1,4 @@
-"""The one place where files of a checkpoint are read: each may be damaged, or made to harm who reads it.
+"""The one place where files of a checkpoint are read: each may be damaged or malicious.
 
 One module a format. Whatever is wrong with a file becomes one CheckpointError, one sentence with the file's name; what
 a file claims of its size is compared with what is on the disk before memory is taken for it; no pickle is loaded but by

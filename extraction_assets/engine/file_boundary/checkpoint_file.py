@@ -12,7 +12,7 @@ from extraction_assets.host.regular_files import KINDS
 _SHOWN = 200
 """Characters of another library's message that are repeated."""
 NOT_THE_FILES_FAULT = {errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOSPC, errno.EMFILE}
-"""Error numbers of a right, a disk or a network that is missing."""
+"""Error numbers of a missing permission, disk or network."""
 _LINK_TO_NOTHING = "a link to nothing"
 
 
@@ -59,7 +59,7 @@ class CheckpointFile(NamedTuple):
 
     @contextlib.contextmanager
     def reading(self, doubt: str = "is it cut short?") -> Iterator[None]:
-        """Turns what a reader raises into a CheckpointError; a disk or a right that is missing stays what it is."""
+        """Turns what a reader raises into a CheckpointError; errors of disks and permissions stay as they are."""
         try:
             yield
         except CheckpointError:

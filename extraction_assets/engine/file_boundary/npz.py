@@ -1,4 +1,4 @@
-"""Arrays of an npz file, after what it claims of their sizes was found to fit."""
+"""Arrays of an npz file, after the sizes that it states are found to fit."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 _FREE = 1 << 30
 _RATIO = 20
-"""A file may unpack to so many times its size, and always to ``_FREE`` bytes: weights hardly pack, and deflate packs
-zeros 1,000 times."""
+"""A file may unpack to this many times its size, and always to ``_FREE`` bytes: weights hardly compress, and deflate
+compresses zeros 1,000 times."""
 
 
 def read_npz(file: CheckpointFile, names: list[str], spellings: dict[str, str] | None = None) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Tensors of a safetensors file, after its header was found to fit the file."""
+"""Tensors of a safetensors file, after its header is found to fit the file."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _BITS = {
     "F6_E3M2": 6,
 }
 FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
-"""Types whose numbers are what they say; all others are packed, scaled or no numbers of a weight."""
+"""Types with plain numbers; all others are packed, scaled or not weights."""
 
 _OTHERS = frozenset({"BOOL", "U8", "I8", "I16", "I32", "I64", "F8_E4M3", "F8_E5M2"})
 
@@ -116,4 +116,4 @@ def read_safetensors(file: CheckpointFile) -> dict[str, Tensor]:
     known = [name for name, stored in header.items() if stored.dtype in FLOATS or stored.dtype in _OTHERS]
     with file.reading(), safe_open(file.path, framework="pt") as stream:
         tensors = {name: stream.get_tensor(name) for name in known}
-        return {name: own.float() if header[name].dtype in FLOATS else own for name, own in tensors.items()}
+        return {name: tensor.float() if header[name].dtype in FLOATS else tensor for name, tensor in tensors.items()}

@@ -1,5 +1,5 @@
-"""Whether a sample in a padded batch is what it is alone: the guard against a forward pass that needs more than token
-ids and a mask, or in which padding or neighbours have a part."""
+"""Whether a sample gives the same outputs in a padded batch as alone: the guard against a forward pass that needs more
+than token ids and a mask, or in which padding or neighbours have a part."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -26,7 +26,7 @@ bfloat16. What goes wrong otherwise, such as a convolution that reads padding or
 _SAMPLES = 4
 _PERCENTILE = 0.99
 _ENOUGH_TOKENS = 8
-"""Tokens of a sample from which on the half of them tells more than one token that is routed otherwise."""
+"""From this length on, half of a sample's tokens are more than a single token that is routed otherwise."""
 _EXPERTS = re.compile(r"expert|moe", re.IGNORECASE)
 
 

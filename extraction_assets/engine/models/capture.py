@@ -1,4 +1,4 @@
-"""Keeping what stands at the hooks of a model while it runs."""
+"""Captures the tensors at the hooks of a model while it runs."""
 
 import contextlib
 from collections import Counter

@@ -28,7 +28,7 @@ modules that run more than once, of which the first run was taken, and models in
 
 
 def forward_version(folder: Path, hook: str) -> int:
-    """Counts up where what is computed for ``hook`` of the model in ``folder`` has changed its meaning: 1 or 2."""
+    """Version of the meaning of ``hook`` in the model in ``folder``: 1, or 2 where the meaning has changed."""
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
     except (OSError, ValueError):

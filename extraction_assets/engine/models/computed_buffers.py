@@ -1,8 +1,8 @@
 """Buffers that a model computes when it is made, for a model with code of its own.
 
 transformers makes a model without memory and then gives it that of the files. What no file holds, a buffer that is not
-persistent, it fills again by ``_init_weights`` in models of its own. In a model with code of its own, written for
-versions that made models with memory, nothing does: such a buffer holds what was in memory before.
+persistent, it fills again by ``_init_weights`` in models of its own. A model with code of its own, written for
+versions that made models with memory, does not: its buffer holds uninitialised memory.
 """
 
 import contextlib
@@ -34,8 +34,8 @@ def restore_computed_buffers(module: Any) -> None:
 
 
 def is_computed(module: nn.Module, name: str) -> bool:
-    """Whether parameter ``name`` of a model holds what its own module computes for it, so that no file need hold it:
-    Marian's sinusoidal positions, which ``save_pretrained`` leaves out."""
+    """Whether parameter ``name`` of a model holds what its module computes for it, so that files may leave it out:
+    Marian's sinusoidal positions, which ``save_pretrained`` does not save."""
     path, _, attribute = name.rpartition(".")
     owner = module.get_submodule(path)
     create = getattr(owner, "create_weight", None)

@@ -38,7 +38,7 @@ class LanguageModel:
         """Numbers of the blocks that were left as they are for hooks inside: part of what last bits depend on."""
         self._capture = Capture(self.module, self._resolved(hooks))
         self.weights: LoadedWeights | None = None
-        """What of the weights is as the files say, of a model that was loaded from files."""
+        """Whether the weights of a model that was loaded from files are as the files say."""
 
     @property
     def hooks(self) -> tuple[str, ...]:

@@ -45,9 +45,9 @@ class LoadingInfo(NamedTuple):
     """Parameter -> its shape in the file, and in the model."""
 
     @classmethod
-    def of(cls, told: Mapping[str, Any]) -> "LoadingInfo":
-        shapes = {name: (tuple(stored), tuple(own)) for name, stored, own in told["mismatched_keys"]}
-        return cls(frozenset(told["missing_keys"]), frozenset(told["unexpected_keys"]), shapes)
+    def of(cls, loading_info: Mapping[str, Any]) -> "LoadingInfo":
+        shapes = {name: (tuple(stored), tuple(expected)) for name, stored, expected in loading_info["mismatched_keys"]}
+        return cls(frozenset(loading_info["missing_keys"]), frozenset(loading_info["unexpected_keys"]), shapes)
 
 
 class LoadedWeights:
@@ -165,9 +165,9 @@ class LoadedWeights:
         return _plain(self._keys.get(name, [name])[0])
 
     def _not_finite(self, use: InUse) -> list[str]:
-        asked = {name: self._held[name] for name in sorted(use.tensors) if name not in self._finite}
-        wrong = not_finite(asked)
-        self._finite |= {name: name not in wrong for name in asked}
+        requested = {name: self._held[name] for name in sorted(use.tensors) if name not in self._finite}
+        wrong = not_finite(requested)
+        self._finite |= {name: name not in wrong for name in requested}
         names = [name for name in sorted(use.tensors) if not self._finite[name]]
         if not names:
             return []
@@ -219,7 +219,9 @@ def not_finite(tensors: Mapping[str, Tensor]) -> set[str]:
     One pass without memory of their size, and one synchronisation.
     """
     looked_at = [
-        name for name, own in tensors.items() if own.is_floating_point() and own.element_size() > 1 and own.numel()
+        name
+        for name, tensor in tensors.items()
+        if tensor.is_floating_point() and tensor.element_size() > 1 and tensor.numel()
     ]
     if not looked_at:
         return set()

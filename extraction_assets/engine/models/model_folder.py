@@ -1,4 +1,4 @@
-"""The folder of a language model: its files looked at before transformers opens them, and its errors as one sentence.
+"""The folder of a language model: checks its files before transformers opens them, and turns errors into one sentence.
 
 transformers opens what it finds: it waits for a named pipe, reads a file of any size, and fails in many ways.
 """
@@ -31,8 +31,8 @@ def model_file(folder: Path, name: str) -> CheckpointFile:
 
 def check_model_folder(folder: Path) -> None:
     """Raises CheckpointError where a file that transformers would open is no regular file or too large, where
-    ``config.json`` is no JSON object or tells of more blocks than a model can have, or where there is an adapter, which
-    would not be applied. A missing ``config.json`` is left to who needs it."""
+    ``config.json`` is not a JSON object or states more blocks than a model can have, or where there is an adapter,
+    which would not be applied. A missing ``config.json`` is reported where it is needed."""
     for name in sorted(path.name for path in folder.iterdir() if path.name.endswith(_OPENED)):
         model_file(folder, name).size(_MOST_JSON if name.endswith(".json") else None)
     if not (folder / CONFIG).exists():
@@ -70,7 +70,7 @@ def reading_model(folder: Path, name: str = CONFIG) -> Iterator[None]:
     """Turns what transformers raises while it reads ``folder`` into a CheckpointError of one sentence, about the file
     that is damaged, or about file ``name``, which it began with.
 
-    A disk, a right or memory that is missing stays what it is, and so does a demand for code that is not trusted.
+    Errors of disks, permissions and memory stay as they are, and so do those about untrusted code.
     """
     from torch import OutOfMemoryError
 

@@ -15,7 +15,7 @@ _LIKE_TRANSFORMER_LENS = re.compile(r"^blocks?\b|hook|resid", re.IGNORECASE)
 
 
 def no_such_module(model: nn.Module, hook: str, works: Callable[[str], bool]) -> str:
-    """One sentence on a hook that names no module; ``works`` tells whether a hook exists."""
+    """One sentence on a hook that names no module; ``works`` says whether a hook exists."""
     path, run, _ = spelled(hook)
     if run is not None and path.endswith((".input", ".output")):
         outer, _, own_side = path.rpartition(".")
@@ -25,11 +25,11 @@ def no_such_module(model: nn.Module, hook: str, works: Callable[[str], bool]) ->
         return f"the model has no module {hook!r}: the members of a list are written {dotted}"
     outer, _, name = path.rpartition(".")
     path = outer if run is None and name in ("input", "output") else path
-    own, modules = own_class_of(model), named_modules(model)
-    if own is not None and path in own.modules and find_module(model, path, modules) is None:
+    own_class, modules = own_class_of(model), named_modules(model)
+    if own_class is not None and path in own_class.modules and find_module(model, path, modules) is None:
         return (
-            f"hook {hook!r} is in {own.name} beyond {type(model).__name__}, and the forward pass that hooks are read "
-            f"from does not run it (a head, most often): take a module of the model beneath it, such as "
+            f"hook {hook!r} is in {own_class.name} beyond {type(model).__name__}, and the forward pass that hooks are "
+            f"read from does not run it (a head, most often): take a module of the model beneath it, such as "
             f"{', '.join(_shown(model, [_last_block(_names(model))], path, works))}"
         )
     near = _shown(model, _near_names(model, hook, path), path, works)
@@ -77,8 +77,8 @@ def _last_block(names: list[str]) -> str:
 
 
 def _without_prefix(model: nn.Module, path: str) -> str:
-    own = own_class_of(model)
-    outer = own.prefix if own is not None and own.prefix else getattr(model, "base_model_prefix", "")
+    own_class = own_class_of(model)
+    outer = own_class.prefix if own_class is not None and own_class.prefix else getattr(model, "base_model_prefix", "")
     return path.removeprefix(f"{outer}.") if outer else path
 
 

@@ -1,4 +1,4 @@
-"""Which parameters a forward pass uses until it stops, seen from the pass itself and not from their names."""
+"""Which parameters a forward pass uses until it stops, observed in the pass itself and not by their names."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def parameters_in_use(module: nn.Module, run: Callable[[], object]) -> InUse:
 
     Everything beneath a module that ran to its end counts, as the experts of a mixture that no token of this pass was
     sent to. Of a module in whose midst the pass stopped, only what was read: the rest may lie behind the hook.
-    Where the pass fails, everything counts, for nothing is known; what is wrong with it shows where a pass is needed.
+    If the pass fails, everything counts, because nothing is known; the error appears again where the pass is needed.
     """
     began: set[str] = set()
     ended: set[str] = set()

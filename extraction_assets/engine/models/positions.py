@@ -1,4 +1,4 @@
-"""How many positions a model takes, where its configuration does not tell: the model itself is asked."""
+"""How many positions a model takes if its configuration does not say: found by running the model."""
 
 import contextlib
 import copy
@@ -18,13 +18,13 @@ _FEW = 4
 
 
 def fewer_positions(checkpoint: LocalCheckpoint, positions: int) -> int | None:
-    """The positions that a model of text takes, if these are fewer than ``positions``; None where it takes so many, or
-    does not tell.
+    """The positions that a model of text takes, if these are fewer than ``positions``; None if it takes that many, or
+    if that is not known.
 
     RoBERTa's 514 embeddings of positions are for 512 tokens, since the first ones belong to padding. So one sample of
     tokens that are not padding runs, on the CPU, through the model of that configuration cut to one block, with
-    random weights. Models that only rotate are not asked: they compute at any length, and their configuration's limit
-    is that of their training.
+    random weights. Models with rotary positions alone are not run: they compute at any length, and their
+    configuration's limit is that of their training.
     """
     from extraction_assets.engine.models.language_model import configuration, context_length
 
@@ -82,7 +82,7 @@ def _build(config: Any, device: str, trust_remote_code: bool) -> nn.Module | Non
         warnings.simplefilter("ignore")
         try:
             module: nn.Module = AutoModel.from_config(config, trust_remote_code=trust_remote_code)
-        except Exception:  # of whatever a model's constructor runs; the early batch runs the real one
+        except Exception:  # of anything that a model's constructor runs; the early batch runs the real one
             return None
     return module.eval()
 

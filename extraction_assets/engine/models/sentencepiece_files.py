@@ -32,8 +32,10 @@ class SentencePieceFile:
 
 
 def open_sentencepiece(folder: Path, tokenizer: Any = None) -> SentencePieceFile | None:
-    """The sentencepiece model of a folder, the one that ``tokenizer`` was made from where it says so; None where there
-    is none, or where such a file is of another kind (tiktoken's)."""
+    """The sentencepiece model of a folder, if possible the one that ``tokenizer`` was made from.
+
+    None if the folder has none, or if such a file is of another kind (tiktoken's).
+    """
     named = getattr(tokenizer, "vocab_file", None)
     files = [Path(named)] if isinstance(named, str) and named.endswith(_SUFFIXES) else []
     files += sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES and path.is_file())

@@ -71,7 +71,7 @@ def find_module(model: nn.Module, path: str, modules: Mapping[str, str]) -> str 
             return modules[candidate]
     if path and path == prefix:
         return ""
-    inner = (own := own_class_of(model)) and own.inner_path(path)
+    inner = (own_class := own_class_of(model)) and own_class.inner_path(path)
     return modules.get(inner) if inner is not None else None
 
 
@@ -114,7 +114,7 @@ def _find_text_model(model: nn.Module) -> str:
     models: dict[str, Any] = {
         name: module for name, module in model.named_modules() if name and hasattr(module, "get_input_embeddings")
     }
-    names = [name for name, own in models.items() if own.config.model_type == model_type]
+    names = [name for name, candidate in models.items() if candidate.config.model_type == model_type]
     depth = max((name.count(".") for name in names), default=0)
     innermost = [name for name in names if name.count(".") == depth]
     return f"{innermost[0]}." if len(innermost) == 1 else ""

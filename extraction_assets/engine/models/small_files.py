@@ -25,13 +25,13 @@ _PAPERS = ("readme", "license", "licence", "notice", "copying", "changelog", "ci
 _LOGS = "events.out"
 """How the names of a training's logs begin."""
 _ALONE = frozenset({"config.json", "requirements.txt", "dockerfile", "makefile"})
-"""The model's configuration belongs to the model; the others to nobody who reads a checkpoint."""
+"""The model's configuration belongs to the model; nothing that reads a tokenizer needs the others."""
 
 PATTERNS = (
     *("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.codes", "*.bpe", "*.tiktoken", "*.spm", "*.vocab"),
     *("*.tsv", "*.yaml", "*.yml"),
 )
-"""Names to ask the hub for where it does not list a repository's files."""
+"""Names to request from the hub if it does not list a repository's files."""
 
 _TOKENIZER_NAMES = frozenset(
     {

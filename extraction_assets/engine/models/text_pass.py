@@ -195,7 +195,7 @@ def _missing_of_every_token(model: nn.Module, path: str) -> str | None:
 
 
 def _token_embedding(model: nn.Module) -> nn.Module | None:
-    """What embeds token ids; None of a model that does not tell."""
+    """The module that embeds token ids; None if the model does not name it."""
     try:
         found = text_reader(model).get_input_embeddings()  # type: ignore[operator]
     except (AttributeError, NotImplementedError):

@@ -26,7 +26,7 @@ PROBES = (
     "\ufb01 \u00bd \u2460 \u00a0 \u200b",
     "今日は 日本語 한국어 \N{FOX FACE}",
 )
-"""Text that tells readings apart: digits, case, spaces, marks, accents, compatibility characters, other scripts."""
+"""Text on which readings differ: digits, case, spaces, marks, accents, compatibility characters, other scripts."""
 
 TEXTS, CHARACTERS = 64, 2000
 """Texts of a corpus that are compared, and how much of each."""
@@ -62,7 +62,7 @@ def compare_readings(
 ) -> list[Finding]:
     """What the class of transformers would change against the files, as warnings with an example.
 
-    ``texts`` are of the corpus, the first 64 count; fixed probes are added. With a ``tokenizer.json`` that file is
+    ``texts`` are of the corpus, the first 64 are used; fixed probes are added. With a ``tokenizer.json`` that file is
     compared with the class, else the class with sentencepiece where there is a model of it. ``tokenizer`` is what
     ``read_tokenizer`` gave for ``checkpoint`` and ``choice``.
     """

@@ -83,7 +83,7 @@ def class_tokenizer(checkpoint: LocalCheckpoint) -> Any:
 
 
 def tokenizer_file(folder: Path) -> Path | None:
-    """The ``tokenizer.json`` that transformers of this version reads; None where there is none."""
+    """The ``tokenizer.json`` that transformers of this version reads; None if it does not exist."""
     name = "tokenizer.json"
     versions = tokenizer_settings(folder).get("fast_tokenizer_files")
     if versions:
@@ -95,7 +95,7 @@ def tokenizer_file(folder: Path) -> Path | None:
 
 
 def tokenizer_settings(folder: Path) -> dict[str, Any]:
-    """``tokenizer_config.json``; empty where there is none. Raises TokenizerError where it is no JSON object."""
+    """``tokenizer_config.json``; empty if it does not exist. Raises TokenizerError if it is not a JSON object."""
     return _json_object(folder / "tokenizer_config.json")
 
 
@@ -200,7 +200,7 @@ def _given(tokenizer: Any, key: str) -> bool:
 
 @contextlib.contextmanager
 def _one_sentence(folder: Path) -> Iterator[None]:
-    """Whatever transformers and tokenizers raise for files that they cannot read, in one sentence."""
+    """One sentence for whatever transformers and tokenizers raise on files that they cannot read."""
     try:
         yield
     except Exception as error:  # tokenizers raises plain Exceptions

@@ -26,7 +26,7 @@ class Family(NamedTuple):
     hook_embed: tuple[str, Side] | None = None
     """The embedded tokens; None where TransformerLens's versions mean different tensors."""
     missing: Mapping[str, str] = {}
-    """Why a name that other families have is not there, by name."""
+    """Name that other families have -> why this one does not have it."""
 
 
 _LLAMA: Points = {

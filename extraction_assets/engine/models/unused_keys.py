@@ -1,11 +1,11 @@
-"""Which keys of the files a model should have had a place for.
+"""Which keys of the files a model should have a place for.
 
 transformers drops a key that its class has no place for. What that means depends on where the key lies:
 
 - Beneath a module of the model (``owner_of`` gives its path) the key is part of what that module computed when it was
   saved. It counts as soon as a pass up to the hooks begins that module; the model itself is the module "".
-- Heads, other towers and layers that predict further tokens run behind or beside the hooks. They are known by
-  their names, for a list of all classes with a head does not exist. Names count outside of numbered blocks alone.
+- Heads, other towers and layers that predict further tokens run behind or beside the hooks. They are recognised by
+  their names, because no list of all classes with a head exists. Names only count outside of numbered blocks.
 - Where the weights carry the prefix of the model inside its head (``model.``), a key without it lies outside of the
   model. It may be a head of an unknown class, so it is worth a warning and no error.
 - What training wrappers put before or into names is taken off first.

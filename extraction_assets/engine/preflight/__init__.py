@@ -1,1 +1,1 @@
-"""Whether model, SAE, hook and text belong together, and likely causes where they do not."""
+"""Whether model, SAE, hook and text belong together, and likely causes if they do not."""

@@ -1,4 +1,4 @@
-"""What can be known to be wrong before any work starts."""
+"""The mismatches that can be found before any work starts."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -28,15 +28,15 @@ class Combination(NamedTuple):
     widths: dict[str, int]
     """D of every hook."""
     findings: list[Finding]
-    """What of them does not fit together."""
+    """The mismatches between them."""
 
 
 def examine_combination(checkpoint: LocalCheckpoint, saes: Mapping[str, ResolvedSae], max_length: int) -> Combination:
     """What a model and SAEs are, and every mismatch between them.
 
     Reads the SAEs' weights and the model's configuration, not its weights. ``max_length`` is the length of a sample.
-    Raises CheckpointError or HookError where there is nothing to compare: a checkpoint that cannot be read, a hook that
-    the model does not have.
+    Raises CheckpointError or HookError if there is nothing to compare: a checkpoint cannot be read, or the model does
+    not have a hook.
     """
     findings = []
     context = context_length(checkpoint)
@@ -74,7 +74,7 @@ def examine_combination(checkpoint: LocalCheckpoint, saes: Mapping[str, Resolved
 
 
 def _same(checkpoint: LocalCheckpoint, recorded: str, used: str) -> bool:
-    """Whether both hooks name one tensor; True where the recorded one is not known in this model, and says nothing."""
+    """Whether both hooks name one tensor; True if the recorded one does not exist in this model."""
     if recorded == used:
         return True
     try:
@@ -100,7 +100,7 @@ def examine_vocabulary(tokenizer: Any, rows: int | None, model_path: str) -> lis
     """Whether a model with ``rows`` embeddings can read what a tokenizer makes; nothing where ``rows`` is not known.
 
     More rows than tokens are normal: vocabularies are padded. A tokenizer's added tokens may lie beyond them where text
-    never makes them (Gemma 3 1B's image token): that is a warning, and ``refuse_unknown_tokens`` looks at what comes.
+    never makes them (Gemma 3 1B's image token): that is a warning, and ``refuse_unknown_tokens`` checks the samples.
     """
     if rows is None:
         return []

@@ -1,4 +1,4 @@
-"""Why an SAE explains too little: what would be different if its input were another one, tried on one batch."""
+"""Why an SAE explains too little: tries other inputs for it on one batch."""
 
 import itertools
 import math
@@ -14,11 +14,11 @@ from extraction_assets.engine.preflight.sanity import encode_sample
 from extraction_assets.engine.saes.sae import SAE, VarianceExplained, matmul_precision
 
 _TOKENS = 512
-"""Tokens that are enough to tell one cause from another."""
+"""Tokens that are enough to distinguish causes."""
 _CLEARLY = 0.2
 _MUCH_LESS = 0.75
-"""What another hook must leave unexplained, at most, of what the chosen one does, to be named where that one explains
-enough."""
+"""The most that another hook may leave unexplained, as a share of what the chosen one does, to be named if the chosen
+one explains enough."""
 _SAME = 0.02
 """Differences of the variance explained: what makes a cause worth naming, and what leaves two of them open."""
 
@@ -77,11 +77,11 @@ def likely_cause(tried: Tried, minimum: float, precision: str = "high") -> str:
             Attempt(kind, label, _explained(tried.sae, change, tried.counted))
             for kind, label, change in _changes(tried)
         ]
-    return _told([attempt for attempt in attempts if attempt.variance_explained > before], before, minimum)
+    return _sentence([attempt for attempt in attempts if attempt.variance_explained > before], before, minimum)
 
 
 def better_hook(tried: Tried, precision: str = "high") -> str:
-    """What to say of another hook where an SAE leaves much less unexplained; empty where there is none."""
+    """A note on another hook at which the SAE leaves much less unexplained; empty if there is none."""
     with matmul_precision(precision):
         before = _explained(tried.sae, _unchanged(tried), tried.counted)
         others = [
@@ -98,7 +98,7 @@ def better_hook(tried: Tried, precision: str = "high") -> str:
 
 
 def enough_samples(num_positions: int) -> int:
-    """Samples whose tokens tell one cause from another."""
+    """Samples with enough tokens to distinguish causes."""
     return max(1, _TOKENS // num_positions)
 
 
@@ -116,8 +116,8 @@ def is_where_recorded(model: LanguageModel | None, sae: SAE, hook: str) -> bool:
 
 def same_hook_elsewhere(model: LanguageModel, hook: str, distance: int | None = None) -> list[str]:
     """The hooks that differ from ``hook`` in one number alone, such as those of all other layers, or of the other runs
-    of its module; by at most ``distance``. Those are left out that weights lead up to which are not what the model's
-    files say."""
+    of its module; by at most ``distance``. Hooks behind weights that differ from the model's files are left
+    out."""
     found = []
     for match in _NUMBER.finditer(hook):
         of_run = match.start() > 0 and hook[match.start() - 1] == "["
@@ -139,7 +139,7 @@ def _has_its_weights(model: LanguageModel, hook: str) -> bool:
     return not model.weights.problems(use)
 
 
-def _told(better: list[Attempt], before: float, minimum: float) -> str:
+def _sentence(better: list[Attempt], before: float, minimum: float) -> str:
     best = max((attempt.variance_explained for attempt in better), default=before)
     if not (best >= minimum or best >= max(before, 0.0) + _CLEARLY):
         return _NOTHING.format(value=max(best, before))
@@ -159,8 +159,8 @@ def _changes(tried: Tried) -> Iterator[tuple[str, str, _Change]]:
     """
     sae, (x, _) = tried.sae, _unchanged(tried)
 
-    def changed(own: Tensor) -> _Change:
-        return _replaced(tried, own)
+    def changed(original: Tensor) -> _Change:
+        return _replaced(tried, original)
 
     if sae.d_in == sae.d_out:
         yield "b_dec", "apply_b_dec_to_input false", _Change(x + sae.b_dec, changed(x).target)
@@ -196,10 +196,10 @@ def _replaced(tried: Tried, inputs: Tensor) -> _Change:
 
 
 def _explained(sae: SAE, change: _Change, counted: Tensor) -> float:
-    """The fraction of variance explained after a change; minus infinity where there is none to explain."""
+    """The fraction of variance explained after a change; minus infinity if there is no variance."""
     explained = VarianceExplained()
-    for x, target, own in zip(change.inputs, change.target, counted, strict=True):
-        features, finite = encode_sample(sae, x, own)
-        explained.add(sae.target(target), sae.decode(features, x[None])[0], own & finite)
+    for x, target, mask in zip(change.inputs, change.target, counted, strict=True):
+        features, finite = encode_sample(sae, x, mask)
+        explained.add(sae.target(target), sae.decode(features, x[None])[0], mask & finite)
     value = float(explained.value())
     return float("-inf") if math.isnan(value) else value

@@ -20,7 +20,7 @@ from extraction_assets.engine.selection.select import sample_maxima, select_top_
 from extraction_assets.engine.shapes import SparseFeatures, TopKTable
 
 _CHANCES = 10
-"""Firings of a batch for each feature from which on a feature that never fires tells something."""
+"""With this many firings per feature in a batch, a feature that never fires is suspicious."""
 _MOSTLY_DEAD = 0.9
 
 
@@ -56,7 +56,7 @@ class SaeSanity(NamedTuple):
     """Mean Euclidean norm of the activations."""
     d_in: int
     not_finite: int = 0
-    """Counted positions with a NaN or an infinity in the activations, what the SAE makes of them, or the target."""
+    """Counted positions with a NaN or an infinity in the activations, the SAE's outputs, or the target."""
     first_not_finite: tuple[int, int] | None = None
     """Sample and position of the first of them."""
 
@@ -86,9 +86,9 @@ def measure_sae(
     explained, rows, used = VarianceExplained(), [], torch.zeros_like(counted)
     target = activations if target is None else target
     with matmul_precision(precision):
-        for row, (x, y, own) in enumerate(zip(activations, target, counted, strict=True)):
-            features, finite = encode_sample(sae, x, own)
-            used[row] = own & finite & torch.isfinite(y).all(-1)
+        for row, (x, y, mask) in enumerate(zip(activations, target, counted, strict=True)):
+            features, finite = encode_sample(sae, x, mask)
+            used[row] = mask & finite & torch.isfinite(y).all(-1)
             explained.add(sae.target(y), sae.decode(features, x[None])[0], used[row])
             rows.append(features)
     features = _stacked(rows)
@@ -130,11 +130,11 @@ def reconstruction_of(found: SaeSanity, limits: SanityLimits) -> Verdict:
 def judge(
     name: str, hook: str, found: SaeSanity, limits: SanityLimits, cause: str = "", *, is_later_chunk: bool = False
 ) -> list[Finding]:
-    """What of a batch breaks the limits, or that it shows too little to judge by; ``cause`` is what ``likely_cause``
-    says where the SAE explains too little.
+    """Findings where a batch breaks the limits or has too few tokens to judge; ``cause`` is the text of
+    ``likely_cause`` if the SAE explains too little.
 
-    A later chunk than the extraction's first may be what is left at the end of a corpus: where it has next to no
-    tokens, what its own checks let pass is a warning, so that such a chunk can be run alone.
+    A chunk after the first may be the short end of a corpus: if it has almost no tokens, findings that its own checks
+    let pass are warnings, so that such a chunk can be run alone.
     """
     severity: Severity = "warning" if is_later_chunk and found.tokens < FEW_TOKENS else "error"
     nothing = _no_evidence(name, hook, found)
@@ -194,7 +194,7 @@ def _bos_dominates(name: str, what: str, found: SaeSanity) -> str:
 
 
 def _no_evidence(name: str, hook: str, found: SaeSanity) -> str:
-    """Why a batch says nothing of an SAE; empty where it does."""
+    """Why a batch does not suffice to judge an SAE; empty if it does."""
     what = f"SAE {name!r} at {hook!r}"
     if found.first_not_finite is not None:
         sample, position = found.first_not_finite
@@ -229,6 +229,6 @@ def encode_sample(sae: SAE, x: Tensor, wanted: Tensor) -> tuple[SparseFeatures, 
 
 def _stacked(rows: list[SparseFeatures]) -> SparseFeatures:
     positions, latent_dim = rows[0].num_positions, rows[0].num_features
-    tokens = torch.cat([own.tokens + row * positions for row, own in enumerate(rows)])
-    features, values = (torch.cat([getattr(own, name) for own in rows]) for name in ("features", "values"))
+    tokens = torch.cat([sparse.tokens + row * positions for row, sparse in enumerate(rows)])
+    features, values = (torch.cat([getattr(sparse, name) for sparse in rows]) for name in ("features", "values"))
     return SparseFeatures(tokens, features, values, len(rows), positions, latent_dim)

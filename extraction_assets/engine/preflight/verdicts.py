@@ -1,10 +1,10 @@
-"""What is asked of an SAE's results, decided in one place: for one batch before a run, and for every chunk of it."""
+"""The requirements on an SAE's results, in one place: for one batch before a run, and for every chunk."""
 
 import math
 from typing import NamedTuple
 
 FEW_TOKENS = 32
-"""Counted positions below which numbers say little, and no number at all is no fault."""
+"""With fewer counted positions, numbers say little, and a missing number is no failure."""
 
 _BOS_EXCESS = 4
 """First and special tokens dominate only where they hold so many times more than their share of positions: of samples
@@ -24,8 +24,8 @@ class Verdict(NamedTuple):
 def reconstruction_verdict(variance_explained: float, minimum: float, tokens: int) -> Verdict:
     """Whether an SAE explains enough of the variance of activations at ``tokens`` counted positions.
 
-    ``variance_explained`` is NaN where these do not vary. Where they are few, as at the end of a corpus, there is
-    nothing to judge by, and the verdict says so.
+    ``variance_explained`` is NaN where these do not vary. If there are few, as at the end of a corpus, the
+    verdict says that they do not suffice.
     """
     passed = variance_explained >= minimum
     description = f"explains {variance_explained:.3f} of the variance, at least {minimum} is asked for"

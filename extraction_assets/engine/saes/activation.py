@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 _BLOCK_ENTRIES = 1 << 19
-"""Numbers of a product that are looked at together on a CPU: 2 MiB."""
+"""Numbers of a product that are processed together on a CPU: 2 MiB."""
 
 
 class Firings(NamedTuple):

@@ -79,12 +79,12 @@ def encode_options(sae: SaeSettings) -> dict[str, Any]:
 
 
 def read_sae(sae: ResolvedSae) -> SAEWeights:
-    """Weights and architecture as the settings ask for. Raises CheckpointError or FileNotFoundError."""
+    """Weights and architecture under the settings. Raises CheckpointError or FileNotFoundError."""
     return read_checkpoint(sae_folder(sae.checkpoint), **encode_options(sae))
 
 
 def read_sae_record(sae: SaeReference) -> SaeRecord:
-    """What the checkpoint says of model, hook and text, and what is known of its repository; reads no weights."""
+    """What the checkpoint records about model, hook and text, and what its repository implies; reads no weights."""
     record = read_checkpoint_record(sae_folder(sae))
     if sae.path not in CENTERED_REPOSITORIES:
         return record

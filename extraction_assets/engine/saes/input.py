@@ -1,4 +1,4 @@
-"""What an SAE does to activations before it encodes them, and what of it is undone after decoding."""
+"""What an SAE does to activations before encoding, and which of it is undone after decoding."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""An extraction whose checkpoints are found and read as far as they say what its settings leave open."""
+"""An extraction with its checkpoints found, and with their records in place of settings that are not set."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from extraction_assets.settings import ExtractionSettings, ResolvedSae, SaeSetti
 
 @dataclass(frozen=True)
 class ResolvedExtraction:
-    """An extraction whose every hook is known. Made by ``resolve_extraction``."""
+    """An extraction with all hooks known. Made by ``resolve_extraction``."""
 
     declared: ExtractionSettings
     """The settings as given."""
@@ -63,7 +63,7 @@ def resolve_sae(name: str, sae: SaeSettings, model_folder: Path) -> ResolvedSae:
 
 
 def _center_input(sae: SaeSettings, record: SaeRecord, model_folder: Path) -> bool | None:
-    """``center_input`` as set, or as the checkpoint and the model say; None where neither says anything."""
+    """``center_input`` as set, or as the checkpoint and the model say; None if neither does."""
     if sae.center_input is not None or not (record.centered_input or record.centered_target):
         return sae.center_input
     if has_rms_norm(model_folder):

@@ -195,8 +195,8 @@ class SAE:
         other: a tile that fits the cache need not go to the device's memory before it is read again."""
         product = x.new_empty(tile, self.latent_dim)
         for start in range(0, max(len(x), 1), tile):
-            own = x[start : start + tile]
-            yield start, torch.mm(own, self._w_enc, out=product[: len(own)])
+            rows = x[start : start + tile]
+            yield start, torch.mm(rows, self._w_enc, out=product[: len(rows)])
 
 
 def _by_column(matrix: Tensor) -> Tensor:
@@ -219,9 +219,9 @@ class VarianceExplained:
 
         No synchronisation. Peak extra memory: 24 bytes for each number of ``activations``.
         """
-        own, width = counted.unsqueeze(-1), activations.shape[-1]
-        x = torch.where(own, activations, 0).double()
-        residual = (x - torch.where(own, reconstruction, 0).double()).square().sum()
+        mask, width = counted.unsqueeze(-1), activations.shape[-1]
+        x = torch.where(mask, activations, 0).double()
+        residual = (x - torch.where(mask, reconstruction, 0).double()).square().sum()
         part = [counted.sum().double(), x.view(-1, width).sum(0), x.square().sum(), residual]
         self._sums = part if self._sums is None else [a + b for a, b in zip(self._sums, part, strict=True)]
 

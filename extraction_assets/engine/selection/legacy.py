@@ -17,7 +17,7 @@ from extraction_assets.engine.selection.merge import Firings
 from extraction_assets.engine.shapes import TopKTable
 
 Entry = tuple[float, int, Firings]
-"""A heap entry: (max_activation, -sample_index, firings). The smallest is the one to lose."""
+"""A heap entry: (max_activation, -sample_index, firings). The smallest is dropped first."""
 
 
 def column_firings(column: np.ndarray, counted: np.ndarray) -> Firings:
@@ -54,12 +54,12 @@ class LegacyHeaps:
         """The kept examples as a top-k table, on the CPU."""
         neurons, samples, strongest, lengths, firings = [], [], [], [0], []
         for feature, heap in enumerate(self.heaps):
-            for maximum, negative_sample, own in sorted(heap, key=lambda entry: (-entry[0], -entry[1])):
+            for maximum, negative_sample, sample_firings in sorted(heap, key=lambda entry: (-entry[0], -entry[1])):
                 neurons.append(feature)
                 samples.append(-negative_sample)
                 strongest.append(maximum)
-                lengths.append(len(own))
-                firings.extend(own)
+                lengths.append(len(sample_firings))
+                firings.extend(sample_firings)
         return TopKTable(
             torch.tensor(neurons, dtype=torch.int64),
             torch.tensor(samples, dtype=torch.int64),
@@ -71,7 +71,7 @@ class LegacyHeaps:
 
 
 class LegacyComparison(NamedTuple):
-    """A chunk's top-k table held against the legacy loop on a part of its samples and features."""
+    """A chunk's top-k table compared with the legacy loop on a part of its samples and features."""
 
     pairs: int
     """(sample, feature) pairs compared."""
@@ -90,7 +90,7 @@ def compare_with_legacy(
     min_activation: float = 0.0,
     seconds: float = float("inf"),
 ) -> LegacyComparison:
-    """Whether the table says of each probed (sample, feature) pair what the legacy loop finds.
+    """Whether the table agrees with the legacy loop on each probed (sample, feature) pair.
 
     ``probe`` holds dense features float32 [T, F] by row of the chunk, ``counted`` bool [n, T]. An example that the
     loop finds must stand in the table with the same maximum and firings, or be beaten by K others. Stops after
@@ -115,7 +115,7 @@ def compare_with_legacy(
 
 
 class _KeptExamples:
-    """Looks up a table's examples one feature at a time: the probe sees few of them, and its time is short."""
+    """Looks up a table's examples one feature at a time, because the probe needs few of them."""
 
     def __init__(self, table: TopKTable) -> None:
         self._neurons, self._samples, self._maxima, self._offsets, self._positions, self._activations = (
@@ -137,18 +137,18 @@ class _KeptExamples:
         return -float(self._maxima[rows[-1]]), int(self._samples[rows[-1]])
 
     def _firings(self, row: int) -> Firings:
-        own = slice(int(self._offsets[row]), int(self._offsets[row + 1]))
-        return list(zip(self._positions[own].tolist(), self._activations[own].tolist(), strict=True))
+        span = slice(int(self._offsets[row]), int(self._offsets[row + 1]))
+        return list(zip(self._positions[span].tolist(), self._activations[span].tolist(), strict=True))
 
 
 def _agrees(
     kept: _KeptExamples, feature: int, sample: int, firings: Firings, top_k: int, min_activation: float
 ) -> bool:
-    """Whether a feature's kept examples are what they must be if ``sample`` has these firings."""
+    """Whether a feature's kept examples are consistent with ``sample`` having these firings."""
     rows = kept.rows(feature)
-    own = kept.of_sample(rows, sample)
+    kept_firings = kept.of_sample(rows, sample)
     if not firings or firings[0][1] <= min_activation:
-        return not own
-    if own:
-        return own == [(firings[0][1], firings)] and len(rows) <= top_k
+        return not kept_firings
+    if kept_firings:
+        return kept_firings == [(firings[0][1], firings)] and len(rows) <= top_k
     return len(rows) == top_k and kept.weakest(rows) < (-firings[0][1], sample)

@@ -35,7 +35,7 @@ def merge_top_k_tables(tables: Sequence[TopKTable], top_k: int, num_features: in
     """The top-k table of all samples from tables of disjoint samples, in any order.
 
     merge(a, merge(b, c)) = merge(merge(c, a), b): associative and commutative, bit for bit.
-    Raises ValueError where two tables hold the same example, be its maxima equal or not.
+    Raises ValueError if two tables hold the same example, with equal maxima or not.
     Peak extra memory: 40 bytes an example and 24 a firing of the input; where that is too much, of half of the
     features after the other half. Three synchronisations; one more, and one more sort, where the tables' ranges of
     samples overlap.
@@ -52,8 +52,8 @@ def _merge_features(tables: Sequence[TopKTable], top_k: int, num_features: int, 
         middle = len(features) // 2
         halves = []
         for half in (features[:middle], features[middle:]):
-            own = [_of_features(table, half) for table in tables]
-            halves.append(_merge_features(own, top_k, num_features, half))
+            parts = [_of_features(table, half) for table in tables]
+            halves.append(_merge_features(parts, top_k, num_features, half))
         return _concatenate(halves)
 
     return within_memory(lambda: _merge(tables, top_k, num_features), by_halves)
@@ -87,7 +87,7 @@ def _concatenate(parts: list[TopKTable]) -> TopKTable:
     joined = {}
     for name in TopKTable._fields:
         join = partial(torch.cat, columns.pop(name))
-        joined[name] = within_memory(join, join)  # the second time after giving back what is not needed
+        joined[name] = within_memory(join, join)  # the second time after freeing unused memory
     return TopKTable(**joined)
 
 
@@ -132,7 +132,7 @@ def _sample_spans(tables: Sequence[TopKTable]) -> list[tuple[int, int]]:
 
 
 def _refuse_duplicates(neurons: Tensor, samples: Tensor, order: Tensor) -> None:
-    """``order`` is by (neuron, sample), so the two rows of an example that is there twice are neighbours."""
+    """``order`` is by (neuron, sample), so the two rows of a duplicate example are neighbours."""
     neurons, samples = neurons[order], samples[order]
     same = (neurons[1:] == neurons[:-1]) & (samples[1:] == samples[:-1])
     if bool(same.any()):
@@ -155,8 +155,8 @@ def as_dict(table: TopKTable) -> dict[int, list[tuple[float, int, Firings]]]:
     columns = zip(table.neuron_index.tolist(), table.max_activation.tolist(), table.sample_index.tolist(), strict=True)
     heaps: dict[int, list[tuple[float, int, Firings]]] = {}
     for example, (neuron, strongest, sample) in enumerate(columns):
-        own = firings[offsets[example] : offsets[example + 1]]
-        heaps.setdefault(neuron, []).append((strongest, sample, own))
+        example_firings = firings[offsets[example] : offsets[example + 1]]
+        heaps.setdefault(neuron, []).append((strongest, sample, example_firings))
     return heaps
 
 
@@ -185,7 +185,7 @@ class DeferredTopKHeap:
     def add_batch(self, table: TopKTable) -> None:
         """Add the examples of samples that were not added before (any order, any device, one device).
 
-        A sample that is added twice is refused once its two examples meet; what has been dropped meets nobody.
+        A sample that is added twice is refused when its two examples are merged; dropped examples go unnoticed.
         """
         self._tables.append(table)
         pending = sum(len(t.neuron_index) for t in self._tables) - self._compacted_examples

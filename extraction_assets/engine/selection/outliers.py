@@ -10,7 +10,7 @@ def outlier_positions(activations: Tensor, counted: Tensor, multiple: float) -> 
     ``activations`` [n, T, D], ``counted`` bool [n, T]. The median is that of the sample's counted positions, the lower
     of the two middle ones where their number is even, so that no neighbour in the batch has a part in it. Norms are
     computed in float32 and one sample after the other, always in the same shape: their last bits do not depend on n.
-    A position with a NaN or an infinity is no outlier: it is for the pass to refuse.
+    A position with a NaN or an infinity is no outlier: the pass refuses it.
 
     The filter is that of dictionary_learning's activation buffer (``max_activation_norm_multiple``), which takes the
     median over a batch. Peak memory: one sample in float32. No synchronisation.

@@ -29,7 +29,7 @@ def to_dense(sparse: SparseFeatures) -> Tensor:
 
 
 def keep_counted(sparse: SparseFeatures, counted: Tensor) -> SparseFeatures:
-    """Drop what stands at positions that do not count; ``counted`` bool [n, T]. One synchronisation."""
+    """Drop entries at positions that do not count; ``counted`` bool [n, T]. One synchronisation."""
     keep = counted.reshape(-1)[sparse.tokens].nonzero().squeeze(1)
     return sparse._replace(tokens=sparse.tokens[keep], features=sparse.features[keep], values=sparse.values[keep])
 

@@ -26,7 +26,7 @@ LOCK_KEY = 0x5AE_FEA7
 """The advisory lock of everything that writes results."""
 
 _NOT_PERMITTED = "42501"  # insufficient_privilege
-# What libpq says where a server, or the network before it, went away; which of them is a matter of moments.
+# What libpq says if a server, or the network before it, is unavailable for a while.
 _LOST = (
     "terminating connection",
     "connection unexpectedly",
@@ -34,7 +34,7 @@ _LOST = (
     "connection already closed",
     "no connection",
 )
-_AWAY = ("refused", "timeout", "timed out", "starting up", "shutting down", "too many clients")
+_UNAVAILABLE = ("refused", "timeout", "timed out", "starting up", "shutting down", "too many clients")
 
 
 class PostgresqlBackend:
@@ -114,7 +114,7 @@ class PostgresqlBackend:
         said = str(reason)
         if any(phrase in said for phrase in _LOST):
             said = f"the connection was lost ({said.strip().splitlines()[0]})"
-        elif not any(phrase in said for phrase in _AWAY):
+        elif not any(phrase in said for phrase in _UNAVAILABLE):
             kind = DatabaseError
         return kind(error_sentence("the results database", engine.url, said))
 

@@ -31,8 +31,8 @@ _DROP_WAIT_MS = 10  # how long a reader that comes at the wrong moment may have 
 _LOCK_NOT_AVAILABLE = "55P03"
 
 # Names as SQL wants them, while no transaction holds the partition or its parent: VACUUM would wait for it to end, for
-# some seconds. Those in which the server counts rows are left out: to look into each of 1,000 takes a second. Where the
-# schema has not been made yet there are none.
+# some seconds. Those in which the server counts rows are left out: to look into each of 1,000 takes a second. Before
+# the schema is made there are none.
 _PARTITIONS = f"""
     SELECT inhrelid::regclass::text, pg_stat_get_dead_tuples(inhrelid)
     FROM pg_inherits WHERE inhparent = to_regclass('{EXAMPLES_TABLE}') AND pg_stat_get_live_tuples(inhrelid) = 0

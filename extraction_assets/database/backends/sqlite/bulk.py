@@ -14,7 +14,7 @@ from extraction_assets.database.backends.prefetch import prefetch
 
 _BATCH_ROWS = 20_000
 _STATEMENT_ROWS = 50  # a row a statement takes 1.5 times as long; of 9 columns they are 450 of SQLite's 999 parameters
-_REBUILD_SHARE = 4  # how many times what is loaded a table may hold for its indexes to be made again
+_REBUILD_SHARE = 4  # a table may hold this many times the loaded rows for its indexes to be rebuilt
 
 
 def insert_rows(connection: sa.Connection, table: sa.Table, parts: Iterable[pa.Table]) -> None:
@@ -36,10 +36,10 @@ def _execute(driver: Any, table: sa.Table, names: list[str], values: list[Any], 
 
 @contextlib.contextmanager
 def indexes_afterwards(connection: sa.Connection, table: sa.Table, new_rows: int, other_rows: int) -> Iterator[None]:
-    """Makes a table's indexes again after the block, where that takes less time than keeping them up row by row.
+    """Rebuilds a table's indexes after the block, if that takes less time than updating them row by row.
 
-    In the block's transaction: whoever reads sees the table with its old rows and indexes until it commits, and goes on
-    seeing them if it fails.
+    In the block's transaction: whoever reads sees the table with its old rows and indexes until it commits, and
+    keeps seeing them if it fails.
     """
     again = other_rows + new_rows <= _REBUILD_SHARE * new_rows
     indexes = list(table.indexes) if again else []

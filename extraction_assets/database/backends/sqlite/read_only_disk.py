@@ -24,7 +24,7 @@ _MARGIN = 1 << 20  # of a copy's disk: its own -shm, and what is written beside 
 
 
 class _State(NamedTuple):
-    """What tells that a file was not written to."""
+    """What shows that a file was not written to."""
 
     size: int
     modified: int

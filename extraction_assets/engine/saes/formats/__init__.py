@@ -38,8 +38,8 @@ def read_checkpoint(
     """Weights and architecture of the checkpoint in folder ``path``, on the CPU in float32.
 
     ``center_input`` overrides what the checkpoint records (``SaeRecord.centered_input``); ``fold_decoder_norm`` gives
-    decoder rows of norm 1; ``norm_scaling_factor`` is what inputs are multiplied by, which
-    ``expected_average_only_in`` asks for. Raises CheckpointError where the folder is missing, is of no known format, or
+    decoder rows of norm 1; ``norm_scaling_factor`` is the factor of inputs that
+    ``expected_average_only_in`` needs. Raises CheckpointError where the folder is missing, is of no known format, or
     holds unusable weights.
     """
     reader = _format_of(path)
@@ -60,7 +60,7 @@ def read_checkpoint(
 
 
 def read_checkpoint_record(path: Path) -> SaeRecord:
-    """What the checkpoint in folder ``path`` says of model, hook and text; reads no weights. Raises CheckpointError."""
+    """The checkpoint's record of model, hook and text in folder ``path``; reads no weights. Raises CheckpointError."""
     record: SaeRecord = _format_of(path).record(path)
     return record
 

@@ -54,7 +54,7 @@ def recognises(path: Path) -> bool:
 
 
 def record(path: Path) -> SaeRecord:
-    """What ``config.json`` in folder ``path`` says of model, hook and text."""
+    """The record of model, hook and text in ``config.json`` of folder ``path``."""
     config = read_config(path, CONFIG)
     trainer, buffer = _part(config, "trainer"), _part(config, "buffer")
     place = _RESIDUAL.fullmatch(text_or_none(trainer.get("submodule_name")) or "")
@@ -80,18 +80,18 @@ def read(path: Path) -> SAEWeights:
     architecture, names, subtracts = _CLASSES[name]
     tensors = read_state_dict(sae_file(path, WEIGHTS))
     further = {"jumprelu": ["threshold"], "gated": ["r_mag", "mag_bias"]}.get(architecture, [])
-    own = pick(path, WEIGHTS, tensors, [*names.values(), *further], name)
-    w_enc, w_dec = own[names["W_enc"]], own[names["W_dec"]]
+    stored = pick(path, WEIGHTS, tensors, [*names.values(), *further], name)
+    w_enc, w_dec = stored[names["W_enc"]], stored[names["W_dec"]]
     transposed = names["W_enc"] != "W_enc"
-    extra = {"b_mag" if key == "mag_bias" else key: own[key] for key in further}
+    extra = {"b_mag" if key == "mag_bias" else key: stored[key] for key in further}
     if architecture == "jumprelu":
-        extra["threshold"] = per_feature(extra["threshold"], len(own[names["b_enc"]]))
+        extra["threshold"] = per_feature(extra["threshold"], len(stored[names["b_enc"]]))
     weights = SAEWeights(
         architecture=architecture,
         w_enc=w_enc.t() if transposed else w_enc,
-        b_enc=own[names["b_enc"]],
+        b_enc=stored[names["b_enc"]],
         w_dec=w_dec.t() if transposed else w_dec,
-        b_dec=own[names["b_dec"]],
+        b_dec=stored[names["b_dec"]],
         apply_b_dec_to_input=subtracts,
         extra=extra,
         k=whole_number(path, _k(path, tensors, trainer), f"{CONFIG}: k") if architecture == "topk" else 0,

@@ -1,4 +1,4 @@
-"""What the readers of all formats ask of a checkpoint's files, beyond their being readable (``file_boundary``)."""
+"""What the readers of all formats check in a checkpoint's files once these can be read (``file_boundary``)."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def whole_number(path: Path, value: Any, name: str) -> int:
 
 
 def true_or_false(path: Path, file: str, config: Mapping[str, Any], name: str, default: bool) -> bool:
-    """Entry ``name`` of a configuration; ``default`` where it is not there, false where it is null. Any other value is
-    refused: of a text, ``bool`` makes true."""
+    """Entry ``name`` of a configuration; ``default`` if it is missing, false if it is null. Any other value is refused,
+    because ``bool`` of a text is true."""
     value = config.get(name, default)
     if value is None:
         return False

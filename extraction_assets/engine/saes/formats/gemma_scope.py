@@ -1,6 +1,6 @@
 """Gemma Scope's on-disk form: one ``params.npz`` with W_enc, b_enc, W_dec, b_dec and threshold (JumpReLU).
 
-The file says nothing of model and hook; its place does, as in ``google/gemma-scope-2b-pt-res`` and there in
+The file does not name model and hook; its path does, as in ``google/gemma-scope-2b-pt-res`` and there in
 ``layer_12/width_16k/average_l0_82`` (Lieberum et al. 2024; names of hooks as in sae-lens's loader ``gemma_2``).
 """
 
@@ -27,7 +27,7 @@ def recognises(path: Path) -> bool:
 
 
 def record(path: Path) -> SaeRecord:
-    """What the folder's place says, where it is that of a Gemma Scope repository."""
+    """The record that follows from the folder's path inside a Gemma Scope repository."""
     parts = path.absolute().parts
     repositories = [match for part in parts if (match := _REPOSITORY.search(part))]
     layers = [match[1] for part in parts if (match := _LAYER.fullmatch(part))]
@@ -45,13 +45,13 @@ def record(path: Path) -> SaeRecord:
 def read(path: Path) -> SAEWeights:
     """The checkpoint in folder ``path``; raises CheckpointError where it cannot be used."""
     tensors = read_npz(sae_file(path, WEIGHTS), _NAMES, {"w_enc": "W_enc", "w_dec": "W_dec"})
-    own = pick(path, WEIGHTS, tensors, _NAMES, "Gemma Scope")
+    stored = pick(path, WEIGHTS, tensors, _NAMES, "Gemma Scope")
     return SAEWeights(
         architecture="jumprelu",
-        w_enc=own["W_enc"],
-        b_enc=own["b_enc"],
-        w_dec=own["W_dec"],
-        b_dec=own["b_dec"],
-        extra={"threshold": per_feature(own["threshold"], len(own["b_enc"]))},
+        w_enc=stored["W_enc"],
+        b_enc=stored["b_enc"],
+        w_dec=stored["W_dec"],
+        b_dec=stored["b_dec"],
+        extra={"threshold": per_feature(stored["threshold"], len(stored["b_enc"]))},
         record=record(path),
     )

@@ -86,7 +86,7 @@ def compare_recorded(
     max_length: int,
     hook: str | None = None,
 ) -> list[Finding]:
-    """Where an SAE is used on something else than it was trained on. What it does not record is not compared.
+    """Differences between the inputs of an SAE and those of its training. Unrecorded values are not compared.
 
     ``model_name`` is a hub id or a folder, ``prepend_bos`` what the corpus does (None: wherever the tokenizer has a
     BOS token), ``max_length`` the positions of a sample. All findings are warnings: names vary, and an SAE may be

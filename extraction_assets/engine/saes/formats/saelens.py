@@ -84,7 +84,7 @@ def recognises(path: Path) -> bool:
 
 
 def record(path: Path) -> SaeRecord:
-    """What ``cfg.json`` in folder ``path`` says of model, hook and text."""
+    """The record of model, hook and text in ``cfg.json`` of folder ``path``."""
     config = _read_config(path)
     kwargs = config.get("model_from_pretrained_kwargs")
     prepend_bos = config.get("prepend_bos")
@@ -104,7 +104,7 @@ def read(path: Path) -> SAEWeights:
     """The checkpoint in folder ``path``; raises CheckpointError where it cannot be used."""
     require_files(path, *FILES)
     config = _read_config(path)
-    kind, own = _kind_of(path, config), record(path)
+    kind, recorded = _kind_of(path, config), record(path)
     for key, values in _SUPPORTED.items():
         if config.get(key) not in values:
             raise CheckpointError(f"SAE {path}: {CONFIG}: {key} = {shown(config[key])} is not supported")
@@ -125,20 +125,20 @@ def read(path: Path) -> SAEWeights:
         tanh=config.get("activation_fn") == "tanh-relu",
         normalize_activations=config.get("normalize_activations") or "none",
         norm_scaling_factor=_stored_scale(path),
-        center_input=own.centered_input,
-        center_target=own.centered_target,
+        center_input=recorded.centered_input,
+        center_target=recorded.centered_target,
         is_transcoder=kind.is_transcoder,
         w_skip=tensors["W_skip"].t() if kind.has_skip else None,
-        record=own,
+        record=recorded,
     )
 
 
 def _check_widths(path: Path, config: dict[str, Any], w_enc: Tensor) -> None:
     for key, width in zip(("d_in", "d_sae"), w_enc.shape, strict=True):
-        told = whole_number(path, config.get(key, width), f"{CONFIG}: {key}")
-        if told != width:
+        stated = whole_number(path, config.get(key, width), f"{CONFIG}: {key}")
+        if stated != width:
             raise CheckpointError(
-                f"SAE {path}: {CONFIG} says {key} = {told}, but W_enc of {WEIGHTS} has {width}: the two files do not "
+                f"SAE {path}: {CONFIG} says {key} = {stated}, but W_enc of {WEIGHTS} has {width}: the two files do not "
                 "belong together"
             )
 
@@ -165,8 +165,10 @@ def _kind_of(path: Path, config: dict[str, Any]) -> _Kind:
         why = _REFUSED.get(str(architecture), f"known: {', '.join(_KINDS)}")
         raise CheckpointError(f"SAE {path}: {CONFIG}: architecture {shown(architecture)} is not supported ({why})")
     function = config.get("activation_fn")
-    own = {"topk": "topk", "tanh-relu": "standard"}.get(function if isinstance(function, str) else "", architecture)
-    if architecture != own:
+    resolved = {"topk": "topk", "tanh-relu": "standard"}.get(
+        function if isinstance(function, str) else "", architecture
+    )
+    if architecture != resolved:
         raise CheckpointError(
             f"SAE {path}: {CONFIG}: a {architecture} SAE with activation function {function} is not supported"
         )
@@ -176,8 +178,8 @@ def _kind_of(path: Path, config: dict[str, Any]) -> _Kind:
 def _k(path: Path, config: dict[str, Any]) -> int:
     arguments = config.get("activation_fn_kwargs")
     old = dict(arguments) if isinstance(arguments, dict) else {}
-    own = {"k": config["k"]} if "k" in config else {}
-    options = {**old, **own}
+    top_level = {"k": config["k"]} if "k" in config else {}
+    options = {**old, **top_level}
     if options.get("signed"):
         raise CheckpointError(
             f"SAE {path}: {CONFIG}: its encoder is signed: it keeps features with negative activations"

@@ -34,7 +34,7 @@ def recognises(path: Path) -> bool:
 
 
 def record(path: Path) -> SaeRecord:
-    """The hook that the folder's name tells: the module's output, and of a transcoder its input."""
+    """The hook that the folder's name gives: the module's output, and for a transcoder its input."""
     config = read_config(path, CONFIG)
     transcode, name = true_or_false(path, CONFIG, config, "transcode", False), path.absolute().name
     if not _MODULE.fullmatch(name):
@@ -58,18 +58,18 @@ def read(path: Path) -> SAEWeights:
     tensors = read_safetensors(path, WEIGHTS)
     skip = true_or_false(path, CONFIG, config, "skip_connection", False)
     names = ["encoder.weight", "encoder.bias", "W_dec", "b_dec", *(["W_skip"] if skip else [])]
-    own = pick(path, WEIGHTS, tensors, names, "sparsify")
+    stored = pick(path, WEIGHTS, tensors, names, "sparsify")
     transcode = true_or_false(path, CONFIG, config, "transcode", False)
     weights = SAEWeights(
         architecture="topk",
-        w_enc=own["encoder.weight"].t(),
-        b_enc=own["encoder.bias"],
-        w_dec=own["W_dec"],
-        b_dec=own["b_dec"],
+        w_enc=stored["encoder.weight"].t(),
+        b_enc=stored["encoder.bias"],
+        w_dec=stored["W_dec"],
+        b_dec=stored["b_dec"],
         apply_b_dec_to_input=not transcode,
         k=whole_number(path, config.get("k", 0), f"{CONFIG}: k"),
         is_transcoder=transcode,
-        w_skip=own["W_skip"].t() if skip else None,
+        w_skip=stored["W_skip"].t() if skip else None,
         record=record(path),
     )
     _check_widths(path, config, weights)
@@ -78,10 +78,10 @@ def read(path: Path) -> SAEWeights:
 
 def _check_widths(path: Path, config: dict[str, Any], weights: SAEWeights) -> None:
     d_in = whole_number(path, config.get("d_in", weights.d_in), f"{CONFIG}: d_in")
-    told = whole_number(path, config.get("num_latents") or 0, f"{CONFIG}: num_latents")
-    told = told or d_in * whole_number(path, config.get("expansion_factor", 32), f"{CONFIG}: expansion_factor")
-    if (d_in, told) != (weights.d_in, weights.latent_dim):
+    latents = whole_number(path, config.get("num_latents") or 0, f"{CONFIG}: num_latents")
+    latents = latents or d_in * whole_number(path, config.get("expansion_factor", 32), f"{CONFIG}: expansion_factor")
+    if (d_in, latents) != (weights.d_in, weights.latent_dim):
         raise CheckpointError(
-            f"SAE {path}: {CONFIG} says d_in = {d_in} and {told} latents, but encoder.weight of {WEIGHTS} is for "
+            f"SAE {path}: {CONFIG} says d_in = {d_in} and {latents} latents, but encoder.weight of {WEIGHTS} is for "
             f"{weights.d_in} and {weights.latent_dim}: the two files do not belong together"
         )

@@ -18,7 +18,7 @@ from extraction_assets.engine.selection.statistics.descriptions import (
 from extraction_assets.engine.shapes import SparseFeatures
 
 StatisticsUpdate = dict[str, list[Addition]]
-"""By statistic, what some samples add to it, worked out so that adding it needs no memory."""
+"""Statistic -> what some samples add to it, in a form that adds without further memory."""
 
 DTYPES = {"int64": torch.int64, "float32": torch.float32}
 
@@ -97,7 +97,7 @@ def feature_statistics(features: SparseFeatures, maxima: Tensor, counted: Tensor
 
 def merge_statistics(parts: Sequence[FeatureStatistics]) -> FeatureStatistics:
     """Statistics of all samples from those of disjoint groups; exact, associative and commutative. A statistic that one
-    of them lacks (``Statistic.added_later``) is None."""
+    of them does not have (``Statistic.added_later``) is None."""
     return reduce(_merged, parts)
 
 

@@ -1,7 +1,7 @@
 """Every statistic of a feature over the whole corpus, described once. Loads no torch: pages and tables read it too.
 
 A statistic is integers or a maximum, so that it merges exactly: neither the order of samples, batches and chunks nor a
-GPU's scheduling can change a bit. What the database says is worked out from the merged numbers.
+GPU's scheduling can change a bit. The columns of the database are computed from the merged numbers.
 """
 
 import math
@@ -77,7 +77,7 @@ class StatisticColumn:
     nullable: bool = False
     """NULL for a feature that never fires."""
     shown: str = ""
-    """How pages for people say it, such as ``mean {:.2f}``; empty where they do not, or in their own words."""
+    """How pages show it, such as ``mean {:.2f}``; empty if they do not, or format it themselves."""
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,12 @@ class Statistic:
     derive: "Callable[[Mapping[str, Tensor]], Tensor] | None" = None
     """From the other statistics of the same samples, where it has no ``additions``."""
     added_later: bool = False
-    """Whether files of earlier versions lack it: then it is None, and its columns are NULL, for a result that any of
-    its chunks lacks it in."""
+    """Whether files of earlier versions do not have it. If any chunk of a result is such a file, the statistic is None
+    and its columns are NULL."""
 
 
 def feature_rows(statistics: FeatureStatistics) -> list[dict[str, Any]]:
-    """What the database says of each feature, {column: value}; one by one, so for a few features."""
+    """The database's columns for each feature, {column: value}; one by one, so for a few features."""
     dead = (statistics.sample_count == 0).tolist()
     columns = {}
     for one in STATISTICS:
@@ -132,12 +132,12 @@ def statistics_table() -> str:
 
 
 def shown_sizes(feature: Any) -> str:
-    """How strongly a feature fires, as pages for people say it; ``feature`` is a row of the table ``features``."""
+    """How strongly a feature fires, as pages show it; ``feature`` is a row of the table ``features``."""
     values = [(column, getattr(feature, column.name, None)) for one in STATISTICS for column in one.columns]
     return ", ".join(column.shown.format(value) for column, value in values if column.shown and value is not None)
 
 
-# How much each adds, and what the database says of it
+# How much each adds, and its columns in the database
 
 
 def _samples_in_which_it_fires(firings: CountedFirings) -> list[Addition]:
@@ -187,10 +187,10 @@ def mean_activation(statistics: FeatureStatistics) -> np.ndarray:
 def std_activation(statistics: FeatureStatistics) -> np.ndarray:
     """Population standard deviation over the tokens on which a feature fires: float64 [F], NaN where it never fires.
 
-    n * sum(x^2) - sum(x)^2 is worked out in whole numbers, so nothing cancels however close the activations are to
-    their mean: the relative error is below 1e-15. About 5 microseconds a feature.
+    n * sum(x^2) - sum(x)^2 is computed in whole numbers, so nothing cancels however close the activations are to their
+    mean: the relative error is below 1e-15. About 5 microseconds a feature.
     """
-    assert statistics.square_limbs is not None, "asked for where it is known"
+    assert statistics.square_limbs is not None, "read only where it is known"
     counts, sums = statistics.token_count.tolist(), _whole_numbers(statistics.activation_limbs)
     squares = _whole_numbers(statistics.square_limbs)
     rows = zip(counts, sums, squares, strict=True)
