@@ -15,7 +15,7 @@ __all__ = ["FeatureExtraction", "default_resources", "load_defs_folder"]
 def default_resources() -> dict[str, Any]:
     """The resources that extractions use, by key, with their defaults: bind them once in a Dagster project.
 
-    Unless ``EXTRACTION_HOME`` is set, their files lie in ``.extraction`` of the project whose module calls this.
+    Unless ``EXTRACTION_HOME`` is set, their files lie in ``.extraction`` of the calling module's project.
     """
     from extraction_assets.host.project_home import use_project_of_caller
     from extraction_assets.resources import ChunkStoreResource, GpuResource, ResultsResource

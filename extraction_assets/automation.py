@@ -44,7 +44,7 @@ def build_job(settings: ExtractionSettings) -> UnresolvedAssetJobDefinition:
 
 
 def build_schedule(settings: ExtractionSettings) -> dg.ScheduleDefinition:
-    """Requests the missing chunks, as ranges. Off until somebody switches it on."""
+    """Requests the missing chunks, as ranges. Off until a user switches it on."""
 
     @dg.schedule(
         name=f"{settings.name}_missing_chunks",
@@ -101,7 +101,7 @@ def requests_of_missing(
 
 
 def build_automation_sensor(settings: ExtractionSettings) -> dg.SensorDefinition:
-    """Evaluates the conditions of the extraction's assets. Off until somebody switches it on."""
+    """Evaluates the conditions of the extraction's assets. Off until a user switches it on."""
     return dg.AutomationConditionSensorDefinition(
         _automation_name(settings),
         target=dg.AssetSelection.groups(settings.name),
@@ -112,7 +112,7 @@ def build_automation_sensor(settings: ExtractionSettings) -> dg.SensorDefinition
 
 
 def build_recovery(settings: ExtractionSettings) -> dg.SensorDefinition:
-    """Ends runs whose process has died. Always on: such a run would keep its slot in the pool."""
+    """Ends runs with a dead process. Always on, because such a run would keep its slot in the pool."""
 
     @dg.sensor(
         name=f"{settings.name}_recovery",

@@ -58,7 +58,7 @@ def test_nan_in_the_weights_names_the_parameter(tiny_folder: Path, home: Path, t
 def test_a_corpus_too_small_names_both_numbers(tiny_folder: Path, home: Path) -> None:
     message = _corpus_error(make_settings(tiny_folder, evaluation_samples=5000), home)
     assert "the corpus holds" in message
-    assert "5000 are asked for" in message
+    assert "5000 are requested" in message
 
 
 def test_samples_longer_than_the_models_context_name_both_numbers(tiny_folder: Path, home: Path) -> None:

@@ -94,7 +94,7 @@ def samples_there_are(settings: ExtractionSettings) -> tuple[int, str]:
     try:
         checkpoint = resolve_checkpoint(settings.language_model.checkpoint)
         share = count_corpus(settings, checkpoint, logging.getLogger(__name__), _SECONDS)
-    except (FileNotFoundError, UntrustedCodeError) as error:  # the corpus may hold tokens all the same
+    except (FileNotFoundError, UntrustedCodeError) as error:  # the corpus may still hold tokens
         return requested, f"not counted: {_line(error)}"
     found = share.counted.samples
     if not found:

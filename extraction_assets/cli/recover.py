@@ -1,4 +1,4 @@
-"""``recover``: ends runs whose process has died."""
+"""``recover``: ends runs with a dead process."""
 
 from extraction_assets.cli.app import main
 from extraction_assets.cli.terminal import echo
@@ -7,7 +7,7 @@ from extraction_assets.dagster_instance.home import prepare_dagster_home
 
 @main.command()
 def recover() -> None:
-    """Mark runs as ended whose process was killed or has crashed, and give back their slots.
+    """Mark runs as ended if their process was killed or has crashed, and free their slots.
 
     The sensor NAME_recovery of every declared extraction does the same while the daemon runs.
     """

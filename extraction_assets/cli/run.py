@@ -86,7 +86,7 @@ def list_command(ctx: click.Context) -> None:
 def run(ctx: click.Context, name: str, chunks: str | None, missing: bool, **options: Any) -> None:
     """Run extraction NAME: its corpus, then its chunks, then the merge of each SAE.
 
-    With --missing only what is not current: a merge whose rows are current is left as it is.
+    With --missing only what is not current: a merge with current rows is skipped.
     Every part is a run of its own on the persistent Dagster instance, so that the UI shows it afterwards. Exit code 3:
     nothing was merged, because another run of NAME still works on chunks that are missing; 1: it failed.
     """
@@ -138,8 +138,8 @@ def _run_all(
 
 
 def _to_compute(runner: "Runner", chosen: list[str]) -> tuple[list[str], int]:
-    """The chunks among ``chosen`` that are missing, damaged or not recorded, and how many of them are only to be
-    recorded. What is damaged is set aside and named."""
+    """The chunks among ``chosen`` that are missing, damaged or not recorded, and how many of them only have to be
+    recorded. Damaged files are set aside and named."""
     for sentence in runner.set_damaged_aside():
         echo(sentence, err=True)
     pending = runner.pending()
@@ -149,7 +149,7 @@ def _to_compute(runner: "Runner", chosen: list[str]) -> tuple[list[str], int]:
 
 
 def _check_resources(workspace: Workspace, chosen: str | None) -> None:
-    """Refused before the corpus runs: results that no URL names, a device of the GPU resource that is not there."""
+    """Refuses, before the corpus runs, an invalid URL of the results and a GPU resource with a missing device."""
     from extraction_assets.resources.device import check_device
 
     workspace.results.parsed_url()
@@ -173,7 +173,7 @@ def _say_what_changed(workspace: Workspace, settings: "ExtractionSettings", miss
     for change in changes:
         echo(change, err=True)
     if changes and not missing:
-        echo("every chunk asked for is computed; --missing computes only those that are not current", err=True)
+        echo("every requested chunk is computed; --missing computes only those that are not current", err=True)
 
 
 def _say_what_is_there(workspace: Workspace, settings: "ExtractionSettings") -> None:

@@ -82,7 +82,7 @@ class Runner:
         self._execute([sae_key(self._settings, sae, asset) for asset in assets_after_chunks()])
 
     def pending(self) -> Pending:
-        """Chunks whose top-k tables of the current settings are not there, or not recorded."""
+        """Chunks with a top-k table of the current settings missing or not recorded."""
         return Pending(self._plan(), self._instance)
 
     def report(self, sae: str) -> None:
@@ -122,7 +122,7 @@ class Runner:
         return ranges(self._settings.chunk_keys, keys, self._settings.partitions_per_run)
 
     def recover(self) -> list[DeadRun]:
-        """Ends earlier runs of this extraction whose process has died."""
+        """Ends earlier runs of this extraction with a dead process."""
         return fail_dead_runs(self._instance, works_on(self._instance, self._settings.name), retried=False)
 
     def _plan(self) -> ExtractionPlan:

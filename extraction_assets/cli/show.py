@@ -179,7 +179,7 @@ def _echo_merge_states(workspace: Workspace, plan: "ExtractionPlan") -> None:
 
 
 def _echo_merges(workspace: Workspace, settings: "ExtractionSettings") -> None:
-    """What is merged of an extraction whose corpus is not current."""
+    """The merges of an extraction if its corpus is not current."""
     merged = workspace.merge_times()
     for sae in settings.saes:
         at = merged.get((settings.name, sae))

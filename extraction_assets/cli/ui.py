@@ -123,7 +123,7 @@ def _run_together(commands: list[list[str]]) -> None:
 
 
 def _end_with_parent() -> None:
-    """Let Linux end a child whose parent is killed: a daemon left behind would run beside the next one."""
+    """Let Linux end a child if its parent is killed: a daemon left behind would run beside the next one."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 

@@ -88,24 +88,24 @@ def delete(module: str, name: str, sae: str | None, with_history: bool, dry_run:
 
     workspace = open_workspace(module)
     store, what = workspace.store, f"{name}/{sae}" if sae else name
-    holding, rows = find_stored_files(store, name, sae), _rows(workspace, name, sae)
+    stored, rows = find_stored_files(store, name, sae), _rows(workspace, name, sae)
     keys = _history(name, sae) if with_history else []
-    if not holding.items and not rows and not keys:
+    if not stored.items and not rows and not keys:
         saes = _known_saes(workspace, name) if sae else []
         known, kind = (saes, f"SAEs of {name}") if saes else (_known(workspace), "extractions")
         raise click.ClickException(
-            f"there is nothing of {what}; {kind} with files or rows: {', '.join(known) or 'none'}"
+            f"{what} has no files or rows; {kind} with files or rows: {', '.join(known) or 'none'}"
         )
     with contextlib.nullcontext() if dry_run else removing(store.root, [name], force=force):
         if not dry_run and not force:
             _refuse_while_alive([name])
         _list_rows(rows)
-        _list_items("files", holding.items)
+        _list_items("files", stored.items)
         if keys:
             echo(f"Dagster's history of {count(len(keys), 'asset')}")
-        for path in holding.left:
+        for path in stored.left:
             echo(f"note: {path} is not of this package and stays")
-        for note in holding.notes:
+        for note in stored.notes:
             echo(f"note: {note}")
         if dry_run or not (yes or _is_typed(what)):
             echo("nothing was removed")
@@ -164,7 +164,7 @@ def _merged(workspace: Workspace) -> "Merged":
         with workspace.read_results() as connection:
             return merge_fingerprints(connection)
     except DatabaseError as error:
-        echo(f"note: what is merged is not known, so it stays whatever `keep:` says: {error}", err=True)
+        echo(f"note: what is merged is not known, so `keep:` removes nothing: {error}", err=True)
         return {}
 
 
@@ -179,18 +179,18 @@ def _delete_rows_and_files(workspace: Workspace, rows: dict[str, int], name: str
     """Bytes of files that were removed. Rows go first, so that an error leaves all; but on a full disk files do, since
     they make the room that rows need to go."""
     from extraction_assets.database.urls import FullDiskError
-    from extraction_assets.upkeep.delete import remove_holding
+    from extraction_assets.upkeep.delete import remove_stored_files
 
     try:
         _delete_rows(workspace, rows, name, sae)
     except FullDiskError:
-        freed = remove_holding(workspace.store, name, sae)
+        freed = remove_stored_files(workspace.store, name, sae)
         try:
             _delete_rows(workspace, rows, name, sae)
         except FullDiskError as error:
             raise click.ClickException(f"its files were removed, its rows were not: {error}; make room first") from None
         return freed
-    return remove_holding(workspace.store, name, sae)
+    return remove_stored_files(workspace.store, name, sae)
 
 
 def _delete_rows(workspace: Workspace, rows: dict[str, int], name: str, sae: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Runs whose process has died: Dagster leaves them started, with their slot in the pool."""
+"""Runs with a dead process: Dagster leaves them started, with their slot in the pool."""
 
 import atexit
 import contextlib
@@ -35,7 +35,7 @@ _RUNNING = "extraction_assets/running"
 """Folder in the Dagster home with a locked file for the process of each run."""
 
 _PLACES = "extraction_assets/places"
-"""Folder in the Dagster home with a file for each place whose processes use it."""
+"""Folder in the Dagster home with a file for each place with processes that use it."""
 
 _VISIT_SECONDS = 86400.0
 
@@ -52,7 +52,7 @@ class DeadRun(NamedTuple):
 def dead_runs(
     instance: dg.DagsterInstance, concerns: Callable[[dg.DagsterRun], bool] = lambda _run: True
 ) -> Iterator[DeadRun]:
-    """Runs that are going on by their status, but whose processes are gone.
+    """Runs that are in progress by their status, but not by their processes.
 
     A run of another place (a container, another host) is judged by the lock that its process holds in the Dagster home,
     if the home is shared. Otherwise it cannot be judged from here and is left alone.
@@ -94,7 +94,7 @@ def fail_dead_runs(
 
 
 def alive_runs(instance: dg.DagsterInstance, concerns: Callable[[dg.DagsterRun], bool]) -> list[dg.DagsterRun]:
-    """Runs that wait or go on, without those whose process has died."""
+    """Runs that are queued or in progress, without those with a dead process."""
     dead = {run.run_id for run, _ in dead_runs(instance, concerns)}
     waiting = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, *_ALIVE]
     runs = instance.get_runs(dg.RunsFilter(statuses=waiting))

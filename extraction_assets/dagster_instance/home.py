@@ -80,7 +80,7 @@ def set_up_dagster_home(home: Path, storage: str | None, gpus: int | None, *, fo
     """Make a home, or bring it up to date; returns what was done, in lines.
 
     ``storage`` is a key of STORAGES, None for what the home has. ``gpus`` is the limit of the GPU pool, None for what
-    is set (for a new one the number of GPUs, at least 1). A dagster.yaml that somebody edited is kept, and a home's
+    is set (for a new one the number of GPUs, at least 1). A dagster.yaml that a user edited is kept, and a home's
     storage too once it holds something, unless ``force``: then the old file stays beside the new one. Raises
     DagsterHomeError or DatabaseError, with dagster.yaml as it was.
     """

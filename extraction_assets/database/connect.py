@@ -64,7 +64,7 @@ def plain_errors(engine: sa.Engine) -> Iterator[None]:
         plain = backend_of(engine).plain_error(engine, _root(error, driver.Error))
         if plain is None:
             raise
-        # Without its cause: tracebacks of statements that name every row help nobody whose server is down.
+        # Without its cause: tracebacks of statements that name every row do not help if the server is down.
         raise plain from None
 
 

@@ -87,7 +87,7 @@ class NotLoadedComponent(dg.Component):
         self.why = visible(explain_yaml(error, file))
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """One asset that nobody can materialize, so that the UI shows the name and the reason."""
+        """One asset that cannot be materialized, so that the UI shows the name and the reason."""
         _logger.error("%s does not load and is left out: %s", self.file, self.why)
         below = self.folder.relative_to(context.defs_module_path).as_posix()
         name = re.sub(r"\W", "_", below, flags=re.ASCII)
@@ -123,7 +123,7 @@ if ComponentTree is not None:
             return declared
 
         def _component_decl_tree(self) -> "dict[Any, ComponentDecl[Any]]":
-            """Without the documents of files that were given up: for the UI, Dagster would load each once more."""
+            """Without the documents of files that do not load: for the UI, Dagster would load each again."""
             found = super()._component_decl_tree().items()
             return {
                 loc: self._instead.get(loc, declaration)

@@ -115,7 +115,7 @@ def check_gpus() -> Iterator[Finding]:
         yield Finding("ok", "no NVIDIA driver on this host", check="gpu")
         return
     except DriverError as error:
-        yield Finding("warning", str(error), check="gpu", advice="mend or remove the NVIDIA driver")
+        yield Finding("warning", str(error), check="gpu", advice="repair or remove the NVIDIA driver")
         return
     for gpu in gpus:
         holder = _lease_holder(gpu.uuid)

@@ -42,14 +42,17 @@ def check_definitions(
         extractions, not_loaded = declared(), left_out()
     except BaseException as error:
         yield Finding(
-            "error", f"{module} does not load: {explain(error)}", check="definitions", advice="mend what it names"
+            "error", f"{module} does not load: {explain(error)}", check="definitions", advice="correct what it names"
         )
         return
     names = ", ".join(extractions) or "no extraction"
     yield Finding("ok" if extractions else "warning", f"{module} declares {names}", check="definitions")
     for one in not_loaded:
         yield Finding(
-            "error", f"{one.file} does not load and is left out: {one.why}", check="definitions", advice="mend the file"
+            "error",
+            f"{one.file} does not load and is left out: {one.why}",
+            check="definitions",
+            advice="correct the file",
         )
     for name, settings in extractions.items():
         paths = {"model": settings.language_model.path}

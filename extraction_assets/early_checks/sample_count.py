@@ -79,7 +79,7 @@ def _too_few(settings: ExtractionSettings, share: DocumentShare) -> Iterator[Fin
         return
     yield Finding(
         "warning",
-        f"{found} samples were counted in {SECONDS:g} s, of {start + requested} that are asked for "
+        f"{found} samples were counted in {SECONDS:g} s, of {start + requested} that are requested "
         f"(start_sample {start} + evaluation_samples {requested}): whether the corpus holds so many is not "
         "known before the run reads on",
     )

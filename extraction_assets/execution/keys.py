@@ -8,7 +8,7 @@ from extraction_assets.catalog import CORPUS, MODEL_ACTIVATIONS, ChunkAsset, ass
 from extraction_assets.settings import ExtractionSettings
 
 REUSE_TAG = "extraction_assets/reuse"
-"""Run tag: chunks whose files are all there are recorded, not computed again."""
+"""Run tag: chunks with all files are recorded, not recomputed."""
 
 SETTINGS_METADATA = "extraction_assets/settings"
 """Metadata key of the corpus asset that holds an extraction's settings; the command line reads them there."""

@@ -1,1 +1,1 @@
-"""What the host offers, looked at with care: files, disks, devices, and which process is which."""
+"""The host: its files, disks, devices and processes."""

@@ -47,7 +47,7 @@ def use_project_of_module(module: str) -> None:
 
 
 def project_root(path: Path) -> Path | None:
-    """The Dagster project (the folder whose pyproject.toml or dg.toml says so) whose own package holds ``path``.
+    """The Dagster project (a folder marked by its pyproject.toml or dg.toml) with a package that holds ``path``.
 
     None for a module outside any project, and for a package that is installed into the environment.
     """

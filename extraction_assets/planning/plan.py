@@ -156,7 +156,7 @@ class ExtractionPlan:
         ]
 
     def set_aside_chunks(self, asset: ChunkAsset, sae: str | None = None) -> list[str]:
-        """Keys of the chunks whose file of the current fingerprint was damaged and set aside, and is not there."""
+        """Keys of the chunks with a damaged file of the current fingerprint that was set aside and not replaced yet."""
         aside = files_set_aside(self.store.asset_folder(self.settings.name, asset, sae))
         if not aside:
             return []

@@ -1,4 +1,4 @@
-"""Fields whose wrong values the Launchpad refuses, before a run exists: Dagster's public types cannot say them."""
+"""Fields with checks in the Launchpad, before a run exists: Dagster's public types cannot express them."""
 
 import math
 import os

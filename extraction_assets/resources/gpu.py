@@ -51,8 +51,8 @@ class GpuResource(dg.ConfigurableResource):
 
     device: Device = Field(
         default="auto",
-        description="`auto` leases a free GPU of this host, waiting while all are busy, and is the CPU where there is "
-        "none; or `cuda:1` (a certain GPU, without a lease), or `cpu`. Default: auto.",
+        description="`auto` leases a free GPU of this host, waiting while all are busy, and is the CPU if there is no "
+        "GPU; or `cuda:1` (a certain GPU, without a lease), or `cpu`. Default: auto.",
     )
     batch_size: Count = Field(default=128, description="Samples of one forward pass of the model. Default: 128.")
     vectorization_batch_size: VectorizationBatchSize = Field(
@@ -76,7 +76,7 @@ class GpuResource(dg.ConfigurableResource):
         "forward pass, which pays in runs of many 100,000 samples; last bits may differ. Default: False.",
     )
     memory_budget_gb: Gigabytes = Field(
-        default=NO_BOUND,  # a word, because the Launchpad scaffolds no field whose default is null
+        default=NO_BOUND,  # a word, because the Launchpad scaffolds no field with a null default
         validate_default=True,
         description="Upper bound in GiB on the device memory that `auto` plans with. Default: none, all that is free.",
     )

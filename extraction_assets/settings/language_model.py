@@ -17,7 +17,7 @@ class LanguageModelSettings(Settings):
     """Precision of the forward pass; auto is the checkpoint's on a GPU and float32 on a CPU."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model, for one that transformers itself does not know. Read that code first:
-    it runs with your rights, as a YAML file of somebody else may (docs/settings.md, "A YAML file is code")."""
+    it runs with your rights, as a YAML file from somebody else may (docs/settings.md, "A YAML file is code")."""
 
     @property
     def checkpoint(self) -> CheckpointReference:

@@ -101,7 +101,7 @@ def write_table(path: Path, table: TopKTable, statistics: FeatureStatistics, rec
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     checksum = _write_safetensors(draft, tensors, {**record, **counts})
     beside = statistics_path(path, checksum)
-    if beside.is_dir():  # somebody has put a folder in their place
+    if beside.is_dir():  # a folder in their place
         set_aside(beside)
     draft.rename(beside)
     full = {**record, **counts, "statistics": checksum, "num_features": num_features}

@@ -46,7 +46,7 @@ def read_record(path: Path) -> Record:
         with refusing(path):
             text = _parquet_record(path) if path.suffix == ".parquet" else _safetensors_record(path)
     except MemoryError as error:  # a hostile footer can request any amount
-        raise damaged(path, f"it asks for more memory than there is ({error})") from error
+        raise damaged(path, f"it needs more memory than is available ({error})") from error
     record = parse_json(text, path, MAKE_AGAIN)
     if not isinstance(record, dict):
         raise damaged(path, "its record is no object")

@@ -19,7 +19,7 @@ def checked_rows(path: Path, tensors: Mapping[str, Tensor], shape: Any) -> Featu
     """The features in a file with recorded ``shape`` [n, T, F]. Raises DamagedFileError if they do not fit it."""
     pointers, features, values = _of_dtypes(path, tensors, ROW_TENSORS)
     if not isinstance(shape, list) or len(shape) != 3 or not all(_is_count(size) for size in shape):
-        raise damaged(path, f"its record says shape {shape!r:.60}, which is none")
+        raise damaged(path, f"its record says shape {shape!r:.60}, which is not valid")
     rows = shape[0] * shape[1] + 1
     if pointers.shape != (rows,) or features.dim() != 1 or features.shape != values.shape:
         raise damaged(path, f"its tensors are not of shape {shape}, which its record says")

@@ -50,8 +50,8 @@ class CurrentCorpus(NamedTuple):
 
 CORPUS_FORM = FIRST_VERSION
 """Form of a stored corpus, which its ``corpus.json`` says as ``form`` once it is raised. A corpus in the form of a
-later version is never opened, and counts as missing; the name of its folder is read all the same, so that it is not
-removed as one that nobody uses."""
+later version is never opened, and counts as missing; the name of its folder is still read, so that it is not
+removed as unused."""
 
 _SIZES = ("documents", "characters", "files", "bytes", "reading")
 

@@ -137,7 +137,7 @@ def durable_path(path: Path) -> Iterator[Path]:
             yield temporary
             temporary.chmod(permissions)
             sync(temporary)
-            if path.is_dir():  # somebody has put a folder in the file's place
+            if path.is_dir():  # a folder in the file's place
                 set_aside(path)
             os.replace(temporary, path)
             sync(path.parent)

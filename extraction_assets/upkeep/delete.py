@@ -44,7 +44,7 @@ def find_stored_files(store: ChunkStore, name: str, sae: str | None = None) -> S
     return StoredFiles(items, left, notes)
 
 
-def remove_holding(store: ChunkStore, name: str, sae: str | None = None) -> int:
+def remove_stored_files(store: ChunkStore, name: str, sae: str | None = None) -> int:
     """Removes it; returns the bytes freed. The corpus's pointer is removed next to last, so that a retry finds it."""
     folder = _folder(store, name, sae)
     try:

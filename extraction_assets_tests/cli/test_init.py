@@ -330,7 +330,7 @@ def test_a_check_of_too_few_samples_says_how_many_there_are(
     found = re.search(r"corpus texts +(\d+) samples, from 3 of 3 documents", output)
     assert found
     there = int(found[1])
-    assert f"error  the corpus holds {there} samples of 16 positions, but 10003 are asked for" in output
+    assert f"error  the corpus holds {there} samples of 16 positions, but 10003 are requested" in output
     assert f"lower evaluation_samples to {there - 3} or add text" in output
     fewer = make_settings(tiny_folder, saes=saes, evaluation_samples=there - 3, start_sample=3)
     assert invoke(declare(monkeypatch, fewer), "check", "tiny").exit_code == 0
@@ -343,7 +343,7 @@ def test_a_check_that_has_no_time_to_count_says_so(
     saes = {"own": {"path": str(make_faithful_sae(tmp_path / "faithful")), "hook": "layers.1"}}
     result = invoke(declare(monkeypatch, make_settings(tiny_folder, saes=saes)), "check", "tiny")
     assert result.exit_code == 0, result.output
-    assert "samples were counted in 0 s, of 23 that are asked for" in result.output
+    assert "samples were counted in 0 s, of 23 that are requested" in result.output
 
 
 def test_samples_of_the_first_documents_alone_are_told(

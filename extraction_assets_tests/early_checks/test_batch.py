@@ -46,7 +46,7 @@ def test_an_sae_that_explains_too_little_stops_the_run_with_numbers_and_what_was
 ) -> None:
     message = _refusal(_project(tiny_folder, home, minimum_variance_explained=0.5))
     assert message.startswith("SAE 'relu' at 'layers.0' explains -")
-    assert "at least 0.5 is asked for (mean L0 18.0, mean norm of the activations 0." in message
+    assert "at least 0.5 is required (mean L0 18.0, mean norm of the activations 0." in message
     assert "No other layer, normalization, scale, centering" in message
     assert "lower saes.relu.minimum_variance_explained" in message
 

@@ -127,7 +127,7 @@ def test_an_error_on_the_way_leaves_all_rows_and_files(project: Project, monkeyp
     def fail(_connection: Any) -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(remove, "delete_unnamed", fail)
+    monkeypatch.setattr(remove, "delete_unreferenced", fail)
     assert "the disk is full" in invoke(declare(monkeypatch, project.settings), "delete", "tiny", "--yes").output
     assert _all_rows(project) == before
     assert project.files() == files
@@ -152,8 +152,8 @@ def test_it_waits_for_a_merge_that_is_writing(project: Project, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["gone"], "there is nothing of gone; extractions with files or rows: tiny"),
-        (["tiny", "--sae", "gone"], "there is nothing of tiny/gone; SAEs of tiny with files or rows: relu, topk"),
+        (["gone"], "gone has no files or rows; extractions with files or rows: tiny"),
+        (["tiny", "--sae", "gone"], "tiny/gone has no files or rows; SAEs of tiny with files or rows: relu, topk"),
         (["../home/tiny"], "extraction name '../home/tiny' may hold letters, digits and underscores only"),
         (["tiny", "--sae", ".."], "SAE name '..' may hold letters"),
         (["corpora"], "'corpora' is no extraction"),

@@ -1,4 +1,4 @@
-"""One chunk on the device: what of it is read from files, what the model and the SAEs compute, and the pass itself."""
+"""One chunk on the device: the parts that are read from files, those that are computed, and the pass itself."""
 
 import random
 from collections.abc import Callable, Generator, Sequence

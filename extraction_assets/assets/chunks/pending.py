@@ -39,7 +39,7 @@ class Pending:
 
     @property
     def unrecorded(self) -> list[str]:
-        """Those of ``keys`` whose files are all there: a run of the missing only records them."""
+        """Those of ``keys`` with all files: a run of the missing chunks only records them."""
         return [key for key in self.keys if all(self._is_stored(target, key) for target in self._kept)]
 
     @property
@@ -68,7 +68,7 @@ class Pending:
 
     @cached_property
     def _lost(self) -> dict[dg.AssetKey, set[str]]:
-        """Chunks of each asset whose file was set aside and is not there."""
+        """Chunks of each asset with a file that was set aside and is not replaced yet."""
         return {target.key: set(self._plan.set_aside_chunks(target.asset, target.sae)) for target in self._kept}
 
     @property
@@ -95,7 +95,7 @@ def _latest_versions(instance: dg.DagsterInstance, key: dg.AssetKey) -> tuple[st
 
 
 def _recorded(instance: dg.DagsterInstance, plan: ExtractionPlan, target: Target) -> set[str]:
-    """Chunks whose latest event says what is current: after a change of settings and back it says something else."""
+    """Chunks with a current latest event; after a change of settings and back the latest event is not current."""
     code = CodeVersions(plan.settings).of(target.asset, target.sae)
     chunks = {chunk.key: chunk for chunk in plan.settings.chunks}
     found = recorded_versions(instance, target.key, set(chunks))
@@ -107,7 +107,7 @@ def _recorded(instance: dg.DagsterInstance, plan: ExtractionPlan, target: Target
 
 
 def _checked(instance: dg.DagsterInstance, table: dg.AssetKey, settings: ExtractionSettings) -> set[str]:
-    """Chunks all of whose checks are on record as passed since they were materialized."""
+    """Chunks with all checks recorded as passed since their materialization."""
     partitions = chunk_partitions(settings)
     keys = [(dg.AssetCheckKey(table, name), partitions) for name in CHUNK_CHECKS]
     checked = set(settings.chunk_keys)

@@ -15,7 +15,7 @@ from extraction_assets.stores.chunk_files import read_statistics
 from extraction_assets.stores.chunk_record import read_record
 
 _LATEST_EVENTS = 100
-"""How many events of a chunk are looked at, from the latest on."""
+"""How many events of a chunk are read, from the latest on."""
 
 
 def replayed_metadata(

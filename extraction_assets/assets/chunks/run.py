@@ -71,7 +71,7 @@ class ChunkRun:
     def events(self, chunks: Sequence[Chunk], *, reuse: bool = False) -> Iterator[Event]:
         """Computes chunks and yields each chunk's events once its files are durable.
 
-        With ``reuse`` (a retry, a run of the missing), what of a chunk is on disk is not computed again: its events are
+        With ``reuse`` (a retry, a run of the missing chunks), files on disk are not recomputed: their events are
         recorded again, because a partition without one counts as failed.
         """
         with progress("chunks", sum(chunk.num_samples for chunk in chunks), "samples", self._logger) as update:

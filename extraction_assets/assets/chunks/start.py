@@ -30,8 +30,8 @@ def examine_start(
 ) -> None:
     """Raises HookError, SanityError or NotEnoughDiskError where a run cannot succeed, before its first chunk.
 
-    ``missing_targets`` is what of each chunk is to be computed. SAEs whose stored features are read were examined when
-    these were made. Looks at one batch of the first chunk, with the model and SAEs that the run needs anyway, and
+    ``missing_targets`` has what is to be computed for each chunk. SAEs with stored features were examined when these
+    were made. Looks at one batch of the first chunk, with the model and SAEs that the run needs anyway, and
     changes no result.
     """
     unguarded = next(
@@ -81,7 +81,7 @@ def _runs_the_model(plan: ExtractionPlan, loaded: LoadedModels, chunk: Chunk, ta
 
 
 def _guard_forward(plan: ExtractionPlan, loaded: LoadedModels, chunk: Chunk) -> None:
-    """HookError where samples of a chunk are not what they are alone; for a run whose first batch no SAE looks at."""
+    """Raises HookError if a chunk's samples differ from those alone; for runs in which no SAE reads the first batch."""
     model, samples = loaded.model, first_batch(plan, chunk).take(FORWARD_SAMPLES).samples
     log_and_raise(examine_alone(model, samples, model_outputs(model, samples, loaded.logger)), loaded.logger)
 

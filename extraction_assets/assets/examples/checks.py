@@ -1,4 +1,4 @@
-"""Claims about the merged examples, looked at before they are committed."""
+"""Claims about the merged examples, checked before they are committed."""
 
 import operator
 import random

@@ -119,7 +119,7 @@ class SaePass:
     def __init__(self, task: SaeTask, shared: PassContext) -> None:
         self.task, self._shared, self._settings = task, shared, shared.settings
         if task.stored_features is not None and shared.settings.exclude_outlier_norms is not None:
-            raise ValueError(f"SAE {task.name!r}: outlier norms are those of activations, which stored features lack")
+            raise ValueError(f"SAE {task.name!r}: outlier norms need activations, not stored features")
         self._counted = shared.counted_at(task.hook)
         num_positions, latent_dim = shared.samples.token_ids.shape[1], task.sae.latent_dim
         self._tile = (

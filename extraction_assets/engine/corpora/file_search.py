@@ -126,7 +126,7 @@ def _state(path: str) -> os.stat_result:
         return os.stat(path)
     except FileNotFoundError as error:
         where = f", which leads to {os.readlink(path)}" if os.path.islink(path) else ""
-        raise CorpusError(f"corpus file {path}{where} does not exist: remove the link, or mend it") from error
+        raise CorpusError(f"corpus file {path}{where} does not exist: remove the link, or correct it") from error
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.EACCES, errno.ENAMETOOLONG):
             raise  # one that may go away by itself

@@ -105,7 +105,7 @@ def too_few_samples(found: int, packing: Packing, start_sample: int, num_samples
     remedy = f"lower evaluation_samples to {left}" if left > 0 else "lower start_sample"
     return (
         f"the corpus holds {found} {distinct}samples of {packing.max_length} positions, but "
-        f"{start_sample + num_samples} are asked for (start_sample {start_sample} + evaluation_samples {num_samples}): "
+        f"{start_sample + num_samples} are requested (start_sample {start_sample} + evaluation_samples {num_samples}): "
         f"{remedy} or add text"
     )
 

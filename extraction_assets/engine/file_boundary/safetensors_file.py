@@ -76,7 +76,7 @@ def read_header(file: CheckpointFile) -> dict[str, StoredTensor]:
         end = last
     if 8 + length + end != size:
         raise file.error(
-            f"is not a whole safetensors file: its header tells of {8 + length + end:,} bytes, the file has {size:,}; "
+            f"is not a whole safetensors file: its header describes {8 + length + end:,} bytes, the file has {size:,}; "
             "is it cut short?"
         )
     return {name: stored for name, (stored, _, _) in spans.items()}

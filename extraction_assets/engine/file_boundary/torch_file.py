@@ -27,7 +27,7 @@ def read_state_dict(file: CheckpointFile) -> dict[str, Tensor]:
     with file.reading():
         try:
             loaded = torch.load(file.path, map_location="cpu", weights_only=True, mmap=True)
-        except pickle.UnpicklingError as error:  # its message explains how to run the code all the same
+        except pickle.UnpicklingError as error:  # its message explains how to run the code anyway
             raise file.error(
                 "holds more than tensors, and is not loaded, for that would run code of it: save its state_dict() alone"
             ) from error

@@ -36,7 +36,7 @@ class Capture:
         self._runs = Counter[Site]()
         """How often the module of each site has run in this pass."""
         self._module_runs: dict[str, int] = {}
-        """How often each module with a site runs in a whole pass, once that has been looked at."""
+        """How often each module with a site runs in a whole pass, once that is known."""
         self._copied: set[Site] = set()
         self._watched: set[Site] = set()
         self._watch: WriteWatch | None = None
@@ -59,7 +59,7 @@ class Capture:
         return self._watched.issuperset(self._handles)
 
     def num_runs(self, path: str) -> int | None:
-        """How often a module runs in a forward pass; None where no hook at it has been looked at."""
+        """How often a module runs in a forward pass; None if no hook at it was examined."""
         return self._module_runs.get(path)
 
     def run(self, token_ids: Tensor, options: Mapping[str, Any]) -> dict[Site, Tensor]:

@@ -120,7 +120,7 @@ class LanguageModel:
         return self.weights.findings() if self.weights is not None else []
 
     def _run_few_tokens(self) -> None:
-        """A pass up to the hooks, whose outputs are not looked at. Raises what the model raises for any few tokens."""
+        """A pass up to the hooks without a look at their outputs. Raises what the model raises for any few tokens."""
         for length in _FEW_TOKENS:
             ids = torch.zeros(1, length, dtype=torch.int64, device=self.device)
             try:

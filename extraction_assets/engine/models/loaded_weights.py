@@ -85,7 +85,7 @@ class LoadedWeights:
         if not problems:
             return
         if use.failure:
-            problems.append(f"all weights are asked for, as a pass of few tokens could not be followed ({use.failure})")
+            problems.append(f"all weights are checked, as a pass of few tokens could not be followed ({use.failure})")
         named = ", ".join(repr(hook) for hook in hooks[:_SHOWN]) + (", …" if len(hooks) > _SHOWN else "")
         raise model_file(self._stored.folder, self._stored.file).error(
             f"does not give the weights that hook {named} depends on: {'; '.join(problems)}"

@@ -43,8 +43,8 @@ _TOKENIZER_SUFFIXES = frozenset({".model", ".spm", ".codes", ".bpe", ".tiktoken"
 
 
 def is_small_file(name: str, size: int) -> bool:
-    """Whether a file in the top folder of a checkpoint can change what its tokenizer does: not so weights, documents,
-    images, code, hidden files and the model's own ``config.json``."""
+    """Whether a file in the top folder of a checkpoint can change what its tokenizer does. Weights, documents,
+    images, code, hidden files and the model's ``config.json`` cannot."""
     lower = name.lower()
     suffix = PurePosixPath(lower).suffix
     if lower.startswith((".", _LOGS)) or lower in _ALONE or lower.endswith(".index.json"):

@@ -117,7 +117,7 @@ def declared_tokens(folder: Path) -> dict[str, int]:
 
 def _with_roles(folder: Path, tokenizer: Any) -> Any:
     """A role that no file names (GPT-2's name none) is that of the model type's class, if the file has its token; one
-    that a file names as null is nobody's. Roles have no part in how text is tokenized."""
+    that a file names as null has no token. Roles do not affect how text is tokenized."""
     named = tokenizer_settings(folder).keys() | _json_object(folder / "special_tokens_map.json").keys()
     roles = [role for role in tokenizer.SPECIAL_TOKENS_ATTRIBUTES if role not in named]
     if not roles:

@@ -40,7 +40,7 @@ class SaeSanity(NamedTuple):
     """What one batch shows of an SAE, at its counted positions."""
 
     tokens: int
-    """Counted positions looked at, all of them finite."""
+    """Counted positions in the batch, all of them finite."""
     variance_explained: float
     """NaN where fewer than two positions count or they do not vary."""
     mean_l0: float
@@ -165,9 +165,9 @@ def judge(
 def _explains_too_little(name: str, what: str, found: SaeSanity, limits: SanityLimits, cause: str) -> str:
     return (
         f"{what} explains {found.variance_explained:.3g} of the variance of the activations, at least "
-        f"{limits.minimum_variance_explained:g} is asked for (mean L0 {found.mean_l0:.1f}, mean norm of the "
+        f"{limits.minimum_variance_explained:g} is required (mean L0 {found.mean_l0:.1f}, mean norm of the "
         f"activations {found.mean_norm:.3g}, sqrt(d_in) {found.d_in**0.5:.3g}; {found.tokens:,} tokens of one batch). "
-        f"{cause} To run it all the same, lower saes.{name}.minimum_variance_explained"
+        f"{cause} To run it anyway, lower saes.{name}.minimum_variance_explained"
     )
 
 

@@ -28,7 +28,7 @@ def reconstruction_verdict(variance_explained: float, minimum: float, tokens: in
     verdict says that they do not suffice.
     """
     passed = variance_explained >= minimum
-    description = f"explains {variance_explained:.3f} of the variance, at least {minimum} is asked for"
+    description = f"explains {variance_explained:.3f} of the variance, at least {minimum} is required"
     if math.isnan(variance_explained):
         passed = tokens < FEW_TOKENS
         description = f"nothing to judge by: {tokens} positions of the first samples count"

@@ -113,7 +113,7 @@ class SAE:
         )
 
     def _encode_fused(self, x: Tensor, tile: int, wanted: Tensor) -> Firings:
-        """By the kernels, which leave out what does not fit: then once more, with room enough."""
+        """By the kernels, which leave out what does not fit; in that case again, with enough room."""
         from extraction_assets.engine.saes.kernels import PaddedRows
 
         while True:

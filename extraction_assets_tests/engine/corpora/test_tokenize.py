@@ -116,7 +116,7 @@ def test_more_samples_rename_nothing(tokenizer: Any, whole: TokenizedCorpus) -> 
 
 def test_too_few_samples_name_both_numbers(tokenizer: Any, ids: list[list[int]]) -> None:
     total = sample_count(ids)
-    message = rf"holds {total} samples of 9 positions, but {total + 3} are asked for .start_sample 2 \+ "
+    message = rf"holds {total} samples of 9 positions, but {total + 3} are requested .start_sample 2 \+ "
     with pytest.raises(CorpusError, match=message):
         tokenize_corpus(DOCUMENTS, tokenizer, Packing(WIDTH), total + 1, start_sample=2)
 
@@ -194,7 +194,7 @@ def test_a_sample_that_was_there_already_is_dropped_and_the_first_stays(tokenize
 
 def test_too_few_distinct_samples_are_counted_as_such(tokenizer: Any) -> None:
     documents: list[Document] = [(str(number), "the dog") for number in range(5)]
-    with pytest.raises(CorpusError, match="holds 1 distinct samples of 9 positions, but 2 are asked for"):
+    with pytest.raises(CorpusError, match="holds 1 distinct samples of 9 positions, but 2 are requested"):
         tokenize_corpus(documents, tokenizer, Packing(WIDTH, drop_duplicates=True), 2)
 
 
@@ -299,7 +299,7 @@ def test_arrays_grow_with_the_samples_that_there_are(
     grown = tokenize_corpus(DOCUMENTS, tokenizer, Packing(WIDTH), len(whole.token_ids))
     for own, other in zip(grown[:-1], whole[:-1], strict=True):
         assert np.array_equal(own, other)
-    with pytest.raises(CorpusError, match="but 100000000000 are asked for"):
+    with pytest.raises(CorpusError, match="but 100000000000 are requested"):
         tokenize_corpus(DOCUMENTS, tokenizer, Packing(WIDTH), 10**11)
 
 

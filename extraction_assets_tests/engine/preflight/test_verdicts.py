@@ -14,7 +14,7 @@ def test_an_sae_explains_at_least_the_minimum(explained: float, passed: bool) ->
 
 def test_a_reconstruction_is_described_by_its_numbers() -> None:
     found = reconstruction_verdict(0.12345, 0.5, 4000)
-    assert found.description == "explains 0.123 of the variance, at least 0.5 is asked for"
+    assert found.description == "explains 0.123 of the variance, at least 0.5 is required"
     assert found.metadata == {"variance_explained": 0.12345, "minimum": 0.5}
 
 

@@ -155,5 +155,5 @@ def test_an_infinity_is_refused_though_its_norm_is_far_out(model: LanguageModel,
 def test_stored_features_alone_are_not_enough(model: LanguageModel, tasks: list[SaeTask]) -> None:
     stored = run_pass(forward_pass(model, SAMPLES, 4), tasks[:1], settings=SETTINGS._replace(keep_features=True))
     again = tasks[0]._replace(stored_features=stored.saes["standard"].features)
-    with pytest.raises(ValueError, match="'standard': outlier norms are those of activations"):
+    with pytest.raises(ValueError, match="'standard': outlier norms need activations"):
         run_pass(None, [again], settings=SETTINGS)

@@ -1,7 +1,7 @@
 """Examples on PostgreSQL: ``feature_activations`` is partitioned by LIST (extraction_id), one partition an extraction.
 
-A query that names an ``extraction_id`` is planned for one partition, however many there are; nobody who reads is held
-up, or sees anything but old or new rows:
+A query that names an ``extraction_id`` is planned for one partition, however many there are; readers are
+never blocked, and see either old or new rows:
 
 - The first load of an extraction fills a table of its own that has no index yet, then makes key and index by sorting,
   and attaches it. Only its transaction sees it until then, and ATTACH (SHARE UPDATE EXCLUSIVE on the parent, no look at
@@ -14,7 +14,7 @@ Measured by ``benchmarks.storing_layouts`` (the table is in benchmarks/RESULTS.m
 ATTACH the new) replaces four times as fast, but waits for every transaction that has read examples while all new
 readers wait behind it, and a transaction with an older snapshot then finds no rows at all. A table a load that
 ``feature_activations`` inherits, which came before, replaces three times as fast; but at 1,000 results a query of one
-feature takes 200 times as long, since all tables are looked at to plan it. A partition for each load is as fast as
+feature takes 200 times as long, because planning reads all tables. A partition for each load is as fast as
 both, but needs one more column that numbers the loads, in every user's ``SELECT *`` or hidden by a view that is no
 table any more (``COPY``, ``pg_dump -t``, keys). Readers and queries weigh more than the time of a replacement.
 """
