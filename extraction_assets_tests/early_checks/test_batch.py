@@ -161,7 +161,7 @@ def test_the_estimate_by_hand(tiny_folder: Path, home: Path) -> None:
     assert found["model_activations"] == 10 * 16 * (16 + 32) * 2
     assert found["topk/sae_features"] == 10 * 16 * (8 + 1.5 * 8)
     # a chunk of 8 samples has at most 8 * 16 * 1.5 examples, fewer than 8 for each of 1,000 features
-    assert found["topk/top_k_table"] == pytest.approx(16 / 8 * (8 * 16 * 1.5 * 40 + 1000 * 600))
+    assert found["topk/top_k_table"] == pytest.approx(16 / 8 * (8 * 16 * 1.5 * 40 + 1000 * 1132))
     (rows,) = estimate_database(settings, sizes, to_come)
     assert (rows.name, rows.size) == ("topk/results", 1000 * 50 * 200)
     assert listed([rows]) == "topk/results 10.0 MB"

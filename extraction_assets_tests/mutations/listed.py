@@ -111,11 +111,11 @@ MUTATIONS = (
         "a file has its name before it is on the disk",
         "stores/sealed.py",
         """            sync(temporary)
-            if path.is_dir():  # somebody has put a folder in the file's place
+            if path.is_dir():  # a folder in the file's place
                 set_aside(path)
             os.replace(temporary, path)
 """,
-        """            if path.is_dir():  # somebody has put a folder in the file's place
+        """            if path.is_dir():  # a folder in the file's place
                 set_aside(path)
             os.replace(temporary, path)
             sync(path)
