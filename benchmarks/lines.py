@@ -16,7 +16,7 @@ class Line:
     stage: str
     name: str
     value: float | None = None
-    """None where it was not measured; ``notes`` says why."""
+    """None if it was not measured; ``notes`` says why."""
     unit: str = "samples/s"
     samples: int | None = None
     seconds: float | None = None

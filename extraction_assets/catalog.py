@@ -30,7 +30,7 @@ class Depends(NamedTuple):
     field: str
     """Its dotted path in the extraction's settings; ``sae.`` begins a field of the SAE that the asset belongs to."""
     through: str | None = None
-    """The part of the fingerprint that covers it (``planning.plan``), such as the bytes that it changes; None where its
+    """The part of the fingerprint that covers it (``planning.plan``), such as the bytes that it changes; None if its
     value stands in the asset's fingerprint under its own name."""
     when_set: bool = False
     """Whether only a value other than the default counts: a field that was added later leaves earlier results as they
@@ -59,7 +59,7 @@ class Asset(NamedTuple):
     """What lies on disk or in the database, for people."""
     files: tuple[str, ...]
     """How the names of its chunks' files end: the form that is written first, then earlier ones that are read
-    (``stores.chunk_names.FORMS``); or the name of its one file. Nothing where it is in no file."""
+    (``stores.chunk_names.FORMS``); or the name of its one file. Nothing if it is in no file."""
     dagster_kind: str
     """The badge that Dagster's UI shows."""
     description: str

@@ -62,7 +62,7 @@ def refuse_unknown_hooks(settings: ExtractionSettings) -> Iterator[str]:
 def shuffled(corpus: CorpusSettings) -> CorpusSettings:
     """The corpus with a seed, where its documents can be read in another order and are not mixed already.
 
-    Raises CorpusError where the source cannot be read.
+    Raises CorpusError if the source cannot be read.
     """
     if corpus.source == STANDARD_LIBRARY:
         return corpus

@@ -50,7 +50,7 @@ class DeclaredSae(NamedTuple):
     path: str
     subfolder: str | None
     hook: str | None
-    """None where the checkpoint, which is on the hub, may say it."""
+    """None if the checkpoint, which is on the hub, may say it."""
     recorded: bool
     """Whether the hook stands in the checkpoint."""
 

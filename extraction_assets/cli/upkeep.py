@@ -119,7 +119,7 @@ def delete(module: str, name: str, sae: str | None, with_history: bool, dry_run:
 
 
 def _refuse_while_alive(names: Iterable[str]) -> None:
-    """ClickException or RunAlive where a run of one of these is under way, as far as that can be known."""
+    """ClickException or RunAlive if a run of one of these is under way, as far as that can be known."""
     from extraction_assets.dagster_instance.dead_runs import runs_in_progress
     from extraction_assets.host.locations import HistoryUnavailableError, dagster_home
     from extraction_assets.upkeep.runs import ask_history, refuse_while_alive

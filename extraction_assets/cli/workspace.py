@@ -71,33 +71,33 @@ class Workspace:
 
     @cached_property
     def chunk_store(self) -> "ChunkStoreResource":
-        """The chunk store's resource. ResourceError where it cannot be known."""
+        """The chunk store's resource. Raises ResourceError if it cannot be known."""
         from extraction_assets.resources import ChunkStoreResource
 
         return self._resource(ChunkStoreResource)
 
     @cached_property
     def store(self) -> "ChunkStore":
-        """The chunk store. ResourceError or ValueError where it cannot be known."""
+        """The chunk store. ResourceError or ValueError if it cannot be known."""
         return self.chunk_store.open()
 
     @cached_property
     def results(self) -> "ResultsResource":
-        """The results database. ResourceError where it cannot be known."""
+        """The results database. Raises ResourceError if it cannot be known."""
         from extraction_assets.resources import ResultsResource
 
         return self._resource(ResultsResource)
 
     @cached_property
     def gpu(self) -> "GpuResource":
-        """The GPU resource. ResourceError where it cannot be known."""
+        """The GPU resource. Raises ResourceError if it cannot be known."""
         from extraction_assets.resources import GpuResource
 
         return self._resource(GpuResource)
 
     @contextmanager
     def read_results(self) -> "Iterator[sa.Connection]":
-        """A connection that reads the results, on a full disk too. DatabaseError where that cannot be."""
+        """A connection that reads the results, on a full disk too. Raises DatabaseError if that cannot be."""
         with self.results.read() as engine, engine.connect() as connection:
             yield connection
 

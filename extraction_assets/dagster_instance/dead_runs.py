@@ -217,7 +217,7 @@ def _processes(instance: dg.DagsterInstance, run_id: str) -> list[_Process]:
 
 
 def _why_dead(instance: dg.DagsterInstance, run: dg.DagsterRun, since: float, *, shared: bool) -> str | None:
-    """Why no process works on a run any more; None where one does, or where that cannot be known here."""
+    """Why no process works on a run any more; None if one does, or where that cannot be known here."""
     place = _noted_place(run)
     if place is not None and not place.is_here():
         return _why_dead_elsewhere(instance, run, place)
@@ -250,7 +250,7 @@ def _why_dead_elsewhere(instance: dg.DagsterInstance, run: dg.DagsterRun, place:
 
 
 def _noted_place(run: dg.DagsterRun) -> Place | None:
-    """The place that ``note_host`` noted on this very run: retries inherit tags. None where an earlier version did."""
+    """The place that ``note_host`` noted on this very run: retries inherit tags. None if an earlier version did."""
     try:
         *place, run_id = json.loads(run.tags[PLACE_TAG])
         return Place(*map(str, place)) if run_id == run.run_id else None

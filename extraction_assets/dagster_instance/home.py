@@ -309,7 +309,7 @@ def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
 def prepare_dagster_home() -> Path:
     """The Dagster home, made if it is not there, and named to Dagster by ``DAGSTER_HOME``.
 
-    Raises DatabaseError where it keeps its history in a PostgreSQL database that cannot be reached.
+    Raises DatabaseError if it keeps its history in a PostgreSQL database that cannot be reached.
     """
     home = dagster_home()
     make_dagster_home(home)

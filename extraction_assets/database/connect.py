@@ -22,7 +22,7 @@ def open_database(url: str, stated_in: str = URL_VARIABLE) -> sa.Engine:
     """An engine for the results database, its schema brought up to date.
 
     ``url`` is ``sqlite:///path`` or ``postgresql://user:password@host/name``. Makes the folder of a SQLite file. Raises
-    DatabaseError, or NewerDatabaseError where the database is newer than the code.
+    DatabaseError, or NewerDatabaseError if the database is newer than the code.
     """
     engine = connect(url, stated_in)
     try:
@@ -36,7 +36,7 @@ def open_database(url: str, stated_in: str = URL_VARIABLE) -> sa.Engine:
 def connect(url: str, stated_in: str = URL_VARIABLE) -> sa.Engine:
     """An engine for a URL, without looking at the schema; ``stated_in`` is where it stands, for messages.
 
-    Raises DatabaseError where the URL is invalid or its driver missing.
+    Raises DatabaseError if the URL is invalid or its driver missing.
     """
     parsed = parse_url(url, stated_in)
     return backend_of_url(parsed).connect(parsed)
@@ -104,7 +104,7 @@ def _upgrade(engine: sa.Engine) -> None:
 
 
 def current_revision(engine: sa.Engine) -> str | None:
-    """Revision of a database's schema; None where it has none."""
+    """Revision of a database's schema; None if it has none."""
     with engine.connect() as connection:
         return _revision(connection)
 

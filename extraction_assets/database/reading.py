@@ -33,7 +33,7 @@ def read_database(url: str, stated_in: str = URL_VARIABLE) -> Iterator[sa.Engine
 
 
 def schema_revision(url: sa.URL) -> str | None:
-    """Revision of a database's schema, None where it has none. Only reads: a file is opened as it is.
+    """Revision of a database's schema, None if it has none. Only reads: a file is opened as it is.
 
     Raises DatabaseError, or the driver's error.
     """

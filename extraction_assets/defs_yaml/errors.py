@@ -56,7 +56,7 @@ def _irregular(error: BaseException | None) -> IrregularFileError | None:
 
 
 def _with_line(cause: BaseException, file: Path) -> str:
-    """What to say of an error that has no line of its own; empty where the file does not show it either."""
+    """What to say of an error that has no line of its own; empty if the file does not show it either."""
     try:
         text = read_text(file, LARGEST)
         if isinstance(cause, RecursionError):

@@ -32,7 +32,7 @@ def too_deep_at(text: str) -> int | None:
 
 
 def refuse_repetition(text: str) -> None:
-    """ValueError where aliases of aliases make a short file one of more than ``MOST`` values."""
+    """Raises ValueError if aliases of aliases make a short file one of more than ``MOST`` values."""
     sizes: dict[str, int] = {}
     opened: list[tuple[str | None, int]] = [(None, 0)]
     for event in yaml.parse(text, Loader=yaml.SafeLoader) if "&" in text else ():

@@ -47,7 +47,7 @@ class TemplateError(ValueError):
 
 def fill_in(attributes: BaseModel, project_root: Path | None) -> BaseModel:
     """The attributes of a YAML block with their templates replaced, validated again. Raises TemplateError, and
-    ValidationError where what was put in is not valid."""
+    ValidationError if what was put in is not valid."""
     changed: dict[str, Any] = {}
     for name in attributes.model_fields_set:
         value = getattr(attributes, name)

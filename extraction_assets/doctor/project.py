@@ -147,7 +147,7 @@ def check_database(results: "Callable[[], ResultsResource]" = default_results) -
 
 
 def _remaining_bytes(settings: "ExtractionSettings", store: Any) -> float | None:
-    """Bytes of the chunks and rows that are not there yet; None where the checkpoints are not on this machine."""
+    """Bytes of the chunks and rows that are not there yet; None if the checkpoints are not on this machine."""
     from extraction_assets.planning.disk_estimate import estimate_database, estimate_files, samples_to_come
 
     sizes = _checkpoint_sizes(settings)

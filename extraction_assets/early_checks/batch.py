@@ -83,7 +83,7 @@ def first_or_special(special_tokens_mask: np.ndarray) -> Tensor:
 
 
 def model_outputs(model: LanguageModel, samples: Samples, logger: logging.Logger) -> dict[str, Tensor]:
-    """{hook: [n, T, D]} of some samples, a few at a time; CorpusError where the model does not know a token."""
+    """{hook: [n, T, D]} of some samples, a few at a time; CorpusError if the model does not know a token."""
     refuse_unknown_tokens(samples, model)
     batch = AdaptiveBatch(min(FORWARD_SAMPLES, len(samples.token_ids)), logger)
 
@@ -176,7 +176,7 @@ def described(found: SaeSanity) -> str:
 
 
 def refuse_full_disk(estimates: list[Estimate], store: ChunkStore, extraction: str, logger: logging.Logger) -> None:
-    """Logs what is to be written, and raises NotEnoughDiskError where it does not fit."""
+    """Logs what is to be written, and raises NotEnoughDiskError if it does not fit."""
     total = readable_size(sum(one.size for one in estimates))
     free = readable_size(free_bytes(store.root))
     logger.info("about %s to be written to %s, %s free: %s", total, store.root, free, listed(estimates) or "nothing")

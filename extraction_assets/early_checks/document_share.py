@@ -15,7 +15,7 @@ class DocumentShare(NamedTuple):
 
     counted: SampleCount
     total: int | None
-    """Documents of the source; None where that is not known without reading on."""
+    """Documents of the source; None if that is not known without reading on."""
 
     @property
     def sentence(self) -> str:

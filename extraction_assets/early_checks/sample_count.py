@@ -31,7 +31,7 @@ def count_corpus(
 ) -> DocumentShare:
     """Tokenizes the source until there are as many samples as the settings request, and keeps none of them.
 
-    Raises CorpusError where it cannot be read or holds a token that the model does not know, and what
+    Raises CorpusError if it cannot be read or holds a token that the model does not know, and what
     ``load_tokenizer`` raises.
     """
     source, tokenizer = find_source(settings.corpus), load_tokenizer(settings, checkpoint)

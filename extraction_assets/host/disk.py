@@ -51,7 +51,7 @@ def is_read_only(folder: Path) -> bool:
 
 
 def unwritable(folder: Path) -> str | None:
-    """Why no file can be written to the disk of a folder, which need not exist yet; None where one can."""
+    """Why no file can be written to the disk of a folder, which need not exist yet; None if one can."""
     return full_disk(folder) if is_read_only(folder) or free_bytes(folder) < FULL else None
 
 

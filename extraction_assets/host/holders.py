@@ -49,7 +49,7 @@ class Held(NamedTuple):
 def hold(folder: Path, what: str) -> Held:
     """Makes a holder's file and locks it until it is released or the process ends.
 
-    ``what`` may hold letters, digits, ``_``, ``-``, ``.`` and ``@``. Raises OSError where no file can be made.
+    ``what`` may hold letters, digits, ``_``, ``-``, ``.`` and ``@``. Raises OSError if no file can be made.
     """
     folder.mkdir(parents=True, exist_ok=True)
     place = here()

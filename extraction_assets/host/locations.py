@@ -41,7 +41,7 @@ def dagster_home() -> Path:
 
 
 def full_path(configured: str, what: str) -> Path:
-    """A configured folder; ValueError where it depends on the working directory, which differs between a terminal, a
+    """A configured folder; ValueError if it depends on the working directory, which differs between a terminal, a
     daemon and a code server."""
     path = Path(configured).expanduser()
     if not path.is_absolute():

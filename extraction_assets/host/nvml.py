@@ -31,7 +31,7 @@ class Gpu(NamedTuple):
 
 
 def list_gpus() -> list[Gpu]:
-    """All GPUs of this host. Raises NoDriver where there is no driver, DriverError where it fails."""
+    """All GPUs of this host. Raises NoDriver if there is no driver, DriverError if it fails."""
     with _library() as nvml:
         driver = nvml.nvmlSystemGetDriverVersion()
         return [_described(nvml, number, driver) for number in range(nvml.nvmlDeviceGetCount())]

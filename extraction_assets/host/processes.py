@@ -22,11 +22,11 @@ class Place(NamedTuple):
     host: str
     """Host name, for people: containers of one image may have the same."""
     boot: str
-    """Id of this boot of the kernel; empty where the system has none."""
+    """Id of this boot of the kernel; empty if the system has none."""
     namespace: str
-    """Inode of the pid namespace; empty where the system has none."""
+    """Inode of the pid namespace; empty if the system has none."""
     machine: str = ""
-    """What stays when this machine is booted again (``/etc/machine-id``); empty where it has none."""
+    """What stays when this machine is booted again (``/etc/machine-id``); empty if it has none."""
 
     def is_here(self) -> bool:
         """Whether this process is in the same place, so that process ids can be looked up."""

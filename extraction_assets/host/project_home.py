@@ -36,7 +36,7 @@ def use_project_of_caller(depth: int) -> None:
 
 
 def use_project_of_module(module: str) -> None:
-    """Notes the project of a module that is not imported yet; nothing where it is not found."""
+    """Notes the project of a module that is not imported yet; nothing if it is not found."""
     _known.clear()
     try:
         spec = find_spec(module)
@@ -76,7 +76,7 @@ def _checkout() -> Path | None:
 
 
 def _root_module(folder: Path) -> str | None:
-    """The package of the Dagster project in a folder, as a path; None where the folder is no project."""
+    """The package of the Dagster project in a folder, as a path; None if the folder is no project."""
     for name, keys in (("dg.toml", ("project",)), ("pyproject.toml", ("tool", "dg", "project"))):
         try:
             found = tomllib.loads(read_text(folder / name))

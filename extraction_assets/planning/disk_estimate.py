@@ -47,7 +47,7 @@ class Sizes(NamedTuple):
     latent_dims: dict[str, int]
     """F of every SAE."""
     bytes_per_activation: int | None = None
-    """Of the model's dtype; None where it is not known, then 4."""
+    """Of the model's dtype; None if it is not known, then 4."""
     mean_l0: Mapping[str, float] = {}
     """Features that fire on a token, of the SAEs that were tried on a batch."""
 
@@ -98,7 +98,7 @@ def samples_to_come(settings: ExtractionSettings, store: ChunkStore) -> dict[Par
 
 
 def disk_findings(estimates: Iterable[Estimate], folder: Path, extraction: str) -> list[Finding]:
-    """Nothing where ``folder`` has room for all that is estimated, else what is needed and what lowers it."""
+    """Nothing if ``folder`` has room for all that is estimated, else what is needed and what lowers it."""
     found = list(estimates)
     total, free = sum(one.size for one in found), free_bytes(folder)
     if total <= free:

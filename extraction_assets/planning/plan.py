@@ -86,7 +86,7 @@ class ExtractionPlan:
     """An extraction over its materialized corpus, and which of its chunks are done.
 
     Its ``settings`` are as given; ``extraction`` says what the checkpoints record where nothing is set. Raises
-    CorpusNotReady where the corpus has to be materialized first, CheckpointError where the hook of an SAE is not known.
+    CorpusNotReady if the corpus has to be materialized first, CheckpointError if the hook of an SAE is not known.
     """
 
     def __init__(self, settings: ExtractionSettings, store: ChunkStore) -> None:

@@ -18,7 +18,7 @@ def source_identity(source: Source, *, reads_text: bool = True) -> SourceIdentit
     """The identity of a source: text files by their names and texts, files of many documents by their bytes, a hub data
     set by its commit. The last two include the version of the rule that decodes text, unless tokens are read.
 
-    Raises CorpusError where the source cannot be read.
+    Raises CorpusError if the source cannot be read.
     """
     if isinstance(source, TextFiles):
         return _documents_identity(source.documents())

@@ -50,7 +50,7 @@ class ResultsResource(dg.ConfigurableResource):
     def open(self) -> Iterator[sa.Engine]:
         """An engine, the schema brought up to date; its connections are closed at the end of the block.
 
-        Raises DatabaseError where the database cannot be used, at once or later in the block.
+        Raises DatabaseError if the database cannot be used, at once or later in the block.
         """
         engine = open_database(self._url(), self._stated_in())
         try:
@@ -63,7 +63,7 @@ class ResultsResource(dg.ConfigurableResource):
     def read(self) -> Iterator[sa.Engine]:
         """An engine that only reads, on a full disk too; where there is no database yet, none is made.
 
-        Raises DatabaseError where the database cannot be used, at once or later in the block.
+        Raises DatabaseError if the database cannot be used, at once or later in the block.
         """
         with read_database(self._url(), self._stated_in()) as engine:
             yield engine

@@ -146,7 +146,7 @@ class ExtractionSettings(Settings):
         return [chunk.key for chunk in self.chunks]
 
     def chunk(self, key: str) -> Chunk:
-        """The chunk of a partition. Raises ValueError where the extraction has none of that key."""
+        """The chunk of a partition. Raises ValueError if the extraction has none of that key."""
         row = int(key) - self.start_sample if key.isdecimal() else -1
         chunk = self._chunk_at(row) if row in range(0, self.evaluation_samples, self.chunk_size) else None
         if chunk is None or chunk.key != key:

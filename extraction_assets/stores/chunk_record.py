@@ -71,7 +71,7 @@ def look_at(path: Path, fingerprint: str) -> Record:
 
 
 def expect_fingerprint(path: Path, record: Record, fingerprint: str) -> None:
-    """DamagedFileError where a file's record is of another fingerprint than its name."""
+    """Raises DamagedFileError if a file's record is of another fingerprint than its name."""
     if record.get("fingerprint") != fingerprint:
         raise DamagedFileError(
             f"{path} was made from other inputs: it carries fingerprint {str(record.get('fingerprint'))[:100]}, "

@@ -48,7 +48,7 @@ def checked_statistics(path: Path, tensors: Mapping[str, Tensor], record: Mappin
 
 
 def check_table(path: Path, table: TopKTable, latent_dim: int) -> None:
-    """DamagedFileError where a table names features that its statistics do not have."""
+    """Raises DamagedFileError if a table names features that its statistics do not have."""
     neurons = table.neuron_index
     if len(neurons) and not 0 <= int(neurons.min()) <= int(neurons.max()) < latent_dim:
         raise damaged(path, f"it names features beyond the {latent_dim} of its statistics")

@@ -41,7 +41,7 @@ class CurrentCorpus(NamedTuple):
     version: str
     """Stays while samples are only added or dropped at the end."""
     documents: int | None = None
-    """The size of the source, see ``SourceIdentity``; None where an earlier version of this package made the corpus."""
+    """The size of the source, see ``SourceIdentity``; None if an earlier version of this package made the corpus."""
     characters: int | None = None
     files: int | None = None
     bytes: int | None = None

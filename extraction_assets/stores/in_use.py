@@ -35,7 +35,7 @@ def running(root: Path, extraction: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def removing(root: Path, extractions: Iterable[str], *, force: bool = False) -> Iterator[None]:
-    """Marks extractions as being removed from. Raises InUseError where a command runs one of them, unless ``force``.
+    """Marks extractions as being removed from. Raises InUseError if a command runs one of them, unless ``force``.
 
     If no file can be made, on a full disk, it only checks.
     """

@@ -101,7 +101,7 @@ def own_files(extraction: Path, sae: str | None = None) -> Iterator[Path]:
 def unnamed_corpora(store: ChunkStore, without: str | None = None) -> list[Path]:
     """Stored corpora that no extraction's pointer names, the pointer of ``without`` left out.
 
-    Pointers of every extraction under this root count, declared or not. UnreadablePointer where one cannot be read.
+    Pointers of every extraction under this root count, declared or not. UnreadablePointer if one cannot be read.
     """
     pointers = [store.pointer(folder.name) for folder in _inside(store.root) if folder.name != without]
     named = {_named_corpus(path, store.corpora) for path in pointers if os.path.lexists(path)}

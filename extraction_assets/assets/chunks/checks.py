@@ -82,7 +82,7 @@ def recorded_checks(
     """The outcomes of ``checks`` that the stored tables of some chunks record; other checks are skipped.
 
     A chunk is checked while it is computed, and a chunk whose check fails is not stored, so this is what the merge
-    reads. A damaged one is set aside, with a warning. Raises dg.Failure where no chunk of a check's table is stored.
+    reads. A damaged one is set aside, with a warning. Raises dg.Failure if no chunk of a check's table is stored.
     """
     records: dict[dg.AssetKey, list[tuple[str, Record]]] = {}
     for check in sorted(checks, key=lambda check: check.to_user_string()):

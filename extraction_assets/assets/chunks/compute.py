@@ -74,11 +74,11 @@ class _HookSource(NamedTuple):
     """Where a chunk's hook outputs come from."""
 
     read: HookReader | None = None
-    """None where no hook output is needed."""
+    """None if no hook output is needed."""
     dtype: str = ""
     """Of the outputs."""
     record: Record | None = None
-    """Of the file that they are read from; None where the model computes them."""
+    """Of the file that they are read from; None if the model computes them."""
 
 
 def compute_chunk(
@@ -93,7 +93,7 @@ def compute_chunk(
     model and SAEs are loaded.
 
     Where the forward pass runs out of memory, the whole chunk is computed again with half the batch: the batch is part
-    of the numerics record, so a chunk has one size from its first sample to its last. Raises MemoryError where not even
+    of the numerics record, so a chunk has one size from its first sample to its last. Raises MemoryError if not even
     one sample fits, NonFiniteError, CorpusError.
     """
     forward_batch = loaded.forward_batch

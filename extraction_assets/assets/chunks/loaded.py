@@ -38,7 +38,7 @@ class LoadedModels:
 
     @cached_property
     def saes(self) -> dict[str, SAE]:
-        """The SAEs on the device. Raises CheckpointError, HookError or CorpusError where they do not fit the model."""
+        """The SAEs on the device. Raises CheckpointError, HookError or CorpusError if they do not fit the model."""
         extraction = self._extraction
         found = examine_combination(extraction.checkpoint, self._chosen, self._settings.corpus.max_length)
         log_and_raise(found.findings, self.logger)
@@ -47,7 +47,7 @@ class LoadedModels:
 
     @cached_property
     def model(self) -> LanguageModel:
-        """The language model on the device. Raises ValueError where weights did not load."""
+        """The language model on the device. Raises ValueError if weights did not load."""
         settings = self._settings.language_model
         self.logger.info("loading %s on %s", settings.path, self.device)
         model = load_language_model(self._extraction.checkpoint, self.hooks, device=self.device, dtype=settings.dtype)

@@ -28,7 +28,7 @@ from extraction_assets.settings import Chunk
 def examine_start(
     plan: ExtractionPlan, loaded: LoadedModels, missing_targets: Mapping[Chunk, Sequence[Target]]
 ) -> None:
-    """Raises HookError, SanityError or NotEnoughDiskError where a run cannot succeed, before its first chunk.
+    """Raises HookError, SanityError or NotEnoughDiskError if a run cannot succeed, before its first chunk.
 
     ``missing_targets`` has what is to be computed for each chunk. SAEs with stored features were examined when these
     were made. Looks at one batch of the first chunk, with the model and SAEs that the run needs anyway, and
@@ -99,7 +99,7 @@ def _encoded(plan: ExtractionPlan, loaded: LoadedModels, chunk: Chunk, targets: 
 def _stored_outputs(
     plan: ExtractionPlan, loaded: LoadedModels, chunk: Chunk, targets: Sequence[Target]
 ) -> Mapping[str, Tensor] | None:
-    """Stored activations {hook: [n, T, D]} of a chunk; None where the model is to run."""
+    """Stored activations {hook: [n, T, D]} of a chunk; None if the model is to run."""
     if not activations_suffice(plan, chunk, targets):
         return None
     found = read_stored_activations(plan, chunk, plan.extraction.hooks, loaded.logger)

@@ -111,7 +111,7 @@ def _merge_into_database(
 
 
 def _none_is_missing(plan: ExtractionPlan, statistics: FeatureStatistics) -> dg.AssetCheckResult:
-    """The claim that every sample was merged; MergeRefused where it is wrong."""
+    """The claim that every sample was merged; MergeRefused if it is wrong."""
     wanted = plan.settings.evaluation_samples
     if statistics.samples_seen != wanted:
         raise MergeRefused(NONE_MISSING, f"the chunk tables hold {statistics.samples_seen} samples of {wanted}")

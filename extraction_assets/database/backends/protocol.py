@@ -52,7 +52,7 @@ class Backend(Protocol):
     def with_driver(self, url: sa.URL, variable: str) -> sa.URL:
         """The URL with the one driver that is used; ``variable`` is where it stands, for messages.
 
-        Raises DatabaseError where it names another driver.
+        Raises DatabaseError if it names another driver.
         """
 
     def file(self, url: sa.URL) -> Path | None:
@@ -60,7 +60,7 @@ class Backend(Protocol):
 
     def connect(self, url: sa.URL) -> sa.Engine:
         """An engine whose connections are set up: time zone, time-outs, isolation (a transaction that reads several
-        times sees one state). Looks at no schema. Raises DatabaseError where the driver is not installed."""
+        times sees one state). Looks at no schema. Raises DatabaseError if the driver is not installed."""
 
     def reading(self, url: sa.URL) -> AbstractContextManager[sa.Engine]:
         """An engine for a database that exists, which writes nothing, not even on a disk that is full or read-only."""
@@ -89,7 +89,7 @@ class Backend(Protocol):
 
     def plain_error(self, engine: sa.Engine, reason: BaseException) -> DatabaseError | None:
         """One sentence for an error of the driver that lies in the server, the network, the file, its disk or a
-        permission; DatabaseUnavailableError where it may be over before long, FullDiskError where the disk is full.
+        permission; DatabaseUnavailableError if it may be over before long, FullDiskError if the disk is full.
 
         None for an error of a statement, which is a fault of this package.
         """

@@ -127,8 +127,8 @@ def batch_process_features(
     when memory runs out; the table, on the device of the features, does not depend on it.
     Peak extra memory: 8 bytes per dense entry of one group, 60 bytes per positive one, and O(F * K). Never a copy of
     the whole input.
-    Raises ValueError where shapes or sizes are wrong, or a counted position holds a NaN or an infinity; MemoryError
-    where one sample does not fit.
+    Raises ValueError if shapes or sizes are wrong, or a counted position holds a NaN or an infinity; MemoryError
+    if one sample does not fit.
     """
     if sae_features.dim() != 3:
         raise ValueError(f"sae_features must be [samples, positions, features], got shape {tuple(sae_features.shape)}")

@@ -78,7 +78,7 @@ def chunk_steps(
     Peak device memory: two groups of hook outputs, one dense tile of at most 128 MiB (or one sample), the sparse
     features of one batch and, for each SAE, O(F * K). Kept results go to pinned host memory while the next batch
     computes.
-    Raises NonFiniteError; ForwardOutOfMemoryError; MemoryError where one sample does not fit.
+    Raises NonFiniteError; ForwardOutOfMemoryError; MemoryError if one sample does not fit.
     """
     started = time.perf_counter()
     shared = PassContext(samples, settings, batch, device, set(probe_rows))

@@ -62,7 +62,7 @@ class SaeResult(NamedTuple):
     """Whether no token of the kept features, counted or not, has a NaN or an infinity: otherwise the features cannot be
     selected from again with other rules for counted positions."""
     encode_tile_tokens: int | None
-    """Tokens of one matrix product; None where the features were read from a file."""
+    """Tokens of one matrix product; None if the features were read from a file."""
 
 
 def tile_samples(batch_size: int, num_positions: int, num_features: int) -> int:

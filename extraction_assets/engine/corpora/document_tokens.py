@@ -78,7 +78,7 @@ def bos_token(tokenizer: Any | None, prepend_bos: bool | None, vocabulary_size: 
 
 
 def separator_token(tokenizer: Any | None, choice: SeparatorToken, vocabulary_size: int | None = None) -> int | None:
-    """The id of the token between joined documents; None for none. Raises CorpusError where the tokenizer has none, or
+    """The id of the token between joined documents; None for none. Raises CorpusError if the tokenizer has none, or
     one that the model with its ``vocabulary_size`` embeddings does not know."""
     if choice == "none":
         return None

@@ -111,7 +111,7 @@ def _batches(path: Path, columns: Columns) -> Iterator[pa.RecordBatch]:
 
 
 def _row_groups(file: int, metadata: pq.FileMetaData) -> Iterator[_RowGroup]:
-    """The row groups of a file; CorpusError where their rows are not the file's."""
+    """The row groups of a file; CorpusError if their rows are not the file's."""
     first = 0
     for number in range(metadata.num_row_groups):
         rows = metadata.row_group(number).num_rows

@@ -22,7 +22,7 @@ def find_source(corpus: CorpusSettings) -> Source:
     """The source of a corpus, opened as what it is.
 
     Text files, JSONL and Parquet files are recognised by their suffixes, a folder of ``save_to_disk`` by its files; a
-    missing path of the form ``owner/name`` is a data set of the hub. Raises CorpusError where nothing is
+    missing path of the form ``owner/name`` is a data set of the hub. Raises CorpusError if nothing is
     found, where files of several kinds are, and where a setting has no meaning for what is found.
     """
     seed = corpus.shuffle_seed
@@ -55,7 +55,7 @@ def find_source(corpus: CorpusSettings) -> Source:
 
 
 def _common_kind(corpus: CorpusSettings, files: list[Path]) -> FileKind:
-    """What all files are read as; CorpusError where they are of several kinds, or of one that is not read."""
+    """What all files are read as; CorpusError if they are of several kinds, or of one that is not read."""
     if corpus.read_as != "auto":
         return corpus.read_as
     kinds = defaultdict(list)

@@ -63,7 +63,7 @@ def tokenize_corpus(
 ) -> TokenizedCorpus:
     """Samples ``start_sample`` to ``start_sample + num_samples`` of the documents.
 
-    ``tokenizer`` may be None where documents are tokens already; then no token is special.
+    ``tokenizer`` may be None if documents are tokens already; then no token is special.
     ``on_samples`` is called with the number of new samples as they come. Reads no more documents than needed, and holds
     64 of them beside the samples (6 bytes a position) and the ids of all documents read.
     Raises CorpusError, which names both numbers, if there are fewer samples than requested.

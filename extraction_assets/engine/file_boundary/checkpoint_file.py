@@ -38,7 +38,7 @@ class CheckpointFile(NamedTuple):
         return CheckpointError(f"{self.owner} {self.folder}: {self.name} {text}")
 
     def irregular(self) -> str | None:
-        """What stands in place of a regular file, such as ``a folder``; None where it is one or nothing is there."""
+        """What stands in place of a regular file, such as ``a folder``; None if it is one or nothing is there."""
         try:
             mode = self.path.stat().st_mode
         except (OSError, ValueError):
@@ -46,7 +46,7 @@ class CheckpointFile(NamedTuple):
         return None if stat.S_ISREG(mode) else KINDS.get(stat.S_IFMT(mode), "something else")
 
     def size(self, most: int | None = None) -> int:
-        """Bytes of the file. Raises CheckpointError where it is missing, no regular file, or larger than ``most``."""
+        """Bytes of the file. Raises CheckpointError if it is missing, no regular file, or larger than ``most``."""
         kind = self.irregular()
         if kind:
             raise self.error(f"is {kind}, expected a file")

@@ -15,7 +15,7 @@ _KINDS = {list: "a list", str: "a text", int: "a number", float: "a number", boo
 def read_json_object(file: CheckpointFile, most: int = MOST_BYTES) -> dict[str, Any]:
     """The JSON object in ``file``, at most ``most`` bytes.
 
-    Raises CheckpointError where it is no UTF-8, no JSON or no object, is nested deeper than 64, or has a key twice.
+    Raises CheckpointError if it is no UTF-8, no JSON or no object, is nested deeper than 64, or has a key twice.
     """
     file.size(most)
     with file.reading():

@@ -23,7 +23,7 @@ compresses zeros 1,000 times."""
 def read_npz(file: CheckpointFile, names: list[str], spellings: dict[str, str] | None = None) -> dict[str, Tensor]:
     """The floating point arrays called ``names``, those of them that are there, in float32.
 
-    ``spellings`` are other names that stand for one of them. Raises CheckpointError where the file is no npz file, is
+    ``spellings`` are other names that stand for one of them. Raises CheckpointError if the file is no npz file, is
     cut, names an array twice, unpacks to far more than its size, or holds one of these in another type.
     """
     size = file.size()

@@ -72,7 +72,7 @@ class Capture:
     def run_whole(self, token_ids: Tensor, options: Mapping[str, Any]) -> dict[Site, Tensor]:
         """As ``run``, to the end of the model, so that it is known how often every module runs.
 
-        Raises HookError where a hook does not run, or runs more than once and names no run. What comes after the last
+        Raises HookError if a hook does not run, or runs more than once and names no run. What comes after the last
         hook may fail: no pass that stops there gets so far.
         """
         with self._to_the_end():

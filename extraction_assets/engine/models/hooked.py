@@ -64,7 +64,7 @@ class LanguageModel:
         when they are captured, so that what a hook gives depends on no other hook. Nothing else is copied.
         That is what this one batch shows: a write behind a branch that depends on the numbers (in a model's own code)
         and is first taken in a later batch is not noticed.
-        Raises HookError where a hook never fires, runs more than once, needs other inputs than text, or does not give
+        Raises HookError if a hook never fires, runs more than once, needs other inputs than text, or does not give
         [B, T, D].
         """
         if not self._capture.is_watched:

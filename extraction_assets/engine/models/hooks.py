@@ -55,7 +55,7 @@ def resolve_hook(model: nn.Module, hook: str) -> Site:
 
 
 def find_hook(model: nn.Module, hook: str) -> Site | None:
-    """As ``resolve_hook``; None where there is no such hook, without looking for near names."""
+    """As ``resolve_hook``; None if there is no such hook, without looking for near names."""
     if site := find_module_site(model, hook):
         return site
     match = _TRANSFORMER_LENS.fullmatch(hook)

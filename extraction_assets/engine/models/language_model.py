@@ -89,14 +89,14 @@ def _behind_block(site: Site) -> Site:
 
 
 def context_length(checkpoint: LocalCheckpoint) -> int | None:
-    """Positions that a model was made for, by its configuration; None where that does not say."""
+    """Positions that a model was made for, by its configuration; None if that does not say."""
     config = configuration(checkpoint).get_text_config()
     length = getattr(config, "max_position_embeddings", None)
     return length if isinstance(length, int) and length > 0 else None
 
 
 def vocabulary_size(checkpoint: LocalCheckpoint) -> int | None:
-    """Token ids that a model has embeddings of, by its configuration; None where that does not say."""
+    """Token ids that a model has embeddings of, by its configuration; None if that does not say."""
     config = configuration(checkpoint).get_text_config()
     size = getattr(config, "vocab_size", None)
     return size if isinstance(size, int) and size > 0 else None

@@ -30,7 +30,7 @@ def model_file(folder: Path, name: str) -> CheckpointFile:
 
 
 def check_model_folder(folder: Path) -> None:
-    """Raises CheckpointError where a file that transformers would open is no regular file or too large, where
+    """Raises CheckpointError if a file that transformers would open is no regular file or too large, where
     ``config.json`` is not a JSON object or states more blocks than a model can have, or where there is an adapter,
     which would not be applied. A missing ``config.json`` is reported where it is needed."""
     for name in sorted(path.name for path in folder.iterdir() if path.name.endswith(_OPENED)):
@@ -99,7 +99,7 @@ def _is_configuration(folder: Path) -> bool:
 
 
 def damaged_json(folder: Path) -> CheckpointError | None:
-    """What is wrong with the first JSON file of ``folder`` that cannot be read; None where all can."""
+    """What is wrong with the first JSON file of ``folder`` that cannot be read; None if all can."""
     for path in sorted(folder.glob("*.json")):
         try:
             read_json_object(model_file(folder, path.name), _MOST_JSON)

@@ -18,7 +18,7 @@ class OwnClass(NamedTuple):
 
     name: str
     prefix: str | None
-    """Path of the loaded model within it; None where it is not one of its modules."""
+    """Path of the loaded model within it; None if it is not one of its modules."""
     modules: frozenset[str]
     """Names of all its modules."""
 

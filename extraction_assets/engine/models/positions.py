@@ -75,7 +75,7 @@ def _one_block(config: Any) -> Any:
 
 
 def _build(config: Any, device: str, trust_remote_code: bool) -> nn.Module | None:
-    """A model of random weights; None where such a configuration makes none."""
+    """A model of random weights; None if such a configuration makes none."""
     from transformers import AutoModel
 
     with torch.device(device), warnings.catch_warnings():

@@ -50,7 +50,7 @@ def with_run(hook: str, run: int) -> str:
 
 
 def find_module_site(model: nn.Module, hook: str) -> Site | None:
-    """The tensor that ``hook`` names by a module's path; None where there is no such module."""
+    """The tensor that ``hook`` names by a module's path; None if there is no such module."""
     modules, (path, run, side) = named_modules(model), spelled(hook)
     found = find_module(model, path, modules)
     if found is not None:

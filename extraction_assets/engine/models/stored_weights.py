@@ -39,7 +39,7 @@ def read_stored_weights(folder: Path, config: Any = None) -> StoredWeights:
     """The tensors of the safetensors files that transformers would load from ``folder``, as ``model.safetensors`` or by
     its index; ``config`` is the model's configuration, which may name another file.
 
-    Raises CheckpointError where a file of them is missing or damaged. Reads headers, no numbers.
+    Raises CheckpointError if a file of them is missing or damaged. Reads headers, no numbers.
     """
     chosen = getattr(config, "transformers_weights", None)
     first = chosen if isinstance(chosen, str) else WEIGHTS if (folder / WEIGHTS).is_file() else INDEX
@@ -68,7 +68,7 @@ def chooses_weights(folder: Path, files: Sequence[str]) -> bool:
     """Whether the index of a folder leaves out some of its safetensors ``files``, so that another index would load
     other weights. An index that names all of them adds nothing to what they hold.
 
-    Raises CheckpointError where the index is damaged.
+    Raises CheckpointError if the index is damaged.
     """
     if (folder / WEIGHTS).is_file() or not (folder / INDEX).exists():
         return False
@@ -76,7 +76,7 @@ def chooses_weights(folder: Path, files: Sequence[str]) -> bool:
 
 
 def refuse_oversized(module: nn.Module, stored: StoredWeights) -> None:
-    """Raises CheckpointError where ``module``, made of ``config.json`` alone, is so much larger than what the files
+    """Raises CheckpointError if ``module``, made of ``config.json`` alone, is so much larger than what the files
     hold that filling the rest would only take memory. Packed weights hold up to 8 numbers in one."""
     described = sum(parameter.numel() for parameter in module.parameters())
     held = sum(math.prod(tensor.shape) for tensor in stored.tensors.values())

@@ -127,7 +127,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def family_of(config: Any) -> Family | None:
-    """The layout of models with this text configuration; None where it is not known."""
+    """The layout of models with this text configuration; None if it is not known."""
     family = FAMILIES.get(getattr(config, "model_type", ""))
     if family and config.model_type == "gpt_neox" and config.use_parallel_residual:
         points = {name: place for name, place in _GPT_NEOX.items() if name not in _PARALLEL}

@@ -97,7 +97,7 @@ def check_combination(
 
 
 def examine_vocabulary(tokenizer: Any, rows: int | None, model_path: str) -> list[Finding]:
-    """Whether a model with ``rows`` embeddings can read what a tokenizer makes; nothing where ``rows`` is not known.
+    """Whether a model with ``rows`` embeddings can read what a tokenizer makes; nothing if ``rows`` is not known.
 
     More rows than tokens are normal: vocabularies are padded. A tokenizer's added tokens may lie beyond them where text
     never makes them (Gemma 3 1B's image token): that is a warning, and ``refuse_unknown_tokens`` checks the samples.
@@ -123,7 +123,7 @@ def examine_vocabulary(tokenizer: Any, rows: int | None, model_path: str) -> lis
 
 
 def refuse_unknown_tokens(samples: Samples, model: LanguageModel) -> None:
-    """CorpusError where a token of the samples has no embedding: a GPU's kernel would end the process instead."""
+    """Raises CorpusError if a token of the samples has no embedding: a GPU's kernel would end the process instead."""
     try:
         rows = int(model.module.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
     except (AttributeError, NotImplementedError):

@@ -40,7 +40,7 @@ def resolve_extraction(settings: ExtractionSettings, checkpoint: LocalCheckpoint
 
     ``checkpoint`` is the language model's, if the caller has found it already. Reads small files alone; of the hub it
     downloads the language model and the SAEs. Raises FileNotFoundError for a
-    checkpoint that is not there, and CheckpointError where no hook is known.
+    checkpoint that is not there, and CheckpointError if no hook is known.
     """
     checkpoint = checkpoint or resolve_checkpoint(settings.language_model.checkpoint)
     saes = {name: resolve_sae(name, sae, checkpoint.folder) for name, sae in settings.saes.items()}
@@ -49,7 +49,7 @@ def resolve_extraction(settings: ExtractionSettings, checkpoint: LocalCheckpoint
 
 def resolve_sae(name: str, sae: SaeSettings, model_folder: Path) -> ResolvedSae:
     """The settings of an SAE with what its checkpoint records in place of what is not set: hooks, and whether the input
-    is centered. ``model_folder`` is the language model's. Raises CheckpointError where no hook is known."""
+    is centered. ``model_folder`` is the language model's. Raises CheckpointError if no hook is known."""
     record = read_sae_record(sae.checkpoint)
     hook, hook_out = sae.hook or record.hook, sae.hook_out or record.hook_out
     if hook is None or (record.is_transcoder and hook_out is None):

@@ -29,7 +29,7 @@ _CAPACITY = 64
 def load_sae(path: str | Path, device: torch.device | str = "cpu") -> "SAE":
     """The SAE in checkpoint folder ``path``, ready to encode on ``device``.
 
-    Raises CheckpointError where the checkpoint is missing, of no known format or unusable.
+    Raises CheckpointError if the checkpoint is missing, of no known format or unusable.
     """
     return SAE(read_checkpoint(Path(path)), device)
 
@@ -165,7 +165,7 @@ class SAE:
         [n, T, d_out], to be compared with ``target``.
 
         ``activations`` [n, T, d_in] are what was encoded: needed where they were normalised, which is undone, and for
-        a transcoder's skip connection. Raises ValueError where they are needed and missing.
+        a transcoder's skip connection. Raises ValueError if they are needed and missing.
         """
         tokens = features.num_samples * features.num_positions
         rows = starts_of(features.tokens, tokens)  # [n * T + 1]

@@ -39,7 +39,7 @@ def read_checkpoint(
 
     ``center_input`` overrides what the checkpoint records (``SaeRecord.centered_input``); ``fold_decoder_norm`` gives
     decoder rows of norm 1; ``norm_scaling_factor`` is the factor of inputs that
-    ``expected_average_only_in`` needs. Raises CheckpointError where the folder is missing, is of no known format, or
+    ``expected_average_only_in`` needs. Raises CheckpointError if the folder is missing, is of no known format, or
     holds unusable weights.
     """
     reader = _format_of(path)

@@ -66,7 +66,7 @@ def record(path: Path) -> SaeRecord:
 
 
 def read(path: Path) -> SAEWeights:
-    """The checkpoint in folder ``path``; raises CheckpointError where it cannot be used.
+    """The checkpoint in folder ``path``; raises CheckpointError if it cannot be used.
 
     An ``AutoEncoder`` gets decoder vectors of norm 1, as its own ``from_pretrained`` gives them.
     """

@@ -24,7 +24,7 @@ def sae_file(path: Path, name: str) -> CheckpointFile:
 
 
 def require_files(path: Path, *names: str) -> None:
-    """Raises CheckpointError where a file of folder ``path`` is missing or is no regular file."""
+    """Raises CheckpointError if a file of folder ``path`` is missing or is no regular file."""
     for name in names:
         sae_file(path, name).size()
 

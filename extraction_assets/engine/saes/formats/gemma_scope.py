@@ -43,7 +43,7 @@ def record(path: Path) -> SaeRecord:
 
 
 def read(path: Path) -> SAEWeights:
-    """The checkpoint in folder ``path``; raises CheckpointError where it cannot be used."""
+    """The checkpoint in folder ``path``; raises CheckpointError if it cannot be used."""
     tensors = read_npz(sae_file(path, WEIGHTS), _NAMES, {"w_enc": "W_enc", "w_dec": "W_dec"})
     stored = pick(path, WEIGHTS, tensors, _NAMES, "Gemma Scope")
     return SAEWeights(

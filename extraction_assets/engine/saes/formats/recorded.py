@@ -40,7 +40,7 @@ _SAME_MODEL = {"gpt2-small": "gpt2"}
 
 @dataclass(frozen=True)
 class SaeRecord:
-    """What a checkpoint records; None where it does not say."""
+    """What a checkpoint records; None if it does not say."""
 
     hook: str | None = None
     """What the SAE reads: a TransformerLens name or a dotted path."""

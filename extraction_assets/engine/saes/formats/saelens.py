@@ -101,7 +101,7 @@ def record(path: Path) -> SaeRecord:
 
 
 def read(path: Path) -> SAEWeights:
-    """The checkpoint in folder ``path``; raises CheckpointError where it cannot be used."""
+    """The checkpoint in folder ``path``; raises CheckpointError if it cannot be used."""
     require_files(path, *FILES)
     config = _read_config(path)
     kind, recorded = _kind_of(path, config), record(path)

@@ -45,7 +45,7 @@ def record(path: Path) -> SaeRecord:
 
 
 def read(path: Path) -> SAEWeights:
-    """The checkpoint in folder ``path``; raises CheckpointError where it cannot be used."""
+    """The checkpoint in folder ``path``; raises CheckpointError if it cannot be used."""
     require_files(path, *FILES)
     config = read_config(path, CONFIG)
     if config.get("signed"):

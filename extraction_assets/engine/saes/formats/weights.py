@@ -130,7 +130,7 @@ def scaled_input(weights: SAEWeights, norm_scaling_factor: float) -> SAEWeights:
 def folded_decoder_norm(path: Path, weights: SAEWeights) -> SAEWeights:
     """The same SAE with decoder rows of norm 1, their norms in its features (sae-lens ``fold_W_dec_norm``).
 
-    Raises CheckpointError where the norms would change which features fire, not just their scale.
+    Raises CheckpointError if the norms would change which features fire, not just their scale.
     """
     if weights.tanh or (weights.architecture == "topk" and not weights.rescale_acts_by_decoder_norm):
         kind = "tanh-relu" if weights.tanh else "topk"

@@ -94,7 +94,7 @@ class Statistic:
     meaning: str
     columns: tuple[StatisticColumn, ...] = ()
     additions: Callable[[CountedFirings], list[Addition]] | None = None
-    """What some samples add, without a synchronisation; None where it follows from other statistics."""
+    """What some samples add, without a synchronisation; None if it follows from other statistics."""
     derive: "Callable[[Mapping[str, Tensor]], Tensor] | None" = None
     """From the other statistics of the same samples, where it has no ``additions``."""
     added_later: bool = False
