@@ -1,4 +1,4 @@
-"""``check``: what a run would find wrong before its first chunk."""
+"""``check``: reports the errors that a run would find before its first chunk."""
 
 import logging
 import math
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def check(ctx: click.Context, name: str, device: str | None) -> None:
     """Check extraction NAME without running it; exit code 1 where a run would fail.
 
-    Do model, SAEs, hooks and tokenizer belong together, is the context long enough? Does the corpus hold so many
+    Do model, SAEs, hooks and tokenizer belong together, is the context long enough? Does the corpus hold enough
     samples, and how many documents do they come from? What does each SAE explain of one small batch, how sparse is it,
     does it look at more than first tokens? Does what is to be written fit on the disk?
     Stores nothing.

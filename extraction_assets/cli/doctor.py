@@ -1,4 +1,4 @@
-"""``doctor``: what is wrong with this machine, and what to do."""
+"""``doctor``: reports what is wrong with this machine, and what to do."""
 
 import functools
 import json

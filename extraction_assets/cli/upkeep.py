@@ -1,4 +1,4 @@
-"""``clean`` and ``delete``: removing what is no longer wanted, after showing it."""
+"""``clean`` and ``delete``: list unused or unwanted results, then remove them."""
 
 import contextlib
 from collections.abc import Iterable
@@ -31,8 +31,8 @@ _YES = click.option("--yes", is_flag=True, help="Do not ask.")
 def clean(module: str, names: tuple[str, ...], dry_run: bool, yes: bool, force: bool) -> None:
     """List, then remove, files that nothing uses: of extractions NAME, or of all that are declared, and corpora.
 
-    That is: chunk files of other settings than the current ones, what `keep:` says is not to be kept once it is merged,
-    files of SAEs that are no longer declared, temporaries of killed processes, and corpora that no extraction uses.
+    These are: chunk files of other settings than the current ones, merged files that `keep:` does not keep, files of
+    SAEs that are no longer declared, temporaries of killed processes, and corpora that no extraction uses.
     Extractions that this module does not declare are left as they are.
     """
     from extraction_assets.host.disk import readable_size
@@ -176,8 +176,8 @@ def _rows(workspace: Workspace, name: str, sae: str | None) -> dict[str, int]:
 
 
 def _delete_rows_and_files(workspace: Workspace, rows: dict[str, int], name: str, sae: str | None) -> int:
-    """Bytes of files that were removed. Rows go first, so that an error leaves all; but on a full disk files do, since
-    they make the room that rows need to go."""
+    """Removes rows, then files, so that an error leaves both; on a full disk files first, to make room for the deletion
+    of rows. Returns the bytes of the files."""
     from extraction_assets.database.urls import FullDiskError
     from extraction_assets.upkeep.delete import remove_stored_files
 

@@ -1,1 +1,1 @@
-"""Dagster's own home: its dagster.yaml, and runs that died."""
+"""Dagster's home: its dagster.yaml, and runs with a dead process."""

@@ -217,7 +217,7 @@ def _processes(instance: dg.DagsterInstance, run_id: str) -> list[_Process]:
 
 
 def _why_dead(instance: dg.DagsterInstance, run: dg.DagsterRun, since: float, *, shared: bool) -> str | None:
-    """Why no process works on a run any more; None if one does, or where that cannot be known here."""
+    """Why no process works on a run any more; None if one does, or if that cannot be known here."""
     place = _noted_place(run)
     if place is not None and not place.is_here():
         return _why_dead_elsewhere(instance, run, place)

@@ -1,1 +1,1 @@
-"""Looks at a machine and says what is wrong and what to do; changes nothing."""
+"""Examines a machine and reports what is wrong and what to do; changes nothing."""

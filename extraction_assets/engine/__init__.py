@@ -1,4 +1,4 @@
-"""The engine: pure PyTorch and NumPy; knows nothing of Dagster or storage.
+"""The engine: pure PyTorch and NumPy, independent of Dagster and storage.
 
 The names here are loaded on first use, so that importing one module of the engine loads no other.
 """

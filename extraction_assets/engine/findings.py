@@ -1,4 +1,4 @@
-"""What is found wrong, or worth knowing, before a run spends time."""
+"""Errors and warnings that are found before a run spends time."""
 
 import logging
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ Severity = Literal["error", "warning", "ok"]
 
 
 class Finding(NamedTuple):
-    """One sentence for a person: what was found, where, and what to do."""
+    """One sentence for users: what was found, where, and what to do."""
 
     severity: Severity
     """An ``error`` stops a run before its first chunk; a ``warning`` is logged; ``ok`` is said by ``doctor`` alone."""

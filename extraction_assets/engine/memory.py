@@ -1,4 +1,4 @@
-"""Memory that runs out, on a device or on the host."""
+"""Handling of exhausted memory, on a device or on the host."""
 
 import gc
 from collections.abc import Callable

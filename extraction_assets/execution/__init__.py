@@ -1,1 +1,1 @@
-"""What the bodies of all assets use: keys, lineage, progress, failures, damaged files."""
+"""Shared code of all asset bodies: keys, lineage, progress, failures, damaged files."""

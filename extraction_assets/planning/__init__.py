@@ -1,1 +1,1 @@
-"""What an extraction has to compute."""
+"""Plans what an extraction has to compute, from fingerprints."""

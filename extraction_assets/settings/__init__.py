@@ -1,4 +1,4 @@
-"""What an extraction is made of, validated: the ground floor, which loads neither torch nor Dagster.
+"""The validated settings of an extraction: the ground floor, which loads neither torch nor Dagster.
 
 The docstrings under the fields are what the UI and the documentation show.
 """

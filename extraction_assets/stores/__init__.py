@@ -1,1 +1,1 @@
-"""Files and fingerprints: what is durable, what it was made from, and where it lies."""
+"""Files and fingerprints: what is stored, where, and what it was made from."""

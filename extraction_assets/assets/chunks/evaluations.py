@@ -34,7 +34,7 @@ PROBE_SHARE_OF_TIME = 0.02
 
 
 class SaeOutcome(NamedTuple):
-    """What a chunk gave for one SAE, and what is known about it."""
+    """A chunk's results for one SAE, with their score and record."""
 
     result: SaeResult
     variance_explained: float

@@ -24,7 +24,7 @@ PROBE_SAMPLES = 4
 
 
 class ChunkResult(NamedTuple):
-    """What a pass over one chunk gives."""
+    """The results of a pass over one chunk."""
 
     activations: dict[str, Tensor]
     """{hook: [n, T, D]} in the model's dtype on the CPU, if kept."""

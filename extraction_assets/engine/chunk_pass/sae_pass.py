@@ -48,7 +48,7 @@ class SaeTask(NamedTuple):
 
 
 class SaeResult(NamedTuple):
-    """What a chunk gives for one SAE, on the CPU."""
+    """A chunk's results for one SAE, on the CPU."""
 
     table: TopKTable
     statistics: FeatureStatistics
@@ -76,7 +76,7 @@ def tile_samples(batch_size: int, num_positions: int, num_features: int) -> int:
 
 
 class UnfinishedSae(NamedTuple):
-    """What a chunk gives for one SAE, once its copies are complete."""
+    """A chunk's results for one SAE, once its copies are complete."""
 
     table: TopKTable
     statistics: FeatureStatistics
@@ -151,7 +151,7 @@ class SaePass:
             del batches, batch  # otherwise a batch would be kept while the next one is made
 
     def finish(self) -> UnfinishedSae:
-        """What the chunk gives, queued to be copied to the host."""
+        """The chunk's results, queued to be copied to the host."""
         staging = self._shared.staging
         return UnfinishedSae(
             table=staging.copy_fields(self._heap.build_heaps()),

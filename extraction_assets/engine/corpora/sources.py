@@ -23,7 +23,7 @@ def find_source(corpus: CorpusSettings) -> Source:
 
     Text files, JSONL and Parquet files are recognised by their suffixes, a folder of ``save_to_disk`` by its files; a
     missing path of the form ``owner/name`` is a data set of the hub. Raises CorpusError if nothing is
-    found, where files of several kinds are, and where a setting has no meaning for what is found.
+    found, where files of several kinds are, and if a setting has no meaning for what is found.
     """
     seed = corpus.shuffle_seed
     if corpus.source == STANDARD_LIBRARY:

@@ -56,7 +56,7 @@ class StoredTensor(NamedTuple):
 def read_header(file: CheckpointFile) -> dict[str, StoredTensor]:
     """The tensors of a safetensors file by name, without their numbers.
 
-    Raises CheckpointError if the header cannot be read, or where what it says does not fill the file exactly.
+    Raises CheckpointError if the header cannot be read, or if what it says does not fill the file exactly.
     """
     size = file.size()
     with file.reading(), file.path.open("rb") as stream:

@@ -40,7 +40,7 @@ class WriteWatch(TorchDispatchMode):
         return result
 
     def begin_pass(self) -> None:
-        """What is allocated from here on belongs to the next forward pass."""
+        """Begins a forward pass: later allocations belong to it."""
         self._made = set()
 
     def add(self, site: Site, tensor: Tensor) -> None:

@@ -34,7 +34,7 @@ class _State(NamedTuple):
 def readable_path(file: Path) -> Iterator[str]:
     """A ``file:`` URI, without options of its own, that opens a SQLite file where its disk takes no new byte.
 
-    Raises DatabaseError if that needs a copy and no other disk has room for it, or where another program goes on
+    Raises DatabaseError if that needs a copy and no other disk has room for it, or if another program goes on
     writing while it is copied.
     """
     if not _may_change(file):
