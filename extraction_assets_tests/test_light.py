@@ -92,7 +92,7 @@ def test_a_code_location_loads_nothing_heavy() -> None:
     code = """
         import extraction_assets.definitions
         repository = extraction_assets.definitions.defs().get_repository_def()
-        assert {key.path[0] for key in repository.assets_defs_by_key} == {"demo"}
+        assert "demo" in {key.path[0] for key in repository.assets_defs_by_key}
         repository.get_all_jobs()
     """
     assert _loaded(code) == ""

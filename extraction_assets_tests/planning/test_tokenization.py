@@ -89,7 +89,7 @@ def test_a_corpus_that_would_be_the_same_is_kept_and_noted_as_of_today(
     before = recorded(project)
     assert before["recipe"] != corpus_recipe(project.settings)
     assert len(project.plan.corpus) == 10
-    monkeypatch.setattr("extraction_assets.assets.corpus.asset._tokenize", lambda *_: pytest.fail("tokenized again"))
+    monkeypatch.setattr("extraction_assets.assets.corpus.run._tokenize", lambda *_: pytest.fail("tokenized again"))
     project.corpus()
     assert recorded(project) == {**before, "recipe": corpus_recipe(project.settings)}
 
