@@ -36,11 +36,13 @@ _END_BYTES = 1 << 16
 """Bytes at either end of a checkpoint's files that show whether it was replaced: header and last weights."""
 
 _KINDS_OF_PART = {
-    "hooks": ("files", "hook_output"),
-    "activations": ("files", "hook_output"),
+    "tokenizer": ("tokenizer",),
+    "hooks": ("hook_output", "model"),
+    "activations": ("hook_output", "model"),
+    "sae": ("sae",),
     "features": (SAE_FEATURES,),
 }
-"""Part of a chunk asset's fingerprint -> kinds whose version is in it, beside the asset's own kind."""
+"""Part of the fingerprint of the corpus or a chunk asset -> kinds whose version is in it, beside the asset's kind."""
 
 
 class CodeVersions:
@@ -101,11 +103,18 @@ class CodeVersions:
 
 
 def _kinds_within(row: Asset) -> Iterator[str]:
-    """Kinds of fingerprints within that of a chunk asset; whatever is made from chunks has their code version."""
+    """Kinds of fingerprints within that of the corpus or of a chunk asset; whatever is made from chunks has their code
+    version, and chunks have the corpus's tokens."""
+    if row.name == CORPUS:
+        yield from _kinds_of_parts(row)
     while row.partitioned:
-        for part in row.fingerprint_parts:
-            yield from _KINDS_OF_PART.get(part, (part,) if part in names() else ())
+        yield from _kinds_of_parts(row)
         row = asset_row(str(row.upstream))
+
+
+def _kinds_of_parts(row: Asset) -> Iterator[str]:
+    for part in row.fingerprint_parts:
+        yield from _KINDS_OF_PART.get(part, (part,) if part in names() else ())
 
 
 def sae_identity(sae: SaeSettings) -> Any:

@@ -31,7 +31,7 @@ from extraction_assets.planning.tokenization import (
 )
 from extraction_assets.settings import Chunk, ExtractionSettings, ResolvedSae
 from extraction_assets.stores.chunk_store import ChunkState, ChunkStore, CurrentCorpus
-from extraction_assets.stores.fingerprints import files_fingerprint, fingerprint
+from extraction_assets.stores.fingerprints import files_fingerprint, fingerprint, fingerprint_if_more, raised_versions
 from extraction_assets.stores.sealed import files_set_aside
 
 
@@ -57,6 +57,8 @@ def has_recipe(current: CurrentCorpus, settings: ExtractionSettings, checkpoint:
     recipe = corpus_recipe(settings, checkpoint)
     if current.recipe == recipe:
         return True
+    if raised_versions("tokenizer"):
+        return False  # ``tokens_stand`` compares with the first version
     if current.recipe != _recipe(settings, tokenizer_fingerprint_of_rules_1(settings, checkpoint)):
         return False
     key = (current.recipe, recipe, current.corpus.manifest.fingerprint)
@@ -79,7 +81,7 @@ def _sae_fingerprint(settings: ExtractionSettings, sae: ResolvedSae) -> str:
     """Of what an SAE computes: its files, and the settings that change it where they are set."""
     files = files_fingerprint(sae_files(sae.checkpoint))
     options = values_in_fingerprint(asset_row(SAE_FEATURES), settings, sae, part="sae")
-    return fingerprint("sae", files=files, **options) if options else files
+    return fingerprint_if_more("sae", files, **options)
 
 
 class ExtractionPlan:
@@ -171,15 +173,15 @@ class ExtractionPlan:
     def model_fingerprint(self) -> str:
         checkpoint = self.extraction.checkpoint
         whole = files_fingerprint(checkpoint_files(checkpoint))
-        if checkpoint.trust_remote_code and has_own_code(checkpoint.folder):  # its buffers were once left unfilled
-            return fingerprint("model", files=whole, computed_buffers="filled")
-        return whole
+        own_code = checkpoint.trust_remote_code and has_own_code(checkpoint.folder)
+        # The buffers of such a model were once left unfilled.
+        return fingerprint_if_more("model", whole, **({"computed_buffers": "filled"} if own_code else {}))
 
     def fingerprint_of(self, name: str, chunk: Chunk | None, sae: str | None) -> str:
         """Fingerprint of any asset but the corpus; of a chunk where it is made chunk by chunk."""
         row, sae_settings = asset_row(name), None if sae is None else self.extraction.saes[sae]
         if not row.fingerprint_parts and row.upstream is not None:
-            return self.fingerprint_of(row.upstream, chunk, sae)
+            return fingerprint_if_more(row.name, self.fingerprint_of(row.upstream, chunk, sae))
         parts = {part: self._part(part, chunk, sae) for part in row.fingerprint_parts}
         return fingerprint(row.name, **parts, **values_in_fingerprint(row, self.settings, sae_settings))
 

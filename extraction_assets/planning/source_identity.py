@@ -6,12 +6,13 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from extraction_assets.catalog import FIRST_VERSION
 from extraction_assets.engine.corpora import decoding
 from extraction_assets.engine.corpora.documents import Source, relative_names
 from extraction_assets.engine.corpora.hub_datasets import HubDataset
 from extraction_assets.engine.corpora.text_files import TextFiles
 from extraction_assets.stores.chunk_store import SourceIdentity
-from extraction_assets.stores.fingerprints import LENGTH, VERSIONS, files_fingerprint, fingerprint
+from extraction_assets.stores.fingerprints import LENGTH, files_fingerprint, fingerprint
 
 
 def source_identity(source: Source, *, reads_text: bool = True) -> SourceIdentity:
@@ -44,5 +45,5 @@ def _documents_identity(documents: Iterable[tuple[str, str]]) -> SourceIdentity:
         digest.update(b"," if count else b"")
         digest.update(json.dumps([name, text], separators=(",", ":")).encode())
         count, characters = count + 1, characters + len(text)
-    digest.update(f'],"format":{VERSIONS["documents"]},"kind":"documents"}}'.encode())
+    digest.update(f'],"format":{FIRST_VERSION},"kind":"documents"}}'.encode())
     return SourceIdentity(digest.hexdigest()[:LENGTH], count, characters)

@@ -25,9 +25,6 @@ from extraction_assets.planning.asset_fields import values_in_fingerprint
 from extraction_assets.settings import CorpusSettings, ExtractionSettings
 from extraction_assets.stores.fingerprints import files_fingerprint, fingerprint
 
-RULES = 2
-"""Increased whenever the same files and text give other tokens or masks."""
-
 _FILES_OF_RULES_1 = (
     "added_tokens.json",
     "merges.txt",
@@ -56,7 +53,7 @@ def tokenizer_fingerprint(settings: ExtractionSettings, checkpoint: LocalCheckpo
     return fingerprint(
         "tokenizer",
         files=files_fingerprint([*files, *configuration, *code_files(checkpoint)]),
-        rules=RULES,
+        rules=2,  # for good: where the same files and text give other tokens or masks, raise VERSIONS["tokenizer"]
         **values_in_fingerprint(asset_row(CORPUS), settings, part="tokenizer"),
     )
 

@@ -1,8 +1,8 @@
 """Fingerprints: a short hash of everything that an artifact's bytes depend on, and of nothing else.
 
-Every kind has a version of its own, which is a part of its fingerprints alone. Raise it when the same inputs give
-content of another meaning: then stored files of this kind are stale, and so is what is made from them. A file that says
-the same in another form needs no new version but a new form (``chunk_names.FORMS``), and a statistic that is added
+Every kind of ``VERSIONS`` has a version of its own. Raise it when the same inputs give content of another meaning: then
+what is stored of this kind is stale, and so is what is made from it (test_raised_versions.py lists it). A file that
+says the same in another form needs no new version but a new form (``chunk_names.FORMS``), and a statistic that is added
 needs neither: files without it are read.
 """
 
@@ -21,18 +21,16 @@ from extraction_assets.catalog import ASSETS, FIRST_VERSION
 
 VERSIONS: dict[str, int] = {
     **{row.name: row.version for row in ASSETS},
-    # What they are made from.
-    "documents": FIRST_VERSION,
-    "files": FIRST_VERSION,
-    "hook_output": FIRST_VERSION,
-    "hub_dataset": FIRST_VERSION,
-    "model": FIRST_VERSION,
-    "outputs": FIRST_VERSION,
-    "sae": FIRST_VERSION,
-    "source_files": FIRST_VERSION,
-    "tokenizer": FIRST_VERSION,
+    "hook_output": FIRST_VERSION,  # how a model computes
+    "model": FIRST_VERSION,  # how its checkpoint is read
+    "sae": FIRST_VERSION,  # how an SAE's checkpoint is read, and what it computes
+    "tokenizer": FIRST_VERSION,  # how text becomes tokens and masks
 }
 """Kind -> its version."""
+
+IDENTITIES = frozenset({"documents", "files", "hub_dataset", "outputs", "source_files"})
+"""Kinds that say which bytes something is made from, and nothing about their meaning. They have no version: where the
+same bytes are read in another way, raise the kind that is made from them (``corpus`` for a source)."""
 
 Key = TypeVar("Key")
 
@@ -41,8 +39,9 @@ LENGTH = 24
 
 
 def fingerprint(kind: str, **parts: Any) -> str:
-    """Hash of JSON-like values under a kind of ``VERSIONS``."""
-    text = json.dumps({"kind": kind, "format": VERSIONS[kind], **parts}, sort_keys=True, separators=(",", ":"))
+    """Hash of JSON-like values under a kind of ``VERSIONS`` or ``IDENTITIES``. KeyError for any other."""
+    version = FIRST_VERSION if kind in IDENTITIES else VERSIONS[kind]
+    text = json.dumps({"kind": kind, "format": version, **parts}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
 
 
@@ -51,6 +50,12 @@ def raised_versions(*kinds: str) -> dict[str, Any]:
     of what is made from them; empty if there are none, so that earlier fingerprints stay valid."""
     raised = {kind: VERSIONS[kind] for kind in kinds if VERSIONS[kind] != FIRST_VERSION}
     return {"versions": raised} if raised else {}
+
+
+def fingerprint_if_more(kind: str, files: str, **options: Any) -> str:
+    """Fingerprint of files under a kind of ``VERSIONS``: that of the files themselves, ``files``, as it always was,
+    while there are no options and the kind has its first version."""
+    return fingerprint(kind, files=files, **options) if options or raised_versions(kind) else files
 
 
 def bytes_fingerprint(*parts: bytes | memoryview) -> str:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from extraction_assets.execution.lineage import CodeVersions, data_version
-from extraction_assets.planning.plan import CorpusNotReady, ExtractionPlan, corpus_recipe
-from extraction_assets.stores.fingerprints import VERSIONS, fingerprint
+from extraction_assets.planning.plan import ExtractionPlan, corpus_recipe
+from extraction_assets.stores.fingerprints import fingerprint
 from extraction_assets_tests.planning.golden import LAST_CHUNK, golden_plan
 
 EVERYTHING_SET: dict[str, Any] = {
@@ -122,30 +122,3 @@ def test_an_extraction_with_everything_set_keeps_its_fingerprints(tmp_path: Path
 )
 def test_what_else_is_known_by_a_fingerprint_keeps_it(kind: str, parts: dict[str, Any], expected: str) -> None:
     assert fingerprint(kind, **parts) == expected
-
-
-@pytest.mark.parametrize(
-    ("kind", "changed"),
-    [
-        ("model_activations", {"model_activations"}),
-        ("sae_features", {"sae_features", "top_k_table", "merge"}),
-        ("top_k_table", {"top_k_table", "merge"}),
-        ("feature_examples", {"merge"}),
-        ("feature_report", set()),
-        ("hook_output", {"model_activations", "sae_features", "top_k_table", "merge"}),
-    ],
-)
-def test_another_version_of_a_kind_changes_its_fingerprint_and_those_of_what_is_made_from_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, changed: set[str]
-) -> None:
-    monkeypatch.setitem(VERSIONS, kind, 3)
-    values = found(golden_plan(tmp_path))
-    names = {name for name, value in values.items() if value != OF_DEFAULTS[name]}
-    assert {name.split()[-1] for name in names if not name.endswith("code")} == changed
-
-
-def test_a_corpus_of_another_version_has_to_be_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = golden_plan(tmp_path)
-    monkeypatch.setitem(VERSIONS, "corpus", 3)
-    with pytest.raises(CorpusNotReady, match="materialize golden/corpus again"):
-        ExtractionPlan(plan.settings, plan.store)
