@@ -15,6 +15,8 @@ from extraction_assets.engine.selection.select import sample_maxima
 from extraction_assets.engine.selection.statistics.accumulate import (
     DTYPES,
     StatisticsAccumulator,
+    _add,
+    _counted_firings,
     merge_statistics,
     statistics_update,
 )
@@ -23,6 +25,8 @@ from extraction_assets.engine.selection.statistics.descriptions import (
     HISTOGRAM_BINS,
     HISTOGRAM_EDGES,
     STATISTICS,
+    Addition,
+    CountedFirings,
     FeatureStatistics,
     Statistic,
     _whole_numbers,
@@ -264,3 +268,46 @@ def test_working_out_an_update_leaves_the_features_as_they_were() -> None:
     before = type(features)(*(column.clone() for column in features[:3]), *features[3:])
     statistics_update(features, sample_maxima(features))
     assert_same(features, before)
+
+
+# A maximum and a minimum of single firings
+
+
+def smallest_bits(firings: CountedFirings) -> list[Addition]:
+    """What a minimum adds, as ``Statistic.merge`` says."""
+    return [Addition(0x7FFFFFFF - firings.bits(), firings.features)]
+
+
+def largest_bits(firings: CountedFirings) -> list[Addition]:
+    return [Addition(firings.bits(), firings.features * 2, offset=1)]
+
+
+def added_up(statistic: Statistic, groups: list[Drawn], num_features: int) -> torch.Tensor:
+    total = torch.zeros(num_features * (statistic.size or 1), dtype=DTYPES[statistic.dtype])
+    for group in groups:
+        features = counted_features(group)
+        for addition in statistic.additions(_counted_firings(features, sample_maxima(features))):  # type: ignore[misc]
+            _add(total, statistic, addition)
+    return total
+
+
+def as_values(bits: torch.Tensor) -> list[float]:
+    return bits.to(torch.int32).view(torch.float32).tolist()
+
+
+@given(encoded(max_samples=8))
+def test_a_minimum_of_firings_equals_its_slow_twin(drawn: Drawn) -> None:
+    smallest = Statistic("smallest", "int64", None, "max", "", additions=smallest_bits)
+    halves = [rows_of(drawn, 0, 1), rows_of(drawn, 1, len(drawn.dense))]
+    found = added_up(smallest, halves if len(drawn.dense) > 1 else [drawn], drawn.dense.shape[2])
+    expected = [min(firings.all, default=None) for firings in oracle.firings(*drawn)]
+    values = as_values(0x7FFFFFFF - found)
+    assert [value if most else None for value, most in zip(values, found.tolist(), strict=True)] == expected
+
+
+@given(encoded())
+def test_a_maximum_of_firings_goes_where_its_offset_says(drawn: Drawn) -> None:
+    largest = Statistic("largest", "int64", 2, "max", "", additions=largest_bits)
+    found = added_up(largest, [drawn, drawn], drawn.dense.shape[2]).view(-1, 2)
+    assert not found[:, 0].any()
+    assert as_values(found[:, 1]) == [max(firings.all, default=0) for firings in oracle.firings(*drawn)]

@@ -76,8 +76,13 @@ class StatisticsAccumulator:
 
 
 def _add(total: Tensor, statistic: Statistic, addition: Addition) -> None:
+    """Needs no memory. Of amounts that go to the same number, the sum or the maximum goes there."""
     if addition.at is not None:
-        total[addition.offset :].index_add_(0, addition.at, addition.amounts)
+        numbers = total[addition.offset :]
+        if statistic.merge == "sum":
+            numbers.index_add_(0, addition.at, addition.amounts)
+        else:
+            numbers.scatter_reduce_(0, addition.at, addition.amounts, "amax")
     elif statistic.merge == "sum":
         total.add_(addition.amounts)
     else:

@@ -52,14 +52,20 @@ class CountedFirings(NamedTuple):
     maxima: "Tensor"
     """float32 [n, F]: maximum of each feature in each sample, 0 where it does not fire."""
 
+    def bits(self) -> "Tensor":
+        """int64 [Z]: the values as the 31 bits of a float32, which order like them (``ordering.ascending_bits``)."""
+        return self.mantissa + ((self.exponent - 1) << 23)
+
 
 class Addition(NamedTuple):
-    """What some samples add to one statistic."""
+    """What some samples add to one statistic: amounts that are summed, or of which the largest counts
+    (``Statistic.merge``)."""
 
     amounts: "Tensor"
     """[F], or [Z] where ``at`` says to which numbers."""
     at: "Tensor | None" = None
-    """int64 [Z]: numbers of the statistic, counted over its features: feature * size + number."""
+    """int64 [Z]: numbers of the statistic, counted over its features: feature * size + number. One may stand here
+    several times."""
     offset: int = 0
     """How many numbers behind ``at`` the amounts go."""
 
@@ -90,7 +96,9 @@ class Statistic:
     size: int | None
     """Numbers a feature: [F, size], or [F] where it is None."""
     merge: Literal["sum", "max"]
-    """How the numbers of disjoint samples become those of all: exactly, in any order."""
+    """How the numbers of disjoint samples become those of all: exactly, in any order. They begin with 0, so a maximum
+    is that of amounts above 0. A minimum is the maximum of amounts that fall as the values rise, 2^31 - 1 -
+    ``CountedFirings.bits()`` as int64, which its column turns back; 0 then says that there was none."""
     meaning: str
     columns: tuple[StatisticColumn, ...] = ()
     additions: Callable[[CountedFirings], list[Addition]] | None = None
@@ -98,8 +106,9 @@ class Statistic:
     derive: "Callable[[Mapping[str, Tensor]], Tensor] | None" = None
     """From the other statistics of the same samples, where it has no ``additions``."""
     added_later: bool = False
-    """Whether files of earlier versions do not have it. If any chunk of a result is such a file, the statistic is None
-    and its columns are NULL."""
+    """Whether files of earlier versions do not have it; always so for a statistic that is added once results exist.
+    Its field of ``FeatureStatistics`` then has the default None: if any chunk of a result is such a file, the statistic
+    is None and its columns are NULL. Without the two, every earlier file counts as damaged."""
 
 
 def feature_rows(statistics: FeatureStatistics) -> list[dict[str, Any]]:
