@@ -193,7 +193,7 @@ def test_a_chunk_recorded_again_carries_the_numbers_of_its_computation(project: 
 
 
 def test_going_back_to_earlier_settings_keeps_the_plots(project: Project, tiny_folder: Path) -> None:
-    """K = 20 and back to 100 in the issue."""
+    """Another K and back, which stores nothing new."""
     project.chunks()
     first = _metadata(project)["tiny/relu/top_k_table"]
     Project(make_settings(tiny_folder, top_k_examples=3), project.home, instance=project.instance).chunks()

@@ -97,7 +97,7 @@ def test_whatever_lies_in_the_place_of_a_json_file_is_one_sentence(
 
 
 def test_another_start_sample_is_another_corpus(store: ChunkStore, stored: StoredCorpus) -> None:
-    """The manifest of the issue: sealed as it should be, but with ``start_sample`` 1."""
+    """A manifest that is sealed as it should be, but with another ``start_sample`` than its files were made with."""
     write_sealed_json(stored.folder / MANIFEST, {**stored.manifest._asdict(), "start_sample": 1})
     assert "what it says belongs to a corpus" in _refusal(store, MANIFEST)
 
