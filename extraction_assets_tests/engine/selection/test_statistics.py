@@ -3,13 +3,15 @@
 import math
 import statistics
 from fractions import Fraction
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.profiler import ProfilerActivity, profile
 
 from extraction_assets.engine.selection.select import sample_maxima
 from extraction_assets.engine.selection.statistics.accumulate import (
@@ -268,6 +270,27 @@ def test_working_out_an_update_leaves_the_features_as_they_were() -> None:
     before = type(features)(*(column.clone() for column in features[:3]), *features[3:])
     statistics_update(features, sample_maxima(features))
     assert_same(features, before)
+
+
+def test_an_update_keeps_the_bytes_that_are_stated() -> None:
+    features = counted_features(random_features(4, 5, 3, seed=1))
+    update = statistics_update(features, sample_maxima(features))
+    tensors = [tensor for one in update.values() for added in one for tensor in (added.amounts, added.at)]
+    storages = {one.untyped_storage().data_ptr(): one.nbytes for one in tensors if one is not None}
+    assert sum(storages.values()) == 56 * len(features.values) + 12 * features.num_features
+
+
+def test_an_update_needs_no_more_memory_than_stated() -> None:
+    features = counted_features(random_features(8, 400, 6, seed=1, density=0.8))
+    maxima = sample_maxima(features)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        update = statistics_update(features, maxima)
+    recorded: Any = profiled.profiler
+    memory = [event for event in recorded.kineto_results.events() if event.name() == "[memory]"]
+    in_time = sorted(memory, key=lambda event: event.start_ns())
+    peak = max(accumulate(event.nbytes() for event in in_time))
+    assert update
+    assert 90 * len(features.values) < peak <= 104 * len(features.values) + 12 * features.num_features
 
 
 # A maximum and a minimum of single firings
