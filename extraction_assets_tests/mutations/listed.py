@@ -68,7 +68,7 @@ MUTATIONS = (
     Mutation(
         "options of encode have no part in an SAE's fingerprint",
         "planning/plan.py",
-        'return fingerprint("sae", files=files, **options) if options else files',
+        'return fingerprint_if_more("sae", files, **options)',
         "return files",
         ("planning/test_plan.py::test_options_of_encode_make_features_stale_and_their_defaults_do_not",),
     ),
