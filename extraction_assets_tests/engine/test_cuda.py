@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -28,7 +29,8 @@ from extraction_assets.engine.saes.sae import SAE, load_sae, matmul_precision
 from extraction_assets.engine.selection.legacy import LegacyHeaps
 from extraction_assets.engine.selection.select import sample_maxima, select_top_k, vectorized_top_k_positions
 from extraction_assets.engine.selection.sparse import dense_to_sparse, keep_counted, to_dense
-from extraction_assets.engine.selection.statistics.accumulate import feature_statistics
+from extraction_assets.engine.selection.statistics.accumulate import _add, feature_statistics
+from extraction_assets.engine.selection.statistics.descriptions import Addition, Statistic
 from extraction_assets.engine.shapes import Samples, SparseFeatures
 from extraction_assets_tests.engine.build import assert_same
 from extraction_assets_tests.engine.checkpoints import local
@@ -69,6 +71,21 @@ def test_statistics_on_the_gpu_equal_those_on_the_cpu() -> None:
     on_gpu = keep_counted(dense_to_sparse(features.to(CUDA)), counted.to(CUDA))
     theirs = feature_statistics(on_cpu, sample_maxima(on_cpu), counted)
     assert _equal(feature_statistics(on_gpu, sample_maxima(on_gpu), counted.to(CUDA)), theirs)
+
+
+@pytest.mark.parametrize("merge", ["sum", "max"])
+def test_single_amounts_are_added_on_the_gpu_as_on_the_cpu(merge: Literal["sum", "max"]) -> None:
+    generator = torch.Generator().manual_seed(3)
+    amounts, at = (torch.randint(0, most, (100_000,), generator=generator) for most in (1 << 40, 900))
+    statistic, totals = Statistic("one", "int64", None, merge, ""), []
+    for device in (torch.device("cpu"), CUDA):
+        added = Addition(amounts.to(device), at.to(device), offset=5)
+        totals.append(torch.zeros(1000, dtype=torch.int64, device=device))
+        _add(totals[-1], statistic, added)
+        with counted_synchronisations() as found:
+            _add(totals[-1], statistic, added)
+        assert found == []
+    assert _equal((totals[0],), (totals[1],))
 
 
 def test_top_positions_on_the_gpu_equal_those_on_the_cpu() -> None:
