@@ -100,7 +100,24 @@ def _upgrade(engine: sa.Engine) -> None:
                 "this version of extraction_assets does not know: upgrade the package or use another database"
             )
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        with _plain_refusal(engine, str(head)):
+            command.upgrade(config, "head")
+
+
+@contextlib.contextmanager
+def _plain_refusal(engine: sa.Engine, head: str) -> Iterator[None]:
+    """Turns a statement of a migration that the database refuses, which ``plain_errors`` does not know, into one
+    sentence: what people have added to the database may stand in the way."""
+    try:
+        yield
+    except (sa.exc.ProgrammingError, sa.exc.NotSupportedError, sa.exc.IntegrityError, sa.exc.InternalError) as error:
+        if backend_of(engine).plain_error(engine, error.orig or error) is not None:
+            raise
+        reason = " ".join(str(error.orig).split())
+        raise DatabaseError(
+            f"the results database {shown_url(engine.url)} cannot be migrated to schema {head}, and nothing was "
+            f"changed: {reason}"
+        ) from error
 
 
 def current_revision(engine: sa.Engine) -> str | None:
