@@ -11,7 +11,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from extraction_assets.database.backends import backend_of, backend_of_url, parse_url
-from extraction_assets.database.urls import URL_VARIABLE, DatabaseError, shown_url
+from extraction_assets.database.urls import URL_VARIABLE, DatabaseError, NotWritableError, shown_url
 
 
 class NewerDatabaseError(DatabaseError):
@@ -92,16 +92,25 @@ def _upgrade(engine: sa.Engine) -> None:
     with plain_errors(engine), engine.connect() as connection:
         if _revision(connection) == head:
             return
-    with write_transaction(engine) as connection:
-        current = _revision(connection)  # another process may have been here while this one waited
-        if current is not None and current not in {revision.revision for revision in script.walk_revisions()}:
-            raise NewerDatabaseError(
-                f"the results database {shown_url(engine.url)} has schema {current}, which "
-                "this version of extraction_assets does not know: upgrade the package or use another database"
-            )
-        config.attributes["connection"] = connection
-        with _plain_refusal(engine, str(head)):
-            command.upgrade(config, "head")
+    try:
+        with write_transaction(engine) as connection:
+            _migrate(connection, config, script)
+    except NotWritableError as error:
+        raise NotWritableError(
+            f"{error}, and the database must be migrated to schema {head} before it is used: make it writable"
+        ) from error
+
+
+def _migrate(connection: sa.Connection, config: Config, script: ScriptDirectory) -> None:
+    current = _revision(connection)  # another process may have been here while this one waited
+    if current is not None and current not in {revision.revision for revision in script.walk_revisions()}:
+        raise NewerDatabaseError(
+            f"the results database {shown_url(connection.engine.url)} has schema {current}, which "
+            "this version of extraction_assets does not know: upgrade the package or use another database"
+        )
+    config.attributes["connection"] = connection
+    with _plain_refusal(connection.engine, str(script.get_current_head())):
+        command.upgrade(config, "head")
 
 
 @contextlib.contextmanager
