@@ -45,7 +45,7 @@ def explain(error: BaseException) -> str:
     while causes[-1].__cause__ is not None:
         causes.append(causes[-1].__cause__)
     first = next((cause for cause in causes if type(cause).__module__.startswith(_PACKAGE)), causes[-1])
-    if says_no_room(error):
+    if says_no_room(error) and not _names_its_file(first):
         return visible(_no_room(first))
     if isinstance(first, ValidationError):  # pydantic's own text has many lines
         from extraction_assets.defs_yaml.errors import sentences
@@ -57,6 +57,13 @@ def explain(error: BaseException) -> str:
     component = [str(cause) for cause in causes if type(cause).__name__ == "ComponentTreeException"]
     where = visible(component[-1].splitlines()[0]) + "\n" if component else ""
     return where + visible(message)
+
+
+def _names_its_file(error: BaseException) -> bool:
+    """Whether an error says itself which file of the database is not writable."""
+    from extraction_assets.database.urls import NotWritableError
+
+    return isinstance(error, NotWritableError)
 
 
 def _no_room(error: BaseException) -> str:

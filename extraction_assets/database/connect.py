@@ -11,7 +11,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from extraction_assets.database.backends import backend_of, backend_of_url, parse_url
-from extraction_assets.database.urls import URL_VARIABLE, DatabaseError, shown_url
+from extraction_assets.database.urls import URL_VARIABLE, DatabaseError, NotWritableError, shown_url
 
 
 class NewerDatabaseError(DatabaseError):
@@ -92,15 +92,41 @@ def _upgrade(engine: sa.Engine) -> None:
     with plain_errors(engine), engine.connect() as connection:
         if _revision(connection) == head:
             return
-    with write_transaction(engine) as connection:
-        current = _revision(connection)  # another process may have been here while this one waited
-        if current is not None and current not in {revision.revision for revision in script.walk_revisions()}:
-            raise NewerDatabaseError(
-                f"the results database {shown_url(engine.url)} has schema {current}, which "
-                "this version of extraction_assets does not know: upgrade the package or use another database"
-            )
-        config.attributes["connection"] = connection
+    try:
+        with write_transaction(engine) as connection:
+            _migrate(connection, config, script)
+    except NotWritableError as error:
+        raise NotWritableError(
+            f"{error}, and the database must be migrated to schema {head} before it is used: make it writable"
+        ) from error
+
+
+def _migrate(connection: sa.Connection, config: Config, script: ScriptDirectory) -> None:
+    current = _revision(connection)  # another process may have been here while this one waited
+    if current is not None and current not in {revision.revision for revision in script.walk_revisions()}:
+        raise NewerDatabaseError(
+            f"the results database {shown_url(connection.engine.url)} has schema {current}, which "
+            "this version of extraction_assets does not know: upgrade the package or use another database"
+        )
+    config.attributes["connection"] = connection
+    with _plain_refusal(connection.engine, str(script.get_current_head())):
         command.upgrade(config, "head")
+
+
+@contextlib.contextmanager
+def _plain_refusal(engine: sa.Engine, head: str) -> Iterator[None]:
+    """Turns a statement of a migration that the database refuses, which ``plain_errors`` does not know, into one
+    sentence: what people have added to the database may stand in the way."""
+    try:
+        yield
+    except (sa.exc.ProgrammingError, sa.exc.NotSupportedError, sa.exc.IntegrityError, sa.exc.InternalError) as error:
+        if backend_of(engine).plain_error(engine, error.orig or error) is not None:
+            raise
+        reason = " ".join(str(error.orig).split())
+        raise DatabaseError(
+            f"the results database {shown_url(engine.url)} cannot be migrated to schema {head}, and nothing was "
+            f"changed: {reason}"
+        ) from error
 
 
 def current_revision(engine: sa.Engine) -> str | None:

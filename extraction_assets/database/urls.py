@@ -18,6 +18,10 @@ class FullDiskError(DatabaseError):
     """A database that cannot be written because its disk is full."""
 
 
+class NotWritableError(DatabaseError):
+    """A database whose file, or the folder of it, this user may not write to; the message names it."""
+
+
 def split_url(text: str) -> sa.URL | None:
     """The parts of a URL; None if it is not one. ``backends.parse_url`` says what is wrong with it."""
     try:

@@ -50,6 +50,18 @@ def is_read_only(folder: Path) -> bool:
     return bool(os.statvfs(nearest(folder)).f_flag & os.ST_RDONLY)
 
 
+def not_writable(file: Path) -> str | None:
+    """Which of a file and its folder this user may not write to, on a disk that others can be written on; None if both
+    can be. A file that ``chattr +i`` has locked cannot be written by anybody."""
+    if is_read_only(file.parent):
+        return None
+    return next((f"{path} is not writable" for path in (file, file.parent) if not _may_write(path)), None)
+
+
+def _may_write(path: Path) -> bool:
+    return not path.exists() or os.access(path, os.W_OK)
+
+
 def unwritable(folder: Path) -> str | None:
     """Why no file can be written to the disk of a folder, which need not exist yet; None if one can."""
     return full_disk(folder) if is_read_only(folder) or free_bytes(folder) < FULL else None

@@ -1,5 +1,6 @@
 """A full disk: what reads works, `clean` makes room, and one sentence names the disk."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ from extraction_assets.database.reading import read_database
 from extraction_assets.database.urls import DatabaseError, FullDiskError
 from extraction_assets.host import disk as disk_module
 from extraction_assets_tests.command import declare, invoke, succeed
+from extraction_assets_tests.database.test_migrations import at_revision
 from extraction_assets_tests.full_disk import fill, small_disk
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_settings
@@ -204,3 +206,34 @@ def test_a_read_only_disk_is_called_so(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert disk_module.unwritable(tmp_path / "home") is None
     monkeypatch.setattr(disk_module, "is_read_only", lambda _: True)
     assert disk_module.unwritable(tmp_path / "home") == f"the disk of {tmp_path} is mounted read-only"
+
+
+# ------------------------------------------------------------------------- one file that may not be written
+
+
+@contextlib.contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    """A file that nobody may write to, not even root, for whom the mode of a file does not count."""
+    if os.geteuid() != 0:
+        file.chmod(0o444)
+    elif subprocess.run(["chattr", "+i", file], capture_output=True, check=False).returncode:
+        pytest.skip("this file system locks no file for root (chattr +i)")
+    try:
+        yield
+    finally:
+        if os.geteuid() == 0:
+            subprocess.run(["chattr", "-i", file], check=True)
+
+
+def test_an_old_database_that_is_not_writable_is_named(
+    project: Project, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = declare(monkeypatch, project.settings)
+    file = home / "results.sqlite"
+    file.unlink()
+    at_revision(f"sqlite:///{file}", "0002").dispose()
+    with _locked(file):
+        result = invoke(module, "run", "tiny", "--missing")
+    assert result.exit_code == 1
+    assert f"{file} is not writable, and the database must be migrated to schema" in result.output
+    assert "a quota or a limit" not in result.output

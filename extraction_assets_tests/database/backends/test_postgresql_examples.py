@@ -240,6 +240,16 @@ def test_a_partition_that_vacuum_could_not_shorten_is_dropped_later(engine: sa.E
     assert _tables(engine) == ["feature_activations_1"]
 
 
+def test_a_partition_that_a_view_reads_stays_and_writers_go_on(engine: sa.Engine) -> None:
+    _load(engine, "gone", 1.0)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE VIEW of_one AS SELECT * FROM feature_activations_1")
+    _delete(engine)
+    _vacuum(engine, "feature_activations_1")
+    _write(engine)
+    assert _tables(engine) == ["feature_activations_1"]
+
+
 def test_a_writer_does_not_drop_while_another_is_at_work(engine: sa.Engine) -> None:
     _load(engine, "gone", 1.0)
     _delete(engine)

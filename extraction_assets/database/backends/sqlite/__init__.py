@@ -14,8 +14,14 @@ from sqlalchemy.types import TypeEngine
 from extraction_assets.database.backends.protocol import ColumnKind
 from extraction_assets.database.backends.sqlite.bulk import indexes_afterwards, insert_rows
 from extraction_assets.database.backends.sqlite.read_only_disk import readable_path
-from extraction_assets.database.urls import DatabaseError, DatabaseUnavailableError, FullDiskError, error_sentence
-from extraction_assets.host.disk import FULL, free_bytes, full_disk, says_no_room
+from extraction_assets.database.urls import (
+    DatabaseError,
+    DatabaseUnavailableError,
+    FullDiskError,
+    NotWritableError,
+    error_sentence,
+)
+from extraction_assets.host.disk import FULL, free_bytes, full_disk, not_writable, says_no_room
 
 BUSY_TIMEOUT_MS = 120_000
 """How long a writer waits for another to finish."""
@@ -93,6 +99,8 @@ class SqliteBackend:
         said, file = str(reason), self.file(engine.url)
         if file is not None and says_no_room(reason) and (free_bytes(file.parent) < FULL or "is full" in said):
             kind, said = FullDiskError, full_disk(file)
+        elif file is not None and says_no_room(reason) and (refused := not_writable(file)) is not None:
+            kind, said = NotWritableError, refused
         elif "database is locked" in said:
             kind = DatabaseUnavailableError
             said = f"another program has been writing to it for {BUSY_TIMEOUT_MS // 1000} s (database is locked)"
