@@ -91,7 +91,7 @@ def test_a_traceback_of_debug_is_shown_and_not_obeyed() -> None:
 def test_every_command_prints_by_echo() -> None:
     commands = Path(extraction_assets.__file__).parent / "cli"
     direct = ("click.echo", "click.secho", "click.style", "print", "sys.stdout.write", "sys.stderr.write")
-    for path in commands.glob("*.py"):
+    for path in set(commands.glob("*.py")) - {commands / "terminal.py"}:
         calls = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)]
         found = [f"{path.name}:{call.lineno}" for call in calls if ast.unparse(call.func) in direct]
         assert not found, "extraction_assets.cli.terminal.echo shows control characters; these calls obey them"
