@@ -225,15 +225,16 @@ def _locked(file: Path) -> Iterator[None]:
             subprocess.run(["chattr", "-i", file], check=True)
 
 
+@pytest.mark.parametrize("command", [("run", "tiny", "--missing"), ("delete", "tiny", "--yes")])
 def test_an_old_database_that_is_not_writable_is_named(
-    project: Project, home: Path, monkeypatch: pytest.MonkeyPatch
+    project: Project, home: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
     module = declare(monkeypatch, project.settings)
     file = home / "results.sqlite"
     file.unlink()
     at_revision(f"sqlite:///{file}", "0002").dispose()
     with _locked(file):
-        result = invoke(module, "run", "tiny", "--missing")
-    assert result.exit_code == 1
+        result = invoke(module, *command)
+    assert result.exit_code == 1, result.output
     assert f"{file} is not writable, and the database must be migrated to schema" in result.output
     assert "a quota or a limit" not in result.output
