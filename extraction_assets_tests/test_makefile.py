@@ -42,6 +42,6 @@ def test_what_is_installed_is_not_installed_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("seed", "option"), [("", ""), ("random", " --seed random")])
 def test_a_seed_reaches_pytest(tmp_path: Path, seed: str, option: str) -> None:
-    make = ["make", "--dry-run", "test-fast", f"VENV={tmp_path}", f"SEED={seed}"]
+    make = ["make", "--no-print-directory", "--dry-run", "test-fast", f"VENV={tmp_path}", f"SEED={seed}"]
     printed = subprocess.run(make, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60).stdout
     assert printed.rstrip().endswith(f'-m "not slow"{option}')
