@@ -56,7 +56,17 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 _WHOLE_RUNS = {"demo_home", "lab", "merged_once", "on_postgres", "project", "ran", "served", "workshop"}
 """Fixtures behind which a whole extraction or a real process runs: what uses one is slow."""
 
-_LONGEST_FIRST = ("test_kills.py", "test_healing.py", "test_demo.py", "test_postgres.py", "test_ui.py", "test_asset.py")
+_LONGEST_FIRST = (
+    "test_demo.py",
+    "test_random_moments.py",
+    "test_schedule.py",
+    "test_slot.py",
+    "test_cancel.py",
+    "test_healing.py",
+    "test_postgres.py",
+    "test_ui.py",
+    "test_asset.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

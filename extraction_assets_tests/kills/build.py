@@ -1,0 +1,15 @@
+"""What the tests of killed processes share."""
+
+CHUNKS = 60
+
+ROWS = """
+SELECT e.name, e.sae, e.fingerprint, a.neuron_index, a.rank, a.sample_index, a.max_activation, a.positions,
+       a.activations
+FROM feature_activations a JOIN extractions e ON e.id = a.extraction_id ORDER BY 1, 2, 4, 5
+"""
+
+
+def unchanged(before: dict[str, tuple[int, int]], now: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """What was durable is there still, and was not written again."""
+    assert before.items() <= now.items()
+    return now

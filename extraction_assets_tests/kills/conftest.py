@@ -1,0 +1,30 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from extraction_assets.settings import ExtractionSettings
+from extraction_assets_tests.daemon_lab import Lab
+from extraction_assets_tests.kills.build import CHUNKS
+from extraction_assets_tests.project import Project
+from extraction_assets_tests.tiny import make_settings
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> ExtractionSettings:
+    folder = tmp_path_factory.mktemp("tiny")
+    corpus = {"source": str(folder / "texts"), "max_length": 5}
+    return make_settings(folder, corpus=corpus, chunk_size=1, evaluation_samples=CHUNKS, schedule="* * * * *")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(settings: ExtractionSettings, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return Project(settings, tmp_path_factory.mktemp("uninterrupted")).everything()
+
+
+@pytest.fixture
+def lab(settings: ExtractionSettings, tmp_path: Path) -> Iterator[Lab]:
+    with Lab(tmp_path / "project", settings) as lab:
+        lab.command("run", "tiny", "--chunks", "0:1")
+        lab.start_daemon()
+        yield lab

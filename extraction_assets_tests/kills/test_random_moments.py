@@ -1,0 +1,74 @@
+"""Processes killed by SIGKILL at random moments, over a real daemon."""
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from extraction_assets.assets.chunks.pending import Pending
+from extraction_assets.dagster_instance.dead_runs import alive_runs, run_to_be_retried, works_on
+from extraction_assets.execution.keys import REUSE_TAG, sae_key
+from extraction_assets.settings import ExtractionSettings
+from extraction_assets_tests.daemon_lab import Lab, wait_for
+from extraction_assets_tests.kills.build import ROWS, unchanged
+from extraction_assets_tests.project import Project
+
+pytestmark = pytest.mark.slow
+
+DONE = "done"
+
+
+def test_kills_at_random_moments_lose_nothing_that_was_done(lab: Lab, uninterrupted: Project, seed: int) -> None:
+    moments, durable = random.Random(seed), lab.durable()
+    for victim in ("run", "everything", "daemon", "run", "everything"):
+        run_id = wait_for("a run's process, or all to be done", lambda: _running(lab, _runs_of_the_missing(lab)))
+        if run_id == DONE:
+            break
+        time.sleep(moments.uniform(0, 6))
+        _kill(lab, victim, run_id)
+        durable = unchanged(durable, lab.durable())
+    wait_for("all to be done", lambda: not _runs_of_the_missing(lab), seconds=300)
+    unchanged(durable, lab.durable())
+    assert "2 merges" in lab.command("run", "tiny", "--missing")
+    assert lab.rows(ROWS) == uninterrupted.rows(ROWS)
+    assert _contents(lab.home, lab.settings) == _contents(uninterrupted.home, lab.settings)
+    assert lab.instance.get_materialized_partitions(sae_key(lab.settings, "relu", "top_k_table")) == {
+        *lab.settings.chunk_keys
+    }
+
+
+def _runs_of_the_missing(lab: Lab) -> list[str]:
+    """The runs that go on, be they some that the daemon tries again, or a new one; none once nothing is missing."""
+    lab.command("recover")
+    concerns = works_on(lab.instance, "tiny")
+    wait_for("the daemon's retries to begin", lambda: run_to_be_retried(lab.instance, concerns) is None)
+    alive = alive_runs(lab.instance, concerns)
+    if alive:
+        return [run.run_id for run in alive]
+    pending = Pending(lab.plan, lab.instance).keys
+    return [lab.launch_chunks(pending, **{REUSE_TAG: "true"})] if pending else []
+
+
+def _running(lab: Lab, runs: list[str]) -> str | None:
+    """One of the runs that has a process; None where none has one yet."""
+    return next((run_id for run_id in runs if lab.processes(run_id)), None) if runs else DONE
+
+
+def _kill(lab: Lab, victim: str, run_id: str) -> None:
+    if victim == "run":
+        lab.kill_run(run_id)
+        return
+    if victim == "daemon":
+        lab.kill_daemon()
+    else:
+        lab.kill_everything()
+    lab.start_daemon()
+
+
+def _contents(home: Path, settings: ExtractionSettings) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(home)): path.read_bytes()
+        for path in sorted((home / settings.name).rglob("*-*.*"))
+        if not path.name.startswith(".")
+    }

@@ -1,0 +1,29 @@
+"""A run killed while schedule and automation are on."""
+
+import dagster as dg
+import pytest
+
+from extraction_assets_tests.daemon_lab import Lab, wait_for
+from extraction_assets_tests.kills.build import ROWS
+from extraction_assets_tests.project import Project
+
+pytestmark = pytest.mark.slow
+
+ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+
+
+def test_the_schedule_computes_what_is_missing_and_the_merge_follows(lab: Lab, uninterrupted: Project) -> None:
+    dead = lab.launch_chunks(lab.settings.chunk_keys[:30])
+    wait_for("chunks of the run", lambda: len(lab.durable()) > 10)
+    assert lab.kill_run(dead)
+    lab.switch_on("tiny_missing_chunks", "tiny_automation")
+    wait_for("the merged examples", lambda: len(lab.rows("SELECT 1 FROM extractions")) == 2, seconds=300)
+    assert lab.rows(ROWS) == uninterrupted.rows(ROWS)
+    (tick, *_) = lab.instance.get_ticks(*_origin(lab, "tiny_missing_chunks"), limit=1) or [None]
+    assert lab.status(dead) in ENDED
+    assert tick is not None
+
+
+def _origin(lab: Lab, name: str) -> tuple[str, str]:
+    (state,) = [state for state in lab.instance.all_instigator_state() if state.name == name]
+    return state.instigator_origin_id, state.selector_id
