@@ -9,8 +9,6 @@ import sys
 import textwrap
 from pathlib import Path
 
-import pytest
-
 import extraction_assets
 from extraction_assets_tests.project import Project
 
@@ -40,7 +38,15 @@ LIGHT_ROOMS = (
 """Every module of these loads none of them. In other rooms it is the module that says so: ``assets/*/asset.py`` and
 ``resources/gpu.py`` declare, and what computes stands beside them."""
 
-_REPORT = f"import sys; print('loaded:', *[name for name in {HEAVY!r} if name in sys.modules])"
+_PROGRAM = f"""
+import sys
+def loaded():
+    return " ".join(name for name in {HEAVY!r} if name in sys.modules)
+try:
+%s
+finally:
+    print("loaded:", loaded())
+"""
 
 
 def _loaded(code: str, *arguments: str, folder: Path | None = None) -> str:
@@ -48,7 +54,7 @@ def _loaded(code: str, *arguments: str, folder: Path | None = None) -> str:
     before = os.times()
     root = Path(extraction_assets.__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(folder or root)])}
-    program = "\n".join(["try:", textwrap.indent(textwrap.dedent(code).strip(), "    "), "finally:", f"    {_REPORT}"])
+    program = _PROGRAM % textwrap.indent(textwrap.dedent(code).strip(), "    ")
     command = [sys.executable, "-c", program, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     after = os.times()
@@ -58,17 +64,19 @@ def _loaded(code: str, *arguments: str, folder: Path | None = None) -> str:
     return done.stdout.splitlines()[-1].removeprefix("loaded:").strip()
 
 
-_COMMAND = """
+_COMMANDS = """
     import os
     os.environ["DAGSTER_HOME"] = ""
     from extraction_assets.cli import main
-    main()
+    for words in sys.argv[1:]:
+        main(words.split(), standalone_mode=False)
+        assert not loaded(), f"{words} loads {loaded()}"
 """
+"""Commands one after the other in one process: each has loaded what those before it have, which is nothing heavy."""
 
 
-@pytest.mark.parametrize("arguments", ["--help", "run --help", "list", "status demo"])
-def test_commands_load_nothing_heavy(arguments: str) -> None:
-    assert _loaded(_COMMAND, *arguments.split()) == ""
+def test_commands_load_nothing_heavy() -> None:
+    assert _loaded(_COMMANDS, "--help", "run --help", "list", "status demo") == ""
 
 
 DEFINITIONS = """
@@ -82,10 +90,10 @@ defs = dg.Definitions.merge(build_definitions(settings), dg.Definitions(resource
 """
 
 
-@pytest.mark.parametrize("arguments", ["list", "status tiny", "show tiny --sae relu", "show tiny 3 --sae topk"])
-def test_commands_on_merged_results_load_nothing_heavy(project: Project, tmp_path: Path, arguments: str) -> None:
+def test_commands_on_merged_results_load_nothing_heavy(project: Project, tmp_path: Path) -> None:
     (tmp_path / "tiny_module.py").write_text(DEFINITIONS.format(settings=project.settings.model_dump_json()))
-    assert _loaded(_COMMAND, "--module", "tiny_module", *arguments.split(), folder=tmp_path) == ""
+    commands = ("list", "status tiny", "show tiny --sae relu", "show tiny 3 --sae topk")
+    assert _loaded(_COMMANDS, *(f"--module tiny_module {one}" for one in commands), folder=tmp_path) == ""
 
 
 def test_a_code_location_loads_nothing_heavy() -> None:
