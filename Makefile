@@ -28,6 +28,9 @@ demo: $(DEMO)
 	$(BIN)/extraction-assets run demo
 	@echo "The UI with the history of these runs: make ui, then http://127.0.0.1:3000"
 
+# The tests start about a hundred processes: where Python is kept from storing bytecode, each would compile the package.
+test test-fast mutations: export PYTHONDONTWRITEBYTECODE :=
+
 # One worker more than two cores have: some tests wait for a daemon.
 test: $(TESTS)
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(SEEDED)
