@@ -9,8 +9,12 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
 import extraction_assets
 from extraction_assets_tests.project import Project
+
+pytestmark = pytest.mark.slow
 
 HEAVY = ("datasets", "pandas", "scipy", "sentencepiece", "tokenizers", "torch", "transformers")
 

@@ -27,6 +27,7 @@ def _levels(findings: list[Finding]) -> list[str]:
     return [finding.severity for finding in findings]
 
 
+@pytest.mark.slow
 def test_a_fresh_machine_has_no_problem_and_is_not_touched(
     tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,6 +215,7 @@ def test_a_database_that_does_not_answer_is_a_problem_without_its_password(
 # ----------------------------------------------------------------------------------------------------------- estimate
 
 
+@pytest.mark.slow
 def test_the_estimate_is_what_is_still_to_come(tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = make_settings(tiny_folder)
 
