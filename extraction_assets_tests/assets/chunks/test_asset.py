@@ -5,7 +5,7 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import dagster as dg
 import pytest
@@ -37,6 +37,20 @@ def project(tiny_folder: Path, home: Path) -> Project:
     return project
 
 
+class Done(NamedTuple):
+    """All chunks of the tiny extraction, computed once. Not to be changed."""
+
+    project: Project
+    result: dg.ExecuteInProcessResult
+
+
+@pytest.fixture(scope="module")
+def done(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    project = Project(make_settings(tiny_folder), tmp_path_factory.mktemp("done") / "home")
+    project.corpus()
+    return Done(project, project.chunks())
+
+
 def _forbid(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
     def called(*_args: Any, **_options: Any) -> None:
         raise AssertionError(f"{owner.__name__}.{name} was called")
@@ -44,8 +58,8 @@ def _forbid(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
     monkeypatch.setattr(owner, name, called)
 
 
-def test_each_chunk_has_one_event_of_each_asset(project: Project) -> None:
-    project.chunks()
+def test_each_chunk_has_one_event_of_each_asset(done: Done) -> None:
+    project = done.project
     for key in project.chunk_assets:
         assert project.instance.get_materialized_partitions(key) == set(project.settings.chunk_keys)
         assert project.instance.fetch_materializations(key, limit=100).records.__len__() == 3
@@ -83,8 +97,8 @@ def test_a_new_sae_on_known_activations_costs_no_forward_pass(
     assert project.plan.chunk_state("top_k_table", project.settings.chunk("000000000016"), "topk") == "done"
 
 
-def test_tables_from_stored_files_equal_computed_ones(project: Project, tiny_folder: Path, tmp_path: Path) -> None:
-    project.chunks()
+def test_tables_from_stored_files_equal_computed_ones(done: Done, tmp_path: Path) -> None:
+    project = done.project
     again = Project(project.settings, tmp_path / "other")
     again.corpus()
     again.chunks(assets=[activations_key(again.settings)])
@@ -163,8 +177,8 @@ def test_chunks_that_are_asked_for_anew_are_computed_anew(project: Project, monk
         project.chunks()
 
 
-def test_checks_are_recorded_for_each_chunk(project: Project) -> None:
-    result = project.chunks()
+def test_checks_are_recorded_for_each_chunk(done: Done) -> None:
+    project, result = done
     evaluations = result.get_asset_check_evaluations()
     assert {(e.partition, e.asset_key.path[1], e.check_name) for e in evaluations} == {
         (key, sae, name)
@@ -216,16 +230,16 @@ def test_checks_executed_alone_before_any_chunk_is_stored_say_so(project: Projec
         project.checks_alone(_table_checks(project, "relu"))
 
 
-def test_the_log_of_a_run_of_chunks_misses_no_output(project: Project) -> None:
-    result = project.chunks()
+def test_the_log_of_a_run_of_chunks_misses_no_output(done: Done) -> None:
+    project, result = done
     messages = [entry.user_message for entry in project.instance.all_logs(result.run_id)]
     assert any("Started execution" in message for message in messages)
     assert not [message for message in messages if "did not yield" in message]
 
 
-def test_an_sae_that_explains_too_little_fails_the_chunk_and_stores_nothing(project: Project, tmp_path: Path) -> None:
+def test_an_sae_that_explains_too_little_fails_the_chunk_and_stores_nothing(done: Done, tmp_path: Path) -> None:
     """A later chunk: what is wrong with the first one is found before any chunk."""
-    result, name = project.chunks(), "sae_reconstructs_activations"
+    (project, result), name = done, "sae_reconstructs_activations"
     of_topk = [e for e in result.get_asset_check_evaluations() if e.check_name == name and "topk" in e.asset_key.path]
     first, second, _ = (float(one.metadata["variance_explained"].value) for one in of_topk)
     assert first > second
@@ -303,13 +317,12 @@ def test_a_wrong_selection_fails_the_legacy_check(project: Project, monkeypatch:
     ids=str,
 )
 def test_files_are_byte_identical_whatever_the_engine_and_its_batch(
-    project: Project, tmp_path: Path, gpu: dict[str, Any]
+    done: Done, tmp_path: Path, gpu: dict[str, Any]
 ) -> None:
-    project.chunks()
-    other = Project(project.settings, tmp_path / "other", **gpu)
+    other = Project(done.project.settings, tmp_path / "other", **gpu)
     other.corpus()
     other.chunks()
-    assert other.files() == project.files()
+    assert other.files() == done.project.files()
 
 
 def test_a_table_made_from_stored_files_keeps_their_numerics_record(project: Project, tiny_folder: Path) -> None:
@@ -353,8 +366,8 @@ def _metadata(project: Project, key: dg.AssetKey) -> dict[str, Any]:
     return {name: one.value for name, one in event.asset_materialization.metadata.items()}
 
 
-def test_metadata_holds_numbers_as_numbers(project: Project) -> None:
-    project.chunks()
+def test_metadata_holds_numbers_as_numbers(done: Done) -> None:
+    project = done.project
     metadata = _metadata(project, sae_key(project.settings, "relu", "top_k_table"))
     assert metadata["samples"] == 7
     assert metadata["vectorization_batch_size"] >= 1
@@ -373,8 +386,8 @@ def test_metadata_holds_numbers_as_numbers(project: Project) -> None:
     )
 
 
-def test_stages_are_no_longer_than_the_pass(project: Project) -> None:
-    project.chunks()
+def test_stages_are_no_longer_than_the_pass(done: Done) -> None:
+    project = done.project
     for key in project.chunk_assets:
         metadata = _metadata(project, key)
         stages = [metadata[f"seconds_{stage}"] for stage in ("forward", "encode", "select")]
