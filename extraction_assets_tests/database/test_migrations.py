@@ -143,7 +143,7 @@ def test_processes_that_open_an_empty_database_at_once_all_find_it_ready(results
     engine.dispose()
 
 
-def test_a_role_that_may_not_make_tables_is_told_so(postgres_server: Server, postgres_url: str) -> None:
+def test_a_role_that_may_not_make_tables_gets_one_sentence(postgres_server: Server, postgres_url: str) -> None:
     name = postgres_url.rpartition("/")[2]
     postgres_server.execute(f"CREATE ROLE {name}_reader LOGIN PASSWORD 'reader-secret'")
     url = f"postgresql://{name}_reader:reader-secret@127.0.0.1:{postgres_server.port}/{name}"
