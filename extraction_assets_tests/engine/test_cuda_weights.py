@@ -9,10 +9,11 @@ from torch import Tensor
 
 from extraction_assets.engine.saes.formats import read_checkpoint
 from extraction_assets.engine.saes.sae import SAE
-from extraction_assets_tests.engine.cuda import CUDA, needs_cuda
 from extraction_assets_tests.engine.saes.test_memory import LAYOUTS, SIZE, WIDTH, Peak, parameters
 
-pytestmark = needs_cuda
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU; the CPU has tests of its own")
+
+CUDA = torch.device("cuda", 0)
 
 
 @pytest.mark.parametrize("write", LAYOUTS)
