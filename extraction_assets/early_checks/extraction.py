@@ -41,7 +41,8 @@ from extraction_assets.planning.disk_estimate import (
     same_disk,
     samples_to_come,
 )
-from extraction_assets.planning.plan import ExtractionPlan, load_tokenizer, tokenizer_findings
+from extraction_assets.planning.plan import ExtractionPlan
+from extraction_assets.planning.tokenization import load_tokenizer, tokenizer_findings
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets.stores.sealed import DamagedFileError

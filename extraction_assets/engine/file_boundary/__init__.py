@@ -11,6 +11,7 @@ from extraction_assets.engine.file_boundary.npz import read_npz
 from extraction_assets.engine.file_boundary.safetensors_file import StoredTensor, read_header, read_safetensors
 from extraction_assets.engine.file_boundary.stored_tensors import StoredTensors
 from extraction_assets.engine.file_boundary.torch_file import read_state_dict
+from extraction_assets.engine.file_boundary.yaml_object import read_yaml_object
 
 __all__ = [
     "CheckpointError",
@@ -22,4 +23,5 @@ __all__ = [
     "read_npz",
     "read_safetensors",
     "read_state_dict",
+    "read_yaml_object",
 ]
