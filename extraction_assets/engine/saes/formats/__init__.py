@@ -29,6 +29,7 @@ __all__ = [
     "place_of",
     "read_checkpoint",
     "read_checkpoint_record",
+    "unreadable",
 ]
 
 
@@ -76,6 +77,13 @@ REFUSED_LOADERS = {
 def format_of_loader(loader: str) -> str | None:
     """The name of the format that SAELens reads by function ``loader``; None for ``REFUSED_LOADERS``."""
     return next((name for name, reader in FORMATS.items() if loader in reader.LOADERS), None)
+
+
+def unreadable(loader: str) -> str | None:
+    """Why SAEs that SAELens reads by function ``loader`` cannot be read; None if they can."""
+    if format_of_loader(loader) is not None:
+        return None
+    return REFUSED_LOADERS.get(loader, f"its format, {loader}, is not known here")
 
 
 def read_checkpoint(
@@ -173,7 +181,7 @@ def _format_of(place: SaePlace) -> Format:
 def _format_of_published(place: SaePlace, loader: str) -> Format:
     name = format_of_loader(loader)
     if name is None:
-        why = REFUSED_LOADERS.get(loader, f"its format, {loader}, is not known here")
+        why = unreadable(loader)
         raise CheckpointError(f"SAE {place}: this kind of SAE cannot be read: {why}")
     require_files(place.folder, *FORMATS[name].files(place.file).required)
     return FORMATS[name]
