@@ -30,6 +30,7 @@ __all__ = [
     "checkpoint_facts",
     "checkpoint_files",
     "compare_recorded",
+    "files_beside",
     "files_on_hub",
     "format_of_loader",
     "place_of",
@@ -154,6 +155,15 @@ def checkpoint_files(place: SaePlace | Path) -> list[Path]:
     required, optional = _format_of(place).files(place.file)
     there = [name for name in optional if (place.folder / name).is_file()]
     return sorted(place.folder / name for name in (*required, *there))
+
+
+def files_beside(place: SaePlace) -> list[Path]:
+    """The files there are of an SAE that is one file among others: itself and what formats have beside it, sorted by
+    name. Looks at names alone."""
+    found = {str(place.file)}
+    for reader in FORMATS.values():
+        found.update(*reader.files(place.file))
+    return [place.folder / name for name in sorted(found) if (place.folder / name).is_file()]
 
 
 def files_on_hub(inside: str, loader: str | None = None) -> list[str]:
