@@ -30,11 +30,13 @@ __all__ = [
     "checkpoint_facts",
     "checkpoint_files",
     "compare_recorded",
+    "files_beside",
     "files_on_hub",
     "format_of_loader",
     "place_of",
     "read_checkpoint",
     "read_checkpoint_record",
+    "unreadable",
 ]
 
 
@@ -83,6 +85,13 @@ REFUSED_LOADERS = {
 def format_of_loader(loader: str) -> str | None:
     """The name of the format that SAELens reads by function ``loader``; None for ``REFUSED_LOADERS``."""
     return next((name for name, reader in FORMATS.items() if loader in reader.LOADERS), None)
+
+
+def unreadable(loader: str) -> str | None:
+    """Why SAEs that SAELens reads by function ``loader`` cannot be read; None if they can."""
+    if format_of_loader(loader) is not None:
+        return None
+    return REFUSED_LOADERS.get(loader, f"its format, {loader}, is not known here")
 
 
 def read_checkpoint(
@@ -148,6 +157,15 @@ def checkpoint_files(place: SaePlace | Path) -> list[Path]:
     return sorted(place.folder / name for name in (*required, *there))
 
 
+def files_beside(place: SaePlace) -> list[Path]:
+    """The files there are of an SAE that is one file among others: itself and what formats have beside it, sorted by
+    name. Looks at names alone."""
+    found = {str(place.file)}
+    for reader in FORMATS.values():
+        found.update(*reader.files(place.file))
+    return [place.folder / name for name in sorted(found) if (place.folder / name).is_file()]
+
+
 def files_on_hub(inside: str, loader: str | None = None) -> list[str]:
     """Names in a repository of all files that the SAE at folder or file ``inside`` may have, each once: of the format
     that SAELens reads by ``loader``, or of every format."""
@@ -180,7 +198,7 @@ def _format_of(place: SaePlace) -> Format:
 def _format_of_published(place: SaePlace, loader: str) -> Format:
     name = format_of_loader(loader)
     if name is None:
-        why = REFUSED_LOADERS.get(loader, f"its format, {loader}, is not known here")
+        why = unreadable(loader)
         raise CheckpointError(f"SAE {place}: this kind of SAE cannot be read: {why}")
     require_files(place.folder, *FORMATS[name].files(place.file).required)
     return FORMATS[name]
