@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from extraction_assets.engine.saes.formats import (
+    cross_layer,
     dictionary_learning,
     gemma_scope,
     gemma_scope_2,
@@ -71,6 +72,7 @@ class Format(Protocol):
 FORMATS: dict[str, Format] = {
     "Gemma Scope": gemma_scope,
     "Gemma Scope 2": gemma_scope_2,
+    "cross-layer transcoder": cross_layer,
     "dictionary_learning": dictionary_learning,
     "SAELens": saelens,
     "sparsify": sparsify,
