@@ -6,7 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from extraction_assets.engine.saes.formats import dictionary_learning, gemma_scope, saelens, sparsify
+from extraction_assets.engine.saes.formats import (
+    circuit_tracer,
+    dictionary_learning,
+    gemma_scope,
+    goodfire,
+    kissane,
+    llama_scope,
+    llamascopium,
+    qwen_scope,
+    saelens,
+    sparsify,
+)
 from extraction_assets.engine.saes.formats.files import CheckpointError, require_files, sae_file
 from extraction_assets.engine.saes.formats.place import FormatFiles, SaePlace, place_of
 from extraction_assets.engine.saes.formats.recorded import SaeRecord, compare_recorded
@@ -63,8 +74,14 @@ class Format(Protocol):
 FORMATS: dict[str, Format] = {
     "Gemma Scope": gemma_scope,
     "dictionary_learning": dictionary_learning,
+    "Llama Scope": llama_scope,
+    "Llamascopium": llamascopium,
     "SAELens": saelens,
     "sparsify": sparsify,
+    "Qwen Scope": qwen_scope,
+    "Goodfire": goodfire,
+    "circuit-tracer": circuit_tracer,
+    "hook_z of ckkissane": kissane,
 }
 
 REFUSED_LOADERS = {
@@ -166,7 +183,9 @@ def _format_of(place: SaePlace) -> Format:
         for name in (*reader.files(place.file).required, *reader.files(place.file).optional):
             if sae_file(place.folder, name).irregular():
                 require_files(place.folder, name)
-    known = "; ".join(f"{name}: {' and '.join(reader.files(None).required)}" for name, reader in FORMATS.items())
+    known = "; ".join(
+        f"{name}: {' and '.join(reader.files(None).required or [reader.WEIGHTS])}" for name, reader in FORMATS.items()
+    )
     raise CheckpointError(f"{place} is not an SAE checkpoint of a known format ({known})")
 
 
