@@ -18,7 +18,7 @@ from extraction_assets.engine.saes.formats.files import pick, read_config, read_
 from extraction_assets.engine.saes.formats.openmoss import Factors, OpenMossConfig, factors
 from extraction_assets.engine.saes.formats.place import FormatFiles, SaePlace
 from extraction_assets.engine.saes.formats.recorded import SaeRecord
-from extraction_assets.engine.saes.formats.weights import SAEWeights, scaled_input
+from extraction_assets.engine.saes.formats.weights import Normalization, SAEWeights
 
 if TYPE_CHECKING:
     import torch
@@ -64,8 +64,7 @@ def read(place: SaePlace, device: torch.device | str) -> SAEWeights:
     stored = pick(path, WEIGHTS, read_safetensors(path, WEIGHTS, device), names, "Llama Scope")
     w_enc, w_dec = stored["encoder.weight"].t(), stored["decoder.weight"].t()
     config.check_widths(w_enc, config.whole("d_sae", w_enc.shape[1]))
-    scale = _factors(config)
-    threshold = _threshold(config)
+    threshold, width = _threshold(config), w_enc.shape[1]
     weights = SAEWeights(
         architecture="jumprelu" if threshold else config.architecture,
         w_enc=w_enc,
@@ -73,18 +72,13 @@ def read(place: SaePlace, device: torch.device | str) -> SAEWeights:
         w_dec=w_dec,
         b_dec=stored.get("decoder.bias", w_dec.new_zeros(w_dec.shape[1])),
         apply_b_dec_to_input=config.subtracts_decoder_bias,
+        extra={"threshold": w_dec.new_full((width,), threshold)} if threshold else {},
         k=config.whole("top_k", 0) if config.architecture == "topk" and not threshold else 0,
-        normalize_activations=config.normalization,
-        output_scaling_factor=scale.of_output if config.is_transcoder else None,
         is_transcoder=config.is_transcoder,
         record=record(place),
     )
-    in_unit_norm = config.flag("sparsity_include_decoder_norm", False)
-    if threshold:
-        limit = threshold * (scale.of_output if in_unit_norm else scale.of_input)
-        weights = replace(weights, extra={"threshold": w_dec.new_full((w_enc.shape[1],), limit)})
-    weights = _with_unit_decoder_norm(weights) if in_unit_norm else weights
-    return scaled_input(weights, scale.of_input) if config.normalization == "expected_average_only_in" else weights
+    weights.validate(place, WEIGHTS)
+    return replace(_as_for_inference(weights, config), normalize_activations=_left_to_do(config))
 
 
 def _config(place: SaePlace) -> OpenMossConfig:
@@ -110,18 +104,29 @@ def _factors(config: OpenMossConfig) -> Factors:
     found = [config.number(f"dataset_average_activation_norm.{key}", norms.get(key)) for key in ("in", "out")]
     scale = factors(config.whole("d_model", 0), *found)
     if not config.is_transcoder and scale.of_input != scale.of_output:
-        raise config.error(
-            f"dataset_average_activation_norm differs for in and out of one hook: {found[0]}, {found[1]}"
-        )
+        raise config.error(f"dataset_average_activation_norm of one hook is {found[0]} in and {found[1]} out")
     return scale
 
 
-def _with_unit_decoder_norm(weights: SAEWeights) -> SAEWeights:
-    """The same reconstructions from decoder rows of norm 1, to which the threshold belongs as it is."""
+def _as_for_inference(weights: SAEWeights, config: OpenMossConfig) -> SAEWeights:
+    """With the factors of input and output in the weights, and decoder rows of norm 1 where the threshold is of these.
+
+    Overwrites the matrices, which have several GiB.
+    """
+    scale, has_unit_norm = _factors(config), config.flag("sparsity_include_decoder_norm", False)
     norms: Tensor = weights.w_dec.norm(dim=1).clamp(min=1e-8)  # [F]
+    norms = norms if has_unit_norm else norms.new_ones(len(norms))
+    of_threshold = scale.of_output if has_unit_norm else scale.of_input
     return replace(
         weights,
-        w_enc=weights.w_enc * norms,
+        w_enc=weights.w_enc.mul_(norms * scale.of_input),
         b_enc=weights.b_enc * norms,
-        w_dec=weights.w_dec / norms[:, None],
+        w_dec=weights.w_dec.div_((norms * scale.of_output)[:, None]),
+        b_dec=weights.b_dec / scale.of_output,
+        extra={name: threshold * of_threshold for name, threshold in weights.extra.items()},
     )
+
+
+def _left_to_do(config: OpenMossConfig) -> Normalization:
+    """What is done to each input: nothing where a constant factor is in the weights."""
+    return "none" if config.normalization == "expected_average_only_in" else config.normalization
