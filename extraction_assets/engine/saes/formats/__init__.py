@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from extraction_assets.engine.saes.formats import (
     circuit_tracer,
+    cross_layer,
     dictionary_learning,
     gemma_scope,
+    gemma_scope_2,
     goodfire,
     kissane,
     llama_scope,
@@ -73,6 +75,8 @@ class Format(Protocol):
 
 FORMATS: dict[str, Format] = {
     "Gemma Scope": gemma_scope,
+    "Gemma Scope 2": gemma_scope_2,
+    "cross-layer transcoder": cross_layer,
     "dictionary_learning": dictionary_learning,
     "Llama Scope": llama_scope,
     "Llamascopium": llamascopium,

@@ -78,7 +78,7 @@ def read(place: SaePlace, device: torch.device | str) -> SAEWeights:
         record=record(place),
     )
     weights.validate(place, WEIGHTS)
-    return replace(_as_for_inference(weights, config), normalize_activations=_left_to_do(config))
+    return replace(_as_for_inference(weights, w_dec, config), normalize_activations=_left_to_do(config))
 
 
 def _config(place: SaePlace) -> OpenMossConfig:
@@ -108,20 +108,20 @@ def _factors(config: OpenMossConfig) -> Factors:
     return scale
 
 
-def _as_for_inference(weights: SAEWeights, config: OpenMossConfig) -> SAEWeights:
+def _as_for_inference(weights: SAEWeights, w_dec: Tensor, config: OpenMossConfig) -> SAEWeights:
     """With the factors of input and output in the weights, and decoder rows of norm 1 where the threshold is of these.
 
     Overwrites the matrices, which have several GiB.
     """
     scale, has_unit_norm = _factors(config), config.flag("sparsity_include_decoder_norm", False)
-    norms: Tensor = weights.w_dec.norm(dim=1).clamp(min=1e-8)  # [F]
+    norms: Tensor = w_dec.norm(dim=1).clamp(min=1e-8)  # [F]
     norms = norms if has_unit_norm else norms.new_ones(len(norms))
     of_threshold = scale.of_output if has_unit_norm else scale.of_input
     return replace(
         weights,
         w_enc=weights.w_enc.mul_(norms * scale.of_input),
         b_enc=weights.b_enc * norms,
-        w_dec=weights.w_dec.div_((norms * scale.of_output)[:, None]),
+        w_dec=w_dec.div_((norms * scale.of_output)[:, None]),
         b_dec=weights.b_dec / scale.of_output,
         extra={name: threshold * of_threshold for name, threshold in weights.extra.items()},
     )

@@ -33,8 +33,9 @@ class SAEWeights:
     """[D, F]"""
     b_enc: Tensor
     """[F]; for ``gated`` the bias of the gate (b_gate)"""
-    w_dec: Tensor
-    """[F, D_out]"""
+    w_dec: Tensor | None
+    """[F, D_out]; None of an SAE that encodes only: a layer of a cross-layer transcoder, whose decoders add up over
+    layers, so that it reconstructs nothing alone"""
     b_dec: Tensor
     """[D_out]"""
     apply_b_dec_to_input: bool = False
@@ -72,7 +73,12 @@ class SAEWeights:
 
     @property
     def d_out(self) -> int:
-        return self.w_dec.shape[-1] if self.is_transcoder else self.d_in
+        return len(self.b_dec) if self.is_transcoder else self.d_in
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether it has a decoder of its own."""
+        return self.w_dec is not None
 
     @property
     def latent_dim(self) -> int:
@@ -80,9 +86,9 @@ class SAEWeights:
 
     def tensors(self) -> dict[str, Tensor]:
         """Every parameter by name."""
-        skip = {} if self.w_skip is None else {"W_skip": self.w_skip}
         named = {"W_enc": self.w_enc, "b_enc": self.b_enc, "W_dec": self.w_dec, "b_dec": self.b_dec}
-        return {**named, **self.extra, **skip}
+        held = {**named, **self.extra, "W_skip": self.w_skip}
+        return {name: tensor for name, tensor in held.items() if tensor is not None}
 
     def validate(self, path: Path | SaePlace, file: str) -> None:
         """Shapes agree and every number is finite, or CheckpointError names the parameter of ``file``."""
@@ -138,7 +144,7 @@ def scaled_input(weights: SAEWeights, norm_scaling_factor: float) -> SAEWeights:
     return replace(
         weights,
         w_enc=weights.w_enc * norm_scaling_factor,
-        w_dec=weights.w_dec / out,
+        w_dec=None if weights.w_dec is None else weights.w_dec / out,
         b_dec=weights.b_dec / out,
         extra=extra,
         normalize_activations="none",
@@ -150,6 +156,8 @@ def folded_decoder_norm(path: Path | SaePlace, weights: SAEWeights) -> SAEWeight
 
     Raises CheckpointError if the norms would change which features fire, not just their scale.
     """
+    if weights.w_dec is None:
+        raise CheckpointError(f"SAE {path}: fold_decoder_norm needs a decoder, and this SAE encodes only: leave it out")
     if weights.selects_by_decoder_norm:
         return replace(weights, selects_by_decoder_norm=False, rescale_acts_by_decoder_norm=True)
     if weights.tanh or (weights.architecture == "topk" and not weights.rescale_acts_by_decoder_norm):
