@@ -14,12 +14,18 @@ from transformers import (
     GemmaConfig,
     GPT2Config,
     GPTNeoXConfig,
+    GptOssConfig,
     LlamaConfig,
     MistralConfig,
     Phi3Config,
     PhiConfig,
     Qwen2Config,
+    Qwen3_5Config,
+    Qwen3_5MoeConfig,
+    Qwen3_5MoeTextConfig,
+    Qwen3_5TextConfig,
     Qwen3Config,
+    Qwen3MoeConfig,
     RobertaConfig,
     SiglipVisionConfig,
 )
@@ -43,6 +49,8 @@ class Layout(NamedTuple):
     """The norm before the MLP."""
     behind: tuple[str, str] | None = None
     """Norms behind attention and MLP, before what they give is added."""
+    linear: tuple[int, ...] = ()
+    """Blocks whose attention is linear."""
 
 
 SIZES: dict[str, Any] = {
@@ -62,6 +70,51 @@ BEHIND: dict[str, Any] = {
     "d_z": D_Z,
     "second_norm": "pre_feedforward_layernorm",
     "behind": ("post_attention_layernorm", "post_feedforward_layernorm"),
+}
+EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+DELTA: dict[str, Any] = {  # a gated delta net in two blocks of three
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    "linear_key_head_dim": 4,
+    "linear_value_head_dim": 6,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "head_dim": 8,  # a quarter of it rotates
+}
+QWEN3_5: dict[str, Any] = {**GROUPED, **DELTA}
+QWEN3_5_MOE: dict[str, Any] = {
+    **{name: size for name, size in QWEN3_5.items() if name != "intermediate_size"},
+    **EXPERTS,
+    "shared_expert_intermediate_size": 16,
+}
+HYBRID: dict[str, Any] = {"d_z": 32, "linear": (0, 2)}
+LLAMA3: dict[str, Any] = {  # of Llama 3.1 and 3.3
+    "rope_theta": 500000.0,
+    "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    | {"original_max_position_embeddings": 16},
+}
+GPT_OSS: dict[str, Any] = {
+    **WIDE,
+    **MIXED,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "rope_theta": 150000.0,
+    "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8}
+    | {"beta_fast": 32.0, "beta_slow": 1.0, "truncate": False},
+}
+
+
+def _qwen3_5_with_images() -> Qwen3_5Config:
+    return Qwen3_5Config(text_config=Qwen3_5TextConfig(**QWEN3_5).to_dict(), **_QWEN3_5_IMAGES)
+
+
+def _qwen3_5_moe_with_images() -> Qwen3_5MoeConfig:
+    return Qwen3_5MoeConfig(text_config=Qwen3_5MoeTextConfig(**QWEN3_5_MOE).to_dict(), **_QWEN3_5_IMAGES)
+
+
+_QWEN3_5_IMAGES: dict[str, Any] = {
+    "vision_config": {"depth": 1, "hidden_size": 8, "intermediate_size": 8, "num_heads": 2, "patch_size": 2}
+    | {"out_hidden_size": D_MODEL, "num_position_embeddings": 4},
+    **{f"{name}_token_id": VOCABULARY - 1 for name in ("image", "video", "vision_start", "vision_end")},
 }
 
 
@@ -90,6 +143,19 @@ FAMILIES: dict[str, Layout] = {
         lambda: Qwen2Config(**GROUPED, **MIXED, use_sliding_window=True), "layers", "self_attn.o_proj", "norm"
     ),
     "qwen3": Layout(lambda: Qwen3Config(**WIDE), "layers", "self_attn.o_proj", "norm", d_z=D_Z),
+    "llama3": Layout(lambda: LlamaConfig(**WIDE, **LLAMA3), "layers", "self_attn.o_proj", "norm", d_z=D_Z),
+    "qwen3_moe": Layout(lambda: Qwen3MoeConfig(**WIDE, **EXPERTS), "layers", "self_attn.o_proj", "norm", d_z=D_Z),
+    "qwen3_5_text": Layout(lambda: Qwen3_5TextConfig(**QWEN3_5), "layers", "self_attn.o_proj", "norm", **HYBRID),
+    "qwen3_5": Layout(
+        _qwen3_5_with_images, "language_model.layers", "self_attn.o_proj", "language_model.norm", **HYBRID
+    ),
+    "qwen3_5_moe_text": Layout(
+        lambda: Qwen3_5MoeTextConfig(**QWEN3_5_MOE), "layers", "self_attn.o_proj", "norm", **HYBRID
+    ),
+    "qwen3_5_moe": Layout(
+        _qwen3_5_moe_with_images, "language_model.layers", "self_attn.o_proj", "language_model.norm", **HYBRID
+    ),
+    "gpt_oss": Layout(lambda: GptOssConfig(**GPT_OSS), "layers", "self_attn.o_proj", "norm", d_z=D_Z),
     "phi": Layout(lambda: PhiConfig(**GROUPED), "layers", "self_attn.dense", "final_layernorm", "parallel"),
     "phi3": Layout(lambda: Phi3Config(**GROUPED, **WINDOW), "layers", "self_attn.o_proj", "norm"),
     "gpt2": Layout(

@@ -13,7 +13,8 @@ from extraction_assets.engine.models.hooked import LanguageModel
 from extraction_assets.engine.models.hooked import repeated_blocks as repeated_blocks
 from extraction_assets.engine.models.hooks import HookError as HookError
 from extraction_assets.engine.models.hooks import Site, resolve_hook
-from extraction_assets.engine.models.loaded_weights import LoadedWeights, LoadingInfo, is_quantized, without_load_report
+from extraction_assets.engine.models.loaded_weights import LoadedWeights, LoadingInfo, without_load_report
+from extraction_assets.engine.models.quantization import is_quantized, unpacking_options
 from extraction_assets.engine.models.stored_weights import read_stored_weights, refuse_oversized
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -43,6 +44,7 @@ def load_language_model(
             trust_remote_code=checkpoint.trust_remote_code,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
+            **unpacking_options(config),
         )
         restore_computed_buffers(module)
     module.config.get_text_config().use_cache = False  # nothing reads the keys and values of a block again

@@ -14,6 +14,7 @@ from transformers import AutoModel, AutoModelForCausalLM, BartConfig, OPTConfig
 
 from extraction_assets.engine.models.hooks import HookError, Site, resolve_hook
 from extraction_assets.engine.models.language_model import LanguageModel, load_language_model, probe_hooks
+from extraction_assets.engine.models.sites import first_tensor
 from extraction_assets.engine.models.transformer_lens_names import FAMILIES as KNOWN
 from extraction_assets.engine.models.transformer_lens_names import family_of
 from extraction_assets_tests.engine.checkpoints import local
@@ -45,6 +46,10 @@ class Run(NamedTuple):
     def at(self, name: str, block: int) -> Tensor:
         return self.hooked[f"blocks.{block}.{name}"]
 
+    def attention(self, block: int) -> Tensor:
+        """What a block's attention adds to the stream."""
+        return self.at("linear_attn.hook_out" if block in self.layout.linear else "hook_attn_out", block)
+
     def module(self, inner: str, block: int) -> Any:
         return self.full.get_submodule(f"{self.layout.blocks}.{block}.{inner}")
 
@@ -69,7 +74,8 @@ def names_of(model: Any) -> list[str]:
     """Every TransformerLens name that a model has."""
     family = family_of(model.config.get_text_config())
     assert family
-    inner = [f"blocks.{block}.{name}" for block in range(NUM_BLOCKS) for name in family.points]
+    config = model.config.get_text_config()
+    inner = [f"blocks.{block}.{name}" for block in range(NUM_BLOCKS) for name in family.in_block(config, block).points]
     return inner + ["hook_embed"] * (family.hook_embed is not None)
 
 
@@ -122,7 +128,7 @@ def test_the_embedding_is_what_the_first_block_reads_less_positions(family: str,
 def test_attention_and_mlp_are_what_is_added_to_the_stream(family: str, run: Callable[[str], Run]) -> None:
     own = run(family)
     for block in range(NUM_BLOCKS):
-        added = own.at("hook_attn_out", block) + own.at("hook_mlp_out", block)
+        added = own.attention(block) + own.at("hook_mlp_out", block)
         same(own.at("hook_resid_pre", block) + added, own.at("hook_resid_post", block))
 
 
@@ -131,11 +137,11 @@ def test_the_middle_of_a_block_is_the_stream_between_attention_and_mlp(family: s
     own = run(family)
     for block in range(NUM_BLOCKS):
         middle = own.at("hook_resid_mid", block)
-        same(own.at("hook_resid_pre", block) + own.at("hook_attn_out", block), middle)
+        same(own.at("hook_resid_pre", block) + own.attention(block), middle)
         same(own.at("hook_mlp_in", block), middle)
         normed = own.module(own.layout.second_norm, block)(middle)
         same(normed, own.at("mlp.hook_in", block))
-        mlp = own.module("mlp", block)(normed)
+        mlp = first_tensor(own.module("mlp", block)(normed))  # gpt-oss gives the router's scores beside it
         same(mlp, own.at("mlp.hook_out", block))
         behind = own.layout.behind
         same(own.module(behind[1], block)(mlp) if behind else mlp, own.at("hook_mlp_out", block))
@@ -168,7 +174,7 @@ def test_encoders_norm_the_stream_behind_each_addition(family: str, run: Callabl
 @pytest.mark.parametrize("family", FAMILIES)
 def test_z_is_what_the_heads_give_to_the_output_projection(family: str, run: Callable[[str], Run]) -> None:
     own = run(family)
-    for block in range(NUM_BLOCKS):
+    for block in set(range(NUM_BLOCKS)) - set(own.layout.linear):
         z, projection = own.at("attn.hook_z", block), own.module(own.layout.projection, block)
         assert z.shape == (len(LENGTHS), T, own.layout.d_z)
         weight = projection.weight if family == "gpt2" else projection.weight.T
@@ -196,7 +202,7 @@ def test_normalized_is_an_rms_norm_before_its_gain(family: str, run: Callable[[s
         ("ln2", own.layout.second_norm, "hook_resid_mid"),
     ]:
         normalized, module = own.at(f"{name}.hook_normalized", 2), own.module(norm, 2)
-        gain = module.weight + ("gemma" in family)  # Gemma's gains are stored less one
+        gain = module.weight + family.startswith(("gemma", "qwen3_5"))  # whose gains are stored less one
         same(normalized * gain, module(own.at(stream, 2)))
 
 
