@@ -66,6 +66,7 @@ GROUPED: dict[str, Any] = {**SIZES, "num_key_value_heads": 2, "pad_token_id": 0}
 WIDE: dict[str, Any] = {**GROUPED, "head_dim": 6}
 WINDOW: dict[str, Any] = {"sliding_window": 4}
 MIXED: dict[str, Any] = {**WINDOW, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
+CAPPED: dict[str, Any] = {"attn_logit_softcapping": 0.5, "query_pre_attn_scalar": 6}  # most scores are larger
 BEHIND: dict[str, Any] = {
     "d_z": D_Z,
     "second_norm": "pre_feedforward_layernorm",
@@ -136,7 +137,7 @@ FAMILIES: dict[str, Layout] = {
     "llama": Layout(lambda: LlamaConfig(**WIDE), "layers", "self_attn.o_proj", "norm", d_z=D_Z),
     "mistral": Layout(lambda: MistralConfig(**WIDE, **WINDOW), "layers", "self_attn.o_proj", "norm", d_z=D_Z),
     "gemma": Layout(lambda: GemmaConfig(**WIDE), "layers", "self_attn.o_proj", "norm", d_z=D_Z),
-    "gemma2": Layout(lambda: Gemma2Config(**WIDE, **MIXED), "layers", "self_attn.o_proj", "norm", **BEHIND),
+    "gemma2": Layout(lambda: Gemma2Config(**WIDE, **MIXED, **CAPPED), "layers", "self_attn.o_proj", "norm", **BEHIND),
     "gemma3_text": Layout(lambda: Gemma3TextConfig(**WIDE, **MIXED), "layers", "self_attn.o_proj", "norm", **BEHIND),
     "gemma3": Layout(_gemma3_with_images, "language_model.layers", "self_attn.o_proj", "language_model.norm", **BEHIND),
     "qwen2": Layout(
@@ -182,10 +183,18 @@ FAMILIES: dict[str, Layout] = {
 
 def make_model(folder: Path, family: str) -> str:
     """Saves a model of which every parameter is random, gains and biases too."""
-    torch.manual_seed(sorted(FAMILIES).index(family))
-    model = AutoModel.from_config(FAMILIES[family].config())
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.2)
-    model.save_pretrained(folder)
+    save_model(AutoModel.from_config, folder, family)
     return str(folder)
+
+
+def save_model(make: Callable[[Any], Any], folder: Path, family: str) -> Any:
+    """What ``make`` makes of a family's configuration, with every parameter random, saved in ``folder``."""
+    torch.manual_seed(sorted(FAMILIES).index(family))
+    model = make(FAMILIES[family].config())
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+            if name.endswith("A_log"):
+                parameter.sub_(4)  # so that linear attention remembers more than a chunk of 64 tokens
+    model.save_pretrained(folder)
+    return model.eval().requires_grad_(False)

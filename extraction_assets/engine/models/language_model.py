@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from extraction_assets.engine.models.capped_attention import keep_softcap
 from extraction_assets.engine.models.checkpoint import LocalCheckpoint, explain_untrusted_code
 from extraction_assets.engine.models.computed_buffers import restore_computed_buffers
 from extraction_assets.engine.models.hooked import LanguageModel
@@ -47,6 +48,7 @@ def load_language_model(
             **unpacking_options(config),
         )
         restore_computed_buffers(module)
+    keep_softcap(module)
     module.config.get_text_config().use_cache = False  # nothing reads the keys and values of a block again
     model = LanguageModel(module.to(device), hooks)
     model.weights = LoadedWeights(module, stored, LoadingInfo.of(loading_info), is_quantized=is_quantized(config))
