@@ -94,14 +94,14 @@ def _from_transformer_lens(model: nn.Module, match: re.Match[str], modules: Mapp
         return Site(f"{root}{path}", side)
     block, count = int(match["block"]), len(list(model.get_submodule(f"{root}{family.blocks}").children()))
     having = [number for number in range(count) if point in family.in_block(config, number).points]
-    family = family.in_block(config, min(block, count - 1))
-    if point not in family.points:
-        raise HookError(no_such_name(hook, point, family, min(block, count - 1)))
-    if block >= count:
+    if block >= count and having:
         raise HookError(
             f"the model has no hook {hook!r}: it has {count} blocks, blocks.{having[0]}.{point} to "
             f"blocks.{having[-1]}.{point}"
         )
+    family = family.in_block(config, min(block, count - 1))
+    if point not in family.points:
+        raise HookError(no_such_name(hook, point, family, min(block, count - 1)))
     inner, side = family.points[point]
     return Site(modules[f"{root}{family.blocks}.{block}" + (f".{inner}" if inner else "")], side)
 
