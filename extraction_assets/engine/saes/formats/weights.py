@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from extraction_assets.engine.saes.formats.files import CheckpointError
+from extraction_assets.engine.saes.formats.place import SaePlace
 from extraction_assets.engine.saes.formats.recorded import SaeRecord
 
 if TYPE_CHECKING:
@@ -16,9 +17,16 @@ Architecture = Literal["standard", "jumprelu", "topk", "gated"]
 Normalization = Literal["none", "layer_norm", "constant_norm_rescale", "expected_average_only_in"]
 
 
+_LOOKED_AT = 1 << 21
+"""Numbers of a tensor that are looked at together."""
+
+
 @dataclass(frozen=True)
 class SAEWeights:
-    """An SAE's parameters, float32 on the CPU. D is the width it reads, D_out (D unless a transcoder) what it gives."""
+    """An SAE's parameters in float32, all on one device.
+
+    D is the width it reads, D_out (D unless a transcoder) what it gives.
+    """
 
     architecture: Architecture
     w_enc: Tensor
@@ -72,7 +80,7 @@ class SAEWeights:
         named = {"W_enc": self.w_enc, "b_enc": self.b_enc, "W_dec": self.w_dec, "b_dec": self.b_dec}
         return {**named, **self.extra, **skip}
 
-    def validate(self, path: Path, file: str) -> None:
+    def validate(self, path: Path | SaePlace, file: str) -> None:
         """Shapes agree and every number is finite, or CheckpointError names the parameter of ``file``."""
         if self.w_enc.dim() != 2:
             raise CheckpointError(
@@ -89,7 +97,7 @@ class SAEWeights:
             shape = expected.get(name, (latent_dim,))
             if tuple(tensor.shape) != shape:
                 raise CheckpointError(f"SAE {path}: {file}: {name} has shape {tuple(tensor.shape)}, expected {shape}")
-            wrong = int((~tensor.isfinite()).sum())
+            wrong = _not_finite(tensor)
             if wrong:
                 raise CheckpointError(
                     f"SAE {path}: {file}: {name} holds {wrong} NaN or infinite value(s) of {tensor.numel()}; "
@@ -105,6 +113,11 @@ class SAEWeights:
                 "multiplied by, sqrt(d_in) / their mean norm, and the checkpoint does not hold it: set "
                 "norm_scaling_factor of this SAE (1 if it is folded into the weights already)"
             )
+
+
+def _not_finite(tensor: Tensor) -> int:
+    """NaN and infinities, counted a part at a time: ``isfinite`` makes a copy of what it looks at."""
+    return sum(int((~part.isfinite()).sum()) for part in tensor.split(max(1, _LOOKED_AT // max(1, tensor[:1].numel()))))
 
 
 def scaled_input(weights: SAEWeights, norm_scaling_factor: float) -> SAEWeights:
@@ -127,7 +140,7 @@ def scaled_input(weights: SAEWeights, norm_scaling_factor: float) -> SAEWeights:
     )
 
 
-def folded_decoder_norm(path: Path, weights: SAEWeights) -> SAEWeights:
+def folded_decoder_norm(path: Path | SaePlace, weights: SAEWeights) -> SAEWeights:
     """The same SAE with decoder rows of norm 1, their norms in its features (sae-lens ``fold_W_dec_norm``).
 
     Raises CheckpointError if the norms would change which features fire, not just their scale.
