@@ -178,15 +178,6 @@ class LoadedWeights:
         return [f"NaN or infinite in {kind}: {listed}{hint if stored - {_TYPES.get(kind)} else ''}"]
 
 
-def is_quantized(config: Any) -> bool:
-    """Whether a configuration says that weights are stored in a form that transformers has a quantizer for; a form that
-    it does not know it ignores."""
-    from transformers.quantizers import AutoHfQuantizer
-
-    chosen = getattr(config, "quantization_config", None)
-    return chosen is not None and bool(AutoHfQuantizer.supports_quant_method(chosen))
-
-
 @contextlib.contextmanager
 def without_load_report(stored: StoredWeights) -> Iterator[None]:
     """Keeps transformers from logging what it could not load, most of which does no harm here.
