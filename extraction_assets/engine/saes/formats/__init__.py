@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -40,6 +41,7 @@ __all__ = [
     "files_beside",
     "files_on_hub",
     "format_of_loader",
+    "is_whole",
     "place_of",
     "read_checkpoint",
     "read_checkpoint_record",
@@ -183,14 +185,24 @@ def files_beside(place: SaePlace) -> list[Path]:
 def files_on_hub(inside: str, loader: str | None = None) -> list[str]:
     """Names in a repository of all files that the SAE at folder or file ``inside`` may have, each once: of the format
     that SAELens reads by ``loader``, or of every format."""
+    layouts = _layouts(inside, loader)
+    return list(dict.fromkeys(name for names in layouts for name in (*names.required, *names.optional)))
+
+
+def is_whole(root: Path, inside: str, loader: str | None = None) -> bool:
+    """Whether a copy of a repository has all files that some format requires of the SAE at ``inside``."""
+    return any(
+        names.required and all((root / name).is_file() for name in names.required) for names in _layouts(inside, loader)
+    )
+
+
+def _layouts(inside: str, loader: str | None) -> Iterator[FormatFiles]:
+    """Names in a repository of the files that an SAE at folder or file ``inside`` has, format by format."""
     name = None if loader is None else format_of_loader(loader)
-    readers = FORMATS.values() if name is None else [FORMATS[name]]
     parent, _, file = inside.rpartition("/")
-    found: dict[str, None] = {}
-    for reader in readers:
+    for reader in FORMATS.values() if name is None else [FORMATS[name]]:
         for folder, names in ((inside, reader.files(None)), (parent, reader.files(file))):
-            found |= {f"{folder}/{name}" if folder else name: None for name in (*names.required, *names.optional)}
-    return list(found)
+            yield FormatFiles(*(tuple(f"{folder}/{name}" if folder else name for name in part) for part in names))
 
 
 def _format_of(place: SaePlace) -> Format:
