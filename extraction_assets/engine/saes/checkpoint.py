@@ -39,14 +39,9 @@ def sae_place(sae: SaeReference) -> SaePlace:
         root = Path(sae.path).expanduser()
         return _local_place(root, inside) if published is None else _copied_place(root, published)
     repository = sae.path or (published.repository if published else "")
-<<<<<<< HEAD
-    root = _downloaded(repository, inside, sae.revision, published)
-    return _in_repository(root, inside, published.repository if published else repository, published)
-=======
-    published = published or published_at(repository, inside)
     found = _downloaded(sae, repository, inside, published)
+    repository = published.repository if published else repository
     return replace(_in_repository(found.folder, inside, repository, published), commit=found.commit)
->>>>>>> hub
 
 
 def _local_place(root: Path, inside: str) -> SaePlace:
