@@ -38,6 +38,18 @@ def few(keys: Sequence[str], most: int = 3) -> str:
     return ", ".join([*keys[:most], *(["…"] if len(keys) > most else [])])
 
 
+def numbered(keys: Sequence[str], every: Sequence[str], most: int = 3) -> str:
+    """The first of some chunks, in order, and their numbers as ``run --chunks`` takes them:
+    ``000000000000, 000000000500 (--chunks 0:2)``."""
+    bounds: list[list[int]] = []
+    for number in map(list(every).index, keys):
+        if bounds and bounds[-1][1] == number:
+            bounds[-1][1] += 1
+        else:
+            bounds.append([number, number + 1])
+    return f"{few(keys, most)} (--chunks {few([f'{first}:{end}' for first, end in bounds], most)})"
+
+
 def explain(error: BaseException) -> str:
     """What went wrong, without the traceback: the outermost error of this package, which names the file, else the first
     cause; after a line with the YAML file where it lies in one.
