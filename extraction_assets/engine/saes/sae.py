@@ -62,9 +62,8 @@ class SAE:
             scale = self._w_dec.norm(dim=1)  # [F]
             self._w_dec = self._w_dec / scale[:, None]
         self._selection_scale: Tensor | None = None
-        if (
-            weights.selects_by_decoder_norm and self._w_dec is not None
-        ):  # encode multiplies by the norms, and divides what fires by them
+        if weights.selects_by_decoder_norm and self._w_dec is not None:
+            # encode multiplies by the norms, and divides what fires by them
             scale = self._selection_scale = self._w_dec.norm(dim=1)  # [F]
         extra = {name: tensor.to(device) for name, tensor in weights.extra.items()}
         self._activation = ActivationFunction(
