@@ -70,7 +70,7 @@ _COMMAND = """
 """
 
 
-@pytest.mark.parametrize("arguments", ["--help", "run --help", "list", "status demo"])
+@pytest.mark.parametrize("arguments", ["--help", "run --help", "list", "status demo", "saes", "saes gpt2-small-res-jb"])
 def test_commands_load_nothing_heavy(home: Path, arguments: str) -> None:
     make_dagster_home(home / "dagster")  # once, with Dagster's own migrations
     assert _loaded(_COMMAND, *arguments.split()) == set()

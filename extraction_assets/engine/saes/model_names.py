@@ -1,6 +1,6 @@
 """When two names of a language model mean the same one."""
 
-_SAME_MODEL = {"gpt2-small": "gpt2"}
+_SAME_MODEL = {"gpt2-small": "gpt2", "mistral-7b": "mistral-7b-v0.1"}
 """Names that TransformerLens gives to models of the hub, where they differ by more than the owner."""
 
 
