@@ -62,7 +62,7 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._whose = f"the chat template of {getattr(tokenizer, 'name_or_path', '') or 'the tokenizer'}"
+        self._described = f"the chat template of {getattr(tokenizer, 'name_or_path', '') or 'the tokenizer'}"
         template = _template(tokenizer)
         self._template = _PINNED + template if "strftime_now" in template else template
 
@@ -93,13 +93,13 @@ class ChatTemplate:
             text.encode("utf-8")
         except TemplateSyntaxError as error:
             raise CorpusError(
-                f"{self._whose} is not Jinja ({reason(error)}): download the tokenizer's files again"
+                f"{self._described} is not Jinja ({reason(error)}): download the tokenizer's files again"
             ) from error
         except Exception as error:  # a template may raise anything
             roles = ", ".join(str(message["role"]) for message in messages[:8])
             raise CorpusError(
-                f"{where}: {self._whose} refuses the messages ({roles}): {reason(error)}: leave the row out, or change "
-                "its messages to what the model was trained on"
+                f"{where}: {self._described} refuses the messages ({roles}): {reason(error)}: leave the row out, or "
+                "change its messages to what the model was trained on"
             ) from error
         return text
 
@@ -144,15 +144,15 @@ class ChatTemplate:
         if unseen:
             return []
         raise CorpusError(
-            f"{where}, message {number + 1} of {len(messages)} ({messages[number]['role']}): {self._whose} changes it, "
-            "so that it cannot be found in the text: leave the row out"
+            f"{where}, message {number + 1} of {len(messages)} ({messages[number]['role']}): {self._described} changes "
+            "it, so that it cannot be found in the text: leave the row out"
         )
 
     def _refuse_unknown_roles(self, messages: list[dict[str, Any]], seen: set[int], where: str) -> None:
         for number, message in enumerate(messages):
             if number not in seen and message["role"] not in _ROLES and any(one.strip() for one in _texts(message)):
                 raise CorpusError(
-                    f"{where}, message {number + 1} of {len(messages)}: {self._whose} does not know the role "
+                    f"{where}, message {number + 1} of {len(messages)}: {self._described} does not know the role "
                     f"{message['role']!r} and leaves the message out: use user, assistant or system, or leave the row "
                     "out"
                 )

@@ -140,7 +140,7 @@ def test_a_tokenizer_without_offsets_is_refused(tokenizer: Any) -> None:
     class Slow:
         is_fast, bos_token_id = False, None
 
-    with pytest.raises(CorpusError, match="needs a tokenizer that says which characters .* but Slow does not"):
+    with pytest.raises(CorpusError, match=r"needs a tokenizer that says which characters .* but Slow does not"):
         tokenize(Slow(), DOCUMENTS)
     with pytest.raises(CorpusError, match="but the model has none"):
         tokenize(None, DOCUMENTS)
