@@ -163,7 +163,7 @@ ASSETS: tuple[Asset, ...] = (
         is_optional=True,
         depends=(
             *_references("activations", "sae.hook"),
-            *_references("sae", "sae.path", "sae.subfolder", "sae.revision"),
+            *_references("sae", "sae.release", "sae.sae_id", "sae.path", "sae.subfolder", "sae.revision"),
             *_later("sae.center_input", "sae.norm_scaling_factor", "sae.fold_decoder_norm", through="sae"),
             *_later("sae.hook_out"),  # a transcoder's score, which the file's record holds, is against that hook
         ),

@@ -64,7 +64,7 @@ def list_command(ctx: click.Context) -> None:
             stored = len(store.stored_keys(settings.name, TOP_K_TABLE, name) & set(keys))
             at = merged.get((settings.name, name))
             state = f"{stored} of {len(keys)} chunks, " + (f"merged {at:%Y-%m-%d %H:%M} UTC" if at else "not merged")
-            echo(f"  {name:12} {sae.hook or 'as recorded':20} {state:45} {sae.path}")
+            echo(f"  {name:12} {sae.hook or 'as recorded':20} {state:45} {sae.checkpoint}")
     ctx.exit(1 if workspace.not_loaded else 0)
 
 

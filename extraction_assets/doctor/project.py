@@ -56,7 +56,7 @@ def check_definitions(
         )
     for name, settings in extractions.items():
         paths = {"model": settings.language_model.path}
-        paths |= {f"SAE {sae}": chosen.path for sae, chosen in settings.saes.items()}
+        paths |= {f"SAE {sae}": chosen.path for sae, chosen in settings.saes.items() if chosen.path is not None}
         for what, path in paths.items():
             if path.startswith("/") and not Path(path).is_dir():
                 advice = "correct its path in the YAML file"
@@ -167,7 +167,7 @@ def _checkpoint_sizes(settings: "ExtractionSettings") -> "Sizes | None":
     model = text if isinstance(text, dict) else model
     width = next((model[name] for name in ("hidden_size", "n_embd", "d_model") if name in model), None)
     dims = {
-        name: _json(Path(sae.path) / (sae.subfolder or "") / "cfg.json").get("d_sae")
+        name: _json(Path(sae.path or "") / (sae.subfolder or "") / "cfg.json").get("d_sae")
         for name, sae in settings.saes.items()
     }
     if not all(type(size) is int and size > 0 for size in (width, *dims.values())):

@@ -119,6 +119,8 @@ def _kinds_of_parts(row: Asset) -> Iterator[str]:
 
 def sae_identity(sae: SaeSettings) -> Any:
     """The identity of an SAE's checkpoint without reading all of it, as ``checkpoint_identity``."""
+    if sae.path is None:
+        return [sae.release, sae.sae_id, sae.revision]
     path = str(Path(sae.path).expanduser() / sae.subfolder) if sae.subfolder else sae.path
     return checkpoint_identity(path, sae.revision, further=(".npz", ".pt"))
 

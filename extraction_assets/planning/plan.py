@@ -18,7 +18,7 @@ from extraction_assets.engine.corpora.documents import CorpusError
 from extraction_assets.engine.models.changed import forward_version
 from extraction_assets.engine.models.checkpoint import LocalCheckpoint, checkpoint_files, resolve_checkpoint
 from extraction_assets.engine.models.model_folder import has_own_code
-from extraction_assets.engine.saes.checkpoint import sae_files
+from extraction_assets.engine.saes.checkpoint import sae_facts, sae_files
 from extraction_assets.engine.saes.resolved import resolve_extraction
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.planning.asset_fields import values_in_fingerprint
@@ -81,7 +81,7 @@ def _sae_fingerprint(settings: ExtractionSettings, sae: ResolvedSae) -> str:
     """Of what an SAE computes: its files, and the settings that change it where they are set."""
     files = files_fingerprint(sae_files(sae.checkpoint))
     options = values_in_fingerprint(asset_row(SAE_FEATURES), settings, sae, part="sae")
-    return fingerprint_if_more("sae", files, **options)
+    return fingerprint_if_more("sae", files, **{**sae_facts(sae.checkpoint), **options})
 
 
 class ExtractionPlan:

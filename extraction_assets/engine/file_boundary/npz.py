@@ -12,6 +12,7 @@ import numpy as np
 from extraction_assets.engine.file_boundary.checkpoint_file import CheckpointFile, shown
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 _FREE = 1 << 30
@@ -20,8 +21,10 @@ _RATIO = 20
 compresses zeros 1,000 times."""
 
 
-def read_npz(file: CheckpointFile, names: list[str], spellings: dict[str, str] | None = None) -> dict[str, Tensor]:
-    """The floating point arrays called ``names``, those of them that are there, in float32.
+def read_npz(
+    file: CheckpointFile, names: list[str], device: torch.device | str, spellings: dict[str, str] | None = None
+) -> dict[str, Tensor]:
+    """The floating point arrays called ``names``, those of them that are there, in float32 on ``device``.
 
     ``spellings`` are other names that stand for one of them. Raises CheckpointError if the file is no npz file, is
     cut, names an array twice, unpacks to far more than its size, or holds one of these in another type.
@@ -36,7 +39,7 @@ def read_npz(file: CheckpointFile, names: list[str], spellings: dict[str, str] |
         unpacked = sum(one.file_size for one in members)
         if unpacked > max(_FREE, _RATIO * size):
             raise file.error(f"has {size:,} bytes and would unpack to {unpacked:,}: it is not read")
-        return {name: _read(file, archive, member, name) for member, name in members.items()}
+        return {name: _read(file, archive, member, name).to(device) for member, name in members.items()}
 
 
 def _array_name(member: zipfile.ZipInfo) -> str:

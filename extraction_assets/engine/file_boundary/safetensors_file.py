@@ -10,6 +10,7 @@ from extraction_assets.engine.file_boundary.checkpoint_file import CheckpointFil
 from extraction_assets.engine.file_boundary.json_object import parse_json_object
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 _MOST_HEADER = 100_000_000
@@ -105,8 +106,9 @@ def _sizes(value: Any) -> bool:
     return isinstance(value, list) and all(type(one) is int and 0 <= one < 1 << 62 for one in value)
 
 
-def read_safetensors(file: CheckpointFile) -> dict[str, Tensor]:
-    """The tensors of ``file``, ``FLOATS`` in float32 and others as they are stored, but those unknown to PyTorch.
+def read_safetensors(file: CheckpointFile, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """The tensors of ``file`` on ``device``, ``FLOATS`` in float32 and others as they are stored; without
+    those unknown to PyTorch.
 
     Raises CheckpointError as ``read_header``.
     """
@@ -115,5 +117,5 @@ def read_safetensors(file: CheckpointFile) -> dict[str, Tensor]:
     header = read_header(file)
     known = [name for name, stored in header.items() if stored.dtype in FLOATS or stored.dtype in _OTHERS]
     with file.reading(), safe_open(file.path, framework="pt") as stream:
-        tensors = {name: stream.get_tensor(name) for name in known}
+        tensors = {name: stream.get_tensor(name).to(device) for name in known}
         return {name: tensor.float() if header[name].dtype in FLOATS else tensor for name, tensor in tensors.items()}

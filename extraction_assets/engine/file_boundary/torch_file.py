@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 from extraction_assets.engine.file_boundary.checkpoint_file import CheckpointFile, shown
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 _MOST_PICKLE = 16 << 20
 """Bytes of the pickle that names the tensors; their numbers lie beside it."""
 
 
-def read_state_dict(file: CheckpointFile) -> dict[str, Tensor]:
-    """The state dict in ``file``: dense tensors on the CPU, those of floating point in float32.
+def read_state_dict(file: CheckpointFile, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """The state dict in ``file``: dense tensors on ``device``, those of floating point in float32.
 
     Read by ``torch.load(weights_only=True)``, from torch's zip format alone, whose members are not packed, so that a
     file cannot grow; its numbers stay in the file until they are used. Raises CheckpointError for everything else.
@@ -33,7 +34,7 @@ def read_state_dict(file: CheckpointFile) -> dict[str, Tensor]:
             ) from error
         if not isinstance(loaded, dict) or not all(isinstance(name, str) for name in loaded):
             raise file.error("is not a state dict of tensors")
-        return {name: _plain(file, name, value) for name, value in loaded.items()}
+        return {name: _plain(file, name, value).to(device) for name, value in loaded.items()}
 
 
 def _check_archive(file: CheckpointFile) -> None:

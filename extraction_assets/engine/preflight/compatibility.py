@@ -57,8 +57,8 @@ def examine_combination(checkpoint: LocalCheckpoint, saes: Mapping[str, Resolved
         ):
             if width != widths[hook]:
                 text = (
-                    f"SAE {name!r} ({sae.path}) {what} activations of width {key} = {width}, but hook {hook!r} of "
-                    f"{checkpoint.folder} gives {widths[hook]}: they do not belong together"
+                    f"SAE {name!r} ({sae.checkpoint}) {what} activations of width {key} = {width}, but hook {hook!r} "
+                    f"of {checkpoint.folder} gives {widths[hook]}: they do not belong together"
                 )
                 findings.append(Finding("error", text, CheckpointError))
                 break

@@ -1,69 +1,105 @@
-"""From an SAE's settings to its checkpoint: its folder on this machine or the hub, its files, its weights."""
+"""From an SAE's settings to its checkpoint: its place on this machine or the hub, its files, its weights."""
+
+from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from extraction_assets.engine.saes.formats import (
+    SaePlace,
     SaeRecord,
     SAEWeights,
+    checkpoint_facts,
     checkpoint_files,
-    known_files,
+    files_on_hub,
+    place_of,
     read_checkpoint,
     read_checkpoint_record,
 )
+from extraction_assets.engine.saes.published import PublishedSae, published_at, published_sae
 from extraction_assets.settings import ResolvedSae, SaeReference, SaeSettings
 
-CENTERED_REPOSITORIES = frozenset(
-    {
-        "jbloom/GPT2-Small-Feature-Splitting-Experiment-Layer-8",
-        "jbloom/GPT2-Small-SAEs-Reformatted",
-        "tommmcgrath/gpt2-small-mlp-out-saes",
-    }
-)
-"""Hub repositories whose SAEs were trained with TransformerLens's ``center_writing_weights``, which their ``cfg.json``
-does not say: sae-lens 6 adds it when it loads them (``config_overrides`` in its ``pretrained_saes.yaml``)."""
+if TYPE_CHECKING:
+    import torch
 
 
-def sae_folder(sae: SaeReference) -> Path:
-    """The local folder of an SAE's checkpoint; of a hub repository only that folder's checkpoint files are downloaded.
+def sae_place(sae: SaeReference) -> SaePlace:
+    """Where an SAE's checkpoint lies; of a hub repository only its files are downloaded.
 
-    Raises FileNotFoundError that says what was tried.
+    Raises FileNotFoundError that says what was tried, and UnknownSae for a name that SAELens does not have.
     """
-    root = Path(sae.path).expanduser()
-    if root.exists() or root.is_absolute() or sae.path.startswith("."):
-        folder = root / (sae.subfolder or "")
-        folder = folder.parent if folder.is_file() and folder.name in known_files() else folder
-        if not folder.is_dir():
-            raise FileNotFoundError(f"no checkpoint at {folder}: the folder does not exist")
-        return folder
-    return _hub_folder(sae)
+    published = None if sae.release is None else published_sae(sae.release, sae.sae_id or "")
+    inside = published.path if published else sae.subfolder or ""
+    if sae.path is not None and _is_local(sae.path):
+        return _local_place(Path(sae.path).expanduser(), inside, published)
+    repository = sae.path or (published.repository if published else "")
+    published = published or published_at(repository, inside)
+    root = _downloaded(repository, inside, sae.revision, published)
+    return _in_repository(root, inside, repository, published)
 
 
-def _hub_folder(sae: SaeReference) -> Path:
+def _is_local(path: str) -> bool:
+    root = Path(path).expanduser()
+    return root.exists() or root.is_absolute() or path.startswith(".")
+
+
+def _local_place(root: Path, inside: str, published: PublishedSae | None) -> SaePlace:
+    if published is not None and (root / inside).exists():
+        return _in_repository(root, inside, published.repository, published)
+    if published is not None:
+        raise FileNotFoundError(
+            f"{root} has no {inside}, which is {published.release}/{published.sae_id} in {published.repository}: "
+            f"hf download {published.repository} --include '{inside}*' --local-dir {root}"
+        )
+    path = root / inside
+    if not path.exists():
+        raise FileNotFoundError(f"no checkpoint at {path}: the folder does not exist")
+    return _folder_if_whole(place_of(path))
+
+
+def _in_repository(root: Path, inside: str, repository: str, published: PublishedSae | None) -> SaePlace:
+    """The place of folder or file ``inside`` of a copy of a repository."""
+    found = _folder_if_whole(place_of(root / inside))
+    return replace(found, repository=repository, inside=inside, published=published)
+
+
+def _folder_if_whole(place: SaePlace) -> SaePlace:
+    """A file that a checkpoint of some format has in a folder of its own means that folder."""
+    return replace(place, file=None) if place.file in files_on_hub("") else place
+
+
+def _downloaded(repository: str, inside: str, revision: str | None, published: PublishedSae | None) -> Path:
+    """A copy of a hub repository with the files of one SAE."""
     from huggingface_hub import snapshot_download
 
-    inside = Path(sae.subfolder or "")
-    inside = inside.parent if inside.name in known_files() else inside
-    patterns = [(inside / name).as_posix() for name in known_files()]
+    patterns = files_on_hub(inside, None if published is None else published.loader)
+    parent, _, name = inside.rpartition("/")
+    if published is None and name in files_on_hub(""):
+        patterns = files_on_hub(parent)
     try:
-        root = Path(snapshot_download(sae.path, revision=sae.revision, allow_patterns=patterns))
+        root = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
     except Exception as error:
         raise FileNotFoundError(
-            f"no checkpoint {sae.path!r}: there is no such folder, and the Hugging Face hub did not give it ({error})"
+            f"no checkpoint {repository!r}: there is no such folder, and the Hugging Face hub did not give it ({error})"
         ) from error
     if not any((root / pattern).is_file() for pattern in patterns):
-        where = f"folder {inside.as_posix()!r}" if sae.subfolder else "its top folder"
+        where = f"folder {inside!r}" if inside else "its top folder"
         raise FileNotFoundError(
-            f"{sae.path} has no SAE checkpoint in {where}: set subfolder to the folder of one SAE, as the files of the "
-            "repository are listed on the hub"
+            f"{repository} has no SAE checkpoint in {where}: set subfolder to the folder of one SAE, as the files of "
+            "the repository are listed on the hub"
         )
-    return root / inside
+    return root
 
 
 def sae_files(sae: SaeReference) -> list[Path]:
     """The files that decide what an SAE computes, sorted by name."""
-    return checkpoint_files(sae_folder(sae))
+    return checkpoint_files(sae_place(sae))
+
+
+def sae_facts(sae: SaeReference) -> dict[str, Any]:
+    """What decides what an SAE computes and stands in no file of it (``checkpoint_facts``)."""
+    return checkpoint_facts(sae_place(sae))
 
 
 def encode_options(sae: SaeSettings) -> dict[str, Any]:
@@ -78,15 +114,11 @@ def encode_options(sae: SaeSettings) -> dict[str, Any]:
     return options
 
 
-def read_sae(sae: ResolvedSae) -> SAEWeights:
-    """Weights and architecture under the settings. Raises CheckpointError or FileNotFoundError."""
-    return read_checkpoint(sae_folder(sae.checkpoint), **encode_options(sae))
+def read_sae(sae: ResolvedSae, device: torch.device | str = "cpu") -> SAEWeights:
+    """Weights and architecture under the settings, on ``device``. Raises CheckpointError or FileNotFoundError."""
+    return read_checkpoint(sae_place(sae.checkpoint), device=device, **encode_options(sae))
 
 
 def read_sae_record(sae: SaeReference) -> SaeRecord:
-    """What the checkpoint records about model, hook and text, and what its repository implies; reads no weights."""
-    record = read_checkpoint_record(sae_folder(sae))
-    if sae.path not in CENTERED_REPOSITORIES:
-        return record
-    kwargs = {**record.model_from_pretrained_kwargs, "center_writing_weights": True}
-    return replace(record, model_from_pretrained_kwargs=kwargs)
+    """What the checkpoint records about model, hook and text, and what the registry adds; reads no weights."""
+    return read_checkpoint_record(sae_place(sae))

@@ -56,8 +56,8 @@ def resolve_sae(name: str, sae: SaeSettings, model_folder: Path) -> ResolvedSae:
     if hook is None or (record.is_transcoder and hook_out is None):
         field, what = ("hook", "reads") if hook is None else ("hook_out", "gives the activations of")
         raise CheckpointError(
-            f"SAE {name!r} ({sae.path}): the checkpoint does not say which hook it {what}: set saes.{name}.{field}, "
-            "such as blocks.8.hook_resid_pre or model.layers.12"
+            f"SAE {name!r} ({sae.checkpoint}): the checkpoint does not say which hook it {what}: set "
+            f"saes.{name}.{field}, such as blocks.8.hook_resid_pre or model.layers.12"
         )
     found = {"hook": hook, "hook_out": hook_out, "center_input": _center_input(sae, record, model_folder)}
     return ResolvedSae.model_validate({**sae.model_dump(), **found})
@@ -82,7 +82,7 @@ def examine_recorded(extraction: ResolvedExtraction, names: Collection[str]) -> 
         bos = None if record.prepend_bos is None else _prepends_bos(extraction)
         model, length = settings.language_model.path, settings.corpus.max_length
         for severity, message, *_ in compare_recorded(record, model, bos, length, sae.hook):
-            what = f"SAE {name!r} ({sae.path})" if severity == "error" else f"SAE {name!r}"
+            what = f"SAE {name!r} ({sae.checkpoint})" if severity == "error" else f"SAE {name!r}"
             findings.append(Finding(severity, f"{what}: {message}", CheckpointError))
     return findings
 

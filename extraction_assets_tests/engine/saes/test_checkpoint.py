@@ -11,7 +11,7 @@ from extraction_assets.engine.saes.checkpoint import (
     read_sae,
     read_sae_record,
     sae_files,
-    sae_folder,
+    sae_place,
 )
 from extraction_assets.engine.saes.formats import SAEWeights
 from extraction_assets.settings import ResolvedSae, SaeReference, SaeSettings
@@ -28,15 +28,15 @@ def read(sae: SaeSettings) -> SAEWeights:
 def test_a_folder_inside_the_path_is_the_checkpoint(tmp_path: Path) -> None:
     folder = tiny.make_sae(tmp_path / "many" / "blocks.8.hook_resid_pre")
     sae = SaeSettings(path=str(tmp_path / "many"), subfolder="blocks.8.hook_resid_pre")
-    assert sae_folder(sae.checkpoint) == folder
+    assert sae_place(sae.checkpoint).folder == folder
     assert sae_files(sae.checkpoint) == [folder / "cfg.json", folder / "sae_weights.safetensors"]
     assert read(sae).latent_dim == tiny.NUM_FEATURES
 
 
 def test_a_file_of_the_checkpoint_means_its_folder(tmp_path: Path) -> None:
     folder = tiny.make_sae(tmp_path / "sae")
-    assert sae_folder(SaeReference(path=str(folder / "sae_weights.safetensors"))) == folder
-    assert sae_folder(SaeReference(path=str(tmp_path), subfolder="sae/cfg.json")) == folder
+    assert sae_place(SaeReference(path=str(folder / "sae_weights.safetensors"))).folder == folder
+    assert sae_place(SaeReference(path=str(tmp_path), subfolder="sae/cfg.json")).folder == folder
 
 
 def test_files_that_change_nothing_are_no_part_of_a_checkpoint(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_files_that_change_nothing_are_no_part_of_a_checkpoint(tmp_path: Path) -
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*nowhere: the folder does not exist"):
-        sae_folder(SaeReference(path=str(tmp_path), subfolder="nowhere"))
+        sae_place(SaeReference(path=str(tmp_path), subfolder="nowhere"))
 
 
 @pytest.fixture
@@ -60,26 +60,26 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_an_sae_of_the_hub_is_read_from_the_cache_without_network(hub_cache: Path) -> None:
     folder = tiny.make_sae(cached(hub_cache, "jbloom/some-saes", "v1") / RESIDUAL, hook_name=RESIDUAL)
     sae = SaeSettings(path="jbloom/some-saes", subfolder=RESIDUAL, revision="v1")
-    assert sae_folder(sae.checkpoint) == folder
+    assert sae_place(sae.checkpoint).folder == folder
     assert (
         read(sae).latent_dim,
         read_sae_record(sae.checkpoint).hook,
     ) == (tiny.NUM_FEATURES, RESIDUAL)
     by_file = SaeSettings(path="jbloom/some-saes", subfolder=f"{RESIDUAL}/sae_weights.safetensors", revision="v1")
-    assert sae_folder(by_file.checkpoint) == folder
+    assert sae_place(by_file.checkpoint).folder == folder
 
 
 def test_a_folder_that_the_repository_lacks_is_named(hub_cache: Path) -> None:
     tiny.make_sae(cached(hub_cache, "jbloom/some-saes") / RESIDUAL)
     with pytest.raises(FileNotFoundError, match=r"has no SAE checkpoint in its top folder: set subfolder"):
-        sae_folder(SaeReference(path="jbloom/some-saes"))
+        sae_place(SaeReference(path="jbloom/some-saes"))
     with pytest.raises(FileNotFoundError, match=r"has no SAE checkpoint in folder 'blocks.2': set subfolder"):
-        sae_folder(SaeReference(path="jbloom/some-saes", subfolder="blocks.2"))
+        sae_place(SaeReference(path="jbloom/some-saes", subfolder="blocks.2"))
 
 
 def test_a_repository_that_is_not_cached_is_named(hub_cache: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no checkpoint 'nobody/nothing': there is no such folder, and the"):
-        sae_folder(SaeReference(path="nobody/nothing"))
+        sae_place(SaeReference(path="nobody/nothing"))
 
 
 def test_only_the_files_of_one_sae_are_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_only_the_files_of_one_sae_are_asked_for(monkeypatch: pytest.MonkeyPatch
 
     tiny.make_sae(tmp_path / "layer_12" / "width_16k")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    sae_folder(SaeReference(path="google/some", subfolder="layer_12/width_16k", revision="abc"))
+    sae_place(SaeReference(path="google/some", subfolder="layer_12/width_16k", revision="abc"))
     assert (asked["repository"], asked["revision"]) == ("google/some", "abc")
     assert {"layer_12/width_16k/params.npz", "layer_12/width_16k/cfg.json"} <= set(asked["allow_patterns"])
     assert all(pattern.startswith("layer_12/width_16k/") and "*" not in pattern for pattern in asked["allow_patterns"])

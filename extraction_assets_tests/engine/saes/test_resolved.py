@@ -8,8 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from extraction_assets.engine.findings import refuse
-from extraction_assets.engine.saes.checkpoint import CENTERED_REPOSITORIES, read_sae
+from extraction_assets.engine.saes.checkpoint import read_sae
 from extraction_assets.engine.saes.formats import CheckpointError
+from extraction_assets.engine.saes.published import registry
 from extraction_assets.engine.saes.resolved import (
     ResolvedExtraction,
     examine_recorded,
@@ -166,7 +167,11 @@ def test_published_saes_of_gpt2_small_are_centered(
     layer_norm_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub_cache = use_cache(tmp_path, monkeypatch)
-    for repository in CENTERED_REPOSITORIES:
+    centered = [
+        one.repository for one in registry().releases.values() if "model_from_pretrained_kwargs" in one.overrides
+    ]
+    assert len(centered) == 3
+    for repository in centered:
         tiny.make_sae(cached(hub_cache, repository) / RESIDUAL, hook_point=RESIDUAL)
         sae = recorded(layer_norm_model, path=repository, subfolder=RESIDUAL)
         assert (sae.hook, sae.center_input, read_sae(sae).center_input) == (RESIDUAL, True, True)

@@ -23,15 +23,17 @@ from extraction_assets.engine.saes.formats.files import (
     whole_number,
     whole_or_none,
 )
+from extraction_assets.engine.saes.formats.place import FormatFiles, SaePlace
 from extraction_assets.engine.saes.formats.recorded import SaeRecord
 from extraction_assets.engine.saes.formats.weights import Architecture, SAEWeights, folded_decoder_norm
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 CONFIG, WEIGHTS = "config.json", "ae.pt"
-FILES = (CONFIG, WEIGHTS)
-OPTIONAL_FILES = ()
+FILES = FormatFiles((CONFIG, WEIGHTS))
+LOADERS = ("dictionary_learning_1",)
 
 # Names of W_enc [D, F] or its transpose, b_enc, W_dec [F, D] or its transpose, b_dec, by class.
 _LINEAR = {"W_enc": "encoder.weight", "b_enc": "encoder.bias", "W_dec": "decoder.weight", "b_dec": "b_dec"}
@@ -49,28 +51,37 @@ _CLASSES: dict[str, tuple[Architecture, dict[str, str], bool]] = {
 _RESIDUAL = re.compile(r"resid_post_layer_(\d+)")
 
 
-def recognises(path: Path) -> bool:
-    return (path / WEIGHTS).is_file()
+def files(file: str | None) -> FormatFiles:
+    return FILES if file is None else FormatFiles()
 
 
-def record(path: Path) -> SaeRecord:
-    """The record of model, hook and text in ``config.json`` of folder ``path``."""
-    config = read_config(path, CONFIG)
+def recognises(place: SaePlace) -> bool:
+    return (place.folder / WEIGHTS).is_file()
+
+
+def facts(place: SaePlace) -> dict[str, Any]:
+    return {}
+
+
+def record(place: SaePlace) -> SaeRecord:
+    """The record of model, hook and text in ``config.json``."""
+    config = read_config(place.folder, CONFIG)
     trainer, buffer = _part(config, "trainer"), _part(config, "buffer")
-    place = _RESIDUAL.fullmatch(text_or_none(trainer.get("submodule_name")) or "")
+    site = _RESIDUAL.fullmatch(text_or_none(trainer.get("submodule_name")) or "")
     return SaeRecord(
-        hook=f"blocks.{place[1]}.hook_resid_post" if place else None,
+        hook=f"blocks.{site[1]}.hook_resid_post" if site else None,
         model_name=text_or_none(trainer.get("lm_name")),
         context_size=whole_or_none(buffer.get("ctx_len")),
     )
 
 
-def read(path: Path) -> SAEWeights:
-    """The checkpoint in folder ``path``; raises CheckpointError if it cannot be used.
+def read(place: SaePlace, device: torch.device | str) -> SAEWeights:
+    """The checkpoint's weights on ``device``; raises CheckpointError if it cannot be used.
 
     An ``AutoEncoder`` gets decoder vectors of norm 1, as its own ``from_pretrained`` gives them.
     """
-    require_files(path, *FILES)
+    path = place.folder
+    require_files(path, *FILES.required)
     trainer = _part(read_config(path, CONFIG), "trainer")
     name = trainer.get("dict_class")
     if not isinstance(name, str) or name not in _CLASSES:
@@ -78,7 +89,7 @@ def read(path: Path) -> SAEWeights:
             f"SAE {path}: dict_class {shown(name)} of {CONFIG} is not supported (known: {', '.join(_CLASSES)})"
         )
     architecture, names, subtracts = _CLASSES[name]
-    tensors = read_state_dict(sae_file(path, WEIGHTS))
+    tensors = read_state_dict(sae_file(path, WEIGHTS), device)
     further = {"jumprelu": ["threshold"], "gated": ["r_mag", "mag_bias"]}.get(architecture, [])
     stored = pick(path, WEIGHTS, tensors, [*names.values(), *further], name)
     w_enc, w_dec = stored[names["W_enc"]], stored[names["W_dec"]]
@@ -95,7 +106,7 @@ def read(path: Path) -> SAEWeights:
         apply_b_dec_to_input=subtracts,
         extra=extra,
         k=whole_number(path, _k(path, tensors, trainer), f"{CONFIG}: k") if architecture == "topk" else 0,
-        record=record(path),
+        record=record(place),
     )
     if name != "AutoEncoder":
         return weights

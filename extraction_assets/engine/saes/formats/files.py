@@ -11,6 +11,7 @@ from extraction_assets.engine.file_boundary import CheckpointError, CheckpointFi
 from extraction_assets.engine.file_boundary.checkpoint_file import shown
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 MOST_CONFIG_BYTES = 4 << 20
@@ -34,9 +35,9 @@ def read_config(path: Path, name: str) -> dict[str, Any]:
     return file_boundary.read_json_object(sae_file(path, name), MOST_CONFIG_BYTES)
 
 
-def read_safetensors(path: Path, name: str) -> dict[str, Tensor]:
-    """All tensors of file ``name`` of folder ``path``; floating point ones in float32."""
-    return file_boundary.read_safetensors(sae_file(path, name))
+def read_safetensors(path: Path, name: str, device: torch.device | str) -> dict[str, Tensor]:
+    """All tensors of file ``name`` of folder ``path`` on ``device``; floating point ones in float32."""
+    return file_boundary.read_safetensors(sae_file(path, name), device)
 
 
 def pick(path: Path, file: str, tensors: Mapping[str, Tensor], names: list[str], what: str) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from extraction_assets.engine.saes.formats.files import CheckpointError
+from extraction_assets.engine.saes.formats.place import SaePlace
 from extraction_assets.engine.saes.formats.recorded import SaeRecord
 
 if TYPE_CHECKING:
@@ -18,7 +19,10 @@ Normalization = Literal["none", "layer_norm", "constant_norm_rescale", "expected
 
 @dataclass(frozen=True)
 class SAEWeights:
-    """An SAE's parameters, float32 on the CPU. D is the width it reads, D_out (D unless a transcoder) what it gives."""
+    """An SAE's parameters in float32, all on one device.
+
+    D is the width it reads, D_out (D unless a transcoder) what it gives.
+    """
 
     architecture: Architecture
     w_enc: Tensor
@@ -72,7 +76,7 @@ class SAEWeights:
         named = {"W_enc": self.w_enc, "b_enc": self.b_enc, "W_dec": self.w_dec, "b_dec": self.b_dec}
         return {**named, **self.extra, **skip}
 
-    def validate(self, path: Path, file: str) -> None:
+    def validate(self, path: Path | SaePlace, file: str) -> None:
         """Shapes agree and every number is finite, or CheckpointError names the parameter of ``file``."""
         if self.w_enc.dim() != 2:
             raise CheckpointError(
@@ -127,7 +131,7 @@ def scaled_input(weights: SAEWeights, norm_scaling_factor: float) -> SAEWeights:
     )
 
 
-def folded_decoder_norm(path: Path, weights: SAEWeights) -> SAEWeights:
+def folded_decoder_norm(path: Path | SaePlace, weights: SAEWeights) -> SAEWeights:
     """The same SAE with decoder rows of norm 1, their norms in its features (sae-lens ``fold_W_dec_norm``).
 
     Raises CheckpointError if the norms would change which features fire, not just their scale.
