@@ -28,7 +28,6 @@ from extraction_assets.engine.models.language_model import load_language_model, 
 from extraction_assets.engine.models.tokenizer_comparison import noting_texts
 from extraction_assets.engine.preflight.compatibility import examine_combination, examine_vocabulary
 from extraction_assets.engine.preflight.sanity import SaeSanity
-from extraction_assets.engine.saes.formats import SAEWeights
 from extraction_assets.engine.saes.resolved import examine_recorded, resolve_extraction
 from extraction_assets.engine.saes.sae import SAE
 from extraction_assets.execution.failures import USER_ERRORS
@@ -43,7 +42,8 @@ from extraction_assets.planning.disk_estimate import (
     same_disk,
     samples_to_come,
 )
-from extraction_assets.planning.plan import ExtractionPlan, load_tokenizer, tokenizer_findings
+from extraction_assets.planning.plan import ExtractionPlan
+from extraction_assets.planning.tokenization import load_tokenizer, tokenizer_findings
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets.stores.sealed import DamagedFileError
@@ -75,7 +75,7 @@ class Examination:
         """D of every hook."""
         self.hooks: dict[str, str] = {}
         """What each SAE reads, and what a transcoder gives."""
-        self.saes: dict[str, SAEWeights] = {}
+        self.saes: dict[str, SAE] = {}
         self.sanity: dict[str, SaeSanity] = {}
         self.estimates: list[Estimate] = []
         """What is still to be written to the chunk store, and to the results database."""
@@ -109,8 +109,8 @@ def _examine(
     extraction = resolve_extraction(settings)
     checkpoint, saes = extraction.checkpoint, extraction.saes
     found.hooks = {name: " -> ".join(sae.hooks) for name, sae in saes.items()}
-    combination = examine_combination(checkpoint, saes, settings.corpus.max_length)
-    found.saes, found.widths, found.findings = combination.weights, combination.widths, combination.findings
+    combination = examine_combination(checkpoint, saes, settings.corpus.max_length, machine.device)
+    found.saes, found.widths, found.findings = combination.saes, combination.widths, combination.findings
     found.findings += examine_recorded(extraction, saes)
     yield
     found.corpus, more = examine_samples(settings, checkpoint, machine.store, logger)
@@ -125,8 +125,7 @@ def _examine(
     outputs = model_outputs(model, batch.samples, logger)
     found.findings += examine_alone(model, batch.samples, outputs)
     yield
-    loaded = {name: SAE(weights, machine.device) for name, weights in found.saes.items()}
-    examined = examine_saes(extraction, loaded, outputs, batch, model, machine.matmul_precision, logger)
+    examined = examine_saes(extraction, found.saes, outputs, batch, model, machine.matmul_precision, logger)
     found.sanity = examined.saes
     found.findings += examined.findings
     latent_dims, mean_l0 = _numbers(found.saes, found.sanity)
@@ -134,10 +133,8 @@ def _examine(
     found.estimates = list(_disk(found, settings, machine, sizes))
 
 
-def _numbers(
-    saes: Mapping[str, SAEWeights], sanity: Mapping[str, SaeSanity]
-) -> tuple[dict[str, int], dict[str, float]]:
-    latent_dims = {name: weights.latent_dim for name, weights in saes.items()}
+def _numbers(saes: Mapping[str, SAE], sanity: Mapping[str, SaeSanity]) -> tuple[dict[str, int], dict[str, float]]:
+    latent_dims = {name: sae.latent_dim for name, sae in saes.items()}
     return latent_dims, {name: seen.mean_l0 for name, seen in sanity.items() if seen.tokens}
 
 

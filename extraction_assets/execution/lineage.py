@@ -209,7 +209,7 @@ def data_version(plan: ExtractionPlan, asset: ChunkAsset, sae: str | None, chunk
     if asset == MODEL_ACTIVATIONS:
         # Not the file's fingerprint, which names the hooks: one more hook changes nothing for readers of another.
         return plan.outputs_fingerprint(chunk)
-    return plan.chunk_fingerprint(asset, chunk, sae)
+    return plan.fingerprint_of(asset, chunk, sae)
 
 
 def recorded_versions(

@@ -25,6 +25,9 @@ Versions = dict[str, Any]
 """``asset`` or ``SAE/asset`` -> its version; of an asset that has chunks, {chunk: version}."""
 
 HUB = "someone/some-data"
+PUBLISHED = "chanind/gemma-2-2b-batch-topk-matryoshka-saes-w-32k-l0-40"
+"""A repository of SAELens's registry: its releases ``gemma-2-2b-res-matryoshka-dc`` and
+``gemma-2-2b-res-snap-matryoshka-dc`` have SAEs of the same names, in folders ``standard`` and ``snap``."""
 
 
 def make_world(folder: Path) -> None:
@@ -41,6 +44,8 @@ def make_world(folder: Path) -> None:
     other = make_texts(folder / "other-texts")
     (other / "first.txt").write_text("something else entirely.\n" * 30, "utf-8")
     make_texts(folder / "equal-texts")
+    for number, inside in enumerate(("standard/blocks.0", "standard/blocks.1", "snap/blocks.0")):
+        make_sae(folder / "hub" / PUBLISHED / "main" / f"{inside}.hook_resid_post", seed=10 + number)
     repositories = {"model": ("model", "other-model"), "sae": ("relu", "other-sae")}
     for name, (main, branch) in repositories.items():
         shutil.copytree(folder / main, folder / "hub" / "someone" / name / "main")
@@ -63,7 +68,8 @@ def _row(number: int) -> dict[str, Any]:
 
 
 def connect_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Repositories ``someone/model`` and ``someone/sae`` with a branch, and a data set of two configurations."""
+    """Repositories ``someone/model`` and ``someone/sae`` with a branch, ``PUBLISHED``, and a data set of two
+    configurations."""
 
     def download(repository: str, *, revision: str | None = None, **_: Any) -> str:
         return str(folder / "hub" / repository / (revision or "main"))

@@ -66,6 +66,11 @@ JOINED = {"corpus.packing": "concatenated", "evaluation_samples": 16}
 HUB_DATA = {"corpus.source": HUB}
 HUB_MODEL = {"language_model.path": "someone/model"}
 HUB_SAE = {"saes.path": "someone/sae"}
+NAMED = {
+    "saes.path": None,
+    "saes.release": "gemma-2-2b-res-matryoshka-dc",
+    "saes.sae_id": "blocks.0.hook_resid_post",
+}
 TRANSCODER = {"saes.path": "@transcoder", "saes.hook_out": "layers.1"}
 OWN_CODE = {"language_model.path": "@with-code"}
 
@@ -104,6 +109,8 @@ SETTINGS = (
     Row("corpus.exclude_first_positions", 2, TABLES),
     Row("corpus.exclude_positions", [3], TABLES),
     Row("corpus.exclude_outlier_norms", 10.0, TABLES),
+    Row("saes.release", "gemma-2-2b-res-snap-matryoshka-dc", RELU, NAMED),
+    Row("saes.sae_id", "blocks.1.hook_resid_post", RELU, NAMED),
     Row("saes.path", "@other-sae", RELU),
     Row("saes.subfolder", "other", RELU, {"saes.path": "@nested", "saes.subfolder": "sae"}),
     Row("saes.revision", "branch", RELU, HUB_SAE),

@@ -74,7 +74,7 @@ class _Results:
         """Writes one file."""
         chunk = self._queued.chunk
         path = self._plan.path_to_write(target.asset, chunk, target.sae)
-        fingerprint = self._plan.chunk_fingerprint(target.asset, chunk, target.sae)
+        fingerprint = self._plan.fingerprint_of(target.asset, chunk, target.sae)
         started = time.perf_counter()
         self._write(path, target, self._record(fingerprint, target.sae))
         seconds = time.perf_counter() - started

@@ -33,7 +33,8 @@ from extraction_assets.execution.pictures import (
 )
 from extraction_assets.execution.preview import preview
 from extraction_assets.execution.progress import progress
-from extraction_assets.planning.plan import ExtractionPlan, load_tokenizer
+from extraction_assets.planning.plan import ExtractionPlan
+from extraction_assets.planning.tokenization import load_tokenizer
 from extraction_assets.resources import ChunkStoreResource, ResultsResource
 from extraction_assets.settings import Chunk, ExtractionSettings
 from extraction_assets.stores.chunk_files import TableFile, check_files, read_tables

@@ -17,6 +17,10 @@ Architecture = Literal["standard", "jumprelu", "topk", "gated"]
 Normalization = Literal["none", "layer_norm", "constant_norm_rescale", "expected_average_only_in"]
 
 
+_LOOKED_AT = 1 << 21
+"""Numbers of a tensor that are looked at together."""
+
+
 @dataclass(frozen=True)
 class SAEWeights:
     """An SAE's parameters in float32, all on one device.
@@ -93,7 +97,7 @@ class SAEWeights:
             shape = expected.get(name, (latent_dim,))
             if tuple(tensor.shape) != shape:
                 raise CheckpointError(f"SAE {path}: {file}: {name} has shape {tuple(tensor.shape)}, expected {shape}")
-            wrong = int((~tensor.isfinite()).sum())
+            wrong = _not_finite(tensor)
             if wrong:
                 raise CheckpointError(
                     f"SAE {path}: {file}: {name} holds {wrong} NaN or infinite value(s) of {tensor.numel()}; "
@@ -109,6 +113,11 @@ class SAEWeights:
                 "multiplied by, sqrt(d_in) / their mean norm, and the checkpoint does not hold it: set "
                 "norm_scaling_factor of this SAE (1 if it is folded into the weights already)"
             )
+
+
+def _not_finite(tensor: Tensor) -> int:
+    """NaN and infinities, counted a part at a time: ``isfinite`` makes a copy of what it looks at."""
+    return sum(int((~part.isfinite()).sum()) for part in tensor.split(max(1, _LOOKED_AT // max(1, tensor[:1].numel()))))
 
 
 def scaled_input(weights: SAEWeights, norm_scaling_factor: float) -> SAEWeights:
