@@ -21,12 +21,8 @@ from extraction_assets.database.queries import (
     find_feature,
     readable_features,
 )
-<<<<<<< HEAD
 from extraction_assets.engine.corpora.message_spans import speakers
-from extraction_assets.engine.selection.statistics.descriptions import shown_sizes
-=======
 from extraction_assets.engine.selection.statistics.shown import shown_sizes, unknown_sizes
->>>>>>> main
 from extraction_assets.execution.failures import as_dagster_failure
 from extraction_assets.execution.pictures import (
     DENSITY_TITLE,
