@@ -273,4 +273,5 @@ def _corpus_samples(plan: ExtractionPlan) -> CorpusSamples:
         tokenizer=manifest.tokenizer,
         packing=manifest.packing,
         content_fingerprint=lambda count: plan.corpus.content_fingerprint(slice(0, count)),
+        messages=arrays.messages,
     )
