@@ -6,7 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from extraction_assets.engine.saes.formats import dictionary_learning, gemma_scope, saelens, sparsify
+from extraction_assets.engine.saes.formats import (
+    dictionary_learning,
+    gemma_scope,
+    gemma_scope_2,
+    saelens,
+    sparsify,
+)
 from extraction_assets.engine.saes.formats.files import CheckpointError, require_files, sae_file
 from extraction_assets.engine.saes.formats.place import FormatFiles, SaePlace, place_of
 from extraction_assets.engine.saes.formats.recorded import SaeRecord, compare_recorded
@@ -62,6 +68,7 @@ class Format(Protocol):
 
 FORMATS: dict[str, Format] = {
     "Gemma Scope": gemma_scope,
+    "Gemma Scope 2": gemma_scope_2,
     "dictionary_learning": dictionary_learning,
     "SAELens": saelens,
     "sparsify": sparsify,

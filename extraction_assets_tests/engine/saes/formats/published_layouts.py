@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from extraction_assets.engine.saes.checkpoint import read_sae
@@ -130,4 +131,34 @@ def write_gemma_scope(root: Path, inside: str) -> Path:
     (root / inside).mkdir(parents=True)
     arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in jumprelu_parameters().items()}
     np.savez(root / inside / "params.npz", **arrays)
+    return root
+
+
+GEMMA_3_HOOKS = {
+    "resid_post": ("model.layers.{}.output", None),
+    "attn_out": ("model.layers.{}.self_attn.o_proj.input", None),
+    "mlp_out": ("model.layers.{}.post_feedforward_layernorm.output", None),
+    "transcoder": (
+        "model.layers.{}.pre_feedforward_layernorm.output",
+        "model.layers.{}.post_feedforward_layernorm.output",
+    ),
+}
+
+
+def write_gemma_scope_2(root: Path, inside: str, d_out: int = D_IN, *, config: bool = True, **changes: Any) -> Path:
+    """Gemma Scope 2: ``params.safetensors`` and ``config.json``, whose entries ``changes`` replaces; an SAE's hook out
+    is its hook in."""
+    folder = root / inside
+    folder.mkdir(parents=True)
+    affine = inside.endswith("_affine")
+    tensors = {name.replace("W_", "w_"): tensor for name, tensor in jumprelu_parameters(d_out=d_out).items()}
+    skip = {"affine_skip_connection": random(D_IN, d_out, seed=6)} if affine else {}
+    save_file({**tensors, **skip}, folder / "params.safetensors")
+    if config:
+        layer = inside.partition("layer_")[2].partition("_")[0]
+        hook, hook_out = GEMMA_3_HOOKS[inside.partition("/")[0].removesuffix("_all")]
+        hooks = {"hf_hook_point_in": hook.format(layer), "hf_hook_point_out": (hook_out or hook).format(layer)}
+        stated = {**hooks, "width": D_SAE, "model_name": "gemma-v3-4b-pt", "architecture": "jump_relu", "l0": 60}
+        stated |= {"affine_connection": affine, "type": "transcoder" if hook_out else "sae", **changes}
+        (folder / "config.json").write_text(json.dumps(stated))
     return root
