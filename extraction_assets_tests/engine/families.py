@@ -180,6 +180,9 @@ FAMILIES: dict[str, Layout] = {
     ),
 }
 
+WITH_IMAGES = ("gemma3", "qwen3_5", "qwen3_5_moe")
+"""Families whose class holds a model of images beside that of text."""
+
 
 def make_model(folder: Path, family: str) -> str:
     """Saves a model of which every parameter is random, gains and biases too."""

@@ -185,13 +185,15 @@ def without_load_report(stored: StoredWeights) -> Iterator[None]:
     What it cannot merge from its parts it names in that report alone: raised as CheckpointError with the names.
     """
     logger, unmerged = logging.getLogger("transformers.modeling_utils"), list[str]()
+    level, shown_from = logger.level, logger.getEffectiveLevel()
 
     def keep(record: logging.LogRecord) -> bool:
         text = record.getMessage()
         unmerged.extend(_UNMERGED.findall(text))
-        return "LOAD REPORT" not in text
+        return "LOAD REPORT" not in text and record.levelno >= shown_from
 
     logger.addFilter(keep)
+    logger.setLevel(min(shown_from, logging.WARNING))  # the report is one, which others (sae-lens) may have turned off
     try:
         yield
     except RuntimeError as error:
@@ -201,6 +203,7 @@ def without_load_report(stored: StoredWeights) -> Iterator[None]:
             f"holds other parts of {_some(map(_plain, unmerged))} than transformers merges it from"
         ) from error
     finally:
+        logger.setLevel(level)
         logger.removeFilter(keep)
 
 

@@ -17,11 +17,10 @@ from transformers import AutoModel, AutoModelForCausalLM
 
 from extraction_assets.engine.models.language_model import load_language_model
 from extraction_assets_tests.engine.checkpoints import local
-from extraction_assets_tests.engine.families import D_MODEL, FAMILIES, NUM_BLOCKS, VOCABULARY, save_model
+from extraction_assets_tests.engine.families import D_MODEL, FAMILIES, NUM_BLOCKS, VOCABULARY, WITH_IMAGES, save_model
 from extraction_assets_tests.engine.models.test_hooks import names_of
 
-IMAGES = ("gemma3", "qwen3_5", "qwen3_5_moe")
-DECODERS = [name for name, layout in FAMILIES.items() if layout.kind != "post-norm" and name not in IMAGES]
+DECODERS = [name for name, layout in FAMILIES.items() if layout.kind != "post-norm" and name not in WITH_IMAGES]
 LAYER_NORM = [name for name in DECODERS if name.startswith(("gpt", "phi")) and name not in ("gpt_oss", "phi3")]
 token_ids = torch.randint(3, VOCABULARY - 2, (2, 12), generator=torch.Generator().manual_seed(0))
 
