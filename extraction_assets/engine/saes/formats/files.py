@@ -41,7 +41,8 @@ def read_safetensors(path: Path, name: str, device: torch.device | str) -> Store
 
 
 def pick(path: Path, file: str, tensors: Mapping[str, Tensor], names: list[str], what: str) -> dict[str, Tensor]:
-    """The tensors called ``names``: ``W_…`` and ``….weight`` are matrices, others have a number for each row or column.
+    """The tensors called ``names``: ``W_…``, ``….weight`` and skip connections are matrices, others have a number for
+    each row or column.
 
     Raises CheckpointError with the names of those that are missing, or that are no floating point numbers of that form.
     """
@@ -58,7 +59,7 @@ def _checked(path: Path, file: str, name: str, tensor: Tensor) -> Tensor:
     kind = str(tensor.dtype).removeprefix("torch.")
     if kind != "float32":
         raise CheckpointError(f"SAE {path}: {file} holds {name} as {kind}, expected floating point numbers")
-    is_matrix = name.startswith("W_") or name.endswith(".weight")
+    is_matrix = name.lower().startswith("w_") or name.endswith((".weight", "skip_connection"))
     is_scalar = tensor.dim() == 0 and "threshold" in name  # one number for all features
     if not is_scalar and (tensor.dim() != 1 + is_matrix or tensor.numel() == 0):
         expected = "(rows, columns)" if is_matrix else "(numbers,)"
