@@ -83,7 +83,7 @@ def read_by_sae_lens(monkeypatch: pytest.MonkeyPatch, folder: Path, sae: Publish
         theirs = _made(sae_lens().handle_config_defaulting(config), state)
     if config.get("normalize_activations") == "expected_average_only_in" and sae.norm_scaling_factor is not None:
         theirs.fold_activation_norm_scaling_factor(sae.norm_scaling_factor)
-    return theirs.eval()
+    return theirs.float().eval()
 
 
 def _made(config: dict[str, Any], state: dict[str, Tensor]) -> Any:
@@ -187,4 +187,42 @@ def write_mntss(root: Path, layer: int = 2, layers: int = 3, **changes: Any) -> 
     stated = {"model_name": "google/gemma-2-2b", "model_kind": "cross_layer_transcoder"}
     stated |= {"feature_input_hook": "hook_resid_mid", "feature_output_hook": "hook_mlp_out", **changes}
     (root / "config.yaml").write_text(yaml.safe_dump(stated))
+    return root
+
+
+def dictionary_learning_tensors(dict_class: str) -> dict[str, Tensor]:
+    """The state dict of a class of dictionary_learning, as ``ae.pt`` holds it."""
+    linear = {"encoder.weight": random(D_SAE, D_IN, seed=1), "decoder.weight": random(D_IN, D_SAE, seed=3)}
+    biased, b_dec = {**linear, "encoder.bias": random(D_SAE, seed=2)}, random(D_IN, seed=4)
+    batch_topk = {"threshold": torch.tensor(0.7), "k": torch.tensor(K, dtype=torch.int32)}
+    plain = {name: tensor for name, tensor in jumprelu_parameters().items() if name != "threshold"}
+    gated = {name: random(D_SAE, seed=5 + seed) for seed, name in enumerate(["r_mag", "gate_bias", "mag_bias"])}
+    return {
+        "AutoEncoder": {**biased, "bias": b_dec},
+        "GatedAutoEncoder": {**linear, **gated, "decoder_bias": b_dec},
+        "AutoEncoderTopK": {**biased, **batch_topk, "b_dec": b_dec},
+        "AutoEncoderTopK of 2024": {**biased, "b_dec": b_dec},
+        "BatchTopKSAE": {**biased, **batch_topk, "b_dec": b_dec},
+        "MatryoshkaBatchTopKSAE": {**plain, **batch_topk, "group_sizes": torch.tensor([12, 36])},
+        "JumpReluAutoEncoder": jumprelu_parameters(),
+    }[dict_class]
+
+
+def write_dictionary_learning(
+    root: Path, inside: str, dict_class: str, dtype: torch.dtype = torch.float32, **trainer: Any
+) -> Path:
+    """dictionary_learning as SAEBench publishes it: ``ae.pt`` and ``config.json`` with trainer and buffer; entries of
+    ``trainer`` replace those of its trainer, None leaves one out."""
+    folder = root / inside
+    folder.mkdir(parents=True)
+    layer = int(inside.partition("resid_post_layer_")[2].partition("/")[0].partition("_")[0] or 0)
+    stated: dict[str, Any] = {"trainer_class": "Trainer", "dict_class": dict_class.split()[0], "lr": 3e-4, "seed": 0}
+    stated |= {"activation_dim": D_IN, "dict_size": D_SAE, "k": K, "device": "cuda:0", "layer": layer, "steps": 244140}
+    stated |= {"lm_name": "google/gemma-2-2b", "wandb_name": "x", "submodule_name": f"resid_post_layer_{layer}"}
+    kept = {name: value for name, value in {**stated, **trainer}.items() if value is not None}
+    buffer = {"d_submodule": D_IN, "io": "out", "n_ctxs": 2000, "ctx_len": 128, "device": "cuda:0"}
+    (folder / "config.json").write_text(json.dumps({"trainer": kept, "buffer": buffer}))
+    tensors = dictionary_learning_tensors(dict_class)
+    stored = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    torch.save(stored, folder / "ae.pt")
     return root
