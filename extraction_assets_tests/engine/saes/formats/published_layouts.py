@@ -226,3 +226,20 @@ def write_dictionary_learning(
     stored = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     torch.save(stored, folder / "ae.pt")
     return root
+
+
+def write_sae_lens(root: Path, inside: str, **changes: Any) -> Path:
+    """SAELens's own form with the flat ``cfg.json`` of its versions 2 to 5, whose entries ``changes`` replaces."""
+    folder = root / inside
+    folder.mkdir(parents=True)
+    stated = {"model_name": "gpt2-small", "hook_point": "blocks.1.hook_resid_pre", "hook_point_layer": 1}
+    stated |= {"hook_point_head_index": None, "d_in": D_IN, "d_sae": D_SAE, "dtype": "torch.float32", "device": "cpu"}
+    stated |= {"prepend_bos": True, "context_size": 128, "activation_fn_str": "relu", "expansion_factor": 32}
+    stated |= {"dataset_path": "Skylion007/openwebtext", "finetuning_scaling_factor": False, **changes}
+    (folder / "cfg.json").write_text(json.dumps(stated))
+    tensors = jumprelu_parameters()
+    if stated.get("architecture") != "jumprelu":
+        tensors = {**tensors, "scaling_factor": torch.ones(D_SAE)}  # as versions 2 and 3 wrote it, to no effect
+        del tensors["threshold"]
+    save_file(tensors, folder / "sae_weights.safetensors")
+    return root
