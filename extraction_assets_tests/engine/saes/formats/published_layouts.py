@@ -176,11 +176,12 @@ def write_gemma_scope_2_clt(root: Path, inside: str, layers: int = 3) -> Path:
     return root
 
 
-def write_mntss(root: Path, layer: int = 2, layers: int = 3, **changes: Any) -> Path:
+def write_mntss(root: Path, layer: int = 2, layers: int = 3, threshold: Tensor | None = None, **changes: Any) -> Path:
     """A layer of mntss's cross-layer transcoders: its encoder and its decoders in a file each, and one ``config.yaml``
     for all layers."""
     root.mkdir(exist_ok=True)
     encoder = {"W_enc": random(D_SAE, D_IN, seed=1), "b_enc": random(D_SAE, seed=2), "b_dec": random(D_IN, seed=4)}
+    encoder |= {} if threshold is None else {"threshold": threshold}
     save_file({f"{name}_{layer}": tensor for name, tensor in encoder.items()}, root / f"W_enc_{layer}.safetensors")
     decoder = {f"W_dec_{layer}": random(D_SAE, layers, D_IN, seed=3)}
     save_file(decoder, root / f"W_dec_{layer}.safetensors")
