@@ -1,7 +1,7 @@
 """``show`` and ``status``: what is there."""
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -90,10 +90,20 @@ def show_features(
             chosen = queries.readable_features(connection, extraction.id, features)
         else:
             chosen = [feature]
-        for index in chosen:
-            statistics = queries.find_feature(connection, extraction.id, index)
-            examples = queries.examples_of(connection, extraction.id, index, limit)
+        found_features = [queries.find_feature(connection, extraction.id, index) for index in chosen]
+        for statistics in found_features:
+            examples = queries.examples_of(connection, extraction.id, statistics.neuron_index, limit)
             echo(*feature_lines(statistics, examples, width), "")
+        _echo_unknown(name, found_features)
+
+
+def _echo_unknown(name: str, features: "list[sa.Row[Any]]") -> None:
+    """What is NULL of these features, because chunks of an earlier version did not count it."""
+    from extraction_assets.engine.selection.statistics.shown import unknown_sizes  # NumPy, not for --help
+
+    unknown = unknown_sizes(features)
+    if unknown:
+        echo(f"{unknown}; `run {name}` computes them again", "")
 
 
 def _echo_found(token: str, found: list[int], shown: int) -> None:

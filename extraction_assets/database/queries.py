@@ -82,7 +82,10 @@ def find_extraction(connection: sa.Connection, name: str, sae: str | None = None
 
 
 def feature_table(connection: sa.Connection, extraction_id: int) -> "pd.DataFrame":
-    """Statistics of every feature, by ``neuron_index``; those that are lists (the histogram) left out."""
+    """Statistics of every feature, by ``neuron_index``; those that are lists (the histogram) left out.
+
+    One that was added later is NULL while a chunk is of an earlier version: ``unknown_sizes`` says so.
+    """
     lists = {column.name for column in COLUMNS if column.type == "integers"}
     columns = [column for column in features.c if column.name not in ("extraction_id", *lists)]
     query = sa.select(*columns).where(features.c.extraction_id == extraction_id).order_by(features.c.neuron_index)

@@ -21,7 +21,7 @@ from extraction_assets.database.queries import (
     find_feature,
     readable_features,
 )
-from extraction_assets.engine.selection.statistics.descriptions import shown_sizes
+from extraction_assets.engine.selection.statistics.shown import shown_sizes, unknown_sizes
 from extraction_assets.execution.failures import as_dagster_failure
 from extraction_assets.execution.pictures import (
     DENSITY_TITLE,
@@ -112,6 +112,7 @@ def render_report(connection: sa.Connection, extraction: sa.Row[Any]) -> str:
             ],
             features=chosen,
             sizes=shown_sizes,
+            unknown=unknown_sizes(feature for _, feature, _ in chosen),
             shades=SHADES,
         )
     )

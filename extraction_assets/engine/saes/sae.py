@@ -31,7 +31,7 @@ def load_sae(path: str | Path, device: torch.device | str = "cpu") -> "SAE":
 
     Raises CheckpointError if the checkpoint is missing, of no known format or unusable.
     """
-    return SAE(read_checkpoint(Path(path)), device)
+    return SAE(read_checkpoint(Path(path), device=device), device)
 
 
 @contextlib.contextmanager
