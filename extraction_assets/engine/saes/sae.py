@@ -61,6 +61,10 @@ class SAE:
             # encode multiplies by the norms, so decode divides by them
             scale = self._w_dec.norm(dim=1)  # [F]
             self._w_dec = self._w_dec / scale[:, None]
+        self._selection_scale: Tensor | None = None
+        if weights.selects_by_decoder_norm and self._w_dec is not None:
+            # encode multiplies by the norms, and divides what fires by them
+            scale = self._selection_scale = self._w_dec.norm(dim=1)  # [F]
         extra = {name: tensor.to(device) for name, tensor in weights.extra.items()}
         self._activation = ActivationFunction(
             bias=weights.b_enc.to(device).contiguous(),
@@ -104,6 +108,8 @@ class SAE:
         if wanted is None:
             wanted = torch.ones(len(x), dtype=torch.bool, device=x.device)
         firings = self._encode(x, tile, wanted)
+        if self._selection_scale is not None:
+            firings = firings._replace(values=firings.values / self._selection_scale[firings.features])
         return firings._replace(values=firings.values.tanh()) if self._tanh else firings
 
     def _encode(self, x: Tensor, tile: int, wanted: Tensor) -> Firings:

@@ -7,10 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from extraction_assets.engine.saes.formats import (
+    circuit_tracer,
     cross_layer,
     dictionary_learning,
     gemma_scope,
     gemma_scope_2,
+    goodfire,
+    kissane,
+    llama_scope,
+    llamascopium,
+    qwen_scope,
     saelens,
     sparsify,
 )
@@ -72,8 +78,14 @@ FORMATS: dict[str, Format] = {
     "Gemma Scope 2": gemma_scope_2,
     "cross-layer transcoder": cross_layer,
     "dictionary_learning": dictionary_learning,
+    "Llama Scope": llama_scope,
+    "Llamascopium": llamascopium,
     "SAELens": saelens,
     "sparsify": sparsify,
+    "Qwen Scope": qwen_scope,
+    "Goodfire": goodfire,
+    "circuit-tracer": circuit_tracer,
+    "hook_z of ckkissane": kissane,
 }
 
 REFUSED_LOADERS = {
@@ -175,7 +187,9 @@ def _format_of(place: SaePlace) -> Format:
         for name in (*reader.files(place.file).required, *reader.files(place.file).optional):
             if sae_file(place.folder, name).irregular():
                 require_files(place.folder, name)
-    known = "; ".join(f"{name}: {' and '.join(reader.files(None).required)}" for name, reader in FORMATS.items())
+    known = "; ".join(
+        f"{name}: {' and '.join(reader.files(None).required or [reader.WEIGHTS])}" for name, reader in FORMATS.items()
+    )
     raise CheckpointError(f"{place} is not an SAE checkpoint of a known format ({known})")
 
 
