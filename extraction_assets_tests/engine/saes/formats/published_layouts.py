@@ -7,6 +7,7 @@ stands for a copy of the whole repository.
 import functools
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,19 @@ def from_hub_folder(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setattr(sae_lens(), "get_safetensors_tensor_shapes", shapes)
 
 
-def read_by_sae_lens(monkeypatch: pytest.MonkeyPatch, folder: Path, sae: PublishedSae, **overrides: Any) -> Any:
+def read_by_sae_lens(
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    sae: PublishedSae,
+    *,
+    repair: Callable[[dict[str, Tensor]], object] = len,
+    **overrides: Any,
+) -> Any:
     """The SAE of ``folder``, a copy of its repository, as SAELens's loader and class read it, in float32.
 
     As ``SAE.from_pretrained`` does; ``overrides`` are entries of its configuration, such as ``d_in`` and ``d_sae``
-    where the loader knows them for published models alone.
+    where the loader knows them for published models alone. ``repair`` changes the loader's state dict where its class
+    could not load that.
     """
     from_hub_folder(monkeypatch, folder)
     inside = sae.path
@@ -80,6 +89,7 @@ def read_by_sae_lens(monkeypatch: pytest.MonkeyPatch, folder: Path, sae: Publish
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that decoders were added up, or how best to load the model
         config, state, *_ = loader(sae.repository, inside, device="cpu", force_download=False, cfg_overrides=options)
+        repair(state)
         theirs = _made(sae_lens().handle_config_defaulting(config), state)
     if config.get("normalize_activations") == "expected_average_only_in" and sae.norm_scaling_factor is not None:
         theirs.fold_activation_norm_scaling_factor(sae.norm_scaling_factor)
@@ -243,4 +253,19 @@ def write_sae_lens(root: Path, inside: str, **changes: Any) -> Path:
         tensors = {**tensors, "scaling_factor": torch.ones(D_SAE)}  # as versions 2 and 3 wrote it, to no effect
         del tensors["threshold"]
     save_file(tensors, folder / "sae_weights.safetensors")
+    return root
+
+
+def write_sparsify(root: Path, inside: str, **changes: Any) -> Path:
+    """EleutherAI's sparsify: ``sae.safetensors`` and ``cfg.json``, whose entries ``changes`` replaces, in a folder with
+    the name of a module."""
+    folder = root / inside
+    folder.mkdir(parents=True)
+    stated = {"activation": "topk", "expansion_factor": D_SAE // D_IN, "normalize_decoder": True, "num_latents": D_SAE}
+    stated |= {"k": K, "multi_topk": False, "skip_connection": False, "d_in": D_IN, **changes}
+    (folder / "cfg.json").write_text(json.dumps(stated))
+    tensors = {"encoder.weight": random(D_SAE, D_IN, seed=1), "encoder.bias": random(D_SAE, seed=2)}
+    save_file(
+        {**tensors, "W_dec": random(D_SAE, D_IN, seed=3), "b_dec": random(D_IN, seed=4)}, folder / "sae.safetensors"
+    )
     return root
