@@ -62,6 +62,9 @@ def _echo(settings: "ExtractionSettings", root: Path, found: "Examination") -> N
         _line("SAE", name, f"{shape}, at {found.hooks[name]}")
     if found.corpus is not None:
         _line("corpus", Path(settings.corpus.source).name, found.corpus.sentence)
+    if found.roles:
+        tokens = ", ".join(f"{role} {count:,}" for role, count in found.roles.items())
+        _line("roles", "", f"{tokens} tokens {found.samples}")
     if found.sanity:
         echo("", f"{'SAE':20} {'explained':>10} {'mean L0':>9} {'silent':>8} {'BOS share':>10}   tokens")
         for name, sanity in found.sanity.items():

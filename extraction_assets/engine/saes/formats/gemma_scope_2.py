@@ -110,7 +110,7 @@ def _model(place: SaePlace, stated: str | None) -> str | None:
 
 def _read_config(place: SaePlace) -> dict[str, Any]:
     """``config.json``; {} where it is missing."""
-    if not (place.folder / CONFIG).exists():
+    if not (place.folder / CONFIG).is_file() and not sae_file(place.folder, CONFIG).irregular():
         return {}
     config = read_config(place.folder, CONFIG)
     if config.get("architecture") != "jump_relu":
