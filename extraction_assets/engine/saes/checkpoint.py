@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from extraction_assets.engine import hub
 from extraction_assets.engine.saes.formats import (
     SaePlace,
     SaeRecord,
@@ -13,6 +14,7 @@ from extraction_assets.engine.saes.formats import (
     checkpoint_facts,
     checkpoint_files,
     files_on_hub,
+    is_whole,
     place_of,
     read_checkpoint,
     read_checkpoint_record,
@@ -37,8 +39,9 @@ def sae_place(sae: SaeReference) -> SaePlace:
         root = Path(sae.path).expanduser()
         return _local_place(root, inside) if published is None else _copied_place(root, published)
     repository = sae.path or (published.repository if published else "")
-    root = _downloaded(repository, inside, sae.revision, published)
-    return _in_repository(root, inside, published.repository if published else repository, published)
+    found = _downloaded(sae, repository, inside, published)
+    repository = published.repository if published else repository
+    return replace(_in_repository(found.folder, inside, repository, published), commit=found.commit)
 
 
 def _local_place(root: Path, inside: str) -> SaePlace:
@@ -101,27 +104,25 @@ def _folder_if_whole(place: SaePlace) -> SaePlace:
     return replace(place, file=None) if place.file in files_on_hub("") else place
 
 
-def _downloaded(repository: str, inside: str, revision: str | None, published: PublishedSae | None) -> Path:
-    """A copy of a hub repository with the files of one SAE."""
-    from huggingface_hub import snapshot_download
-
-    patterns = files_on_hub(inside, None if published is None else published.loader)
+def _downloaded(sae: SaeReference, repository: str, inside: str, published: PublishedSae | None) -> hub.Snapshot:
+    """A copy of a hub repository with the files of one SAE, and its commit."""
+    loader = None if published is None else published.loader
     parent, _, name = inside.rpartition("/")
-    if published is None and name in files_on_hub(""):
-        patterns = files_on_hub(parent)
-    try:
-        root = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
-    except Exception as error:
-        raise FileNotFoundError(
-            f"no checkpoint {repository!r}: there is no such folder, and the Hugging Face hub did not give it ({error})"
-        ) from error
-    if not any((root / pattern).is_file() for pattern in patterns):
-        where = f"folder {inside!r}" if inside else "its top folder"
-        raise FileNotFoundError(
-            f"{repository} has no SAE checkpoint in {where}: set subfolder to the folder of one SAE, as the files of "
-            "the repository are listed on the hub"
-        )
-    return root
+    where = parent if published is None and name in files_on_hub("") else inside
+    what = f"SAE {sae}" if sae.path is None else f"no checkpoint {repository!r} in a folder"
+    source = hub.HubSource(what, repository, sae.revision, f"{where}*")
+    found = hub.download_files(source, files_on_hub(where, loader))
+    if is_whole(found.folder, where, loader):
+        return found
+    if found.refused is not None:
+        raise found.refused
+    named = f"folder {inside!r}" if inside else "its top folder"
+    if any((found.folder / name).is_file() for name in files_on_hub(where, loader)):
+        return found  # a damaged one, which its reader describes
+    raise FileNotFoundError(
+        f"{repository} has no SAE checkpoint in {named}: set subfolder to the folder of one SAE, as the files of "
+        "the repository are listed on the hub"
+    )
 
 
 def sae_files(sae: SaeReference) -> list[Path]:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from extraction_assets.engine.saes.formats import (
+    circuit_tracer,
+    cross_layer,
     dictionary_learning,
     gemma_scope,
     gemma_scope_2,
+    goodfire,
+    kissane,
+    llama_scope,
+    llamascopium,
+    qwen_scope,
     saelens,
     sparsify,
 )
@@ -33,6 +41,7 @@ __all__ = [
     "files_beside",
     "files_on_hub",
     "format_of_loader",
+    "is_whole",
     "place_of",
     "read_checkpoint",
     "read_checkpoint_record",
@@ -71,9 +80,16 @@ class Format(Protocol):
 FORMATS: dict[str, Format] = {
     "Gemma Scope": gemma_scope,
     "Gemma Scope 2": gemma_scope_2,
+    "cross-layer transcoder": cross_layer,
     "dictionary_learning": dictionary_learning,
+    "Llama Scope": llama_scope,
+    "Llamascopium": llamascopium,
     "SAELens": saelens,
     "sparsify": sparsify,
+    "Qwen Scope": qwen_scope,
+    "Goodfire": goodfire,
+    "circuit-tracer": circuit_tracer,
+    "hook_z of ckkissane": kissane,
 }
 
 REFUSED_LOADERS = {
@@ -169,14 +185,24 @@ def files_beside(place: SaePlace) -> list[Path]:
 def files_on_hub(inside: str, loader: str | None = None) -> list[str]:
     """Names in a repository of all files that the SAE at folder or file ``inside`` may have, each once: of the format
     that SAELens reads by ``loader``, or of every format."""
+    layouts = _layouts(inside, loader)
+    return list(dict.fromkeys(name for names in layouts for name in (*names.required, *names.optional)))
+
+
+def is_whole(root: Path, inside: str, loader: str | None = None) -> bool:
+    """Whether a copy of a repository has all files that some format requires of the SAE at ``inside``."""
+    return any(
+        names.required and all((root / name).is_file() for name in names.required) for names in _layouts(inside, loader)
+    )
+
+
+def _layouts(inside: str, loader: str | None) -> Iterator[FormatFiles]:
+    """Names in a repository of the files that an SAE at folder or file ``inside`` has, format by format."""
     name = None if loader is None else format_of_loader(loader)
-    readers = FORMATS.values() if name is None else [FORMATS[name]]
     parent, _, file = inside.rpartition("/")
-    found: dict[str, None] = {}
-    for reader in readers:
+    for reader in FORMATS.values() if name is None else [FORMATS[name]]:
         for folder, names in ((inside, reader.files(None)), (parent, reader.files(file))):
-            found |= {f"{folder}/{name}" if folder else name: None for name in (*names.required, *names.optional)}
-    return list(found)
+            yield FormatFiles(*(tuple(f"{folder}/{name}" if folder else name for name in part) for part in names))
 
 
 def _format_of(place: SaePlace) -> Format:
@@ -191,7 +217,9 @@ def _format_of(place: SaePlace) -> Format:
         for name in (*reader.files(place.file).required, *reader.files(place.file).optional):
             if sae_file(place.folder, name).irregular():
                 require_files(place.folder, name)
-    known = "; ".join(f"{name}: {' and '.join(reader.files(None).required)}" for name, reader in FORMATS.items())
+    known = "; ".join(
+        f"{name}: {' and '.join(reader.files(None).required or [reader.WEIGHTS])}" for name, reader in FORMATS.items()
+    )
     raise CheckpointError(f"{place} is not an SAE checkpoint of a known format ({known})")
 
 
