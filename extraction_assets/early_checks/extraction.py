@@ -17,6 +17,7 @@ from extraction_assets.early_checks.batch import (
 )
 from extraction_assets.early_checks.document_share import DocumentShare
 from extraction_assets.early_checks.sample_count import examine_samples
+from extraction_assets.engine.corpora.message_spans import SampleMessages
 from extraction_assets.engine.corpora.samples import samples_of
 from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.engine.corpora.tokenize import packing_of, tokenize_corpus
@@ -68,6 +69,8 @@ class Examination:
         """How many samples there are, as far as that was counted, and how many documents they come from."""
         self.samples = ""
         """What the batch is."""
+        self.roles: dict[str, int] = {}
+        """How many of its tokens stand in messages of each role, if the corpus holds chats."""
         self.widths: dict[str, int] = {}
         """D of every hook."""
         self.hooks: dict[str, str] = {}
@@ -153,10 +156,12 @@ def _batch(
             found.findings.append(Finding("warning", str(error)))
         count = min(batch_size(settings.corpus.max_length), settings.evaluation_samples)
         texts: list[str] = []
-        batch = _tokenized(settings, tokenizer, rows, count, texts)
+        batch, messages = _tokenized(settings, tokenizer, rows, count, texts)
+        found.roles = {} if messages is None else messages.tokens_of_roles(0, count)
         found.findings += tokenizer_findings(settings.corpus, checkpoint, tokenizer, texts)
         return batch, "of the source, tokenized for this"
-    batch = first_batch(plan, settings.chunks[0])
+    batch, messages = first_batch(plan, settings.chunks[0]), plan.corpus.arrays.messages
+    found.roles = {} if messages is None else messages.tokens_of_roles(0, len(batch.samples.token_ids))
     found.findings += tokenizer_findings(settings.corpus, checkpoint, tokenizer, _decoded(batch, tokenizer))
     return batch, "of the corpus"
 
@@ -169,13 +174,14 @@ def _decoded(batch: Batch, tokenizer: Any | None) -> Iterator[str]:
 
 def _tokenized(
     settings: ExtractionSettings, tokenizer: object, vocabulary: int | None, count: int, texts: list[str]
-) -> Batch:
-    """The first samples of the source, whatever ``start_sample`` is; notes the ``texts`` that were read."""
+) -> tuple[Batch, SampleMessages | None]:
+    """The first samples of the source, whatever ``start_sample`` is, and who speaks in them; notes the ``texts`` that
+    were read."""
     corpus = settings.corpus
     documents, packing = noting_texts(find_source(corpus).documents(), texts), packing_of(corpus)
     arrays = tokenize_corpus(documents, tokenizer, packing, count, vocabulary_size=vocabulary)
     samples = samples_of(arrays, slice(0, count), 0, corpus)
-    return Batch(samples, first_or_special(arrays.special_tokens_mask))
+    return Batch(samples, first_or_special(arrays.special_tokens_mask)), arrays.messages
 
 
 def _disk(found: Examination, settings: ExtractionSettings, machine: Machine, sizes: Sizes) -> Iterator[Estimate]:

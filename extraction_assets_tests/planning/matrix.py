@@ -18,6 +18,7 @@ from extraction_assets.execution.lineage import CodeVersions
 from extraction_assets.planning.plan import ExtractionPlan, corpus_recipe
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore
+from extraction_assets_tests.chats import CHATML, make_chat_model
 from extraction_assets_tests.tiny import TEXTS, make_language_model, make_sae, make_settings, make_texts
 
 Versions = dict[str, Any]
@@ -35,6 +36,7 @@ def make_world(folder: Path) -> None:
     make_language_model(folder / "other-model", seed=3)
     shutil.copytree(folder / "model", folder / "with-code")
     (folder / "with-code" / "code.py").write_text("")
+    make_chat_model(folder / "chat-model", CHATML)
     make_sae(folder / "other-sae", seed=7)
     make_sae(folder / "nested" / "sae", seed=8)
     make_sae(folder / "nested" / "other", seed=9)
@@ -59,6 +61,8 @@ def _row(number: int) -> dict[str, Any]:
         "name": f"document {number}",
         "ids": [5 + (7 * number + place) % 250 for place in range(14)],
         "other_ids": [5 + (3 * number + place) % 250 for place in range(14)],
+        "chat": [{"role": "user", "content": f"{number} {TEXTS['first.txt'][:20]}"}],
+        "other_chat": [{"role": "user", "content": f"{number} {TEXTS['second.txt'][:20]}"}],
         "mask": [1] * (10 + number % 4) + [0] * (4 - number % 4),
     }
 

@@ -61,6 +61,7 @@ class Row(NamedTuple):
 
 TEXT_ROWS = {"corpus.source": "@rows.jsonl", "evaluation_samples": 20}
 TOKEN_ROWS = {**TEXT_ROWS, "corpus.token_column": "ids", "corpus.attention_mask_column": "mask"}
+CHAT_ROWS = {**TEXT_ROWS, "corpus.messages_column": "chat", "language_model.path": "@chat-model"}
 JOINED = {"corpus.packing": "concatenated", "evaluation_samples": 16}
 HUB_DATA = {"corpus.source": HUB}
 HUB_MODEL = {"language_model.path": "someone/model"}
@@ -96,6 +97,7 @@ SETTINGS = (
     Row("corpus.id_column", "name", CORPUS, TEXT_ROWS, code=EVERYTHING),
     Row("corpus.token_column", "other_ids", EVERYTHING, TOKEN_ROWS),
     Row("corpus.attention_mask_column", None, EVERYTHING, TOKEN_ROWS),
+    Row("corpus.messages_column", "other_chat", EVERYTHING, CHAT_ROWS),
     Row("corpus.shuffle_seed", 1, EVERYTHING, TEXT_ROWS),
     Row("corpus.tokenizer", "transformers", CORPUS, code=EVERYTHING),  # the same tokens, with this tokenizer
     Row("corpus.packing", "concatenated", EVERYTHING, {"evaluation_samples": 16}),

@@ -51,6 +51,9 @@ class Backend(Protocol):
     def column_types(self) -> Mapping[ColumnKind, TypeEngine[Any]]:
         """The kinds of columns that differ from ``PORTABLE_TYPES`` in it."""
 
+    def first_of_list(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
+        """The first number of a column of kind ``integers``, inside a query."""
+
     def with_driver(self, url: sa.URL, variable: str) -> sa.URL:
         """The URL with the one driver that is used; ``variable`` is where it stands, for messages.
 

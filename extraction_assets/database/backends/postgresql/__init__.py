@@ -54,6 +54,9 @@ class PostgresqlBackend:
     # A snapshot taken before the wait for the lock would not see what the writer before has committed.
     write_options: Mapping[str, Any] = {"isolation_level": "READ COMMITTED"}
 
+    def first_of_list(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
+        return sa.type_coerce(column, postgresql.ARRAY(sa.Integer))[1]
+
     def with_driver(self, url: sa.URL, variable: str) -> sa.URL:
         if url.drivername not in (*self.url_names, DRIVER):
             raise DatabaseError(

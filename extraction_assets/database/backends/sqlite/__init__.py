@@ -44,6 +44,9 @@ class SqliteBackend:
     column_types: Mapping[ColumnKind, TypeEngine[Any]] = {"row_id": sa.Integer()}
     write_options: Mapping[str, Any] = {_WRITES: True}
 
+    def first_of_list(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
+        return sa.func.json_extract(column, "$[0]", type_=sa.Integer())
+
     def with_driver(self, url: sa.URL, variable: str) -> sa.URL:
         """Python's own driver needs no name."""
         return url
