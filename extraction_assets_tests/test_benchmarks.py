@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import stages
+from benchmarks import dagster_path, stages
 from benchmarks.extraction import main
 from benchmarks.options import STAGES, parse_options
 from extraction_assets.engine.selection.merge import DeferredTopKHeap
 from extraction_assets.engine.shapes import TopKTable
+from extraction_assets_tests.processes import forks
 
 _MODEL = {"blocks": 2, "width": 32, "heads": 2, "intermediate": 64, "vocabulary": 300}
 _SIZES = {"positions": 12, "latent-dim": 64, "features-per-token": 5, "top-k": 4, "chunk-size": 16, "batch-size": 8}
@@ -48,6 +49,12 @@ LINES = [
         )
     ),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own processes begin with everything imported."""
+    monkeypatch.setattr(dagster_path, "PROCESSES", forks())
 
 
 @pytest.mark.slow

@@ -80,11 +80,17 @@ def _echo(settings: "ExtractionSettings", root: Path, found: "Examination") -> N
 
 
 def _numbers(name: str, found: "SaeSanity", samples: str) -> str:
-    explained = "none" if math.isnan(found.variance_explained) else f"{found.variance_explained:.3f}"
+    explained = _explained(found.variance_explained)
     return (
         f"{name:20} {explained:>10} {found.mean_l0:9.1f} {found.dead_fraction:8.1%} {found.bos_share:10.1%}   "
         f"{found.tokens:,} {samples}"
     )
+
+
+def _explained(variance: float | None) -> str:
+    if variance is None:
+        return "n/a"  # it encodes only
+    return "none" if math.isnan(variance) else f"{variance:.3f}"
 
 
 def _line(what: str, name: str, text: str) -> None:

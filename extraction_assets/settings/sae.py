@@ -14,7 +14,8 @@ class SaeSettings(Settings):
     """One sparse autoencoder and the place whose activations it reads."""
 
     release: str | None = None
-    """SAELens's name of a published group of SAEs, such as `gemma-scope-2-4b-pt-res`; `sae_id` belongs to it."""
+    """SAELens's name of a published group of SAEs, such as `gemma-scope-2-4b-pt-res`; `sae_id` belongs to it.
+    `extraction-assets saes` lists them."""
     sae_id: str | None = None
     """SAELens's name of one SAE of `release`, such as `layer_12_width_16k_l0_medium`."""
     path: str | None = None

@@ -127,7 +127,8 @@ class _Results:
         }
         if sae is not None:
             result = self._chunk.saes[sae]
-            metadata["variance_explained"] = self._outcomes[sae].variance_explained
+            explained = self._outcomes[sae].variance_explained
+            metadata |= {} if explained is None else {"variance_explained": explained}
             metadata |= statistics_metadata(result.statistics)
             metadata["examples"] = len(result.table.neuron_index)
         return metadata

@@ -78,6 +78,10 @@ def _sae_findings(
     checkpoint: LocalCheckpoint, name: str, sae: ResolvedSae, found: SAE | SAEWeights, widths: Mapping[str, int]
 ) -> Iterator[Finding]:
     """Where an SAE does not fit its hooks, and where these are not those of its training."""
+    if sae.hook_out is not None and not found.reconstructs:
+        text = f"SAE {name!r} ({sae.checkpoint}) encodes only, and gives the activations of no hook: leave out "
+        yield Finding("error", f"{text}saes.{name}.hook_out", CheckpointError)
+        return
     out = sae.hook_out or sae.hook
     for what, key, width, hook in (("reads", "d_in", found.d_in, sae.hook), ("gives", "d_out", found.d_out, out)):
         if width != widths[hook]:

@@ -185,7 +185,9 @@ def test_a_type_saved_with_any_head_loads_without_a_word(model_type: str, head: 
     assert warnings(tmp_path, f"{first}.0") == []
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [name for name in FAMILIES if not name.startswith("qwen3_5_moe")]
+)  # has no such class
 def test_a_family_saved_for_classes_loads_without_a_word(family: str, tmp_path: Path) -> None:
     config = FAMILIES[family].config()
     config.get_text_config().pad_token_id = 0

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from extraction_assets.engine.saes.formats import (
+    circuit_tracer,
+    cross_layer,
     dictionary_learning,
     gemma_scope,
     gemma_scope_2,
+    goodfire,
+    kissane,
+    llama_scope,
+    llamascopium,
+    qwen_scope,
     saelens,
     sparsify,
 )
@@ -30,11 +38,14 @@ __all__ = [
     "checkpoint_facts",
     "checkpoint_files",
     "compare_recorded",
+    "files_beside",
     "files_on_hub",
     "format_of_loader",
+    "is_whole",
     "place_of",
     "read_checkpoint",
     "read_checkpoint_record",
+    "unreadable",
 ]
 
 
@@ -69,9 +80,16 @@ class Format(Protocol):
 FORMATS: dict[str, Format] = {
     "Gemma Scope": gemma_scope,
     "Gemma Scope 2": gemma_scope_2,
+    "cross-layer transcoder": cross_layer,
     "dictionary_learning": dictionary_learning,
+    "Llama Scope": llama_scope,
+    "Llamascopium": llamascopium,
     "SAELens": saelens,
     "sparsify": sparsify,
+    "Qwen Scope": qwen_scope,
+    "Goodfire": goodfire,
+    "circuit-tracer": circuit_tracer,
+    "hook_z of ckkissane": kissane,
 }
 
 REFUSED_LOADERS = {
@@ -83,6 +101,13 @@ REFUSED_LOADERS = {
 def format_of_loader(loader: str) -> str | None:
     """The name of the format that SAELens reads by function ``loader``; None for ``REFUSED_LOADERS``."""
     return next((name for name, reader in FORMATS.items() if loader in reader.LOADERS), None)
+
+
+def unreadable(loader: str) -> str | None:
+    """Why SAEs that SAELens reads by function ``loader`` cannot be read; None if they can."""
+    if format_of_loader(loader) is not None:
+        return None
+    return REFUSED_LOADERS.get(loader, f"its format, {loader}, is not known here")
 
 
 def read_checkpoint(
@@ -148,17 +173,36 @@ def checkpoint_files(place: SaePlace | Path) -> list[Path]:
     return sorted(place.folder / name for name in (*required, *there))
 
 
+def files_beside(place: SaePlace) -> list[Path]:
+    """The files there are of an SAE that is one file among others: itself and what formats have beside it, sorted by
+    name. Looks at names alone."""
+    found = {str(place.file)}
+    for reader in FORMATS.values():
+        found.update(*reader.files(place.file))
+    return [place.folder / name for name in sorted(found) if (place.folder / name).is_file()]
+
+
 def files_on_hub(inside: str, loader: str | None = None) -> list[str]:
     """Names in a repository of all files that the SAE at folder or file ``inside`` may have, each once: of the format
     that SAELens reads by ``loader``, or of every format."""
+    layouts = _layouts(inside, loader)
+    return list(dict.fromkeys(name for names in layouts for name in (*names.required, *names.optional)))
+
+
+def is_whole(root: Path, inside: str, loader: str | None = None) -> bool:
+    """Whether a copy of a repository has all files that some format requires of the SAE at ``inside``."""
+    return any(
+        names.required and all((root / name).is_file() for name in names.required) for names in _layouts(inside, loader)
+    )
+
+
+def _layouts(inside: str, loader: str | None) -> Iterator[FormatFiles]:
+    """Names in a repository of the files that an SAE at folder or file ``inside`` has, format by format."""
     name = None if loader is None else format_of_loader(loader)
-    readers = FORMATS.values() if name is None else [FORMATS[name]]
     parent, _, file = inside.rpartition("/")
-    found: dict[str, None] = {}
-    for reader in readers:
+    for reader in FORMATS.values() if name is None else [FORMATS[name]]:
         for folder, names in ((inside, reader.files(None)), (parent, reader.files(file))):
-            found |= {f"{folder}/{name}" if folder else name: None for name in (*names.required, *names.optional)}
-    return list(found)
+            yield FormatFiles(*(tuple(f"{folder}/{name}" if folder else name for name in part) for part in names))
 
 
 def _format_of(place: SaePlace) -> Format:
@@ -173,14 +217,16 @@ def _format_of(place: SaePlace) -> Format:
         for name in (*reader.files(place.file).required, *reader.files(place.file).optional):
             if sae_file(place.folder, name).irregular():
                 require_files(place.folder, name)
-    known = "; ".join(f"{name}: {' and '.join(reader.files(None).required)}" for name, reader in FORMATS.items())
+    known = "; ".join(
+        f"{name}: {' and '.join(reader.files(None).required or [reader.WEIGHTS])}" for name, reader in FORMATS.items()
+    )
     raise CheckpointError(f"{place} is not an SAE checkpoint of a known format ({known})")
 
 
 def _format_of_published(place: SaePlace, loader: str) -> Format:
     name = format_of_loader(loader)
     if name is None:
-        why = REFUSED_LOADERS.get(loader, f"its format, {loader}, is not known here")
+        why = unreadable(loader)
         raise CheckpointError(f"SAE {place}: this kind of SAE cannot be read: {why}")
     require_files(place.folder, *FORMATS[name].files(place.file).required)
     return FORMATS[name]

@@ -9,7 +9,6 @@ multiplies by sqrt(D) before anything else reads them.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from extraction_assets.engine.file_boundary import read_npz
@@ -20,6 +19,7 @@ from extraction_assets.engine.saes.formats.weights import SAEWeights
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 WEIGHTS = "params.npz"
 FILES = FormatFiles((WEIGHTS,))
@@ -82,8 +82,10 @@ def read(place: SaePlace, device: torch.device | str) -> SAEWeights:
     path = place.folder
     tensors = read_npz(sae_file(path, WEIGHTS), _NAMES, device, {"w_enc": "W_enc", "w_dec": "W_dec"})
     stored = pick(path, WEIGHTS, tensors, _NAMES, "Gemma Scope")
+    if _is_of_embeddings(place):
+        _for_scaled_embeddings(stored)
     recorded = record(place)
-    weights = SAEWeights(
+    return SAEWeights(
         architecture="jumprelu",
         w_enc=stored["W_enc"],
         b_enc=stored["b_enc"],
@@ -93,13 +95,13 @@ def read(place: SaePlace, device: torch.device | str) -> SAEWeights:
         is_transcoder=recorded.is_transcoder,
         record=recorded,
     )
-    return _of_scaled_embeddings(weights) if _is_of_embeddings(place) else weights
 
 
-def _of_scaled_embeddings(weights: SAEWeights) -> SAEWeights:
-    """The same SAE for rows of the embedding matrix times sqrt(D): its features as they were trained.
+def _for_scaled_embeddings(stored: dict[str, Tensor]) -> None:
+    """Changes parameters in place: for rows of the embedding matrix times sqrt(D), with features as they were trained.
 
     As sae-lens's loader ``gemma_2``: W_enc / sqrt(D), W_dec * sqrt(D), and b_dec as it is.
     """
-    scale = weights.d_in**0.5
-    return replace(weights, w_enc=weights.w_enc / scale, w_dec=weights.w_dec * scale)
+    scale = len(stored["W_enc"]) ** 0.5
+    stored["W_enc"] /= scale
+    stored["W_dec"] *= scale

@@ -2,6 +2,9 @@
 
 The configuration names hooks by paths of the text model, ``model.layers.17.self_attn.o_proj.input``. Where it is
 missing, the folder's name says them, ``resid_post/layer_17_width_16k_l0_medium`` (as in sae-lens's loader ``gemma_3``).
+
+A layer of a cross-layer transcoder is one file of several, ``clt/width_262k_l0_big/layer_3.safetensors``; its decoders,
+w_dec [F, layers, D], add up over layers, so that it is read to encode only.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from extraction_assets.engine.file_boundary import read_header
 from extraction_assets.engine.file_boundary.checkpoint_file import shown
 from extraction_assets.engine.saes.formats.files import (
     CheckpointError,
@@ -17,6 +21,7 @@ from extraction_assets.engine.saes.formats.files import (
     pick,
     read_config,
     read_safetensors,
+    sae_file,
     text_or_none,
     true_or_false,
 )
@@ -35,6 +40,7 @@ _NAMES = ["w_enc", "b_enc", "w_dec", "b_dec", "threshold"]
 _SKIP = "affine_skip_connection"  # [D, D_out]
 _REPOSITORY = re.compile(r"gemma-scope-2-(\w+-(?:pt|it))\b")
 _LAYER = re.compile(r"layer_(\d+)_width_\w+")
+_CLT_FILE = re.compile(r"layer_(\d+)\.safetensors")
 _SITES = {
     "resid_post": ("model.layers.{}.output", None),
     "attn_out": ("model.layers.{}.self_attn.o_proj.input", None),
@@ -48,11 +54,15 @@ _SITES = {
 
 
 def files(file: str | None) -> FormatFiles:
-    return FILES if file is None else FormatFiles()
+    if file is None:
+        return FILES
+    return FormatFiles((file,)) if _CLT_FILE.fullmatch(file) else FormatFiles()
 
 
 def recognises(place: SaePlace) -> bool:
-    return (place.folder / WEIGHTS).is_file()
+    if place.file is None:
+        return (place.folder / WEIGHTS).is_file()
+    return "w_enc" in read_header(sae_file(place.folder, place.file))
 
 
 def facts(place: SaePlace) -> dict[str, Any]:
@@ -61,7 +71,7 @@ def facts(place: SaePlace) -> dict[str, Any]:
 
 def record(place: SaePlace) -> SaeRecord:
     """The record of hooks and model in ``config.json``, or else in the names of folder and repository."""
-    config = _read_config(place)
+    config = {} if place.file else _read_config(place)
     by_name, by_name_out = _hooks_by_name(place)
     hook = text_or_none(config.get("hf_hook_point_in")) or by_name
     hook_out = text_or_none(config.get("hf_hook_point_out")) or by_name_out
@@ -77,7 +87,9 @@ def record(place: SaePlace) -> SaeRecord:
 
 
 def _hooks_by_name(place: SaePlace) -> tuple[str | None, str | None]:
-    """Hooks in and out that follow from the last two folders."""
+    """Hooks in and out that follow from the last two folders, or from the file of a cross-layer transcoder's layer."""
+    if place.file and (match := _CLT_FILE.fullmatch(place.file)):
+        return _SITES["transcoder"][0].format(match[1]), None
     *_, folder, name = ("", "", *place.parts)
     layer, site = _LAYER.fullmatch(name), _SITES.get(folder.removesuffix("_all"))
     if layer is None or site is None:
@@ -98,7 +110,7 @@ def _model(place: SaePlace, stated: str | None) -> str | None:
 
 def _read_config(place: SaePlace) -> dict[str, Any]:
     """``config.json``; {} where it is missing."""
-    if not (place.folder / CONFIG).exists():
+    if not (place.folder / CONFIG).is_file() and not sae_file(place.folder, CONFIG).irregular():
         return {}
     config = read_config(place.folder, CONFIG)
     if config.get("architecture") != "jump_relu":
@@ -111,8 +123,9 @@ def _read_config(place: SaePlace) -> dict[str, Any]:
 
 def read(place: SaePlace, device: torch.device | str) -> SAEWeights:
     """The checkpoint's weights on ``device``; raises CheckpointError if it cannot be used."""
-    path = place.folder
-    recorded = record(place)
+    if place.file:
+        return _read_layer(place, place.file, device)
+    path, recorded = place.folder, record(place)
     tensors = read_safetensors(path, WEIGHTS, device)
     has_skip = _has_skip(place, tensors)
     if has_skip and not recorded.is_transcoder:
@@ -131,6 +144,22 @@ def read(place: SaePlace, device: torch.device | str) -> SAEWeights:
         is_transcoder=recorded.is_transcoder,
         w_skip=stored.get(_SKIP),
         record=recorded,
+    )
+
+
+def _read_layer(place: SaePlace, file: str, device: torch.device | str) -> SAEWeights:
+    """A layer of a cross-layer transcoder, to encode only."""
+    names = [name for name in _NAMES if name != "w_dec"]
+    tensors = read_safetensors(place.folder, file, device)
+    stored = pick(place.folder, file, tensors, names, "Gemma Scope 2")
+    return SAEWeights(
+        architecture="jumprelu",
+        w_enc=stored["w_enc"],
+        b_enc=stored["b_enc"],
+        w_dec=None,
+        b_dec=stored["b_dec"],
+        extra={"threshold": per_feature(stored["threshold"], len(stored["b_enc"]))},
+        record=record(place),
     )
 
 

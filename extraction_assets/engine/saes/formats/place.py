@@ -32,6 +32,8 @@ class SaePlace:
     """The folder or file in that repository."""
     published: PublishedSae | None = None
     """What the registry says of it."""
+    commit: str | None = None
+    """The commit of the repository, where it was downloaded."""
 
     @property
     def parts(self) -> tuple[str, ...]:

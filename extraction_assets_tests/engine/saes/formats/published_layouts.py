@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -76,8 +77,10 @@ def read_by_sae_lens(monkeypatch: pytest.MonkeyPatch, folder: Path, sae: Publish
         inside = inside.removeprefix("W_enc_").removesuffix(".safetensors")
     options = {**sae.overrides, "device": "cpu", "dtype": "float32", **overrides}
     loader = sae_lens().NAMED_PRETRAINED_SAE_LOADERS[sae.loader]
-    config, state, *_ = loader(sae.repository, inside, device="cpu", force_download=False, cfg_overrides=options)
-    theirs = _made(sae_lens().handle_config_defaulting(config), state)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that decoders were added up, or how best to load the model
+        config, state, *_ = loader(sae.repository, inside, device="cpu", force_download=False, cfg_overrides=options)
+        theirs = _made(sae_lens().handle_config_defaulting(config), state)
     if config.get("normalize_activations") == "expected_average_only_in" and sae.norm_scaling_factor is not None:
         theirs.fold_activation_norm_scaling_factor(sae.norm_scaling_factor)
     return theirs.eval()
@@ -161,4 +164,27 @@ def write_gemma_scope_2(root: Path, inside: str, d_out: int = D_IN, *, config: b
         stated = {**hooks, "width": D_SAE, "model_name": "gemma-v3-4b-pt", "architecture": "jump_relu", "l0": 60}
         stated |= {"affine_connection": affine, "type": "transcoder" if hook_out else "sae", **changes}
         (folder / "config.json").write_text(json.dumps(stated))
+    return root
+
+
+def write_gemma_scope_2_clt(root: Path, inside: str, layers: int = 3) -> Path:
+    """A layer of Gemma Scope 2's cross-layer transcoders: one file, whose w_dec [F, layers, D] is for several."""
+    file = root / f"{inside}.safetensors"
+    file.parent.mkdir(parents=True)
+    tensors = {name.replace("W_", "w_"): tensor for name, tensor in jumprelu_parameters().items()}
+    save_file({**tensors, "w_dec": random(D_SAE, layers, D_IN, seed=3)}, file)
+    return root
+
+
+def write_mntss(root: Path, layer: int = 2, layers: int = 3, **changes: Any) -> Path:
+    """A layer of mntss's cross-layer transcoders: its encoder and its decoders in a file each, and one ``config.yaml``
+    for all layers."""
+    root.mkdir(exist_ok=True)
+    encoder = {"W_enc": random(D_SAE, D_IN, seed=1), "b_enc": random(D_SAE, seed=2), "b_dec": random(D_IN, seed=4)}
+    save_file({f"{name}_{layer}": tensor for name, tensor in encoder.items()}, root / f"W_enc_{layer}.safetensors")
+    decoder = {f"W_dec_{layer}": random(D_SAE, layers, D_IN, seed=3)}
+    save_file(decoder, root / f"W_dec_{layer}.safetensors")
+    stated = {"model_name": "google/gemma-2-2b", "model_kind": "cross_layer_transcoder"}
+    stated |= {"feature_input_hook": "hook_resid_mid", "feature_output_hook": "hook_mlp_out", **changes}
+    (root / "config.yaml").write_text(yaml.safe_dump(stated))
     return root
