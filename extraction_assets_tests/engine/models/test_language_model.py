@@ -142,6 +142,7 @@ def test_no_keys_and_values_are_kept(llama: str) -> None:
 # Compiled blocks
 
 
+@pytest.mark.slow
 def test_compiled_blocks_give_the_same_at_every_hook_and_end_at_the_deepest(llama: str) -> None:
     hooks = ["layers.0", "layers.1.mlp", "layers.2"]
     plain, model = (load_language_model(local(llama), hooks) for _ in range(2))
