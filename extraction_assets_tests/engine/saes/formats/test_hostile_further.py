@@ -1,4 +1,4 @@
-"""Checkpoints in published layouts that are damaged or made to harm (``test_hostile``)."""
+"""Damaged and malicious files of further published formats (``test_hostile``)."""
 
 import os
 from collections.abc import Callable
