@@ -1,4 +1,4 @@
-"""Damaged and malicious files of further published formats (``test_hostile``, ``test_hostile_published``)."""
+"""Damaged and malicious files of further published formats (``test_hostile``)."""
 
 import os
 from collections.abc import Callable
