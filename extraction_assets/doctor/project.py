@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from extraction_assets.doctor.machine import check_folder, check_free
+from extraction_assets.doctor.folders import check_folder, check_free
 from extraction_assets.engine.findings import Finding
 from extraction_assets.host.disk import nearest, readable_size
 from extraction_assets.host.locations import extraction_home

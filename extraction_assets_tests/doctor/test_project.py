@@ -28,6 +28,7 @@ def _levels(findings: list[Finding]) -> list[str]:
     return [finding.severity for finding in findings]
 
 
+@pytest.mark.slow
 def test_a_fresh_machine_has_no_problem_and_is_not_touched(
     tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,6 +248,7 @@ def test_an_sae_that_is_one_file_is_there(tiny_folder: Path, tmp_path: Path, hom
     assert [finding.severity for finding in findings] == ["ok"]
 
 
+@pytest.mark.slow
 def test_the_estimate_is_what_is_still_to_come(tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = make_settings(tiny_folder)
 
