@@ -1,7 +1,6 @@
 """Where an SAE's checkpoint is found, on this machine and in a hub's cache, and what is asked of it."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,6 +16,7 @@ from extraction_assets.engine.saes.formats import SAEWeights
 from extraction_assets.settings import ResolvedSae, SaeReference, SaeSettings
 from extraction_assets_tests import tiny
 from extraction_assets_tests.engine.saes.hub_cache import cached, use_cache
+from extraction_assets_tests.hub_server import HubServer
 
 RESIDUAL = "blocks.1.hook_resid_pre"
 
@@ -78,25 +78,18 @@ def test_a_folder_that_the_repository_lacks_is_named(hub_cache: Path) -> None:
 
 
 def test_a_repository_that_is_not_cached_is_named(hub_cache: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint 'nobody/nothing': there is no such folder, and the"):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint 'nobody/nothing' in a folder: HF_HUB_OFFLINE is set"):
         sae_place(SaeReference(path="nobody/nothing"))
 
 
-def test_only_the_files_of_one_sae_are_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import huggingface_hub
-
-    asked: dict[str, Any] = {}
-
-    def download(repository: str, **options: Any) -> str:
-        asked.update(options, repository=repository)
-        return str(tmp_path)
-
-    tiny.make_sae(tmp_path / "layer_12" / "width_16k")
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    sae_place(SaeReference(path="google/some", subfolder="layer_12/width_16k", revision="abc"))
-    assert (asked["repository"], asked["revision"]) == ("google/some", "abc")
-    assert {"layer_12/width_16k/params.npz", "layer_12/width_16k/cfg.json"} <= set(asked["allow_patterns"])
-    assert all(pattern.startswith("layer_12/width_16k/") and "*" not in pattern for pattern in asked["allow_patterns"])
+def test_only_the_files_of_one_sae_are_fetched(hub: HubServer, tmp_path: Path) -> None:
+    for name in ("width_16k", "width_65k"):
+        tiny.make_sae(tmp_path / "layer_12" / name)
+    hub.add("google/some", tmp_path)
+    place = sae_place(SaeReference(path="google/some", subfolder="layer_12/width_16k"))
+    assert place.commit == hub.repositories["google/some"].branches["main"]
+    assert hub.fetched == ["layer_12/width_16k/cfg.json", "layer_12/width_16k/sae_weights.safetensors"]
+    assert not any("width_65k" in request.path for request in hub.requests)
 
 
 # What is asked of it
