@@ -1,7 +1,10 @@
 """Files come from a hub on this machine into the cache: those that are wanted, of one commit, whole."""
 
 import logging
+import subprocess
+import sys
 import threading
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -125,6 +128,22 @@ def download_root() -> Path:
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE) / "models--some--saes"
+
+
+def test_a_killed_process_leaves_what_the_next_one_goes_on_with(hub: HubServer, saes: Repository) -> None:
+    stall = threading.Event()
+    hub.faults.append(Fault("signature", cut=2_000_000, stall=stall))
+    program = f"from extraction_assets.engine.hub import *; download_files(HubSource('x', 'some/saes'), {NAMES})"
+    with subprocess.Popen([sys.executable, "-c", program]) as process:
+        for _ in range(600):
+            if any(left.stat().st_size >= 1 << 20 for left in download_root().glob("blobs/*.incomplete")):
+                break
+            time.sleep(0.05)
+        process.kill()
+    stall.set()
+    hub.requests.clear()
+    assert (download().folder / NAMES[1]).read_bytes() == WEIGHTS
+    assert [one.range for one in hub.requests if one.cdn] == ["bytes=1048576-"]
 
 
 def test_a_server_that_knows_no_ranges_sends_the_whole_file_again(hub: HubServer, saes: Repository) -> None:
