@@ -81,7 +81,8 @@ class HubServer:
         self.before: Callable[[Request], None] = lambda _request: None
         """Called before each answer."""
         self._servers = [ThreadingHTTPServer(("127.0.0.1", 0), _handler(self, cdn)) for cdn in (False, True)]
-        self.endpoint, self.cdn = (f"http://127.0.0.1:{one.server_address[1]}" for one in self._servers)
+        ports = [one.server_address[1] for one in self._servers]
+        self.endpoint, self.cdn = f"http://127.0.0.1:{ports[0]}", f"http://localhost:{ports[1]}"
 
     def add(self, repository: str, *folders: Path, **files: bytes) -> Repository:
         """A repository with one commit: the content of folders under their own names, or of one folder at its top."""

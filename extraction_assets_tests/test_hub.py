@@ -77,7 +77,6 @@ def test_a_folder_of_hf_download_needs_no_hub(
     copies = {name: tmp_path / "copies" / name for name in hub.repositories}
     for name, folder in copies.items():
         snapshot_download(name, local_dir=folder)
-    hub.stop()
     hub.requests.clear()
     model = on_hub.language_model.model_copy(update={"path": str(copies["someone/model"])})
     saes = {name: sae.model_copy(update={"path": str(copies["someone/saes"])}) for name, sae in on_hub.saes.items()}
