@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -28,6 +29,7 @@ from extraction_assets.settings import ExtractionSettings
 
 _VARIABLES = ("EXTRACTION_HOME", "DAGSTER_HOME", "EXTRACTION_DATABASE_URL", "EXTRACTION_DAGSTER_POSTGRES_URL")
 _SPARE_DISK_BYTES = 2 * 10**9
+PROCESSES: BaseContext = multiprocessing.get_context("spawn")
 
 Result = TypeVar("Result")
 
@@ -52,8 +54,14 @@ def in_own_process(
     work: Callable[[Options, ExtractionSettings], Result], options: Options, settings: ExtractionSettings
 ) -> Result:
     """Runs in a new process, as a real run does: nothing is compiled or cached, and memory is counted alone."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+    with ProcessPoolExecutor(1, PROCESSES, _take_on, (dict(os.environ),)) as process:
         return process.submit(work, options, settings).result()
+
+
+def _take_on(environment: dict[str, str]) -> None:
+    """A process that is forked from a server has the server's environment."""
+    os.environ.clear()
+    os.environ.update(environment)
 
 
 def resources(options: Options) -> dict[str, Any]:

@@ -183,11 +183,13 @@ def transformer_lens_names() -> str:
     """Where each family of models has the tensors that TransformerLens names."""
     from extraction_assets.engine.models.transformer_lens_names import FAMILIES
 
-    layouts = {id(family.points): family for family in FAMILIES.values()}
-    types = {key: [f"`{name}`" for name, one in FAMILIES.items() if id(one.points) == key] for key in layouts}
-    names = list(dict.fromkeys(point for family in layouts.values() for point in family.points))
-    rows = [[f"`{name}`", *(_place(family.points.get(name)) for family in layouts.values())] for name in names]
-    return table(["`blocks.N.` …", *(", ".join(types[key]) for key in layouts)], rows)
+    blocks = [(f"`{name}`", family.points) for name, family in FAMILIES.items()]
+    blocks += [(f"`{name}` (linear)", family.linear.points) for name, family in FAMILIES.items() if family.linear]
+    layouts = {id(points): points for _, points in blocks}
+    heads = [", ".join(name for name, points in blocks if id(points) == key) for key in layouts]
+    names = list(dict.fromkeys(point for points in layouts.values() for point in points))
+    rows = [[f"`{name}`", *(_place(points.get(name)) for points in layouts.values())] for name in names]
+    return table(["`blocks.N.` …", *heads], rows)
 
 
 def _place(place: tuple[str, str] | None) -> str:
@@ -202,7 +204,8 @@ def _place(place: tuple[str, str] | None) -> str:
 
 def statistics() -> str:
     """The columns of the table `features` that are statistics."""
-    from extraction_assets.engine.selection.statistics.descriptions import bytes_per_feature, statistics_table
+    from extraction_assets.engine.selection.statistics.descriptions import bytes_per_feature
+    from extraction_assets.engine.selection.statistics.shown import statistics_table
 
     size = f"Together {bytes_per_feature()} bytes a feature, beside the top-k table of each chunk.\n"
     return f"{statistics_table()}\n{size}"

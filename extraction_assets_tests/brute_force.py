@@ -1,6 +1,7 @@
 """Merged results worked out densely with NumPy, from the stored SAE features alone. Imports nothing of the engine."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,8 @@ def top_examples(dense: np.ndarray, top_k: int) -> list[tuple[Any, ...]]:
 
 def feature_differences(row: dict[str, Any], dense: np.ndarray, counted: np.ndarray) -> list[str]:
     """Which columns of a feature's row in the table ``features`` are not what they must be."""
-    firings = Firings([[float(value) for value in sample[sample > 0]] for sample in dense], int(counted.sum()))
+    fires = dense > 0
+    values, ends = dense[fires].tolist(), fires.sum(axis=1).cumsum().tolist()
+    firings = Firings([values[start:end] for start, end in pairwise([0, *ends])], int(counted.sum()))
     found = {name: json.loads(value) if isinstance(value, str) else value for name, value in row.items()}
     return differences(found, firings)

@@ -4,13 +4,17 @@ Imports nothing of the engine. A column that is described there and has no funct
 """
 
 import math
-import statistics
-from collections.abc import Callable, Iterable
-from fractions import Fraction
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import Any
+
+import numpy as np
 
 
-class Firings(NamedTuple):
+@dataclass(frozen=True)
+class Firings:
     """All that a feature does at counted positions."""
 
     samples: list[list[float]]
@@ -18,25 +22,31 @@ class Firings(NamedTuple):
     tokens_seen: int
     """Counted positions of all samples, whether it fires there or not."""
 
-    @property
+    @cached_property
     def all(self) -> list[float]:
-        return [value for sample in self.samples for value in sample]
+        return list(chain.from_iterable(self.samples))
 
 
 BINS, FIRST_EXPONENT = 40, -20
 
 
-def histogram(values: Iterable[float]) -> list[int]:
+def histogram(values: list[float]) -> list[int]:
     """Values by the power of two below them: 2^e <= value < 2^(e + 1), the first and last bin open."""
-    counts = [0] * BINS
-    for value in values:
-        exponent = math.frexp(value)[1] - 1
-        counts[min(max(exponent - FIRST_EXPONENT, 0), BINS - 1)] += 1
+    exponents = np.frexp(np.array(values, dtype=np.float64))[1] - 1
+    counts: list[int] = np.bincount(np.clip(exponents - FIRST_EXPONENT, 0, BINS - 1), minlength=BINS).tolist()
     return counts
 
 
 def mean(values: list[float]) -> float | None:
-    return float(sum(map(Fraction, values)) / len(values)) if values else None
+    return math.fsum(values) / len(values) if values else None
+
+
+def standard_deviation(values: list[float]) -> float | None:
+    """Of all values, not of a sample. ``fsum`` rounds once, so that equal values give 0."""
+    centre = mean(values)
+    if centre is None:
+        return None
+    return math.sqrt(math.fsum((value - centre) ** 2 for value in values) / len(values))
 
 
 ORACLE: dict[str, Callable[[Firings], Any]] = {
@@ -47,7 +57,7 @@ ORACLE: dict[str, Callable[[Firings], Any]] = {
     "max_activation": lambda firings: max(firings.all, default=None),
     "mean_activation": lambda firings: mean(firings.all),
     "histogram": lambda firings: histogram(firings.all),
-    "std_activation": lambda firings: statistics.pstdev(map(Fraction, firings.all)) if firings.all else None,
+    "std_activation": lambda firings: standard_deviation(firings.all),
 }
 
 RELATIVE = 1e-13

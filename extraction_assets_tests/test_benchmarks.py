@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import stages
+from benchmarks import dagster_path, stages
 from benchmarks.extraction import main
 from benchmarks.options import STAGES, parse_options
 from extraction_assets.engine.selection.merge import DeferredTopKHeap
 from extraction_assets.engine.shapes import TopKTable
+from extraction_assets_tests.processes import forks
 
 _MODEL = {"blocks": 2, "width": 32, "heads": 2, "intermediate": 64, "vocabulary": 300}
 _SIZES = {"positions": 12, "latent-dim": 64, "features-per-token": 5, "top-k": 4, "chunk-size": 16, "batch-size": 8}
@@ -50,6 +51,12 @@ LINES = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own processes begin with everything imported."""
+    monkeypatch.setattr(dagster_path, "PROCESSES", forks())
+
+
 @pytest.mark.slow
 def test_every_line_is_measured_and_ours_equals_legacy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "figures.json"
@@ -82,7 +89,7 @@ def test_what_a_run_waits_for_a_daemon_is_measured(tmp_path: Path) -> None:
     assert all(value > 0 for value in lines.values())
 
 
-def test_a_broken_selection_is_told_by_the_exit_status(
+def test_a_broken_selection_shows_in_the_exit_status(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     build = DeferredTopKHeap.build_heaps

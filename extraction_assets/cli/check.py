@@ -62,6 +62,9 @@ def _echo(settings: "ExtractionSettings", root: Path, found: "Examination") -> N
         _line("SAE", name, f"{shape}, at {found.hooks[name]}")
     if found.corpus is not None:
         _line("corpus", Path(settings.corpus.source).name, found.corpus.sentence)
+    if found.roles:
+        tokens = ", ".join(f"{role} {count:,}" for role, count in found.roles.items())
+        _line("roles", "", f"{tokens} tokens {found.samples}")
     if found.sanity:
         echo("", f"{'SAE':20} {'explained':>10} {'mean L0':>9} {'silent':>8} {'BOS share':>10}   tokens")
         for name, sanity in found.sanity.items():
@@ -77,11 +80,17 @@ def _echo(settings: "ExtractionSettings", root: Path, found: "Examination") -> N
 
 
 def _numbers(name: str, found: "SaeSanity", samples: str) -> str:
-    explained = "none" if math.isnan(found.variance_explained) else f"{found.variance_explained:.3f}"
+    explained = _explained(found.variance_explained)
     return (
         f"{name:20} {explained:>10} {found.mean_l0:9.1f} {found.dead_fraction:8.1%} {found.bos_share:10.1%}   "
         f"{found.tokens:,} {samples}"
     )
+
+
+def _explained(variance: float | None) -> str:
+    if variance is None:
+        return "n/a"  # it encodes only
+    return "none" if math.isnan(variance) else f"{variance:.3f}"
 
 
 def _line(what: str, name: str, text: str) -> None:

@@ -17,6 +17,7 @@ from extraction_assets.cli.init_examination import (
     samples_there_are,
     shuffled,
     usual_length,
+    with_chat_column,
 )
 from extraction_assets.cli.init_file import DeclaredSae, check_paths, yaml_text
 from extraction_assets.cli.terminal import echo
@@ -50,6 +51,7 @@ from extraction_assets.settings import ExtractionSettings, SaeSettings, check_na
 )
 @click.option("--text-column", help="Column (JSONL: key) of a document's text.  [default: text]")
 @click.option("--token-column", help="Column of token ids, where documents are tokenized already.")
+@click.option("--messages-column", help="Column of a chat's messages.  [default: found where there is no text]")
 @click.option(
     "--max-length",
     type=click.IntRange(min=1),
@@ -126,7 +128,7 @@ def _examined(settings: ExtractionSettings, corpus: str) -> tuple[ExtractionSett
     here = settings.with_paths_from(Path.cwd())
     sentences = [f"hooks  {sentence}" for sentence in refuse_unknown_hooks(here)]
     with one_sentence_of(f"--corpus {corpus}"):
-        here = here.model_copy(update={"corpus": shuffled(here.corpus)})
+        here = here.model_copy(update={"corpus": shuffled(with_chat_column(here.corpus))})
         samples, sentence = samples_there_are(here)
     return here.model_copy(update={"evaluation_samples": samples}), [*sentences, f"corpus  {sentence}"]
 

@@ -96,7 +96,7 @@ def _options(corpus: CorpusSettings) -> list[str]:
     """Lines of the corpus's options that are set."""
     lines = [
         f"    {field}: {_scalar(value)}"
-        for field in ("read_as", "text_column", "token_column")
+        for field in ("read_as", "text_column", "token_column", "messages_column")
         if (value := getattr(corpus, field)) != CorpusSettings.model_fields[field].default
     ]
     if corpus.shuffle_seed is None:

@@ -109,7 +109,7 @@ def check_database(results: "Callable[[], ResultsResource]" = default_results) -
     import sqlalchemy as sa
 
     from extraction_assets.database.backends import backend_of_url
-    from extraction_assets.database.connect import known_revisions
+    from extraction_assets.database.migrations.revisions import known_revisions
     from extraction_assets.database.reading import schema_revision
     from extraction_assets.database.urls import DatabaseError, error_sentence, shown_url
 

@@ -135,9 +135,9 @@ def _distance_to_look(found: SaeSanity, explains_enough: bool, is_where_recorded
     """How many layers away to look for the place where an SAE explains more.
 
     All layers if it explains too little, neighbours if that is in doubt. None if the numbers are not finite, if the
-    hook is the recorded one, or if it explains enough.
+    hook is the recorded one, if it explains enough, or if it encodes only.
     """
-    if found.not_finite or math.isnan(found.variance_explained):
+    if found.not_finite or found.variance_explained is None or math.isnan(found.variance_explained):
         return None
     if not explains_enough:
         return _EVERYWHERE
@@ -168,8 +168,10 @@ def _measured(
 
 def described(found: SaeSanity) -> str:
     """The results of a batch for an SAE, in one line."""
+    explained = found.variance_explained
+    explains = "encodes only" if explained is None else f"explains {explained:.3f} of the variance"
     return (
-        f"explains {found.variance_explained:.3f} of the variance, mean L0 {found.mean_l0:.1f}, "
+        f"{explains}, mean L0 {found.mean_l0:.1f}, "
         f"{found.dead_fraction:.1%} of {found.latent_dim:,} features silent in {found.tokens:,} tokens, "
         f"{found.bos_share:.1%} of the strongest tokens first or special"
     )

@@ -14,7 +14,8 @@ from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobO
 from dagster._daemon.types import DaemonHeartbeat
 
 from extraction_assets.dagster_instance.home import prepare_dagster_home
-from extraction_assets.database.connect import connect, known_revisions, open_database, write_transaction
+from extraction_assets.database.connect import connect, open_database, write_transaction
+from extraction_assets.database.migrations.revisions import known_revisions
 from extraction_assets.doctor import instance as doctor_instance
 from extraction_assets.doctor import project as doctor_project
 from extraction_assets.engine.findings import Finding

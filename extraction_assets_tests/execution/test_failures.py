@@ -1,4 +1,4 @@
-"""What is tried again, and what is told at once."""
+"""What is tried again, and what is reported at once."""
 
 import fcntl
 import random
@@ -43,7 +43,7 @@ def test_what_time_may_mend_is_tried_again_each_time_later(error: Exception) -> 
         DatabaseError("wrong password"),
     ],
 )
-def test_what_a_person_has_to_mend_is_told_at_once(error: Exception) -> None:
+def test_what_a_person_has_to_mend_is_reported_at_once(error: Exception) -> None:
     with pytest.raises(dg.Failure) as caught, faults.as_dagster_failure(0):
         raise error
     assert caught.value.allow_retries is False

@@ -1,12 +1,15 @@
 """Staleness as Dagster's UI shows it: a changed setting marks what it affects, and nothing else."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions import data_version
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.execution.context import data_version_cache
 from dagster._core.loader import LoadingContextForTest
 
 from extraction_assets import default_resources
@@ -39,13 +42,20 @@ def with_sae(settings: ExtractionSettings, name: str, **changes: Any) -> Extract
     return settings.model_copy(update={"saes": {**settings.saes, name: changed}})
 
 
-@pytest.fixture(scope="module", params=[4, 120])
-def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A finished extraction of 4 or 120 chunks; Dagster looks no further than the code version from 100 on."""
+CHUNKS = 4
+
+
+@pytest.fixture(scope="module", params=["few chunks", "many chunks"])
+def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A finished extraction. From 100 chunks on, here from 4, Dagster looks no further than the code version."""
     folder = tmp_path_factory.mktemp("tiny")
     small = {"source": str(folder / "texts"), "max_length": 5}
-    settings = make_settings(folder, corpus=small, chunk_size=1, evaluation_samples=request.param)
-    return Project(settings, tmp_path_factory.mktemp("home")).everything()
+    settings = make_settings(folder, corpus=small, chunk_size=1, evaluation_samples=CHUNKS)
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "many chunks":
+            for module in (data_version, data_version_cache):
+                patch.setattr(module, "SKIP_PARTITION_DATA_VERSION_DEPENDENCY_THRESHOLD", CHUNKS)
+        yield Project(settings, tmp_path_factory.mktemp("home")).everything()
 
 
 def test_nothing_is_stale_after_a_run(project: Project) -> None:

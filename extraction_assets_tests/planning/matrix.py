@@ -19,12 +19,16 @@ from extraction_assets.execution.lineage import CodeVersions
 from extraction_assets.planning.plan import ExtractionPlan, corpus_recipe
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore
+from extraction_assets_tests.chats import CHATML, make_chat_model
 from extraction_assets_tests.tiny import TEXTS, make_language_model, make_sae, make_settings, make_texts
 
 Versions = dict[str, Any]
 """``asset`` or ``SAE/asset`` -> its version; of an asset that has chunks, {chunk: version}."""
 
 HUB = "someone/some-data"
+PUBLISHED = "chanind/gemma-2-2b-batch-topk-matryoshka-saes-w-32k-l0-40"
+"""A repository of SAELens's registry: its releases ``gemma-2-2b-res-matryoshka-dc`` and
+``gemma-2-2b-res-snap-matryoshka-dc`` have SAEs of the same names, in folders ``standard`` and ``snap``."""
 
 
 def make_world(folder: Path) -> None:
@@ -33,6 +37,7 @@ def make_world(folder: Path) -> None:
     make_language_model(folder / "other-model", seed=3)
     shutil.copytree(folder / "model", folder / "with-code")
     (folder / "with-code" / "code.py").write_text("")
+    make_chat_model(folder / "chat-model", CHATML)
     make_sae(folder / "other-sae", seed=7)
     make_sae(folder / "nested" / "sae", seed=8)
     make_sae(folder / "nested" / "other", seed=9)
@@ -40,6 +45,8 @@ def make_world(folder: Path) -> None:
     other = make_texts(folder / "other-texts")
     (other / "first.txt").write_text("something else entirely.\n" * 30, "utf-8")
     make_texts(folder / "equal-texts")
+    for number, inside in enumerate(("standard/blocks.0", "standard/blocks.1", "snap/blocks.0")):
+        make_sae(folder / "hub" / PUBLISHED / "main" / f"{inside}.hook_resid_post", seed=10 + number)
     repositories = {"model": ("model", "other-model"), "sae": ("relu", "other-sae")}
     for name, (main, branch) in repositories.items():
         shutil.copytree(folder / main, folder / "hub" / "someone" / name / "main")
@@ -55,12 +62,15 @@ def _row(number: int) -> dict[str, Any]:
         "name": f"document {number}",
         "ids": [5 + (7 * number + place) % 250 for place in range(14)],
         "other_ids": [5 + (3 * number + place) % 250 for place in range(14)],
+        "chat": [{"role": "user", "content": f"{number} {TEXTS['first.txt'][:20]}"}],
+        "other_chat": [{"role": "user", "content": f"{number} {TEXTS['second.txt'][:20]}"}],
         "mask": [1] * (10 + number % 4) + [0] * (4 - number % 4),
     }
 
 
 def connect_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Repositories ``someone/model`` and ``someone/sae`` with a branch, and a data set of two configurations."""
+    """Repositories ``someone/model`` and ``someone/sae`` with a branch, ``PUBLISHED``, and a data set of two
+    configurations."""
 
     def download(source: HubSource, *_: Any, **__: Any) -> Snapshot:
         revision = source.revision or "main"

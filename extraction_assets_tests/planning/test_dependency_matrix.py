@@ -61,10 +61,16 @@ class Row(NamedTuple):
 
 TEXT_ROWS = {"corpus.source": "@rows.jsonl", "evaluation_samples": 20}
 TOKEN_ROWS = {**TEXT_ROWS, "corpus.token_column": "ids", "corpus.attention_mask_column": "mask"}
+CHAT_ROWS = {**TEXT_ROWS, "corpus.messages_column": "chat", "language_model.path": "@chat-model"}
 JOINED = {"corpus.packing": "concatenated", "evaluation_samples": 16}
 HUB_DATA = {"corpus.source": HUB}
 HUB_MODEL = {"language_model.path": "someone/model"}
 HUB_SAE = {"saes.path": "someone/sae"}
+NAMED = {
+    "saes.path": None,
+    "saes.release": "gemma-2-2b-res-matryoshka-dc",
+    "saes.sae_id": "blocks.0.hook_resid_post",
+}
 TRANSCODER = {"saes.path": "@transcoder", "saes.hook_out": "layers.1"}
 OWN_CODE = {"language_model.path": "@with-code"}
 
@@ -91,6 +97,7 @@ SETTINGS = (
     Row("corpus.id_column", "name", CORPUS, TEXT_ROWS, code=EVERYTHING),
     Row("corpus.token_column", "other_ids", EVERYTHING, TOKEN_ROWS),
     Row("corpus.attention_mask_column", None, EVERYTHING, TOKEN_ROWS),
+    Row("corpus.messages_column", "other_chat", EVERYTHING, CHAT_ROWS),
     Row("corpus.shuffle_seed", 1, EVERYTHING, TEXT_ROWS),
     Row("corpus.tokenizer", "transformers", CORPUS, code=EVERYTHING),  # the same tokens, with this tokenizer
     Row("corpus.packing", "concatenated", EVERYTHING, {"evaluation_samples": 16}),
@@ -102,6 +109,8 @@ SETTINGS = (
     Row("corpus.exclude_first_positions", 2, TABLES),
     Row("corpus.exclude_positions", [3], TABLES),
     Row("corpus.exclude_outlier_norms", 10.0, TABLES),
+    Row("saes.release", "gemma-2-2b-res-snap-matryoshka-dc", RELU, NAMED),
+    Row("saes.sae_id", "blocks.1.hook_resid_post", RELU, NAMED),
     Row("saes.path", "@other-sae", RELU),
     Row("saes.subfolder", "other", RELU, {"saes.path": "@nested", "saes.subfolder": "sae"}),
     Row("saes.revision", "branch", RELU, HUB_SAE),

@@ -27,14 +27,9 @@ from extraction_assets.execution.hub_downloads import hub_downloads
 from extraction_assets.execution.keys import corpus_key
 from extraction_assets.execution.preview import escape
 from extraction_assets.execution.progress import progress
-from extraction_assets.planning.plan import (
-    corpus_recipe,
-    has_recipe,
-    load_tokenizer,
-    tokenizer_findings,
-    tokenizer_fingerprint,
-)
+from extraction_assets.planning.plan import corpus_recipe, has_recipe
 from extraction_assets.planning.source_identity import file_times, source_identity
+from extraction_assets.planning.tokenization import load_tokenizer, tokenizer_findings, tokenizer_fingerprint
 from extraction_assets.resources import ChunkStoreResource, GpuResource
 from extraction_assets.settings import STANDARD_LIBRARY, ExtractionSettings, is_hub_id
 from extraction_assets.stores.chunk_store import ChunkStore, CurrentCorpus, SourceIdentity

@@ -34,7 +34,8 @@ from extraction_assets.execution.pictures import (
 )
 from extraction_assets.execution.preview import preview
 from extraction_assets.execution.progress import progress
-from extraction_assets.planning.plan import ExtractionPlan, load_tokenizer
+from extraction_assets.planning.plan import ExtractionPlan
+from extraction_assets.planning.tokenization import load_tokenizer
 from extraction_assets.resources import ChunkStoreResource, ResultsResource
 from extraction_assets.settings import Chunk, ExtractionSettings
 from extraction_assets.stores.chunk_files import TableFile, check_files, read_tables
@@ -272,4 +273,5 @@ def _corpus_samples(plan: ExtractionPlan) -> CorpusSamples:
         tokenizer=manifest.tokenizer,
         packing=manifest.packing,
         content_fingerprint=lambda count: plan.corpus.content_fingerprint(slice(0, count)),
+        messages=arrays.messages,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from extraction_assets.engine import hub
@@ -19,7 +19,8 @@ from extraction_assets.engine.saes.formats import (
     read_checkpoint,
     read_checkpoint_record,
 )
-from extraction_assets.engine.saes.published import PublishedSae, published_at, published_sae
+from extraction_assets.engine.saes.named import is_local, named_sae
+from extraction_assets.engine.saes.published import PublishedSae, all_saes, registry
 from extraction_assets.settings import ResolvedSae, SaeReference, SaeSettings
 
 if TYPE_CHECKING:
@@ -29,35 +30,73 @@ if TYPE_CHECKING:
 def sae_place(sae: SaeReference) -> SaePlace:
     """Where an SAE's checkpoint lies; of a hub repository only its files are downloaded.
 
-    Raises FileNotFoundError that says what was tried, and UnknownSae for a name that SAELens does not have.
+    Raises FileNotFoundError that says what was tried, UnknownSae for a name that SAELens does not have, and
+    CheckpointError for a published SAE of a kind that cannot be read.
     """
-    published = None if sae.release is None else published_sae(sae.release, sae.sae_id or "")
+    published = named_sae(sae)
     inside = published.path if published else sae.subfolder or ""
-    if sae.path is not None and _is_local(sae.path):
-        return _local_place(Path(sae.path).expanduser(), inside, published)
+    if sae.path is not None and is_local(sae.path):
+        root = Path(sae.path).expanduser()
+        return _local_place(root, inside) if published is None else _copied_place(root, published)
     repository = sae.path or (published.repository if published else "")
-    published = published or published_at(repository, inside)
     found = _downloaded(sae, repository, inside, published)
+    repository = published.repository if published else repository
     return replace(_in_repository(found.folder, inside, repository, published), commit=found.commit)
 
 
-def _is_local(path: str) -> bool:
-    root = Path(path).expanduser()
-    return root.exists() or root.is_absolute() or path.startswith(".")
-
-
-def _local_place(root: Path, inside: str, published: PublishedSae | None) -> SaePlace:
-    if published is not None and (root / inside).exists():
-        return _in_repository(root, inside, published.repository, published)
-    if published is not None:
-        raise FileNotFoundError(
-            f"{root} has no {inside}, which is {published.release}/{published.sae_id} in {published.repository}: "
-            f"hf download {published.repository} --include '{inside}*' --local-dir {root}"
-        )
+def _local_place(root: Path, inside: str) -> SaePlace:
     path = root / inside
     if not path.exists():
         raise FileNotFoundError(f"no checkpoint at {path}: the folder does not exist")
     return _folder_if_whole(place_of(path))
+
+
+def _copied_place(root: Path, published: PublishedSae) -> SaePlace:
+    """The place of a published SAE in a copy: of its repository, of a folder of it, or of the SAE alone.
+
+    Raises FileNotFoundError if it is not there, or the folder is by its name another SAE of the repository.
+    """
+    name, inside = f"{published.release}/{published.sae_id}", PurePosixPath(published.path).parts
+    names = root.absolute().parts
+    if (other := _repository_in_name(names, published)) is not None:
+        raise FileNotFoundError(f"{root} is by its name a copy of {other}, and {name} is in {published.repository}")
+    for begun in range(len(inside) + 1):  # how much of the way inside the repository ``root`` has behind it
+        path = root.joinpath(*inside[begun:])
+        if path.exists() and names[len(names) - begun :] == inside[:begun]:
+            return _published_place(path, published)
+    if (other := _path_in_name(names, published)) is not None:
+        raise FileNotFoundError(f"{root} is by its name {other} of {published.repository}; {name} is {published.path}")
+    if root.exists() and _holds_files(root, published):
+        return _published_place(root, published)
+    raise FileNotFoundError(
+        f"{root} has no {published.path}, which is {name} in {published.repository}: "
+        f"hf download {published.repository} --include '{published.path}*' --local-dir {root}"
+    )
+
+
+def _repository_in_name(names: tuple[str, ...], published: PublishedSae) -> str | None:
+    """Another repository of the registry that a folder is called after: one often has the same paths in it."""
+    called = {one.repository.rpartition("/")[2]: one.repository for one in registry().releases.values()}
+    found = next((called[name] for name in reversed(names) if name in called), published.repository)
+    return None if found == published.repository else found
+
+
+def _path_in_name(names: tuple[str, ...], published: PublishedSae) -> str | None:
+    """The path of another SAE of the repository that a folder's name ends with."""
+    paths = [one.path for one in all_saes() if one.repository == published.repository and one.path != published.path]
+    return next((path for path in paths if names[-len(parts := PurePosixPath(path).parts) :] == parts), None)
+
+
+def _holds_files(root: Path, published: PublishedSae) -> bool:
+    """Whether a folder or file has by itself the files that a format needs."""
+    place = _folder_if_whole(place_of(root))
+    needed = files_on_hub("", published.loader) if place.file is None else [place.file]
+    return any((place.folder / one).is_file() for one in needed)
+
+
+def _published_place(path: Path, published: PublishedSae) -> SaePlace:
+    found = _folder_if_whole(place_of(path))
+    return replace(found, repository=published.repository, inside=published.path, published=published)
 
 
 def _in_repository(root: Path, inside: str, repository: str, published: PublishedSae | None) -> SaePlace:

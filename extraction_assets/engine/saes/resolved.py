@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from extraction_assets.engine.corpora.chat_template import ChatTemplate
 from extraction_assets.engine.findings import Finding
 from extraction_assets.engine.models.checkpoint import LocalCheckpoint, resolve_checkpoint
 from extraction_assets.engine.models.model_folder import model_configuration
@@ -103,8 +104,13 @@ def examine_recorded(extraction: ResolvedExtraction, names: Collection[str]) -> 
 
 
 def _prepends_bos(extraction: ResolvedExtraction) -> bool:
-    """Whether samples begin with a BOS token: as set, or by default where text is tokenized by one that has it."""
+    """Whether samples begin with a BOS token: as set, or by default where text is tokenized by one that has it; those
+    of a chat also where its template writes one."""
     corpus = extraction.declared.corpus
+    if corpus.messages_column is not None:
+        tokenizer = load_tokenizer(extraction.checkpoint, corpus.tokenizer)
+        prepended = tokenizer.bos_token_id is not None if corpus.prepend_bos is None else corpus.prepend_bos
+        return prepended or ChatTemplate(tokenizer).writes_bos
     if corpus.prepend_bos is not None or corpus.token_column is not None:
         return bool(corpus.prepend_bos)
     return load_tokenizer(extraction.checkpoint, corpus.tokenizer).bos_token_id is not None

@@ -207,8 +207,8 @@ def test_a_check_that_was_recorded_as_failed_fails_again(project: Project, monke
 def test_one_check_executed_alone_on_one_partition_tells_of_that_one(project: Project) -> None:
     project.chunks()
     tags = {"dagster/partition": "000000000008"}
-    (told,) = project.checks_alone(_table_checks(project, "topk")[:1], tags).get_asset_check_evaluations()
-    assert told.partition == "000000000008"
+    (evaluation,) = project.checks_alone(_table_checks(project, "topk")[:1], tags).get_asset_check_evaluations()
+    assert evaluation.partition == "000000000008"
 
 
 def test_checks_executed_alone_before_any_chunk_is_stored_say_so(project: Project) -> None:
@@ -438,8 +438,8 @@ def test_halvings_are_those_of_the_chunk_where_they_happened(project: Project, m
     monkeypatch.setattr(compute, "chunk_steps", out_of_memory_once)
     other = Project(project.settings, project.home, instance=project.instance, vectorization_batch_size=64)
     result = other.chunks(assets=[activations_key(project.settings)])
-    told = [event.materialization.metadata for event in result.get_asset_materialization_events()]
-    found = [(one["halvings"].value, one["vectorization_batch_size"].value) for one in told]
+    metadata = [event.materialization.metadata for event in result.get_asset_materialization_events()]
+    found = [(one["halvings"].value, one["vectorization_batch_size"].value) for one in metadata]
     assert found == [([], 64), ([64], 32), ([], 32)]
 
 

@@ -180,7 +180,7 @@ def test_an_unchanged_file_is_not_read_again_and_a_grown_one_keeps_its_version(
     assert project.plan.corpus_version != version
 
 
-def test_a_grown_file_is_told_with_both_sizes(tiny_folder: Path, home: Path, tmp_path: Path) -> None:
+def test_a_grown_file_is_reported_with_both_sizes(tiny_folder: Path, home: Path, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "a.jsonl", ROWS)
     project = Project(with_corpus(tiny_folder, source), home)
     project.corpus()

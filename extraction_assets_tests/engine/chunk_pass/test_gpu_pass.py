@@ -786,3 +786,5 @@ def test_the_numerics_record_names_what_can_change_last_bits() -> None:
     assert record["torch"] == torch.__version__
     assert record != numerics_record(CPU, "float32", SETTINGS._replace(batch_size=8))
     assert record == numerics_record(CPU, "float32", SETTINGS._replace(top_k=9, vectorized=False))
+    assert record == numerics_record(CPU, "float32", SETTINGS, kernels={})
+    assert numerics_record(CPU, "float32", SETTINGS, kernels={"kernels": "1"})["kernels"] == {"kernels": "1"}

@@ -214,7 +214,7 @@ def test_every_forward_pass_has_one_shape_and_never_a_mask_of_ones(any_model: La
     assert set(seen) == {((4 if any_model.is_causal else 5, T), False)}
 
 
-def test_causal_models_are_told_from_others(llama: str, other_models: dict[str, str]) -> None:
+def test_causal_models_are_distinguished_from_others(llama: str, other_models: dict[str, str]) -> None:
     causal = {
         name: load_language_model(local(path), [HOOKS[name]]).is_causal
         for name, path in {"llama": llama, **other_models}.items()

@@ -7,7 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from extraction_assets.engine.saes.formats import dictionary_learning, gemma_scope, saelens, sparsify
+from extraction_assets.engine.saes.formats import (
+    circuit_tracer,
+    cross_layer,
+    dictionary_learning,
+    gemma_scope,
+    gemma_scope_2,
+    goodfire,
+    kissane,
+    llama_scope,
+    llamascopium,
+    qwen_scope,
+    saelens,
+    sparsify,
+)
 from extraction_assets.engine.saes.formats.files import CheckpointError, require_files, sae_file
 from extraction_assets.engine.saes.formats.place import FormatFiles, SaePlace, place_of
 from extraction_assets.engine.saes.formats.recorded import SaeRecord, compare_recorded
@@ -25,12 +38,14 @@ __all__ = [
     "checkpoint_facts",
     "checkpoint_files",
     "compare_recorded",
+    "files_beside",
     "files_on_hub",
     "format_of_loader",
     "is_whole",
     "place_of",
     "read_checkpoint",
     "read_checkpoint_record",
+    "unreadable",
 ]
 
 
@@ -64,9 +79,17 @@ class Format(Protocol):
 
 FORMATS: dict[str, Format] = {
     "Gemma Scope": gemma_scope,
+    "Gemma Scope 2": gemma_scope_2,
+    "cross-layer transcoder": cross_layer,
     "dictionary_learning": dictionary_learning,
+    "Llama Scope": llama_scope,
+    "Llamascopium": llamascopium,
     "SAELens": saelens,
     "sparsify": sparsify,
+    "Qwen Scope": qwen_scope,
+    "Goodfire": goodfire,
+    "circuit-tracer": circuit_tracer,
+    "hook_z of ckkissane": kissane,
 }
 
 REFUSED_LOADERS = {
@@ -78,6 +101,13 @@ REFUSED_LOADERS = {
 def format_of_loader(loader: str) -> str | None:
     """The name of the format that SAELens reads by function ``loader``; None for ``REFUSED_LOADERS``."""
     return next((name for name, reader in FORMATS.items() if loader in reader.LOADERS), None)
+
+
+def unreadable(loader: str) -> str | None:
+    """Why SAEs that SAELens reads by function ``loader`` cannot be read; None if they can."""
+    if format_of_loader(loader) is not None:
+        return None
+    return REFUSED_LOADERS.get(loader, f"its format, {loader}, is not known here")
 
 
 def read_checkpoint(
@@ -143,6 +173,15 @@ def checkpoint_files(place: SaePlace | Path) -> list[Path]:
     return sorted(place.folder / name for name in (*required, *there))
 
 
+def files_beside(place: SaePlace) -> list[Path]:
+    """The files there are of an SAE that is one file among others: itself and what formats have beside it, sorted by
+    name. Looks at names alone."""
+    found = {str(place.file)}
+    for reader in FORMATS.values():
+        found.update(*reader.files(place.file))
+    return [place.folder / name for name in sorted(found) if (place.folder / name).is_file()]
+
+
 def files_on_hub(inside: str, loader: str | None = None) -> list[str]:
     """Names in a repository of all files that the SAE at folder or file ``inside`` may have, each once: of the format
     that SAELens reads by ``loader``, or of every format."""
@@ -178,14 +217,16 @@ def _format_of(place: SaePlace) -> Format:
         for name in (*reader.files(place.file).required, *reader.files(place.file).optional):
             if sae_file(place.folder, name).irregular():
                 require_files(place.folder, name)
-    known = "; ".join(f"{name}: {' and '.join(reader.files(None).required)}" for name, reader in FORMATS.items())
+    known = "; ".join(
+        f"{name}: {' and '.join(reader.files(None).required or [reader.WEIGHTS])}" for name, reader in FORMATS.items()
+    )
     raise CheckpointError(f"{place} is not an SAE checkpoint of a known format ({known})")
 
 
 def _format_of_published(place: SaePlace, loader: str) -> Format:
     name = format_of_loader(loader)
     if name is None:
-        why = REFUSED_LOADERS.get(loader, f"its format, {loader}, is not known here")
+        why = unreadable(loader)
         raise CheckpointError(f"SAE {place}: this kind of SAE cannot be read: {why}")
     require_files(place.folder, *FORMATS[name].files(place.file).required)
     return FORMATS[name]

@@ -7,6 +7,7 @@ Formulas as in dictionary_learning 0.1 (``dictionary.py``, ``trainers/``). The f
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,7 +115,7 @@ def read(place: SaePlace, device: torch.device | str) -> SAEWeights:
     return folded_decoder_norm(path, weights)
 
 
-def _k(path: Path, tensors: dict[str, Tensor], trainer: dict[str, Any]) -> Any:
+def _k(path: Path, tensors: Mapping[str, Tensor], trainer: dict[str, Any]) -> Any:
     if "k" not in tensors:
         return trainer.get("k", 0)
     if tensors["k"].numel() != 1:

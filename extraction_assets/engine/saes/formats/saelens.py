@@ -215,16 +215,18 @@ def _k(path: Path, config: dict[str, Any]) -> int:
 def _read_tensors(path: Path, kind: _Kind, architecture: str, device: torch.device | str) -> dict[str, Tensor]:
     """By the names of sae-lens's inference SAEs."""
     tensors = read_safetensors(path, WEIGHTS, device)
-    if "log_threshold" in tensors:  # jumprelu in training, before sae-lens 6
-        tensors["threshold"] = tensors.pop("log_threshold").float().exp()
+    in_logarithms = "log_threshold" in tensors  # jumprelu in training, before sae-lens 6
+    threshold = "log_threshold" if in_logarithms else kind.threshold
     names = ["W_enc", "W_dec", "b_dec"]
     names += ["b_gate", "r_mag", "b_mag"] if kind.base == "gated" else ["b_enc"]
-    names += [kind.threshold] if kind.base == "jumprelu" else []
+    names += [threshold] if kind.base == "jumprelu" else []
     names += ["W_skip"] if kind.has_skip else []
     picked = pick(path, WEIGHTS, tensors, names, architecture)
     if kind.base == "jumprelu":
-        picked["threshold"] = per_feature(picked.pop(kind.threshold), len(picked["b_enc"]))
-    factor = tensors.get("finetuning_scaling_factor", tensors.get("scaling_factor"))
+        limit = picked.pop(threshold)
+        picked["threshold"] = per_feature(limit.exp() if in_logarithms else limit, len(picked["b_enc"]))
+    factor = tensors.get("finetuning_scaling_factor")
+    factor = tensors.get("scaling_factor") if factor is None else factor
     if factor is not None and not factor.float().allclose(factor.float().new_ones(())):
         picked["W_dec"] = _finetuned(path, picked["W_dec"], factor)
     return picked

@@ -6,13 +6,14 @@ checkpoint lack: scaling factors, repairs of old configurations, the model, L0, 
 
 from __future__ import annotations
 
-import difflib
 import functools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from extraction_assets.engine.saes.published.near import near_names
 
 REGISTRY = Path(__file__).with_name("saelens.json")
 
@@ -80,13 +81,23 @@ def registry() -> _Registry:
 
 def published_sae(release: str, sae_id: str) -> PublishedSae:
     """The SAE that SAELens's users call by these two names. Raises UnknownSae with near names."""
+    found = published_release(release)
+    if sae_id not in found.saes:
+        raise UnknownSae(
+            f"release {release!r} of SAELens {registry().sae_lens} has no SAE {sae_id!r}{_hint(found, sae_id)}"
+        )
+    return found.sae(sae_id)
+
+
+def published_release(name: str) -> Release:
+    """A release by its name. Raises UnknownSae with near names, or with the releases of a repository of that name."""
     releases = registry().releases
-    if release not in releases:
-        raise UnknownSae(f"SAELens {registry().sae_lens} has no release {release!r}{_near(release, releases)}")
-    if sae_id not in releases[release].saes:
-        near = _near(sae_id, releases[release].saes)
-        raise UnknownSae(f"release {release!r} has no SAE {sae_id!r}{near}")
-    return releases[release].sae(sae_id)
+    if name in releases:
+        return releases[name]
+    there = [one.name for one in releases.values() if one.repository.lower() == name.lower()]
+    if there:
+        raise UnknownSae(f"{name!r} is a repository of the hub, and release is a name: {', '.join(there)}")
+    raise UnknownSae(f"SAELens {registry().sae_lens} has no release {name!r}{_near(name, releases)}")
 
 
 def published_at(repository: str, inside: str) -> PublishedSae | None:
@@ -117,6 +128,13 @@ def _by_place() -> dict[tuple[str, str], tuple[str, str]]:
     return places
 
 
+def _hint(release: Release, sae_id: str) -> str:
+    """Where an id is that ``release`` does not have: in other releases of its repository, or misspelled."""
+    others = [one.name for one in registry().releases.values() if one.repository == release.repository]
+    having = [name for name in others if sae_id in registry().releases[name].saes]
+    return f", but {' and '.join(having)} has" if having else _near(sae_id, release.saes)
+
+
 def _near(name: str, known: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=5, cutoff=0.5)
+    near = near_names(name, known)
     return f"; near names: {', '.join(near)}" if near else ""
