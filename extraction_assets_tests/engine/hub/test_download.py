@@ -23,7 +23,7 @@ from extraction_assets_tests.hub_server import Fault, HubServer, Repository
 
 NAMES = ["a/cfg.json", "a/weights.safetensors", "a/optional.json"]
 WEIGHTS = bytes(range(256)) * 20_000  # 5 MB
-SOURCE = HubSource("no checkpoint 'some/saes'", "some/saes")
+SOURCE = HubSource("no checkpoint 'some/saes':", "some/saes")
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def download_root() -> Path:
 def test_a_killed_process_leaves_what_the_next_one_goes_on_with(hub: HubServer, saes: Repository) -> None:
     stall = threading.Event()
     hub.faults.append(Fault("signature", cut=2_000_000, stall=stall))
-    program = f"from extraction_assets.engine.hub import *; download_files(HubSource('x', 'some/saes'), {NAMES})"
+    program = f"from extraction_assets.engine.hub import *; download_files(HubSource('x:', 'some/saes'), {NAMES})"
     with subprocess.Popen([sys.executable, "-c", program]) as process:
         for _ in range(600):
             if any(left.stat().st_size >= 1 << 20 for left in download_root().glob("blobs/*.incomplete")):
@@ -194,7 +194,7 @@ def test_two_threads_download_a_file_once(hub: HubServer, saes: Repository) -> N
 
 def test_files_that_are_chosen_come_with_the_configuration_last(hub: HubServer) -> None:
     hub.add("some/model", **{"config.json": b"{}", "model.safetensors": WEIGHTS, "notes.md": b"x", "vocab.txt": b"v"})
-    source = HubSource("no checkpoint", "some/model")
+    source = HubSource("no checkpoint:", "some/model")
     found = download_chosen(source, lambda sizes: [name for name in sizes if name != "notes.md"], last="config.json")
     assert sorted(path.name for path in found.folder.iterdir()) == ["config.json", "model.safetensors", "vocab.txt"]
     assert [one.path.rpartition("/")[2] for one in hub.requests if one.method == "GET"][-1] == "config.json"

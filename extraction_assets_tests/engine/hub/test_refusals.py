@@ -15,7 +15,7 @@ from extraction_assets.engine.hub.transfer import ATTEMPTS
 from extraction_assets_tests.hub_server import Fault, HubServer, Repository
 
 NAMES = ["a/cfg.json", "a/weights.safetensors"]
-SOURCE = HubSource("SAE gemma-scope/layer_1", "some/saes", include="a*")
+SOURCE = HubSource("SAE gemma-scope/layer_1:", "some/saes", include="a*")
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_offline_the_cache_is_used_without_a_word(
 
 def test_offline_a_file_that_the_cache_lacks_is_refused(saes: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert "HF_HUB_OFFLINE is set, and the cache in" in str(refused())
+    assert "HF_HUB_OFFLINE is set while the cache in" in str(refused())
 
 
 def test_a_gated_repository_is_read_from_the_cache_without_a_token(
@@ -149,7 +149,7 @@ def test_a_gated_repository_is_read_from_the_cache_without_a_token(
 def test_a_model_that_broke_off_is_no_model_offline(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.add("some/model", **{"config.json": b"{}", "model.safetensors": b"weights" * 1000})
     hub.faults.append(Fault("signature", status=503, times=100))
-    source = HubSource("no checkpoint", "some/model")
+    source = HubSource("no checkpoint:", "some/model")
     with pytest.raises(HubUnavailable):
         download_chosen(source, list, last="config.json")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -182,4 +182,4 @@ def test_a_disk_that_fills_meanwhile_is_named(saes: Repository, monkeypatch: pyt
 def test_a_listing_cannot_lead_out_of_the_cache(hub: HubServer) -> None:
     hub.add("some/model", **{"../../evil.py": b"evil", "config.json": b"{}"})
     with pytest.raises(HubError, match=r"the repository holds '../../evil.py', which lies outside of it"):
-        download_chosen(HubSource("no checkpoint", "some/model"), list, last="config.json")
+        download_chosen(HubSource("no checkpoint:", "some/model"), list, last="config.json")
