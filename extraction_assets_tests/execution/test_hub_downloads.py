@@ -9,10 +9,10 @@ from extraction_assets.execution.hub_downloads import hub_downloads
 
 
 def test_a_step_logs_the_megabytes_that_have_arrived(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO), hub_downloads(logging.getLogger("step")):
-        with current_session().show("google/gemma", 2_500_000) as arrived:
-            for size in (400_000, 1_500_000, -1_900_000, 2_500_000):  # a transfer that began again
-                arrived(size)
+    caplog.set_level(logging.INFO)
+    with hub_downloads(logging.getLogger("step")), current_session().show("google/gemma", 2_500_000) as arrived:
+        for size in (400_000, 1_500_000, -1_900_000, 2_500_000):  # a transfer that began again
+            arrived(size)
     assert "download of google/gemma: 3 of 3 MB" in caplog.text
 
 
