@@ -135,6 +135,7 @@ def test_edited_comments_are_nobodys_business(folder: Path) -> None:
     assert path.read_text().endswith("# ours\n")
 
 
+@pytest.mark.slow
 def test_the_storage_of_a_home_is_not_switched_silently(
     folder: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +160,7 @@ def test_the_storage_of_a_home_is_not_switched_silently(
     assert "keeps its history in postgres" in _setup("--storage", "sqlite", code=1)
 
 
+@pytest.mark.slow
 def test_a_home_that_another_command_has_made_and_nobody_used_takes_another_storage(
     folder: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,8 +31,8 @@ _PINNED = (
 """Stands before a template that requests the date, in place of the function of this name that transformers gives it.
 Jinja removes the line break after the macro."""
 
-_PRIVATE = chain(range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
-_MARKS = tuple(map(chr, _PRIVATE))
+_PRIVATE = (range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
+"""Characters of the private use planes, of which the marks are."""
 _ROLES = frozenset({"system", "developer", "user", "assistant", "model", "tool", "function", "ipython"})
 _NAMES = frozenset({"type", "id"})
 """Fields inside a message's text that templates compare and do not write."""
@@ -75,7 +75,7 @@ class ChatTemplate:
         """
         messages = [self._as_taken(message) for message in conversation.messages]
         text = self._checked(messages, conversation.where)
-        marks = _Marks(text)
+        marks = _Marks(text, conversation.where)
         marked = self._marked_spans(marks, messages, text, range(len(messages)), (0.0, 1.0))
         if marked is None:
             marked = []
@@ -191,9 +191,10 @@ class ChatTemplate:
 class _Marks:
     """Characters that a text does not have, and what each of them marks."""
 
-    def __init__(self, text: str) -> None:
-        there = set(text)
-        self._free = [mark for mark in _MARKS if mark not in there]
+    def __init__(self, text: str, where: str) -> None:
+        there, self._where = set(text), where
+        self._free = (mark for mark in map(chr, chain(*_PRIVATE)) if mark not in there)
+        self._taken: list[str] = []
         self._known: dict[str, _Mark] = {}
 
     def clear(self) -> None:
@@ -214,11 +215,17 @@ class _Marks:
         return marked
 
     def _new(self, mark: _Mark) -> str:
-        if len(self._known) == len(self._free):
-            raise CorpusError(f"it has more than {len(self._free)} texts")
-        character = self._free[len(self._known)]
+        if len(self._known) == len(self._taken):
+            self._taken.append(self._unused())
+        character = self._taken[len(self._known)]
         self._known[character] = mark
         return character
+
+    def _unused(self) -> str:
+        found = next(self._free, None)
+        if found is None:
+            raise CorpusError(f"{self._where} holds more texts than can be told apart: divide it into several rows")
+        return found
 
     def read(self, text: str) -> tuple[list[tuple[int, _Mark]], str]:
         """(position, mark) of the marks in a text, and the text without them; a position is one in that."""

@@ -472,6 +472,7 @@ def limit_statistics(monkeypatch: pytest.MonkeyPatch, samples: int) -> None:
     monkeypatch.setattr(sae_pass, "statistics_update", statistics_update)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vectorized", [True, False])
 @pytest.mark.parametrize(("tile", "samples_that_fit"), [(1, 1), (1, 2), (1, 3), (1, 7), (2, 2), (2, 3), (4, 4), (4, 7)])
 def test_running_out_of_memory_halves_and_changes_nothing(
@@ -492,6 +493,7 @@ def test_running_out_of_memory_halves_and_changes_nothing(
     assert batch.halvings == [size for size in (16, 8, 4, 2) if size > samples_that_fit]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vectorized", [True, False])
 @pytest.mark.parametrize("limit", [limit_selection, limit_statistics])
 @pytest.mark.parametrize("samples_that_fit", [1, 2, 3, 7])  # of which a tile has 4

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import transformers.utils.chat_template_utils as transformers_templates
 
+from extraction_assets.engine.corpora import chat_template
 from extraction_assets.engine.corpora.chat_template import ChatTemplate, RenderedChat
 from extraction_assets.engine.corpora.documents import Conversation, CorpusError
 from extraction_assets.engine.models.checkpoint import LocalCheckpoint
@@ -135,6 +136,12 @@ def test_an_empty_message_has_no_span(tokenizer: Tokenizer) -> None:
 def test_private_characters_of_a_text_are_not_taken_for_marks(tokenizer: Tokenizer) -> None:
     icons = "".join(map(chr, range(0xF0000, 0xF0009)))
     assert said(render(tokenizer(CHATML), [{"role": "user", "content": icons}])) == [("user", icons)]
+
+
+def test_more_texts_than_there_are_marks_are_refused(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_template, "_PRIVATE", (range(0xF0000, 0xF0007),))
+    with pytest.raises(CorpusError, match="column 'messages' holds more texts than can be told apart"):
+        render(tokenizer(CHATML), CHAT)
 
 
 PARTS = [{"role": "user", "content": [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]}]

@@ -91,6 +91,21 @@ def test_the_tokens_of_a_span_are_those_of_the_message(tokenizer: Any, template:
         tokenizer.chat_template = before
 
 
+def test_what_the_assistant_says_is_what_transformers_masks(tokenizer: Any) -> None:
+    generation = (
+        "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}"
+        "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] }}{% endgeneration %}{% else %}{{ message['content'] }}{% endif %}"
+        "{{ '<|im_end|>\\n' }}{% endfor %}"
+    )
+    tokenizer.chat_template, before = generation, tokenizer.chat_template
+    try:
+        corpus = tokenize(tokenizer, DOCUMENTS[:1], prepend_bos=False)
+        masked = tokenizer.apply_chat_template(LONGER, return_assistant_tokens_mask=True)["assistant_masks"]
+    finally:
+        tokenizer.chat_template = before
+    assert [int(role == "assistant") for _, role in _roles(corpus, 0)] == masked
+
+
 @pytest.mark.parametrize("packing", ["documents", "concatenated"])
 @pytest.mark.parametrize("length", [7, 16, 33])
 def test_cut_and_packed_samples_say_of_each_token_what_the_whole_chat_says(
