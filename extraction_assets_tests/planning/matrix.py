@@ -86,18 +86,11 @@ def connect_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         rows = Dataset.from_dict({"text": [f"{number} of {said}. " * 5 for number in range(40)]})
         return rows.to_iterable_dataset() if streaming else rows
 
-<<<<<<< HEAD
     monkeypatch.setattr("extraction_assets.engine.hub.download_files", download)
     monkeypatch.setattr("extraction_assets.engine.hub.download_chosen", download)
-    monkeypatch.setattr(datasets, "load_dataset_builder", builder)
-    monkeypatch.setattr(datasets, "load_dataset", load)
-=======
-    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    monkeypatch.setattr("huggingface_hub.HfApi.model_info", unreachable)
     if importlib.util.find_spec("datasets") is not None:
         monkeypatch.setattr("datasets.load_dataset_builder", builder)
         monkeypatch.setattr("datasets.load_dataset", load)
->>>>>>> main
 
 
 class Laboratory:
