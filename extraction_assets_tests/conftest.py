@@ -13,6 +13,7 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 import torch
+from huggingface_hub.utils import close_session
 
 from extraction_assets.engine.hub import transfer
 from extraction_assets.execution import failures
@@ -142,6 +143,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[hub_server.
     with hub_server.HubServer().running() as server:
         hub_server.use_hub(server, tmp_path / "hf", monkeypatch)
         yield server
+        close_session()
 
 
 @pytest.fixture(scope="session")
