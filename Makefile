@@ -6,6 +6,7 @@
 # make test-ui      the real UI in headless Chromium; screenshots in build/screenshots
 # make screenshots  the same, and the pictures in docs/images renewed
 # make docs         writes the pages of docs/ that follow from the code
+# make published    renews the list of published SAEs from the installed SAELens
 # make install      what a checkout can use: UI, PostgreSQL, data sets of the hub
 PYTHON ?= python3
 VENV := .venv
@@ -22,7 +23,7 @@ SEEDED := $(if $(SEED),--seed $(SEED))
 
 PICTURES := backfill checks chunk-plots examples graph launch report
 
-.PHONY: demo test test-fast mutations test-ui screenshots docs ui lint install clean-venv
+.PHONY: demo test test-fast mutations test-ui screenshots docs published ui lint install clean-venv
 
 demo: $(DEMO)
 	$(BIN)/extraction-assets run demo
@@ -46,6 +47,9 @@ test-ui: $(UI_TESTS)
 
 screenshots: test-ui
 	cp $(PICTURES:%=build/screenshots/%.png) docs/images/
+
+published: $(TESTS)
+	$(BIN)/python -m extraction_assets.engine.saes.published.renew
 
 docs: $(DEMO)
 	$(BIN)/python docs/generate.py

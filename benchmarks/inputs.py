@@ -18,8 +18,9 @@ from extraction_assets.engine.models.language_model import LanguageModel, load_l
 from extraction_assets.engine.saes.formats import SAEWeights, read_checkpoint
 from extraction_assets.engine.saes.sae import SAE
 from extraction_assets.engine.shapes import Samples
-from extraction_assets.planning.plan import corpus_recipe, tokenizer_fingerprint
+from extraction_assets.planning.plan import corpus_recipe
 from extraction_assets.planning.source_identity import source_identity
+from extraction_assets.planning.tokenization import tokenizer_fingerprint
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore, CurrentCorpus
 from extraction_assets.stores.corpus_files import write_corpus

@@ -19,14 +19,13 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
 
 from benchmarks.layouts import LAYOUTS, PARENT, Inherited, Layout
 from benchmarks.storing import Sizes, conditions, display, make_corpus, make_table
 from extraction_assets.database.backends import parse_url
-from extraction_assets.database.connect import _alembic_config, connect, write_transaction
+from extraction_assets.database.connect import connect, write_transaction
 from extraction_assets.database.load import example_columns
+from extraction_assets.database.migrations.upgrade import upgrade
 
 LARGE = 1
 """The extraction of which the large result is loaded; ids above are the small ones."""
@@ -224,25 +223,24 @@ def migration_seconds(url: sa.URL, sizes: Sizes, results: int) -> float:
     schema = "benchmark_migration"
     _execute(url, f"CREATE SCHEMA {schema}")
     in_schema = url.update_query_dict({"options": f"-csearch_path={schema}"})
-    engine, config = connect(in_schema.render_as_string(hide_password=False)), _alembic_config()
+    engine = connect(in_schema.render_as_string(hide_password=False))
     try:
-        _upgrade(engine, config, "0002")
+        _upgrade(engine, "0002")
         rows = make_rows(sizes, 0, LARGE)
         for number in range(1, results + 1):
             with engine.begin() as connection:  # a write_transaction would look for emptied tables each time
                 Inherited().replace(connection, number, rows if number == LARGE else _of(_small(rows), number))
         started = time.perf_counter()
-        _upgrade(engine, config, "0003")
+        _upgrade(engine, "0003")
         return time.perf_counter() - started
     finally:
         engine.dispose()
         _drop_schema(url, schema)
 
 
-def _upgrade(engine: sa.Engine, config: Config, revision: str) -> None:
+def _upgrade(engine: sa.Engine, revision: str) -> None:
     with write_transaction(engine) as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, revision)
+        upgrade(connection, revision)
 
 
 def _execute(url: sa.URL, statement: str) -> None:

@@ -120,6 +120,7 @@ ASSETS: tuple[Asset, ...] = (
             *_later("corpus.read_as", "corpus.revision", "corpus.configuration", "corpus.split"),
             Depends("corpus.streaming", when_set=True, only_with="shuffle_seed"),  # only then it changes the order
             *_later("corpus.text_column", "corpus.id_column", "corpus.token_column", "corpus.attention_mask_column"),
+            *_later("corpus.messages_column"),
             *_later("corpus.shuffle_seed", "corpus.packing", "corpus.sequence_separator_token"),
             *_later("corpus.drop_duplicates"),
             *_later("corpus.tokenizer", through="tokenizer"),
@@ -162,7 +163,7 @@ ASSETS: tuple[Asset, ...] = (
         is_optional=True,
         depends=(
             *_references("activations", "sae.hook"),
-            *_references("sae", "sae.path", "sae.subfolder", "sae.revision"),
+            *_references("sae", "sae.release", "sae.sae_id", "sae.path", "sae.subfolder", "sae.revision"),
             *_later("sae.center_input", "sae.norm_scaling_factor", "sae.fold_decoder_norm", through="sae"),
             *_later("sae.hook_out"),  # a transcoder's score, which the file's record holds, is against that hook
         ),

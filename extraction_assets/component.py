@@ -16,6 +16,10 @@ from extraction_assets.dagster_instance.private_names import (
     is_valid_cron_schedule,
 )
 from extraction_assets.defs_yaml.templates import TemplateError, fill_in
+from extraction_assets.engine.saes.formats import CheckpointError
+from extraction_assets.engine.saes.named import named_sae
+from extraction_assets.engine.saes.published import UnknownSae
+from extraction_assets.execution.links import published_links
 from extraction_assets.host.project_home import use_project_of
 from extraction_assets.settings import ExtractionSettings
 
@@ -67,11 +71,25 @@ def build_definitions(settings: ExtractionSettings, folder: Path | None = None) 
     if folder is not None:
         settings = settings.with_paths_from(folder)
     settings.require_full_paths()
-    assets = [
-        one.map_asset_specs(lambda spec: spec.replace_attributes(owners=settings.owners))
-        for one in build_assets(settings)
-    ]
+    _require_known_saes(settings)
+    links = {name: published_links(sae) for name, sae in settings.saes.items()}
+
+    def completed(spec: dg.AssetSpec) -> dg.AssetSpec:
+        of_sae = links[spec.key.path[1]] if len(spec.key.path) == 3 else {}
+        return spec.replace_attributes(owners=settings.owners, metadata={**spec.metadata, **of_sae})
+
+    assets = [one.map_asset_specs(completed) for one in build_assets(settings)]
     return dg.Definitions.merge(dg.Definitions(assets=assets), build_automation(settings))
+
+
+def _require_known_saes(settings: ExtractionSettings) -> None:
+    """Asks no hub. Raises UnknownSae for a name that SAELens does not have, and CheckpointError for an SAE of a kind
+    that cannot be read."""
+    for name, sae in settings.saes.items():
+        try:
+            named_sae(sae.checkpoint)
+        except (UnknownSae, CheckpointError) as error:
+            raise type(error)(f"saes.{name}: {error}") from None
 
 
 def build_assets(settings: ExtractionSettings) -> Iterator[dg.AssetsDefinition]:

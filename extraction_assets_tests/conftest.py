@@ -13,9 +13,11 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 import torch
+from huggingface_hub.utils import close_session
 
+from extraction_assets.engine.hub import transfer
 from extraction_assets.execution import failures
-from extraction_assets_tests import postgres, quick_dagster, seeds, tiny
+from extraction_assets_tests import hub_server, postgres, quick_dagster, seeds, tiny
 from extraction_assets_tests.project import Project
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -132,6 +134,16 @@ def seed(request: pytest.FixtureRequest) -> int:
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a run tries again, such as a database that does not answer, it tries without waiting 35 seconds in all."""
     monkeypatch.setattr(failures, "FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(transfer, "FIRST_WAIT_SECONDS", 0.01)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[hub_server.HubServer]:
+    """A hub on this machine, without repositories, and an empty cache for it in ``tmp_path / "hf"``."""
+    with hub_server.HubServer().running() as server:
+        hub_server.use_hub(server, tmp_path / "hf", monkeypatch)
+        yield server
+        close_session()
 
 
 @pytest.fixture(scope="session")

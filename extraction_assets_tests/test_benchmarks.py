@@ -89,7 +89,7 @@ def test_what_a_run_waits_for_a_daemon_is_measured(tmp_path: Path) -> None:
     assert all(value > 0 for value in lines.values())
 
 
-def test_a_broken_selection_is_told_by_the_exit_status(
+def test_a_broken_selection_shows_in_the_exit_status(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     build = DeferredTopKHeap.build_heaps

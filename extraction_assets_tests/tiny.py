@@ -1,6 +1,7 @@
 """Tiny real things: a Llama model with its tokenizer, SAEs in SAELens's form, a folder of texts."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -27,22 +28,26 @@ def make_texts(folder: Path) -> Path:
     return folder
 
 
-def make_language_model(folder: Path, seed: int = 0, layers: int = NUM_LAYERS) -> Path:
-    """A random Llama with a byte-level BPE tokenizer whose pad token is its BOS and EOS token."""
+def make_language_model(
+    folder: Path, seed: int = 0, layers: int = NUM_LAYERS, *, special: Sequence[str] = (), **tokenizer_options: object
+) -> Path:
+    """A random Llama with a byte-level BPE tokenizer whose pad token is its BOS and EOS token.
+
+    ``special`` are more special tokens, ``tokenizer_options`` what transformers' tokenizer is given.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=320,
-        special_tokens=["<|endoftext|>"],
+        special_tokens=["<|endoftext|>", *special],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(TEXTS.values(), trainer)
     end = "<|endoftext|>"
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=end, eos_token=end, pad_token=end).save_pretrained(
-        folder
-    )
+    options = {"bos_token": end, "eos_token": end, "pad_token": end, **tokenizer_options}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **options).save_pretrained(folder)
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=tokenizer.get_vocab_size(),

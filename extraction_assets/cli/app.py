@@ -1,5 +1,7 @@
 """The command group, and how errors are printed."""
 
+import atexit
+import gc
 import logging
 import os
 import traceback
@@ -13,6 +15,7 @@ from pydantic import ValidationError
 from extraction_assets.cli.declared import see_working_directory
 from extraction_assets.cli.terminal import echo
 from extraction_assets.engine.corpora.visible_text import visible, visible_log
+from extraction_assets.execution.hub_downloads import hub_downloads
 from extraction_assets.host.disk import FULL, ensure_temporary_folder, free_bytes, full_disk, is_read_only, says_no_room
 from extraction_assets.host.project_home import use_project_of_module
 
@@ -33,6 +36,18 @@ def count(number: int, noun: str) -> str:
 def few(keys: Sequence[str], most: int = 3) -> str:
     """The first of some keys: ``000000000000, 000000000500, 000000001000, …``."""
     return ", ".join([*keys[:most], *(["…"] if len(keys) > most else [])])
+
+
+def numbered(keys: Sequence[str], every: Sequence[str], most: int = 3) -> str:
+    """The first of some chunks, in order, and their numbers as ``run --chunks`` takes them:
+    ``000000000000, 000000000500 (--chunks 0:2)``."""
+    bounds: list[list[int]] = []
+    for number in map(list(every).index, keys):
+        if bounds and bounds[-1][1] == number:
+            bounds[-1][1] += 1
+        else:
+            bounds.append([number, number + 1])
+    return f"{few(keys, most)} (--chunks {few([f'{first}:{end}' for first, end in bounds], most)})"
 
 
 def explain(error: BaseException) -> str:
@@ -121,6 +136,8 @@ def main(ctx: click.Context, module: str, debug: bool) -> None:
     """
     if logging.lastResort is not None:  # what a library warns of, which Python prints where no handler is set
         logging.lastResort.addFilter(visible_log)
+    atexit.register(gc.freeze)  # what is loaded stays to the end: to look for garbage in it then takes 0.4 s
+    ctx.with_resource(hub_downloads(logging.getLogger(__name__)))
     ensure_temporary_folder()
     see_working_directory()
     use_project_of_module(module)

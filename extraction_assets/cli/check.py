@@ -62,10 +62,14 @@ def _echo(settings: "ExtractionSettings", root: Path, found: "Examination") -> N
         _line("SAE", name, f"{shape}, at {found.hooks[name]}")
     if found.corpus is not None:
         _line("corpus", Path(settings.corpus.source).name, found.corpus.sentence)
+    if found.roles:
+        tokens = ", ".join(f"{role} {count:,}" for role, count in found.roles.items())
+        _line("roles", "", f"{tokens} tokens {found.samples}")
     if found.sanity:
-        echo("", f"{'SAE':20} {'explained':>10} {'mean L0':>9} {'silent':>8} {'BOS share':>10}   tokens")
+        longest = max(20, *map(len, found.sanity))
+        echo("", f"{'SAE':{longest}} {'explained':>10} {'mean L0':>9} {'silent':>8} {'BOS share':>10}   tokens")
         for name, sanity in found.sanity.items():
-            echo(_numbers(name, sanity, found.samples))
+            echo(_numbers(name.ljust(longest), sanity, found.samples))
         echo("")
     for estimate in found.estimates:
         _line("disk", estimate.name, f"{readable_size(estimate.size):>10} to come")
@@ -77,11 +81,17 @@ def _echo(settings: "ExtractionSettings", root: Path, found: "Examination") -> N
 
 
 def _numbers(name: str, found: "SaeSanity", samples: str) -> str:
-    explained = "none" if math.isnan(found.variance_explained) else f"{found.variance_explained:.3f}"
+    explained = _explained(found.variance_explained)
     return (
-        f"{name:20} {explained:>10} {found.mean_l0:9.1f} {found.dead_fraction:8.1%} {found.bos_share:10.1%}   "
+        f"{name} {explained:>10} {found.mean_l0:9.1f} {found.dead_fraction:8.1%} {found.bos_share:10.1%}   "
         f"{found.tokens:,} {samples}"
     )
+
+
+def _explained(variance: float | None) -> str:
+    if variance is None:
+        return "n/a"  # it encodes only
+    return "none" if math.isnan(variance) else f"{variance:.3f}"
 
 
 def _line(what: str, name: str, text: str) -> None:

@@ -1,8 +1,11 @@
 """What a module of Dagster definitions declares, as the commands need it."""
 
+import contextlib
+import gc
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,14 +22,15 @@ def import_definitions(module: str) -> "dg.Definitions":
     """The definitions of a module; touches nothing on disk."""
     _quieten()
     see_working_directory()
-    import dagster as dg
+    with _little_garbage():
+        import dagster as dg
 
-    loaded = import_module(module)
-    for value in vars(loaded).values():
-        # @dg.definitions gives an object of a private type that is called for its definitions
-        made = value() if type(value).__name__ == "LazyDefinitions" else value
-        if isinstance(made, dg.Definitions):
-            return made
+        loaded = import_module(module)
+        for value in vars(loaded).values():
+            # @dg.definitions gives an object of a private type that is called for its definitions
+            made = value() if type(value).__name__ == "LazyDefinitions" else value
+            if isinstance(made, dg.Definitions):
+                return made
     raise click.ClickException(f"module {module} holds no Dagster definitions")
 
 
@@ -49,6 +53,17 @@ def declared_extractions(definitions: "dg.Definitions") -> "dict[str, Extraction
             settings = ExtractionSettings.model_validate(getattr(value, "data", value))
             found[settings.name] = settings
     return dict(sorted(found.items()))
+
+
+@contextlib.contextmanager
+def _little_garbage() -> Iterator[None]:
+    """Python looks for garbage less often in the block, which makes many objects that stay: a fifth of its time."""
+    before = gc.get_threshold()
+    gc.set_threshold(100_000, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _quieten() -> None:

@@ -77,6 +77,25 @@ def shuffled(corpus: CorpusSettings) -> CorpusSettings:
     return corpus.model_copy(update={"shuffle_seed": 0})
 
 
+def with_chat_column(corpus: CorpusSettings) -> CorpusSettings:
+    """The corpus with the column of chats that its first row holds, if no column is named and it holds no text.
+
+    Of the hub nothing is looked at.
+    """
+    named = corpus.text_column != "text" or corpus.token_column or corpus.messages_column
+    if named or corpus.source == STANDARD_LIBRARY or is_hub_id(corpus.source):
+        return corpus
+    from extraction_assets.engine.corpora.documents import CorpusError
+    from extraction_assets.engine.corpora.messages import CHAT_COLUMNS
+    from extraction_assets.engine.corpora.sources import find_source
+
+    for chosen in (corpus, *(corpus.model_copy(update={"messages_column": name}) for name in CHAT_COLUMNS)):
+        with contextlib.suppress(CorpusError):
+            next(find_source(chosen).documents(), None)
+            return chosen
+    return corpus
+
+
 def samples_there_are(settings: ExtractionSettings) -> tuple[int, str]:
     """Samples that the corpus holds, at most ``evaluation_samples``, and a sentence about them.
 

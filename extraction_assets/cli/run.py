@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from extraction_assets.catalog import TOP_K_TABLE
-from extraction_assets.cli.app import command_line, count, few, main
+from extraction_assets.cli.app import command_line, count, few, main, numbered
 from extraction_assets.cli.show import show_features
 from extraction_assets.cli.terminal import echo, styled
 from extraction_assets.cli.workspace import Workspace, open_workspace
@@ -60,11 +60,12 @@ def list_command(ctx: click.Context) -> None:
             f"  {settings.evaluation_samples} samples of {settings.corpus.max_length} tokens in "
             f"{count(len(keys), 'chunk')}, the {settings.top_k_examples} strongest examples of every feature"
         )
+        longest = max(12, *map(len, settings.saes))
         for name, sae in settings.saes.items():
             stored = len(store.stored_keys(settings.name, TOP_K_TABLE, name) & set(keys))
             at = merged.get((settings.name, name))
             state = f"{stored} of {len(keys)} chunks, " + (f"merged {at:%Y-%m-%d %H:%M} UTC" if at else "not merged")
-            echo(f"  {name:12} {sae.hook or 'as recorded':20} {state:45} {sae.path}")
+            echo(f"  {name:{longest}} {sae.hook or 'as recorded':20} {state:45} {sae.checkpoint}")
     ctx.exit(1 if workspace.not_loaded else 0)
 
 
@@ -73,7 +74,8 @@ def list_command(ctx: click.Context) -> None:
 @click.option(
     "--chunks",
     metavar="A:B",
-    help="Only chunks A to B-1, counted from 0, as in a Python slice. Merges only once no other chunk is missing.",
+    help="Only chunks A to B-1, counted from 0, as in a Python slice; or one chunk by its name, such as 000000005000. "
+    "Merges only once no other chunk is missing.",
 )
 @click.option("--missing", is_flag=True, help="Only chunks without a durable top-k table of the current settings.")
 @click.option(
@@ -95,7 +97,7 @@ def run(ctx: click.Context, name: str, chunks: str | None, missing: bool, **opti
 
     workspace = open_workspace(ctx.obj)
     settings = workspace.find(name)
-    chosen = _chosen_chunks(settings, chunks)
+    chosen = chosen_chunks(settings, chunks)
     _check_resources(workspace, options["device"])
     os.environ.setdefault("EXTRACTION_PROGRESS", "bar")
     debug = ctx.parent.params["debug"] if ctx.parent else False
@@ -161,7 +163,7 @@ def _what_is_left(settings: "ExtractionSettings", left: list[str], others: list[
     """Why nothing was merged, and what to do."""
     message = (
         f"nothing merged yet, {len(left)} of {count(len(settings.chunk_keys), 'chunk')} missing or not recorded: "
-        f"{few(left)}; `{command} run {settings.name} --missing` does the rest"
+        f"{numbered(left, settings.chunk_keys)}; `{command} run {settings.name} --missing` does the rest"
     )
     return message + (f", but {others[0]} works on {settings.name} now: wait for it" if others else "")
 
@@ -189,15 +191,28 @@ def _say_what_is_there(workspace: Workspace, settings: "ExtractionSettings") -> 
     echo(f"UI         {command} ui")
 
 
-def _chosen_chunks(settings: "ExtractionSettings", chunks: str | None) -> list[str]:
-    """The keys that a slice of all chunks holds."""
+def chosen_chunks(settings: "ExtractionSettings", chunks: str | None) -> list[str]:
+    """The keys of a slice of all chunks, ``2:5``, or of one chunk by its name. A bound of the slice may be a name too,
+    ``000000001000:``. Raises ClickException."""
+    every = settings.chunk_keys
     if chunks is None:
-        return settings.chunk_keys
+        return every
+    if chunks in every:
+        return [chunks]
     match = re.fullmatch(r"(\d*):(\d*)", chunks)
     if not match:
         raise click.ClickException(f"--chunks takes A:B with whole numbers, such as 0:4, got {chunks!r}")
-    start, stop = (int(text) if text else None for text in match.groups())
-    inside = settings.chunk_keys[slice(start, stop)]
+    start, stop = (_chunk_number(every, text) if text else None for text in match.groups())
+    inside = every[slice(start, stop)]
     if not inside:
-        raise click.ClickException(f"--chunks {chunks} holds none of the {count(len(settings.chunk_keys), 'chunk')}")
+        raise click.ClickException(f"--chunks {chunks} holds none of the {count(len(every), 'chunk')}")
     return inside
+
+
+def _chunk_number(every: list[str], text: str) -> int:
+    """The number of a chunk that is given by its number or its name."""
+    if text in every:
+        return every.index(text)
+    if len(text) == len(every[0]):
+        raise click.ClickException(f"--chunks: no chunk is called {text}; the first are {few(every)}")
+    return int(text)

@@ -1,12 +1,12 @@
 """``show`` and ``status``: what is there."""
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from extraction_assets.catalog import FEATURE_EXAMPLES, chunk_assets
-from extraction_assets.cli.app import command_line, count, few, main
+from extraction_assets.cli.app import command_line, count, few, main, numbered
 from extraction_assets.cli.terminal import echo
 from extraction_assets.cli.workspace import Workspace, open_workspace
 from extraction_assets.engine.corpora.visible_text import SIGNS
@@ -90,10 +90,20 @@ def show_features(
             chosen = queries.readable_features(connection, extraction.id, features)
         else:
             chosen = [feature]
-        for index in chosen:
-            statistics = queries.find_feature(connection, extraction.id, index)
-            examples = queries.examples_of(connection, extraction.id, index, limit)
+        found_features = [queries.find_feature(connection, extraction.id, index) for index in chosen]
+        for statistics in found_features:
+            examples = queries.examples_of(connection, extraction.id, statistics.neuron_index, limit)
             echo(*feature_lines(statistics, examples, width), "")
+        _echo_unknown(name, found_features)
+
+
+def _echo_unknown(name: str, features: "list[sa.Row[Any]]") -> None:
+    """What is NULL of these features, because chunks of an earlier version did not count it."""
+    from extraction_assets.engine.selection.statistics.shown import unknown_sizes  # NumPy, not for --help
+
+    unknown = unknown_sizes(features)
+    if unknown:
+        echo(f"{unknown}; `run {name}` computes them again", "")
 
 
 def _echo_found(token: str, found: list[int], shown: int) -> None:
@@ -134,25 +144,40 @@ def status(module: str, name: str) -> None:
         counts = "{:6} {:6} {:8}".format(*(states.count(s) for s in ("done", "stale", "missing")))
         kept = "" if settings.keep.keeps(asset) else "   not kept: clean removes what is merged"
         echo(f"{(sae + '/' if sae else '') + asset:28} {counts}{kept}")
+    _echo_merge_states(workspace, plan)
+    _echo_not_done(plan)
     _echo_damaged(plan)
     _echo_unrecorded(plan, missing)
-    _echo_merge_states(workspace, plan)
+
+
+def _echo_not_done(plan: "ExtractionPlan") -> None:
+    """Which chunks have no current table of some SAE, by their names and as ``run --chunks`` counts them."""
+    keys = plan.missing_chunks()
+    if keys and len(keys) < len(plan.settings.chunk_keys):
+        echo(f"without a current table: {numbered(keys, plan.settings.chunk_keys)}")
 
 
 def _echo_unrecorded(plan: "ExtractionPlan", missing: str) -> None:
-    """Chunks on disk that Dagster does not know."""
+    """Chunks on disk that Dagster does not know, or knows with other settings."""
     from extraction_assets.assets.chunks.pending import Pending
     from extraction_assets.host.locations import HistoryUnavailableError
     from extraction_assets.upkeep.runs import ask_history
 
     try:
-        unrecorded = ask_history(lambda instance: Pending(plan, instance).unrecorded)
+        pending = ask_history(lambda instance: Pending(plan, instance))
     except HistoryUnavailableError as error:
         echo(f"which chunks are recorded is not known: {error}", err=True)
         return
+    every, otherwise = plan.settings.chunk_keys, pending.recorded_otherwise
+    unrecorded = [key for key in pending.unrecorded if key not in otherwise]
+    of = f"of {count(len(every), 'chunk')} on disk but"
     if unrecorded:
-        number = f"{len(unrecorded)} of {count(len(plan.settings.chunk_keys), 'chunk')}"
-        echo(f"{number} on disk but not recorded in Dagster: {few(unrecorded)}; `{missing}` records them")
+        echo(f"{len(unrecorded)} {of} not recorded in Dagster: {numbered(unrecorded, every)}; `{missing}` records them")
+    if otherwise:
+        echo(
+            f"{len(otherwise)} {of} last recorded in Dagster with other settings: {numbered(otherwise, every)}; "
+            f"`{missing}` records them again"
+        )
 
 
 def _echo_damaged(plan: "ExtractionPlan", most: int = 5) -> None:

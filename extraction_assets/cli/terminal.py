@@ -36,7 +36,7 @@ def feature_lines(feature: Any, examples: "Sequence[Example]", width: int) -> li
     if not examples:
         why = "fires, but never above min_activation" if feature.activation_count else "never fires"
         return [styled(f"feature {feature.neuron_index}", bold=True) + f"  {why}"]
-    from extraction_assets.engine.selection.statistics.descriptions import shown_sizes  # NumPy, not for --help
+    from extraction_assets.engine.selection.statistics.shown import shown_sizes  # NumPy, not for --help
 
     heading = (
         f"fires in {feature.activation_frequency:.2%} of samples, on {feature.token_frequency:.3%} of tokens; "
@@ -50,14 +50,21 @@ def feature_lines(feature: Any, examples: "Sequence[Example]", width: int) -> li
 
 
 def _in_context(example: "Example", width: int) -> str:
-    """Tokens around the strongest position: it stands in [], the others on which the feature fires in ‹›.
+    """Tokens around the strongest position: it stands in [], the others on which the feature fires in ‹›, and the role
+    in «» where a message of a chat begins.
 
     The signs are there with colours too: a pipe, a file and a terminal without colours show the same.
     """
+    from extraction_assets.engine.corpora.message_spans import speakers  # NumPy, not for --help
+
     strongest, firing = example.positions[0], set(example.positions)
+    first, stop = max(0, strongest - width), min(len(example.tokens), strongest + width + 1)
+    roles = speakers(example.messages, first, stop)
     pieces = []
-    for at in range(max(0, strongest - width), min(len(example.tokens), strongest + width + 1)):
+    for at in range(first, stop):
         text = visible(example.tokens[at])
+        if at in roles:
+            pieces.append(styled(f"«{roles[at]}»", fg="cyan"))
         if at == strongest:
             pieces.append(styled(f"[{text}]", fg="yellow", bold=True))
         else:

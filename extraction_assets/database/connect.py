@@ -2,15 +2,11 @@
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 
 from extraction_assets.database.backends import backend_of, backend_of_url, parse_url
+from extraction_assets.database.migrations.revisions import known_revisions, revision_of
 from extraction_assets.database.urls import URL_VARIABLE, DatabaseError, NotWritableError, shown_url
 
 
@@ -78,39 +74,32 @@ def _root(error: BaseException, of_driver: type[Exception]) -> BaseException:
     return root
 
 
-def _alembic_config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    return config
-
-
 def _upgrade(engine: sa.Engine) -> None:
     """Run the migrations that are missing from the database, under the writers' lock."""
-    config = _alembic_config()
-    script = ScriptDirectory.from_config(config)
-    head = script.get_current_head()
+    head = known_revisions()[0]
     with plain_errors(engine), engine.connect() as connection:
-        if _revision(connection) == head:
+        if revision_of(connection) == head:
             return
     try:
         with write_transaction(engine) as connection:
-            _migrate(connection, config, script)
+            _migrate(connection)
     except NotWritableError as error:
         raise NotWritableError(
             f"{error}, and the database must be migrated to schema {head} before it is used: make it writable"
         ) from error
 
 
-def _migrate(connection: sa.Connection, config: Config, script: ScriptDirectory) -> None:
-    current = _revision(connection)  # another process may have been here while this one waited
-    if current is not None and current not in {revision.revision for revision in script.walk_revisions()}:
+def _migrate(connection: sa.Connection) -> None:
+    from extraction_assets.database.migrations.upgrade import upgrade  # Alembic, which a current schema does not need
+
+    current, known = revision_of(connection), known_revisions()  # another process may have been here meanwhile
+    if current is not None and current not in known:
         raise NewerDatabaseError(
             f"the results database {shown_url(connection.engine.url)} has schema {current}, which "
             "this version of extraction_assets does not know: upgrade the package or use another database"
         )
-    config.attributes["connection"] = connection
-    with _plain_refusal(connection.engine, str(script.get_current_head())):
-        command.upgrade(config, "head")
+    with _plain_refusal(connection.engine, known[0]):
+        upgrade(connection)
 
 
 @contextlib.contextmanager
@@ -127,19 +116,3 @@ def _plain_refusal(engine: sa.Engine, head: str) -> Iterator[None]:
             f"the results database {shown_url(engine.url)} cannot be migrated to schema {head}, and nothing was "
             f"changed: {reason}"
         ) from error
-
-
-def current_revision(engine: sa.Engine) -> str | None:
-    """Revision of a database's schema; None if it has none."""
-    with engine.connect() as connection:
-        return _revision(connection)
-
-
-def known_revisions() -> list[str]:
-    """The schemas that this version knows, newest first."""
-    script = ScriptDirectory.from_config(_alembic_config())
-    return [revision.revision for revision in script.walk_revisions()]
-
-
-def _revision(connection: sa.Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()

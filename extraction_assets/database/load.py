@@ -9,7 +9,15 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from extraction_assets.database.backends import backend_of
-from extraction_assets.database.tables import corpora, extractions, feature_activations, features, samples
+from extraction_assets.database.tables import (
+    corpora,
+    extractions,
+    feature_activations,
+    features,
+    sample_messages,
+    samples,
+)
+from extraction_assets.engine.corpora.message_spans import SampleMessages
 from extraction_assets.engine.selection.merge import ranks
 from extraction_assets.engine.selection.statistics.descriptions import STATISTICS, FeatureStatistics, StatisticColumn
 from extraction_assets.engine.shapes import TopKTable
@@ -40,6 +48,8 @@ class CorpusSamples(NamedTuple):
     packing: str
     content_fingerprint: Callable[[int], str]
     """Hash of the first n rows."""
+    messages: SampleMessages | None = None
+    """Who speaks where, in a corpus of chats."""
 
 
 class ExtractionRow(NamedTuple):
@@ -186,9 +196,12 @@ def _add_samples(
 ) -> None:
     """Insert samples (absolute indices, ascending)."""
     step = max(1, _TOKENS_AT_ONCE // corpus.token_ids.shape[1])
-    parts = (new[first : first + step] for first in range(0, len(new), step))
+    parts = [new[first : first + step] for first in range(0, len(new), step)]
     columns = (_sample_columns(corpus_id, corpus, part, display_tokens) for part in parts)
     backend_of(connection).insert(connection, samples, map(pa.table, columns))
+    if corpus.messages is not None:
+        said = (_message_columns(corpus_id, corpus.messages, part, corpus.start_sample) for part in parts)
+        backend_of(connection).insert(connection, sample_messages, map(pa.table, said))
 
 
 def _sample_columns(corpus_id: int, corpus: CorpusSamples, new: np.ndarray, display_tokens: Display) -> dict[str, Any]:
@@ -204,6 +217,21 @@ def _sample_columns(corpus_id: int, corpus: CorpusSamples, new: np.ndarray, disp
         "first_token": pa.array(corpus.first_tokens[rows]),
         "token_ids": _lists(lengths, pa.array(token_ids)),
         "tokens": _lists(lengths, _displayed(token_ids, display_tokens)),
+    }
+
+
+def _message_columns(corpus_id: int, messages: SampleMessages, new: np.ndarray, start_sample: int) -> dict[str, Any]:
+    """One row for each message of samples (absolute indices, ascending), numbered from 0 in its sample."""
+    rows, counts = messages.rows_of(new - start_sample)
+    role, start, stop = messages.spans[rows].T
+    roles = pa.array([_storable(one) for one in messages.roles], pa.string())
+    return {
+        "corpus_id": _constant(corpus_id, len(rows)),
+        "sample_index": pa.array(np.repeat(new, counts)),
+        "number": pa.array(np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)),
+        "role": roles.take(pa.array(role)),
+        "start": pa.array(start),
+        "stop": pa.array(stop),
     }
 
 
@@ -225,7 +253,8 @@ def _delete_samples(connection: sa.Connection, corpus_id: int, extraction_id: in
         unnamed = np.setdiff1d(unnamed, np.asarray(named, dtype=np.int64))
     for first in range(0, len(unnamed), _DELETED_AT_ONCE):
         part = unnamed[first : first + _DELETED_AT_ONCE].tolist()
-        connection.execute(sa.delete(samples).where(samples.c.corpus_id == corpus_id, samples.c.sample_index.in_(part)))
+        for table in (samples, sample_messages):
+            connection.execute(sa.delete(table).where(table.c.corpus_id == corpus_id, table.c.sample_index.in_(part)))
 
 
 def delete_unreferenced(connection: sa.Connection, except_corpus: int | None = None) -> None:
@@ -238,8 +267,16 @@ def delete_unreferenced(connection: sa.Connection, except_corpus: int | None = N
         # the examples are too many for its work_mem.
         unnamed = sa.select(samples.c.sample_index).where(of_corpus).except_(named)
         connection.execute(sa.delete(samples).where(of_corpus, samples.c.sample_index.in_(unnamed)))
+        _delete_messages_without_sample(connection, corpus_id)
     used = sa.exists().where(extractions.c.corpus_id == corpora.c.id)
     connection.execute(sa.delete(corpora).where(~used))
+
+
+def _delete_messages_without_sample(connection: sa.Connection, corpus_id: int) -> None:
+    said = sample_messages.c
+    there = sa.select(samples.c.sample_index).where(samples.c.corpus_id == corpus_id)
+    gone = sa.select(said.sample_index).where(said.corpus_id == corpus_id).except_(there)
+    connection.execute(sa.delete(sample_messages).where(said.corpus_id == corpus_id, said.sample_index.in_(gone)))
 
 
 def _constant(value: int, count: int) -> pa.Array:

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
-from extraction_assets.database.tables import extractions, feature_activations, features, samples
+from extraction_assets.database.backends import backend_of
+from extraction_assets.database.tables import extractions, feature_activations, features, sample_messages, samples
+from extraction_assets.engine.corpora.message_spans import MessageSpan
 from extraction_assets.engine.selection.statistics.descriptions import COLUMNS
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ class Example(NamedTuple):
     positions: list[int]
     """Positions of the firings, strongest first."""
     activations: list[float]
+    messages: tuple[MessageSpan, ...] = ()
+    """Who speaks where, by position; nothing if the corpus holds no chats."""
 
 
 class UnknownResultError(LookupError):
@@ -82,7 +86,10 @@ def find_extraction(connection: sa.Connection, name: str, sae: str | None = None
 
 
 def feature_table(connection: sa.Connection, extraction_id: int) -> "pd.DataFrame":
-    """Statistics of every feature, by ``neuron_index``; those that are lists (the histogram) left out."""
+    """Statistics of every feature, by ``neuron_index``; those that are lists (the histogram) left out.
+
+    One that was added later is NULL while a chunk is of an earlier version: ``unknown_sizes`` says so.
+    """
     lists = {column.name for column in COLUMNS if column.type == "integers"}
     columns = [column for column in features.c if column.name not in ("extraction_id", *lists)]
     query = sa.select(*columns).where(features.c.extraction_id == extraction_id).order_by(features.c.neuron_index)
@@ -114,7 +121,7 @@ def find_feature(connection: sa.Connection, extraction_id: int, neuron_index: in
 
 def examples_of(connection: sa.Connection, extraction_id: int, neuron_index: int, limit: int = 10) -> list[Example]:
     """The strongest examples of a feature, with their samples."""
-    fa, names = feature_activations.c, Example._fields
+    fa, names = feature_activations.c, [name for name in Example._fields if name != "messages"]
     source = feature_activations.join(extractions, extractions.c.id == fa.extraction_id).join(
         samples,
         (samples.c.corpus_id == extractions.c.corpus_id) & (samples.c.sample_index == fa.sample_index),
@@ -127,7 +134,53 @@ def examples_of(connection: sa.Connection, extraction_id: int, neuron_index: int
         .order_by(fa.rank)
         .limit(limit)
     )
-    return [Example(*row) for row in connection.execute(query)]
+    found = [Example(*row) for row in connection.execute(query)]
+    said = _messages_of(connection, extraction_id, neuron_index, limit)
+    return [example._replace(messages=tuple(said.get(example.sample_index, ()))) for example in found]
+
+
+def _messages_of(
+    connection: sa.Connection, extraction_id: int, neuron_index: int, limit: int
+) -> dict[int, list[MessageSpan]]:
+    """The messages of a feature's strongest examples by ``sample_index``."""
+    fa, said = feature_activations.c, sample_messages.c
+    query = (
+        sa.select(said.sample_index, said.role, said.start, said.stop)
+        .select_from(_examples_with_messages())
+        .where(fa.extraction_id == extraction_id, fa.neuron_index == neuron_index, fa.rank < limit)
+        .order_by(said.sample_index, said.number)
+    )
+    found: dict[int, list[MessageSpan]] = {}
+    for sample_index, *span in connection.execute(query):
+        found.setdefault(sample_index, []).append(MessageSpan(*span))
+    return found
+
+
+def _examples_with_messages() -> sa.Join:
+    """Examples, once for each message of their sample."""
+    fa, said = feature_activations.c, sample_messages.c
+    return feature_activations.join(extractions, extractions.c.id == fa.extraction_id).join(
+        sample_messages, (said.corpus_id == extractions.c.corpus_id) & (said.sample_index == fa.sample_index)
+    )
+
+
+def role_counts(connection: sa.Connection, extraction_id: int) -> "pd.DataFrame":
+    """How many of each feature's ``LOOKED_AT`` strongest examples have their strongest token in a message of each role.
+
+    A column a role, by ``neuron_index``. Tokens that the chat template writes between the messages are of no role, and
+    features without an example of any are left out. Without columns if the corpus holds no chats.
+    """
+    fa, said = feature_activations.c, sample_messages.c
+    strongest = backend_of(connection).first_of_list(fa.positions)
+    query = (
+        sa.select(fa.neuron_index, said.role, sa.func.count().label("examples"))
+        .select_from(_examples_with_messages())
+        .where(*_strongest(extraction_id), said.start <= strongest, strongest < said.stop)
+        .group_by(fa.neuron_index, said.role)
+        .order_by(fa.neuron_index, said.role)
+    )
+    found = _frame(connection, query)
+    return found.pivot(index="neuron_index", columns="role", values="examples").fillna(0).astype(int)
 
 
 def readable_features(connection: sa.Connection, extraction_id: int, count: int = 5) -> list[int]:

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 import sqlalchemy as sa
 
 from extraction_assets.database.backends import EMPTY_DATABASE_URL, backend_of_url, parse_url
-from extraction_assets.database.connect import current_revision, known_revisions, open_database, plain_errors
+from extraction_assets.database.connect import connect, open_database, plain_errors
+from extraction_assets.database.migrations.revisions import known_revisions, revision_of
+from extraction_assets.database.tables import metadata
 from extraction_assets.database.urls import URL_VARIABLE
 
 
@@ -21,10 +23,10 @@ def read_database(url: str, stated_in: str = URL_VARIABLE) -> Iterator[sa.Engine
     file = backend_of_url(parsed).file(parsed)
     with contextlib.ExitStack() as stack:
         if file is not None and not file.is_file():
-            engine = open_database(EMPTY_DATABASE_URL)
+            engine = _empty_database()
         else:
             engine = stack.enter_context(_reading(parsed))
-            if current_revision(engine) != known_revisions()[0]:
+            if _revision(engine) != known_revisions()[0]:
                 stack.close()
                 engine = open_database(url, stated_in)
         stack.callback(engine.dispose)
@@ -38,7 +40,19 @@ def schema_revision(url: sa.URL) -> str | None:
     Raises DatabaseError, or the driver's error.
     """
     with backend_of_url(url).reading(url) as engine:
-        return current_revision(engine)
+        return _revision(engine)
+
+
+def _revision(engine: sa.Engine) -> str | None:
+    with engine.connect() as connection:
+        return revision_of(connection)
+
+
+def _empty_database() -> sa.Engine:
+    """The tables without rows, in memory."""
+    engine = connect(EMPTY_DATABASE_URL)
+    metadata.create_all(engine)
+    return engine
 
 
 @contextlib.contextmanager

@@ -97,3 +97,15 @@ samples = Table(
     Column("token_ids", _INTEGERS, nullable=False),
     Column("tokens", _TEXTS, nullable=False),
 )
+
+# Of corpora of chats alone: who speaks at positions start to stop - 1 of a sample.
+sample_messages = Table(
+    "sample_messages",
+    metadata,
+    Column("corpus_id", BigInteger, ForeignKey("corpora.id"), primary_key=True),
+    Column("sample_index", BigInteger, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("role", Text, nullable=False),
+    Column("start", Integer, nullable=False),
+    Column("stop", Integer, nullable=False),
+)

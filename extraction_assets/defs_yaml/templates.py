@@ -22,6 +22,8 @@ FIELDS = (
     "language_model.revision",
     "corpus.source",
     "corpus.revision",
+    "saes.*.release",
+    "saes.*.sae_id",
     "saes.*.path",
     "saes.*.subfolder",
     "saes.*.revision",

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from extraction_assets.early_checks.published_l0 import examine_l0
 from extraction_assets.engine.chunk_pass.batching import AdaptiveBatch
 from extraction_assets.engine.chunk_pass.forward import forward_pass
 from extraction_assets.engine.chunk_pass.sae_pass import RECONSTRUCTION_SAMPLES
@@ -128,6 +129,7 @@ def examine_saes(
             else:
                 cause = likely_cause(tried, limits.minimum_variance_explained, precision)
         findings += judge(name, chosen.hook, found, limits, cause, is_later_chunk=is_later_chunk)
+        findings += [] if is_later_chunk else examine_l0(name, chosen, found)
     return Examined(examined, findings)
 
 
@@ -135,9 +137,9 @@ def _distance_to_look(found: SaeSanity, explains_enough: bool, is_where_recorded
     """How many layers away to look for the place where an SAE explains more.
 
     All layers if it explains too little, neighbours if that is in doubt. None if the numbers are not finite, if the
-    hook is the recorded one, or if it explains enough.
+    hook is the recorded one, if it explains enough, or if it encodes only.
     """
-    if found.not_finite or math.isnan(found.variance_explained):
+    if found.not_finite or found.variance_explained is None or math.isnan(found.variance_explained):
         return None
     if not explains_enough:
         return _EVERYWHERE
@@ -168,8 +170,10 @@ def _measured(
 
 def described(found: SaeSanity) -> str:
     """The results of a batch for an SAE, in one line."""
+    explained = found.variance_explained
+    explains = "encodes only" if explained is None else f"explains {explained:.3f} of the variance"
     return (
-        f"explains {found.variance_explained:.3f} of the variance, mean L0 {found.mean_l0:.1f}, "
+        f"{explains}, mean L0 {found.mean_l0:.1f}, "
         f"{found.dead_fraction:.1%} of {found.latent_dim:,} features silent in {found.tokens:,} tokens, "
         f"{found.bos_share:.1%} of the strongest tokens first or special"
     )

@@ -17,6 +17,7 @@ from extraction_assets.early_checks.batch import (
 )
 from extraction_assets.early_checks.document_share import DocumentShare
 from extraction_assets.early_checks.sample_count import examine_samples
+from extraction_assets.engine.corpora.message_spans import SampleMessages
 from extraction_assets.engine.corpora.samples import samples_of
 from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.engine.corpora.tokenize import packing_of, tokenize_corpus
@@ -27,7 +28,6 @@ from extraction_assets.engine.models.language_model import load_language_model, 
 from extraction_assets.engine.models.tokenizer_comparison import noting_texts
 from extraction_assets.engine.preflight.compatibility import examine_combination, examine_vocabulary
 from extraction_assets.engine.preflight.sanity import SaeSanity
-from extraction_assets.engine.saes.formats import SAEWeights
 from extraction_assets.engine.saes.resolved import examine_recorded, resolve_extraction
 from extraction_assets.engine.saes.sae import SAE
 from extraction_assets.execution.failures import USER_ERRORS
@@ -42,7 +42,8 @@ from extraction_assets.planning.disk_estimate import (
     same_disk,
     samples_to_come,
 )
-from extraction_assets.planning.plan import ExtractionPlan, load_tokenizer, tokenizer_findings
+from extraction_assets.planning.plan import ExtractionPlan
+from extraction_assets.planning.tokenization import load_tokenizer, tokenizer_findings
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets.stores.sealed import DamagedFileError
@@ -68,11 +69,13 @@ class Examination:
         """How many samples there are, as far as that was counted, and how many documents they come from."""
         self.samples = ""
         """What the batch is."""
+        self.roles: dict[str, int] = {}
+        """How many of its tokens stand in messages of each role, if the corpus holds chats."""
         self.widths: dict[str, int] = {}
         """D of every hook."""
         self.hooks: dict[str, str] = {}
         """What each SAE reads, and what a transcoder gives."""
-        self.saes: dict[str, SAEWeights] = {}
+        self.saes: dict[str, SAE] = {}
         self.sanity: dict[str, SaeSanity] = {}
         self.estimates: list[Estimate] = []
         """What is still to be written to the chunk store, and to the results database."""
@@ -106,8 +109,8 @@ def _examine(
     extraction = resolve_extraction(settings)
     checkpoint, saes = extraction.checkpoint, extraction.saes
     found.hooks = {name: " -> ".join(sae.hooks) for name, sae in saes.items()}
-    combination = examine_combination(checkpoint, saes, settings.corpus.max_length)
-    found.saes, found.widths, found.findings = combination.weights, combination.widths, combination.findings
+    combination = examine_combination(checkpoint, saes, settings.corpus.max_length, machine.device)
+    found.saes, found.widths, found.findings = combination.saes, combination.widths, combination.findings
     found.findings += examine_recorded(extraction, saes)
     yield
     found.corpus, more = examine_samples(settings, checkpoint, machine.store, logger)
@@ -122,8 +125,7 @@ def _examine(
     outputs = model_outputs(model, batch.samples, logger)
     found.findings += examine_alone(model, batch.samples, outputs)
     yield
-    loaded = {name: SAE(weights, machine.device) for name, weights in found.saes.items()}
-    examined = examine_saes(extraction, loaded, outputs, batch, model, machine.matmul_precision, logger)
+    examined = examine_saes(extraction, found.saes, outputs, batch, model, machine.matmul_precision, logger)
     found.sanity = examined.saes
     found.findings += examined.findings
     latent_dims, mean_l0 = _numbers(found.saes, found.sanity)
@@ -131,10 +133,8 @@ def _examine(
     found.estimates = list(_disk(found, settings, machine, sizes))
 
 
-def _numbers(
-    saes: Mapping[str, SAEWeights], sanity: Mapping[str, SaeSanity]
-) -> tuple[dict[str, int], dict[str, float]]:
-    latent_dims = {name: weights.latent_dim for name, weights in saes.items()}
+def _numbers(saes: Mapping[str, SAE], sanity: Mapping[str, SaeSanity]) -> tuple[dict[str, int], dict[str, float]]:
+    latent_dims = {name: sae.latent_dim for name, sae in saes.items()}
     return latent_dims, {name: seen.mean_l0 for name, seen in sanity.items() if seen.tokens}
 
 
@@ -156,10 +156,12 @@ def _batch(
             found.findings.append(Finding("warning", str(error)))
         count = min(batch_size(settings.corpus.max_length), settings.evaluation_samples)
         texts: list[str] = []
-        batch = _tokenized(settings, tokenizer, rows, count, texts)
+        batch, messages = _tokenized(settings, tokenizer, rows, count, texts)
+        found.roles = {} if messages is None else messages.tokens_of_roles(0, count)
         found.findings += tokenizer_findings(settings.corpus, checkpoint, tokenizer, texts)
         return batch, "of the source, tokenized for this"
-    batch = first_batch(plan, settings.chunks[0])
+    batch, messages = first_batch(plan, settings.chunks[0]), plan.corpus.arrays.messages
+    found.roles = {} if messages is None else messages.tokens_of_roles(0, len(batch.samples.token_ids))
     found.findings += tokenizer_findings(settings.corpus, checkpoint, tokenizer, _decoded(batch, tokenizer))
     return batch, "of the corpus"
 
@@ -172,13 +174,14 @@ def _decoded(batch: Batch, tokenizer: Any | None) -> Iterator[str]:
 
 def _tokenized(
     settings: ExtractionSettings, tokenizer: object, vocabulary: int | None, count: int, texts: list[str]
-) -> Batch:
-    """The first samples of the source, whatever ``start_sample`` is; notes the ``texts`` that were read."""
+) -> tuple[Batch, SampleMessages | None]:
+    """The first samples of the source, whatever ``start_sample`` is, and who speaks in them; notes the ``texts`` that
+    were read."""
     corpus = settings.corpus
     documents, packing = noting_texts(find_source(corpus).documents(), texts), packing_of(corpus)
     arrays = tokenize_corpus(documents, tokenizer, packing, count, vocabulary_size=vocabulary)
     samples = samples_of(arrays, slice(0, count), 0, corpus)
-    return Batch(samples, first_or_special(arrays.special_tokens_mask))
+    return Batch(samples, first_or_special(arrays.special_tokens_mask)), arrays.messages
 
 
 def _disk(found: Examination, settings: ExtractionSettings, machine: Machine, sizes: Sizes) -> Iterator[Estimate]:

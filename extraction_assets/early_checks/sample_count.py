@@ -12,8 +12,9 @@ from extraction_assets.engine.models.checkpoint import LocalCheckpoint
 from extraction_assets.engine.models.language_model import vocabulary_size
 from extraction_assets.engine.preflight.compatibility import examine_vocabulary
 from extraction_assets.execution.progress import progress
-from extraction_assets.planning.plan import has_recipe, load_tokenizer
+from extraction_assets.planning.plan import has_recipe
 from extraction_assets.planning.source_identity import source_identity
+from extraction_assets.planning.tokenization import load_tokenizer
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets.stores.corpus_files import StoredCorpus

@@ -59,7 +59,7 @@ def is_sound(plan: ExtractionPlan, asset: ChunkAsset, chunk: Chunk, sae: str | N
     if plan.chunk_state(asset, chunk, sae) != "done":
         return False
     try:
-        _check_whole(plan.chunk_path(asset, chunk, sae), plan.chunk_fingerprint(asset, chunk, sae))
+        _check_whole(plan.chunk_path(asset, chunk, sae), plan.fingerprint_of(asset, chunk, sae))
     except FileNotFoundError:
         return False
     except DamagedFileError as error:
@@ -74,7 +74,7 @@ def _files(plan: ExtractionPlan, *, whole: bool) -> Iterator[tuple[str, Path, st
     for chunk in plan.settings.chunks:
         stored = []
         for asset, sae in chunk_assets(plan.settings.saes):
-            fingerprint = plan.chunk_fingerprint(asset, chunk, sae)
+            fingerprint = plan.fingerprint_of(asset, chunk, sae)
             path = plan.store.chunk_path(name, asset, sae, chunk.key, fingerprint)
             if os.path.lexists(path):  # a folder, a named pipe or a circle of links too
                 stored.append((asset, path, fingerprint))

@@ -11,6 +11,7 @@ from extraction_assets.database.urls import DatabaseError, DatabaseUnavailableEr
 from extraction_assets.engine.chunk_pass.context import NonFiniteError
 from extraction_assets.engine.corpora.documents import CorpusError
 from extraction_assets.engine.corpora.visible_text import visible, visible_log
+from extraction_assets.engine.hub import HubUnavailable
 from extraction_assets.engine.models.checkpoint import UntrustedCodeError
 from extraction_assets.engine.models.hooks import HookError
 from extraction_assets.engine.preflight.sanity import SanityError
@@ -37,8 +38,9 @@ USER_ERRORS = (
 )
 """Errors of settings, data and files that no retry fixes."""
 
-TRANSIENT_ERRORS = (DatabaseUnavailableError, OSError)
-"""A full or missing disk, a network file system that fails for a moment, a database that restarts or is locked."""
+TRANSIENT_ERRORS = (DatabaseUnavailableError, HubUnavailable, OSError)
+"""A full or missing disk, a network file system that fails for a moment, a database that restarts or is locked, a hub
+that does not answer."""
 
 MAX_RETRIES = 3
 FIRST_WAIT_SECONDS = 5.0
@@ -55,7 +57,7 @@ def as_dagster_failure(retry_number: int, logger: logging.Logger | None = None) 
     try:
         yield
     except (*USER_ERRORS, *TRANSIENT_ERRORS) as error:
-        passing = isinstance(error, DatabaseUnavailableError) or not isinstance(error, USER_ERRORS)
+        passing = isinstance(error, (DatabaseUnavailableError, HubUnavailable)) or not isinstance(error, USER_ERRORS)
         if not passing or retry_number >= MAX_RETRIES:
             raise failure(error) from error
         wait = FIRST_WAIT_SECONDS * 2**retry_number

@@ -7,7 +7,7 @@ its fingerprint (``ExtractionPlan.chunk_state``), which covers every byte.
 """
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ from extraction_assets.catalog import (
     names,
 )
 from extraction_assets.dagster_instance.private_names import AssetCheckEvaluationTargetMaterializationData
+from extraction_assets.engine.saes.checkpoint import sae_place
+from extraction_assets.engine.saes.formats import files_beside
+from extraction_assets.engine.saes.named import is_local, named_sae
 from extraction_assets.execution.keys import asset_key, corpus_key
 from extraction_assets.planning.asset_fields import values_in_code_version
 from extraction_assets.planning.plan import ExtractionPlan
@@ -118,9 +121,36 @@ def _kinds_of_parts(row: Asset) -> Iterator[str]:
 
 
 def sae_identity(sae: SaeSettings) -> Any:
-    """The identity of an SAE's checkpoint without reading all of it, as ``checkpoint_identity``."""
-    path = str(Path(sae.path).expanduser() / sae.subfolder) if sae.subfolder else sae.path
-    return checkpoint_identity(path, sae.revision, further=(".npz", ".pt"))
+    """The identity of an SAE's checkpoint without reading all of it, as ``checkpoint_identity``.
+
+    Of the hub, its repository, its place there and the revision, whether a name says it or ``path``.
+    """
+    reference = sae.checkpoint
+    if sae.path is not None and is_local(sae.path):
+        try:
+            place = sae_place(reference)  # on this machine: asks no hub
+        except (OSError, ValueError):  # not there yet
+            return [_whole_path(sae), sae.revision, *_names(sae)]
+        files = _files_in(place.folder, ".npz", ".pt") if place.file is None else files_beside(place)
+        return _identity_of(files) or [str(place), sae.revision]
+    try:
+        published = named_sae(reference)
+    except ValueError:  # no such name: definitions say so when they load
+        published = None
+    if sae.release is None:
+        return [_whole_path(sae), sae.revision]
+    if published is None:
+        return [sae.path, sae.revision, *_names(sae)]
+    return [f"{sae.path or published.repository}/{published.path}", sae.revision]
+
+
+def _whole_path(sae: SaeSettings) -> str:
+    path = sae.path or ""
+    return str(Path(path).expanduser() / sae.subfolder) if sae.subfolder else path
+
+
+def _names(sae: SaeSettings) -> list[str | None]:
+    return [] if sae.release is None else [sae.release, sae.sae_id]
 
 
 def checkpoint_identity(path: str, revision: str | None, *, further: tuple[str, ...] = ()) -> Any:
@@ -129,11 +159,16 @@ def checkpoint_identity(path: str, revision: str | None, *, further: tuple[str, 
     For a folder: name, size and the first and last 64 KiB of each file that can matter (of the suffixes ``further``
     too), wherever the folder lies. For a hub id, and for a folder that is not there (yet): path and revision.
     """
-    folder = Path(path).expanduser()
+    return _identity_of(_files_in(Path(path).expanduser(), *further)) or [path, revision]
+
+
+def _files_in(folder: Path, *further: str) -> list[Path]:
+    """The files of a checkpoint's folder that can matter, sorted by name."""
     suffixes = (".json", ".safetensors", ".txt", ".model", ".codes", ".spm", ".bpe", ".tiktoken", ".vocab", *further)
-    files = [file for file in sorted(folder.glob("*")) if file.suffix in suffixes and file.is_file()]
-    if not files:
-        return [path, revision]
+    return [file for file in sorted(folder.glob("*")) if file.suffix in suffixes and file.is_file()]
+
+
+def _identity_of(files: Iterable[Path]) -> list[tuple[str, int, str]]:
     return [(file.name, file.stat().st_size, _ends(file)) for file in files]
 
 
@@ -207,7 +242,7 @@ def data_version(plan: ExtractionPlan, asset: ChunkAsset, sae: str | None, chunk
     if asset == MODEL_ACTIVATIONS:
         # Not the file's fingerprint, which names the hooks: one more hook changes nothing for readers of another.
         return plan.outputs_fingerprint(chunk)
-    return plan.chunk_fingerprint(asset, chunk, sae)
+    return plan.fingerprint_of(asset, chunk, sae)
 
 
 def recorded_versions(

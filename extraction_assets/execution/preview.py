@@ -5,6 +5,7 @@ import re
 import sqlalchemy as sa
 
 from extraction_assets.database.queries import Example, examples_of, find_feature, readable_features
+from extraction_assets.engine.corpora.message_spans import speakers
 from extraction_assets.engine.corpora.visible_text import visible
 
 CONTEXT_TOKENS = 8
@@ -26,11 +27,13 @@ def preview(connection: sa.Connection, extraction_id: int, top_positions: int, c
 
 
 def context_markdown(example: Example, top_positions: int, width: int = CONTEXT_TOKENS) -> str:
-    """The tokens around an example's strongest position, with its ``top_positions`` strongest firings in bold."""
+    """The tokens around an example's strongest position, with its ``top_positions`` strongest firings in bold, and the
+    role in «» where a message of a chat begins."""
     at, bold = example.positions[0], set(example.positions[:top_positions])
-    first = max(0, at - width)
-    shown = enumerate(example.tokens[first : at + 1 + width], first)
-    return "".join(_bold(token) if position in bold else escape(token) for position, token in shown)
+    first, stop = max(0, at - width), at + 1 + width
+    roles = {position: escape(f"«{role}»") for position, role in speakers(example.messages, first, stop).items()}
+    shown = enumerate(example.tokens[first:stop], first)
+    return "".join(roles.get(at, "") + (_bold(token) if at in bold else escape(token)) for at, token in shown)
 
 
 def code(text: str) -> str:

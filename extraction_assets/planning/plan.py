@@ -18,13 +18,11 @@ from extraction_assets.engine.corpora.documents import CorpusError
 from extraction_assets.engine.models.changed import forward_version
 from extraction_assets.engine.models.checkpoint import LocalCheckpoint, checkpoint_files, resolve_checkpoint
 from extraction_assets.engine.models.model_folder import has_own_code
-from extraction_assets.engine.saes.checkpoint import sae_files
+from extraction_assets.engine.saes.checkpoint import sae_facts, sae_files
 from extraction_assets.engine.saes.resolved import resolve_extraction
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.planning.asset_fields import values_in_fingerprint
 from extraction_assets.planning.tokenization import (
-    load_tokenizer,
-    tokenizer_findings,
     tokenizer_fingerprint,
     tokenizer_fingerprint_of_rules_1,
     tokens_stand,
@@ -81,7 +79,7 @@ def _sae_fingerprint(settings: ExtractionSettings, sae: ResolvedSae) -> str:
     """Of what an SAE computes: its files, and the settings that change it where they are set."""
     files = files_fingerprint(sae_files(sae.checkpoint))
     options = values_in_fingerprint(asset_row(SAE_FEATURES), settings, sae, part="sae")
-    return fingerprint_if_more("sae", files, **options)
+    return fingerprint_if_more("sae", files, **{**sae_facts(sae.checkpoint), **options})
 
 
 class ExtractionPlan:
@@ -112,10 +110,6 @@ class ExtractionPlan:
         """Fingerprint of what any module of the model puts out on a chunk."""
         return fingerprint("outputs", **self._outputs_parts(chunk))
 
-    def chunk_fingerprint(self, asset: ChunkAsset, chunk: Chunk, sae: str | None) -> str:
-        """Fingerprint of any chunk asset: what the catalog says that its bytes depend on, and nothing else."""
-        return self.fingerprint_of(asset, chunk, sae)
-
     def activations_fingerprint(self, chunk: Chunk) -> str:
         """Fingerprint of a chunk's model activations at all hooks of the extraction."""
         return self.fingerprint_of(MODEL_ACTIVATIONS, chunk, None)
@@ -134,7 +128,7 @@ class ExtractionPlan:
 
     def chunk_path(self, asset: ChunkAsset, chunk: Chunk, sae: str | None = None) -> Path:
         """Path of a chunk's file of its current fingerprint, to read it."""
-        fingerprint = self.chunk_fingerprint(asset, chunk, sae)
+        fingerprint = self.fingerprint_of(asset, chunk, sae)
         return self.store.chunk_path(self.settings.name, asset, sae, chunk.key, fingerprint)
 
     def path_to_write(self, asset: ChunkAsset, chunk: Chunk, sae: str | None = None) -> Path:
@@ -142,11 +136,11 @@ class ExtractionPlan:
         return self._chunk_paths(asset, chunk, sae)[0]
 
     def _chunk_paths(self, asset: ChunkAsset, chunk: Chunk, sae: str | None) -> list[Path]:
-        fingerprint = self.chunk_fingerprint(asset, chunk, sae)
+        fingerprint = self.fingerprint_of(asset, chunk, sae)
         return self.store.chunk_paths(self.settings.name, asset, sae, chunk.key, fingerprint)
 
     def chunk_state(self, asset: ChunkAsset, chunk: Chunk, sae: str | None = None) -> ChunkState:
-        fingerprint = self.chunk_fingerprint(asset, chunk, sae)
+        fingerprint = self.fingerprint_of(asset, chunk, sae)
         return self.store.chunk_state(self.settings.name, asset, sae, chunk.key, fingerprint)
 
     def missing_chunks(self) -> list[str]:
@@ -178,7 +172,10 @@ class ExtractionPlan:
         return fingerprint_if_more("model", whole, **({"computed_buffers": "filled"} if own_code else {}))
 
     def fingerprint_of(self, name: str, chunk: Chunk | None, sae: str | None) -> str:
-        """Fingerprint of any asset but the corpus; of a chunk where it is made chunk by chunk."""
+        """Fingerprint of any asset but the corpus, of a chunk where it is made chunk by chunk.
+
+        It covers what the catalog says that the asset's bytes depend on, and nothing else.
+        """
         row, sae_settings = asset_row(name), None if sae is None else self.extraction.saes[sae]
         if not row.fingerprint_parts and row.upstream is not None:
             return fingerprint_if_more(row.name, self.fingerprint_of(row.upstream, chunk, sae))
@@ -245,14 +242,3 @@ class ExtractionPlan:
                 f"materialize {name}/corpus again"
             )
         return current
-
-
-__all__ = [
-    "CorpusNotReady",
-    "ExtractionPlan",
-    "corpus_recipe",
-    "has_recipe",
-    "load_tokenizer",
-    "tokenizer_findings",
-    "tokenizer_fingerprint",
-]

@@ -25,6 +25,7 @@ def choose_device(wanted: str, logger: logging.Logger) -> Iterator[torch.device]
         check_device(wanted)
         device = torch.device(wanted)
         if device.type == "cuda":
+            device = torch.device("cuda", device.index or 0)
             torch.cuda.set_device(device)  # kernels and events of this process go there
         yield device
         return

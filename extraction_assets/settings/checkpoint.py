@@ -15,11 +15,19 @@ class CheckpointReference(NamedTuple):
 
 
 class SaeReference(NamedTuple):
-    """The checkpoint of an SAE; ``sae_folder`` of the engine finds its local folder."""
+    """The checkpoint of an SAE; ``sae_place`` of the engine finds it on this machine."""
 
-    path: str
-    """A folder, or the id of a repository on the hub."""
+    path: str | None = None
+    """A folder, or the id of a repository on the hub; None where release and id say it."""
     subfolder: str | None = None
-    """Folder of this SAE inside ``path``."""
+    """Folder or file of this SAE inside ``path``."""
     revision: str | None = None
     """Branch, tag or commit of a hub repository."""
+    release: str | None = None
+    """SAELens's name of a group of SAEs."""
+    sae_id: str | None = None
+    """SAELens's name of one SAE in ``release``."""
+
+    def __str__(self) -> str:
+        """As messages name it."""
+        return str(self.path) if self.release is None else f"{self.release}/{self.sae_id}"

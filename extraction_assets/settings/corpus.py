@@ -38,6 +38,10 @@ class CorpusSettings(Settings):
     attention_mask_column: str | None = None
     """Column that is 1 at the tokens of `token_column` and 0 at its padding, on either side; by default a row has no
     padding, whatever its ids."""
+    messages_column: str | None = None
+    """Column that holds a chat, such as `messages`: a list of messages with `role` and `content` (text or a list of
+    text parts), or with ShareGPT's `from` and `value`. The tokenizer's own chat template makes text of it, and results
+    say who speaks where."""
     shuffle_seed: int | None = None
     """Shuffle the documents with this seed; by default they keep their order. The same documents get the
     same order, except those of a hub data set with `streaming`, which `datasets` shuffles in a buffer of 10,000."""
@@ -56,7 +60,8 @@ class CorpusSettings(Settings):
     """Positions of a sample, the BOS token included."""
     prepend_bos: bool | None = None
     """Begin every sample with the tokenizer's BOS token; by default if it has one. A BOS at the start of a
-    document is left out first, so that there are never two. With `token_column` and no `prepend_bos`, tokens stay."""
+    document is left out first, so that there are never two. With `token_column` and no `prepend_bos`, tokens stay. With
+    `messages_column`, the BOS that the chat template writes stays in any case, and no other is added beside it."""
     drop_duplicates: bool = False
     """Drop samples whose tokens an earlier sample has; sample indices count those that are kept."""
     count_special_tokens: bool = False
@@ -106,4 +111,7 @@ class CorpusSettings(Settings):
             raise ValueError("attention_mask_column is that of tokenized documents: set token_column too")
         if self.token_column is not None and self.text_column != "text":
             raise ValueError("text_column and token_column are both set: documents are read from one of them")
+        for field in ("text_column", "token_column"):
+            if self.messages_column is not None and getattr(self, field) not in ("text", None):
+                raise ValueError(f"{field} and messages_column are both set: documents are read from one of them")
         return self

@@ -159,7 +159,7 @@ class ExtractionSettings(Settings):
     def with_paths_from(self, folder: Path) -> "ExtractionSettings":
         """The same settings with the paths that exist relative to ``folder`` made absolute."""
         saes = {
-            name: sae.model_copy(update={"path": locate_checkpoint(sae.path, folder)})
+            name: sae.model_copy(update={"path": sae.path and locate_checkpoint(sae.path, folder)})
             for name, sae in self.saes.items()
         }
         model = self.language_model
@@ -177,7 +177,7 @@ class ExtractionSettings(Settings):
     def require_full_paths(self) -> None:
         """Raises ValueError for a path that depends on the working directory."""
         source, checkpoints = self.corpus.source, {"language_model.path": self.language_model.path}
-        checkpoints |= {f"saes.{name}.path": sae.path for name, sae in self.saes.items()}
+        checkpoints |= {f"saes.{name}.path": sae.path for name, sae in self.saes.items() if sae.path is not None}
         relative = {field: path for field, path in checkpoints.items() if path.startswith(".")}
         if source != STANDARD_LIBRARY and not is_hub_id(source) and not Path(source).expanduser().is_absolute():
             relative["corpus.source"] = source

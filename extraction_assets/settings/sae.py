@@ -2,8 +2,9 @@
 
 import math
 from pathlib import Path
+from typing import Self
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from extraction_assets.settings.checkpoint import SaeReference
 from extraction_assets.settings.validation import Settings, at_least
@@ -12,11 +13,18 @@ from extraction_assets.settings.validation import Settings, at_least
 class SaeSettings(Settings):
     """One sparse autoencoder and the place whose activations it reads."""
 
-    path: str
-    """Folder of the SAE checkpoint (relative to the YAML file), or the id of its repository on the hub."""
+    release: str | None = None
+    """SAELens's name of a published group of SAEs, such as `gemma-scope-2-4b-pt-res`; `sae_id` belongs to it.
+    `extraction-assets saes` lists them."""
+    sae_id: str | None = None
+    """SAELens's name of one SAE of `release`, such as `layer_12_width_16k_l0_medium`."""
+    path: str | None = None
+    """Folder of the SAE checkpoint (relative to the YAML file), or the id of its repository on the hub. Beside
+    `release` a copy of the whole repository, as `hf download --local-dir` makes it, or of the part that this SAE
+    needs."""
     subfolder: str | None = None
-    """Folder of this SAE inside `path`, such as `blocks.8.hook_resid_pre` or `layer_12/width_16k/average_l0_82`; only
-    its files are downloaded."""
+    """Folder of this SAE inside `path`, such as `blocks.8.hook_resid_pre` or `layer_12/width_16k/average_l0_82`, or its
+    file, such as `layer12.sae.pt`; only its files are downloaded."""
     revision: str | None = None
     """Branch, tag or commit of a hub SAE."""
     hook: str | None = None
@@ -65,10 +73,21 @@ class SaeSettings(Settings):
             raise ValueError(f"subfolder {subfolder!r} must lie inside path")
         return subfolder
 
+    @model_validator(mode="after")
+    def _one_checkpoint_is_named(self) -> Self:
+        if (self.release is None) != (self.sae_id is None):
+            there, missing = ("release", "sae_id") if self.sae_id is None else ("sae_id", "release")
+            raise ValueError(f"{there} names an SAE together with {missing}: set both, or path alone")
+        if self.release is None and self.path is None:
+            raise ValueError("an SAE needs path, the folder of its checkpoint, or release and sae_id, its names")
+        if self.release is not None and self.subfolder is not None:
+            raise ValueError("subfolder says which SAE of path is meant, and so do release and sae_id: leave one out")
+        return self
+
     @property
     def checkpoint(self) -> SaeReference:
         """Which checkpoint is meant."""
-        return SaeReference(self.path, self.subfolder, self.revision)
+        return SaeReference(self.path, self.subfolder, self.revision, self.release, self.sae_id)
 
     @property
     def declared_hooks(self) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from extraction_assets.engine.corpora.message_spans import SampleMessages
 from extraction_assets.engine.corpora.tokenize import TokenizedCorpus
 from extraction_assets.stores.sealed import damaged, open_stored
 from extraction_assets.stores.sealed_json import parse_json
@@ -25,26 +26,36 @@ _DTYPES: dict[str, type[np.generic]] = {
 _BY_POSITION = ("token_ids", "attention_mask", "special_tokens_mask")
 """[N, T]; the others are [N]."""
 
+_MESSAGE_OFFSETS, _MESSAGE_SPANS, _MESSAGE_ROLES = "message_offsets.npy", "message_spans.npy", "message_roles.json"
+
 ARRAYS = tuple(_DTYPES)
 FILES = (*(f"{name}.npy" for name in ARRAYS), DOCUMENTS)
 """Every file of a corpus but its manifest."""
+CHAT_FILES = (*FILES, _MESSAGE_OFFSETS, _MESSAGE_SPANS, _MESSAGE_ROLES)
+"""Those of a corpus of chats."""
 
 
-def write_arrays(folder: Path, corpus: TokenizedCorpus) -> None:
-    """The files of ``FILES``."""
+def write_arrays(folder: Path, corpus: TokenizedCorpus) -> tuple[str, ...]:
+    """Writes the files of a corpus; gives their names, ``FILES`` or ``CHAT_FILES``."""
     for name in ARRAYS:
         np.save(folder / f"{name}.npy", getattr(corpus, name))
     (folder / DOCUMENTS).write_text(json.dumps(corpus.document_ids), "utf-8")
+    if corpus.messages is None:
+        return FILES
+    np.save(folder / _MESSAGE_OFFSETS, corpus.messages.offsets)
+    np.save(folder / _MESSAGE_SPANS, corpus.messages.spans)
+    (folder / _MESSAGE_ROLES).write_text(json.dumps(corpus.messages.roles), "utf-8")
+    return CHAT_FILES
 
 
-def map_arrays(folder: Path) -> TokenizedCorpus:
-    """The arrays of a folder, memory-mapped, and its document ids.
+def map_arrays(folder: Path, *, chats: bool = False) -> TokenizedCorpus:
+    """The arrays of a folder, memory-mapped, and its document ids; with ``chats`` also who speaks where.
 
     Raises DamagedFileError for a file that is no such array, or whose dtype, shape or document numbers do not belong to
     the others'.
     """
     arrays = {name: _mapped(folder / f"{name}.npy", dtype) for name, dtype in _DTYPES.items()}
-    ids = _document_ids(folder / DOCUMENTS)
+    ids = _texts(folder / DOCUMENTS, "document ids")
     shape = arrays["token_ids"].shape
     for name, array in arrays.items():
         expected = shape if name in _BY_POSITION else shape[:1]
@@ -53,7 +64,23 @@ def map_arrays(folder: Path) -> TokenizedCorpus:
     numbers = arrays["document_numbers"]
     if len(numbers) and not 0 <= int(numbers.min()) <= int(numbers.max()) < len(ids):
         raise _damaged(folder / "document_numbers.npy", f"it names other documents than the {len(ids)} of {DOCUMENTS}")
-    return TokenizedCorpus(**arrays, document_ids=ids)
+    messages = _messages(folder, shape) if chats else None
+    return TokenizedCorpus(**arrays, document_ids=ids, messages=messages)
+
+
+def _messages(folder: Path, shape: tuple[int, ...]) -> SampleMessages:
+    """The messages of a corpus of this ``shape`` (N, T)."""
+    offsets, spans = _mapped(folder / _MESSAGE_OFFSETS, np.int64), _mapped(folder / _MESSAGE_SPANS, np.int32)
+    roles = _texts(folder / _MESSAGE_ROLES, "roles")
+    if spans.ndim != 2 or spans.shape[1] != 3:
+        raise _damaged(folder / _MESSAGE_SPANS, f"its shape is {spans.shape}, not that of spans")
+    steps = np.diff(offsets) if offsets.shape == (shape[0] + 1,) else np.array([-1])
+    if (steps < 0).any() or offsets[0] != 0 or offsets[-1] != len(spans):
+        raise _damaged(folder / _MESSAGE_OFFSETS, f"it does not divide {len(spans)} messages among {shape[0]} samples")
+    role, start, stop = spans.T
+    if not ((role >= 0) & (role < len(roles)) & (start >= 0) & (start < stop) & (stop <= shape[1])).all():
+        raise _damaged(folder / _MESSAGE_SPANS, "it names roles or positions that the corpus does not have")
+    return SampleMessages(offsets, spans, roles)
 
 
 def _mapped(path: Path, dtype: type[np.generic]) -> np.ndarray:
@@ -69,12 +96,12 @@ def _mapped(path: Path, dtype: type[np.generic]) -> np.ndarray:
     return array
 
 
-def _document_ids(path: Path) -> list[str]:
+def _texts(path: Path, what: str) -> list[str]:
     with open_stored(path, TOKENIZE_AGAIN) as file:
-        ids: Any = parse_json(file.read(), path, TOKENIZE_AGAIN)
-    if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
-        raise _damaged(path, "it is no list of document ids")
-    return ids
+        texts: Any = parse_json(file.read(), path, TOKENIZE_AGAIN)
+    if not isinstance(texts, list) or not all(isinstance(one, str) for one in texts):
+        raise _damaged(path, f"it is no list of {what}")
+    return texts
 
 
 def _damaged(path: Path, what: str) -> Exception:

@@ -16,9 +16,9 @@ from extraction_assets.engine.corpora.samples import counted_positions, samples_
 from extraction_assets.engine.corpora.tokenize import TokenizedCorpus
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.settings import CorpusSettings
-from extraction_assets.stores.corpus_arrays import ARRAYS, FILES, TOKENIZE_AGAIN, map_arrays, write_arrays
+from extraction_assets.stores.corpus_arrays import ARRAYS, CHAT_FILES, FILES, TOKENIZE_AGAIN, map_arrays, write_arrays
 from extraction_assets.stores.fingerprints import LENGTH, Memo, bytes_fingerprint, content_hash
-from extraction_assets.stores.sealed import DamagedFileError, damaged, open_stored, set_aside, sync
+from extraction_assets.stores.sealed import DamagedFileError, alone_in, damaged, open_stored, set_aside, sync
 from extraction_assets.stores.sealed_json import check_fields, read_sealed_json, write_sealed_json
 
 MANIFEST = "manifest.json"
@@ -63,7 +63,7 @@ class StoredCorpus:
         return self._worked_out(f"counted {rules}", rows, partial(self._counted_fingerprint, settings))
 
     def content_fingerprint(self, rows: slice) -> str:
-        """Hash of some samples' tokens, masks and documents."""
+        """Hash of some samples' tokens, masks, documents and messages."""
         return self._worked_out("content", rows, self._content_fingerprint)
 
     def _worked_out(self, kind: str, rows: slice, hash_rows: Callable[[slice], str]) -> str:
@@ -89,7 +89,19 @@ class StoredCorpus:
                 if name != "document_numbers"
             ),
             json.dumps(names).encode(),
+            *_messages_said(arrays, rows),
         )
+
+
+def _messages_said(arrays: TokenizedCorpus, rows: slice) -> list[bytes]:
+    """Who speaks where in some samples, whatever numbers the roles have; nothing of a corpus without chats."""
+    messages = arrays.messages
+    if messages is None:
+        return []
+    chosen, counts = messages.rows_of(np.arange(*rows.indices(len(arrays.token_ids))))
+    spans = messages.spans[chosen]
+    said = [messages.roles[role] for role in spans[:, 0].tolist()]
+    return [counts.tobytes(), np.ascontiguousarray(spans[:, 1:]).tobytes(), json.dumps(said).encode()]
 
 
 _COUNTING = {"count_special_tokens", "exclude_first_positions", "exclude_positions"}
@@ -103,10 +115,10 @@ def write_corpus(
     temporary = root / f".{uuid.uuid4().hex}.tmp"
     temporary.mkdir(parents=True)
     try:
-        write_arrays(temporary, corpus)
-        for name in FILES:
+        written = write_arrays(temporary, corpus)
+        for name in written:
             sync(temporary / name)
-        files = {name: _sha256(temporary / name) for name in sorted(FILES)}
+        files = {name: _sha256(temporary / name) for name in sorted(written)}
         named = identity(files, source, tokenizer, packing, start_sample)
         manifest = CorpusManifest(named, source, tokenizer, packing, start_sample, files)
         write_sealed_json(temporary / MANIFEST, manifest._asdict())
@@ -126,12 +138,20 @@ def identity(files: dict[str, str], source: str, tokenizer: str, packing: str, s
 
 def _put_in_place(temporary: Path, folder: Path) -> None:
     """Rename into place; replaces an existing folder only if it is damaged."""
-    if os.path.lexists(folder):
+    if not os.path.lexists(folder):
+        _rename(temporary, folder)
+        return
+    # One at a time: who has judged a damaged folder would else set aside the whole one that another put in its place.
+    # The lock is on the folder above, since a run that makes a corpus holds the one on the folder of corpora.
+    with alone_in(folder.parent.parent):
         try:
             seal_manifest(open_corpus(folder.parent, folder.name))
-            return
         except (DamagedFileError, FileNotFoundError):
             set_aside(folder)
+            _rename(temporary, folder)
+
+
+def _rename(temporary: Path, folder: Path) -> None:
     try:
         os.replace(temporary, folder)
     except OSError:
@@ -153,7 +173,7 @@ def open_corpus(root: Path, fingerprint: str) -> StoredCorpus:
             raise damaged(path, "it is missing", TOKENIZE_AGAIN) from error
         if found != expected:
             raise damaged(path, "its bytes do not match the checksum in its manifest", TOKENIZE_AGAIN)
-    return StoredCorpus(folder, manifest, map_arrays(folder))
+    return StoredCorpus(folder, manifest, map_arrays(folder, chats=set(manifest.files) == set(CHAT_FILES)))
 
 
 def seal_manifest(corpus: StoredCorpus) -> None:
@@ -169,7 +189,8 @@ def _read_manifest(folder: Path) -> CorpusManifest:
     value = read_sealed_json(path, TOKENIZE_AGAIN, CorpusManifest._fields).value
     check_fields(value, _FIELDS, path, TOKENIZE_AGAIN)
     manifest = CorpusManifest(**{name: value[name] for name in CorpusManifest._fields})
-    if set(manifest.files) != set(FILES) or not all(isinstance(one, str) for one in manifest.files.values()):
+    known = set(manifest.files) in (set(FILES), set(CHAT_FILES))
+    if not known or not all(isinstance(one, str) for one in manifest.files.values()):
         raise damaged(path, f"it does not name the files {', '.join(sorted(FILES))}", TOKENIZE_AGAIN)
     # In the order in which they were written: a sealed manifest has sorted them.
     files = {name: manifest.files[name] for name in sorted(manifest.files)}

@@ -108,7 +108,7 @@ def _look_at_chunks(plan: ExtractionPlan, merged: Merged, garbage: Garbage) -> N
     settings, store = plan.settings, plan.store
     found = 0
     for asset, sae in chunk_assets(settings.saes):
-        current = {chunk.key: plan.chunk_fingerprint(asset, chunk, sae) for chunk in settings.chunks}
+        current = {chunk.key: plan.fingerprint_of(asset, chunk, sae) for chunk in settings.chunks}
         unwanted = not settings.keep.keeps(asset) and _is_merged(plan, sae, merged)
         for file in store.chunk_files(settings.name, asset, sae):
             if current.get(file.key) != file.fingerprint or _in_an_earlier_form(file, plan, asset, sae):

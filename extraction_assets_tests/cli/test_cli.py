@@ -107,7 +107,7 @@ def test_runs_stand_in_the_persistent_history_that_the_ui_opens(ran: Ran) -> Non
 def test_chunks_takes_a_slice_and_merges_once_none_is_missing(module: str) -> None:
     first = _invoke(module, "run", "tiny", "--chunks", "0:2")
     assert first.stdout.splitlines()[-1] == (
-        "nothing merged yet, 1 of 3 chunks missing or not recorded: 000000000016; "
+        "nothing merged yet, 1 of 3 chunks missing or not recorded: 000000000016 (--chunks 2:3); "
         f"`extraction-assets --module {module} run tiny --missing` does the rest"
     )
     rest = _invoke(module, "run", "tiny", "--missing")
@@ -125,10 +125,30 @@ def test_chunks_whose_events_are_lost_are_not_called_missing_but_recorded(
     (line,) = (line for line in output.splitlines() if line.startswith("relu/top_k_table"))
     assert line.split()[1:] == ["3", "0", "0"]
     keys = "000000000000, 000000000008, 000000000016"
-    assert f"3 of 3 chunks on disk but not recorded in Dagster: {keys}; {command} records them" in output
+    sentence = f"3 of 3 chunks on disk but not recorded in Dagster: {keys} (--chunks 0:3); {command} records them"
+    assert output.splitlines()[-1] == sentence, "after the table"
     first = _invoke(ran_module, "run", "tiny", "--missing", "--chunks", "0:1")
-    assert f"2 of 3 chunks missing or not recorded: {keys[14:]}; {command} does the rest" in first.output
+    assert f"2 of 3 chunks missing or not recorded: {keys[14:]} (--chunks 1:3); {command} does the rest" in first.output
     assert "0 chunks computed, 2 recorded, 2 merges: " in _invoke(ran_module, "run", "tiny", "--missing").output
+
+
+def test_after_a_change_and_back_status_says_that_other_settings_are_recorded(
+    ran_module: str, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = declare(monkeypatch, make_settings(tiny_folder, top_k_examples=3))
+    _invoke(other, "run", "tiny", "--chunks", "0:1")
+    module = declare(monkeypatch, make_settings(tiny_folder))
+    assert _invoke(module, "status", "tiny").output.splitlines()[-1] == (
+        "1 of 3 chunks on disk but last recorded in Dagster with other settings: 000000000000 (--chunks 0:1); "
+        f"`extraction-assets --module {module} run tiny --missing` records them again"
+    )
+
+
+def test_status_gives_the_numbers_of_chunks_without_a_table(ran_module: str, home: Path) -> None:
+    for key in ("000000000000", "000000000016"):
+        next(home.glob(f"tiny/relu/top_k_table/{key}-*.parquet")).unlink()
+    lines = _invoke(ran_module, "status", "tiny").output.splitlines()
+    assert "without a current table: 000000000000, 000000000016 (--chunks 0:1, 2:3)" in lines
 
 
 def test_what_is_left_names_the_run_that_works_on_it(module: str, home: Path) -> None:
@@ -229,6 +249,8 @@ def test_names_of_files_and_folders_are_shown_and_not_obeyed(
         (["show", "tiny"], "no merged results of extraction 'tiny': run it first"),
         (["run", "tiny", "--chunks", "a:b"], "--chunks takes A:B with whole numbers"),
         (["run", "tiny", "--chunks", "7:9"], "holds none of the 3 chunks"),
+        (["run", "tiny", "--chunks", "000000000009"], "--chunks takes A:B with whole numbers"),
+        (["run", "tiny", "--chunks", "000000000009:"], "no chunk is called 000000000009; the first are 000000000000, "),
         (
             ["run", "tiny", "--vectorization-batch-size", "banana"],
             "'auto' or a whole number of at least 1, got 'banana'",

@@ -84,9 +84,9 @@ def test_whatever_lies_in_the_place_of_a_chunk_file_is_named_and_set_aside(
     project: Project, module: str, pattern: str, kind: str
 ) -> None:
     victim = _replace(project, pattern, kind)
-    told = succeed(module, "status", "tiny")
-    assert victim.name in told
-    assert "`run tiny --missing` computes its chunk again" in told
+    status = succeed(module, "status", "tiny")
+    assert victim.name in status
+    assert "`run tiny --missing` computes its chunk again" in status
     (found,) = find_damaged(project.plan, whole=True)
     assert found.key == "000000000008"
     assert f"{victim} is damaged: " in put_aside(found.error, "tiny")

@@ -16,6 +16,7 @@ from transformers import RobertaConfig, RobertaModel
 
 from extraction_assets.early_checks import sample_count
 from extraction_assets.settings import ExtractionSettings
+from extraction_assets_tests.chats import CHAT, CHATML, make_chat_model, write_chats
 from extraction_assets_tests.command import declare, invoke
 from extraction_assets_tests.tiny import make_faithful_sae, make_language_model, make_sae, make_settings, make_texts
 
@@ -298,6 +299,25 @@ def test_columns_and_kinds_that_init_is_given_are_counted_by_and_written(worksho
     assert (declared.corpus.read_as, declared.corpus.text_column, declared.evaluation_samples) == ("jsonl", "body", 4)
 
 
+def test_a_column_of_chats_is_found_where_there_is_no_text(workshop: Path) -> None:
+    make_chat_model(workshop / "chat-model", CHATML)
+    given = ["--model", "chat-model", *FIRST, "--corpus", "a.jsonl"]
+    write_chats(workshop / "a.jsonl", [CHAT] * 2, "turns")
+    assert "has no column 'text'; it has 'turns'" in _refused(*given)
+    _init(*given, "--messages-column", "turns", name="named")
+    assert _declared(workshop, "named").corpus.messages_column == "turns"
+    write_chats(workshop / "a.jsonl", [CHAT] * 3, "conversations")
+    _init(*given)
+    declared = _declared(workshop)
+    assert (declared.corpus.messages_column, declared.evaluation_samples) == ("conversations", 9)
+
+
+def test_a_model_without_a_chat_template_is_refused_for_chats(workshop: Path) -> None:
+    write_chats(workshop / "a.jsonl", [CHAT] * 3)
+    refused = _refused("--model", "../things/model", *FIRST, "--corpus", "a.jsonl")
+    assert re.search("tokenizer of .*/things/model has no chat template of its own", refused)
+
+
 def test_a_corpus_without_text_or_with_a_broken_file_is_refused(workshop: Path) -> None:
     given = ["--model", "../things/model", *FIRST, "--corpus", "files"]
     (workshop / "files").mkdir()
@@ -346,15 +366,16 @@ def test_a_check_that_has_no_time_to_count_says_so(
     assert "samples were counted in 0 s, of 23 that are requested" in result.output
 
 
-def test_samples_of_the_first_documents_alone_are_told(
+def test_samples_of_the_first_documents_alone_are_reported(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saes = {"own": {"path": str(make_faithful_sae(tmp_path / "faithful")), "hook": "layers.1"}}
-    for corpus, told in (({}, True), ({"shuffle_seed": 0}, False)):
+    warning = "warning  no sample comes from a document after the first 1 of 3: set corpus.shuffle"
+    for corpus, is_reported in (({}, True), ({"shuffle_seed": 0}, False)):
         corpus |= {"source": str(tiny_folder / "texts"), "max_length": 16}
         settings = make_settings(tiny_folder, saes=saes, evaluation_samples=3, corpus=corpus)
         output = invoke(declare(monkeypatch, settings), "check", "tiny").output
-        assert ("warning  no sample comes from a document after the first 1 of 3: set corpus.shuffle" in output) == told
+        assert (warning in output) == is_reported
 
 
 def _check(monkeypatch: pytest.MonkeyPatch, settings: ExtractionSettings) -> str:

@@ -91,3 +91,11 @@ def test_an_argument_that_is_not_text_is_one_sentence(show: Show) -> None:
     result = show("\udcff")
     assert result.exit_code == 1
     assert result.output == "Error: '\\udcff' is not UTF-8 text, so that no token is like it\n"
+
+
+def test_a_statistic_that_an_earlier_version_did_not_count_is_named_once(show: Show) -> None:
+    lines = [line for line in show().stdout.splitlines() if "std_activation" in line]
+    assert lines == [
+        "std_activation is not known in this result: some of its chunks are of an earlier version, which did not count "
+        "that; `run made-up` computes them again"
+    ]

@@ -13,6 +13,7 @@ import extraction_assets
 from extraction_assets.cli.app import _Group
 from extraction_assets.cli.terminal import echo, feature_lines, styled
 from extraction_assets.database.queries import Example
+from extraction_assets.engine.corpora.message_spans import MessageSpan
 
 HOSTILE = "a\x1b]0;title\x07\x1b[31mb\rc\nError: forged\u202egpj\u200b\u2028\udc80\x9b"
 SHOWN = r"a\x1b]0;title\x07\x1b[31mb␍c⏎Error: forged\u202egpj\u200b\u2028\udc80\x9b"
@@ -51,6 +52,13 @@ def test_every_firing_token_is_marked_without_colours_too() -> None:
     example = _example(["a", " b", " c", " d", " e"], [3, 1, 2])
     line = click.unstyle(_printed(feature_lines(FEATURE, [example], width=9)[1]))
     assert line == "     2.50  a‹ b›‹ c›[ d] e  a.txt, sample 7\n"
+
+
+def test_a_chat_says_who_speaks_where_the_speaker_changes_and_where_the_window_begins() -> None:
+    messages = (MessageSpan("user", 1, 3), MessageSpan(HOSTILE, 4, 6))
+    example = _example(["<s>", "a", " b", "|", "c", " d"], [4])._replace(messages=messages)
+    line = click.unstyle(_printed(feature_lines(FEATURE, [example], width=2)[1]))
+    assert line == f"     2.50  «user» b|«{SHOWN}»[c] d  a.txt, sample 7\n"
 
 
 def test_tokens_and_document_ids_stay_in_their_line() -> None:

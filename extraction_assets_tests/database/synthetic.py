@@ -18,7 +18,7 @@ NUM_SAMPLES, NUM_POSITIONS = 20_000, 8
 
 
 class Results(NamedTuple):
-    """What a merge hands to the database. Every example has the same activation, so that results can be told apart."""
+    """What a merge hands to the database. Every example has the same activation, which distinguishes the results."""
 
     extraction: ExtractionRow
     table: TopKTable

@@ -10,18 +10,20 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import sqlalchemy as sa
-from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import event
 
 from extraction_assets.database import connect as connect_module
 from extraction_assets.database.backends import backend_of
 from extraction_assets.database.connect import NewerDatabaseError, connect, open_database, write_transaction
+from extraction_assets.database.migrations import revisions
+from extraction_assets.database.migrations.revisions import MIGRATIONS, known_revisions, revision_of
+from extraction_assets.database.migrations.upgrade import upgrade
 from extraction_assets.database.tables import corpora, extractions, feature_activations
 from extraction_assets.database.urls import DatabaseError
 from extraction_assets_tests.database.synthetic import make_results, store_examples
 from extraction_assets_tests.postgres import Server
-
-MIGRATIONS = Path(connect_module.__file__).parent / "migrations"
 
 LATER = """
 import pyarrow as pa
@@ -46,28 +48,24 @@ def downgrade():
 def later_version(folder: Path) -> Iterator[None]:
     """The package as a later version might be: one more migration."""
     shutil.copytree(MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "versions" / "later.py").write_text(LATER.format(head=_head()))
-    config = connect_module._alembic_config()
-    config.set_main_option("script_location", str(folder))
+    (folder / "versions" / "later.py").write_text(LATER.format(head=known_revisions()[0]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(connect_module, "_alembic_config", lambda: config)
+        patch.setattr(revisions, "MIGRATIONS", folder)
         yield
-
-
-def _head() -> str:
-    head = connect_module.ScriptDirectory.from_config(connect_module._alembic_config()).get_current_head()
-    assert head is not None
-    return head
 
 
 def at_revision(url: str, revision: str) -> sa.Engine:
     """A database as an earlier version left it."""
     engine = connect(url)
-    config = connect_module._alembic_config()
     with write_transaction(engine) as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, revision)
+        upgrade(connection, revision)
     return engine
+
+
+def test_the_names_of_the_files_say_the_revisions() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    assert known_revisions() == [one.revision for one in ScriptDirectory.from_config(config).walk_revisions()]
 
 
 def _in_the_table(connection: sa.Connection, extraction_id: int, rows: pa.Table) -> None:
@@ -82,7 +80,7 @@ def test_the_first_version_is_upgraded_in_place_with_its_rows(results_url: str) 
     engine.dispose()
     engine = open_database(results_url)
     with engine.connect() as connection:
-        assert connect_module._revision(connection) == _head() != "0001"
+        assert revision_of(connection) == known_revisions()[0] != "0001"
         assert connection.scalar(sa.select(extractions.c.fingerprint)) == "kept"
         assert connection.scalar(sa.select(sa.func.count()).select_from(feature_activations)) == 400
         keys = sa.inspect(connection).get_foreign_keys("feature_activations")
@@ -146,7 +144,7 @@ def test_processes_that_open_an_empty_database_at_once_all_find_it_ready(results
     engine.dispose()
 
 
-def test_a_role_that_may_not_make_tables_is_told_so(postgres_server: Server, postgres_url: str) -> None:
+def test_a_role_that_may_not_make_tables_gets_one_sentence(postgres_server: Server, postgres_url: str) -> None:
     name = postgres_url.rpartition("/")[2]
     postgres_server.execute(f"CREATE ROLE {name}_reader LOGIN PASSWORD 'reader-secret'")
     url = f"postgresql://{name}_reader:reader-secret@127.0.0.1:{postgres_server.port}/{name}"

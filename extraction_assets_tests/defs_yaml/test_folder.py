@@ -8,12 +8,16 @@ import pytest
 
 from extraction_assets import default_resources
 from extraction_assets.defs_yaml.folder import not_loaded
+from extraction_assets.engine.saes.published import registry
 from extraction_assets.execution.preview import escape
 from extraction_assets_tests.command import invoke, succeed
 from extraction_assets_tests.processes import run_module
 from extraction_assets_tests.test_component import YAML
 
 ALIASES = "    - &a0 [x, x]\n" + "".join(f"    - &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
+
+PATH = "path: ../../models/topk"
+NAMED = "release: {}\n      sae_id: blocks.8.hook_resid_per"
 
 BROKEN = {
     "syntax": ("attributes:\n  a: b: c\n", "no YAML at {file}:2: mapping values are not allowed here"),
@@ -64,6 +68,29 @@ BROKEN = {
     "no UTF-8": (b"\xff\xfe", "it is not UTF-8"),
     "nothing set": ("type: extraction_assets.FeatureExtraction\n", "language_model: Field required"),
     "used name": (YAML.format(sae="topk") + "  name: first\n", "another extraction is called 'first', in "),
+    "no release": (
+        YAML.format(sae="topk").replace(PATH, NAMED.format("gpt2-smal-res-jb")),
+        f"saes.topk: SAELens {registry().sae_lens} has no release 'gpt2-smal-res-jb'; near names: gpt2-small-res-jb, ",
+    ),
+    "no SAE": (
+        YAML.format(sae="topk").replace(PATH, NAMED.format("gpt2-small-res-jb")),
+        f"saes.topk: release 'gpt2-small-res-jb' of SAELens {registry().sae_lens} has no SAE "
+        "'blocks.8.hook_resid_per'; near names: ",
+    ),
+    "one name": (
+        YAML.format(sae="topk").replace(PATH, "sae_id: blocks.8.hook_resid_pre"),
+        "saes.topk at {file}:9: sae_id names an SAE together with release: set both, or path alone",
+    ),
+    "a release as path": (
+        YAML.format(sae="topk").replace(PATH, "path: gpt2-small-res-jb"),
+        "saes.topk: path 'gpt2-small-res-jb' is no folder, but gpt2-small-res-jb is a release of SAELens: write ",
+    ),
+    "a kind that is refused": (
+        YAML.format(sae="topk").replace(
+            PATH, "release: temporal-sae-gemma-2-2b\n      sae_id: blocks.12.hook_resid_post"
+        ),
+        "saes.topk: SAE temporal-sae-gemma-2-2b/blocks.12.hook_resid_post: this kind of SAE cannot be read: its ",
+    ),
     "template": (YAML.format(sae="topk") + '  name: "{{ nothing.here }}"\n', "name"),
 }
 

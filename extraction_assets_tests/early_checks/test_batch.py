@@ -126,7 +126,7 @@ def test_stored_activations_are_looked_at_where_they_are_read(
 def test_what_will_be_written_is_logged_with_what_is_free(tiny_folder: Path, home: Path) -> None:
     project = _project(tiny_folder, home)
 
-    def told(result: dg.ExecuteInProcessResult) -> str:
+    def log_line(result: dg.ExecuteInProcessResult) -> str:
         (line,) = (
             entry.user_message
             for entry in project.instance.all_logs(result.run_id)
@@ -134,14 +134,14 @@ def test_what_will_be_written_is_logged_with_what_is_free(tiny_folder: Path, hom
         )
         return line
 
-    first = told(project.chunks(0, 1))
+    first = log_line(project.chunks(0, 1))
     assert first.startswith("about ")
     assert f"to be written to {home}, " in first
     assert "model_activations 32.8 kB" in first  # 16 samples * 16 positions * 2 hooks * 16 wide * 4 bytes
     assert "relu/sae_features 38.8 kB" in first  # 256 positions * (8 + mean L0 17.97 * 8)
-    last = told(project.chunks(1, 2))
+    last = log_line(project.chunks(1, 2))
     assert "model_activations 14.3 kB" in last, "of the second chunk nothing is to come"
-    alone = told(project.chunks(assets=[sae_key(project.settings, "relu", "top_k_table")]))
+    alone = log_line(project.chunks(assets=[sae_key(project.settings, "relu", "top_k_table")]))
     assert alone.endswith("free: nothing")
 
 
@@ -212,18 +212,18 @@ def test_what_a_later_chunk_shows_is_a_warning_and_is_stored_and_merged(
 
 
 @pytest.mark.slow
-def test_the_share_of_first_tokens_is_told_for_each_chunk(tiny_folder: Path, home: Path) -> None:
+def test_the_share_of_first_tokens_is_reported_for_each_chunk(tiny_folder: Path, home: Path) -> None:
     result = _project(tiny_folder, home).chunks()
-    told = [one for one in result.get_asset_check_evaluations() if one.check_name == "bos_does_not_dominate"]
-    assert len(told) == 6
-    for one in told:
+    evaluations = [one for one in result.get_asset_check_evaluations() if one.check_name == "bos_does_not_dominate"]
+    assert len(evaluations) == 6
+    for one in evaluations:
         assert one.metadata["bos_positions"].value == 0.0, "the BOS token stands first and does not count"
         assert one.metadata["bos_share"].value == 0.0
         assert one.passed
 
 
 @pytest.mark.slow
-def test_chunks_of_an_earlier_version_are_merged_and_their_checks_told(
+def test_chunks_of_an_earlier_version_are_merged_and_their_checks_reported(
     tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def as_before(path: Path) -> dict[str, Any]:
@@ -236,5 +236,5 @@ def test_chunks_of_an_earlier_version_are_merged_and_their_checks_told(
         monkeypatch.setattr(module, "read_record", as_before)
     assert project.merge("relu").success
     table = sae_key(project.settings, "relu", "top_k_table")
-    told = project.checks_alone([dg.AssetCheckKey(table, name) for name in (*CHUNK_CHECKS, *CHUNK_WARNINGS)])
-    assert {one.check_name for one in told.get_asset_check_evaluations()} == set(CHUNK_CHECKS)
+    checks = project.checks_alone([dg.AssetCheckKey(table, name) for name in (*CHUNK_CHECKS, *CHUNK_WARNINGS)])
+    assert {one.check_name for one in checks.get_asset_check_evaluations()} == set(CHUNK_CHECKS)

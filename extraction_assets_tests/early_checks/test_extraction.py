@@ -151,7 +151,7 @@ def demo(home: Path, sae: Path, hook: str) -> Examination:
 
 
 @pytest.mark.slow
-def test_an_sae_at_the_block_before_the_right_one_is_told_the_better_hook(home: Path, tmp_path: Path) -> None:
+def test_an_sae_at_the_block_before_the_right_one_gets_the_better_hook_named(home: Path, tmp_path: Path) -> None:
     """It explains enough where it stands, by the default."""
     found = demo(home, DEMO / "sae", "model.layers.0")
     assert errors(found) == []
@@ -163,7 +163,7 @@ def test_an_sae_at_the_block_before_the_right_one_is_told_the_better_hook(home: 
 
 
 @pytest.mark.slow
-def test_it_is_told_where_the_checkpoint_does_not_say_its_hook_too(home: Path, tmp_path: Path) -> None:
+def test_it_is_named_where_the_checkpoint_does_not_say_its_hook_too(home: Path, tmp_path: Path) -> None:
     sae = Path(shutil.copytree(DEMO / "sae", tmp_path / "sae"))
     config = json.loads((sae / "cfg.json").read_text())
     del config["metadata"]["hook_name"]

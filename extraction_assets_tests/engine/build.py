@@ -12,7 +12,8 @@ from extraction_assets.engine.selection.merge import DeferredTopKHeap
 from extraction_assets.engine.selection.select import sample_maxima, select_top_k
 from extraction_assets.engine.selection.sparse import dense_to_sparse, keep_counted
 from extraction_assets.engine.selection.statistics.accumulate import feature_statistics
-from extraction_assets.engine.selection.statistics.descriptions import FeatureStatistics, feature_rows
+from extraction_assets.engine.selection.statistics.descriptions import FeatureStatistics
+from extraction_assets.engine.selection.statistics.shown import feature_rows
 from extraction_assets.engine.shapes import SparseFeatures, TopKTable
 from extraction_assets_tests.engine.oracle import Example
 from extraction_assets_tests.engine.strategies import Drawn

@@ -14,12 +14,18 @@ from transformers import (
     GemmaConfig,
     GPT2Config,
     GPTNeoXConfig,
+    GptOssConfig,
     LlamaConfig,
     MistralConfig,
     Phi3Config,
     PhiConfig,
     Qwen2Config,
+    Qwen3_5Config,
+    Qwen3_5MoeConfig,
+    Qwen3_5MoeTextConfig,
+    Qwen3_5TextConfig,
     Qwen3Config,
+    Qwen3MoeConfig,
     RobertaConfig,
     SiglipVisionConfig,
 )
@@ -43,6 +49,8 @@ class Layout(NamedTuple):
     """The norm before the MLP."""
     behind: tuple[str, str] | None = None
     """Norms behind attention and MLP, before what they give is added."""
+    linear: tuple[int, ...] = ()
+    """Blocks whose attention is linear."""
 
 
 SIZES: dict[str, Any] = {
@@ -58,10 +66,56 @@ GROUPED: dict[str, Any] = {**SIZES, "num_key_value_heads": 2, "pad_token_id": 0}
 WIDE: dict[str, Any] = {**GROUPED, "head_dim": 6}
 WINDOW: dict[str, Any] = {"sliding_window": 4}
 MIXED: dict[str, Any] = {**WINDOW, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
+CAPPED: dict[str, Any] = {"attn_logit_softcapping": 0.5, "query_pre_attn_scalar": 6}  # most scores are larger
 BEHIND: dict[str, Any] = {
     "d_z": D_Z,
     "second_norm": "pre_feedforward_layernorm",
     "behind": ("post_attention_layernorm", "post_feedforward_layernorm"),
+}
+EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+DELTA: dict[str, Any] = {  # a gated delta net in two blocks of three
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    "linear_key_head_dim": 4,
+    "linear_value_head_dim": 6,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "head_dim": 8,  # a quarter of it rotates
+}
+QWEN3_5: dict[str, Any] = {**GROUPED, **DELTA}
+QWEN3_5_MOE: dict[str, Any] = {
+    **{name: size for name, size in QWEN3_5.items() if name != "intermediate_size"},
+    **EXPERTS,
+    "shared_expert_intermediate_size": 16,
+}
+HYBRID: dict[str, Any] = {"d_z": 32, "linear": (0, 2)}
+LLAMA3: dict[str, Any] = {  # of Llama 3.1 and 3.3
+    "rope_theta": 500000.0,
+    "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    | {"original_max_position_embeddings": 16},
+}
+GPT_OSS: dict[str, Any] = {
+    **WIDE,
+    **MIXED,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "rope_theta": 150000.0,
+    "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8}
+    | {"beta_fast": 32.0, "beta_slow": 1.0, "truncate": False},
+}
+
+
+def _qwen3_5_with_images() -> Qwen3_5Config:
+    return Qwen3_5Config(text_config=Qwen3_5TextConfig(**QWEN3_5).to_dict(), **_QWEN3_5_IMAGES)
+
+
+def _qwen3_5_moe_with_images() -> Qwen3_5MoeConfig:
+    return Qwen3_5MoeConfig(text_config=Qwen3_5MoeTextConfig(**QWEN3_5_MOE).to_dict(), **_QWEN3_5_IMAGES)
+
+
+_QWEN3_5_IMAGES: dict[str, Any] = {
+    "vision_config": {"depth": 1, "hidden_size": 8, "intermediate_size": 8, "num_heads": 2, "patch_size": 2}
+    | {"out_hidden_size": D_MODEL, "num_position_embeddings": 4},
+    **{f"{name}_token_id": VOCABULARY - 1 for name in ("image", "video", "vision_start", "vision_end")},
 }
 
 
@@ -83,13 +137,26 @@ FAMILIES: dict[str, Layout] = {
     "llama": Layout(lambda: LlamaConfig(**WIDE), "layers", "self_attn.o_proj", "norm", d_z=D_Z),
     "mistral": Layout(lambda: MistralConfig(**WIDE, **WINDOW), "layers", "self_attn.o_proj", "norm", d_z=D_Z),
     "gemma": Layout(lambda: GemmaConfig(**WIDE), "layers", "self_attn.o_proj", "norm", d_z=D_Z),
-    "gemma2": Layout(lambda: Gemma2Config(**WIDE, **MIXED), "layers", "self_attn.o_proj", "norm", **BEHIND),
+    "gemma2": Layout(lambda: Gemma2Config(**WIDE, **MIXED, **CAPPED), "layers", "self_attn.o_proj", "norm", **BEHIND),
     "gemma3_text": Layout(lambda: Gemma3TextConfig(**WIDE, **MIXED), "layers", "self_attn.o_proj", "norm", **BEHIND),
     "gemma3": Layout(_gemma3_with_images, "language_model.layers", "self_attn.o_proj", "language_model.norm", **BEHIND),
     "qwen2": Layout(
         lambda: Qwen2Config(**GROUPED, **MIXED, use_sliding_window=True), "layers", "self_attn.o_proj", "norm"
     ),
     "qwen3": Layout(lambda: Qwen3Config(**WIDE), "layers", "self_attn.o_proj", "norm", d_z=D_Z),
+    "llama3": Layout(lambda: LlamaConfig(**WIDE, **LLAMA3), "layers", "self_attn.o_proj", "norm", d_z=D_Z),
+    "qwen3_moe": Layout(lambda: Qwen3MoeConfig(**WIDE, **EXPERTS), "layers", "self_attn.o_proj", "norm", d_z=D_Z),
+    "qwen3_5_text": Layout(lambda: Qwen3_5TextConfig(**QWEN3_5), "layers", "self_attn.o_proj", "norm", **HYBRID),
+    "qwen3_5": Layout(
+        _qwen3_5_with_images, "language_model.layers", "self_attn.o_proj", "language_model.norm", **HYBRID
+    ),
+    "qwen3_5_moe_text": Layout(
+        lambda: Qwen3_5MoeTextConfig(**QWEN3_5_MOE), "layers", "self_attn.o_proj", "norm", **HYBRID
+    ),
+    "qwen3_5_moe": Layout(
+        _qwen3_5_moe_with_images, "language_model.layers", "self_attn.o_proj", "language_model.norm", **HYBRID
+    ),
+    "gpt_oss": Layout(lambda: GptOssConfig(**GPT_OSS), "layers", "self_attn.o_proj", "norm", d_z=D_Z),
     "phi": Layout(lambda: PhiConfig(**GROUPED), "layers", "self_attn.dense", "final_layernorm", "parallel"),
     "phi3": Layout(lambda: Phi3Config(**GROUPED, **WINDOW), "layers", "self_attn.o_proj", "norm"),
     "gpt2": Layout(
@@ -113,13 +180,24 @@ FAMILIES: dict[str, Layout] = {
     ),
 }
 
+WITH_IMAGES = ("gemma3", "qwen3_5", "qwen3_5_moe")
+"""Families whose class holds a model of images beside that of text."""
+
 
 def make_model(folder: Path, family: str) -> str:
     """Saves a model of which every parameter is random, gains and biases too."""
-    torch.manual_seed(sorted(FAMILIES).index(family))
-    model = AutoModel.from_config(FAMILIES[family].config())
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.2)
-    model.save_pretrained(folder)
+    save_model(AutoModel.from_config, folder, family)
     return str(folder)
+
+
+def save_model(make: Callable[[Any], Any], folder: Path, family: str) -> Any:
+    """What ``make`` makes of a family's configuration, with every parameter random, saved in ``folder``."""
+    torch.manual_seed(sorted(FAMILIES).index(family))
+    model = make(FAMILIES[family].config())
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+            if name.endswith("A_log"):
+                parameter.sub_(4)  # so that linear attention remembers more than a chunk of 64 tokens
+    model.save_pretrained(folder)
+    return model.eval().requires_grad_(False)

@@ -3,6 +3,7 @@
 import pytest
 
 from extraction_assets.database.queries import Example
+from extraction_assets.engine.corpora.message_spans import MessageSpan
 from extraction_assets.execution.preview import code, context_markdown
 
 
@@ -45,6 +46,13 @@ def test_html_entities_and_controls_are_text() -> None:
 )
 def test_a_token_as_code_does_not_leave_it(token: str, markdown: str) -> None:
     assert code(token) == markdown
+
+
+def test_the_role_stands_where_a_message_begins() -> None:
+    example = _example(["<s>", "hi", "\n", "a"], 1)._replace(
+        messages=(MessageSpan("user", 1, 2), MessageSpan("a*b", 3, 4))
+    )
+    assert context_markdown(example, 1) == "\\<s\\>«user»**hi**⏎«a\\*b»a"
 
 
 def test_as_many_of_the_strongest_positions_as_asked_for_are_bold() -> None:

@@ -39,7 +39,7 @@ def test_a_gpu_that_the_driver_does_not_know_is_an_error(monkeypatch: pytest.Mon
         pass
 
 
-def test_a_host_without_a_driver_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_without_a_driver_is_distinguished(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, FakeNvml([], refuses=FakeNvml.NVML_ERROR_LIBRARY_NOT_FOUND))
     with pytest.raises(NoDriver):
         list_gpus()
@@ -51,7 +51,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         list_gpus()
 
 
-def test_the_real_library_names_the_errors_that_are_told_apart() -> None:
+def test_the_real_library_names_the_errors_that_are_distinguished() -> None:
     import pynvml
 
     assert FakeNvml.NVML_ERROR_LIBRARY_NOT_FOUND == pynvml.NVML_ERROR_LIBRARY_NOT_FOUND

@@ -1,5 +1,6 @@
 """Extractions of which one setting changes, and what then goes stale. Only the network is not the real one."""
 
+import importlib.util
 import json
 import logging
 import shutil
@@ -8,22 +9,26 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import datasets
 import pytest
 
 from extraction_assets import catalog
 from extraction_assets.assets.corpus.run import materialize_corpus
 from extraction_assets.catalog import CORPUS, Asset
+from extraction_assets.engine.hub import HubSource, Snapshot
 from extraction_assets.execution.lineage import CodeVersions
 from extraction_assets.planning.plan import ExtractionPlan, corpus_recipe
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore
+from extraction_assets_tests.chats import CHATML, make_chat_model
 from extraction_assets_tests.tiny import TEXTS, make_language_model, make_sae, make_settings, make_texts
 
 Versions = dict[str, Any]
 """``asset`` or ``SAE/asset`` -> its version; of an asset that has chunks, {chunk: version}."""
 
 HUB = "someone/some-data"
+PUBLISHED = "chanind/gemma-2-2b-batch-topk-matryoshka-saes-w-32k-l0-40"
+"""A repository of SAELens's registry: its releases ``gemma-2-2b-res-matryoshka-dc`` and
+``gemma-2-2b-res-snap-matryoshka-dc`` have SAEs of the same names, in folders ``standard`` and ``snap``."""
 
 
 def make_world(folder: Path) -> None:
@@ -32,6 +37,7 @@ def make_world(folder: Path) -> None:
     make_language_model(folder / "other-model", seed=3)
     shutil.copytree(folder / "model", folder / "with-code")
     (folder / "with-code" / "code.py").write_text("")
+    make_chat_model(folder / "chat-model", CHATML)
     make_sae(folder / "other-sae", seed=7)
     make_sae(folder / "nested" / "sae", seed=8)
     make_sae(folder / "nested" / "other", seed=9)
@@ -39,6 +45,8 @@ def make_world(folder: Path) -> None:
     other = make_texts(folder / "other-texts")
     (other / "first.txt").write_text("something else entirely.\n" * 30, "utf-8")
     make_texts(folder / "equal-texts")
+    for number, inside in enumerate(("standard/blocks.0", "standard/blocks.1", "snap/blocks.0")):
+        make_sae(folder / "hub" / PUBLISHED / "main" / f"{inside}.hook_resid_post", seed=10 + number)
     repositories = {"model": ("model", "other-model"), "sae": ("relu", "other-sae")}
     for name, (main, branch) in repositories.items():
         shutil.copytree(folder / main, folder / "hub" / "someone" / name / "main")
@@ -54,31 +62,35 @@ def _row(number: int) -> dict[str, Any]:
         "name": f"document {number}",
         "ids": [5 + (7 * number + place) % 250 for place in range(14)],
         "other_ids": [5 + (3 * number + place) % 250 for place in range(14)],
+        "chat": [{"role": "user", "content": f"{number} {TEXTS['first.txt'][:20]}"}],
+        "other_chat": [{"role": "user", "content": f"{number} {TEXTS['second.txt'][:20]}"}],
         "mask": [1] * (10 + number % 4) + [0] * (4 - number % 4),
     }
 
 
 def connect_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Repositories ``someone/model`` and ``someone/sae`` with a branch, and a data set of two configurations."""
+    """Repositories ``someone/model`` and ``someone/sae`` with a branch, ``PUBLISHED``, and a data set of two
+    configurations."""
 
-    def download(repository: str, *, revision: str | None = None, **_: Any) -> str:
-        return str(folder / "hub" / repository / (revision or "main"))
-
-    def unreachable(*_: Any, **__: Any) -> None:
-        raise ConnectionError("no network")
+    def download(source: HubSource, *_: Any, **__: Any) -> Snapshot:
+        revision = source.revision or "main"
+        return Snapshot(folder / "hub" / source.repository / revision, revision)
 
     def builder(_path: str, configuration: str | None, revision: str | None) -> SimpleNamespace:
         return SimpleNamespace(hash=f"commit of {revision or 'main'}")
 
     def load(_path: str, configuration: str | None, *, split: str, revision: str | None, streaming: bool) -> Any:
         said = f"{configuration or 'default'}, {split}, {revision or 'main'}"
-        rows = datasets.Dataset.from_dict({"text": [f"{number} of {said}. " * 5 for number in range(40)]})
+        from datasets import Dataset
+
+        rows = Dataset.from_dict({"text": [f"{number} of {said}. " * 5 for number in range(40)]})
         return rows.to_iterable_dataset() if streaming else rows
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    monkeypatch.setattr("huggingface_hub.HfApi.model_info", unreachable)
-    monkeypatch.setattr(datasets, "load_dataset_builder", builder)
-    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr("extraction_assets.engine.hub.download_files", download)
+    monkeypatch.setattr("extraction_assets.engine.hub.download_chosen", download)
+    if importlib.util.find_spec("datasets") is not None:
+        monkeypatch.setattr("datasets.load_dataset_builder", builder)
+        monkeypatch.setattr("datasets.load_dataset", load)
 
 
 class Laboratory:
@@ -89,7 +101,12 @@ class Laboratory:
         self._stores: dict[str, ChunkStore] = {}
 
     def settings(self, base: dict[str, Any], changes: dict[str, Any] | None = None) -> ExtractionSettings:
-        """The tiny extraction with dotted fields set; ``saes.`` begins a field of the SAE ``relu``, ``@`` a path."""
+        """The tiny extraction with dotted fields set; ``saes.`` begins a field of the SAE ``relu``, ``@`` a path.
+
+        Skips the test if it needs the extra ``datasets`` and that is not installed.
+        """
+        if HUB in base.values():
+            pytest.importorskip("datasets")
         values = make_settings(self.folder).model_dump(mode="json")
         for field, value in {**base, **(changes or {})}.items():
             *groups, name = field.replace("saes.", "saes.relu.").split(".")

@@ -16,7 +16,7 @@ from extraction_assets.engine.models.language_model import LanguageModel
 from extraction_assets.resources import GpuResource
 from extraction_assets.settings import ExtractionSettings, SaeSettings
 from extraction_assets.stores.chunk_record import read_record
-from extraction_assets_tests.planning.matrix import HUB, Laboratory, connect_hub, make_world, stale
+from extraction_assets_tests.planning.matrix import HUB, PUBLISHED, Laboratory, connect_hub, make_world, stale
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_settings
 
@@ -61,10 +61,16 @@ class Row(NamedTuple):
 
 TEXT_ROWS = {"corpus.source": "@rows.jsonl", "evaluation_samples": 20}
 TOKEN_ROWS = {**TEXT_ROWS, "corpus.token_column": "ids", "corpus.attention_mask_column": "mask"}
+CHAT_ROWS = {**TEXT_ROWS, "corpus.messages_column": "chat", "language_model.path": "@chat-model"}
 JOINED = {"corpus.packing": "concatenated", "evaluation_samples": 16}
 HUB_DATA = {"corpus.source": HUB}
 HUB_MODEL = {"language_model.path": "someone/model"}
 HUB_SAE = {"saes.path": "someone/sae"}
+NAMED = {
+    "saes.path": None,
+    "saes.release": "gemma-2-2b-res-matryoshka-dc",
+    "saes.sae_id": "blocks.0.hook_resid_post",
+}
 TRANSCODER = {"saes.path": "@transcoder", "saes.hook_out": "layers.1"}
 OWN_CODE = {"language_model.path": "@with-code"}
 
@@ -91,6 +97,7 @@ SETTINGS = (
     Row("corpus.id_column", "name", CORPUS, TEXT_ROWS, code=EVERYTHING),
     Row("corpus.token_column", "other_ids", EVERYTHING, TOKEN_ROWS),
     Row("corpus.attention_mask_column", None, EVERYTHING, TOKEN_ROWS),
+    Row("corpus.messages_column", "other_chat", EVERYTHING, CHAT_ROWS),
     Row("corpus.shuffle_seed", 1, EVERYTHING, TEXT_ROWS),
     Row("corpus.tokenizer", "transformers", CORPUS, code=EVERYTHING),  # the same tokens, with this tokenizer
     Row("corpus.packing", "concatenated", EVERYTHING, {"evaluation_samples": 16}),
@@ -102,6 +109,8 @@ SETTINGS = (
     Row("corpus.exclude_first_positions", 2, TABLES),
     Row("corpus.exclude_positions", [3], TABLES),
     Row("corpus.exclude_outlier_norms", 10.0, TABLES),
+    Row("saes.release", "gemma-2-2b-res-snap-matryoshka-dc", RELU, NAMED),
+    Row("saes.sae_id", "blocks.1.hook_resid_post", RELU, NAMED),
     Row("saes.path", "@other-sae", RELU),
     Row("saes.subfolder", "other", RELU, {"saes.path": "@nested", "saes.subfolder": "sae"}),
     Row("saes.revision", "branch", RELU, HUB_SAE),
@@ -180,6 +189,27 @@ def test_exactly_these_assets_go_stale(laboratory: Laboratory, row: Row) -> None
     assert stale(laboratory.fingerprints(before), laboratory.fingerprints(after)) == row.fingerprint
     code = row.fingerprint if row.code is None else row.code
     assert stale(laboratory.code_versions(before), laboratory.code_versions(after)) == code - REPORTS
+
+
+INSIDE = "standard/blocks.0.hook_resid_post"
+BY_PLACE = {"saes.path": PUBLISHED, "saes.subfolder": INSIDE}
+COPIES = (
+    {**NAMED, "saes.path": f"@hub/{PUBLISHED}/main"},
+    {**NAMED, "saes.path": f"@hub/{PUBLISHED}/main/{INSIDE}"},
+    {"saes.path": f"@hub/{PUBLISHED}/main", "saes.subfolder": INSIDE},
+    {"saes.path": f"@hub/{PUBLISHED}/main/{INSIDE}"},
+)
+
+
+@pytest.mark.parametrize("place", [BY_PLACE, *COPIES])
+def test_names_a_place_on_the_hub_and_a_copy_of_one_sae_are_equal(
+    laboratory: Laboratory, place: dict[str, Any]
+) -> None:
+    named, placed = laboratory.settings(NAMED), laboratory.settings(place)
+    assert laboratory.fingerprints(named) == laboratory.fingerprints(placed)
+    # Definitions ask no hub for what its files hold.
+    known = NAMED if place == BY_PLACE else COPIES[0]
+    assert laboratory.code_versions(laboratory.settings(known)) == laboratory.code_versions(placed)
 
 
 @pytest.mark.parametrize(("field", "value"), ONE_VALUE_ALONE.items())

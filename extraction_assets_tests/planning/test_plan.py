@@ -170,5 +170,5 @@ def test_the_hook_that_a_transcoder_gives_belongs_to_all_for_they_hold_its_score
     )
     key = "000000000000"
     for asset in ("model_activations", "sae_features", "top_k_table"):
-        ours, theirs = (p.plan.chunk_fingerprint(asset, p.settings.chunk(key), "relu") for p in (one, other))
+        ours, theirs = (p.plan.fingerprint_of(asset, p.settings.chunk(key), "relu") for p in (one, other))
         assert ours != theirs

@@ -11,8 +11,9 @@ import pytest
 from tokenizers import AddedToken, Tokenizer
 
 from extraction_assets.engine.corpora.packing import PackedSample
-from extraction_assets.planning import plan, tokenization
+from extraction_assets.planning import plan
 from extraction_assets.planning.plan import ExtractionPlan, corpus_recipe, has_recipe
+from extraction_assets.planning.tokenization import tokenizer_fingerprint, tokenizer_fingerprint_of_rules_1
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets_tests.engine.corpora.build import write_jsonl
@@ -39,7 +40,7 @@ def as_of_rules_1(settings: ExtractionSettings, home: Path, monkeypatch: pytest.
     """The corpus with the recipe that an earlier version wrote."""
     project = Project(settings, home)
     with monkeypatch.context() as earlier:
-        earlier.setattr(plan, "tokenizer_fingerprint", tokenization.tokenizer_fingerprint_of_rules_1)
+        earlier.setattr(plan, "tokenizer_fingerprint", tokenizer_fingerprint_of_rules_1)
         project.corpus()
     return project
 
@@ -55,19 +56,19 @@ def recorded(project: Project) -> dict[str, Any]:
 @pytest.mark.parametrize("name", ["bpe.codes", "spm.model", "chat_template.jinja", "vocab.bpe", "a.tiktoken", "x.json"])
 def test_every_small_file_has_a_part_in_it(model: Path, tiny_folder: Path, name: str) -> None:
     settings = made(model, tiny_folder)
-    before = plan.tokenizer_fingerprint(settings)
+    before = tokenizer_fingerprint(settings)
     (model / name).write_text("{}")
-    with_it = plan.tokenizer_fingerprint(settings)
+    with_it = tokenizer_fingerprint(settings)
     (model / name).write_text("[]")
-    assert len({before, with_it, plan.tokenizer_fingerprint(settings)}) == 3
+    assert len({before, with_it, tokenizer_fingerprint(settings)}) == 3
 
 
 @pytest.mark.parametrize("name", ["README.md", "LICENSE", "pytorch_model.bin", "model.gguf", "figure.png", ".hidden"])
 def test_documents_weights_and_images_have_none(model: Path, tiny_folder: Path, name: str) -> None:
     settings = made(model, tiny_folder)
-    before = plan.tokenizer_fingerprint(settings)
+    before = tokenizer_fingerprint(settings)
     (model / name).write_text("{}")
-    assert plan.tokenizer_fingerprint(settings) == before
+    assert tokenizer_fingerprint(settings) == before
 
 
 def test_the_models_configuration_has_one_where_it_chooses_the_class(model: Path, tiny_folder: Path) -> None:

@@ -168,6 +168,14 @@ def test_auto_is_the_cpu_where_there_is_no_gpu() -> None:
         assert device.type == "cpu"
 
 
+def test_a_gpu_without_a_number_is_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    with GpuResource(device="cuda").use_device(LOGGER) as device:
+        assert [device] == chosen == [torch.device("cuda", 0)]
+
+
 def test_a_budget_bounds_the_automatic_batch() -> None:
     gpu = GpuResource(memory_budget_gb=0.1)
     batch = gpu.vectorization_batch(torch.device("cpu"), latent_dim=16_384, seq_len=128, logger=LOGGER)

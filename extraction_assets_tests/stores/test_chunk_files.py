@@ -126,6 +126,9 @@ def test_tables_are_read_ahead_but_never_many_at_once(
     monkeypatch.setattr(chunk_files, "read_table", counting)
     given = 0
     for _ in chunk_files.read_tables(_files(tmp_path, features, count)):
+        deadline = time.monotonic() + 5
+        while not given and len(alive) < min(count, 2) and time.monotonic() < deadline:
+            time.sleep(0.001)  # on a busy machine a reader may take a while
         time.sleep(0.005)  # the readers have time to run ahead
         most = max(most, len(alive))
         given += 1

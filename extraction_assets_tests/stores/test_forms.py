@@ -1,6 +1,7 @@
 """Files in earlier and later forms: what still means the same is read, the rest counts as stale, and none raises."""
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,21 @@ def write_next(monkeypatch: pytest.MonkeyPatch, *, read_earlier: bool) -> None:
     """As in a later version, which writes every file in another form."""
     for asset, form in NEXT.items():
         monkeypatch.setitem(FORMS, asset, (form, *(FORMS[asset] if read_earlier else ())))
+
+
+def in_an_earlier_form(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks whose form this version does not read any more."""
+    project.chunks()
+    write_next(monkeypatch, read_earlier=False)
+
+
+def in_a_later_form(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks in a form that this version does not know."""
+    with monkeypatch.context() as later:
+        write_next(later, read_earlier=True)
+        project.chunks()
+    for path in project.home.glob("tiny/**/*.v3.*"):
+        path.write_bytes(b"a form that nobody here reads")
 
 
 def states(project: Project) -> Counter[str]:
@@ -90,45 +106,39 @@ def test_an_earlier_form_of_what_is_there_in_a_newer_one_is_superseded(
     assert len(superseded) == 5
 
 
-def test_files_of_an_earlier_form_that_is_no_longer_read_are_stale_and_made_again(
-    recorded: Project, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("write", [in_an_earlier_form, in_a_later_form])
+def test_files_of_a_form_that_is_not_read_are_stale_and_made_again(
+    project: Project, monkeypatch: pytest.MonkeyPatch, write: Callable[[Project, pytest.MonkeyPatch], None]
 ) -> None:
-    write_next(monkeypatch, read_earlier=False)
-    assert states(recorded) == {"stale": 15}
-    recorded.everything()
-    assert states(recorded) == {"done": 15}
-
-
-def test_files_of_a_later_form_are_stale_and_made_again(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as later:
-        write_next(later, read_earlier=True)
-        project.chunks()
-    for path in project.home.glob("tiny/**/*.v3.*"):
-        path.write_bytes(b"a form that nobody here reads")
+    write(project, monkeypatch)
     assert states(project) == {"stale": 15}
     project.everything()
     assert states(project) == {"done": 15}
 
 
 def test_files_of_a_later_form_are_left_by_clean(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as later:
-        write_next(later, read_earlier=True)
-        project.chunks()
+    in_a_later_form(project, monkeypatch)
     found = find_garbage({"tiny": project.settings}, [], ChunkStore(project.home), {}).items
     assert not [one for one in found if ".v3." in one.path.name]
 
 
-def test_a_corpus_in_the_form_of_a_later_version_is_made_again(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = ChunkStore(project.home)
+def write_corpus_of_later_version(store: ChunkStore, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a current corpus in a form that this version does not know."""
     current = store.current_corpus("tiny")
     assert current is not None
     with monkeypatch.context() as later:
         later.setattr(chunk_store, "CORPUS_FORM", 3)
         store.write_current_corpus("tiny", current)
         assert store.current_corpus("tiny") is not None
-    (current.corpus.folder / "manifest.json").write_bytes(b"a form that nobody here reads")
+    return current.corpus.folder
+
+
+def test_a_corpus_in_the_form_of_a_later_version_is_made_again(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ChunkStore(project.home)
+    folder = write_corpus_of_later_version(store, monkeypatch)
+    (folder / "manifest.json").write_bytes(b"a form that nobody here reads")
     assert store.current_corpus("tiny") is None
     project.corpus()
     assert store.current_corpus("tiny") is not None
@@ -136,9 +146,5 @@ def test_a_corpus_in_the_form_of_a_later_version_is_made_again(
 
 def test_a_corpus_that_a_later_version_uses_is_left_by_clean(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     store = ChunkStore(project.home)
-    current = store.current_corpus("tiny")
-    assert current is not None
-    with monkeypatch.context() as later:
-        later.setattr(chunk_store, "CORPUS_FORM", 3)
-        store.write_current_corpus("tiny", current)
+    write_corpus_of_later_version(store, monkeypatch)
     assert unnamed_corpora(store) == []

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from extraction_assets.database.connect import known_revisions, open_database
+from extraction_assets.database.connect import open_database
+from extraction_assets.database.migrations.revisions import known_revisions
 from extraction_assets.database.queries import merge_times
 from extraction_assets.database.reading import read_database
 from extraction_assets.database.urls import DatabaseError, FullDiskError

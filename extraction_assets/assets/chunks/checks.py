@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 
 from extraction_assets.catalog import TOP_K_TABLE
+from extraction_assets.engine.preflight.verdicts import NOT_APPLICABLE
 from extraction_assets.execution.damage import is_sound
 from extraction_assets.execution.keys import chunk_partitions, sae_key
 from extraction_assets.planning.plan import ExtractionPlan
@@ -103,8 +104,11 @@ def recorded_checks(
 def replayed(check: dg.AssetCheckKey, key: str, record: Record) -> dg.AssetCheckEvaluation:
     """A check of chunk ``key`` as its table's record reports it."""
     explained = record.get("variance_explained")
-    with_score = f", with {explained:.3f} of the variance explained" if isinstance(explained, float) else ""
-    numbers = {"variance_explained": explained} if check.name == RECONSTRUCTS and with_score else {}
+    has_score = isinstance(explained, float)
+    with_score = f", with {explained:.3f} of the variance explained" if has_score else ""
+    if check.name == RECONSTRUCTS and "variance_explained" in record and explained is None:
+        with_score = f" ({NOT_APPLICABLE})"
+    numbers = {"variance_explained": explained} if check.name == RECONSTRUCTS and has_score else {}
     return chunk_evaluation(
         check.asset_key,
         check.name,

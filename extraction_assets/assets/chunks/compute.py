@@ -17,6 +17,7 @@ from extraction_assets.engine.chunk_pass.forward import (
 )
 from extraction_assets.engine.chunk_pass.gpu_pass import PROBE_SAMPLES, UnfinishedChunk, chunk_steps, numerics_record
 from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
+from extraction_assets.engine.models.kernels import kernel_versions
 from extraction_assets.engine.preflight.compatibility import refuse_unknown_tokens
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.execution.keys import Target
@@ -187,9 +188,16 @@ def _hook_source(
 
 def _numerics(loaded: LoadedModels, source: _HookSource, settings: PassSettings) -> dict[str, Any]:
     """The numerics record; it repeats that of stored activations, which another machine may have computed."""
-    compiled = source.read is not None and source.record is None and loaded.model.compiled
-    blocks = loaded.model.eager_blocks if compiled else []
-    numerics = numerics_record(loaded.device, source.dtype, settings, compiled=compiled, eager_blocks=blocks)
+    is_computed = source.read is not None and source.record is None
+    compiled = is_computed and loaded.model.compiled
+    numerics = numerics_record(
+        loaded.device,
+        source.dtype,
+        settings,
+        compiled=compiled,
+        eager_blocks=loaded.model.eager_blocks if compiled else [],
+        kernels=kernel_versions(loaded.model.module) if is_computed else {},
+    )
     if source.record is not None:
         numerics["activations"] = source.record["numerics"]
     return numerics

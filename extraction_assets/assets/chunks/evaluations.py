@@ -37,7 +37,8 @@ class SaeOutcome(NamedTuple):
     """A chunk's results for one SAE, with their score and record."""
 
     result: SaeResult
-    variance_explained: float
+    variance_explained: float | None
+    """None of an SAE that encodes only."""
     legacy: LegacyComparison
     numerics: dict[str, Any]
     """Of the pass that encoded the features, which may be an earlier one."""

@@ -74,7 +74,7 @@ class _Results:
         """Writes one file."""
         chunk = self._queued.chunk
         path = self._plan.path_to_write(target.asset, chunk, target.sae)
-        fingerprint = self._plan.chunk_fingerprint(target.asset, chunk, target.sae)
+        fingerprint = self._plan.fingerprint_of(target.asset, chunk, target.sae)
         started = time.perf_counter()
         self._write(path, target, self._record(fingerprint, target.sae))
         seconds = time.perf_counter() - started
@@ -127,7 +127,8 @@ class _Results:
         }
         if sae is not None:
             result = self._chunk.saes[sae]
-            metadata["variance_explained"] = self._outcomes[sae].variance_explained
+            explained = self._outcomes[sae].variance_explained
+            metadata |= {} if explained is None else {"variance_explained": explained}
             metadata |= statistics_metadata(result.statistics)
             metadata["examples"] = len(result.table.neuron_index)
         return metadata

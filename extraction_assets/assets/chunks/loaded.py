@@ -40,10 +40,11 @@ class LoadedModels:
     def saes(self) -> dict[str, SAE]:
         """The SAEs on the device. Raises CheckpointError, HookError or CorpusError if they do not fit the model."""
         extraction = self._extraction
-        found = examine_combination(extraction.checkpoint, self._chosen, self._settings.corpus.max_length)
+        length = self._settings.corpus.max_length
+        found = examine_combination(extraction.checkpoint, self._chosen, length, self.device)
         log_and_raise(found.findings, self.logger)
-        log_and_raise(examine_recorded(extraction, found.weights), self.logger)
-        return {name: SAE(weights, self.device) for name, weights in found.weights.items()}
+        log_and_raise(examine_recorded(extraction, found.saes), self.logger)
+        return found.saes
 
     @cached_property
     def model(self) -> LanguageModel:

@@ -1,6 +1,6 @@
 """Which of an extraction's chunks still have to be computed or recorded."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 import dagster as dg
@@ -23,9 +23,13 @@ class Pending:
 
     def __init__(self, plan: ExtractionPlan, instance: dg.DagsterInstance) -> None:
         self._plan = plan
-        self._targets = chunk_targets(plan.settings)
-        self._recorded = {target.key: _recorded(instance, plan, target) for target in self._targets}
-        for target in self._targets:
+        targets = self._targets = chunk_targets(plan.settings)
+        latest = {
+            target.key: recorded_versions(instance, target.key, set(plan.settings.chunk_keys)) for target in targets
+        }
+        self._recorded = {target.key: _recorded(plan, target, latest[target.key]) for target in targets}
+        self._of_other_settings = {key: set(latest[key]) - self._recorded[key] for key in latest}
+        for target in targets:
             if target.asset == TOP_K_TABLE:
                 self._recorded[target.key] &= _checked(instance, target.key, plan.settings)
 
@@ -41,6 +45,17 @@ class Pending:
     def unrecorded(self) -> list[str]:
         """Those of ``keys`` with all files: a run of the missing chunks only records them."""
         return [key for key in self.keys if all(self._is_stored(target, key) for target in self._kept)]
+
+    @property
+    def recorded_otherwise(self) -> list[str]:
+        """Those of ``unrecorded`` that the history does know, but last as made from other settings (before a change and
+        back), or by another version of this package."""
+        tables = [target.key for target in self._targets if target.asset == TOP_K_TABLE]
+        return [
+            key
+            for key in self.unrecorded
+            if all(key in self._recorded[table] or key in self._of_other_settings[table] for table in tables)
+        ]
 
     @property
     def set_aside(self) -> list[str]:
@@ -94,15 +109,13 @@ def _latest_versions(instance: dg.DagsterInstance, key: dg.AssetKey) -> tuple[st
     return tags.get("dagster/data_version"), tags.get("dagster/code_version")
 
 
-def _recorded(instance: dg.DagsterInstance, plan: ExtractionPlan, target: Target) -> set[str]:
+def _recorded(plan: ExtractionPlan, target: Target, latest: Mapping[str, tuple[str | None, str | None]]) -> set[str]:
     """Chunks with a current latest event; after a change of settings and back the latest event is not current."""
     code = CodeVersions(plan.settings).of(target.asset, target.sae)
-    chunks = {chunk.key: chunk for chunk in plan.settings.chunks}
-    found = recorded_versions(instance, target.key, set(chunks))
     return {
         key
-        for key, versions in found.items()
-        if versions == (data_version(plan, target.asset, target.sae, chunks[key]), code)
+        for key, versions in latest.items()
+        if versions == (data_version(plan, target.asset, target.sae, plan.settings.chunk(key)), code)
     }
 
 

@@ -27,7 +27,7 @@ def replayed_metadata(
     (another Dagster home) only the numbers in the file remain.
     """
     path = plan.chunk_path(target.asset, chunk, target.sae)
-    fingerprint = plan.chunk_fingerprint(target.asset, chunk, target.sae)
+    fingerprint = plan.fingerprint_of(target.asset, chunk, target.sae)
     return {
         **_numbers_in_file(plan, target, chunk, path),
         **_numbers_in_history(instance, target.key, chunk.key, fingerprint),

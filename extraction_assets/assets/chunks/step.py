@@ -10,6 +10,7 @@ from extraction_assets.assets.corpus.run import materialize_corpus
 from extraction_assets.catalog import FEATURE_EXAMPLES
 from extraction_assets.dagster_instance.dead_runs import note_host
 from extraction_assets.execution.failures import as_dagster_failure
+from extraction_assets.execution.hub_downloads import hub_downloads
 from extraction_assets.execution.keys import REUSE_TAG, corpus_key, sae_key
 from extraction_assets.execution.lineage import Lineage
 from extraction_assets.planning.plan import ExtractionPlan
@@ -21,7 +22,7 @@ def run_chunks(
     context: dg.AssetExecutionContext, settings: ExtractionSettings, gpu: GpuResource, chunk_store: ChunkStoreResource
 ) -> Iterator[ChunkEvent]:
     """Runs the selected chunks through the model and the SAEs, and records each as soon as its files are durable."""
-    with as_dagster_failure(context.retry_number, context.log):
+    with as_dagster_failure(context.retry_number, context.log), hub_downloads(context.log):
         _refuse_merge_in_one_run(context, settings)
         note_host(context.instance, context.run.run_id)
         store = chunk_store.open()

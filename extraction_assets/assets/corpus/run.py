@@ -23,17 +23,13 @@ from extraction_assets.engine.preflight.compatibility import check_combination, 
 from extraction_assets.engine.saes.resolved import resolve_extraction
 from extraction_assets.execution.damage import warn
 from extraction_assets.execution.failures import as_dagster_failure
+from extraction_assets.execution.hub_downloads import hub_downloads
 from extraction_assets.execution.keys import corpus_key
 from extraction_assets.execution.preview import escape
 from extraction_assets.execution.progress import progress
-from extraction_assets.planning.plan import (
-    corpus_recipe,
-    has_recipe,
-    load_tokenizer,
-    tokenizer_findings,
-    tokenizer_fingerprint,
-)
+from extraction_assets.planning.plan import corpus_recipe, has_recipe
 from extraction_assets.planning.source_identity import file_times, source_identity
+from extraction_assets.planning.tokenization import load_tokenizer, tokenizer_findings, tokenizer_fingerprint
 from extraction_assets.resources import ChunkStoreResource, GpuResource
 from extraction_assets.settings import STANDARD_LIBRARY, ExtractionSettings, is_hub_id
 from extraction_assets.stores.chunk_store import ChunkStore, CurrentCorpus, SourceIdentity
@@ -58,7 +54,7 @@ def run_corpus(
     """The step of the corpus: reads and tokenizes the source, or only compares it with what was tokenized."""
     store, current = chunk_store.open(), None
     note_host(context.instance, context.run.run_id)
-    with as_dagster_failure(context.retry_number, context.log):
+    with as_dagster_failure(context.retry_number, context.log), hub_downloads(context.log):
         if context.selected_asset_keys:
             check_settings(settings)
             made = materialize_corpus(settings, store, gpu.num_workers, context.log)

@@ -16,8 +16,8 @@ from extraction_assets.engine.selection.statistics.descriptions import (
     COLUMNS,
     STATISTICS,
     FeatureStatistics,
-    feature_rows,
 )
+from extraction_assets.engine.selection.statistics.shown import feature_rows
 from extraction_assets.engine.shapes import TopKTable
 
 CHECKED_FEATURES = 64

@@ -24,6 +24,7 @@ from extraction_assets.engine.selection.statistics.descriptions import FeatureSt
 from extraction_assets.engine.shapes import TopKTable
 from extraction_assets.execution.damage import put_aside
 from extraction_assets.execution.failures import as_dagster_failure, failure
+from extraction_assets.execution.hub_downloads import hub_downloads
 from extraction_assets.execution.pictures import (
     DENSITY_TITLE,
     EXAMPLES_TITLE,
@@ -33,7 +34,8 @@ from extraction_assets.execution.pictures import (
 )
 from extraction_assets.execution.preview import preview
 from extraction_assets.execution.progress import progress
-from extraction_assets.planning.plan import ExtractionPlan, load_tokenizer
+from extraction_assets.planning.plan import ExtractionPlan
+from extraction_assets.planning.tokenization import load_tokenizer
 from extraction_assets.resources import ChunkStoreResource, ResultsResource
 from extraction_assets.settings import Chunk, ExtractionSettings
 from extraction_assets.stores.chunk_files import TableFile, check_files, read_tables
@@ -71,7 +73,7 @@ def run_merge(
     """The step of the merge: the strongest examples of every feature of an SAE into the results database."""
     note_host(context.instance, context.run.run_id)
     try:
-        with as_dagster_failure(context.retry_number, context.log):
+        with as_dagster_failure(context.retry_number, context.log), hub_downloads(context.log):
             plan = ExtractionPlan(settings, chunk_store.open())
             yield _merge_into_database(plan, sae, results, context.log)
     except MergeRefused as error:
@@ -271,4 +273,5 @@ def _corpus_samples(plan: ExtractionPlan) -> CorpusSamples:
         tokenizer=manifest.tokenizer,
         packing=manifest.packing,
         content_fingerprint=lambda count: plan.corpus.content_fingerprint(slice(0, count)),
+        messages=arrays.messages,
     )

@@ -21,7 +21,8 @@ from extraction_assets.database.queries import (
     find_feature,
     readable_features,
 )
-from extraction_assets.engine.selection.statistics.descriptions import shown_sizes
+from extraction_assets.engine.corpora.message_spans import speakers
+from extraction_assets.engine.selection.statistics.shown import shown_sizes, unknown_sizes
 from extraction_assets.execution.failures import as_dagster_failure
 from extraction_assets.execution.pictures import (
     DENSITY_TITLE,
@@ -50,6 +51,8 @@ class Shaded(NamedTuple):
 
     text: str
     shade: int
+    role: str = ""
+    """Who speaks from here on, where a message of a chat begins."""
 
 
 def run_report(
@@ -112,6 +115,7 @@ def render_report(connection: sa.Connection, extraction: sa.Row[Any]) -> str:
             ],
             features=chosen,
             sizes=shown_sizes,
+            unknown=unknown_sizes(feature for _, feature, _ in chosen),
             shades=SHADES,
         )
     )
@@ -143,11 +147,13 @@ def histograms(connection: sa.Connection, extraction: sa.Row[Any]) -> tuple[list
 
 def _shaded(example: Example) -> tuple[Example, list[Shaded]]:
     strengths = dict(zip(example.positions, example.activations, strict=True))
+    roles = speakers(example.messages, 0, len(example.tokens))
     tokens = []
     for position, token in enumerate(example.tokens):
         shade = math.ceil(SHADES * strengths.get(position, 0.0) / example.max_activation)
         # A line break has no width to shade, so one on which the feature fires gets a sign.
-        tokens.append(Shaded(token.replace("\n", "⏎\n") if shade else token, shade))
+        text = token.replace("\n", "⏎\n") if shade else token
+        tokens.append(Shaded(text, shade, roles.get(position, "")))
     return example, tokens
 
 

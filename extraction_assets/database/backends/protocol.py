@@ -1,19 +1,21 @@
 """What differs between databases: the one list of what a backend does.
 
 Everything else of ``database/`` is SQLAlchemy that works on all of them. A backend holds no state; one object serves
-all databases of its kind.
+all databases of its kind. Arrow, which only who writes needs, is imported where it is used.
 """
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
 
 from extraction_assets.database.urls import DatabaseError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 EXAMPLES_TABLE = "feature_activations"
 """The one table that is large: a backend may store its rows in parts, as long as a query of it finds them all."""
@@ -49,6 +51,9 @@ class Backend(Protocol):
     def column_types(self) -> Mapping[ColumnKind, TypeEngine[Any]]:
         """The kinds of columns that differ from ``PORTABLE_TYPES`` in it."""
 
+    def first_of_list(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
+        """The first number of a column of kind ``integers``, inside a query."""
+
     def with_driver(self, url: sa.URL, variable: str) -> sa.URL:
         """The URL with the one driver that is used; ``variable`` is where it stands, for messages.
 
@@ -75,10 +80,10 @@ class Backend(Protocol):
     def lock_writers(self, connection: sa.Connection) -> None:
         """Wait for other writers, at the start of a transaction that writes, until it ends; readers go on."""
 
-    def insert(self, connection: sa.Connection, table: sa.Table, parts: Iterable[pa.Table]) -> None:
+    def insert(self, connection: sa.Connection, table: sa.Table, parts: "Iterable[pa.Table]") -> None:
         """Insert rows in bulk inside the open transaction; a part is made while the one before is inserted."""
 
-    def replace_rows(self, connection: sa.Connection, table: sa.Table, extraction_id: int, rows: pa.Table) -> None:
+    def replace_rows(self, connection: sa.Connection, table: sa.Table, extraction_id: int, rows: "pa.Table") -> None:
         """Put rows in the place of an extraction's old ones, inside the open transaction under the writers' lock.
 
         Whoever reads sees the old rows until the transaction commits, and for as long as their own transaction lasts.

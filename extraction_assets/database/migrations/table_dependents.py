@@ -83,6 +83,15 @@ _OWNER = """
     SELECT format('ALTER TABLE %s OWNER TO %s', oid::regclass, relowner::regrole)
     FROM pg_class WHERE oid = '{t}'::regclass
 """
+_RIGHTS_OF_ANOTHER = """
+    WITH acl AS (SELECT relowner, aclexplode(relacl) AS a FROM pg_class WHERE oid = '{t}'::regclass)
+    SELECT format('GRANT %s ON {new} TO %s%s', (a).privilege_type,
+        CASE (a).grantee WHEN 0 THEN 'PUBLIC' ELSE (a).grantee::regrole::text END,
+        CASE WHEN (a).is_grantable THEN ' WITH GRANT OPTION' END)
+    FROM acl WHERE (a).grantee <> relowner
+    UNION ALL SELECT format('ALTER TABLE {new} OWNER TO %s', relowner::regrole)
+    FROM pg_class WHERE oid = '{t}'::regclass
+"""
 # What ALTER DEFAULT PRIVILEGES grants on every new table.
 _GIVEN_ROLES = """
     SELECT DISTINCT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END
@@ -111,6 +120,11 @@ def statements_for_new_table(connection: sa.Connection, table: str) -> list[str]
     """What gives a new table of the same name the owner, the rights and the comments that ``table`` has now."""
     queries = (_OWNER, _RIGHTS, _COMMENTS)
     return [statement for query in queries for statement in _listed(connection, query.format(t=table))]
+
+
+def statements_for_rights_of(connection: sa.Connection, table: str, new: str) -> list[str]:
+    """What gives the table ``new`` the owner of ``table``, and its rights but those on single columns."""
+    return _listed(connection, _RIGHTS_OF_ANOTHER.format(t=table, new=new))
 
 
 def statements_for_views(connection: sa.Connection, table: str) -> list[str]:

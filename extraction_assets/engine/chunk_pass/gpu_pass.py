@@ -5,7 +5,7 @@ The only place that calls all of the engine. Tensors stay on the device from the
 
 import platform
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -131,10 +131,12 @@ def numerics_record(
     *,
     compiled: bool = False,
     eager_blocks: Sequence[int] = (),
+    kernels: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """What can change the last bits of a result, beyond its inputs and settings.
 
-    ``compiled`` is about the model; ``eager_blocks`` are the blocks left uncompiled because of hooks inside.
+    ``compiled`` is about the model; ``eager_blocks`` are the blocks left uncompiled because of hooks inside;
+    ``kernels`` are the optional packages that it runs on (``kernel_versions``).
     """
     import transformers
 
@@ -151,6 +153,7 @@ def numerics_record(
         "cuda": torch.version.cuda if on_gpu else None,
         **({"compiled": True} if compiled else {}),
         **({"eager_blocks": list(eager_blocks)} if compiled and eager_blocks else {}),
+        **({"kernels": dict(kernels)} if kernels else {}),
     }
 
 

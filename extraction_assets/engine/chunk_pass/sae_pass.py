@@ -56,8 +56,8 @@ class SaeResult(NamedTuple):
     """Features at all non-padding positions, if kept."""
     probe: dict[int, Tensor]
     """Dense features float32 [T, F] of a few samples by row of the chunk, for the comparison with the legacy loop."""
-    variance_explained: float
-    """Over a few samples; NaN where the features were read from a file."""
+    variance_explained: float | None
+    """Over a few samples; NaN where the features were read from a file, None of an SAE that encodes only."""
     all_finite: bool
     """Whether no token of the kept features, counted or not, has a NaN or an infinity: otherwise the features cannot be
     selected from again with other rules for counted positions."""
@@ -82,7 +82,7 @@ class UnfinishedSae(NamedTuple):
     statistics: FeatureStatistics
     features: list[FeatureRows]
     probe: dict[int, SparseFeatures]
-    variance_explained: Tensor
+    variance_explained: Tensor | None
     all_finite: Tensor
     encode_tile_tokens: int | None
 
@@ -92,7 +92,7 @@ class UnfinishedSae(NamedTuple):
             statistics=self.statistics,
             features=concatenate_rows(self.features) if self.features else None,
             probe={row: to_dense(sparse)[0] for row, sparse in self.probe.items()},
-            variance_explained=float(self.variance_explained),
+            variance_explained=None if self.variance_explained is None else float(self.variance_explained),
             all_finite=bool(self.all_finite),
             encode_tile_tokens=self.encode_tile_tokens,
         )
@@ -158,7 +158,7 @@ class SaePass:
             statistics=staging.copy_fields(self._statistics.build()),
             features=self._features,
             probe=self._probe,
-            variance_explained=staging.copy(self._explained.value()),
+            variance_explained=staging.copy(self._explained.value()) if self.task.sae.reconstructs else None,
             all_finite=staging.copy(self._all_finite),
             encode_tile_tokens=self._tile and self._tile * self._shared.samples.token_ids.shape[1],
         )
@@ -269,6 +269,8 @@ class SaePass:
 
     def _score(self, batch: "_Batch") -> None:
         """Reconstructions of the chunk's first samples, for the variance that the SAE explains."""
+        if not self.task.sae.reconstructs:
+            return
         count = min(batch.stop - batch.start, RECONSTRUCTION_SAMPLES - self._num_scored)
         target = batch.activations if self.task.hook_out is None else batch.target
         if batch.activations is None or target is None or self.task.stored_features is not None or count <= 0:

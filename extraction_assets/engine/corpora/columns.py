@@ -1,6 +1,5 @@
-"""Documents from columns: their text or their tokens, and their ids, checked."""
+"""Documents from columns: their text, their tokens or their messages, and their ids, checked."""
 
-import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -8,13 +7,12 @@ import numpy as np
 import pyarrow as pa
 
 from extraction_assets.engine.corpora import decoding
-from extraction_assets.engine.corpora.boundary import one_sentence, reason
+from extraction_assets.engine.corpora.boundary import one_sentence
 from extraction_assets.engine.corpora.documents import CorpusError, Document
+from extraction_assets.engine.corpora.messages import CHAT_COLUMNS, conversation
+from extraction_assets.engine.corpora.shown_values import SHORT, check_unicode, shown
 
 _SHOWN_COLUMNS = 20
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 58
-_SHORT.maxlist = _SHORT.maxarray = 20
 
 
 class Columns(NamedTuple):
@@ -25,11 +23,15 @@ class Columns(NamedTuple):
     tokens: str | None = None
     """Read instead of ``text``."""
     attention_mask: str | None = None
+    messages: str | None = None
+    """Read instead of ``text``."""
 
     @property
     def names(self) -> list[str]:
         """Columns to read."""
-        columns = [self.text, self.id] if self.tokens is None else [self.tokens, self.id, self.attention_mask]
+        columns = [self.messages or self.text, self.id]
+        if self.tokens is not None:
+            columns = [self.tokens, self.id, self.attention_mask]
         return [name for name in columns if name is not None]
 
     def check(self, present: Sequence[str], where: str) -> None:
@@ -38,12 +40,14 @@ class Columns(NamedTuple):
             if list(present).count(name) > 1:
                 raise CorpusError(f"{where} has {list(present).count(name)} columns {name!r}: which one is meant?")
             if name not in present:
-                raise CorpusError(f"{where} has no column {name!r}; it has {_listed(present)}")
+                chats = [one for one in CHAT_COLUMNS if one in present and self.messages is None]
+                hint = f": to read chats, set corpus.messages_column to {chats[0]}" if chats else ""
+                raise CorpusError(f"{where} has no column {name!r}; it has {_listed(present)}{hint}")
 
 
 def _listed(columns: Sequence[str]) -> str:
     """The names of columns, not too many and none too long."""
-    shown = [_SHORT.repr(name) for name in columns[:_SHOWN_COLUMNS]]
+    shown = [SHORT.repr(name) for name in columns[:_SHOWN_COLUMNS]]
     more = len(columns) - _SHOWN_COLUMNS
     return ", ".join([*shown, *([f"and {more} more"] if more > 0 else [])]) or "none"
 
@@ -51,9 +55,11 @@ def _listed(columns: Sequence[str]) -> str:
 def row_document(row: Mapping[str, Any], columns: Columns, default_id: str, where: str) -> Document:
     """The document of one row; ``where`` names the row in errors."""
     name = _document_id(row[columns.id], columns.id, where) if columns.id else default_id
+    where = f"{where} (document {SHORT.repr(name)})"
+    if columns.messages is not None:
+        return name, conversation(row[columns.messages], columns.messages, where)
     if columns.tokens is None:
-        return name, _text(row[columns.text], columns.text, f"{where} (document {_SHORT.repr(name)})")
-    where = f"{where} (document {_SHORT.repr(name)})"
+        return name, _text(row[columns.text], columns.text, where)
     ids = _integers(row[columns.tokens], columns.tokens, where)
     if columns.attention_mask is None:
         return name, ids
@@ -115,25 +121,17 @@ def masked_tokens(ids: np.ndarray, mask: np.ndarray, column: str, where: str) ->
 
 def _document_id(value: Any, column: str, where: str) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise CorpusError(f"{where}: column {column!r} holds {_shown(value)}, a document id is text or a whole number")
-    return _unicode(str(value), column, where).replace("\0", "\\x00")  # which PostgreSQL refuses in text
+        raise CorpusError(f"{where}: column {column!r} holds {shown(value)}, a document id is text or a whole number")
+    text = check_unicode(str(value), f"{where}: column {column!r}")
+    return text.replace("\0", "\\x00")  # which PostgreSQL refuses in text
 
 
 def _text(value: Any, column: str, where: str) -> str:
     if not isinstance(value, str):
-        raise CorpusError(f"{where}: column {column!r} holds {_shown(value)}, not text")
+        raise CorpusError(f"{where}: column {column!r} holds {shown(value)}, not text")
     if len(value) > decoding.MAX_DOCUMENT_BYTES:
         raise CorpusError(f"{where}: column {column!r} {decoding.too_long('it')}")
-    return decoding.without_bom(_unicode(value, column, where))
-
-
-def _unicode(text: str, column: str, where: str) -> str:
-    """``text``, unless it holds half of a surrogate pair, which is no character."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise CorpusError(f"{where}: column {column!r} holds text that is not Unicode ({reason(error)})") from error
-    return text
+    return decoding.without_bom(check_unicode(value, f"{where}: column {column!r}"))
 
 
 def _integers(value: Any, column: str, where: str) -> np.ndarray:
@@ -144,11 +142,5 @@ def _integers(value: Any, column: str, where: str) -> np.ndarray:
     except (ValueError, OverflowError):  # a ragged list
         found = None
     if found is None or found.ndim != 1 or (found.size and found.dtype.kind not in "iub"):
-        raise CorpusError(f"{where}: column {column!r} holds {_shown(value)}, not a list of whole numbers")
+        raise CorpusError(f"{where}: column {column!r} holds {shown(value)}, not a list of whole numbers")
     return found.astype(np.int64)
-
-
-def _shown(value: Any) -> str:
-    """A value with its type, not too long, of which no more is looked at than that."""
-    text = _SHORT.repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"

@@ -5,7 +5,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from extraction_assets.engine.corpora.documents import CorpusError, Document, batched
+from extraction_assets.engine.corpora.chat_template import ChatTemplate
+from extraction_assets.engine.corpora.documents import Conversation, CorpusError, Document, batched
+from extraction_assets.engine.corpora.message_spans import MessageSpan, token_spans
 
 _BATCH_DOCUMENTS = 64
 
@@ -13,11 +15,13 @@ SeparatorToken = Literal["auto", "bos", "eos", "sep", "none"]
 
 
 class TokenizedDocument(NamedTuple):
-    """A document's tokens, without any that the tokenizer would add, and without BOS at its start."""
+    """A document's tokens, without any that the tokenizer would add."""
 
     document_id: str
     token_ids: np.ndarray
     """int64 [t]"""
+    messages: tuple[MessageSpan, ...] | None = None
+    """Where the messages of a chat stand in ``token_ids``."""
 
 
 def tokenized(
@@ -29,17 +33,58 @@ def tokenized(
     """Tokens of each document, 64 at a time; documents that are tokens already are only checked.
 
     Tokens ``drop_leading`` at the start of a document, text or tokens, are left out: its own BOS, because the
-    samples get theirs later, or none.
+    samples get theirs later, or none. A chat keeps one BOS if its template writes any.
     A fast tokenizer tokenizes in its own pool of threads, a slow one (pure Python) in this thread.
-    Raises CorpusError for a text without a tokenizer, and for a token outside the model's ``vocabulary_size``.
+    Raises CorpusError for a text without a tokenizer, for a token outside the model's ``vocabulary_size``, and what
+    ``ChatTemplate`` raises.
     """
+    chats = _Chats(tokenizer)
     for batch in batched(documents, _BATCH_DOCUMENTS):
         texts = [text for _, text in batch if isinstance(text, str)]
         ids = iter(_token_ids(texts, tokenizer))
+        conversations = iter(chats.tokenized([text for _, text in batch if isinstance(text, Conversation)]))
         for name, text in batch:
-            token_ids = next(ids) if isinstance(text, str) else text
+            messages = None
+            if isinstance(text, Conversation):
+                token_ids, messages = next(conversations)
+            else:
+                token_ids = _without_leading(next(ids) if isinstance(text, str) else text, drop_leading)
             _check_vocabulary(name, token_ids, vocabulary_size)
-            yield TokenizedDocument(name, _without_leading(token_ids, drop_leading))
+            yield TokenizedDocument(name, token_ids, messages)
+
+
+class _Chats:
+    """Conversations through a tokenizer's chat template."""
+
+    def __init__(self, tokenizer: Any | None) -> None:
+        self._tokenizer = tokenizer
+        self._template: ChatTemplate | None = None
+
+    def tokenized(self, conversations: list[Conversation]) -> Iterator[tuple[np.ndarray, tuple[MessageSpan, ...]]]:
+        """The tokens of each conversation, with one BOS where its text begins with any, and where its messages are."""
+        if not conversations:
+            return
+        tokenizer = self._tokenizer
+        if tokenizer is None or not tokenizer.is_fast:
+            kind = "the model has none" if tokenizer is None else f"{type(tokenizer).__name__} does not"
+            raise CorpusError(
+                f"corpus.messages_column needs a tokenizer that says which characters a token stands for, but {kind}: "
+                "put a tokenizer.json into the model's folder"
+            )
+        self._template = self._template or ChatTemplate(tokenizer)
+        chats = [self._template.render(conversation) for conversation in conversations]
+        encoded = tokenizer(
+            [chat.text for chat in chats],
+            add_special_tokens=False,
+            verbose=False,
+            return_attention_mask=False,
+            return_offsets_mapping=True,
+        )
+        for chat, ids, offsets in zip(chats, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            token_ids = np.asarray(ids, dtype=np.int64)
+            left = max(0, _leading(token_ids, tokenizer.bos_token_id) - 1)
+            pairs = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)[left:]
+            yield token_ids[left:], tuple(token_spans(chat.messages, pairs))
 
 
 def _token_ids(texts: list[str], tokenizer: Any | None) -> list[np.ndarray]:
@@ -52,10 +97,15 @@ def _token_ids(texts: list[str], tokenizer: Any | None) -> list[np.ndarray]:
 
 
 def _without_leading(ids: np.ndarray, token: int | None) -> np.ndarray:
+    return ids[_leading(ids, token) :]
+
+
+def _leading(ids: np.ndarray, token: int | None) -> int:
+    """How many times a token stands at the start."""
     if token is None or not len(ids) or ids[0] != token:
-        return ids
+        return 0
     others = np.flatnonzero(ids != token)
-    return ids[others[0] :] if len(others) else ids[:0]
+    return int(others[0]) if len(others) else len(ids)
 
 
 def _check_vocabulary(name: str, ids: np.ndarray, vocabulary_size: int | None) -> None:

@@ -4,12 +4,28 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-Document = tuple[str, str | np.ndarray]
-"""(document id, text or int64 token ids)"""
+
+class Conversation(NamedTuple):
+    """A document that is a chat, before the tokenizer's chat template makes text of it."""
+
+    messages: list[dict[str, Any]]
+    """Each has a ``role``, and a ``content`` that is text or a list of text parts."""
+    where: str
+    """File, row and column that it comes from, for errors."""
+
+    @property
+    def texts(self) -> Iterator[str]:
+        """The texts of the messages' contents."""
+        for content in (message.get("content", "") for message in self.messages):
+            yield from [content] if isinstance(content, str) else [part["text"] for part in content]
+
+
+Document = tuple[str, str | np.ndarray | Conversation]
+"""(document id, text, int64 token ids or messages)"""
 
 Item = TypeVar("Item")
 

@@ -7,6 +7,18 @@ from typing import NamedTuple
 import numpy as np
 
 from extraction_assets.engine.corpora.documents import CorpusError
+from extraction_assets.engine.corpora.message_spans import MessageSpan
+
+
+class Piece(NamedTuple):
+    """Tokens of a document that stand together in a sample."""
+
+    document: int
+    first: int
+    """Index of the first inside its document's tokens."""
+    length: int
+    place: int
+    """Its position in the sample."""
 
 
 class PackedSample(NamedTuple):
@@ -18,6 +30,10 @@ class PackedSample(NamedTuple):
     """Number of the document that its first token of text is of."""
     first_token: int
     """Index of that token inside its document's tokens, as they were given to be packed."""
+    pieces: tuple[Piece, ...] = ()
+    """What it is made of, without BOS tokens and separators."""
+    messages: tuple[MessageSpan, ...] | None = None
+    """The messages in it, by position; None if no document of it is a chat."""
 
 
 def pack_documents(documents: Iterable[np.ndarray], max_length: int, bos: int | None) -> Iterator[PackedSample]:
@@ -32,7 +48,8 @@ def pack_documents(documents: Iterable[np.ndarray], max_length: int, bos: int | 
         while first < len(ids):
             before = prefix if ids[first] != bos else prefix[:0]
             part = ids[first : first + max_length - len(before)]
-            yield PackedSample(np.concatenate([before, part]), number, first)
+            piece = Piece(number, first, len(part), len(before))
+            yield PackedSample(np.concatenate([before, part]), number, first, (piece,))
             first += len(part)
 
 
@@ -47,24 +64,27 @@ def pack_concatenated(
     """
     _check_width(max_length, len(_prefix(bos)))
     sample: list[np.ndarray] = []
-    filled, origin = 0, (0, 0)
+    filled, pieces = 0, list[Piece]()
     for number, ids in enumerate(documents):
         first = 0
         while first < len(ids):
             leading = bos if not filled else separator if first == 0 else None
-            if not filled:
-                origin = (number, first)
             if leading is not None and ids[first] != leading:
                 sample.append(_prefix(leading))
                 filled += 1
             part = ids[first : first + max_length - filled]
             sample.append(part)
+            pieces.append(Piece(number, first, len(part), filled))
             filled, first = filled + len(part), first + len(part)
             if filled == max_length:
-                yield PackedSample(np.concatenate(sample), *origin)
-                sample, filled = [], 0
+                yield _joined(sample, pieces)
+                sample, filled, pieces = [], 0, []
     if filled:
-        yield PackedSample(np.concatenate(sample), *origin)
+        yield _joined(sample, pieces)
+
+
+def _joined(sample: list[np.ndarray], pieces: list[Piece]) -> PackedSample:
+    return PackedSample(np.concatenate(sample), pieces[0].document, pieces[0].first, tuple(pieces))
 
 
 def distinct_samples(samples: Iterable[PackedSample]) -> Iterator[PackedSample]:

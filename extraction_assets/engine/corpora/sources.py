@@ -14,7 +14,7 @@ from extraction_assets.engine.corpora.text_files import TextFiles, standard_libr
 from extraction_assets.settings import STANDARD_LIBRARY, CorpusSettings, is_hub_id
 
 _SHOWN = {"text": "text", "jsonl": "JSONL", "parquet": "Parquet"}
-_COLUMN_FIELDS = ("text_column", "id_column", "token_column", "attention_mask_column")
+_COLUMN_FIELDS = ("text_column", "id_column", "token_column", "attention_mask_column", "messages_column")
 _HUB_FIELDS = ("revision", "configuration", "streaming")
 
 
@@ -29,7 +29,13 @@ def find_source(corpus: CorpusSettings) -> Source:
     if corpus.source == STANDARD_LIBRARY:
         _refuse_settings(corpus, ("read_as", *_COLUMN_FIELDS, "split", *_HUB_FIELDS), "text files")
         return standard_library(seed)
-    columns = Columns(corpus.text_column, corpus.id_column, corpus.token_column, corpus.attention_mask_column)
+    columns = Columns(
+        corpus.text_column,
+        corpus.id_column,
+        corpus.token_column,
+        corpus.attention_mask_column,
+        corpus.messages_column,
+    )
     source = str(Path(corpus.source).expanduser())
     if is_hub_id(corpus.source):
         _refuse_settings(corpus, ("read_as",), "a data set of the hub")

@@ -17,6 +17,12 @@ from extraction_assets.engine.corpora.document_tokens import (
     tokenized,
 )
 from extraction_assets.engine.corpora.documents import CorpusError, Document
+from extraction_assets.engine.corpora.message_spans import (
+    MessageSpan,
+    SampleMessages,
+    SampleMessagesBuilder,
+    shifted,
+)
 from extraction_assets.engine.corpora.packing import PackedSample, distinct_samples, pack_concatenated, pack_documents
 from extraction_assets.settings import CorpusSettings
 
@@ -35,8 +41,11 @@ class TokenizedCorpus(NamedTuple):
     document_numbers: np.ndarray
     """int64 [N]: index into ``document_ids``, of the document that the sample's first token of text is of."""
     first_tokens: np.ndarray
-    """int64 [N]: index of the sample's first token of text inside its document's tokens, BOS at its start left out."""
+    """int64 [N]: index of the sample's first token of text inside its document's tokens, BOS at its start left out
+    unless the document is tokens already or a chat."""
     document_ids: list[str]
+    messages: SampleMessages | None = None
+    """The messages of each sample, if the documents are chats."""
 
 
 class Packing(NamedTuple):
@@ -74,6 +83,7 @@ def tokenize_corpus(
     token_ids = np.zeros((rows, packing.max_length), dtype=np.int32)
     lengths = np.zeros(rows, dtype=np.int64)
     origins = np.zeros((rows, 2), dtype=np.int64)
+    messages: SampleMessagesBuilder | None = None
     seen, wanted = 0, start_sample + num_samples
     for sample in samples:
         row = seen - start_sample
@@ -87,6 +97,9 @@ def tokenize_corpus(
             lengths[row] = len(sample.token_ids)
             token_ids[row, : lengths[row]] = sample.token_ids
             origins[row] = sample.document, sample.first_token
+            if sample.messages is not None:
+                messages = messages or SampleMessagesBuilder()
+                messages.add(sample.messages)
             on_samples(1)
         if seen == wanted:
             break
@@ -95,7 +108,8 @@ def tokenize_corpus(
     attention_mask = np.arange(packing.max_length) < lengths[:, None]  # [N, T]
     special = np.isin(token_ids, special_token_ids(tokenizer)) & attention_mask
     numbers, first_tokens = (np.ascontiguousarray(column) for column in origins.T)
-    return TokenizedCorpus(token_ids, attention_mask, special, numbers, first_tokens, document_ids)
+    spoken = None if messages is None else messages.build()
+    return TokenizedCorpus(token_ids, attention_mask, special, numbers, first_tokens, document_ids, spoken)
 
 
 def too_few_samples(found: int, packing: Packing, start_sample: int, num_samples: int) -> str:
@@ -187,10 +201,13 @@ def _samples(
     One rule for all: BOS at the start of a document is left out, then ``prepend_bos`` says whether samples get one.
     """
     bos = bos_token(tokenizer, packing.prepend_bos, vocabulary_size)
-    own_bos = None if tokenizer is None or packing.keep_leading_bos else tokenizer.bos_token_id
+    dropped = None if tokenizer is None or packing.keep_leading_bos else tokenizer.bos_token_id
+    spoken: dict[int, tuple[MessageSpan, ...]] = {}
 
     def token_ids() -> Iterator[np.ndarray]:
-        for document in tokenized(documents, tokenizer, vocabulary_size, own_bos):
+        for document in tokenized(documents, tokenizer, vocabulary_size, dropped):
+            if document.messages is not None:
+                spoken[len(document_ids)] = document.messages
             document_ids.append(document.document_id)
             yield document.token_ids
 
@@ -199,7 +216,26 @@ def _samples(
     else:
         separator = separator_token(tokenizer, packing.sequence_separator_token, vocabulary_size)
         samples = pack_concatenated(token_ids(), packing.max_length, bos, separator)
+    samples = _with_messages(samples, spoken)
     return distinct_samples(samples) if packing.drop_duplicates else samples
+
+
+def _with_messages(
+    samples: Iterable[PackedSample], spoken: dict[int, tuple[MessageSpan, ...]]
+) -> Iterator[PackedSample]:
+    """The samples with the messages that stand in them; forgets documents of which no later sample is.
+
+    ``spoken`` holds the messages of each document that is a chat, by its number.
+    """
+    for sample in samples:
+        if not spoken:
+            yield sample
+            continue
+        pieces = [piece for piece in sample.pieces if piece.document in spoken]
+        found = [span for one in pieces for span in shifted(spoken[one.document], one.first, one.length, one.place)]
+        yield sample._replace(messages=tuple(found))
+        for number in [number for number in spoken if number < sample.pieces[-1].document]:
+            del spoken[number]
 
 
 def packing_of(corpus: CorpusSettings) -> Packing:

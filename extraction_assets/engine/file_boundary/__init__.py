@@ -9,15 +9,19 @@ from extraction_assets.engine.file_boundary.checkpoint_file import CheckpointErr
 from extraction_assets.engine.file_boundary.json_object import read_json_object
 from extraction_assets.engine.file_boundary.npz import read_npz
 from extraction_assets.engine.file_boundary.safetensors_file import StoredTensor, read_header, read_safetensors
+from extraction_assets.engine.file_boundary.stored_tensors import StoredTensors
 from extraction_assets.engine.file_boundary.torch_file import read_state_dict
+from extraction_assets.engine.file_boundary.yaml_object import read_yaml_object
 
 __all__ = [
     "CheckpointError",
     "CheckpointFile",
     "StoredTensor",
+    "StoredTensors",
     "read_header",
     "read_json_object",
     "read_npz",
     "read_safetensors",
     "read_state_dict",
+    "read_yaml_object",
 ]

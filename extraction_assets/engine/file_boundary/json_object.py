@@ -8,8 +8,10 @@ from extraction_assets.engine.file_boundary.checkpoint_file import CheckpointFil
 
 MOST_BYTES = 64 << 20
 """The index of a model of a hundred thousand tensors has 10 MB."""
-_MOST_DEPTH = 64
-_KINDS = {list: "a list", str: "a text", int: "a number", float: "a number", bool: "true or false", type(None): "null"}
+MOST_DEPTH = 64
+"""Levels of values within each other."""
+KINDS = {list: "a list", str: "a text", int: "a number", float: "a number", bool: "true or false", type(None): "null"}
+"""What messages call a value that is no object."""
 
 
 def read_json_object(file: CheckpointFile, most: int = MOST_BYTES) -> dict[str, Any]:
@@ -29,14 +31,14 @@ def parse_json_object(file: CheckpointFile, content: bytes, part: str = "") -> d
     try:
         value = json.loads(content.decode("utf-8"), object_pairs_hook=_without_duplicates)
     except RecursionError:
-        raise file.error(f"{part}is nested too deeply, more than {_MOST_DEPTH} levels") from None
+        raise file.error(f"{part}is nested too deeply, more than {MOST_DEPTH} levels") from None
     except UnicodeDecodeError as error:
         raise file.error(f"{part}is not JSON (not UTF-8: {one_line(error)})") from None
     except ValueError as error:  # JSONDecodeError is one, and a number of too many digits
         raise file.error(f"{part}is not JSON ({one_line(error)})") from None
     if not isinstance(value, dict):
-        raise file.error(f"{part}is not a JSON object but {_KINDS[type(value)]}")
-    _check(file, value, part)
+        raise file.error(f"{part}is not a JSON object but {KINDS[type(value)]}")
+    check_object(file, value, part)
     return value
 
 
@@ -48,18 +50,19 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _check(file: CheckpointFile, value: dict[str, Any], part: str) -> None:
-    """Depth, and text that can be printed: half of a surrogate pair is no character."""
+def check_object(file: CheckpointFile, value: dict[str, Any], part: str = "", form: str = "JSON") -> None:
+    """Raises CheckpointError if a value read from ``file`` is nested too deeply, or holds text that cannot be printed:
+    half of a surrogate pair is no character. What stands in it more than once is looked at once a level."""
     level: list[Any] = [value]
-    for _ in range(_MOST_DEPTH):
+    for _ in range(MOST_DEPTH):
         texts = [one for one in level if isinstance(one, str)]
-        texts += [key for one in level if isinstance(one, dict) for key in one]
+        texts += [key for one in level if isinstance(one, dict) for key in one if isinstance(key, str)]
         for text in texts:
             if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-                raise file.error(f"{part}is not JSON (the text {shown(text)} is not Unicode)")
+                raise file.error(f"{part}is not {form} (the text {shown(text)} is not Unicode)")
         below = [inner for one in level if isinstance(one, dict) for inner in one.values()]
         below += [inner for one in level if isinstance(one, list) for inner in one]
-        level = below
+        level = list({id(inner): inner for inner in below}.values())
         if not level:
             return
-    raise file.error(f"{part}is nested too deeply, more than {_MOST_DEPTH} levels")
+    raise file.error(f"{part}is nested too deeply, more than {MOST_DEPTH} levels")

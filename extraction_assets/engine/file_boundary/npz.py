@@ -5,23 +5,30 @@ from __future__ import annotations
 import math
 import zipfile
 from collections import Counter
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from extraction_assets.engine.file_boundary.checkpoint_file import CheckpointFile, shown
+from extraction_assets.engine.file_boundary.stored_tensors import StoredTensors, room_for
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
+_BLOCK = 8 << 20
+"""Bytes of an array that are on their way at once."""
 _FREE = 1 << 30
 _RATIO = 20
 """A file may unpack to this many times its size, and always to ``_FREE`` bytes: weights hardly compress, and deflate
 compresses zeros 1,000 times."""
 
 
-def read_npz(file: CheckpointFile, names: list[str], spellings: dict[str, str] | None = None) -> dict[str, Tensor]:
-    """The floating point arrays called ``names``, those of them that are there, in float32.
+def read_npz(
+    file: CheckpointFile, names: list[str], device: torch.device | str, spellings: dict[str, str] | None = None
+) -> StoredTensors:
+    """The floating point arrays called ``names``, those of them that are there, to be read to ``device`` in float32.
 
     ``spellings`` are other names that stand for one of them. Raises CheckpointError if the file is no npz file, is
     cut, names an array twice, unpacks to far more than its size, or holds one of these in another type.
@@ -36,34 +43,59 @@ def read_npz(file: CheckpointFile, names: list[str], spellings: dict[str, str] |
         unpacked = sum(one.file_size for one in members)
         if unpacked > max(_FREE, _RATIO * size):
             raise file.error(f"has {size:,} bytes and would unpack to {unpacked:,}: it is not read")
-        return {name: _read(file, archive, member, name) for member, name in members.items()}
+    return StoredTensors({name: partial(_read, file, member, name, device) for member, name in members.items()})
 
 
 def _array_name(member: zipfile.ZipInfo) -> str:
     return member.filename.removesuffix(".npy")
 
 
-def _read(file: CheckpointFile, archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> Tensor:
-    with archive.open(member) as stream:
-        version = np.lib.format.read_magic(stream)
-        read_array_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }.get(version)
-        if read_array_header is None:
-            raise file.error(f"holds {name} in an unknown version of the npy format")
-        shape, is_fortran, dtype = read_array_header(stream)
-        if dtype.kind != "f" or dtype.itemsize > 8:
-            raise file.error(f"holds {name} as {shown(str(dtype))}, expected floating point numbers")
-        if any(type(one) is not int or one < 0 for one in shape):
-            raise file.error(f"holds {name} of shape {shown(shape)}")
+def _read(file: CheckpointFile, member: zipfile.ZipInfo, name: str, device: torch.device | str) -> Tensor:
+    """One array, block by block to the end of its member, where the checksum is compared."""
+    with (
+        file.reading(),
+        file.path.open("rb") as whole,
+        zipfile.ZipFile(whole) as archive,
+        archive.open(member) as stream,
+    ):
+        shape, is_fortran, dtype = _read_header(file, stream, name)
         expected = stream.tell() + math.prod(shape) * dtype.itemsize
         if expected != member.file_size:
             raise file.error(
                 f"holds {name} of shape {shown(shape)} in {member.file_size:,} bytes, expected {expected:,}"
             )
-        content = stream.read()  # reads to the end, where the checksum is compared
-    array = np.frombuffer(content, dtype).reshape(shape, order="F" if is_fortran else "C")
+        room = room_for(name, shape, None, device)
+        _fill(room.t() if is_fortran and len(shape) == 2 else room, stream, dtype)
+        if stream.read(1):
+            raise file.error(f"holds more of {name} than its header says")
+    return room
+
+
+def _read_header(file: CheckpointFile, stream: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(stream)
+    read_array_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(version)
+    if read_array_header is None:
+        raise file.error(f"holds {name} in an unknown version of the npy format")
+    shape, is_fortran, dtype = read_array_header(stream)
+    if dtype.kind != "f" or dtype.itemsize > 8:
+        raise file.error(f"holds {name} as {shown(str(dtype))}, expected floating point numbers")
+    if any(type(one) is not int or one < 0 for one in shape):
+        raise file.error(f"holds {name} of shape {shown(shape)}")
+    return shape, is_fortran, dtype
+
+
+def _fill(room: Tensor, stream: IO[bytes], dtype: np.dtype[Any]) -> None:
+    """The numbers of a stream into ``room``, whose order of rows is that of the stream."""
     import torch
 
-    return torch.from_numpy(np.array(array, np.float32, order="C"))
+    lines = room.view(1) if room.dim() == 0 else room
+    row = math.prod(lines.shape[1:]) * dtype.itemsize
+    rows = max(1, _BLOCK // max(1, row))
+    for start in range(0, len(lines), rows):
+        block = lines[start : start + rows]
+        content = stream.read(len(block) * row)
+        array = np.frombuffer(content, dtype).astype(np.float32, copy=dtype == np.float32).reshape(tuple(block.shape))
+        block.copy_(torch.from_numpy(array))

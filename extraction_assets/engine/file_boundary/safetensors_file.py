@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extraction_assets.engine.file_boundary.checkpoint_file import CheckpointFile, shown
 from extraction_assets.engine.file_boundary.json_object import parse_json_object
+from extraction_assets.engine.file_boundary.stored_tensors import StoredTensors, copy_to, room_for
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 _MOST_HEADER = 100_000_000
@@ -105,15 +108,20 @@ def _sizes(value: Any) -> bool:
     return isinstance(value, list) and all(type(one) is int and 0 <= one < 1 << 62 for one in value)
 
 
-def read_safetensors(file: CheckpointFile) -> dict[str, Tensor]:
-    """The tensors of ``file``, ``FLOATS`` in float32 and others as they are stored, but those unknown to PyTorch.
+def read_safetensors(file: CheckpointFile, device: torch.device | str = "cpu") -> StoredTensors:
+    """The tensors of ``file``, to be read to ``device``: ``FLOATS`` in float32, others as they are stored.
 
-    Raises CheckpointError as ``read_header``.
+    Those unknown to PyTorch are left out. Raises CheckpointError as ``read_header``.
     """
-    from safetensors import safe_open
-
     header = read_header(file)
     known = [name for name, stored in header.items() if stored.dtype in FLOATS or stored.dtype in _OTHERS]
+    return StoredTensors({name: partial(_read, file, name, device, header[name]) for name in known})
+
+
+def _read(file: CheckpointFile, name: str, device: torch.device | str, stored: StoredTensor) -> Tensor:
+    from safetensors import safe_open
+
     with file.reading(), safe_open(file.path, framework="pt") as stream:
-        tensors = {name: stream.get_tensor(name) for name in known}
-        return {name: tensor.float() if header[name].dtype in FLOATS else tensor for name, tensor in tensors.items()}
+        tensor = stream.get_tensor(name)  # numbers stay in the file until they are copied
+        dtype = None if stored.dtype in FLOATS else tensor.dtype
+        return copy_to(room_for(name, tuple(tensor.shape), dtype, device), tensor)

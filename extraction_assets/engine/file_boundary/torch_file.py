@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from extraction_assets.engine.file_boundary.checkpoint_file import CheckpointFile, shown
+from extraction_assets.engine.file_boundary.stored_tensors import StoredTensors, copy_to, room_for
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 _MOST_PICKLE = 16 << 20
 """Bytes of the pickle that names the tensors; their numbers lie beside it."""
 
 
-def read_state_dict(file: CheckpointFile) -> dict[str, Tensor]:
-    """The state dict in ``file``: dense tensors on the CPU, those of floating point in float32.
+def read_state_dict(file: CheckpointFile, device: torch.device | str = "cpu") -> StoredTensors:
+    """The state dict in ``file``, to be read to ``device``: dense tensors, those of floating point in float32.
 
     Read by ``torch.load(weights_only=True)``, from torch's zip format alone, whose members are not packed, so that a
     file cannot grow; its numbers stay in the file until they are used. Raises CheckpointError for everything else.
@@ -33,7 +36,8 @@ def read_state_dict(file: CheckpointFile) -> dict[str, Tensor]:
             ) from error
         if not isinstance(loaded, dict) or not all(isinstance(name, str) for name in loaded):
             raise file.error("is not a state dict of tensors")
-        return {name: _plain(file, name, value) for name, value in loaded.items()}
+        plain = {name: _plain(file, name, value) for name, value in loaded.items()}
+    return StoredTensors({name: partial(_copied, file, name, device, tensor) for name, tensor in plain.items()})
 
 
 def _check_archive(file: CheckpointFile) -> None:
@@ -63,6 +67,14 @@ def _plain(file: CheckpointFile, name: str, value: Any) -> Tensor:
     dense = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
     if not dense or value.numel() * value.element_size() > value.untyped_storage().nbytes():
         raise file.error(f"holds {shown(name)} in a form that is not supported: save its state_dict() alone")
-    tensor = value.detach()
+    return value.detach()
+
+
+def _copied(file: CheckpointFile, name: str, device: torch.device | str, tensor: Tensor) -> Tensor:
+    """The tensor's numbers, which are in the file, where they cannot change with it."""
+    import torch
+
     floats = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-    return tensor.to(torch.float32 if tensor.dtype in floats else tensor.dtype, copy=True)  # the file may change
+    with file.reading():
+        dtype = None if tensor.dtype in floats else tensor.dtype
+        return copy_to(room_for(name, tuple(tensor.shape), dtype, device), tensor)

@@ -2,11 +2,13 @@
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from extraction_assets.engine import hub
 from extraction_assets.engine.models.model_folder import CONFIG, INDEX, check_model_folder, reading_model
-from extraction_assets.engine.models.small_files import PATTERNS, wanted_from_hub
+from extraction_assets.engine.models.small_files import wanted_from_hub
 from extraction_assets.engine.models.stored_weights import chooses_weights
 from extraction_assets.settings import CheckpointReference
 
@@ -21,22 +23,24 @@ class LocalCheckpoint(NamedTuple):
     folder: Path
     trust_remote_code: bool = False
     """Whether Python code in the folder may run."""
+    commit: str | None = None
+    """The commit of a hub repository that was downloaded."""
 
 
 def resolve_checkpoint(reference: CheckpointReference) -> LocalCheckpoint:
-    """The checkpoint on this machine; one of the hub is downloaded unless the local cache has its newest commit.
+    """The checkpoint on this machine; one of the hub is downloaded as far as the cache does not have it.
 
     Python code of a hub repository is downloaded only where it is trusted. Raises FileNotFoundError that says what was
     tried, and CheckpointError for a file that transformers must not open (``check_model_folder``).
     """
-    folder = Path(reference.path).expanduser()
+    folder, commit = Path(reference.path).expanduser(), None
     if folder.is_dir():
         check_model_folder(folder)
     elif folder.is_absolute() or reference.path.startswith("."):
         raise FileNotFoundError(f"no checkpoint at {folder}: the folder does not exist")
     else:
-        folder = _from_hub(reference)
-    return LocalCheckpoint(folder, reference.trust_remote_code)
+        folder, commit = _from_hub(reference)
+    return LocalCheckpoint(folder, reference.trust_remote_code, commit)
 
 
 def checkpoint_files(checkpoint: LocalCheckpoint) -> list[Path]:
@@ -71,30 +75,12 @@ def explain_untrusted_code(folder: Path, name: str = CONFIG) -> Iterator[None]:
         ) from error
 
 
-def _from_hub(reference: CheckpointReference) -> Path:
-    from huggingface_hub import snapshot_download
-
-    wanted = _hub_files(reference)
-    try:
-        return Path(snapshot_download(reference.path, revision=reference.revision, allow_patterns=wanted))
-    except Exception as error:
-        raise FileNotFoundError(
-            f"no checkpoint {reference.path!r}: there is no such folder, and the Hugging Face hub did not give it "
-            f"({error})"
-        ) from error
-
-
-def _hub_files(reference: CheckpointReference) -> list[str]:
-    """Names of the files to download, or patterns of them where the hub cannot be asked: then the local cache has
-    what it has."""
-    from glob import escape
-
-    from huggingface_hub import HfApi
-
-    code = reference.trust_remote_code
-    try:
-        info = HfApi().model_info(reference.path, revision=reference.revision, files_metadata=True)
-    except Exception:  # no network, or no such repository: the download says which
-        return [*PATTERNS, *(["*.py"] if code else [])]
-    sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
-    return [escape(name) for name in wanted_from_hub(sizes, code=code)]
+def _from_hub(reference: CheckpointReference) -> tuple[Path, str]:
+    """The folder in the hub's cache, with the files that count, and its commit."""
+    what = f"no checkpoint {reference.path!r}: there is no such folder, and"
+    source = hub.HubSource(what, reference.path, reference.revision)
+    choose = partial(wanted_from_hub, code=reference.trust_remote_code)
+    found = hub.download_chosen(source, choose, last=CONFIG)
+    if found.refused is not None and not (found.folder / CONFIG).is_file():
+        raise found.refused
+    return found.folder, found.commit

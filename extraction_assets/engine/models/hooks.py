@@ -86,19 +86,22 @@ def read_at(model: nn.Module, site: Site, receive: Callable[[Any], None]) -> Rem
 
 def _from_transformer_lens(model: nn.Module, match: re.Match[str], modules: Mapping[str, str]) -> Site:
     hook, point, root = match[0], match["point"], text_model(model)
-    family = _known_family(model, hook)
+    family, config = _known_family(model, hook), text_configuration(model)
     if match["block"] is None:
         if point != "hook_embed" or family.hook_embed is None:
-            raise HookError(no_such_name(hook, point, family, 0))
+            raise HookError(no_such_name(hook, point, family.in_block(config, 0), 0))
         path, side = family.hook_embed
         return Site(f"{root}{path}", side)
     block, count = int(match["block"]), len(list(model.get_submodule(f"{root}{family.blocks}").children()))
+    having = [number for number in range(count) if point in family.in_block(config, number).points]
+    if block >= count and having:
+        raise HookError(
+            f"the model has no hook {hook!r}: it has {count} blocks, blocks.{having[0]}.{point} to "
+            f"blocks.{having[-1]}.{point}"
+        )
+    family = family.in_block(config, min(block, count - 1))
     if point not in family.points:
         raise HookError(no_such_name(hook, point, family, min(block, count - 1)))
-    if block >= count:
-        raise HookError(
-            f"the model has no hook {hook!r}: it has {count} blocks, blocks.0.{point} to blocks.{count - 1}.{point}"
-        )
     inner, side = family.points[point]
     return Site(modules[f"{root}{family.blocks}.{block}" + (f".{inner}" if inner else "")], side)
 

@@ -7,13 +7,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from extraction_assets.engine.models.capped_attention import keep_softcap
 from extraction_assets.engine.models.checkpoint import LocalCheckpoint, explain_untrusted_code
 from extraction_assets.engine.models.computed_buffers import restore_computed_buffers
 from extraction_assets.engine.models.hooked import LanguageModel
 from extraction_assets.engine.models.hooked import repeated_blocks as repeated_blocks
 from extraction_assets.engine.models.hooks import HookError as HookError
 from extraction_assets.engine.models.hooks import Site, resolve_hook
-from extraction_assets.engine.models.loaded_weights import LoadedWeights, LoadingInfo, is_quantized, without_load_report
+from extraction_assets.engine.models.loaded_weights import LoadedWeights, LoadingInfo, without_load_report
+from extraction_assets.engine.models.quantization import is_quantized, unpacking_options
 from extraction_assets.engine.models.stored_weights import read_stored_weights, refuse_oversized
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -43,8 +45,10 @@ def load_language_model(
             trust_remote_code=checkpoint.trust_remote_code,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
+            **unpacking_options(config),
         )
         restore_computed_buffers(module)
+    keep_softcap(module)
     module.config.get_text_config().use_cache = False  # nothing reads the keys and values of a block again
     model = LanguageModel(module.to(device), hooks)
     model.weights = LoadedWeights(module, stored, LoadingInfo.of(loading_info), is_quantized=is_quantized(config))

@@ -178,15 +178,6 @@ class LoadedWeights:
         return [f"NaN or infinite in {kind}: {listed}{hint if stored - {_TYPES.get(kind)} else ''}"]
 
 
-def is_quantized(config: Any) -> bool:
-    """Whether a configuration says that weights are stored in a form that transformers has a quantizer for; a form that
-    it does not know it ignores."""
-    from transformers.quantizers import AutoHfQuantizer
-
-    chosen = getattr(config, "quantization_config", None)
-    return chosen is not None and bool(AutoHfQuantizer.supports_quant_method(chosen))
-
-
 @contextlib.contextmanager
 def without_load_report(stored: StoredWeights) -> Iterator[None]:
     """Keeps transformers from logging what it could not load, most of which does no harm here.
@@ -194,13 +185,15 @@ def without_load_report(stored: StoredWeights) -> Iterator[None]:
     What it cannot merge from its parts it names in that report alone: raised as CheckpointError with the names.
     """
     logger, unmerged = logging.getLogger("transformers.modeling_utils"), list[str]()
+    level, shown_from = logger.level, logger.getEffectiveLevel()
 
     def keep(record: logging.LogRecord) -> bool:
         text = record.getMessage()
         unmerged.extend(_UNMERGED.findall(text))
-        return "LOAD REPORT" not in text
+        return "LOAD REPORT" not in text and record.levelno >= shown_from
 
     logger.addFilter(keep)
+    logger.setLevel(min(shown_from, logging.WARNING))  # the report is one, which others (sae-lens) may have turned off
     try:
         yield
     except RuntimeError as error:
@@ -210,6 +203,7 @@ def without_load_report(stored: StoredWeights) -> Iterator[None]:
             f"holds other parts of {_some(map(_plain, unmerged))} than transformers merges it from"
         ) from error
     finally:
+        logger.setLevel(level)
         logger.removeFilter(keep)
 
 

@@ -58,7 +58,8 @@ def _near_names(model: nn.Module, hook: str, path: str) -> list[str]:
         count = len(list(model.get_submodule(f"{text_model(model)}{family.blocks}").children()))
         number = re.search(r"\d+", hook)
         block = min(int(number[0]) if number else 0, count - 1)
-        found = difflib.get_close_matches(hook, transformer_lens_names(family, block), n=3, cutoff=0.5)
+        known = transformer_lens_names(family.in_block(text_configuration(model), block), block)
+        found = difflib.get_close_matches(hook, known, n=3, cutoff=0.5)
     return found + (difflib.get_close_matches(_without_prefix(model, path), names, n=5, cutoff=0.5) or names[:5])
 
 

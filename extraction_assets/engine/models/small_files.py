@@ -27,12 +27,6 @@ _LOGS = "events.out"
 _ALONE = frozenset({"config.json", "requirements.txt", "dockerfile", "makefile"})
 """The model's configuration belongs to the model; nothing that reads a tokenizer needs the others."""
 
-PATTERNS = (
-    *("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.codes", "*.bpe", "*.tiktoken", "*.spm", "*.vocab"),
-    *("*.tsv", "*.yaml", "*.yml"),
-)
-"""Names to request from the hub if it does not list a repository's files."""
-
 _TOKENIZER_NAMES = frozenset(
     {
         *("added_tokens.json", "special_tokens_map.json", "tekken.json", "tokenizer_config.json"),

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from extraction_assets.engine.corpora.display import display_tokens
-from extraction_assets.engine.corpora.documents import Document
+from extraction_assets.engine.corpora.documents import Conversation, Document
 from extraction_assets.engine.findings import Finding
 from extraction_assets.engine.models.checkpoint import LocalCheckpoint
 from extraction_assets.engine.models.sentencepiece_files import open_sentencepiece, tokenizer_pieces
@@ -209,6 +209,7 @@ def _smallest(text: str, one: Reading, other: Reading) -> str:
 def noting_texts(documents: Iterable[Document], texts: list[str]) -> Iterator[Document]:
     """The same documents; adds the texts of the first ones to ``texts``, as many and as much as are compared."""
     for name, text in documents:
-        if len(texts) < TEXTS and isinstance(text, str):
-            texts.append(text[:CHARACTERS])
+        spoken = "\n".join(text.texts) if isinstance(text, Conversation) else text
+        if len(texts) < TEXTS and isinstance(spoken, str):
+            texts.append(spoken[:CHARACTERS])
         yield name, text

@@ -3,8 +3,13 @@
 TransformerLens's block adds what ``hook_attn_out`` and ``hook_mlp_out`` hold to the residual stream, so in blocks with
 norms behind attention and MLP (Gemma 2 and 3) these are the norms' outputs. ``hook_normalized`` is what an RMSNorm
 multiplies by its gain, but the output of a LayerNorm, gain and bias included (so TransformerLens up to version 2, on
-weights that are not folded). With rotary positions ``hook_embed`` is what the first block reads, after the scaling of
-embeddings that Gemma does.
+weights that are not folded). Gemma Scope's transcoders read ``ln2.hook_normalized`` so: they were trained on "input
+activations just after the pre-MLP RMSNorm", with its gain folded into the MLP (arXiv:2408.05147v2, page 18), and give
+what is added to the stream, behind the norm after the MLP (README of google/gemma-scope-2b-pt-transcoders).
+
+With rotary positions ``hook_embed`` is what the first block reads, after the scaling by sqrt(d_model) of Gemma's
+embeddings: TransformerLens multiplies ``W_E`` by it. Behind a gate on the attention (Qwen 3.5) ``hook_z`` is what the
+output projection reads, after the gate.
 """
 
 from collections.abc import Mapping
@@ -27,6 +32,14 @@ class Family(NamedTuple):
     """The embedded tokens; None where TransformerLens's versions mean different tensors."""
     missing: Mapping[str, str] = {}
     """Name that other families have -> why this one does not have it."""
+    linear: "Family | None" = None
+    """Blocks whose attention is linear, in families where only some blocks' is."""
+
+    def in_block(self, config: Any, block: int) -> "Family":
+        """The layout of one block of a model with this text configuration."""
+        kinds = getattr(config, "layer_types", None) or []
+        is_linear = self.linear is not None and block < len(kinds) and kinds[block] == "linear_attention"
+        return self.linear if is_linear and self.linear is not None else self
 
 
 _LLAMA: Points = {
@@ -41,6 +54,12 @@ _LLAMA: Points = {
     "ln2.hook_normalized": ("post_attention_layernorm", "normalized"),
     "mlp.hook_in": ("mlp", "input"),
     "mlp.hook_out": ("mlp", "output"),
+}
+# Of Qwen 3.5 three blocks in four mix tokens by a gated delta net, which TransformerLens calls linear_attn.
+_LINEAR: Points = {
+    **{name: place for name, place in _LLAMA.items() if name not in ("hook_attn_out", "attn.hook_z")},
+    "linear_attn.hook_in": ("linear_attn", "input"),
+    "linear_attn.hook_out": ("linear_attn", "output"),
 }
 _GEMMA2: Points = {
     **_LLAMA,
@@ -114,9 +133,18 @@ _BERT_MISSING = {
     "blocks.0.hook_resid_pre for what the first block reads",
 }
 _ROTARY: tuple[str, Side] = ("layers.0", "input")
+_LINEAR_MISSING = {
+    "hook_attn_out": "the attention of this block is linear, which TransformerLens names otherwise: take "
+    "blocks.N.linear_attn.hook_out",
+    "attn.hook_z": "the attention of this block is linear, and TransformerLens has no hook_z there: take "
+    "layers.N.linear_attn.out_proj.input, what its output projection reads",
+}
+_LIKE_LLAMA = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "phi3", "gemma", "gpt_oss")
+_HYBRID = Family("layers", _LLAMA, _ROTARY, linear=Family("layers", _LINEAR, _ROTARY, _LINEAR_MISSING))
 
 FAMILIES: dict[str, Family] = {
-    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma"), Family("layers", _LLAMA, _ROTARY)),
+    **dict.fromkeys(_LIKE_LLAMA, Family("layers", _LLAMA, _ROTARY)),
+    **dict.fromkeys(("qwen3_5_text", "qwen3_5_moe_text"), _HYBRID),
     **dict.fromkeys(("gemma2", "gemma3_text"), Family("layers", _GEMMA2, _ROTARY)),
     "phi": Family("layers", _PHI, _ROTARY, _PARALLEL),
     "gpt2": Family("h", _GPT2, ("wte", "output")),

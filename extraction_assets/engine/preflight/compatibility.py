@@ -1,7 +1,9 @@
 """The mismatches that can be found before any work starts."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extraction_assets.engine.corpora.tokenize import CorpusError
 from extraction_assets.engine.findings import Finding, refuse
@@ -16,61 +18,85 @@ from extraction_assets.engine.models.language_model import (
 from extraction_assets.engine.models.positions import fewer_positions
 from extraction_assets.engine.saes.checkpoint import read_sae
 from extraction_assets.engine.saes.formats import CheckpointError, SAEWeights
+from extraction_assets.engine.saes.sae import SAE
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.settings import ResolvedSae
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Combination(NamedTuple):
     """A model and SAEs whose hooks exist and whose files can be read."""
 
-    weights: dict[str, SAEWeights]
-    """By name of the SAE."""
+    saes: dict[str, SAE]
+    """By name, on their device."""
     widths: dict[str, int]
     """D of every hook."""
     findings: list[Finding]
     """The mismatches between them."""
 
 
-def examine_combination(checkpoint: LocalCheckpoint, saes: Mapping[str, ResolvedSae], max_length: int) -> Combination:
+def examine_combination(
+    checkpoint: LocalCheckpoint,
+    saes: Mapping[str, ResolvedSae],
+    max_length: int,
+    device: torch.device | str = "cpu",
+) -> Combination:
     """What a model and SAEs are, and every mismatch between them.
 
-    Reads the SAEs' weights and the model's configuration, not its weights. ``max_length`` is the length of a sample.
+    Reads the SAEs' weights to ``device``, one tensor after the other, and the model's configuration, not its weights.
+    ``max_length`` is the length of a sample.
     Raises CheckpointError or HookError if there is nothing to compare: a checkpoint cannot be read, or the model does
     not have a hook.
     """
-    findings = []
+    findings = _length_findings(checkpoint, max_length)
+    loaded = {name: SAE(read_sae(sae, device), device) for name, sae in saes.items()}
+    widths = _widths(checkpoint, saes)
+    for name, sae in saes.items():
+        findings += _sae_findings(checkpoint, name, sae, loaded[name], widths)
+    return Combination(loaded, widths, findings)
+
+
+def _length_findings(checkpoint: LocalCheckpoint, max_length: int) -> list[Finding]:
+    """An error if the model does not take samples of ``max_length`` positions."""
     context = context_length(checkpoint)
     if context is None or max_length <= context:
         fewer = fewer_positions(checkpoint, max_length)
         context = context if fewer is None else fewer
-    if context is not None and max_length > context:
-        takes = f"{checkpoint.folder} takes at most {context} positions"
-        findings.append(Finding("error", f"max_length is {max_length}, but {takes}: lower max_length", CorpusError))
-    weights = {name: read_sae(sae) for name, sae in saes.items()}
-    hooks = [hook for sae in saes.values() for hook in sae.hooks]
-    widths = probe_hooks(checkpoint, hooks)
-    for name, sae in saes.items():
-        found, out = weights[name], sae.hook_out or sae.hook
-        for what, key, width, hook in (
-            ("reads", "d_in", found.d_in, sae.hook),
-            ("gives", "d_out", found.d_out, out),
-        ):
-            if width != widths[hook]:
-                text = (
-                    f"SAE {name!r} ({sae.path}) {what} activations of width {key} = {width}, but hook {hook!r} of "
-                    f"{checkpoint.folder} gives {widths[hook]}: they do not belong together"
-                )
-                findings.append(Finding("error", text, CheckpointError))
-                break
-        findings += [
-            Finding("warning", f"SAE {name!r}: it was trained {what} hook {recorded}, but {does} {used}")
-            for what, does, recorded, used in (
-                ("on", "reads", found.record.hook, sae.hook),
-                ("to give", "is compared with", found.record.hook_out, sae.hook_out),
+    if context is None or max_length <= context:
+        return []
+    takes = f"{checkpoint.folder} takes at most {context} positions"
+    return [Finding("error", f"max_length is {max_length}, but {takes}: lower max_length", CorpusError)]
+
+
+def _widths(checkpoint: LocalCheckpoint, saes: Mapping[str, ResolvedSae]) -> dict[str, int]:
+    return probe_hooks(checkpoint, [hook for sae in saes.values() for hook in sae.hooks])
+
+
+def _sae_findings(
+    checkpoint: LocalCheckpoint, name: str, sae: ResolvedSae, found: SAE | SAEWeights, widths: Mapping[str, int]
+) -> Iterator[Finding]:
+    """Where an SAE does not fit its hooks, and where these are not those of its training."""
+    if sae.hook_out is not None and not found.reconstructs:
+        text = f"SAE {name!r} ({sae.checkpoint}) encodes only, and gives the activations of no hook: leave out "
+        yield Finding("error", f"{text}saes.{name}.hook_out", CheckpointError)
+        return
+    out = sae.hook_out or sae.hook
+    for what, key, width, hook in (("reads", "d_in", found.d_in, sae.hook), ("gives", "d_out", found.d_out, out)):
+        if width != widths[hook]:
+            text = (
+                f"SAE {name!r} ({sae.checkpoint}) {what} activations of width {key} = {width}, but hook {hook!r} "
+                f"of {checkpoint.folder} gives {widths[hook]}: they do not belong together"
             )
-            if recorded and used and not _same(checkpoint, recorded, used)
-        ]
-    return Combination(weights, widths, findings)
+            yield Finding("error", text, CheckpointError)
+            break
+    for what, does, recorded, used in (
+        ("on", "reads", found.record.hook, sae.hook),
+        ("to give", "is compared with", found.record.hook_out, sae.hook_out),
+    ):
+        if recorded and used and not _same(checkpoint, recorded, used):
+            yield Finding("warning", f"SAE {name!r}: it was trained {what} hook {recorded}, but {does} {used}")
 
 
 def _same(checkpoint: LocalCheckpoint, recorded: str, used: str) -> bool:
@@ -83,17 +109,13 @@ def _same(checkpoint: LocalCheckpoint, recorded: str, used: str) -> bool:
         return True
 
 
-def check_combination(
-    checkpoint: LocalCheckpoint, saes: Mapping[str, ResolvedSae], max_length: int
-) -> dict[str, SAEWeights]:
-    """The SAEs' weights by name, after checking that every hook exists and has the width that its SAE reads or gives.
-
-    As ``examine_combination``, but the first mismatch is raised: CheckpointError, HookError,
-    CorpusError or UntrustedCodeError.
-    """
-    found = examine_combination(checkpoint, saes, max_length)
-    refuse(found.findings)
-    return found.weights
+def check_combination(checkpoint: LocalCheckpoint, saes: Mapping[str, ResolvedSae], max_length: int) -> None:
+    """As ``examine_combination``, but keeps nothing, has one SAE in memory at a time, and raises the first mismatch:
+    CheckpointError, HookError, CorpusError or UntrustedCodeError."""
+    refuse(_length_findings(checkpoint, max_length))
+    widths = _widths(checkpoint, saes)
+    for name, sae in saes.items():
+        refuse(list(_sae_findings(checkpoint, name, sae, read_sae(sae), widths)))
 
 
 def examine_vocabulary(tokenizer: Any, rows: int | None, model_path: str) -> list[Finding]:

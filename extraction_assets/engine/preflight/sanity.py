@@ -41,8 +41,8 @@ class SaeSanity(NamedTuple):
 
     tokens: int
     """Counted positions in the batch, all of them finite."""
-    variance_explained: float
-    """NaN where fewer than two positions count or they do not vary."""
+    variance_explained: float | None
+    """NaN where fewer than two positions count or they do not vary; None of an SAE that encodes only."""
     mean_l0: float
     """Features that fire on a token, on average."""
     features_firing: int
@@ -89,7 +89,8 @@ def measure_sae(
         for row, (x, y, mask) in enumerate(zip(activations, target, counted, strict=True)):
             features, finite = encode_sample(sae, x, mask)
             used[row] = mask & finite & torch.isfinite(y).all(-1)
-            explained.add(sae.target(y), sae.decode(features, x[None])[0], used[row])
+            if sae.reconstructs:
+                explained.add(sae.target(y), sae.decode(features, x[None])[0], used[row])
             rows.append(features)
     features = _stacked(rows)
     tokens = int(used.sum())
@@ -98,7 +99,7 @@ def measure_sae(
     wrong = (counted & ~used).nonzero().tolist()
     return SaeSanity(
         tokens=tokens,
-        variance_explained=float(explained.value()),
+        variance_explained=float(explained.value()) if sae.reconstructs else None,
         mean_l0=len(features.values) / max(1, tokens),
         features_firing=len(features.features.unique()),
         latent_dim=sae.latent_dim,
@@ -211,7 +212,7 @@ def _no_evidence(name: str, hook: str, found: SaeSanity) -> str:
             "corpus.count_special_tokens, corpus.exclude_first_positions, corpus.exclude_positions and "
             "corpus.exclude_outlier_norms"
         )
-    if math.isnan(found.variance_explained):
+    if found.variance_explained is not None and math.isnan(found.variance_explained):
         return (
             f"{what}: the activations of {found.tokens:,} token(s) of one batch do not vary, so there is nothing to "
             "judge it by: more tokens must count, or the hook gives the same for all"

@@ -21,12 +21,18 @@ class Verdict(NamedTuple):
     """The same numbers by name."""
 
 
-def reconstruction_verdict(variance_explained: float, minimum: float, tokens: int) -> Verdict:
+NOT_APPLICABLE = "not applicable: this SAE encodes only, for its features are decoded into several layers together"
+"""Of the reconstruction by a layer of a cross-layer transcoder."""
+
+
+def reconstruction_verdict(variance_explained: float | None, minimum: float, tokens: int) -> Verdict:
     """Whether an SAE explains enough of the variance of activations at ``tokens`` counted positions.
 
-    ``variance_explained`` is NaN where these do not vary. If there are few, as at the end of a corpus, the
-    verdict says that they do not suffice.
+    ``variance_explained`` is NaN where these do not vary, and None of an SAE that encodes only, of which nothing is
+    required. If there are few, as at the end of a corpus, the verdict says that they do not suffice.
     """
+    if variance_explained is None:
+        return Verdict(True, NOT_APPLICABLE, {})
     passed = variance_explained >= minimum
     description = f"explains {variance_explained:.3f} of the variance, at least {minimum} is required"
     if math.isnan(variance_explained):

@@ -1,69 +1,138 @@
-"""From an SAE's settings to its checkpoint: its folder on this machine or the hub, its files, its weights."""
+"""From an SAE's settings to its checkpoint: its place on this machine or the hub, its files, its weights."""
+
+from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
+from extraction_assets.engine import hub
 from extraction_assets.engine.saes.formats import (
+    SaePlace,
     SaeRecord,
     SAEWeights,
+    checkpoint_facts,
     checkpoint_files,
-    known_files,
+    files_on_hub,
+    is_whole,
+    place_of,
     read_checkpoint,
     read_checkpoint_record,
 )
+from extraction_assets.engine.saes.named import is_local, named_sae, repository_in_name
+from extraction_assets.engine.saes.published import PublishedSae, all_saes
 from extraction_assets.settings import ResolvedSae, SaeReference, SaeSettings
 
-CENTERED_REPOSITORIES = frozenset(
-    {
-        "jbloom/GPT2-Small-Feature-Splitting-Experiment-Layer-8",
-        "jbloom/GPT2-Small-SAEs-Reformatted",
-        "tommmcgrath/gpt2-small-mlp-out-saes",
-    }
-)
-"""Hub repositories whose SAEs were trained with TransformerLens's ``center_writing_weights``, which their ``cfg.json``
-does not say: sae-lens 6 adds it when it loads them (``config_overrides`` in its ``pretrained_saes.yaml``)."""
+if TYPE_CHECKING:
+    import torch
 
 
-def sae_folder(sae: SaeReference) -> Path:
-    """The local folder of an SAE's checkpoint; of a hub repository only that folder's checkpoint files are downloaded.
+def sae_place(sae: SaeReference) -> SaePlace:
+    """Where an SAE's checkpoint lies; of a hub repository only its files are downloaded.
 
-    Raises FileNotFoundError that says what was tried.
+    Raises FileNotFoundError that says what was tried, UnknownSae for a name that SAELens does not have, and
+    CheckpointError for a published SAE of a kind that cannot be read.
     """
-    root = Path(sae.path).expanduser()
-    if root.exists() or root.is_absolute() or sae.path.startswith("."):
-        folder = root / (sae.subfolder or "")
-        folder = folder.parent if folder.is_file() and folder.name in known_files() else folder
-        if not folder.is_dir():
-            raise FileNotFoundError(f"no checkpoint at {folder}: the folder does not exist")
-        return folder
-    return _hub_folder(sae)
+    published = named_sae(sae)
+    inside = published.path if published else sae.subfolder or ""
+    if sae.path is not None and is_local(sae.path):
+        root = Path(sae.path).expanduser()
+        return _local_place(root, inside) if published is None else _copied_place(root, published)
+    repository = sae.path or (published.repository if published else "")
+    found = _downloaded(sae, repository, inside, published)
+    repository = published.repository if published else repository
+    return replace(_in_repository(found.folder, inside, repository, published), commit=found.commit)
 
 
-def _hub_folder(sae: SaeReference) -> Path:
-    from huggingface_hub import snapshot_download
+def _local_place(root: Path, inside: str) -> SaePlace:
+    path = root / inside
+    if not path.exists():
+        raise FileNotFoundError(f"no checkpoint at {path}: the folder does not exist")
+    return _folder_if_whole(place_of(path))
 
-    inside = Path(sae.subfolder or "")
-    inside = inside.parent if inside.name in known_files() else inside
-    patterns = [(inside / name).as_posix() for name in known_files()]
-    try:
-        root = Path(snapshot_download(sae.path, revision=sae.revision, allow_patterns=patterns))
-    except Exception as error:
-        raise FileNotFoundError(
-            f"no checkpoint {sae.path!r}: there is no such folder, and the Hugging Face hub did not give it ({error})"
-        ) from error
-    if not any((root / pattern).is_file() for pattern in patterns):
-        where = f"folder {inside.as_posix()!r}" if sae.subfolder else "its top folder"
-        raise FileNotFoundError(
-            f"{sae.path} has no SAE checkpoint in {where}: set subfolder to the folder of one SAE, as the files of the "
-            "repository are listed on the hub"
-        )
-    return root / inside
+
+def _copied_place(root: Path, published: PublishedSae) -> SaePlace:
+    """The place of a published SAE in a copy: of its repository, of a folder of it, or of the SAE alone.
+
+    Raises FileNotFoundError if it is not there, or the folder is by its name another SAE of the repository.
+    """
+    name, inside = f"{published.release}/{published.sae_id}", PurePosixPath(published.path).parts
+    names = root.absolute().parts
+    other = repository_in_name(root)
+    if other not in (None, published.repository):
+        raise FileNotFoundError(f"{root} is by its name a copy of {other}, and {name} is in {published.repository}")
+    for begun in range(len(inside) + 1):  # how much of the way inside the repository ``root`` has behind it
+        path = root.joinpath(*inside[begun:])
+        if path.exists() and names[len(names) - begun :] == inside[:begun]:
+            return _published_place(path, published)
+    if (other := _path_in_name(names, published)) is not None:
+        raise FileNotFoundError(f"{root} is by its name {other} of {published.repository}; {name} is {published.path}")
+    if root.exists() and _holds_files(root, published):
+        return _published_place(root, published)
+    raise FileNotFoundError(
+        f"{root} has no {published.path}, which is {name} in {published.repository}: "
+        f"hf download {published.repository} --include '{published.path}*' --local-dir {root}"
+    )
+
+
+def _path_in_name(names: tuple[str, ...], published: PublishedSae) -> str | None:
+    """The path of another SAE of the repository that a folder's name ends with."""
+    paths = [one.path for one in all_saes() if one.repository == published.repository and one.path != published.path]
+    return next((path for path in paths if names[-len(parts := PurePosixPath(path).parts) :] == parts), None)
+
+
+def _holds_files(root: Path, published: PublishedSae) -> bool:
+    """Whether a folder or file has by itself the files that a format needs."""
+    place = _folder_if_whole(place_of(root))
+    needed = files_on_hub("", published.loader) if place.file is None else [place.file]
+    return any((place.folder / one).is_file() for one in needed)
+
+
+def _published_place(path: Path, published: PublishedSae) -> SaePlace:
+    found = _folder_if_whole(place_of(path))
+    return replace(found, repository=published.repository, inside=published.path, published=published)
+
+
+def _in_repository(root: Path, inside: str, repository: str, published: PublishedSae | None) -> SaePlace:
+    """The place of folder or file ``inside`` of a copy of a repository."""
+    found = _folder_if_whole(place_of(root / inside))
+    return replace(found, repository=repository, inside=inside, published=published)
+
+
+def _folder_if_whole(place: SaePlace) -> SaePlace:
+    """A file that a checkpoint of some format has in a folder of its own means that folder."""
+    return replace(place, file=None) if place.file in files_on_hub("") else place
+
+
+def _downloaded(sae: SaeReference, repository: str, inside: str, published: PublishedSae | None) -> hub.Snapshot:
+    """A copy of a hub repository with the files of one SAE, and its commit."""
+    loader = None if published is None else published.loader
+    parent, _, name = inside.rpartition("/")
+    where = parent if published is None and name in files_on_hub("") else inside
+    what = f"SAE {sae}:" if sae.path is None else f"no checkpoint {sae.path!r}: there is no such folder, and"
+    source = hub.HubSource(what, repository, sae.revision, f"{where}*" if where else "")
+    found = hub.download_files(source, files_on_hub(where, loader))
+    if is_whole(found.folder, where, loader):
+        return found
+    if found.refused is not None:
+        raise found.refused
+    named = f"folder {inside!r}" if inside else "its top folder"
+    if any((found.folder / name).is_file() for name in files_on_hub(where, loader)):
+        return found  # a damaged one, which its reader describes
+    raise FileNotFoundError(
+        f"{repository} has no SAE checkpoint in {named}: set subfolder to the folder of one SAE, as the files of "
+        "the repository are listed on the hub"
+    )
 
 
 def sae_files(sae: SaeReference) -> list[Path]:
     """The files that decide what an SAE computes, sorted by name."""
-    return checkpoint_files(sae_folder(sae))
+    return checkpoint_files(sae_place(sae))
+
+
+def sae_facts(sae: SaeReference) -> dict[str, Any]:
+    """What decides what an SAE computes and stands in no file of it (``checkpoint_facts``)."""
+    return checkpoint_facts(sae_place(sae))
 
 
 def encode_options(sae: SaeSettings) -> dict[str, Any]:
@@ -78,15 +147,11 @@ def encode_options(sae: SaeSettings) -> dict[str, Any]:
     return options
 
 
-def read_sae(sae: ResolvedSae) -> SAEWeights:
-    """Weights and architecture under the settings. Raises CheckpointError or FileNotFoundError."""
-    return read_checkpoint(sae_folder(sae.checkpoint), **encode_options(sae))
+def read_sae(sae: ResolvedSae, device: torch.device | str = "cpu") -> SAEWeights:
+    """Weights and architecture under the settings, on ``device``. Raises CheckpointError or FileNotFoundError."""
+    return read_checkpoint(sae_place(sae.checkpoint), device=device, **encode_options(sae))
 
 
 def read_sae_record(sae: SaeReference) -> SaeRecord:
-    """What the checkpoint records about model, hook and text, and what its repository implies; reads no weights."""
-    record = read_checkpoint_record(sae_folder(sae))
-    if sae.path not in CENTERED_REPOSITORIES:
-        return record
-    kwargs = {**record.model_from_pretrained_kwargs, "center_writing_weights": True}
-    return replace(record, model_from_pretrained_kwargs=kwargs)
+    """What the checkpoint records about model, hook and text, and what the registry adds; reads no weights."""
+    return read_checkpoint_record(sae_place(sae))

@@ -31,7 +31,7 @@ def load_sae(path: str | Path, device: torch.device | str = "cpu") -> "SAE":
 
     Raises CheckpointError if the checkpoint is missing, of no known format or unusable.
     """
-    return SAE(read_checkpoint(Path(path)), device)
+    return SAE(read_checkpoint(Path(path), device=device), device)
 
 
 @contextlib.contextmanager
@@ -46,20 +46,25 @@ def matmul_precision(precision: str) -> Iterator[None]:
 
 
 class SAE:
-    """An SAE's encoder and decoder with their parameters on one device, in float32."""
+    """An SAE's encoder and decoder, if it has one, with their parameters on one device, in float32."""
 
     def __init__(self, weights: SAEWeights, device: torch.device | str = "cpu") -> None:
         self.architecture, self.record = weights.architecture, weights.record
         self.d_in, self.d_out, self.latent_dim, self.k = weights.d_in, weights.d_out, weights.latent_dim, weights.k
         self._w_enc = _by_column(weights.w_enc.to(device))
-        self._w_dec = weights.w_dec.to(device).contiguous()
+        self._w_dec = None if weights.w_dec is None else weights.w_dec.to(device).contiguous()
         self.b_dec = weights.b_dec.to(device)
         self._w_skip = None if weights.w_skip is None else weights.w_skip.to(device)
         self._input, self._center_target, self._tanh = SaeInput(weights, device), weights.center_target, weights.tanh
         scale = None
-        if weights.rescale_acts_by_decoder_norm:  # encode multiplies by the norms, so decode divides by them
+        if weights.rescale_acts_by_decoder_norm and self._w_dec is not None:
+            # encode multiplies by the norms, so decode divides by them
             scale = self._w_dec.norm(dim=1)  # [F]
             self._w_dec = self._w_dec / scale[:, None]
+        self._selection_scale: Tensor | None = None
+        if weights.selects_by_decoder_norm and self._w_dec is not None:
+            # encode multiplies by the norms, and divides what fires by them
+            scale = self._selection_scale = self._w_dec.norm(dim=1)  # [F]
         extra = {name: tensor.to(device) for name, tensor in weights.extra.items()}
         self._activation = ActivationFunction(
             bias=weights.b_enc.to(device).contiguous(),
@@ -68,6 +73,11 @@ class SAE:
             magnitude=Magnitude(extra["r_mag"].exp(), extra["b_mag"]) if self.architecture == "gated" else None,
         )
         self._capacity = _CAPACITY
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether it has a decoder of its own."""
+        return self._w_dec is not None
 
     def encode(self, activations: Tensor) -> Tensor:
         """Hook output [N, d_in] of any float dtype -> features float32 [N, d_sae], on the same device.
@@ -98,6 +108,8 @@ class SAE:
         if wanted is None:
             wanted = torch.ones(len(x), dtype=torch.bool, device=x.device)
         firings = self._encode(x, tile, wanted)
+        if self._selection_scale is not None:
+            firings = firings._replace(values=firings.values / self._selection_scale[firings.features])
         return firings._replace(values=firings.values.tanh()) if self._tanh else firings
 
     def _encode(self, x: Tensor, tile: int, wanted: Tensor) -> Firings:
@@ -165,8 +177,10 @@ class SAE:
         [n, T, d_out], to be compared with ``target``.
 
         ``activations`` [n, T, d_in] are what was encoded: needed where they were normalised, which is undone, and for
-        a transcoder's skip connection. Raises ValueError if they are needed and missing.
+        a transcoder's skip connection. Raises ValueError if they are needed and missing, or if the SAE encodes only.
         """
+        if self._w_dec is None:
+            raise ValueError("this SAE encodes only: it has no decoder of its own")
         tokens = features.num_samples * features.num_positions
         rows = starts_of(features.tokens, tokens)  # [n * T + 1]
         summed = torch.nn.functional.embedding_bag(

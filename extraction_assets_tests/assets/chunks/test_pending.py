@@ -69,6 +69,19 @@ def test_going_back_to_earlier_settings_is_recorded_and_not_computed(
     assert Pending(recorded.plan, recorded.instance).keys == []
 
 
+def test_chunks_last_recorded_with_other_settings_are_not_called_unknown(project: Project, tiny_folder: Path) -> None:
+    other = Project(make_settings(tiny_folder, top_k_examples=3), project.home, instance=project.instance)
+    other.chunks(0, 1)
+    pending = Pending(project.plan, project.instance)
+    assert pending.recorded_otherwise == pending.unrecorded == KEYS[:2]
+
+
+def test_chunks_that_the_history_does_not_know_are_not_called_recorded(project: Project) -> None:
+    forgetful = Project(project.settings, project.home)
+    pending = Pending(forgetful.plan, forgetful.instance)
+    assert (pending.unrecorded, pending.recorded_otherwise) == (KEYS, [])
+
+
 def test_each_table_is_computed_only_where_it_is_missing(
     recorded: Project, computed: list[tuple[str, list[str]]]
 ) -> None:

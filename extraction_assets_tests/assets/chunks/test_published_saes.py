@@ -64,10 +64,10 @@ def test_what_a_checkpoint_records_leaves_events_current(tiny_folder: Path, home
 
 
 @pytest.mark.parametrize(
-    ("hook", "is_told"), [("model.layers.2", True), ("layers.1.output", False), ("blocks.2.hook_resid_pre", False)]
+    ("hook", "is_reported"), [("model.layers.2", True), ("layers.1.output", False), ("blocks.2.hook_resid_pre", False)]
 )
-def test_another_tensor_than_the_recorded_one_is_told_in_any_spelling(
-    hook: str, is_told: bool, tiny_folder: Path, home: Path, tmp_path: Path
+def test_another_tensor_than_the_recorded_one_is_reported_in_any_spelling(
+    hook: str, is_reported: bool, tiny_folder: Path, home: Path, tmp_path: Path
 ) -> None:
     folder = make_sae(tmp_path / "sae", metadata={"hook_name": "blocks.1.hook_resid_post"})
     found = examine_extraction(
@@ -76,7 +76,7 @@ def test_another_tensor_than_the_recorded_one_is_told_in_any_spelling(
         logging.getLogger("test"),
     )
     expected = f"SAE 'own': it was trained on hook blocks.1.hook_resid_post, but reads {hook}"
-    assert (expected in [finding.message for finding in found.findings]) is is_told
+    assert (expected in [finding.message for finding in found.findings]) is is_reported
     assert not found.fails
 
 
@@ -115,9 +115,11 @@ def test_what_differs_from_the_record_is_logged(tiny_folder: Path, home: Path, t
     project = Project(settings_of(tiny_folder, path=str(make_sae(tmp_path / "sae", metadata=recorded))), home)
     project.corpus()
     result = project.chunks()
-    told = [entry.user_message for entry in project.instance.all_logs(result.run_id) if entry.level == logging.WARNING]
-    assert any("SAE 'own': it was trained on model gpt2-small" in message for message in told)
-    assert any("samples of 8 positions; corpus.max_length is 16" in message for message in told)
+    warnings = [
+        entry.user_message for entry in project.instance.all_logs(result.run_id) if entry.level == logging.WARNING
+    ]
+    assert any("SAE 'own': it was trained on model gpt2-small" in message for message in warnings)
+    assert any("samples of 8 positions; corpus.max_length is 16" in message for message in warnings)
 
 
 def test_code_versions_know_options_and_checkpoints_without_a_hook(tiny_folder: Path, transcoder: Path) -> None:

@@ -37,7 +37,7 @@ def test_an_unchanged_source_passes(project: Project) -> None:
     assert _check(project).passed
 
 
-def test_a_grown_source_is_told_with_both_sizes(project: Project, text: Path) -> None:
+def test_a_grown_source_is_reported_with_both_sizes(project: Project, text: Path) -> None:
     (text.parent / "b.txt").write_text("x" * 50)
     found = _check(project)
     assert not found.passed

@@ -13,7 +13,7 @@ from transformers import Qwen2Config, Qwen2Model
 from extraction_assets.early_checks.extraction import Machine, examine_extraction
 from extraction_assets.execution.keys import corpus_key
 from extraction_assets.execution.preview import escape
-from extraction_assets.planning.plan import load_tokenizer
+from extraction_assets.planning.tokenization import load_tokenizer
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets_tests.engine.corpora.build import write_jsonl

@@ -104,5 +104,9 @@ def test_markup_does_not_leave_its_place_in_markdown(rendered: tuple[str, str]) 
     assert "<" not in cells[4].replace("\\<", "")
 
 
+def test_the_page_names_what_an_earlier_version_did_not_count(rendered: tuple[str, str]) -> None:
+    assert "UTC. std_activation is not known in this result: some of its chunks are of an earlier" in rendered[0]
+
+
 def test_text_of_several_lines_keeps_them() -> None:
     assert multiline("a\n\t<b>\x1b") == "a\n\t&lt;b&gt;\\x1b"

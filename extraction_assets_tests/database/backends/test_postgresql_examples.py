@@ -44,7 +44,7 @@ def _tables(engine: sa.Engine) -> list[str]:
 
 
 def _vacuum(engine: sa.Engine, table: str, options: str = "") -> None:
-    """As autovacuum would: once it has been told of the rows that were deleted, which takes the server a moment."""
+    """As autovacuum would: once the server knows of the rows that were deleted, which takes it a moment."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         dead = sa.select(sa.func.pg_stat_get_dead_tuples(sa.func.to_regclass(table)))
         until = time.monotonic() + 60
@@ -301,7 +301,7 @@ def test_no_examples_need_no_partition(engine: sa.Engine) -> None:
     assert _tables(engine) == []
 
 
-def test_a_role_that_does_not_own_the_tables_is_told_so(postgres_server: Server, postgres_url: str) -> None:
+def test_a_role_that_does_not_own_the_tables_gets_one_sentence(postgres_server: Server, postgres_url: str) -> None:
     open_database(postgres_url).dispose()
     name = postgres_url.rpartition("/")[2]
     for statement in (

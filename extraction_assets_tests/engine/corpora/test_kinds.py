@@ -16,7 +16,7 @@ def test_the_end_of_a_name_may_be_in_any_case(tmp_path: Path, name: str) -> None
     assert [text for _, text in documents(write(tmp_path / name, ROWS))] == TEXTS
 
 
-def test_compression_is_told_in_any_case_too(tmp_path: Path) -> None:
+def test_compression_is_recognized_in_any_case_too(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "a.jsonl.gz", ROWS).rename(tmp_path / "A.JSONL.GZ")
     assert [text for _, text in documents(tmp_path)] == TEXTS
     with pytest.raises(CorpusError, match=r"A\.JSONL\.GZ cannot be read in another order, because it is compressed"):

@@ -101,6 +101,6 @@ def test_joining_equals_joining_token_by_token(
         assert text in sample.token_ids[:2].tolist()
 
 
-def test_duplicates_are_told_by_their_tokens_alone() -> None:
+def test_duplicates_are_recognized_by_their_tokens_alone() -> None:
     samples = [PackedSample(np.array(own), number, 0) for number, own in enumerate([[1, 2], [1], [1, 2], [2, 1], [1]])]
     assert [sample.document for sample in distinct_samples(samples)] == [0, 1, 3]

@@ -140,7 +140,10 @@ def test_a_folder_without_configuration_is_no_model(tmp_path: Path) -> None:
         checkpoint_files(local(tmp_path))
 
 
-def test_a_part_of_a_mixture_that_is_missing_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("level", ["WARNING", "ERROR"])  # sae-lens sets the second one where it is imported
+def test_a_part_of_a_mixture_that_is_missing_is_named(
+    level: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     from safetensors.torch import load_file, save_file
     from transformers import MixtralConfig, MixtralForCausalLM
 
@@ -148,6 +151,7 @@ def test_a_part_of_a_mixture_that_is_missing_is_named(tmp_path: Path) -> None:
     config = MixtralConfig(vocab_size=20, num_key_value_heads=2, num_local_experts=4, **sizes)
     MixtralForCausalLM(config).save_pretrained(tmp_path)
     tensors = load_file(tmp_path / WEIGHTS)
+    caplog.set_level(level, "transformers")
     load_language_model(local(tmp_path), ["layers.1"])
     part = "model.layers.0.block_sparse_moe.experts.2.w1.weight"
     save_file({**tensors, part: torch.ones(3, 16)}, tmp_path / WEIGHTS, {"format": "pt"})

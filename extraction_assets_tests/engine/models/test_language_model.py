@@ -25,6 +25,7 @@ from extraction_assets.engine.models.tokenizers import load_tokenizer
 from extraction_assets.engine.shapes import Samples
 from extraction_assets_tests import tiny
 from extraction_assets_tests.engine.checkpoints import local
+from extraction_assets_tests.engine.families import FAMILIES
 from extraction_assets_tests.own_code import change_json, make_own_model
 
 T = 12
@@ -155,6 +156,13 @@ def test_compiled_blocks_give_the_same_at_every_hook_and_end_at_the_deepest(llam
         torch.testing.assert_close(run(model, samples), run(plain, samples))
 
 
+def test_the_repeated_blocks_are_those_of_the_text_beside_more_of_images() -> None:
+    with torch.device("meta"):
+        model: Any = AutoModel.from_config(FAMILIES["gemma3"].config())
+    assert len(model.vision_tower.encoder.layers) > len(model.language_model.layers)
+    assert repeated_blocks(model) == list(model.language_model.layers)
+
+
 def test_the_repeated_blocks_are_the_longest_list(llama: str) -> None:
     model = load_language_model(local(llama), ["layers.0"]).module
     assert repeated_blocks(model) == list(model.layers)
@@ -215,7 +223,7 @@ def test_every_forward_pass_has_one_shape_and_never_a_mask_of_ones(any_model: La
     assert set(seen) == {((4 if any_model.is_causal else 5, T), False)}
 
 
-def test_causal_models_are_told_from_others(llama: str, other_models: dict[str, str]) -> None:
+def test_causal_models_are_distinguished_from_others(llama: str, other_models: dict[str, str]) -> None:
     causal = {
         name: load_language_model(local(path), [HOOKS[name]]).is_causal
         for name, path in {"llama": llama, **other_models}.items()

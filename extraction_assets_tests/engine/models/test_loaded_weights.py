@@ -9,14 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, Gemma3ForConditionalGeneration
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMaskedLM
 
 from extraction_assets.engine.file_boundary import CheckpointError
 from extraction_assets.engine.models.checkpoint import checkpoint_files
 from extraction_assets.engine.models.language_model import LanguageModel, load_language_model
 from extraction_assets.engine.models.loaded_weights import not_finite
 from extraction_assets_tests.engine.checkpoints import local
-from extraction_assets_tests.engine.families import FAMILIES, make_model
+from extraction_assets_tests.engine.families import FAMILIES, WITH_IMAGES, make_model
 
 Tensors = dict[str, Tensor]
 UP = "layers.0.mlp.up_proj.weight"
@@ -246,8 +246,8 @@ def test_a_key_in_two_files_is_refused_unless_both_are_equal(folder: Path) -> No
 def test_a_model_saved_with_its_head_loads_at_every_block(family: str, tmp_path: Path) -> None:
     layout = FAMILIES[family]
     with_head = AutoModelForMaskedLM if family in ("bert", "roberta") else AutoModelForCausalLM
-    with_head = Gemma3ForConditionalGeneration._from_config if family == "gemma3" else with_head.from_config
-    with_head(layout.config()).save_pretrained(tmp_path)
+    with_head = AutoModelForImageTextToText if family in WITH_IMAGES else with_head
+    with_head.from_config(layout.config()).save_pretrained(tmp_path)
     for block in range(3):
         loads(tmp_path, f"{layout.blocks}.{block}")
 
@@ -256,7 +256,8 @@ def test_a_model_saved_with_its_head_loads_at_every_block(family: str, tmp_path:
 def test_a_missing_projection_of_the_first_block_is_named(family: str, tmp_path: Path) -> None:
     layout = FAMILIES[family]
     make_model(tmp_path, family)
-    name = f"{layout.blocks}.0.{layout.projection}.weight".removeprefix("language_model.")
+    projection = "linear_attn.out_proj" if 0 in layout.linear else layout.projection
+    name = f"{layout.blocks}.0.{projection}.weight".removeprefix("language_model.")
     change(tmp_path, lambda all_: {key: own for key, own in all_.items() if not key.endswith(name)})
     assert name in refusal(tmp_path, f"{layout.blocks}.1")
 

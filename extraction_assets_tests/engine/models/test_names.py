@@ -21,6 +21,9 @@ OWN = {
     "LlamaForCausalLM": ("llama", "lm_head"),
     "LlamaForSequenceClassification": ("llama", "score"),
     "Gemma3ForConditionalGeneration": ("gemma3", "lm_head"),
+    "Qwen3_5ForConditionalGeneration": ("qwen3_5", "lm_head"),
+    "Qwen3_5MoeForCausalLM": ("qwen3_5_moe_text", "lm_head"),
+    "GptOssForCausalLM": ("gpt_oss", "lm_head"),
     "GPT2LMHeadModel": ("gpt2", "lm_head"),
     "GPTNeoXForCausalLM": ("gpt_neox", "lm_head"),
     "BertForMaskedLM": ("bert", "cls"),
@@ -118,6 +121,9 @@ def suggestions(message: str) -> list[str]:
         ("bert", "encoder.layer.1.outputs"),
         ("gpt2", "transformer.layers.1"),
         ("phi", "blocks.1.resid_mid"),
+        ("qwen3_5", "blocks.0.attn_out"),
+        ("qwen3_5", "blocks.2.attn.z"),
+        ("qwen3_5_moe", "model.language_model.layers.0.self_attn"),
     ],
 )
 def test_every_suggestion_works(family: str, hook: str, tmp_path: Path) -> None:

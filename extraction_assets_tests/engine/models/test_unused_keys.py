@@ -95,7 +95,7 @@ def test_a_norm_of_the_embeddings_is_a_part_of_the_model_itself(folder: Path, ke
     assert refusal(folder).endswith(f"in the files without a place in the model: {key}")
 
 
-def test_a_part_of_the_model_itself_is_told_from_a_head_by_the_prefix(headed: Path) -> None:
+def test_a_part_of_the_model_itself_is_distinguished_from_a_head_by_the_prefix(headed: Path) -> None:
     add(headed, "v_head.weight", "embed_norm.weight")
     assert "holds embed_norm.weight beside the model" in warnings(headed)[0]
     add(headed, "model.embed_norm.weight")
@@ -185,7 +185,9 @@ def test_a_type_saved_with_any_head_loads_without_a_word(model_type: str, head: 
     assert warnings(tmp_path, f"{first}.0") == []
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [name for name in FAMILIES if not name.startswith("qwen3_5_moe")]
+)  # has no such class
 def test_a_family_saved_for_classes_loads_without_a_word(family: str, tmp_path: Path) -> None:
     config = FAMILIES[family].config()
     config.get_text_config().pad_token_id = 0

@@ -28,11 +28,10 @@ def sae(folder: Path, hook: str, **options: str) -> ResolvedSae:
     return ResolvedSae(path=str(folder), hook=hook, **options)
 
 
-def test_a_good_combination_gives_the_weights_by_name(llama: str, sae_folders: dict[str, Path]) -> None:
-    weights = check_combination(
-        local(llama), {name: sae(folder, f"layers.{i % 2}") for i, (name, folder) in enumerate(sae_folders.items())}, 64
-    )
-    assert {name: own.architecture for name, own in weights.items()} == {name: name for name in sae_folders}
+def test_a_good_combination_gives_the_saes_by_name(llama: str, sae_folders: dict[str, Path]) -> None:
+    saes = {name: sae(folder, f"layers.{i % 2}") for i, (name, folder) in enumerate(sae_folders.items())}
+    found = examine_combination(local(llama), saes, 64)
+    assert {name: one.architecture for name, one in found.saes.items()} == {name: name for name in sae_folders}
 
 
 def test_an_sae_of_another_width_is_named_with_both_widths(llama: str, tmp_path: Path) -> None:
@@ -62,7 +61,7 @@ def test_every_mismatch_is_a_finding(llama: str, sae_folders: dict[str, Path], t
     for finding, part in zip(found.findings, ("max_length is 65", "SAE 'wide'", "SAE 'narrow'"), strict=True):
         assert part in finding.message
     assert found.widths == {"layers.0": 16, "layers.1": 16, "layers.2": 16}
-    assert list(found.weights) == ["wide", "right", "narrow"]
+    assert list(found.saes) == ["wide", "right", "narrow"]
 
 
 @pytest.fixture(scope="module")

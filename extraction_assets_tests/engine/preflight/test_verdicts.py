@@ -18,6 +18,12 @@ def test_a_reconstruction_is_described_by_its_numbers() -> None:
     assert found.metadata == {"variance_explained": 0.12345, "minimum": 0.5}
 
 
+def test_of_an_sae_that_encodes_only_no_reconstruction_is_asked() -> None:
+    found = reconstruction_verdict(None, 0.5, 4000)
+    assert (found.passed, found.metadata) == (True, {})
+    assert found.description.startswith("not applicable: this SAE encodes only")
+
+
 @pytest.mark.parametrize(
     ("tokens", "passed", "description"),
     [

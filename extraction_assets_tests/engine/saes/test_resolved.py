@@ -8,8 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from extraction_assets.engine.findings import refuse
-from extraction_assets.engine.saes.checkpoint import CENTERED_REPOSITORIES, read_sae
+from extraction_assets.engine.saes.checkpoint import read_sae
 from extraction_assets.engine.saes.formats import CheckpointError
+from extraction_assets.engine.saes.published import registry
 from extraction_assets.engine.saes.resolved import (
     ResolvedExtraction,
     examine_recorded,
@@ -18,6 +19,7 @@ from extraction_assets.engine.saes.resolved import (
 )
 from extraction_assets.settings import ExtractionSettings, ResolvedSae, SaeSettings
 from extraction_assets_tests import tiny
+from extraction_assets_tests.chats import CHATML, LLAMA_3, make_chat_model
 from extraction_assets_tests.engine.saes.hub_cache import cached, use_cache
 
 RESIDUAL = "blocks.1.hook_resid_pre"
@@ -64,6 +66,19 @@ def test_bos_is_compared_as_samples_have_it(tmp_path: Path) -> None:
     (model / "tokenizer_config.json").write_text(json.dumps({**configuration, "bos_token": None}))
     assert differing() == ["SAE 'with'"]
     assert differing(prepend_bos=True) == ["SAE 'without'"]
+
+
+def test_a_bos_that_the_chat_template_writes_is_one_that_samples_have(tmp_path: Path) -> None:
+    made = tiny.make_sae(tmp_path / "sae", metadata={"prepend_bos": True})
+    saes = {"sae": {"path": str(made), "hook": "layers.0"}}
+
+    def differs(template: str) -> bool:
+        model = make_chat_model(tmp_path / f"model-{len(template)}", template)
+        chat = resolved(model, saes, messages_column="messages", prepend_bos=False)
+        return bool(examine_recorded(chat, saes))
+
+    assert not differs(LLAMA_3)
+    assert differs(CHATML)
 
 
 # Where it lies
@@ -166,7 +181,11 @@ def test_published_saes_of_gpt2_small_are_centered(
     layer_norm_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub_cache = use_cache(tmp_path, monkeypatch)
-    for repository in CENTERED_REPOSITORIES:
+    centered = [
+        one.repository for one in registry().releases.values() if "model_from_pretrained_kwargs" in one.overrides
+    ]
+    assert len(centered) == 3
+    for repository in centered:
         tiny.make_sae(cached(hub_cache, repository) / RESIDUAL, hook_point=RESIDUAL)
         sae = recorded(layer_norm_model, path=repository, subfolder=RESIDUAL)
         assert (sae.hook, sae.center_input, read_sae(sae).center_input) == (RESIDUAL, True, True)

@@ -140,7 +140,7 @@ def test_an_empty_table_disagrees_wherever_something_fires(drawn: Drawn) -> None
     assert compare(empty_table(), drawn, list(range(12))).mismatches
 
 
-def test_at_most_ten_mismatches_are_told() -> None:
+def test_at_most_ten_mismatches_are_reported() -> None:
     drawn = Drawn(np.ones((4, 1, 5), dtype=np.float32), np.ones((4, 1), dtype=bool))
     found = compare(empty_table(), drawn, [0, 1, 2, 3])
     assert (len(found.mismatches), found.pairs) == (10, 10)

@@ -4,6 +4,7 @@ import math
 import statistics
 from fractions import Fraction
 from itertools import accumulate, pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,13 +32,13 @@ from extraction_assets.engine.selection.statistics.descriptions import (
     CountedFirings,
     FeatureStatistics,
     Statistic,
-    _whole_numbers,
     activation_sum,
     bytes_per_feature,
     mean_activation,
-    statistics_table,
     std_activation,
 )
+from extraction_assets.engine.selection.statistics.exact_sums import whole_numbers
+from extraction_assets.engine.selection.statistics.shown import feature_rows, statistics_table, unknown_sizes
 from extraction_assets_tests import statistics_oracle
 from extraction_assets_tests.engine import oracle
 from extraction_assets_tests.engine.build import (
@@ -183,7 +184,7 @@ def test_the_mean_is_over_firing_tokens_and_nan_where_there_are_none() -> None:
 
 
 @given(st.lists(finite, min_size=1, max_size=30))
-def test_the_standard_deviation_is_that_of_whole_numbers(values: list[float]) -> None:
+def test_the_standard_deviation_is_that_ofwhole_numbers(values: list[float]) -> None:
     assert std_activation(of_values(values))[0] == pytest.approx(statistics.pstdev(map(Fraction, values)), rel=1e-15)
 
 
@@ -204,7 +205,7 @@ def test_a_feature_that_never_fires_has_no_standard_deviation() -> None:
 
 def test_limbs_may_be_full() -> None:
     most = torch.tensor([[2**63 - 1]]).expand(1, 67)
-    assert _whole_numbers(most) == [sum((2**63 - 1) << 8 * limb for limb in range(67))]
+    assert whole_numbers(most) == [sum((2**63 - 1) << 8 * limb for limb in range(67))]
 
 
 # Merging
@@ -215,6 +216,22 @@ def test_what_one_part_lacks_is_unknown_of_all() -> None:
     merged = merge_statistics([known, known._replace(square_limbs=None), known])
     assert merged.square_limbs is None
     assert merged.token_count.tolist() == [6]
+
+
+def as_feature(**unknown: None) -> SimpleNamespace:
+    return SimpleNamespace(**{**feature_rows(of_values([1.0, 3.0]))[0], **unknown})
+
+
+def test_what_earlier_versions_did_not_count_is_named_of_a_feature_that_fires() -> None:
+    sentence = unknown_sizes([as_feature(), as_feature(std_activation=None)])
+    assert sentence is not None
+    assert sentence.startswith("std_activation is not known in this result: some of its chunks are of an earlier")
+    assert unknown_sizes([as_feature()]) is None
+
+
+def test_nothing_is_unknown_of_a_feature_that_never_fires() -> None:
+    (dead,) = feature_rows(of_values([]))
+    assert unknown_sizes([SimpleNamespace(**dead)]) is None
 
 
 @given(encoded(max_samples=8), st.data())

@@ -3,18 +3,18 @@
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import TypeEngine
 
-from extraction_assets.database.backends.postgresql.copy import copy_rows
-from extraction_assets.database.backends.postgresql.examples import drop_emptied, is_partition, replace_examples
 from extraction_assets.database.backends.protocol import EXAMPLES_TABLE, ColumnKind
 from extraction_assets.database.urls import DatabaseError, DatabaseUnavailableError, error_sentence
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 DRIVER = "postgresql+psycopg2"
 """The one driver, which dagster-postgres needs too. SQLAlchemy 2.1 takes another one for plain ``postgresql://``."""
@@ -54,6 +54,9 @@ class PostgresqlBackend:
     # A snapshot taken before the wait for the lock would not see what the writer before has committed.
     write_options: Mapping[str, Any] = {"isolation_level": "READ COMMITTED"}
 
+    def first_of_list(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
+        return sa.type_coerce(column, postgresql.ARRAY(sa.Integer))[1]
+
     def with_driver(self, url: sa.URL, variable: str) -> sa.URL:
         if url.drivername not in (*self.url_names, DRIVER):
             raise DatabaseError(
@@ -85,15 +88,22 @@ class PostgresqlBackend:
 
     def before_writing(self, engine: sa.Engine) -> None:
         """Drop the partitions that earlier writers emptied."""
+        from extraction_assets.database.backends.postgresql.examples import drop_emptied
+
         drop_emptied(engine, LOCK_KEY)
 
     def lock_writers(self, connection: sa.Connection) -> None:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK_KEY)))
 
-    def insert(self, connection: sa.Connection, table: sa.Table, parts: Iterable[pa.Table]) -> None:
+    def insert(self, connection: sa.Connection, table: sa.Table, parts: "Iterable[pa.Table]") -> None:
+        from extraction_assets.database.backends.postgresql.copy import copy_rows
+
         copy_rows(connection, table, parts)
 
-    def replace_rows(self, connection: sa.Connection, table: sa.Table, extraction_id: int, rows: pa.Table) -> None:
+    def replace_rows(self, connection: sa.Connection, table: sa.Table, extraction_id: int, rows: "pa.Table") -> None:
+        from extraction_assets.database.backends.postgresql.copy import copy_rows
+        from extraction_assets.database.backends.postgresql.examples import replace_examples
+
         if table.name == EXAMPLES_TABLE:
             replace_examples(connection, table, extraction_id, rows)
             return
@@ -102,6 +112,8 @@ class PostgresqlBackend:
         copy_rows(connection, table, [rows])
 
     def is_storage_detail(self, table_name: str) -> bool:
+        from extraction_assets.database.backends.postgresql.examples import is_partition
+
         return is_partition(table_name)
 
     def plain_error(self, engine: sa.Engine, reason: BaseException) -> DatabaseError | None:

@@ -4,15 +4,13 @@ import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.types import TypeEngine
 
 from extraction_assets.database.backends.protocol import ColumnKind
-from extraction_assets.database.backends.sqlite.bulk import indexes_afterwards, insert_rows
 from extraction_assets.database.backends.sqlite.read_only_disk import readable_path
 from extraction_assets.database.urls import (
     DatabaseError,
@@ -22,6 +20,9 @@ from extraction_assets.database.urls import (
     error_sentence,
 )
 from extraction_assets.host.disk import FULL, free_bytes, full_disk, not_writable, says_no_room
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 BUSY_TIMEOUT_MS = 120_000
 """How long a writer waits for another to finish."""
@@ -42,6 +43,9 @@ class SqliteBackend:
     # SQLite numbers rows by itself only for INTEGER.
     column_types: Mapping[ColumnKind, TypeEngine[Any]] = {"row_id": sa.Integer()}
     write_options: Mapping[str, Any] = {_WRITES: True}
+
+    def first_of_list(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
+        return sa.func.json_extract(column, "$[0]", type_=sa.Integer())
 
     def with_driver(self, url: sa.URL, variable: str) -> sa.URL:
         """Python's own driver needs no name."""
@@ -77,10 +81,14 @@ class SqliteBackend:
     def lock_writers(self, connection: sa.Connection) -> None:
         """Nothing: BEGIN IMMEDIATE has waited."""
 
-    def insert(self, connection: sa.Connection, table: sa.Table, parts: Iterable[pa.Table]) -> None:
+    def insert(self, connection: sa.Connection, table: sa.Table, parts: "Iterable[pa.Table]") -> None:
+        from extraction_assets.database.backends.sqlite.bulk import insert_rows
+
         insert_rows(connection, table, parts)
 
-    def replace_rows(self, connection: sa.Connection, table: sa.Table, extraction_id: int, rows: pa.Table) -> None:
+    def replace_rows(self, connection: sa.Connection, table: sa.Table, extraction_id: int, rows: "pa.Table") -> None:
+        from extraction_assets.database.backends.sqlite.bulk import indexes_afterwards, insert_rows
+
         of_extraction = table.c.extraction_id == extraction_id
         others = connection.scalar(sa.select(sa.func.count()).select_from(table).where(~of_extraction)) or 0
         with indexes_afterwards(connection, table, len(rows), others):

@@ -7,6 +7,7 @@ Formulas as in dictionary_learning 0.1 (``dictionary.py``, ``trainers/``). The f
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,15 +24,17 @@ from extraction_assets.engine.saes.formats.files import (
     whole_number,
     whole_or_none,
 )
+from extraction_assets.engine.saes.formats.place import FormatFiles, SaePlace
 from extraction_assets.engine.saes.formats.recorded import SaeRecord
 from extraction_assets.engine.saes.formats.weights import Architecture, SAEWeights, folded_decoder_norm
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 CONFIG, WEIGHTS = "config.json", "ae.pt"
-FILES = (CONFIG, WEIGHTS)
-OPTIONAL_FILES = ()
+FILES = FormatFiles((CONFIG, WEIGHTS))
+LOADERS = ("dictionary_learning_1",)
 
 # Names of W_enc [D, F] or its transpose, b_enc, W_dec [F, D] or its transpose, b_dec, by class.
 _LINEAR = {"W_enc": "encoder.weight", "b_enc": "encoder.bias", "W_dec": "decoder.weight", "b_dec": "b_dec"}
@@ -47,30 +50,55 @@ _CLASSES: dict[str, tuple[Architecture, dict[str, str], bool]] = {
 }
 """Class -> (architecture, names of its parameters, whether encode subtracts the decoder's bias)."""
 _RESIDUAL = re.compile(r"resid_post_layer_(\d+)")
+_FOLDER = re.compile(r"resid_post_layer_(\d+)(?:_checkpoints)?")
 
 
-def recognises(path: Path) -> bool:
-    return (path / WEIGHTS).is_file()
+def files(file: str | None) -> FormatFiles:
+    return FILES if file is None else FormatFiles()
 
 
-def record(path: Path) -> SaeRecord:
-    """The record of model, hook and text in ``config.json`` of folder ``path``."""
-    config = read_config(path, CONFIG)
+def recognises(place: SaePlace) -> bool:
+    return (place.folder / WEIGHTS).is_file()
+
+
+def facts(place: SaePlace) -> dict[str, Any]:
+    return {}
+
+
+def record(place: SaePlace) -> SaeRecord:
+    """The record of model, hook and text in ``config.json``."""
+    config = read_config(place.folder, CONFIG)
     trainer, buffer = _part(config, "trainer"), _part(config, "buffer")
-    place = _RESIDUAL.fullmatch(text_or_none(trainer.get("submodule_name")) or "")
     return SaeRecord(
-        hook=f"blocks.{place[1]}.hook_resid_post" if place else None,
+        hook=_hook(place, trainer),
         model_name=text_or_none(trainer.get("lm_name")),
         context_size=whole_or_none(buffer.get("ctx_len")),
     )
 
 
-def read(path: Path) -> SAEWeights:
-    """The checkpoint in folder ``path``; raises CheckpointError if it cannot be used.
+def _hook(place: SaePlace, trainer: dict[str, Any]) -> str | None:
+    """The residual stream behind the trainer's layer, unless the module's name or the folder's speaks of another place.
 
-    An ``AutoEncoder`` gets decoder vectors of norm 1, as its own ``from_pretrained`` gives them.
+    sae-lens looks at the layer alone; that of a module in a block is the same number.
     """
-    require_files(path, *FILES)
+    named = text_or_none(trainer.get("submodule_name"))
+    folders = [match[1] for part in place.parts if (match := _FOLDER.fullmatch(part))]
+    site = None if named is None else _RESIDUAL.fullmatch(named)
+    layers = {str(layer) for layer in (trainer.get("layer"), *([site[1]] if site else folders)) if layer is not None}
+    if (named is not None and site is None) or len(layers) != 1:
+        return None
+    (layer,) = layers
+    return f"blocks.{layer}.hook_resid_post" if layer.isdecimal() else None
+
+
+def read(place: SaePlace, device: torch.device | str) -> SAEWeights:
+    """The checkpoint's weights on ``device``; raises CheckpointError if it cannot be used.
+
+    An ``AutoEncoder`` gets decoder vectors of norm 1, as its own ``from_pretrained`` gives them; sae-lens leaves them
+    as they are, so that its features are those over the norms.
+    """
+    path = place.folder
+    require_files(path, *FILES.required)
     trainer = _part(read_config(path, CONFIG), "trainer")
     name = trainer.get("dict_class")
     if not isinstance(name, str) or name not in _CLASSES:
@@ -78,7 +106,7 @@ def read(path: Path) -> SAEWeights:
             f"SAE {path}: dict_class {shown(name)} of {CONFIG} is not supported (known: {', '.join(_CLASSES)})"
         )
     architecture, names, subtracts = _CLASSES[name]
-    tensors = read_state_dict(sae_file(path, WEIGHTS))
+    tensors = read_state_dict(sae_file(path, WEIGHTS), device)
     further = {"jumprelu": ["threshold"], "gated": ["r_mag", "mag_bias"]}.get(architecture, [])
     stored = pick(path, WEIGHTS, tensors, [*names.values(), *further], name)
     w_enc, w_dec = stored[names["W_enc"]], stored[names["W_dec"]]
@@ -95,7 +123,7 @@ def read(path: Path) -> SAEWeights:
         apply_b_dec_to_input=subtracts,
         extra=extra,
         k=whole_number(path, _k(path, tensors, trainer), f"{CONFIG}: k") if architecture == "topk" else 0,
-        record=record(path),
+        record=record(place),
     )
     if name != "AutoEncoder":
         return weights
@@ -103,7 +131,7 @@ def read(path: Path) -> SAEWeights:
     return folded_decoder_norm(path, weights)
 
 
-def _k(path: Path, tensors: dict[str, Tensor], trainer: dict[str, Any]) -> Any:
+def _k(path: Path, tensors: Mapping[str, Tensor], trainer: dict[str, Any]) -> Any:
     if "k" not in tensors:
         return trainer.get("k", 0)
     if tensors["k"].numel() != 1:

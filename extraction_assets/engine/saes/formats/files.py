@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from extraction_assets.engine import file_boundary
-from extraction_assets.engine.file_boundary import CheckpointError, CheckpointFile
+from extraction_assets.engine.file_boundary import CheckpointError, CheckpointFile, StoredTensors
 from extraction_assets.engine.file_boundary.checkpoint_file import shown
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 MOST_CONFIG_BYTES = 4 << 20
@@ -34,13 +35,14 @@ def read_config(path: Path, name: str) -> dict[str, Any]:
     return file_boundary.read_json_object(sae_file(path, name), MOST_CONFIG_BYTES)
 
 
-def read_safetensors(path: Path, name: str) -> dict[str, Tensor]:
-    """All tensors of file ``name`` of folder ``path``; floating point ones in float32."""
-    return file_boundary.read_safetensors(sae_file(path, name))
+def read_safetensors(path: Path, name: str, device: torch.device | str) -> StoredTensors:
+    """The tensors of file ``name`` of folder ``path``, to be read to ``device``; floating point ones in float32."""
+    return file_boundary.read_safetensors(sae_file(path, name), device)
 
 
 def pick(path: Path, file: str, tensors: Mapping[str, Tensor], names: list[str], what: str) -> dict[str, Tensor]:
-    """The tensors called ``names``: ``W_…`` and ``….weight`` are matrices, others have a number for each row or column.
+    """The tensors called ``names``: ``W_…``, ``….weight`` and skip connections are matrices, others have a number for
+    each row or column.
 
     Raises CheckpointError with the names of those that are missing, or that are no floating point numbers of that form.
     """
@@ -50,20 +52,19 @@ def pick(path: Path, file: str, tensors: Mapping[str, Tensor], names: list[str],
         raise CheckpointError(
             f"SAE {path}: {file} lacks {', '.join(missing)}, which a {what} SAE needs; it holds {held or 'nothing'}"
         )
-    for name in names:
-        _check_form(path, file, name, tensors[name])
-    return {name: tensors[name] for name in names}
+    return {name: _checked(path, file, name, tensors[name]) for name in names}
 
 
-def _check_form(path: Path, file: str, name: str, tensor: Tensor) -> None:
+def _checked(path: Path, file: str, name: str, tensor: Tensor) -> Tensor:
     kind = str(tensor.dtype).removeprefix("torch.")
     if kind != "float32":
         raise CheckpointError(f"SAE {path}: {file} holds {name} as {kind}, expected floating point numbers")
-    is_matrix = name.startswith("W_") or name.endswith(".weight")
+    is_matrix = name.lower().startswith("w_") or name.endswith((".weight", "skip_connection"))
     is_scalar = tensor.dim() == 0 and "threshold" in name  # one number for all features
     if not is_scalar and (tensor.dim() != 1 + is_matrix or tensor.numel() == 0):
         expected = "(rows, columns)" if is_matrix else "(numbers,)"
         raise CheckpointError(f"SAE {path}: {file} holds {name} of shape {tuple(tensor.shape)}, expected {expected}")
+    return tensor
 
 
 def whole_number(path: Path, value: Any, name: str) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from extraction_assets.engine.findings import Finding
+from extraction_assets.engine.saes.model_names import plain_model_name
 
 _WRITES_RESIDUAL = re.compile(r"blocks\.\d+\.hook_(resid_(pre|mid|post)|mlp_out|attn_out)|hook_(pos_)?embed")
 
@@ -33,9 +34,6 @@ _MOVED = (
     ("fold_ln", re.compile(r"hook_normalized|mlp\.hook_in"), "moves the norm's gain and bias behind that hook"),
 )
 """Options of ``HookedTransformer.from_pretrained`` that change what stands at some hooks."""
-
-_SAME_MODEL = {"gpt2-small": "gpt2"}
-"""Names that TransformerLens gives to models of the hub, where they differ by more than the owner."""
 
 
 @dataclass(frozen=True)
@@ -102,15 +100,9 @@ def compare_recorded(
 
 
 def _model(record: SaeRecord, model_name: str) -> Finding | None:
-    if record.model_name is None or _plain(record.model_name) == _plain(model_name):
+    if record.model_name is None or plain_model_name(record.model_name) == plain_model_name(model_name):
         return None
     return Finding("warning", f"it was trained on model {record.model_name}, but runs on {model_name}")
-
-
-def _plain(name: str) -> str:
-    """A model's name without its owner or folder."""
-    last = name.rstrip("/").rsplit("/", 1)[-1].lower()
-    return _SAME_MODEL.get(last, last)
 
 
 def _bos(record: SaeRecord, prepend_bos: bool | None) -> Finding | None:

@@ -7,6 +7,7 @@ Keys, their defaults and the formulas are those of sae-lens 6.54 (``SAE.load_fro
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,15 +25,18 @@ from extraction_assets.engine.saes.formats.files import (
     whole_number,
     whole_or_none,
 )
+from extraction_assets.engine.saes.formats.place import FormatFiles, SaePlace
 from extraction_assets.engine.saes.formats.recorded import SaeRecord
 from extraction_assets.engine.saes.formats.weights import Architecture, SAEWeights
+from extraction_assets.engine.saes.published import repository_overrides
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 CONFIG, WEIGHTS, SCALER = "cfg.json", "sae_weights.safetensors", "activation_scaler.json"
-FILES = (CONFIG, WEIGHTS)
-OPTIONAL_FILES = (SCALER,)
+FILES = FormatFiles((CONFIG, WEIGHTS), (SCALER,))
+LOADERS = ("sae_lens",)
 
 
 class _Kind(NamedTuple):
@@ -79,13 +83,18 @@ _RENAMED = {
 }
 
 
-def recognises(path: Path) -> bool:
+def files(file: str | None) -> FormatFiles:
+    return FILES if file is None else FormatFiles()
+
+
+def recognises(place: SaePlace) -> bool:
+    path = place.folder
     return (path / WEIGHTS).is_file() or ((path / CONFIG).is_file() and "architecture" in read_config(path, CONFIG))
 
 
-def record(path: Path) -> SaeRecord:
-    """The record of model, hook and text in ``cfg.json`` of folder ``path``."""
-    config = _read_config(path)
+def record(place: SaePlace) -> SaeRecord:
+    """The record of model, hook and text in ``cfg.json``."""
+    path, config = place.folder, _read_config(place)
     kwargs = config.get("model_from_pretrained_kwargs")
     prepend_bos = config.get("prepend_bos")
     return SaeRecord(
@@ -100,16 +109,17 @@ def record(path: Path) -> SaeRecord:
     )
 
 
-def read(path: Path) -> SAEWeights:
-    """The checkpoint in folder ``path``; raises CheckpointError if it cannot be used."""
-    require_files(path, *FILES)
-    config = _read_config(path)
-    kind, recorded = _kind_of(path, config), record(path)
+def read(place: SaePlace, device: torch.device | str) -> SAEWeights:
+    """The checkpoint's weights on ``device``; raises CheckpointError if it cannot be used."""
+    path = place.folder
+    require_files(path, *FILES.required)
+    config = _read_config(place)
+    kind, recorded = _kind_of(path, config), record(place)
     for key, values in _SUPPORTED.items():
         if config.get(key) not in values:
             raise CheckpointError(f"SAE {path}: {CONFIG}: {key} = {shown(config[key])} is not supported")
     flag = partial(true_or_false, path, CONFIG)
-    tensors = _read_tensors(path, kind, config["architecture"])
+    tensors = _read_tensors(path, kind, config["architecture"], device)
     _check_widths(path, config, tensors["W_enc"])
     return SAEWeights(
         architecture=kind.base,
@@ -143,9 +153,9 @@ def _check_widths(path: Path, config: dict[str, Any], w_enc: Tensor) -> None:
             )
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    """``cfg.json`` with the names of sae-lens 6, all on one level."""
-    raw = read_config(path, CONFIG)
+def _read_config(place: SaePlace) -> dict[str, Any]:
+    """``cfg.json`` with the names of sae-lens 6, all on one level, as the registry repairs it."""
+    raw = read_config(place.folder, CONFIG)
     metadata = raw.get("metadata")
     config = {**(metadata if isinstance(metadata, dict) else {}), **raw}
     for old, new in _RENAMED.items():
@@ -156,7 +166,18 @@ def _read_config(path: Path) -> dict[str, Any]:
         config["architecture"] = "topk"
     if isinstance(config.get("normalize_activations"), bool):  # before sae-lens 3
         config["normalize_activations"] = "expected_average_only_in" if config["normalize_activations"] else "none"
-    return config
+    return {**config, **_repairs(place)}
+
+
+def facts(place: SaePlace) -> dict[str, Any]:
+    """The registry's repairs that change what encode computes."""
+    return {key: value for key, value in _repairs(place).items() if key in _SUPPORTED}
+
+
+def _repairs(place: SaePlace) -> Mapping[str, Any]:
+    if place.published is not None:
+        return place.published.overrides
+    return repository_overrides(place.repository) if place.repository else {}
 
 
 def _kind_of(path: Path, config: dict[str, Any]) -> _Kind:
@@ -191,19 +212,21 @@ def _k(path: Path, config: dict[str, Any]) -> int:
     return whole_number(path, options.get("k", 0), f"{CONFIG}: k")
 
 
-def _read_tensors(path: Path, kind: _Kind, architecture: str) -> dict[str, Tensor]:
+def _read_tensors(path: Path, kind: _Kind, architecture: str, device: torch.device | str) -> dict[str, Tensor]:
     """By the names of sae-lens's inference SAEs."""
-    tensors = read_safetensors(path, WEIGHTS)
-    if "log_threshold" in tensors:  # jumprelu in training, before sae-lens 6
-        tensors["threshold"] = tensors.pop("log_threshold").float().exp()
+    tensors = read_safetensors(path, WEIGHTS, device)
+    in_logarithms = "log_threshold" in tensors  # jumprelu in training, before sae-lens 6
+    threshold = "log_threshold" if in_logarithms else kind.threshold
     names = ["W_enc", "W_dec", "b_dec"]
     names += ["b_gate", "r_mag", "b_mag"] if kind.base == "gated" else ["b_enc"]
-    names += [kind.threshold] if kind.base == "jumprelu" else []
+    names += [threshold] if kind.base == "jumprelu" else []
     names += ["W_skip"] if kind.has_skip else []
     picked = pick(path, WEIGHTS, tensors, names, architecture)
     if kind.base == "jumprelu":
-        picked["threshold"] = per_feature(picked.pop(kind.threshold), len(picked["b_enc"]))
-    factor = tensors.get("finetuning_scaling_factor", tensors.get("scaling_factor"))
+        limit = picked.pop(threshold)
+        picked["threshold"] = per_feature(limit.exp() if in_logarithms else limit, len(picked["b_enc"]))
+    factor = tensors.get("finetuning_scaling_factor")
+    factor = tensors.get("scaling_factor") if factor is None else factor
     if factor is not None and not factor.float().allclose(factor.float().new_ones(())):
         picked["W_dec"] = _finetuned(path, picked["W_dec"], factor)
     return picked

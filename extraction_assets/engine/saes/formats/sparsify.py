@@ -5,9 +5,11 @@ relu(encoder(x - b_dec)), the k largest a token; a transcoder does not subtract 
 ``layers.5`` or ``layers.5.mlp`` of the base model.
 """
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from extraction_assets.engine.file_boundary.checkpoint_file import shown
 from extraction_assets.engine.saes.formats.files import (
@@ -19,24 +21,38 @@ from extraction_assets.engine.saes.formats.files import (
     true_or_false,
     whole_number,
 )
+from extraction_assets.engine.saes.formats.place import FormatFiles, SaePlace
 from extraction_assets.engine.saes.formats.recorded import SaeRecord
 from extraction_assets.engine.saes.formats.weights import SAEWeights
 
+if TYPE_CHECKING:
+    import torch
+
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
-FILES = (CONFIG, WEIGHTS)
-OPTIONAL_FILES = ()
+FILES = FormatFiles((CONFIG, WEIGHTS))
+LOADERS = ("sparsify",)  # which SAELens's registry does not name
 
 _MODULE = re.compile(r"(\w+\.)*(layers|layer|h)\.\d+(\.\w+)*|(\w+\.)*(embed_tokens|embed_in|wte)")
 
 
-def recognises(path: Path) -> bool:
+def files(file: str | None) -> FormatFiles:
+    return FILES if file is None else FormatFiles()
+
+
+def recognises(place: SaePlace) -> bool:
+    path = place.folder
     return (path / WEIGHTS).is_file() or ((path / CONFIG).is_file() and "k" in read_config(path, CONFIG))
 
 
-def record(path: Path) -> SaeRecord:
+def facts(place: SaePlace) -> dict[str, Any]:
+    return {}
+
+
+def record(place: SaePlace) -> SaeRecord:
     """The hook that the folder's name gives: the module's output, and for a transcoder its input."""
+    path = place.folder
     config = read_config(path, CONFIG)
-    transcode, name = true_or_false(path, CONFIG, config, "transcode", False), path.absolute().name
+    transcode, name = true_or_false(path, CONFIG, config, "transcode", False), place.parts[-1]
     if not _MODULE.fullmatch(name):
         return SaeRecord(is_transcoder=transcode)
     if transcode:
@@ -44,9 +60,10 @@ def record(path: Path) -> SaeRecord:
     return SaeRecord(hook=name)
 
 
-def read(path: Path) -> SAEWeights:
-    """The checkpoint in folder ``path``; raises CheckpointError if it cannot be used."""
-    require_files(path, *FILES)
+def read(place: SaePlace, device: torch.device | str) -> SAEWeights:
+    """The checkpoint's weights on ``device``; raises CheckpointError if it cannot be used."""
+    path = place.folder
+    require_files(path, *FILES.required)
     config = read_config(path, CONFIG)
     if config.get("signed"):
         raise CheckpointError(
@@ -55,7 +72,7 @@ def read(path: Path) -> SAEWeights:
     activation = config.get("activation", "topk")
     if activation != "topk":
         raise CheckpointError(f"SAE {path}: {CONFIG}: activation = {shown(activation)} is not supported (known: topk)")
-    tensors = read_safetensors(path, WEIGHTS)
+    tensors = read_safetensors(path, WEIGHTS, device)
     skip = true_or_false(path, CONFIG, config, "skip_connection", False)
     names = ["encoder.weight", "encoder.bias", "W_dec", "b_dec", *(["W_skip"] if skip else [])]
     stored = pick(path, WEIGHTS, tensors, names, "sparsify")
@@ -70,7 +87,7 @@ def read(path: Path) -> SAEWeights:
         k=whole_number(path, config.get("k", 0), f"{CONFIG}: k"),
         is_transcoder=transcode,
         w_skip=stored["W_skip"].t() if skip else None,
-        record=record(path),
+        record=record(place),
     )
     _check_widths(path, config, weights)
     return weights

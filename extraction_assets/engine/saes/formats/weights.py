@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from extraction_assets.engine.saes.formats.files import CheckpointError
+from extraction_assets.engine.saes.formats.place import SaePlace
 from extraction_assets.engine.saes.formats.recorded import SaeRecord
 
 if TYPE_CHECKING:
@@ -16,17 +17,25 @@ Architecture = Literal["standard", "jumprelu", "topk", "gated"]
 Normalization = Literal["none", "layer_norm", "constant_norm_rescale", "expected_average_only_in"]
 
 
+_LOOKED_AT = 1 << 21
+"""Numbers of a tensor that are looked at together."""
+
+
 @dataclass(frozen=True)
 class SAEWeights:
-    """An SAE's parameters, float32 on the CPU. D is the width it reads, D_out (D unless a transcoder) what it gives."""
+    """An SAE's parameters in float32, all on one device.
+
+    D is the width it reads, D_out (D unless a transcoder) what it gives.
+    """
 
     architecture: Architecture
     w_enc: Tensor
     """[D, F]"""
     b_enc: Tensor
     """[F]; for ``gated`` the bias of the gate (b_gate)"""
-    w_dec: Tensor
-    """[F, D_out]"""
+    w_dec: Tensor | None
+    """[F, D_out]; None of an SAE that encodes only: a layer of a cross-layer transcoder, whose decoders add up over
+    layers, so that it reconstructs nothing alone"""
     b_dec: Tensor
     """[D_out]"""
     apply_b_dec_to_input: bool = False
@@ -37,12 +46,16 @@ class SAEWeights:
     """Active features a token (topk)."""
     rescale_acts_by_decoder_norm: bool = False
     """Scale pre-activations by the norm of each decoder row."""
+    selects_by_decoder_norm: bool = False
+    """The same where it is decided which features fire, but not in their values."""
     tanh: bool = False
     """Features are the tanh of what fires (SAELens's old ``tanh-relu``)."""
     normalize_activations: Normalization = "none"
     """What is done to the input before anything else, and undone to what decode gives."""
     norm_scaling_factor: float | None = None
     """What ``expected_average_only_in`` multiplies the input by, where the checkpoint holds it."""
+    output_scaling_factor: float | None = None
+    """The same of a transcoder's output, where it has a factor of its own."""
     center_input: bool = False
     """Subtract from the input its mean over D, as TransformerLens does by ``center_writing_weights``."""
     center_target: bool = False
@@ -60,7 +73,12 @@ class SAEWeights:
 
     @property
     def d_out(self) -> int:
-        return self.w_dec.shape[-1] if self.is_transcoder else self.d_in
+        return len(self.b_dec) if self.is_transcoder else self.d_in
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether it has a decoder of its own."""
+        return self.w_dec is not None
 
     @property
     def latent_dim(self) -> int:
@@ -68,11 +86,11 @@ class SAEWeights:
 
     def tensors(self) -> dict[str, Tensor]:
         """Every parameter by name."""
-        skip = {} if self.w_skip is None else {"W_skip": self.w_skip}
         named = {"W_enc": self.w_enc, "b_enc": self.b_enc, "W_dec": self.w_dec, "b_dec": self.b_dec}
-        return {**named, **self.extra, **skip}
+        held = {**named, **self.extra, "W_skip": self.w_skip}
+        return {name: tensor for name, tensor in held.items() if tensor is not None}
 
-    def validate(self, path: Path, file: str) -> None:
+    def validate(self, path: Path | SaePlace, file: str) -> None:
         """Shapes agree and every number is finite, or CheckpointError names the parameter of ``file``."""
         if self.w_enc.dim() != 2:
             raise CheckpointError(
@@ -89,7 +107,7 @@ class SAEWeights:
             shape = expected.get(name, (latent_dim,))
             if tuple(tensor.shape) != shape:
                 raise CheckpointError(f"SAE {path}: {file}: {name} has shape {tuple(tensor.shape)}, expected {shape}")
-            wrong = int((~tensor.isfinite()).sum())
+            wrong = _not_finite(tensor)
             if wrong:
                 raise CheckpointError(
                     f"SAE {path}: {file}: {name} holds {wrong} NaN or infinite value(s) of {tensor.numel()}; "
@@ -107,31 +125,43 @@ class SAEWeights:
             )
 
 
+def _not_finite(tensor: Tensor) -> int:
+    """NaN and infinities, counted a part at a time: ``isfinite`` makes a copy of what it looks at."""
+    return sum(int((~part.isfinite()).sum()) for part in tensor.split(max(1, _LOOKED_AT // max(1, tensor[:1].numel()))))
+
+
 def scaled_input(weights: SAEWeights, norm_scaling_factor: float) -> SAEWeights:
     """The same SAE for inputs that were multiplied by a constant in training, with the constant in its weights.
 
     W_enc * s, W_dec / s, b_dec / s, as sae-lens folds ``expected_average_only_in``
-    (``SAE.fold_activation_norm_scaling_factor``). Where pre-activations are rescaled by the decoder's norms, these
-    shrink by s, and a threshold with them.
+    (``SAE.fold_activation_norm_scaling_factor``); the decoder's s is ``output_scaling_factor`` if there is one. Where
+    pre-activations are rescaled by the decoder's norms, these shrink by s, and a threshold with them. Overwrites the
+    matrices, which have several GiB.
     """
     extra = dict(weights.extra)
-    if weights.rescale_acts_by_decoder_norm and "threshold" in extra:
-        extra["threshold"] = extra["threshold"] / norm_scaling_factor
+    out = norm_scaling_factor if weights.output_scaling_factor is None else weights.output_scaling_factor
+    if (weights.rescale_acts_by_decoder_norm or weights.selects_by_decoder_norm) and "threshold" in extra:
+        extra["threshold"] = extra["threshold"] / out
     return replace(
         weights,
-        w_enc=weights.w_enc * norm_scaling_factor,
-        w_dec=weights.w_dec / norm_scaling_factor,
-        b_dec=weights.b_dec / norm_scaling_factor,
+        w_enc=weights.w_enc.mul_(norm_scaling_factor),
+        w_dec=None if weights.w_dec is None else weights.w_dec.div_(out),
+        b_dec=weights.b_dec / out,
         extra=extra,
         normalize_activations="none",
     )
 
 
-def folded_decoder_norm(path: Path, weights: SAEWeights) -> SAEWeights:
+def folded_decoder_norm(path: Path | SaePlace, weights: SAEWeights) -> SAEWeights:
     """The same SAE with decoder rows of norm 1, their norms in its features (sae-lens ``fold_W_dec_norm``).
 
-    Raises CheckpointError if the norms would change which features fire, not just their scale.
+    Overwrites the matrices, which have several GiB. Raises CheckpointError if the norms would change which features
+    fire, not just their scale.
     """
+    if weights.w_dec is None:
+        raise CheckpointError(f"SAE {path}: fold_decoder_norm needs a decoder, and this SAE encodes only: leave it out")
+    if weights.selects_by_decoder_norm:
+        return replace(weights, selects_by_decoder_norm=False, rescale_acts_by_decoder_norm=True)
     if weights.tanh or (weights.architecture == "topk" and not weights.rescale_acts_by_decoder_norm):
         kind = "tanh-relu" if weights.tanh else "topk"
         raise CheckpointError(
@@ -143,8 +173,8 @@ def folded_decoder_norm(path: Path, weights: SAEWeights) -> SAEWeights:
     extra = {name: t if name == "r_mag" else t * norms for name, t in weights.extra.items()}
     return replace(
         weights,
-        w_enc=weights.w_enc * norms,
+        w_enc=weights.w_enc.mul_(norms),
         b_enc=weights.b_enc * norms,
-        w_dec=weights.w_dec / norms[:, None],
+        w_dec=weights.w_dec.div_(norms[:, None]),
         extra=extra,
     )

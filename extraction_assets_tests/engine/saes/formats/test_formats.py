@@ -195,10 +195,10 @@ def test_widths_come_from_the_encoder(folder: Path) -> None:
     assert (weights.d_in, weights.latent_dim) == (tiny.D_MODEL, tiny.NUM_FEATURES)
 
 
-@pytest.mark.parametrize(("key", "told"), [("d_sae", 99), ("d_in", 3)])
-def test_a_configuration_of_other_weights_is_refused(key: str, told: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("key", "recorded"), [("d_sae", 99), ("d_in", 3)])
+def test_a_configuration_of_other_weights_is_refused(key: str, recorded: int, tmp_path: Path) -> None:
     folder = tiny.make_sae(tmp_path / "sae")
     config = json.loads((folder / "cfg.json").read_text())
-    (folder / "cfg.json").write_text(json.dumps({**config, key: told}))
-    with pytest.raises(CheckpointError, match=rf"cfg.json says {key} = {told}, but W_enc of .* has \d+"):
+    (folder / "cfg.json").write_text(json.dumps({**config, key: recorded}))
+    with pytest.raises(CheckpointError, match=rf"cfg.json says {key} = {recorded}, but W_enc of .* has \d+"):
         read_checkpoint(folder)

@@ -106,7 +106,7 @@ def test_the_place_of_gemma_scope_tells_hook_and_model(place: str, tmp_path: Pat
 
 @pytest.mark.parametrize(
     "place",
-    ["sae", "layer_12/width_16k", f"{RES}/embedding/width_4k", "gemma-scope-2b-pt-transcoders/layer_3", f"{RES}/{RES}"],
+    ["sae", "layer_12/width_16k", f"{RES}/embedding/mine", f"{RES}/{RES}"],
 )
 def test_another_place_tells_no_hook(place: str, tmp_path: Path) -> None:
     assert read_checkpoint_record(make_gemma_scope(tmp_path / place)).hook is None

@@ -33,12 +33,12 @@ def test_a_difference_is_one_warning(changes: dict[str, object], message: str) -
     assert message in finding.message
 
 
-def test_samples_without_bos_are_told_where_a_tokenizer_would_add_one() -> None:
+def test_samples_without_bos_are_reported_where_a_tokenizer_would_add_one() -> None:
     (finding,) = compare_recorded(SaeRecord(prepend_bos=False), "x", None, 8)
     assert "without a BOS token first: set corpus.prepend_bos: false" in finding.message
 
 
-def test_how_the_model_was_loaded_is_told_where_it_has_no_effect() -> None:
+def test_how_the_model_was_loaded_is_reported_where_it_has_no_effect() -> None:
     record = SaeRecord(model_from_pretrained_kwargs={"n_devices": 2, "revision": "step3000", "checkpoint_index": 7})
     (finding,) = compare_recorded(record, "x", True, 8)
     assert finding.severity == "warning"

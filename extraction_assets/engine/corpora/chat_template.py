@@ -1,0 +1,305 @@
+"""Conversations -> the text that the tokenizer's own chat template makes of them, and where each message stands in it.
+
+A template is a program: it trims, folds a system message into the first user turn, drops earlier reasoning, writes tool
+calls. So nothing is looked up in its text. A conversation is rendered a second time with a mark, a private character
+that its text does not have, at both ends of every text of a message; without the marks that is the first text again,
+or the marks are put elsewhere. They say where each message has come to stand.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from functools import cached_property
+from itertools import chain, groupby
+from typing import Any, NamedTuple
+
+from extraction_assets.engine.corpora.boundary import reason
+from extraction_assets.engine.corpora.documents import Conversation, CorpusError
+from extraction_assets.engine.corpora.message_spans import MessageSpan
+from extraction_assets.engine.corpora.messages import SPOKEN
+
+TODAY = datetime(2024, 7, 26)
+"""What every template is given as today, so that the same messages give the same tokens on any day: the date that
+Llama 3's template writes where it is given none."""
+
+_DIRECTIVES = [*"aAbBcdHIjmMpSUwWxXyY", "-d", "-m", "-H", "-I", "-M", "-S", "e"]
+_PINNED = (
+    "{%- macro strftime_now(format) -%}{{ format"
+    + "".join(f" | replace('%{one}', '{TODAY.strftime('%' + one)}')" for one in _DIRECTIVES)
+    + " }}{%- endmacro %}\n"
+)
+"""Stands before a template that requests the date, in place of the function of this name that transformers gives it.
+Jinja removes the line break after the macro."""
+
+_PRIVATE = (range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
+"""Characters of the private use planes, of which the marks are."""
+_ROLES = frozenset({"system", "developer", "user", "assistant", "model", "tool", "function", "ipython"})
+_NAMES = frozenset({"type", "id"})
+"""Fields inside a message's text that templates compare and do not write."""
+_ELSEWHERE = (1 / 2, 1 / 4, 3 / 4, 0.1, 0.9)
+"""Where in a text its one mark is put if marks at its ends change what the template does."""
+_WORD = "ZebraCrossing"
+
+
+class RenderedChat(NamedTuple):
+    """What a template makes of a conversation."""
+
+    text: str
+    messages: list[MessageSpan]
+    """The characters of each message's text, without white space at its ends. A message that the template
+    takes apart has several spans, one that it leaves out or that is empty has none."""
+
+
+class _Mark(NamedTuple):
+    message: int
+    text: str
+    """The text it was put into, without white space at its ends."""
+    offset: int
+
+
+class ChatTemplate:
+    """The chat template of a tokenizer. Raises CorpusError if it has none."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._described = f"the chat template of {getattr(tokenizer, 'name_or_path', '') or 'the tokenizer'}"
+        template = _template(tokenizer)
+        self._template = _PINNED + template if "strftime_now" in template else template
+
+    def render(self, conversation: Conversation) -> RenderedChat:
+        """The text of a conversation, and its messages in the order of the text.
+
+        Renders twice, more often only where a template looks at the ends of a message. Raises CorpusError, which names
+        file, row and column, for messages that the template refuses, for one of an unknown role that it leaves out, and
+        for one that cannot be found in the text.
+        """
+        messages = [self._as_taken(message) for message in conversation.messages]
+        text = self._checked(messages, conversation.where)
+        marks = _Marks(text, conversation.where)
+        marked = self._marked_spans(marks, messages, text, range(len(messages)), (0.0, 1.0))
+        if marked is None:
+            marked = []
+            for number in range(len(messages)):
+                marked += self._spans_of_one(marks, messages, text, number, conversation.where)
+        spans = _without_overlaps(messages, marked)
+        self._refuse_unknown_roles(messages, {number for number, _, _ in marked}, conversation.where)
+        return RenderedChat(text, spans)
+
+    def _checked(self, messages: list[dict[str, Any]], where: str) -> str:
+        from jinja2 import TemplateSyntaxError
+
+        try:
+            text = self._rendered(messages)
+            text.encode("utf-8")
+        except TemplateSyntaxError as error:
+            raise CorpusError(
+                f"{self._described} is not Jinja ({reason(error)}): download the tokenizer's files again"
+            ) from error
+        except Exception as error:  # a template may raise anything
+            roles = ", ".join(str(message["role"]) for message in messages[:8])
+            raise CorpusError(
+                f"{where}: {self._described} refuses the messages ({roles}): {reason(error)}: leave the row out, or "
+                "change its messages to what the model was trained on"
+            ) from error
+        return text
+
+    def _rendered(self, messages: list[dict[str, Any]]) -> str:
+        text = self._tokenizer.apply_chat_template(
+            messages, chat_template=self._template, tokenize=False, add_generation_prompt=False
+        )
+        if not isinstance(text, str):
+            raise CorpusError(f"it gives {type(text).__name__}, not text")
+        return text
+
+    def _marked_spans(
+        self,
+        marks: "_Marks",
+        messages: list[dict[str, Any]],
+        text: str,
+        chosen: Sequence[int],
+        places: Sequence[float],
+    ) -> list[tuple[int, int, int]] | None:
+        """(message, start, stop) of the ``chosen`` messages; None if marks at these ``places`` change the text."""
+        marks.clear()
+        marked = [
+            _with_texts(message, marks.puts(number, places)) if number in chosen else message
+            for number, message in enumerate(messages)
+        ]
+        try:
+            found, plain = marks.read(self._rendered(marked))
+        except Exception:  # what the template does not refuse without marks
+            return None
+        return list(_runs(found, text)) if plain == text else None
+
+    def _spans_of_one(
+        self, marks: "_Marks", messages: list[dict[str, Any]], text: str, number: int, where: str
+    ) -> list[tuple[int, int, int]]:
+        """The same of one message, with marks wherever the template does not look."""
+        unseen = False
+        for places in ((0.0, 1.0), *((place,) for place in _ELSEWHERE)):
+            found = self._marked_spans(marks, messages, text, [number], places)
+            if found:
+                return found
+            unseen = unseen or found is not None
+        if unseen:
+            return []
+        raise CorpusError(
+            f"{where}, message {number + 1} of {len(messages)} ({messages[number]['role']}): {self._described} changes "
+            "it, so that it cannot be found in the text: leave the row out"
+        )
+
+    def _refuse_unknown_roles(self, messages: list[dict[str, Any]], seen: set[int], where: str) -> None:
+        for number, message in enumerate(messages):
+            if number not in seen and message["role"] not in _ROLES and any(one.strip() for one in _texts(message)):
+                raise CorpusError(
+                    f"{where}, message {number + 1} of {len(messages)}: {self._described} does not know the role "
+                    f"{message['role']!r} and leaves the message out: use user, assistant or system, or leave the row "
+                    "out"
+                )
+
+    def _as_taken(self, message: dict[str, Any]) -> dict[str, Any]:
+        """A message with its content as the template reads it: text, or text parts."""
+        content = message.get("content")
+        if isinstance(content, list) and not self._takes_parts:
+            return {**message, "content": "\n".join(part["text"] for part in content)}
+        if isinstance(content, str) and self._takes_parts and not self._takes_text:
+            return {**message, "content": _parts(content)}
+        return message
+
+    @property
+    def writes_bos(self) -> bool:
+        """Whether its texts begin with the tokenizer's BOS token."""
+        bos = self._tokenizer.bos_token
+        return bos is not None and self._tried(_WORD if self._takes_text else _parts(_WORD)).startswith(bos)
+
+    @cached_property
+    def _takes_text(self) -> bool:
+        return _WORD in self._tried(_WORD)
+
+    @cached_property
+    def _takes_parts(self) -> bool:
+        found = self._tried(_parts(_WORD))
+        return _WORD in found and not re.search(rf"""(['"])text\1: *(['"]){_WORD}\2""", found)
+
+    def _tried(self, content: Any) -> str:
+        try:
+            return self._rendered([{"role": "user", "content": content}])
+        except Exception:  # the messages of the corpus will say why
+            return ""
+
+
+class _Marks:
+    """Characters that a text does not have, and what each of them marks."""
+
+    def __init__(self, text: str, where: str) -> None:
+        there, self._where = set(text), where
+        self._free = (mark for mark in map(chr, chain(*_PRIVATE)) if mark not in there)
+        self._taken: list[str] = []
+        self._known: dict[str, _Mark] = {}
+
+    def clear(self) -> None:
+        self._known.clear()
+
+    def puts(self, message: int, places: Sequence[float]) -> Callable[[str], str]:
+        """A function that puts a mark into a text of a message at each of ``places``, from 0 to 1 of its length."""
+
+        def marked(text: str) -> str:
+            inside = text.strip()
+            before, _, after = text.partition(inside) if inside else (text, "", "")
+            pieces, last = [before], 0
+            for offset in (int(place * len(inside)) for place in places if inside):
+                pieces += [inside[last:offset], self._new(_Mark(message, inside, offset))]
+                last = offset
+            return "".join([*pieces, inside[last:], after])
+
+        return marked
+
+    def _new(self, mark: _Mark) -> str:
+        if len(self._known) == len(self._taken):
+            self._taken.append(self._unused())
+        character = self._taken[len(self._known)]
+        self._known[character] = mark
+        return character
+
+    def _unused(self) -> str:
+        found = next(self._free, None)
+        if found is None:
+            raise CorpusError(f"{self._where} holds more texts than can be told apart: divide it into several rows")
+        return found
+
+    def read(self, text: str) -> tuple[list[tuple[int, _Mark]], str]:
+        """(position, mark) of the marks in a text, and the text without them; a position is one in that."""
+        if not self._known:
+            return [], text
+        pattern = re.compile(f"[{''.join(self._known)}]")
+        found = [(one.start() - number, self._known[one[0]]) for number, one in enumerate(pattern.finditer(text))]
+        return found, pattern.sub("", text)
+
+
+def _template(tokenizer: Any) -> str:
+    try:
+        template = tokenizer.get_chat_template()
+    except (AttributeError, ValueError) as error:
+        where = getattr(tokenizer, "name_or_path", "") or "the language model"
+        raise CorpusError(
+            f"corpus.messages_column is set, but the tokenizer of {where} has no chat template of its own "
+            "(chat_template.jinja, or chat_template in tokenizer_config.json): take the instruction-tuned model, or "
+            "text_column"
+        ) from error
+    return str(template)
+
+
+def _parts(text: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": text}]
+
+
+def _with_texts(message: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    """A message with every text of what it says changed; its role and names stay."""
+    return {key: _changed(value, change) if key in SPOKEN else value for key, value in message.items()}
+
+
+def _changed(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list):
+        return [_changed(one, change) for one in value]
+    if isinstance(value, dict):
+        return {key: one if key in _NAMES else _changed(one, change) for key, one in value.items()}
+    return value
+
+
+def _texts(message: dict[str, Any]) -> list[str]:
+    found: list[str] = []
+    _with_texts(message, lambda text: found.append(text) or text)  # type: ignore[func-returns-value]
+    return found
+
+
+def _runs(found: list[tuple[int, _Mark]], text: str) -> Iterator[tuple[int, int, int]]:
+    """(message, start, stop) of marks of one message in a row, without white space at the ends. Where the mark of an
+    end is not there, as far as the text goes on as the message does."""
+    for message, group in groupby(found, key=lambda one: one[1].message):
+        marks = list(group)
+        (start, first), (stop, last) = marks[0], marks[-1]
+        before = first.text[: first.offset][::-1]
+        start -= _common(before, text[max(0, start - len(before)) : start][::-1])
+        after = last.text[last.offset :]
+        stop += _common(after, text[stop : stop + len(after)])
+        inside = text[start:stop]
+        yield message, stop - len(inside.lstrip()), start + len(inside.rstrip())
+
+
+def _common(one: str, other: str) -> int:
+    """How many first characters of two texts are the same."""
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _without_overlaps(messages: list[dict[str, Any]], found: list[tuple[int, int, int]]) -> list[MessageSpan]:
+    """Spans by position, none of them empty; characters that two messages claim are of the first."""
+    spans: list[MessageSpan] = []
+    end = 0
+    for number, start, stop in sorted(found, key=lambda one: one[1:]):
+        start = max(start, end)
+        if start < stop:
+            spans.append(MessageSpan(str(messages[number]["role"]), start, stop))
+            end = stop
+    return spans

@@ -1,0 +1,27 @@
+"""Weights that the files hold in packed types, which a ``quantization_config`` explains."""
+
+from typing import Any
+
+
+def is_quantized(config: Any) -> bool:
+    """Whether a configuration says that weights are stored in a form that transformers has a quantizer for; a form that
+    it does not know it ignores."""
+    from transformers.quantizers import AutoHfQuantizer
+
+    chosen = getattr(config, "quantization_config", None)
+    return chosen is not None and bool(AutoHfQuantizer.supports_quant_method(chosen))
+
+
+def unpacking_options(config: Any) -> dict[str, Any]:
+    """Options of ``from_pretrained`` for a model with this configuration.
+
+    MXFP4 (gpt-oss) is unpacked to the model's dtype, exactly: each of its numbers is one of 16 values times a power of
+    2. transformers would do so where it finds no kernels for packed weights, and else compute with these, whose
+    activations are bfloat16: what a hook gives would depend on which optional packages are installed.
+    """
+    chosen = getattr(config, "quantization_config", None)
+    if not isinstance(chosen, dict) or chosen.get("quant_method") != "mxfp4":
+        return {}
+    from transformers import Mxfp4Config
+
+    return {"quantization_config": Mxfp4Config(dequantize=True)}

@@ -1,0 +1,108 @@
+"""Weights go to their device one tensor after the other: an SAE needs little more memory than its own size."""
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from extraction_assets.engine.saes.sae import load_sae
+
+WIDTH, FEATURES = 1024, 24_576  # 200 MB in float32
+SIZE = 2 * 4 * WIDTH * FEATURES
+
+
+def gemma_scope(folder: Path, tensors: dict[str, Tensor]) -> None:
+    arrays = {name.replace("W_", "w_"): tensor.numpy() for name, tensor in tensors.items()}
+    np.savez(folder / "params.npz", **arrays)
+
+
+def packed_gemma_scope(folder: Path, tensors: dict[str, Tensor]) -> None:
+    np.savez_compressed(folder / "params.npz", **{name: tensor.numpy() for name, tensor in tensors.items()})
+
+
+def saelens(folder: Path, tensors: dict[str, Tensor]) -> None:
+    (folder / "cfg.json").write_text('{"architecture": "jumprelu"}')
+    save_file({name: tensor.bfloat16() for name, tensor in tensors.items()}, folder / "sae_weights.safetensors")
+
+
+def dictionary_learning(folder: Path, tensors: dict[str, Tensor]) -> None:
+    (folder / "config.json").write_text('{"trainer": {"dict_class": "BatchTopKSAE"}}')
+    named = {"encoder.weight": tensors["W_enc"].t().contiguous(), "encoder.bias": tensors["b_enc"]}
+    named |= {"decoder.weight": tensors["W_dec"].t().contiguous(), "b_dec": tensors["b_dec"]}
+    torch.save({**named, "threshold": torch.tensor(0.5), "k": torch.tensor(20)}, folder / "ae.pt")
+
+
+def llama_scope(folder: Path, tensors: dict[str, Tensor]) -> None:
+    hook, norm = "blocks.1.hook_resid_post", {"in": 16.0, "out": 16.0}
+    hyperparams = {"hook_point_in": hook, "hook_point_out": hook, "d_model": WIDTH, "d_sae": FEATURES}
+    hyperparams |= {"jump_relu_threshold": 0.5, "dataset_average_activation_norm": norm}
+    (folder / "hyperparams.json").write_text(json.dumps({**hyperparams, "sparsity_include_decoder_norm": True}))
+    (folder / "checkpoints").mkdir()
+    named = {"encoder.weight": tensors["W_enc"].t(), "encoder.bias": tensors["b_enc"]}
+    named |= {"decoder.weight": tensors["W_dec"].t(), "decoder.bias": tensors["b_dec"]}
+    stored = {name: tensor.contiguous().bfloat16() for name, tensor in named.items()}
+    save_file(stored, folder / "checkpoints" / "final.safetensors")
+
+
+def llamascopium(folder: Path, tensors: dict[str, Tensor]) -> None:
+    hook = "blocks.1.hook_resid_post"
+    config = {"hook_point_in": hook, "hook_point_out": hook, "d_model": WIDTH, "expansion_factor": FEATURES / WIDTH}
+    (folder / "config.json").write_text(json.dumps({**config, "act_fn": "relu"}))
+    named = {"W_E": "W_enc", "b_E": "b_enc", "W_D": "W_dec", "b_D": "b_dec"}
+    norm = {f"dataset_average_activation_norm.{hook}": torch.tensor(16.0)}
+    save_file({**{name: tensors[key] for name, key in named.items()}, **norm}, folder / "sae_weights.safetensors")
+
+
+def parameters() -> dict[str, Tensor]:
+    """Of a jumprelu SAE; each number is a power of two, so that all is packed and rounded without loss."""
+    matrices = {"W_enc": torch.full((WIDTH, FEATURES), 0.5), "W_dec": torch.full((FEATURES, WIDTH), 0.25)}
+    return {
+        **matrices,
+        "b_enc": torch.zeros(FEATURES),
+        "b_dec": torch.zeros(WIDTH),
+        "threshold": torch.ones(FEATURES),
+    }
+
+
+LAYOUTS = [gemma_scope, packed_gemma_scope, saelens, dictionary_learning, llama_scope, llamascopium]
+
+
+class Peak(threading.Thread):
+    """The most anonymous memory of this process while it is in the block, in bytes above that at its beginning."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._over, self._before, self.most = threading.Event(), self._now(), 0
+
+    @staticmethod
+    def _now() -> int:
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(status.partition("RssAnon:")[2].split()[0])
+
+    def run(self) -> None:
+        while not self._over.wait(0.002):
+            self.most = max(self.most, self._now() - self._before)
+
+    def __enter__(self) -> "Peak":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.join()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured by Linux's /proc")
+@pytest.mark.parametrize("write", LAYOUTS)
+def test_reading_needs_no_second_copy(write: Callable[[Path, dict[str, Tensor]], None], tmp_path: Path) -> None:
+    write(tmp_path, parameters())
+    with Peak() as peak:
+        sae = load_sae(tmp_path)
+    assert sae.latent_dim == FEATURES
+    assert 0.9 * SIZE < peak.most < 1.5 * SIZE
