@@ -1,6 +1,6 @@
 """Dagster's SQLite storage without what it builds again for every connection: engines, compiled statements, and the map
-of Alembic's revisions; and without its telemetry. Half of the CPU time of a tiny extraction's runs went there. Processes that tests start have
-Dagster as it is."""
+of Alembic's revisions; and Dagster without telemetry. Half of the CPU time of a tiny extraction's runs went there.
+Processes that tests start have Dagster as it is."""
 
 import contextlib
 import functools
