@@ -14,6 +14,7 @@ from extraction_assets.engine.saes.formats import (
     checkpoint_facts,
     checkpoint_files,
     files_on_hub,
+    is_one_file,
     is_whole,
     place_of,
     read_checkpoint,
@@ -69,9 +70,11 @@ def _copied_place(root: Path, published: PublishedSae) -> SaePlace:
         raise FileNotFoundError(f"{root} is by its name {other} of {published.repository}; {name} is {published.path}")
     if root.exists() and _holds_files(root, published):
         return _published_place(root, published)
+    patterns = files_on_hub(published.path, published.loader) if is_one_file(published) else [f"{published.path}/*"]
+    included = " ".join(f"--include '{pattern}'" for pattern in patterns)
     raise FileNotFoundError(
         f"{root} has no {published.path}, which is {name} in {published.repository}: "
-        f"hf download {published.repository} --include '{published.path}*' --local-dir {root}"
+        f"hf download {published.repository} {included} --local-dir {root}"
     )
 
 
@@ -82,10 +85,11 @@ def _path_in_name(names: tuple[str, ...], published: PublishedSae) -> str | None
 
 
 def _holds_files(root: Path, published: PublishedSae) -> bool:
-    """Whether a folder or file has by itself the files that a format needs."""
+    """Whether a folder, or a file where the SAE is one, has by itself what its format needs."""
     place = _folder_if_whole(place_of(root))
-    needed = files_on_hub("", published.loader) if place.file is None else [place.file]
-    return any((place.folder / one).is_file() for one in needed)
+    if place.file is not None or is_one_file(published):
+        return place.file is not None and is_one_file(published)
+    return any((place.folder / one).is_file() for one in files_on_hub("", published.loader))
 
 
 def _published_place(path: Path, published: PublishedSae) -> SaePlace:
