@@ -44,6 +44,8 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     cut: int | None = None
     """Bytes of the body after which the connection is closed."""
+    stall: threading.Event | None = None
+    """What the connection then waits for before it is closed."""
     corrupt: bool = False
     """One bit of the body is another one."""
     ignores_range: bool = False
@@ -75,10 +77,12 @@ class HubServer:
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
         self.tokens = {"hf_good"}
+        self.is_down = False
         self.before: Callable[[Request], None] = lambda _request: None
         """Called before each answer."""
         self._servers = [ThreadingHTTPServer(("127.0.0.1", 0), _handler(self, cdn)) for cdn in (False, True)]
-        self.endpoint, self.cdn = (f"http://127.0.0.1:{one.server_address[1]}" for one in self._servers)
+        ports = [one.server_address[1] for one in self._servers]
+        self.endpoint, self.cdn = f"http://127.0.0.1:{ports[0]}", f"http://localhost:{ports[1]}"
 
     def add(self, repository: str, *folders: Path, **files: bytes) -> Repository:
         """A repository with one commit: the content of folders under their own names, or of one folder at its top."""
@@ -117,7 +121,10 @@ class HubServer:
             self.stop()
 
     def stop(self) -> None:
-        """From now on connections are refused."""
+        """From now on connections are refused, and those that are open are closed."""
+        if self.is_down:
+            return
+        self.is_down = True
         for one in self._servers:
             one.shutdown()
             one.server_close()
@@ -172,6 +179,9 @@ class _Answers(BaseHTTPRequestHandler):
         self._answer()
 
     def _answer(self) -> None:
+        if self.hub.is_down:
+            self.close_connection = True
+            return
         token = self.headers.get("Authorization", "").removeprefix("Bearer ") or None
         request = Request(self.command, unquote(self.path), token, self.headers.get("Range"), self.is_cdn)
         self.hub.requests.append(request)
@@ -248,6 +258,8 @@ class _Answers(BaseHTTPRequestHandler):
         partial = {"Content-Range": f"bytes {first}-{len(content) - 1}/{len(content)}"} if asked else {}
         cut = None if fault is None else fault.cut
         self._send(206 if asked else 200, content[first:], {**headers, **partial, "Accept-Ranges": "bytes"}, cut)
+        if fault is not None and fault.stall is not None:
+            fault.stall.wait(60)
 
     def _refuse(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
         said = {"X-Error-Message": message, **({"X-Error-Code": code} if code else {}), **(headers or {})}

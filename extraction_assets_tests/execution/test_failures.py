@@ -14,6 +14,7 @@ from extraction_assets.assets.chunks import finish as chunk_writer
 from extraction_assets.assets.chunks import run as chunk_run
 from extraction_assets.database.urls import DatabaseError, DatabaseUnavailableError
 from extraction_assets.engine.chunk_pass.context import NonFiniteError
+from extraction_assets.engine.hub import HubUnavailable
 from extraction_assets.execution import failures as faults
 from extraction_assets.settings import Chunk, ExtractionSettings
 from extraction_assets_tests.processes import forks
@@ -21,7 +22,14 @@ from extraction_assets_tests.project import SILENT, Project
 from extraction_assets_tests.tiny import make_settings
 
 
-@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), DatabaseUnavailableError("the database is away")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(5, "Input/output error"),
+        DatabaseUnavailableError("the database is away"),
+        HubUnavailable("the hub does not answer"),
+    ],
+)
 def test_what_time_may_mend_is_tried_again_each_time_later(error: Exception) -> None:
     waits = []
     for attempt in range(faults.MAX_RETRIES):

@@ -14,6 +14,7 @@ import pytest
 from extraction_assets import catalog
 from extraction_assets.assets.corpus.run import materialize_corpus
 from extraction_assets.catalog import CORPUS, Asset
+from extraction_assets.engine.hub import HubSource, Snapshot
 from extraction_assets.execution.lineage import CodeVersions
 from extraction_assets.planning.plan import ExtractionPlan, corpus_recipe
 from extraction_assets.settings import ExtractionSettings
@@ -71,11 +72,9 @@ def connect_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Repositories ``someone/model`` and ``someone/sae`` with a branch, ``PUBLISHED``, and a data set of two
     configurations."""
 
-    def download(repository: str, *, revision: str | None = None, **_: Any) -> str:
-        return str(folder / "hub" / repository / (revision or "main"))
-
-    def unreachable(*_: Any, **__: Any) -> None:
-        raise ConnectionError("no network")
+    def download(source: HubSource, *_: Any, **__: Any) -> Snapshot:
+        revision = source.revision or "main"
+        return Snapshot(folder / "hub" / source.repository / revision, revision)
 
     def builder(_path: str, configuration: str | None, revision: str | None) -> SimpleNamespace:
         return SimpleNamespace(hash=f"commit of {revision or 'main'}")
@@ -87,8 +86,8 @@ def connect_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         rows = Dataset.from_dict({"text": [f"{number} of {said}. " * 5 for number in range(40)]})
         return rows.to_iterable_dataset() if streaming else rows
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    monkeypatch.setattr("huggingface_hub.HfApi.model_info", unreachable)
+    monkeypatch.setattr("extraction_assets.engine.hub.download_files", download)
+    monkeypatch.setattr("extraction_assets.engine.hub.download_chosen", download)
     if importlib.util.find_spec("datasets") is not None:
         monkeypatch.setattr("datasets.load_dataset_builder", builder)
         monkeypatch.setattr("datasets.load_dataset", load)

@@ -218,6 +218,7 @@ def test_a_field_without_another_value_refuses_it(laboratory: Laboratory, field:
         laboratory.settings({}, {field: value})
 
 
+@pytest.mark.slow
 def test_no_field_of_the_gpu_resource_makes_anything_stale(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -146,7 +146,7 @@ def _known_commit(source: HubSource, cache: RepositoryCache) -> str | None:
 def _keep(source: HubSource, cache: RepositoryCache, commit: str | None) -> str:
     """Notes the commit that the hub has named."""
     if commit is None or not re.fullmatch(r"\w+", commit):
-        raise HubError(f"{source.what}: what answers in place of the hub names no commit of {source.repository}")
+        raise HubError(f"{source.what} what answers in place of the hub names no commit of {source.repository}")
     revision = source.revision or MAIN
     if revision != commit:
         current_session().commits[source.repository, revision] = commit
@@ -231,7 +231,7 @@ def _fetch_all(source: HubSource, cache: RepositoryCache, commit: str, files: Se
     if failed is not None:  # and not from it: a full disk is otherwise taken for that of EXTRACTION_HOME
         where = failed.filename or cache_folder()
         raise HubError(
-            f"{source.what}: {where} cannot be written ({failed.strerror}): make room there, or set HF_HOME to a "
+            f"{source.what} {where} cannot be written ({failed.strerror}): make room there, or set HF_HOME to a "
             "folder on another disk; what has arrived is kept"
         )
 
@@ -255,7 +255,7 @@ def _refuse_full_disk(source: HubSource, cache: RepositoryCache, files: Sequence
     free = shutil.disk_usage(cache.root).free
     if needed - there > free:
         raise HubError(
-            f"{source.what}: {(needed - there) / 1e9:.1f} GB are to be downloaded to {cache_folder()}, where "
+            f"{source.what} {(needed - there) / 1e9:.1f} GB are to be downloaded to {cache_folder()}, where "
             f"{free / 1e9:.1f} GB are free: make room there, or set HF_HOME to a folder on another disk"
         )
 

@@ -26,7 +26,7 @@ class HubSource(NamedTuple):
     """What is wanted of the hub, as messages name it."""
 
     what: str
-    """How a message begins, without its colon: ``no checkpoint 'a/b'``."""
+    """How a message begins: ``SAE RELEASE/ID:``."""
     repository: str
     revision: str | None = None
     """Branch, tag or commit."""
@@ -65,16 +65,16 @@ def refusal(error: Exception, source: HubSource) -> HubError:
     if isinstance(error, HubError):
         return error
     if isinstance(error, HFValidationError):
-        return HubError(f"{source.what}: {source.repository!r} is no id of a repository (owner/name) either")
+        return HubError(f"{source.what} {source.repository!r} is no id of a repository (owner/name) either")
     if isinstance(error, OfflineModeIsEnabled):
         return HubError(
-            f"{source.what}: HF_HUB_OFFLINE is set, and the cache in {cache_folder()} does not have all of it: unset "
+            f"{source.what} HF_HUB_OFFLINE is set while the cache in {cache_folder()} does not have all of it: unset "
             f"HF_HUB_OFFLINE, or on a machine with network {source.command}, and set path to that folder"
         )
     if isinstance(error, HfHubHTTPError) and not is_transient(error):
-        return HubError(f"{source.what}: {_answer(error, source)}")
+        return HubError(f"{source.what} {_answer(error, source)}")
     return HubUnavailable(
-        f"{source.what}: the Hugging Face hub does not give it ({reason(error)}), and the cache in {cache_folder()} "
+        f"{source.what} the Hugging Face hub does not give it ({reason(error)}), and the cache in {cache_folder()} "
         f"does not have all of it: try again later, or on a machine with network {source.command}, and set path to "
         "that folder"
     )

@@ -129,8 +129,8 @@ def _is_whole(file: RemoteFile, partial: Path) -> bool:
 def _wait(error: Exception, failed: int) -> None:
     """Before the next attempt, as long as the server asks for. Raises the error if that is too long."""
     response = getattr(error, "response", None)
-    asked = "" if response is None else response.headers.get("Retry-After", "")
-    seconds = float(asked) if asked.isdigit() else FIRST_WAIT_SECONDS * 2**failed
+    requested = "" if response is None else response.headers.get("Retry-After", "")
+    seconds = float(requested) if requested.isdigit() else FIRST_WAIT_SECONDS * 2**failed
     if seconds > LONGEST_WAIT_SECONDS:
         raise TransferError(f"{reason(error)}, and it asks to wait {seconds:g} s") from error
     time.sleep(seconds)

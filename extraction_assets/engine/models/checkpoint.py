@@ -77,7 +77,8 @@ def explain_untrusted_code(folder: Path, name: str = CONFIG) -> Iterator[None]:
 
 def _from_hub(reference: CheckpointReference) -> tuple[Path, str]:
     """The folder in the hub's cache, with the files that count, and its commit."""
-    source = hub.HubSource(f"no checkpoint {reference.path!r} in a folder", reference.path, reference.revision)
+    what = f"no checkpoint {reference.path!r}: there is no such folder, and"
+    source = hub.HubSource(what, reference.path, reference.revision)
     choose = partial(wanted_from_hub, code=reference.trust_remote_code)
     found = hub.download_chosen(source, choose, last=CONFIG)
     if found.refused is not None and not (found.folder / CONFIG).is_file():

@@ -113,8 +113,8 @@ def _downloaded(sae: SaeReference, repository: str, inside: str, published: Publ
     loader = None if published is None else published.loader
     parent, _, name = inside.rpartition("/")
     where = parent if published is None and name in files_on_hub("") else inside
-    what = f"SAE {sae}" if sae.path is None else f"no checkpoint {repository!r} in a folder"
-    source = hub.HubSource(what, repository, sae.revision, f"{where}*")
+    what = f"SAE {sae}:" if sae.path is None else f"no checkpoint {sae.path!r}: there is no such folder, and"
+    source = hub.HubSource(what, repository, sae.revision, f"{where}*" if where else "")
     found = hub.download_files(source, files_on_hub(where, loader))
     if is_whole(found.folder, where, loader):
         return found

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import dagster as dg
 import pytest
@@ -30,6 +30,20 @@ def project(tiny_folder: Path, home: Path) -> Project:
     return project
 
 
+class Done(NamedTuple):
+    """All chunks of the tiny extraction, computed once. Not to be changed."""
+
+    project: Project
+    result: dg.ExecuteInProcessResult
+
+
+@pytest.fixture(scope="module")
+def done(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    project = Project(make_settings(tiny_folder), tmp_path_factory.mktemp("done") / "home")
+    project.corpus()
+    return Done(project, project.chunks())
+
+
 def _forbid(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
     def called(*_args: Any, **_options: Any) -> None:
         raise AssertionError(f"{owner.__name__}.{name} was called")
@@ -37,8 +51,8 @@ def _forbid(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
     monkeypatch.setattr(owner, name, called)
 
 
-def test_each_chunk_has_one_event_of_each_asset(project: Project) -> None:
-    project.chunks()
+def test_each_chunk_has_one_event_of_each_asset(done: Done) -> None:
+    project = done.project
     for key in project.chunk_assets:
         assert project.instance.get_materialized_partitions(key) == set(project.settings.chunk_keys)
         assert project.instance.fetch_materializations(key, limit=100).records.__len__() == 3
@@ -76,8 +90,8 @@ def test_a_new_sae_on_known_activations_costs_no_forward_pass(
     assert project.plan.chunk_state("top_k_table", project.settings.chunk("000000000016"), "topk") == "done"
 
 
-def test_tables_from_stored_files_equal_computed_ones(project: Project, tiny_folder: Path, tmp_path: Path) -> None:
-    project.chunks()
+def test_tables_from_stored_files_equal_computed_ones(done: Done, tmp_path: Path) -> None:
+    project = done.project
     again = Project(project.settings, tmp_path / "other")
     again.corpus()
     again.chunks(assets=[activations_key(again.settings)])
@@ -169,13 +183,12 @@ def test_chunks_that_are_asked_for_anew_are_computed_anew(project: Project, monk
     ids=str,
 )
 def test_files_are_byte_identical_whatever_the_engine_and_its_batch(
-    project: Project, tmp_path: Path, gpu: dict[str, Any]
+    done: Done, tmp_path: Path, gpu: dict[str, Any]
 ) -> None:
-    project.chunks()
-    other = Project(project.settings, tmp_path / "other", **gpu)
+    other = Project(done.project.settings, tmp_path / "other", **gpu)
     other.corpus()
     other.chunks()
-    assert other.files() == project.files()
+    assert other.files() == done.project.files()
 
 
 def test_a_table_made_from_stored_files_keeps_their_numerics_record(project: Project, tiny_folder: Path) -> None:

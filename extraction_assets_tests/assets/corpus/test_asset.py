@@ -4,7 +4,6 @@ import itertools
 import json
 import logging
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -14,6 +13,7 @@ import pytest
 from extraction_assets.assets.corpus import run as corpus_asset
 from extraction_assets.engine.corpora.text_files import TextFiles
 from extraction_assets.engine.corpora.tokenize import tokenize_corpus
+from extraction_assets.engine.hub import HubSource, Snapshot
 from extraction_assets.execution.lineage import CodeVersions
 from extraction_assets.planning import plan
 from extraction_assets.planning.source_identity import source_identity
@@ -380,10 +380,12 @@ def test_a_corpus_and_its_plan_ask_the_hub_once_each(
     times: int, tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_a, **_o: SimpleNamespace(siblings=[]))
-    monkeypatch.setattr(
-        "huggingface_hub.snapshot_download", lambda path, **_o: asked.append(path) or str(tiny_folder / "model")
-    )
+
+    def download(source: HubSource, *_: Any, **__: Any) -> Snapshot:
+        asked.append(source.repository)
+        return Snapshot(tiny_folder / "model", "commit")
+
+    monkeypatch.setattr("extraction_assets.engine.hub.download_chosen", download)
     settings, store = make_settings(tiny_folder, language_model={"path": "someone/model"}), ChunkStore(home)
     for _ in range(times):  # made, then found to be current
         corpus_asset.materialize_corpus(settings, store, 1, logging.getLogger(__name__))

@@ -1,7 +1,10 @@
 """Files come from a hub on this machine into the cache: those that are wanted, of one commit, whole."""
 
 import logging
+import subprocess
+import sys
 import threading
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -20,7 +23,7 @@ from extraction_assets_tests.hub_server import Fault, HubServer, Repository
 
 NAMES = ["a/cfg.json", "a/weights.safetensors", "a/optional.json"]
 WEIGHTS = bytes(range(256)) * 20_000  # 5 MB
-SOURCE = HubSource("no checkpoint 'some/saes'", "some/saes")
+SOURCE = HubSource("no checkpoint 'some/saes':", "some/saes")
 
 
 @pytest.fixture
@@ -91,7 +94,8 @@ def test_a_session_keeps_the_commit_of_a_branch_that_moves(hub: HubServer, saes:
     with hub_session(lambda *_: nullcontext(lambda _size: None), logging.getLogger()):
         first = download()
         saes.commit({"a/cfg.json": b"[]", "a/weights.safetensors": WEIGHTS})
-        assert download().commit == first.commit
+        with hub_session(lambda *_: nullcontext(lambda _size: None), logging.getLogger()):  # a step of the command
+            assert download().commit == first.commit
     assert download().commit != first.commit
 
 
@@ -127,10 +131,27 @@ def download_root() -> Path:
     return Path(constants.HF_HUB_CACHE) / "models--some--saes"
 
 
+def test_a_killed_process_leaves_what_the_next_one_goes_on_with(hub: HubServer, saes: Repository) -> None:
+    stall = threading.Event()
+    hub.faults.append(Fault("signature", cut=2_000_000, stall=stall))
+    program = f"from extraction_assets.engine.hub import *; download_files(HubSource('x:', 'some/saes'), {NAMES})"
+    with subprocess.Popen([sys.executable, "-c", program]) as process:
+        for _ in range(600):
+            if any(left.stat().st_size >= 1 << 20 for left in download_root().glob("blobs/*.incomplete")):
+                break
+            time.sleep(0.05)
+        process.kill()
+    stall.set()
+    hub.requests.clear()
+    assert (download().folder / NAMES[1]).read_bytes() == WEIGHTS
+    assert [one.range for one in hub.requests if one.cdn] == ["bytes=1048576-"]
+
+
 def test_a_server_that_knows_no_ranges_sends_the_whole_file_again(hub: HubServer, saes: Repository) -> None:
     broken_download(hub, cut=2_000_000)
     hub.faults.append(Fault("signature", ignores_range=True, times=9))
     assert (download().folder / NAMES[1]).read_bytes() == WEIGHTS
+    assert len([request for request in hub.requests if request.cdn]) == 1
 
 
 def test_a_damaged_remainder_is_fetched_from_its_beginning(hub: HubServer, saes: Repository) -> None:
@@ -175,7 +196,7 @@ def test_two_threads_download_a_file_once(hub: HubServer, saes: Repository) -> N
 
 def test_files_that_are_chosen_come_with_the_configuration_last(hub: HubServer) -> None:
     hub.add("some/model", **{"config.json": b"{}", "model.safetensors": WEIGHTS, "notes.md": b"x", "vocab.txt": b"v"})
-    source = HubSource("no checkpoint", "some/model")
+    source = HubSource("no checkpoint:", "some/model")
     found = download_chosen(source, lambda sizes: [name for name in sizes if name != "notes.md"], last="config.json")
     assert sorted(path.name for path in found.folder.iterdir()) == ["config.json", "model.safetensors", "vocab.txt"]
     assert [one.path.rpartition("/")[2] for one in hub.requests if one.method == "GET"][-1] == "config.json"

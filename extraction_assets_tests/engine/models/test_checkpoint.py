@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+from huggingface_hub import snapshot_download
 
 from extraction_assets.engine.models.checkpoint import LocalCheckpoint, checkpoint_files, resolve_checkpoint
 from extraction_assets.settings import CheckpointReference, LanguageModelSettings
 from extraction_assets_tests.engine.checkpoints import local
+from extraction_assets_tests.hub_server import HubServer
 from extraction_assets_tests.own_code import make_own_model
 
 
@@ -33,19 +35,25 @@ def test_trusted_code_is_part_of_what_the_model_computes(
     assert [file.name for file in trusted if file not in plain] == ["own_llama.py"]
 
 
-def test_code_is_downloaded_only_where_it_is_trusted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    asked: list[bool] = []
+def test_code_is_downloaded_only_where_it_is_trusted(hub: HubServer) -> None:
+    repository = hub.add(
+        "someone/model", **{"config.json": b"{}", "model.safetensors": b"", "code.py": b"", "x.md": b""}
+    )
+    plain = resolve_checkpoint(CheckpointReference("someone/model"))
+    assert plain == LocalCheckpoint(plain.folder, False, repository.branches["main"])
+    assert hub.fetched == ["config.json", "model.safetensors"]
+    resolve_checkpoint(CheckpointReference("someone/model", trust_remote_code=True))
+    assert hub.fetched == ["code.py", "config.json", "model.safetensors"]
 
-    def download(_repository: str, *, revision: str | None, allow_patterns: list[str]) -> str:
-        asked.append("*.py" in allow_patterns)
-        return str(tmp_path)
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    for trusted in (False, True):
-        assert resolve_checkpoint(CheckpointReference("someone/model", "v1", trusted)) == LocalCheckpoint(
-            tmp_path, trusted
-        )
-    assert asked == [False, True]
+def test_a_folder_of_hf_download_is_read_without_its_records(hub: HubServer, llama: str, tmp_path: Path) -> None:
+    hub.add("someone/model", Path(llama))
+    snapshot_download("someone/model", local_dir=tmp_path / "copy")
+    hub.requests.clear()
+    checkpoint = resolve_checkpoint(CheckpointReference(str(tmp_path / "copy")))
+    assert (tmp_path / "copy" / ".cache" / "huggingface").is_dir()
+    assert [file.name for file in checkpoint_files(checkpoint)] == ["config.json", "model.safetensors"]
+    assert hub.requests == []
 
 
 def test_settings_give_one_reference_of_all_that_names_a_checkpoint() -> None:

@@ -1,14 +1,16 @@
 """Every small file of a checkpoint counts, but weights, documents and images."""
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from extraction_assets.engine.models.checkpoint import resolve_checkpoint
-from extraction_assets.engine.models.small_files import SMALL_BYTES, holds_tokenizer, is_small_file, small_files
-from extraction_assets.settings import CheckpointReference
+from extraction_assets.engine.models.small_files import (
+    SMALL_BYTES,
+    holds_tokenizer,
+    is_small_file,
+    small_files,
+    wanted_from_hub,
+)
 
 OF_A_TOKENIZER = [
     *("tokenizer.json", "vocab.txt", "merges.txt", "bpe.codes", "spm.model", "chat_template.jinja", "vocab.bpe"),
@@ -47,30 +49,16 @@ def test_small_files_alone_make_no_tokenizer() -> None:
     assert all(holds_tokenizer([name]) for name in ("bpe.codes", "spm.model", "tokenizer.4.0.0.json", "vocab.bpe"))
 
 
-def download(monkeypatch: pytest.MonkeyPatch, folder: Path, *, code: bool = False) -> list[str]:
-    """What is asked of a hub repository that holds all these files, a large one and one in a subfolder too."""
-    asked: list[str] = []
-
-    def snapshot_download(_repository: str, *, revision: str | None, allow_patterns: list[str]) -> str:
-        asked.extend(allow_patterns)
-        return str(folder)
-
-    def model_info(_self: Any, _repository: str, *, revision: str | None, files_metadata: bool) -> Any:
-        sizes = dict.fromkeys([*OF_A_TOKENIZER, *OTHERS, "model.safetensors", "onnx/config.json"], 1000)
-        sizes["huge"] = 1 << 40
-        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name, size=size) for name, size in sizes.items()])
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    monkeypatch.setattr("huggingface_hub.HfApi.model_info", model_info)
-    resolve_checkpoint(CheckpointReference("someone/model", trust_remote_code=code))
-    return asked
+def wanted(*, code: bool = False) -> list[str]:
+    """What is wanted of a hub repository that holds all these files, a large one and one in a subfolder too."""
+    sizes = dict.fromkeys([*OF_A_TOKENIZER, *OTHERS, "model.safetensors", "onnx/config.json"], 1000)
+    return wanted_from_hub({**sizes, "huge": 1 << 40}, code=code)
 
 
-def test_of_the_hub_small_files_and_weights_are_downloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_of_the_hub_small_files_and_weights_are_downloaded() -> None:
     more = ["config.json", "model.safetensors", "model.safetensors.index.json"]
-    assert sorted(download(monkeypatch, tmp_path)) == sorted([*OF_A_TOKENIZER, *more])
+    assert wanted() == sorted([*OF_A_TOKENIZER, *more])
 
 
-def test_code_is_downloaded_where_it_is_trusted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    plain, trusted = download(monkeypatch, tmp_path), download(monkeypatch, tmp_path, code=True)
-    assert set(trusted) - set(plain) == {"modeling.py"}
+def test_code_is_downloaded_where_it_is_trusted() -> None:
+    assert set(wanted(code=True)) - set(wanted()) == {"modeling.py"}

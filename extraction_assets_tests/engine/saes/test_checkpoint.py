@@ -1,7 +1,7 @@
 """Where an SAE's checkpoint is found, on this machine and in a hub's cache, and what is asked of it."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,10 +13,13 @@ from extraction_assets.engine.saes.checkpoint import (
     sae_files,
     sae_place,
 )
-from extraction_assets.engine.saes.formats import SAEWeights
+from extraction_assets.engine.saes.formats import SAEWeights, read_checkpoint
+from extraction_assets.engine.saes.published import published_sae, registry
 from extraction_assets.settings import ResolvedSae, SaeReference, SaeSettings
 from extraction_assets_tests import tiny
+from extraction_assets_tests.engine.saes.formats import published_layouts, published_layouts_b
 from extraction_assets_tests.engine.saes.hub_cache import cached, use_cache
+from extraction_assets_tests.hub_server import HubServer
 
 RESIDUAL = "blocks.1.hook_resid_pre"
 
@@ -69,34 +72,72 @@ def test_an_sae_of_the_hub_is_read_from_the_cache_without_network(hub_cache: Pat
     assert sae_place(by_file.checkpoint).folder == folder
 
 
-def test_a_folder_that_the_repository_lacks_is_named(hub_cache: Path) -> None:
-    tiny.make_sae(cached(hub_cache, "jbloom/some-saes") / RESIDUAL)
+def test_a_folder_that_the_repository_lacks_is_named(hub: HubServer, tmp_path: Path) -> None:
+    tiny.make_sae(tmp_path / "saes" / RESIDUAL)
+    hub.add("jbloom/some-saes", tmp_path / "saes")
     with pytest.raises(FileNotFoundError, match=r"has no SAE checkpoint in its top folder: set subfolder"):
         sae_place(SaeReference(path="jbloom/some-saes"))
     with pytest.raises(FileNotFoundError, match=r"has no SAE checkpoint in folder 'blocks.2': set subfolder"):
         sae_place(SaeReference(path="jbloom/some-saes", subfolder="blocks.2"))
 
 
+def test_a_folder_that_the_cache_lacks_is_named(hub_cache: Path) -> None:
+    tiny.make_sae(cached(hub_cache, "jbloom/some-saes") / RESIDUAL)
+    with pytest.raises(FileNotFoundError, match=r"is set .* jbloom/some-saes --include 'blocks.2\*' --local-dir"):
+        sae_place(SaeReference(path="jbloom/some-saes", subfolder="blocks.2"))
+
+
 def test_a_repository_that_is_not_cached_is_named(hub_cache: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint 'nobody/nothing': there is no such folder, and the"):
+    with pytest.raises(
+        FileNotFoundError, match=r"'nobody/nothing': there is no such folder, and HF_HUB_OFFLINE is set"
+    ):
         sae_place(SaeReference(path="nobody/nothing"))
 
 
-def test_only_the_files_of_one_sae_are_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import huggingface_hub
+def test_only_the_files_of_one_sae_are_fetched(hub: HubServer, tmp_path: Path) -> None:
+    for name in ("width_16k", "width_65k"):
+        tiny.make_sae(tmp_path / "layer_12" / name)
+    hub.add("google/some", tmp_path)
+    place = sae_place(SaeReference(path="google/some", subfolder="layer_12/width_16k"))
+    assert place.commit == hub.repositories["google/some"].branches["main"]
+    assert hub.fetched == ["layer_12/width_16k/cfg.json", "layer_12/width_16k/sae_weights.safetensors"]
+    assert not any("width_65k" in request.path for request in hub.requests)
 
-    asked: dict[str, Any] = {}
 
-    def download(repository: str, **options: Any) -> str:
-        asked.update(options, repository=repository)
-        return str(tmp_path)
+def _write_gpt2(root: Path, inside: str) -> Path:
+    return tiny.make_sae(root / inside, hook_name=inside)
 
-    tiny.make_sae(tmp_path / "layer_12" / "width_16k")
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    sae_place(SaeReference(path="google/some", subfolder="layer_12/width_16k", revision="abc"))
-    assert (asked["repository"], asked["revision"]) == ("google/some", "abc")
-    assert {"layer_12/width_16k/params.npz", "layer_12/width_16k/cfg.json"} <= set(asked["allow_patterns"])
-    assert all(pattern.startswith("layer_12/width_16k/") and "*" not in pattern for pattern in asked["allow_patterns"])
+
+@pytest.mark.parametrize(
+    ("release", "sae_id", "write"),
+    [
+        ("gpt2-small-res-jb", RESIDUAL, _write_gpt2),
+        ("gemma-scope-2b-pt-res", "layer_10/width_16k/average_l0_77", published_layouts.write_gemma_scope),
+        ("gemma-scope-2-4b-pt-res", "layer_17_width_16k_l0_medium", published_layouts.write_gemma_scope_2),
+    ],
+)
+def test_an_sae_by_name_comes_from_its_repository_with_its_files_alone(
+    hub: HubServer, tmp_path: Path, release: str, sae_id: str, write: Callable[[Path, str], Path]
+) -> None:
+    published = published_sae(release, sae_id)
+    write(tmp_path / "saes", published.path)
+    write(tmp_path / "saes", published.path.replace("1", "2", 1))
+    hub.add(published.repository, tmp_path / "saes")
+    place = sae_place(SaeReference(release=release, sae_id=sae_id))
+    assert (place.published, place.commit) == (published, hub.repositories[published.repository].branches["main"])
+    assert read_checkpoint(place).latent_dim > 0
+    names = [file.name for file in (tmp_path / "saes" / published.path).iterdir()]
+    assert hub.fetched == sorted(f"{published.path}/{name}" for name in names)
+
+
+def test_an_sae_that_is_one_file_comes_alone(hub: HubServer, tmp_path: Path) -> None:
+    release = next(one for one in registry().releases.values() if one.loader == "qwen_scope")
+    first, second = (release.sae(sae_id) for sae_id in list(release.saes)[:2])
+    for one in (first, second):
+        published_layouts_b.write_qwen_scope(tmp_path / "saes", one.path)
+    hub.add(first.repository, tmp_path / "saes")
+    assert read_checkpoint(sae_place(SaeReference(release=first.release, sae_id=first.sae_id))).latent_dim > 0
+    assert hub.fetched == [first.path]
 
 
 # What is asked of it
