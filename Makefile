@@ -1,6 +1,6 @@
 # make demo   the demo extraction, end to end        make ui    Dagster's UI on 127.0.0.1:3000
 # make test   all tests but those of the UI          make lint  lint, format, imports and types
-# make test-fast    those that run no whole extraction and no process: 90 s on two cores
+# make test-fast    those that take less than half a second: 90 s on two cores
 # make test SEED=random   random tests with a new seed, which the last line names; SEED=N repeats it
 # make mutations    puts faults into a copy of the package, and says which test notices each
 # make test-ui      the real UI in headless Chromium; screenshots in build/screenshots
@@ -28,6 +28,9 @@ PICTURES := backfill checks chunk-plots examples graph launch report
 demo: $(DEMO)
 	$(BIN)/extraction-assets run demo
 	@echo "The UI with the history of these runs: make ui, then http://127.0.0.1:3000"
+
+# The tests start about a hundred processes: where Python is kept from storing bytecode, each would compile the package.
+test test-fast mutations: export PYTHONDONTWRITEBYTECODE :=
 
 # One worker more than two cores have: some tests wait for a daemon.
 test: $(TESTS)

@@ -27,7 +27,7 @@ import json
 from pathlib import Path
 
 import dagster as dg
-from benchmarks.dagster_path import definitions
+from benchmarks.definitions import definitions
 from extraction_assets.settings import ExtractionSettings
 
 given = json.loads((Path(__file__).parent / "given.json").read_text())

@@ -15,16 +15,14 @@ from typing import Any, NamedTuple, TypeVar
 
 import dagster as dg
 
+from benchmarks.definitions import definitions
 from benchmarks.inputs import SAE_NAME, extraction_settings, random_corpus, store_corpus
 from benchmarks.lines import Line
 from benchmarks.measure import GB, Usage, metered
 from benchmarks.options import Options
-from extraction_assets import default_resources
 from extraction_assets.cli.runner import Runner
-from extraction_assets.component import build_definitions
 from extraction_assets.dagster_instance.home import prepare_dagster_home
 from extraction_assets.execution.keys import activations_key, sae_key
-from extraction_assets.resources import GpuResource
 from extraction_assets.settings import ExtractionSettings
 
 _VARIABLES = ("EXTRACTION_HOME", "DAGSTER_HOME", "EXTRACTION_DATABASE_URL", "EXTRACTION_DAGSTER_POSTGRES_URL")
@@ -73,13 +71,6 @@ def resources(options: Options) -> dict[str, Any]:
         "matmul_precision": options.matmul_precision,
         "compile_model": options.compile_model,
     }
-
-
-def definitions(settings: ExtractionSettings, gpu: dict[str, Any]) -> dg.Definitions:
-    """The benchmark's extraction with its resources."""
-    bound = {**default_resources(), "gpu": GpuResource(**gpu)}
-    shared = dg.Definitions(resources=bound, executor=dg.in_process_executor)
-    return dg.Definitions.merge(build_definitions(settings), shared)
 
 
 def record_corpus(options: Options, settings: ExtractionSettings) -> None:

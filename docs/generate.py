@@ -199,6 +199,33 @@ def _place(place: tuple[str, str] | None) -> str:
     return f"`{path}`, {side}" if path else f"the block's {side}"
 
 
+# Published SAEs
+
+
+def published_saes() -> str:
+    """How many of the SAEs that SAELens knows by name are read: by format, with their releases and models."""
+    from extraction_assets.engine.saes.formats import FORMATS, format_of_loader
+    from extraction_assets.engine.saes.published import registry
+
+    sae_lens, releases = registry()
+    formats = {name: format_of_loader(release.loader) for name, release in releases.items()}
+    rows, read = [], 0
+    for name in FORMATS:
+        ours = [release for release in releases.values() if formats[release.name] == name]
+        count = sum(len(release.saes) for release in ours)
+        models = sorted({release.model.rpartition("/")[2] for release in ours})
+        rows += [[name, str(len(ours)), f"{count:,}", ", ".join(models)]] if ours else []
+        read += count
+    refused = [name for name, format_ in formats.items() if format_ is None]
+    known = sum(len(release.saes) for release in releases.values())
+    return (
+        f"Of the {known:,} SAEs in {len(releases)} releases that SAELens {sae_lens} knows by name, {read:,} in "
+        f"{len(releases) - len(refused)} releases are read:\n\n"
+        f"{table(['format', 'releases', 'SAEs', 'models'], rows)}\n"
+        f"Refused by name: {', '.join(f'`{name}`' for name in refused) or 'none'}.\n"
+    )
+
+
 # Statistics
 
 
@@ -308,6 +335,7 @@ PARTS: dict[str, Callable[[], str]] = {
         assets,
         stale,
         transformer_lens_names,
+        published_saes,
         statistics,
         commands,
         rooms,

@@ -19,6 +19,7 @@ from extraction_assets.defs_yaml.templates import TemplateError, fill_in
 from extraction_assets.engine.saes.formats import CheckpointError
 from extraction_assets.engine.saes.named import named_sae
 from extraction_assets.engine.saes.published import UnknownSae
+from extraction_assets.execution.links import published_links
 from extraction_assets.host.project_home import use_project_of
 from extraction_assets.settings import ExtractionSettings
 
@@ -71,10 +72,13 @@ def build_definitions(settings: ExtractionSettings, folder: Path | None = None) 
         settings = settings.with_paths_from(folder)
     settings.require_full_paths()
     _require_known_saes(settings)
-    assets = [
-        one.map_asset_specs(lambda spec: spec.replace_attributes(owners=settings.owners))
-        for one in build_assets(settings)
-    ]
+    links = {name: published_links(sae) for name, sae in settings.saes.items()}
+
+    def completed(spec: dg.AssetSpec) -> dg.AssetSpec:
+        of_sae = links[spec.key.path[1]] if len(spec.key.path) == 3 else {}
+        return spec.replace_attributes(owners=settings.owners, metadata={**spec.metadata, **of_sae})
+
+    assets = [one.map_asset_specs(completed) for one in build_assets(settings)]
     return dg.Definitions.merge(dg.Definitions(assets=assets), build_automation(settings))
 
 

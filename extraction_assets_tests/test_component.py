@@ -233,3 +233,17 @@ def test_both_run_from_the_command_line_and_share_their_corpus(
 
 def _command(project: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return run_module("extraction_assets.cli", ["--module", "lab.definitions", *arguments], folder=project)
+
+
+def test_assets_of_a_published_sae_link_to_its_pages(project: Path) -> None:
+    file = project / "lab" / "defs" / "second" / "defs.yaml"
+    named = "release: gpt2-small-res-jb\n      sae_id: blocks.8.hook_resid_pre\n      revision: v1"
+    file.write_text(file.read_text().replace("path: ../../models/topk", named))
+    by_key = {spec.key: dict(spec.metadata) for spec in _load().resolve_all_asset_specs()}
+    metadata = by_key[dg.AssetKey(["second", "topk", "feature_examples"])]
+    assert metadata["published_sae"].value == "gpt2-small-res-jb/blocks.8.hook_resid_pre"
+    page = "https://huggingface.co/jbloom/GPT2-Small-SAEs-Reformatted/tree/v1/blocks.8.hook_resid_pre"
+    assert metadata["hugging_face"].value == page
+    assert metadata["neuronpedia"].value == "https://www.neuronpedia.org/gpt2-small/8-res-jb"
+    assert "published_sae" not in by_key[dg.AssetKey(["second", "corpus"])]
+    assert "published_sae" not in by_key[dg.AssetKey(["first", "relu", "feature_examples"])]

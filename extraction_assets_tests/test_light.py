@@ -9,9 +9,13 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
 import extraction_assets
 from extraction_assets.dagster_instance.home import make_dagster_home
 from extraction_assets_tests.project import Project
+
+pytestmark = pytest.mark.slow
 
 HEAVY = ("datasets", "pandas", "scipy", "sentencepiece", "tokenizers", "torch", "transformers")
 

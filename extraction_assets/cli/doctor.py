@@ -41,7 +41,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
 
 
 def _checks(module: str) -> "dict[str, Check]":
-    from extraction_assets.doctor import instance, machine, project
+    from extraction_assets.doctor import folders, gpus, instance, machine, project
 
     @functools.cache
     def workspace() -> Workspace:
@@ -65,10 +65,10 @@ def _checks(module: str) -> "dict[str, Check]":
     return {
         "python": machine.check_python,
         "packages": machine.check_packages,
-        "torch": machine.check_torch,
-        "gpu": machine.check_gpus,
-        "homes": machine.check_homes,
-        "disk": machine.check_space,
+        "torch": gpus.check_torch,
+        "gpu": gpus.check_gpus,
+        "homes": folders.check_homes,
+        "disk": folders.check_space,
         "port": machine.check_port,
         "dagster": instance.check_dagster_home,
         "pools": instance.check_pools,

@@ -1,7 +1,6 @@
 """``init``: writes the YAML block of a new extraction."""
 
 import importlib.util
-import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -20,14 +19,21 @@ from extraction_assets.cli.init_examination import (
     with_chat_column,
 )
 from extraction_assets.cli.init_file import DeclaredSae, check_paths, yaml_text
+from extraction_assets.cli.init_saes import declared_saes, sentences_on
 from extraction_assets.cli.terminal import echo
-from extraction_assets.settings import ExtractionSettings, SaeSettings, check_name
+from extraction_assets.settings import ExtractionSettings, check_name
 
 
 @main.command()
 @click.argument("name")
 @click.option("--model", required=True, help="Folder of a Hugging Face model, or its hub id.")
-@click.option("--sae", "saes", required=True, multiple=True, help="Folder of an SAE, or its hub id; may be repeated.")
+@click.option(
+    "--sae",
+    "saes",
+    required=True,
+    multiple=True,
+    help="Folder of an SAE, its name RELEASE/ID as in SAELens (`saes` lists them), or its hub id; may be repeated.",
+)
 @click.option(
     "--hook",
     "hooks",
@@ -36,10 +42,16 @@ from extraction_assets.settings import ExtractionSettings, SaeSettings, check_na
     "--sae in the same order.  [default: what the checkpoint records]",
 )
 @click.option(
-    "--subfolder", "subfolders", multiple=True, help="Folder of each SAE inside --sae, as --hook once or for each."
+    "--subfolder",
+    "subfolders",
+    multiple=True,
+    help="Folder of each SAE inside --sae of a path, as --hook once or for each.",
 )
 @click.option(
-    "--sae-name", "names", multiple=True, help="Short name of each --sae.  [default: the last part of its path]"
+    "--sae-name",
+    "names",
+    multiple=True,
+    help="Short name of each --sae.  [default: its id, or the last part of its path]",
 )
 @click.option(
     "--corpus", required=True, help="Texts: a file, folder or glob, the hub id of a data set, or standard-library."
@@ -95,7 +107,7 @@ def init(
         raise click.ClickException(
             f"{folder} is there already and is left as it is: edit its defs.yaml, or choose another name"
         )
-    declared = _declared_saes(saes, hooks, subfolders, names)
+    declared = declared_saes(saes, hooks, subfolders, names)
     options = {field: value for field, value in columns.items() if value is not None}
     declare = partial(_settings, name, model, declared, {"source": corpus, **options}, samples)
     declare(max_length or 1)  # what the settings themselves refuse comes first
@@ -117,7 +129,7 @@ def init(
     with (folder / "defs.yaml").open("xb") as file:
         file.write(text)
     echo(f"wrote {folder / 'defs.yaml'}")
-    for sentence in sentences:
+    for sentence in (*sentences, *sentences_on(declared, model, settings.corpus.max_length)):
         echo(sentence)
     echo(f"next  {command_line(module)} check {name}")
     echo(f"      {command_line(module)} run {name}")
@@ -151,52 +163,6 @@ def _defs_folder(module: str) -> Path:
     return folder / "defs"
 
 
-def _declared_saes(
-    paths: Sequence[str], hooks: Sequence[str], subfolders: Sequence[str], names: Sequence[str]
-) -> list[DeclaredSae]:
-    """The SAEs with a name and a hook each; one error if their numbers do not match."""
-    given_hooks = _one_each("--hook", hooks, len(paths))
-    given_folders = _one_each("--subfolder", subfolders, len(paths))
-    if len(names) not in (0, len(paths)):
-        raise click.ClickException(f"{len(names)} --sae-name for {len(paths)} --sae: give one for each, or none")
-    whole = [path if folder is None else f"{path}/{folder}" for path, folder in zip(paths, given_folders, strict=True)]
-    chosen = names or [_default_name(path) for path in whole]
-    doubled = [name for name in chosen if list(chosen).count(name) > 1]
-    if doubled:
-        raise click.ClickException(f"two SAEs would be called {doubled[0]}: give a --sae-name for each --sae")
-    return [
-        DeclaredSae(name, path, folder, hook or _recorded_hook(path, folder), not hook)
-        for name, path, folder, hook in zip(chosen, paths, given_folders, given_hooks, strict=True)
-    ]
-
-
-def _one_each(option: str, values: Sequence[str], count: int) -> list[str | None]:
-    """The values of an option that is given once for all SAEs, or once for each."""
-    if len(values) not in (0, 1, count):
-        raise click.ClickException(f"{len(values)} {option} for {count} --sae: give one for all, or one for each")
-    if not values:
-        return [None] * count
-    return [*values] * count if len(values) == 1 else [*values]
-
-
-def _default_name(path: str) -> str:
-    """The last part of a path or hub id, as it may stand in asset keys."""
-    return re.sub(r"[^A-Za-z0-9_]+", "_", Path(path).expanduser().absolute().name).strip("_") or "sae"
-
-
-def _recorded_hook(path: str, subfolder: str | None) -> str | None:
-    """The hook that a local checkpoint records; None for one of the hub, which is not asked here."""
-    from extraction_assets.engine.saes.checkpoint import read_sae_record
-
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        return None
-    hook = read_sae_record(SaeSettings(path=str(folder), subfolder=subfolder).checkpoint).hook
-    if hook is None:
-        raise click.ClickException(f"--hook is needed: the checkpoint in {folder} does not say what it reads")
-    return hook
-
-
 def _settings(
     name: str, model: str, saes: Sequence[DeclaredSae], corpus: dict[str, str], samples: int, max_length: int
 ) -> ExtractionSettings:
@@ -205,7 +171,7 @@ def _settings(
         "name": name,
         "language_model": {"path": model},
         "corpus": {**corpus, "max_length": max_length},
-        "saes": {sae.name: {"path": sae.path, "subfolder": sae.subfolder, "hook": sae.hook} for sae in saes},
+        "saes": {sae.name: sae.fields for sae in saes},
         "evaluation_samples": samples,
     }
     try:

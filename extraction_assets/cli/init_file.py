@@ -3,7 +3,7 @@
 import glob
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +11,8 @@ import click
 import yaml
 
 from extraction_assets.catalog import MODEL_ACTIVATIONS
+from extraction_assets.engine.saes.published import published_sae
+from extraction_assets.engine.saes.published.described import exact_hook
 from extraction_assets.settings import STANDARD_LIBRARY, CorpusSettings, is_hub_id
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -38,8 +40,8 @@ attributes:
 """
 _SAE = """\
     {name}:
-      path: {path} # a folder (relative to this file) or a hub id
-{subfolder}{hook}
+{place}
+{hook}
       # minimum_variance_explained: 0.5 # a run stops below it: set it just below what `check` shows"""
 
 
@@ -47,12 +49,21 @@ class DeclaredSae(NamedTuple):
     """One ``--sae`` with what goes with it."""
 
     name: str
-    path: str
-    subfolder: str | None
-    hook: str | None
+    path: str | None = None
+    """As it was typed; None where release and id name it."""
+    subfolder: str | None = None
+    hook: str | None = None
     """None if the checkpoint, which is on the hub, may say it."""
-    recorded: bool
+    recorded: bool = False
     """Whether the hook stands in the checkpoint."""
+    release: str | None = None
+    sae_id: str | None = None
+
+    @property
+    def fields(self) -> dict[str, str | None]:
+        """The settings that are declared."""
+        names = ("release", "sae_id", "path", "subfolder", "hook")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 def yaml_text(
@@ -88,7 +99,8 @@ def check_paths(model: str, corpus: str, saes: Sequence[DeclaredSae], folder: Pa
     """One error for a folder, file or glob that is not there and can be no hub id."""
     _written(model, folder, "--model")
     for sae in saes:
-        _written(sae.path, folder, "--sae")
+        if sae.path is not None:
+            _written(sae.path, folder, "--sae")
     _written_corpus(corpus, folder)
 
 
@@ -106,20 +118,37 @@ def _options(corpus: CorpusSettings) -> list[str]:
 
 
 def _sae_block(sae: DeclaredSae, folder: Path) -> str:
-    subfolder = f"      subfolder: {_scalar(sae.subfolder)}\n" if sae.subfolder else ""
     if sae.hook is None:
-        hook = "      # hook: model.layers.12 # what it reads; by default what the checkpoint records"
+        hook = f"      # hook: {_example_hook(sae)} # what it reads; by default what the checkpoint records"
     else:
         source = ", by its checkpoint" if sae.recorded else ""
         hook = f"      hook: {_scalar(sae.hook)} # what it reads{source}"
-    path = _scalar(_written(sae.path, folder, "--sae"))
-    return _SAE.format(name=_scalar(sae.name), path=path, subfolder=subfolder, hook=hook)
+    return _SAE.format(name=_scalar(sae.name), place="\n".join(_place(sae, folder)), hook=hook)
+
+
+def _place(sae: DeclaredSae, folder: Path) -> Iterator[str]:
+    """Lines that say which checkpoint it is."""
+    if sae.path is None:
+        yield f"      release: {_scalar(sae.release or '')} # a name of SAELens: `extraction-assets saes` lists them"
+        yield f"      sae_id: {_scalar(sae.sae_id or '')}"
+        yield "      # path: DIR # a copy by `hf download REPOSITORY --local-dir DIR`; by default from the hub"
+    else:
+        path = _scalar(_written(sae.path, folder, "--sae"))
+        yield f"      path: {path} # a folder (relative to this file) or a hub id"
+    if sae.subfolder:
+        yield f"      subfolder: {_scalar(sae.subfolder)}"
+
+
+def _example_hook(sae: DeclaredSae) -> str:
+    """The hook that the SAE's id names, or any."""
+    named = published_sae(sae.release, sae.sae_id or "") if sae.release else None
+    return (named and exact_hook(named)) or "model.layers.12"
 
 
 def _written(path: str, folder: Path, option: str) -> str:
     """A checkpoint as the file names it: a folder relative to ``folder``, a hub id as it is."""
     local = Path(path).expanduser()
-    if local.is_dir():
+    if local.is_dir() or (option == "--sae" and local.is_file()):  # one file among those of other SAEs
         return _relative(local, folder)
     if path.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(path):
         raise click.ClickException(f"{option} {path}: there is no such folder")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from extraction_assets.doctor.machine import check_folder, check_free
+from extraction_assets.doctor.folders import check_folder, check_free
 from extraction_assets.engine.findings import Finding
 from extraction_assets.host.disk import nearest, readable_size
 from extraction_assets.host.locations import extraction_home
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from extraction_assets.defs_yaml.folder import NotLoaded
     from extraction_assets.planning.disk_estimate import Sizes
     from extraction_assets.resources import ChunkStoreResource, ResultsResource
-    from extraction_assets.settings import ExtractionSettings
+    from extraction_assets.settings import ExtractionSettings, SaeSettings
 
 Declared = Callable[[], Mapping[str, "ExtractionSettings"]]
 
@@ -55,12 +55,26 @@ def check_definitions(
             advice="correct the file",
         )
     for name, settings in extractions.items():
-        paths = {"model": settings.language_model.path}
-        paths |= {f"SAE {sae}": chosen.path for sae, chosen in settings.saes.items() if chosen.path is not None}
-        for what, path in paths.items():
-            if path.startswith("/") and not Path(path).is_dir():
-                advice = "correct its path in the YAML file"
-                yield Finding("error", f"{name}: {what} {path} is not there", check="definitions", advice=advice)
+        yield from _check_paths(name, settings)
+
+
+def _check_paths(name: str, settings: "ExtractionSettings") -> Iterator[Finding]:
+    """Checkpoints of an extraction on this machine that are not where its settings say."""
+    from extraction_assets.engine.saes.checkpoint import sae_place
+
+    advice, model = "correct its path in the YAML file", settings.language_model.path
+    if model.startswith("/") and not Path(model).is_dir():
+        yield Finding("error", f"{name}: model {model} is not there", check="definitions", advice=advice)
+    for sae, chosen in settings.saes.items():
+        if chosen.path is None or not chosen.path.startswith("/"):
+            continue
+        if not Path(chosen.path).exists():
+            yield Finding("error", f"{name}: SAE {sae} {chosen.path} is not there", check="definitions", advice=advice)
+            continue
+        try:
+            sae_place(chosen.checkpoint)  # on this machine: asks no hub
+        except (OSError, ValueError) as error:
+            yield Finding("error", f"{name}: SAE {sae}: {error}", check="definitions", advice=advice)
 
 
 def check_estimate(
@@ -159,21 +173,50 @@ def _remaining_bytes(settings: "ExtractionSettings", store: Any) -> float | None
 
 
 def _checkpoint_sizes(settings: "ExtractionSettings") -> "Sizes | None":
-    """D and F from the checkpoints' own JSON files, without loading or downloading anything."""
+    """D and F from the checkpoints' own JSON files and from names of published SAEs, without loading or downloading
+    anything."""
     from extraction_assets.planning.disk_estimate import Sizes
 
     model = _json(Path(settings.language_model.path) / "config.json")
     text = model.get("text_config")
     model = text if isinstance(text, dict) else model
     width = next((model[name] for name in ("hidden_size", "n_embd", "d_model") if name in model), None)
-    dims = {
-        name: _json(Path(sae.path or "") / (sae.subfolder or "") / "cfg.json").get("d_sae")
-        for name, sae in settings.saes.items()
-    }
+    dims = {name: _latent_dim(sae) for name, sae in settings.saes.items()}
     if not all(type(size) is int and size > 0 for size in (width, *dims.values())):
         return None
     latent_dims = {name: int(dim) for name, dim in dims.items() if dim is not None}
-    return Sizes(dict.fromkeys(settings.declared_hooks, int(width or 0)), latent_dims)
+    hooks = [*settings.declared_hooks, *(_hook(name, sae) for name, sae in settings.saes.items() if sae.hook is None)]
+    return Sizes(dict.fromkeys(hooks, int(width or 0)), latent_dims)
+
+
+def _hook(name: str, sae: "SaeSettings") -> str:
+    """A name for the hook of SAE ``name``, which its settings do not say: equal for SAEs of one hook, as far as names
+    say it."""
+    from extraction_assets.engine.saes.named import named_sae
+    from extraction_assets.engine.saes.published.described import hook
+
+    try:
+        published = named_sae(sae.checkpoint)
+    except ValueError:  # a run reports it
+        published = None
+    return (published and hook(published)) or f"the hook of {name}"
+
+
+def _latent_dim(sae: "SaeSettings") -> Any:
+    """F of an SAE: as its ``cfg.json`` on this machine says, or the names of a published one; None if neither does."""
+    from extraction_assets.engine.saes.checkpoint import sae_place
+    from extraction_assets.engine.saes.named import is_local, named_sae
+    from extraction_assets.engine.saes.published.described import width
+
+    try:
+        if sae.path is not None and is_local(sae.path):
+            place = sae_place(sae.checkpoint)
+            found, published = _json(place.folder / "cfg.json").get("d_sae"), place.published
+        else:
+            found, published = None, named_sae(sae.checkpoint)
+    except (OSError, ValueError):  # a run reports it
+        return None
+    return width(published) if found is None and published is not None else found
 
 
 def _json(path: Path) -> dict[str, Any]:

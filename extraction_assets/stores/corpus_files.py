@@ -18,7 +18,7 @@ from extraction_assets.engine.shapes import Samples
 from extraction_assets.settings import CorpusSettings
 from extraction_assets.stores.corpus_arrays import ARRAYS, CHAT_FILES, FILES, TOKENIZE_AGAIN, map_arrays, write_arrays
 from extraction_assets.stores.fingerprints import LENGTH, Memo, bytes_fingerprint, content_hash
-from extraction_assets.stores.sealed import DamagedFileError, damaged, open_stored, set_aside, sync
+from extraction_assets.stores.sealed import DamagedFileError, alone_in, damaged, open_stored, set_aside, sync
 from extraction_assets.stores.sealed_json import check_fields, read_sealed_json, write_sealed_json
 
 MANIFEST = "manifest.json"
@@ -138,12 +138,20 @@ def identity(files: dict[str, str], source: str, tokenizer: str, packing: str, s
 
 def _put_in_place(temporary: Path, folder: Path) -> None:
     """Rename into place; replaces an existing folder only if it is damaged."""
-    if os.path.lexists(folder):
+    if not os.path.lexists(folder):
+        _rename(temporary, folder)
+        return
+    # One at a time: who has judged a damaged folder would else set aside the whole one that another put in its place.
+    # The lock is on the folder above, since a run that makes a corpus holds the one on the folder of corpora.
+    with alone_in(folder.parent.parent):
         try:
             seal_manifest(open_corpus(folder.parent, folder.name))
-            return
         except (DamagedFileError, FileNotFoundError):
             set_aside(folder)
+            _rename(temporary, folder)
+
+
+def _rename(temporary: Path, folder: Path) -> None:
     try:
         os.replace(temporary, folder)
     except OSError:

@@ -127,6 +127,19 @@ def nobody_writing(folder: Path) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Waits until no other is in such a block of the folder, nor in one of ``writing``, in this process too; where the
+    file system has no such locks, nobody waits."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
 def durable_path(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path``; what is written there is fsynced and renamed to ``path`` at the end."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")

@@ -48,6 +48,7 @@ def _new_process(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "_hashes", fingerprints.Memo(most))
 
 
+@pytest.mark.slow
 def test_a_corpus_is_hashed_once_a_command(
     tiny_folder: Path,
     home: Path,

@@ -116,6 +116,7 @@ def test_a_run_without_a_note_is_given_time_where_another_container_uses_the_hom
     assert _dead(instance) == [run_id]
 
 
+@pytest.mark.slow
 def test_a_run_that_a_process_of_this_place_noted_dies_with_it(instance: dg.DagsterInstance) -> None:
     code = (
         "import dagster as dg, os, sys\n"

@@ -99,6 +99,7 @@ def test_a_second_writer_waits_for_the_first(results_url: str) -> None:
     engine.dispose()
 
 
+@pytest.mark.slow
 def test_two_merges_at_once_keep_all_their_rows(tiny_folder: Path, home: Path) -> None:
     project = Project(make_settings(tiny_folder), home)
     project.corpus()
@@ -115,6 +116,7 @@ def test_two_merges_at_once_keep_all_their_rows(tiny_folder: Path, home: Path) -
     assert project.rows("SELECT sample_index FROM samples ORDER BY 1") == project.rows(named)
 
 
+@pytest.mark.slow
 def test_queries_give_people_what_they_ask_for(tiny_folder: Path, home: Path) -> None:
     project = Project(make_settings(tiny_folder), home).everything()
     engine = open_database(project.url)

@@ -121,6 +121,7 @@ def test_an_upgrade_that_fails_half_way_leaves_nothing_and_can_be_done_again(res
     engine.dispose()
 
 
+@pytest.mark.slow
 def test_processes_that_open_an_empty_database_at_once_all_find_it_ready(results_url: str) -> None:
     code = (
         "import sys; from extraction_assets.database.connect import open_database; sys.stdin.read()\n"

@@ -212,6 +212,7 @@ def test_status_of_the_good_one_goes_on(yard: Path) -> None:
     assert f"left out: {file} does not load: " in result.stderr
 
 
+@pytest.mark.slow
 def test_a_command_about_the_bad_one_gives_its_error(yard: Path) -> None:
     file = _break(yard, BROKEN["syntax"][0])
     for command in ("status", "run", "check", "show", "clean"):
@@ -220,6 +221,7 @@ def test_a_command_about_the_bad_one_gives_its_error(yard: Path) -> None:
         assert result.stderr.splitlines()[-1].startswith(f"Error: {file} does not load: no YAML at {file}:2"), command
 
 
+@pytest.mark.slow
 def test_list_and_doctor_name_it_and_exit_with_1(yard: Path) -> None:
     file = _break(yard, BROKEN["type"][0])
     listed = invoke("yard.definitions", "list")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from extraction_assets.doctor import machine
+from extraction_assets.doctor import folders, gpus, machine
 from extraction_assets.doctor.examine import examine
 from extraction_assets.engine.findings import Finding
 from extraction_assets.host.gpu_lease import lease
@@ -24,9 +24,9 @@ TWO_GPUS = [FakeGpu(UUID), FakeGpu("99999999-2222-3333-4444-555555555555", free_
 
 @pytest.fixture(autouse=True)
 def _fresh_probe() -> Iterator[None]:
-    machine.probe_torch.cache_clear()
+    gpus.probe_torch.cache_clear()
     yield
-    machine.probe_torch.cache_clear()
+    gpus.probe_torch.cache_clear()
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_torch_against_the_driver(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    finding = _only(machine.check_torch())
+    finding = _only(gpus.check_torch())
     assert (finding.severity, finding.message) == (level, text)
     assert bool(finding.advice) == (level != "ok")
 
@@ -133,39 +133,39 @@ def test_a_torch_that_cannot_be_imported_does_not_take_the_doctor_down(
     torch: Callable[[str], None], source: str, text: str
 ) -> None:
     torch(source)
-    finding = _only(machine.check_torch())
+    finding = _only(gpus.check_torch())
     assert finding.severity == "error"
     assert text in finding.message
 
 
 def test_gpus_are_listed_with_their_memory_and_who_leased_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, FakeNvml(TWO_GPUS))
-    monkeypatch.setattr(machine, "gpu_lease_folder", lambda: tmp_path / "leases")
+    monkeypatch.setattr(gpus, "gpu_lease_folder", lambda: tmp_path / "leases")
     with lease([UUID], logging.getLogger("test"), tmp_path / "leases"):
-        first, second = machine.check_gpus()
+        first, second = gpus.check_gpus()
     assert first.severity == "ok"
     assert first.message.startswith("0: NVIDIA Test 9000, 78.1 of 80.0 GiB free, leased by ")
     if Path("/proc/locks").is_file():
         assert f"process {os.getpid()} of " in first.message
     assert (second.severity, second.advice) == ("warning", "another program fills it: see nvidia-smi")
-    first, _ = machine.check_gpus()
+    first, _ = gpus.check_gpus()
     assert first.message.endswith("not leased")
 
 
 def test_a_driver_that_fails_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, FakeNvml([], refuses=FakeNvml.NVML_ERROR_UNKNOWN, text="Driver/library version mismatch"))
-    finding = _only(machine.check_gpus())
+    finding = _only(gpus.check_gpus())
     assert (finding.severity, finding.message) == ("warning", "NVML fails: Driver/library version mismatch")
 
 
 def test_a_host_without_a_driver_is_as_good(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, FakeNvml([], refuses=FakeNvml.NVML_ERROR_LIBRARY_NOT_FOUND))
-    finding = _only(machine.check_gpus())
+    finding = _only(gpus.check_gpus())
     assert (finding.severity, finding.message) == ("ok", "no NVIDIA driver on this host")
 
 
 def test_homes_say_which_variable_sets_them(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = [one.message for one in machine.check_homes()]
+    texts = [one.message for one in folders.check_homes()]
     assert texts[0] == f"EXTRACTION_HOME is {home} (set by EXTRACTION_HOME), not made yet"
     assert texts[1] == f"DAGSTER_HOME is {home}/dagster (default; DAGSTER_HOME moves it), not made yet"
     assert not home.exists()
@@ -180,28 +180,28 @@ def test_a_home_that_cannot_be_used_says_why(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("EXTRACTION_HOME", where.format(file=tmp_path / "file"))
-    first = next(iter(machine.check_homes()))
+    first = next(iter(folders.check_homes()))
     assert first.severity == "error"
     assert text in first.message
     assert "EXTRACTION_HOME" in first.advice
 
 
 def test_a_file_system_without_locks_or_on_the_network_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_file_system", lambda _folder: "nfs4")
-    assert "on a network file system (nfs4)" in next(iter(machine.check_homes())).message
+    monkeypatch.setattr(folders, "_file_system", lambda _folder: "nfs4")
+    assert "on a network file system (nfs4)" in next(iter(folders.check_homes())).message
 
     def no_locks(*_: object) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(machine.fcntl, "flock", no_locks)
-    first = next(iter(machine.check_homes()))
+    monkeypatch.setattr(folders.fcntl, "flock", no_locks)
+    first = next(iter(folders.check_homes()))
     assert (first.severity, "has no file locks" in first.message) == ("error", True)
 
 
 def test_a_full_disk_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert {one.check for one in machine.check_space()} == {"disk"}
-    monkeypatch.setattr(machine, "TOO_LITTLE_SPACE", 1e18)
-    assert {one.severity for one in machine.check_space()} == {"error"}
+    assert {one.check for one in folders.check_space()} == {"disk"}
+    monkeypatch.setattr(folders, "TOO_LITTLE_SPACE", 1e18)
+    assert {one.severity for one in folders.check_space()} == {"error"}
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ def _levels(findings: list[Finding]) -> list[str]:
     return [finding.severity for finding in findings]
 
 
+@pytest.mark.slow
 def test_a_fresh_machine_has_no_problem_and_is_not_touched(
     tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,6 +216,39 @@ def test_a_database_that_does_not_answer_is_a_problem_without_its_password(
 # ----------------------------------------------------------------------------------------------------------- estimate
 
 
+NAMES = {"release": "gemma-scope-2b-pt-res", "sae_id": "layer_12/width_16k/average_l0_82"}
+
+
+def test_the_estimate_of_an_sae_by_name_takes_the_width_of_its_name(tiny_folder: Path, home: Path) -> None:
+    settings = make_settings(tiny_folder, saes={"named": NAMES})
+    (found,) = doctor_project.check_estimate(lambda: {"tiny": settings})
+    assert found.message.startswith("tiny: about ")
+    sizes = doctor_project._checkpoint_sizes(settings)
+    assert sizes is not None
+    assert (sizes.widths, sizes.latent_dims) == ({"layer 12, residual": 16}, {"named": 16_384})
+
+
+def test_an_sae_of_no_known_width_is_not_estimated(tiny_folder: Path, home: Path) -> None:
+    named = {"release": "gpt2-small-res-jb", "sae_id": "blocks.8.hook_resid_pre"}
+    (found,) = doctor_project.check_estimate(lambda: {"tiny": make_settings(tiny_folder, saes={"named": named})})
+    assert found.message == "tiny: not known before its checkpoints are downloaded"
+
+
+def test_a_copy_that_lacks_the_named_sae_is_a_problem(tiny_folder: Path, tmp_path: Path, home: Path) -> None:
+    settings = make_settings(tiny_folder, saes={"named": {**NAMES, "path": str(tmp_path)}})
+    *_, finding = doctor_project.check_definitions("lab", lambda: {"tiny": settings}, list, str)
+    assert finding.severity == "error"
+    assert f"tiny: SAE named: {tmp_path} has no layer_12/width_16k/average_l0_82, which is " in finding.message
+
+
+def test_an_sae_that_is_one_file_is_there(tiny_folder: Path, tmp_path: Path, home: Path) -> None:
+    (tmp_path / "layer0.sae.pt").write_bytes(b"")
+    settings = make_settings(tiny_folder, saes={"file": {"path": str(tmp_path / "layer0.sae.pt"), "hook": "layers.0"}})
+    findings = list(doctor_project.check_definitions("lab", lambda: {"tiny": settings}, list, str))
+    assert [finding.severity for finding in findings] == ["ok"]
+
+
+@pytest.mark.slow
 def test_the_estimate_is_what_is_still_to_come(tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = make_settings(tiny_folder)
 

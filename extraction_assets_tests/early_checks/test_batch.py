@@ -41,6 +41,7 @@ def _refusal(project: Project, **options: Any) -> str:
     return str(caught.value.description)
 
 
+@pytest.mark.slow
 def test_an_sae_that_explains_too_little_stops_the_run_with_numbers_and_what_was_tried(
     tiny_folder: Path, home: Path
 ) -> None:
@@ -51,6 +52,7 @@ def test_an_sae_that_explains_too_little_stops_the_run_with_numbers_and_what_was
     assert "lower saes.relu.minimum_variance_explained" in message
 
 
+@pytest.mark.slow
 def test_too_many_firing_features_stop_the_run_unless_the_bound_is_raised(tiny_folder: Path, home: Path) -> None:
     message = _refusal(_project(tiny_folder, home, maximum_l0=17))
     assert "has 18.0 of its 48 features firing on a token" in message
@@ -71,6 +73,7 @@ def _bos_sae(tiny_folder: Path, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_features_that_fire_on_first_tokens_stop_the_run_unless_they_do_not_count(
     tiny_folder: Path, home: Path, tmp_path: Path
 ) -> None:
@@ -91,6 +94,7 @@ def test_features_that_fire_on_first_tokens_stop_the_run_unless_they_do_not_coun
     project(count_special_tokens=True, exclude_first_positions=1).chunks(0, 0)
 
 
+@pytest.mark.slow
 def test_a_batch_is_looked_at_once_a_run_and_changes_no_file(
     tiny_folder: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,6 +108,7 @@ def test_a_batch_is_looked_at_once_a_run_and_changes_no_file(
     assert other.files() == project.files()
 
 
+@pytest.mark.slow
 def test_stored_activations_are_looked_at_where_they_are_read(
     tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +122,7 @@ def test_stored_activations_are_looked_at_where_they_are_read(
 # ------------------------------------------------------------------------------------------------------------- the disk
 
 
+@pytest.mark.slow
 def test_what_will_be_written_is_logged_with_what_is_free(tiny_folder: Path, home: Path) -> None:
     project = _project(tiny_folder, home)
 
@@ -139,6 +145,7 @@ def test_what_will_be_written_is_logged_with_what_is_free(tiny_folder: Path, hom
     assert alone.endswith("free: nothing")
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_and_says_what_lowers_the_need(
     tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +193,7 @@ def test_sizes_are_in_units_of_a_thousand_and_folders_need_not_exist(tmp_path: P
 # ------------------------------------------------------------------------------------------------- checks of each chunk
 
 
+@pytest.mark.slow
 def test_what_a_later_chunk_shows_is_a_warning_and_is_stored_and_merged(
     tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,6 +211,7 @@ def test_what_a_later_chunk_shows_is_a_warning_and_is_stored_and_merged(
     assert project.merge("relu").success
 
 
+@pytest.mark.slow
 def test_the_share_of_first_tokens_is_reported_for_each_chunk(tiny_folder: Path, home: Path) -> None:
     result = _project(tiny_folder, home).chunks()
     evaluations = [one for one in result.get_asset_check_evaluations() if one.check_name == "bos_does_not_dominate"]
@@ -213,6 +222,7 @@ def test_the_share_of_first_tokens_is_reported_for_each_chunk(tiny_folder: Path,
         assert one.passed
 
 
+@pytest.mark.slow
 def test_chunks_of_an_earlier_version_are_merged_and_their_checks_reported(
     tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,7 @@ def fourier(tiny_folder: Path, folder: Path) -> ExtractionSettings:
 MESSAGE = r"hook 'encoder.layer.\d' of FNetModel gives other numbers for sample"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asset", ["model_activations", "top_k_table"])
 def test_a_run_of_a_model_that_reads_padding_stops_before_its_first_chunk(
     asset: str, tiny_folder: Path, home: Path, tmp_path: Path
@@ -77,6 +78,7 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     return calls
 
 
+@pytest.mark.slow
 def test_a_run_compares_once_and_only_where_it_computes_a_forward_pass(
     tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,6 +95,7 @@ def test_a_run_compares_once_and_only_where_it_computes_a_forward_pass(
     assert len(calls) == 3
 
 
+@pytest.mark.slow
 def test_warnings_of_the_comparison_are_logged(tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise ValueError("not at this length")

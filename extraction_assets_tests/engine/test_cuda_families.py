@@ -187,7 +187,7 @@ def test_the_gpu_is_near_the_cpu_in_float32(family: str, saved: Callable[[str], 
     )
     for hook in HOOKS:
         errors = relative_errors(on_gpu[hook].cpu()[samples.attention_mask], on_cpu[hook][samples.attention_mask])
-        assert float(errors.quantile(0.99)) < (0.01 if FAMILIES[family].linear else 1e-3)  # convolutions run in TF32
+        assert float(errors.quantile(0.99)) < BOUNDS[torch.float32]
 
 
 @pytest.mark.parametrize("dtype", ["auto", "float32"])

@@ -50,6 +50,7 @@ def test_what_a_person_has_to_mend_is_reported_at_once(error: Exception) -> None
     assert caught.value.description == str(error)
 
 
+@pytest.mark.slow
 def test_a_fault_while_writing_is_retried_and_only_the_rest_is_computed(
     tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -129,6 +129,7 @@ def test_a_checkpoint_is_the_same_wherever_its_folder_lies(project: Project, tmp
     assert stale_assets(project, with_sae(project.settings, "relu", path=str(moved))) == {}
 
 
+@pytest.mark.slow
 def test_more_samples_leave_the_chunks_fresh_and_mark_corpus_and_merges(tiny_folder: Path, tmp_path: Path) -> None:
     project = Project(make_settings(tiny_folder, evaluation_samples=16), tmp_path).everything()
     more = make_settings(tiny_folder, evaluation_samples=23)
@@ -142,6 +143,7 @@ def test_more_samples_leave_the_chunks_fresh_and_mark_corpus_and_merges(tiny_fol
     assert set(stale_assets(longer, more)) == {"relu/feature_report", "topk/feature_report"}
 
 
+@pytest.mark.slow
 def test_another_text_makes_the_activations_stale_once_it_is_tokenized(tiny_folder: Path, tmp_path: Path) -> None:
     texts = tmp_path / "texts"
     texts.mkdir()
@@ -160,6 +162,7 @@ def test_another_text_makes_the_activations_stale_once_it_is_tokenized(tiny_fold
     }
 
 
+@pytest.mark.slow
 def test_computing_again_what_is_equal_leaves_everything_fresh(tiny_folder: Path, tmp_path: Path) -> None:
     project = Project(make_settings(tiny_folder), tmp_path).everything()
     project.corpus()
@@ -168,6 +171,7 @@ def test_computing_again_what_is_equal_leaves_everything_fresh(tiny_folder: Path
     assert stale_assets(project, project.settings) == {}
 
 
+@pytest.mark.slow
 def test_the_events_tags_say_what_a_chunk_was_made_from(tiny_folder: Path, tmp_path: Path) -> None:
     project = Project(make_settings(tiny_folder), tmp_path)
     project.corpus()

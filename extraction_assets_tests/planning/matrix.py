@@ -1,5 +1,6 @@
 """Extractions of which one setting changes, and what then goes stale. Only the network is not the real one."""
 
+import importlib.util
 import json
 import logging
 import shutil
@@ -8,7 +9,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import datasets
 import pytest
 
 from extraction_assets import catalog
@@ -82,13 +82,16 @@ def connect_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def load(_path: str, configuration: str | None, *, split: str, revision: str | None, streaming: bool) -> Any:
         said = f"{configuration or 'default'}, {split}, {revision or 'main'}"
-        rows = datasets.Dataset.from_dict({"text": [f"{number} of {said}. " * 5 for number in range(40)]})
+        from datasets import Dataset
+
+        rows = Dataset.from_dict({"text": [f"{number} of {said}. " * 5 for number in range(40)]})
         return rows.to_iterable_dataset() if streaming else rows
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", unreachable)
-    monkeypatch.setattr(datasets, "load_dataset_builder", builder)
-    monkeypatch.setattr(datasets, "load_dataset", load)
+    if importlib.util.find_spec("datasets") is not None:
+        monkeypatch.setattr("datasets.load_dataset_builder", builder)
+        monkeypatch.setattr("datasets.load_dataset", load)
 
 
 class Laboratory:
@@ -99,7 +102,12 @@ class Laboratory:
         self._stores: dict[str, ChunkStore] = {}
 
     def settings(self, base: dict[str, Any], changes: dict[str, Any] | None = None) -> ExtractionSettings:
-        """The tiny extraction with dotted fields set; ``saes.`` begins a field of the SAE ``relu``, ``@`` a path."""
+        """The tiny extraction with dotted fields set; ``saes.`` begins a field of the SAE ``relu``, ``@`` a path.
+
+        Skips the test if it needs the extra ``datasets`` and that is not installed.
+        """
+        if HUB in base.values():
+            pytest.importorskip("datasets")
         values = make_settings(self.folder).model_dump(mode="json")
         for field, value in {**base, **(changes or {})}.items():
             *groups, name = field.replace("saes.", "saes.relu.").split(".")

@@ -91,6 +91,7 @@ def test_a_change_of_chunk_size_that_was_begun_is_one_sentence(project: Project,
     assert sentence == "2 chunks, which held other numbers of samples, are computed again"
 
 
+@pytest.mark.slow
 def test_a_chunk_that_was_never_computed_is_no_change(tiny_folder: Path, home: Path) -> None:
     project = Project(make_settings(tiny_folder), home)
     project.corpus()

@@ -50,6 +50,7 @@ def test_every_command_works_on_the_places_that_the_environment_names(
     assert {path.name for path in home.iterdir()} == {"dagster"}
 
 
+@pytest.mark.slow
 def test_the_doctor_looks_at_the_places_of_the_modules_resources(elsewhere: str, tmp_path: Path) -> None:
     output = invoke(elsewhere, "doctor").output
     assert f"database     sqlite:///{tmp_path}/rows/mine.sqlite is not made yet" in output

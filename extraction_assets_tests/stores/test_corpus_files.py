@@ -2,16 +2,19 @@
 
 import json
 import os
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from extraction_assets.stores import corpus_files
 from extraction_assets.stores.chunk_store import ChunkStore
-from extraction_assets.stores.corpus_files import MANIFEST, StoredCorpus, identity, open_corpus
-from extraction_assets.stores.sealed import DamagedFileError
+from extraction_assets.stores.corpus_files import MANIFEST, StoredCorpus, identity, open_corpus, write_corpus
+from extraction_assets.stores.sealed import DamagedFileError, files_set_aside, set_aside, writing
 from extraction_assets.stores.sealed_json import write_sealed_json
 from extraction_assets_tests.stores.build import (
     HOSTILE,
@@ -46,6 +49,22 @@ def _refusal(store: ChunkStore, name: str) -> str:
     assert len(message.splitlines()) == 1
     assert len(message) < 500 + len(str(store.root))
     return message
+
+
+def test_a_damaged_corpus_is_replaced_once_by_writers_that_all_found_it_damaged(
+    store: ChunkStore, stored: StoredCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(path: Path) -> Path | None:
+        time.sleep(0.1)  # the others judge the same folder meanwhile
+        return set_aside(path)
+
+    monkeypatch.setattr(corpus_files, "set_aside", slowly)
+    (stored.folder / MANIFEST).write_bytes(b"damaged")
+    said = {name: getattr(stored.manifest, name) for name in ("source", "tokenizer", "packing", "start_sample")}
+    with writing(store.corpora), ThreadPoolExecutor(3) as pool:  # as a run that makes a corpus does
+        made = list(pool.map(lambda _: write_corpus(store.corpora, make_arrays(), **said), range(3)))
+    assert {corpus.folder for corpus in made} == {stored.folder}
+    assert len(files_set_aside(store.corpora)) == len(list(store.corpora.glob(".*.damaged"))) == 1
 
 
 @pytest.mark.parametrize("earlier", [False, True], ids=["sealed", "of an earlier version"])

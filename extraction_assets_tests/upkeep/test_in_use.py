@@ -87,6 +87,7 @@ def test_two_runs_of_one_extraction_may_go_on_at_once(tmp_path: Path) -> None:
         assert [holder.pid for holder in runs_of(tmp_path, "tiny")] == [other.pid]
 
 
+@pytest.mark.slow
 def test_nothing_merged_because_of_another_run_is_an_exit_code_of_its_own(
     home: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""The databases that results can be stored in, one module each: to add one, write its module and name it here."""
+"""The databases that results can be stored in, one folder each: to add one, write its folder and name it here."""
 
 from typing import Any
 

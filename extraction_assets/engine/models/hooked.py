@@ -13,6 +13,7 @@ from extraction_assets.engine.models.capture import Capture
 from extraction_assets.engine.models.hooks import HookError, Site, resolve_hook, text_configuration
 from extraction_assets.engine.models.loaded_weights import LoadedWeights
 from extraction_assets.engine.models.parameters_in_use import InUse, parameters_in_use
+from extraction_assets.engine.models.sites import text_model
 from extraction_assets.engine.models.text_pass import attention_window, noting_positions, refuse_other_inputs
 
 _WATCHED_SAMPLES = 8
@@ -228,6 +229,8 @@ class LanguageModel:
 
 
 def repeated_blocks(model: nn.Module) -> list[nn.Module]:
-    """The blocks that a model is a stack of: the modules of its longest list."""
-    lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
+    """The blocks that a model of text is a stack of: the modules of the longest list of it, not of a tower of images
+    beside it, which may have more."""
+    text = model.get_submodule(text_model(model).rstrip("."))
+    lists = [list(module) for module in text.modules() if isinstance(module, nn.ModuleList)]
     return max(lists, key=len, default=[])

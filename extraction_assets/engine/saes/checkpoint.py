@@ -19,8 +19,8 @@ from extraction_assets.engine.saes.formats import (
     read_checkpoint,
     read_checkpoint_record,
 )
-from extraction_assets.engine.saes.named import is_local, named_sae
-from extraction_assets.engine.saes.published import PublishedSae, all_saes, registry
+from extraction_assets.engine.saes.named import is_local, named_sae, repository_in_name
+from extraction_assets.engine.saes.published import PublishedSae, all_saes
 from extraction_assets.settings import ResolvedSae, SaeReference, SaeSettings
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ def _copied_place(root: Path, published: PublishedSae) -> SaePlace:
     """
     name, inside = f"{published.release}/{published.sae_id}", PurePosixPath(published.path).parts
     names = root.absolute().parts
-    if (other := _repository_in_name(names, published)) is not None:
+    other = repository_in_name(root)
+    if other not in (None, published.repository):
         raise FileNotFoundError(f"{root} is by its name a copy of {other}, and {name} is in {published.repository}")
     for begun in range(len(inside) + 1):  # how much of the way inside the repository ``root`` has behind it
         path = root.joinpath(*inside[begun:])
@@ -72,13 +73,6 @@ def _copied_place(root: Path, published: PublishedSae) -> SaePlace:
         f"{root} has no {published.path}, which is {name} in {published.repository}: "
         f"hf download {published.repository} --include '{published.path}*' --local-dir {root}"
     )
-
-
-def _repository_in_name(names: tuple[str, ...], published: PublishedSae) -> str | None:
-    """Another repository of the registry that a folder is called after: one often has the same paths in it."""
-    called = {one.repository.rpartition("/")[2]: one.repository for one in registry().releases.values()}
-    found = next((called[name] for name in reversed(names) if name in called), published.repository)
-    return None if found == published.repository else found
 
 
 def _path_in_name(names: tuple[str, ...], published: PublishedSae) -> str | None:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from extraction_assets.engine.saes.formats import CheckpointError, unreadable
-from extraction_assets.engine.saes.published import PublishedSae, UnknownSae, published_at, published_sae, registry
+from extraction_assets.engine.saes.published import (
+    PublishedSae,
+    UnknownSae,
+    all_saes,
+    published_at,
+    published_sae,
+    registry,
+)
 from extraction_assets.settings import SaeReference
 
 
@@ -22,10 +29,46 @@ def named_sae(sae: SaeReference) -> PublishedSae | None:
     CheckpointError for an SAE that cannot be read.
     """
     published = _by_name(sae)
-    if published is not None and (why := unreadable(published.loader)):
+    if published is not None:
+        refuse_unreadable(published)
+    return published
+
+
+def refuse_unreadable(published: PublishedSae) -> None:
+    """Raises CheckpointError, with the reason, for an SAE of a kind that cannot be read."""
+    if why := unreadable(published.loader):
         name = f"{published.release}/{published.sae_id}"
         raise CheckpointError(f"SAE {name}: this kind of SAE cannot be read: {why}")
-    return published
+
+
+def named_copy(folder: Path) -> PublishedSae | None:
+    """The SAE that a folder or file is by its name, where it lies in a folder that is called after the repository."""
+    repository, inside = _copied(folder)
+    return published_at(repository, inside) if repository and inside else None
+
+
+def is_copy_of_many(folder: Path) -> PublishedSae | None:
+    """The first SAE of the repository that a folder is a copy of by its name, and that has it in a folder below."""
+    repository, inside = _copied(folder)
+    if not repository or inside:
+        return None
+    there = (one for one in all_saes() if one.repository == repository and (folder / one.path).exists())
+    return next(there, None)
+
+
+def repository_in_name(folder: Path) -> str | None:
+    """The repository of the registry that a folder, or one above it, is called after, as a copy of it often is."""
+    return _copied(folder)[0] or None
+
+
+def _copied(folder: Path) -> tuple[str, str]:
+    """The repository that a folder or one above it is called after, and the rest of its path; empty if none."""
+    called = {one.repository.rpartition("/")[2]: one.repository for one in registry().releases.values()}
+    names = folder.absolute().parts
+    for number in reversed(range(len(names))):
+        if names[number] in called:
+            return called[names[number]], "/".join(names[number + 1 :])
+    return "", ""
 
 
 def _by_name(sae: SaeReference) -> PublishedSae | None:

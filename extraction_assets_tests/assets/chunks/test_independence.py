@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import pytest
 import torch
 from transformers import AutoModel, FalconConfig
 
@@ -24,6 +25,7 @@ def falcon(tiny_folder: Path, folder: Path) -> str:
     return str(folder)
 
 
+@pytest.mark.slow
 def test_features_of_falcons_mlp_are_the_same_beside_a_deeper_sae(tiny_folder: Path, tmp_path: Path) -> None:
     path, files = falcon(tiny_folder, tmp_path / "falcon"), []
     saes = make_settings(tiny_folder).model_dump()["saes"]

@@ -31,6 +31,7 @@ def transcoder(tmp_path: Path) -> Path:
     return make_sae(tmp_path / "many" / "transcoder", "skip_transcoder", metadata=hooks)
 
 
+@pytest.mark.slow
 def test_a_transcoder_runs_from_its_own_record(tiny_folder: Path, home: Path, transcoder: Path) -> None:
     project = Project(settings_of(tiny_folder, path=str(transcoder.parent), subfolder="transcoder"), home)
     project.everything()
@@ -54,6 +55,7 @@ def test_a_transcoder_runs_from_its_own_record(tiny_folder: Path, home: Path, tr
     )
 
 
+@pytest.mark.slow
 def test_what_a_checkpoint_records_leaves_events_current(tiny_folder: Path, home: Path, transcoder: Path) -> None:
     project = Project(settings_of(tiny_folder, path=str(transcoder)), home).everything()
     project.execute([sae_key(project.settings, "own", "feature_report")])
@@ -78,6 +80,7 @@ def test_another_tensor_than_the_recorded_one_is_reported_in_any_spelling(
     assert not found.fails
 
 
+@pytest.mark.slow
 def test_what_check_measures_is_what_a_chunk_records(tiny_folder: Path, home: Path, transcoder: Path) -> None:
     normalised = make_sae(transcoder.parent / "normalised", normalize_activations="layer_norm")
     saes: list[dict[str, Any]] = [{"path": str(transcoder)}, {"path": str(normalised), "hook": "layers.1"}]
@@ -106,6 +109,7 @@ def test_a_transcoder_of_another_output_width_is_found_before_work(
         project.corpus()
 
 
+@pytest.mark.slow
 def test_what_differs_from_the_record_is_logged(tiny_folder: Path, home: Path, tmp_path: Path) -> None:
     recorded = {"hook_name": "layers.0", "model_name": "gpt2-small", "context_size": 8}
     project = Project(settings_of(tiny_folder, path=str(make_sae(tmp_path / "sae", metadata=recorded))), home)

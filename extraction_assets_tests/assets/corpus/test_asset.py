@@ -96,6 +96,7 @@ def test_text_files_that_an_earlier_version_read_otherwise_are_known_as_others(t
         assert found.fingerprint != fingerprint("documents", documents=[["a.txt", before]])
 
 
+@pytest.mark.slow
 def test_columns_of_text_that_an_earlier_version_read_are_read_again_once(
     tiny_folder: Path, home: Path, tmp_path: Path
 ) -> None:
@@ -161,6 +162,7 @@ def test_columns_give_the_samples_that_text_files_give(
         assert np.array_equal(own, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "write"), [("a.jsonl", write_jsonl), ("a.parquet", write_parquet)])
 def test_an_unchanged_file_is_not_read_again_and_a_grown_one_keeps_its_version(
     tiny_folder: Path, home: Path, tmp_path: Path, name: str, write: Any, monkeypatch: pytest.MonkeyPatch
@@ -213,6 +215,7 @@ def test_a_source_that_changes_while_it_is_read_is_refused(
 # How many documents samples come from
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("samples", "corpus", "documents", "warned"),
     [
@@ -258,6 +261,7 @@ def token_rows(count: int = 24, vocabulary: int = 250) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.slow
 def test_tokenized_rows_run_from_end_to_end_without_a_tokenizer(tiny_folder: Path, home: Path, tmp_path: Path) -> None:
     model = make_language_model(tmp_path / "model")
     for path in model.glob("*token*"):
@@ -330,6 +334,7 @@ def test_excluded_positions_do_not_count(tiny_folder: Path, home: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_outlier_norms_make_tables_anew_but_not_features(tiny_folder: Path, home: Path) -> None:
     texts = tiny_folder / "texts"
     plain, other = (
@@ -345,6 +350,7 @@ def test_outlier_norms_make_tables_anew_but_not_features(tiny_folder: Path, home
     assert before[0] > after[0] > 0
 
 
+@pytest.mark.slow
 def test_tables_of_outlier_norms_are_the_same_with_and_without_stored_features(
     tiny_folder: Path, home: Path, tmp_path: Path
 ) -> None:

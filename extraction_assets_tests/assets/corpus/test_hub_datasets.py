@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pytest
 
 from extraction_assets.engine.corpora import hub_datasets
@@ -14,6 +13,8 @@ from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.planning.source_identity import source_identity
 from extraction_assets.settings import CorpusSettings
 from extraction_assets_tests.engine.corpora.build import ROWS, TEXTS, documents, save_dataset, write_parquet
+
+datasets = pytest.importorskip("datasets")
 
 HUB_ID = "someone/some-data"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -246,6 +246,7 @@ def test_both_checks_of_the_merge_are_recorded(project: Project) -> None:
     }
 
 
+@pytest.mark.slow
 def test_features_that_fire_below_the_bound_have_counts_and_no_examples(tiny_folder: Path, home: Path) -> None:
     project = Project(make_settings(tiny_folder, min_activation=1e30), home).everything()
     assert project.rows(EXAMPLES) == []

@@ -131,6 +131,7 @@ def test_a_first_load_makes_its_indexes_after_its_rows(engine: sa.Engine) -> Non
         assert _count(connection, 1.0) == 300
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("results", [1, 40])
 def test_a_query_locks_one_partition_however_many_there_are(engine: sa.Engine, results: int) -> None:
     for number in range(results):

@@ -108,6 +108,7 @@ def test_a_last_batch_that_is_smaller_is_halved_from_its_own_size() -> None:
     assert (batch.size, batch.halvings) == (1, [3])
 
 
+@pytest.mark.slow
 @settings(max_examples=30)  # every halving collects garbage, which takes a while
 @given(st.integers(0, 40), st.integers(1, 40), st.integers(1, 40))
 def test_whatever_fits_each_row_is_worked_on_once(total: int, size: int, limit: int) -> None:
@@ -124,6 +125,7 @@ def test_the_halved_size_stays_for_the_next_range() -> None:
     assert batch.halvings == [8]
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(st.integers(0, 40), st.integers(1, 40), st.integers(1, 7), st.integers(7, 40))
 def test_every_range_but_the_last_is_a_multiple_even_after_a_halving(

@@ -134,6 +134,7 @@ def _documents_or_one_sentence(path: Path, name: str, **settings: Any) -> list[A
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [None, 1])
 def test_every_flipped_bit_of_a_footer_gives_documents_or_one_sentence(tmp_path: Path, seed: int | None) -> None:
     path = write_parquet(tmp_path / "a.parquet", ROWS)
@@ -153,6 +154,7 @@ def test_every_cut_of_a_parquet_file_is_named(tmp_path: Path) -> None:
         assert "a.parquet is not a Parquet file, or a damaged one" in refused(path)
 
 
+@pytest.mark.slow
 def test_flipped_pages_give_documents_or_one_sentence(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", ROWS)
     raw = path.read_bytes()

@@ -25,6 +25,7 @@ from extraction_assets.engine.models.tokenizers import load_tokenizer
 from extraction_assets.engine.shapes import Samples
 from extraction_assets_tests import tiny
 from extraction_assets_tests.engine.checkpoints import local
+from extraction_assets_tests.engine.families import FAMILIES
 from extraction_assets_tests.own_code import change_json, make_own_model
 
 T = 12
@@ -141,6 +142,7 @@ def test_no_keys_and_values_are_kept(llama: str) -> None:
 # Compiled blocks
 
 
+@pytest.mark.slow
 def test_compiled_blocks_give_the_same_at_every_hook_and_end_at_the_deepest(llama: str) -> None:
     hooks = ["layers.0", "layers.1.mlp", "layers.2"]
     plain, model = (load_language_model(local(llama), hooks) for _ in range(2))
@@ -152,6 +154,13 @@ def test_compiled_blocks_give_the_same_at_every_hook_and_end_at_the_deepest(llam
     for seed in (1, 2):
         samples = make_samples([T, 3], seed=seed)
         torch.testing.assert_close(run(model, samples), run(plain, samples))
+
+
+def test_the_repeated_blocks_are_those_of_the_text_beside_more_of_images() -> None:
+    with torch.device("meta"):
+        model: Any = AutoModel.from_config(FAMILIES["gemma3"].config())
+    assert len(model.vision_tower.encoder.layers) > len(model.language_model.layers)
+    assert repeated_blocks(model) == list(model.language_model.layers)
 
 
 def test_the_repeated_blocks_are_the_longest_list(llama: str) -> None:

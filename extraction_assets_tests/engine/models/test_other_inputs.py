@@ -119,6 +119,7 @@ def test_a_model_of_several_languages_is_refused_if_it_embeds_them(model_type: s
     assert LanguageModel(AutoModel.from_config(config), ["embeddings"]).hook_widths() == {"embeddings": 16}
 
 
+@pytest.mark.slow
 def test_no_model_of_text_counts_as_one_that_reads_more_of_every_token() -> None:
     for model_type in (*TYPES, *READS_PADDING, "luke", "visual_bert"):
         with torch.device("meta"):

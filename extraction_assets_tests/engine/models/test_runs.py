@@ -127,6 +127,7 @@ def test_hooks_that_cannot_be_read_are_left_out_of_a_search(albert: str) -> None
     assert model.find_readable([LAYER, "nothing", f"{LAYER}[2]", "encoder"]) == [f"{LAYER}[2]", "encoder"]
 
 
+@pytest.mark.slow
 def test_a_block_that_runs_often_may_be_compiled(albert: str) -> None:
     hook = "encoder.albert_layer_groups.0[2]"
     plain, model = (load_language_model(local(albert), [hook]) for _ in range(2))

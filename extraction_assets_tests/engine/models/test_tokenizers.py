@@ -51,6 +51,7 @@ def kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return Tokenizer.from_file(str(folder / MODEL_TYPES[0] / "tokenizer.json")), loaded
 
 
+@pytest.mark.slow
 @given(text=st.text(max_size=40) | st.text("ab 0123456789\n\t éÉe\u0301İß½ﬁ<s>", max_size=40))
 def test_every_model_type_gives_the_tokens_of_the_file(kind: Any, text: str) -> None:
     by_file, loaded = kind
@@ -79,6 +80,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_an_option_that_would_put_another_pre_tokenizer_there_is_left_out(large: Path) -> None:
     assert pieces(read_tokenizer(local(large)), "2024") == ["202", "4"]
     assert pieces(read_tokenizer(local(large), "transformers"), "2024") == ["2", "0", "2", "4"]
@@ -214,6 +216,7 @@ def test_a_class_without_its_vocabulary_is_an_error(tmp_path: Path, model_type: 
         read_tokenizer(local(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer"])
 def test_tokenizers_of_bytes_and_characters_need_no_vocabulary(tmp_path: Path, name: str) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5"}))

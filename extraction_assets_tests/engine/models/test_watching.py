@@ -193,6 +193,7 @@ def test_a_large_batch_is_watched_in_part() -> None:
     assert max(rows) == 8
 
 
+@pytest.mark.slow
 def test_blocks_compiled_before_the_first_batch_are_watched_as_they_were() -> None:
     plain, compiled = (LanguageModel(tiny_model("falcon"), ["h.0", "h.1.mlp", "h.1"]) for _ in range(2))
     compiled.compile_blocks("aot_eager")

@@ -90,6 +90,7 @@ def triples(firings: Firings) -> list[tuple[int, int, float]]:
     return list(zip(*columns, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @given(case=cases())
 def test_firings_are_the_positive_entries_of_the_formula_in_order(kind: str, case: Case) -> None:
@@ -101,6 +102,7 @@ def test_firings_are_the_positive_entries_of_the_formula_in_order(kind: str, cas
     assert [column.dtype for column in firings] == [torch.int64, torch.int64, torch.float32, torch.bool]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rubbish", RUBBISH)
 @given(case=cases())
@@ -109,6 +111,7 @@ def test_unwanted_tokens_may_hold_anything(kind: str, rubbish: float, case: Case
     assert_same(found(broken, kind), found(case, kind))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rubbish", RUBBISH)
 @given(case=cases(), data=st.data())

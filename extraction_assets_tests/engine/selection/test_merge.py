@@ -54,6 +54,7 @@ def test_merge_is_associative(drawn: Drawn, k: int) -> None:
     assert_same(left, merged([merged([c, a], k), b], k))
 
 
+@pytest.mark.slow
 @given(encoded(max_samples=6), st.integers(0, 6), st.sampled_from([1, 2, 3]))
 def test_merge_is_commutative(drawn: Drawn, cut: int, k: int) -> None:
     tables = chunk_tables(drawn, [0, min(cut, len(drawn.dense)), len(drawn.dense)], k)
@@ -133,6 +134,7 @@ def test_ranks_count_from_zero_in_each_feature() -> None:
 # The deferred heap
 
 
+@pytest.mark.slow
 @given(encoded(max_samples=8), st.sampled_from([1, 2, 3, 100]), st.sampled_from([0, 1, 3, 1000]), st.data())
 def test_the_deferred_heap_is_a_merge(drawn: Drawn, k: int, buffer: int, data: st.DataObject) -> None:
     tables = data.draw(st.permutations(chunk_tables(drawn, list(range(len(drawn.dense) + 1)), k)))
@@ -150,6 +152,7 @@ def test_the_floor_drops_nothing_that_belongs_in(drawn: Drawn, k: int, least: fl
     assert_same(heap.build_heaps(), legacy(drawn, k, min_activation=least))
 
 
+@pytest.mark.slow
 @given(encoded(max_samples=8), st.sampled_from([1, 2, 3]), st.sampled_from([0, 1, 3]), st.data())
 def test_contenders_leave_out_nothing_that_belongs_in(drawn: Drawn, k: int, buffer: int, data: st.DataObject) -> None:
     tables = data.draw(st.permutations(chunk_tables(drawn, list(range(len(drawn.dense) + 1)), k)))
@@ -239,6 +242,7 @@ def test_as_dict_lists_examples_strongest_first_without_dead_features() -> None:
     assert as_dict(table) == {1: [(0.5, 2, [(0, 0.5)])], 3: [(4.0, 2, [(0, 4.0)]), (2.0, 8, [(0, 2.0), (1, 1.0)])]}
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_merges_half_of_the_features_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = Drawn(np.random.default_rng(0).normal(size=(12, 4, 9)).astype(np.float32), np.ones((12, 4), dtype=bool))
     tables = chunk_tables(drawn, [0, 3, 7, 12], 4)

@@ -27,6 +27,7 @@ def one_feature(*samples: list[float], counted: list[list[bool]] | None = None) 
 # The whole selection
 
 
+@pytest.mark.slow
 @given(encoded(), st.sampled_from([1, 2, 3, 100, 1000]), min_activations)
 @example(one_feature([0.1], [0.5]), 1, 0.1)
 def test_vectorized_equals_legacy_equals_brute_force(drawn: Drawn, k: int, min_activation: float) -> None:

@@ -102,6 +102,7 @@ def test_the_bytes_of_a_feature_are_those_of_its_tensors() -> None:
     assert sum(tensor.nbytes for tensor in tensors) == 3 * bytes_per_feature()
 
 
+@pytest.mark.slow
 @given(encoded())
 def test_statistics_equal_brute_force(drawn: Drawn) -> None:
     found = statistics_of(drawn)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
 from extraction_assets.engine.saes.formats import (
@@ -25,6 +25,7 @@ from extraction_assets.engine.saes.formats.files import CheckpointError, require
 from extraction_assets.engine.saes.formats.place import FormatFiles, SaePlace, place_of
 from extraction_assets.engine.saes.formats.recorded import SaeRecord, compare_recorded
 from extraction_assets.engine.saes.formats.weights import SAEWeights, folded_decoder_norm, scaled_input
+from extraction_assets.engine.saes.published import PublishedSae
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +42,7 @@ __all__ = [
     "files_beside",
     "files_on_hub",
     "format_of_loader",
+    "is_one_file",
     "is_whole",
     "place_of",
     "read_checkpoint",
@@ -110,6 +112,12 @@ def unreadable(loader: str) -> str | None:
     return REFUSED_LOADERS.get(loader, f"its format, {loader}, is not known here")
 
 
+def is_one_file(published: PublishedSae) -> bool:
+    """Whether a published SAE is a file among those of other SAEs, not a folder of its own."""
+    name = format_of_loader(published.loader)
+    return name is not None and bool(FORMATS[name].files(PurePosixPath(published.path).name).required)
+
+
 def read_checkpoint(
     place: SaePlace | Path,
     *,
@@ -160,9 +168,15 @@ def checkpoint_facts(place: SaePlace) -> dict[str, Any]:
 
 
 def read_checkpoint_record(place: SaePlace | Path) -> SaeRecord:
-    """What is known of a checkpoint's model, hook and text; reads no weights. Raises CheckpointError."""
+    """What is known of a checkpoint's model, hook and text; reads no weights. Raises CheckpointError.
+
+    The model is the registry's where the files name none.
+    """
     place = place if isinstance(place, SaePlace) else place_of(place)
-    return _format_of(place).record(place)
+    found = _format_of(place).record(place)
+    if found.model_name is None and place.published is not None:
+        return replace(found, model_name=place.published.model)
+    return found
 
 
 def checkpoint_files(place: SaePlace | Path) -> list[Path]:
@@ -217,10 +231,28 @@ def _format_of(place: SaePlace) -> Format:
         for name in (*reader.files(place.file).required, *reader.files(place.file).optional):
             if sae_file(place.folder, name).irregular():
                 require_files(place.folder, name)
+    _refuse_several(place)
     known = "; ".join(
         f"{name}: {' and '.join(reader.files(None).required or [reader.WEIGHTS])}" for name, reader in FORMATS.items()
     )
     raise CheckpointError(f"{place} is not an SAE checkpoint of a known format ({known})")
+
+
+def _refuse_several(place: SaePlace) -> None:
+    """Raises CheckpointError for a folder with SAEs that are one file each: one of them has to be named."""
+    if place.file is not None:
+        return
+    found = [path.name for path in sorted(place.folder.iterdir()) if _is_one_file(path)]
+    if found:
+        named = ", ".join([*(repr(name) for name in found[:3]), *(["…"] if found[3:] else [])])
+        raise CheckpointError(
+            f"{place} holds {len(found)} SAE(s) of one file each ({named}): set subfolder to the file of one"
+        )
+
+
+def _is_one_file(path: Path) -> bool:
+    needed = [reader.files(path.name).required for reader in FORMATS.values()]
+    return any(names and all((path.parent / name).is_file() for name in names) for names in needed)
 
 
 def _format_of_published(place: SaePlace, loader: str) -> Format:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from extraction_assets.engine.file_boundary import read_yaml_object
+from extraction_assets.engine.file_boundary import read_header, read_yaml_object
 from extraction_assets.engine.file_boundary.checkpoint_file import shown
 from extraction_assets.engine.saes.formats.files import (
     CheckpointError,
@@ -49,7 +49,7 @@ def files(file: str | None) -> FormatFiles:
 
 
 def recognises(place: SaePlace) -> bool:
-    return any((place.folder / name).is_file() for name in (CONFIG, *TRAINING))
+    return "W_enc" in read_header(sae_file(place.folder, place.file or WEIGHTS))
 
 
 def facts(place: SaePlace) -> dict[str, Any]:
@@ -57,15 +57,16 @@ def facts(place: SaePlace) -> dict[str, Any]:
 
 
 def record(place: SaePlace) -> SaeRecord:
-    """The model and the hooks of ``config.yaml``, or those of mwhanna's transcoders where there is none."""
-    config, layer = _read(place, CONFIG), _FILE.fullmatch(place.file or "")
+    """The model and the hooks of ``config.yaml``; where there is none, those of mwhanna's for what is known as such."""
+    (_, config), layer = _read(place, CONFIG), _FILE.fullmatch(place.file or "")
+    is_mwhannas = _model_by_name(place) is not None or bool(_read(place, *TRAINING)[1])
     hook, hook_out = (
-        text_or_none(config.get(name)) or default
+        text_or_none(config.get(name)) or (default if is_mwhannas else None)
         for name, default in (("feature_input_hook", _HOOK_IN), ("feature_output_hook", _HOOK_OUT))
     )
     return SaeRecord(
-        hook=f"blocks.{layer[1]}.{hook}" if layer else None,
-        hook_out=f"blocks.{layer[1]}.{_SAME_HOOK.get(hook_out, hook_out)}" if layer else None,
+        hook=f"blocks.{layer[1]}.{hook}" if layer and hook else None,
+        hook_out=f"blocks.{layer[1]}.{_SAME_HOOK.get(hook_out, hook_out)}" if layer and hook_out else None,
         is_transcoder=True,
         model_name=text_or_none(config.get("model_name")) or _model_by_name(place),
         model_from_pretrained_kwargs={"fold_ln": False},
@@ -76,7 +77,7 @@ def read(place: SaePlace, device: torch.device | str) -> SAEWeights:
     """The checkpoint's weights on ``device``; raises CheckpointError if it cannot be used."""
     path, file = place.folder, place.file or WEIGHTS
     require_files(path, *files(file).required)
-    config = _read(place, CONFIG)
+    _, config = _read(place, CONFIG)
     kind = config.get("model_kind", "transcoder_set")
     if kind != "transcoder_set":
         raise CheckpointError(f"SAE {path}: {CONFIG}: model_kind = {shown(kind)} is not supported for {file}")
@@ -102,10 +103,13 @@ def read(place: SaePlace, device: torch.device | str) -> SAEWeights:
     return weights
 
 
-def _read(place: SaePlace, name: str) -> dict[str, Any]:
-    """The YAML mapping in a file that may be missing."""
-    file = sae_file(place.folder, name)
-    return read_yaml_object(file) if file.path.is_file() or file.irregular() else {}
+def _read(place: SaePlace, *names: str) -> tuple[str, dict[str, Any]]:
+    """The first of these files that is there, a YAML mapping, with its name; an empty one if none is."""
+    for name in names:
+        file = sae_file(place.folder, name)
+        if file.path.is_file() or file.irregular():
+            return name, read_yaml_object(file)
+    return names[0], {}
 
 
 def _model_by_name(place: SaePlace) -> str | None:
@@ -130,10 +134,7 @@ def _architecture(place: SaePlace, config: Mapping[str, Any], tensors: Mapping[s
 
 def _check_training(place: SaePlace, weights: SAEWeights) -> None:
     """Raises CheckpointError if how it was trained contradicts what is read."""
-    name = next((name for name in TRAINING if (place.folder / name).is_file()), None)
-    if name is None:
-        return
-    config = _read(place, name)
+    name, config = _read(place, *TRAINING)
     for key, width in (("d_model", weights.d_in), ("d_feature", weights.latent_dim)):
         stated = whole_number(place.folder, _logged(config, key, width), f"{name}: {key}")
         if stated != width:

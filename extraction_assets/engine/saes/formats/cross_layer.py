@@ -1,8 +1,9 @@
 """Layers of cross-layer transcoders as mntss publishes them: ``W_enc_12.safetensors`` and ``config.yaml``.
 
 Each layer's encoder has a file; its decoders, [F, layers, D] in another file, add up over layers, so that one layer
-reconstructs nothing alone. It is read to encode only (names as in sae-lens's loader ``mntss_clt_layer_transcoder``,
-which adds up the decoders of one layer, and says not to reconstruct with that).
+reconstructs nothing alone. It is read to encode only (names as in circuit-tracer's ``load_clt`` and in sae-lens's
+loader ``mntss_clt_layer_transcoder``, which adds up the decoders of one layer, and says not to reconstruct with that).
+Some hold thresholds, ``threshold_12`` [F], which circuit-tracer applies and sae-lens leaves out.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from extraction_assets.engine.file_boundary import read_yaml_object
 from extraction_assets.engine.saes.formats.files import (
+    per_feature,
     pick,
     read_safetensors,
     require_files,
@@ -64,14 +66,19 @@ def read(place: SaePlace, device: torch.device | str) -> SAEWeights:
     """The encoder on ``device``; raises CheckpointError if it cannot be used."""
     path, file, layer = place.folder, str(place.file), _layer(place)
     require_files(path, CONFIG, file)
+    tensors = read_safetensors(path, file, device)
+    threshold = f"threshold_{layer}"
     names = [f"{name}_{layer}" for name in ("W_enc", "b_enc", "b_dec")]
-    stored = pick(path, file, read_safetensors(path, file, device), names, "cross-layer")
-    w_enc, b_enc, b_dec = (stored[name] for name in names)
+    names += [threshold] if threshold in tensors else []
+    stored = pick(path, file, tensors, names, "cross-layer")
+    w_enc, b_enc, b_dec = (stored[name] for name in names[:3])
+    extra = {"threshold": per_feature(stored[threshold], len(b_enc))} if threshold in stored else {}
     return SAEWeights(
-        architecture="standard",
+        architecture="jumprelu" if extra else "standard",
         w_enc=w_enc.t(),
         b_enc=b_enc,
         w_dec=None,
         b_dec=b_dec,
+        extra=extra,
         record=record(place),
     )

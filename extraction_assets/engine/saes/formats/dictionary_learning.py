@@ -50,6 +50,7 @@ _CLASSES: dict[str, tuple[Architecture, dict[str, str], bool]] = {
 }
 """Class -> (architecture, names of its parameters, whether encode subtracts the decoder's bias)."""
 _RESIDUAL = re.compile(r"resid_post_layer_(\d+)")
+_FOLDER = re.compile(r"resid_post_layer_(\d+)(?:_checkpoints)?")
 
 
 def files(file: str | None) -> FormatFiles:
@@ -68,18 +69,33 @@ def record(place: SaePlace) -> SaeRecord:
     """The record of model, hook and text in ``config.json``."""
     config = read_config(place.folder, CONFIG)
     trainer, buffer = _part(config, "trainer"), _part(config, "buffer")
-    site = _RESIDUAL.fullmatch(text_or_none(trainer.get("submodule_name")) or "")
     return SaeRecord(
-        hook=f"blocks.{site[1]}.hook_resid_post" if site else None,
+        hook=_hook(place, trainer),
         model_name=text_or_none(trainer.get("lm_name")),
         context_size=whole_or_none(buffer.get("ctx_len")),
     )
 
 
+def _hook(place: SaePlace, trainer: dict[str, Any]) -> str | None:
+    """The residual stream behind the trainer's layer, unless the module's name or the folder's speaks of another place.
+
+    sae-lens looks at the layer alone; that of a module in a block is the same number.
+    """
+    named = text_or_none(trainer.get("submodule_name"))
+    folders = [match[1] for part in place.parts if (match := _FOLDER.fullmatch(part))]
+    site = None if named is None else _RESIDUAL.fullmatch(named)
+    layers = {str(layer) for layer in (trainer.get("layer"), *([site[1]] if site else folders)) if layer is not None}
+    if (named is not None and site is None) or len(layers) != 1:
+        return None
+    (layer,) = layers
+    return f"blocks.{layer}.hook_resid_post" if layer.isdecimal() else None
+
+
 def read(place: SaePlace, device: torch.device | str) -> SAEWeights:
     """The checkpoint's weights on ``device``; raises CheckpointError if it cannot be used.
 
-    An ``AutoEncoder`` gets decoder vectors of norm 1, as its own ``from_pretrained`` gives them.
+    An ``AutoEncoder`` gets decoder vectors of norm 1, as its own ``from_pretrained`` gives them; sae-lens leaves them
+    as they are, so that its features are those over the norms.
     """
     path = place.folder
     require_files(path, *FILES.required)

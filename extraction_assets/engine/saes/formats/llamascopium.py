@@ -129,15 +129,18 @@ def _factors(place: SaePlace, config: OpenMossConfig, tensors: Mapping[str, Tens
     """Of the norms among the weights; None if they are not there."""
     if config.normalization != "expected_average_only_in":
         return None
-    hooks = [config["hook_point_in"], config["hook_point_out"] if config.is_transcoder else config["hook_point_in"]]
-    held = [tensors.get(f"{_NORM}{hook}") for hook in hooks]
-    norms = [None if one is None or one.numel() != 1 else one.item() for one in held]
-    if norms[0] is None and not config.is_transcoder:
+    names = [f"{_NORM}{hook}" for hook in config.hooks]
+    if names[0] not in tensors and not config.is_transcoder:
         return None
-    named = [f"{_NORM}{hook} of {WEIGHTS}" for hook in hooks]
-    found = factors(config.whole("d_model", 0), *map(config.number, named, norms))
+    norms = [_norm(config, name, tensors.get(name)) for name in names]
+    found = factors(config.whole("d_model", 0), *norms)
     _compare_with_registry(place, found.of_input)
     return found
+
+
+def _norm(config: OpenMossConfig, name: str, stored: Tensor | None) -> float:
+    value = stored.item() if stored is not None and stored.numel() == 1 else None
+    return config.number(f"{name} of {WEIGHTS}", value)
 
 
 def _compare_with_registry(place: SaePlace, scale: float) -> None:

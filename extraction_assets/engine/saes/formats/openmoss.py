@@ -77,9 +77,17 @@ class OpenMossConfig:
         return known[name]
 
     @property
+    def hooks(self) -> tuple[str | None, str | None]:
+        """Of input and output, which are the same unless it is a transcoder; None if it does not say."""
+        hook, out = self["hook_point_in"], self["hook_point_out"]
+        if not isinstance(hook, str | None) or not isinstance(out, str | None):
+            raise self.error(f"hook_point_in = {shown(hook)} and hook_point_out = {shown(out)}, expected names")
+        return text_or_none(hook), text_or_none(out) or text_or_none(hook)
+
+    @property
     def is_transcoder(self) -> bool:
-        out = text_or_none(self["hook_point_out"])
-        return out is not None and out != self["hook_point_in"]
+        hook, out = self.hooks
+        return hook != out
 
     @property
     def subtracts_decoder_bias(self) -> bool:
@@ -105,9 +113,9 @@ class OpenMossConfig:
 
     def record(self, **known: Any) -> SaeRecord:
         """Its hooks, with what else is ``known``."""
-        out = text_or_none(self["hook_point_out"]) if self.is_transcoder else None
-        hook = text_or_none(self["hook_point_in"])
-        return SaeRecord(hook=hook, hook_out=out, is_transcoder=self.is_transcoder, **known)
+        hook, out = self.hooks
+        hook_out = out if self.is_transcoder else None
+        return SaeRecord(hook=hook, hook_out=hook_out, is_transcoder=self.is_transcoder, **known)
 
 
 class Factors(NamedTuple):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
 FILES = FormatFiles((CONFIG, WEIGHTS))
-LOADERS: tuple[str, ...] = ()  # SAELens reads it by ``sparsify``, which its registry does not name
+LOADERS = ("sparsify",)  # which SAELens's registry does not name
 
 _MODULE = re.compile(r"(\w+\.)*(layers|layer|h)\.\d+(\.\w+)*|(\w+\.)*(embed_tokens|embed_in|wte)")
 

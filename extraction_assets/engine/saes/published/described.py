@@ -52,14 +52,20 @@ def layer(sae: PublishedSae) -> int | None:
     return None
 
 
-def hook(sae: PublishedSae) -> str | None:
-    """The TransformerLens name of the hook where the id is one, else layer and kind, such as ``layer 12, residual``."""
-    if found := _HOOK.search(sae.sae_id):
+def exact_hook(sae: PublishedSae) -> str | None:
+    """The TransformerLens name of the hook, where the id begins with one."""
+    if found := _HOOK.match(sae.sae_id):
         return found[0]
-    if found := _HOOK_Z.search(sae.sae_id):
+    if found := _HOOK_Z.match(sae.sae_id):
         return f"blocks.{found[1]}.attn.hook_z"
+    return None
+
+
+def hook(sae: PublishedSae) -> str | None:
+    """``exact_hook``, or else layer and kind, such as ``layer 12, residual``."""
     number, kind = layer(sae), hook_kind(sae)
-    return ", ".join([*([] if number is None else [f"layer {number}"]), *([] if kind is None else [kind])]) or None
+    words = [*([] if number is None else [f"layer {number}"]), *([] if kind is None else [kind])]
+    return exact_hook(sae) or ", ".join(words) or None
 
 
 def width(sae: PublishedSae) -> int | None:

@@ -16,6 +16,11 @@ def near_names(name: str, known: Iterable[str]) -> list[str]:
     return [by_lower[one] for one in found[:_MOST]]
 
 
+def resembles(name: str, known: Iterable[str]) -> bool:
+    """Whether ``name`` is one of ``known`` but for a few letters."""
+    return bool(difflib.get_close_matches(name.lower(), [one.lower() for one in known], n=1, cutoff=0.8))
+
+
 def natural(name: str) -> list[tuple[int, str]]:
     """A key that sorts ``layer_9`` before ``layer_10``."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]

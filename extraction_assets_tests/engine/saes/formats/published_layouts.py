@@ -7,6 +7,7 @@ stands for a copy of the whole repository.
 import functools
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,19 @@ def from_hub_folder(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setattr(sae_lens(), "get_safetensors_tensor_shapes", shapes)
 
 
-def read_by_sae_lens(monkeypatch: pytest.MonkeyPatch, folder: Path, sae: PublishedSae, **overrides: Any) -> Any:
+def read_by_sae_lens(
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    sae: PublishedSae,
+    *,
+    repair: Callable[[dict[str, Tensor]], object] = len,
+    **overrides: Any,
+) -> Any:
     """The SAE of ``folder``, a copy of its repository, as SAELens's loader and class read it, in float32.
 
     As ``SAE.from_pretrained`` does; ``overrides`` are entries of its configuration, such as ``d_in`` and ``d_sae``
-    where the loader knows them for published models alone.
+    where the loader knows them for published models alone. ``repair`` changes the loader's state dict where its class
+    could not load that.
     """
     from_hub_folder(monkeypatch, folder)
     inside = sae.path
@@ -80,10 +89,11 @@ def read_by_sae_lens(monkeypatch: pytest.MonkeyPatch, folder: Path, sae: Publish
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that decoders were added up, or how best to load the model
         config, state, *_ = loader(sae.repository, inside, device="cpu", force_download=False, cfg_overrides=options)
+        repair(state)
         theirs = _made(sae_lens().handle_config_defaulting(config), state)
     if config.get("normalize_activations") == "expected_average_only_in" and sae.norm_scaling_factor is not None:
         theirs.fold_activation_norm_scaling_factor(sae.norm_scaling_factor)
-    return theirs.eval()
+    return theirs.float().eval()
 
 
 def _made(config: dict[str, Any], state: dict[str, Tensor]) -> Any:
@@ -176,15 +186,86 @@ def write_gemma_scope_2_clt(root: Path, inside: str, layers: int = 3) -> Path:
     return root
 
 
-def write_mntss(root: Path, layer: int = 2, layers: int = 3, **changes: Any) -> Path:
+def write_mntss(root: Path, layer: int = 2, layers: int = 3, threshold: Tensor | None = None, **changes: Any) -> Path:
     """A layer of mntss's cross-layer transcoders: its encoder and its decoders in a file each, and one ``config.yaml``
     for all layers."""
     root.mkdir(exist_ok=True)
     encoder = {"W_enc": random(D_SAE, D_IN, seed=1), "b_enc": random(D_SAE, seed=2), "b_dec": random(D_IN, seed=4)}
+    encoder |= {} if threshold is None else {"threshold": threshold}
     save_file({f"{name}_{layer}": tensor for name, tensor in encoder.items()}, root / f"W_enc_{layer}.safetensors")
     decoder = {f"W_dec_{layer}": random(D_SAE, layers, D_IN, seed=3)}
     save_file(decoder, root / f"W_dec_{layer}.safetensors")
     stated = {"model_name": "google/gemma-2-2b", "model_kind": "cross_layer_transcoder"}
     stated |= {"feature_input_hook": "hook_resid_mid", "feature_output_hook": "hook_mlp_out", **changes}
     (root / "config.yaml").write_text(yaml.safe_dump(stated))
+    return root
+
+
+def dictionary_learning_tensors(dict_class: str) -> dict[str, Tensor]:
+    """The state dict of a class of dictionary_learning, as ``ae.pt`` holds it."""
+    linear = {"encoder.weight": random(D_SAE, D_IN, seed=1), "decoder.weight": random(D_IN, D_SAE, seed=3)}
+    biased, b_dec = {**linear, "encoder.bias": random(D_SAE, seed=2)}, random(D_IN, seed=4)
+    batch_topk = {"threshold": torch.tensor(0.7), "k": torch.tensor(K, dtype=torch.int32)}
+    plain = {name: tensor for name, tensor in jumprelu_parameters().items() if name != "threshold"}
+    gated = {name: random(D_SAE, seed=5 + seed) for seed, name in enumerate(["r_mag", "gate_bias", "mag_bias"])}
+    return {
+        "AutoEncoder": {**biased, "bias": b_dec},
+        "GatedAutoEncoder": {**linear, **gated, "decoder_bias": b_dec},
+        "AutoEncoderTopK": {**biased, **batch_topk, "b_dec": b_dec},
+        "AutoEncoderTopK of 2024": {**biased, "b_dec": b_dec},
+        "BatchTopKSAE": {**biased, **batch_topk, "b_dec": b_dec},
+        "MatryoshkaBatchTopKSAE": {**plain, **batch_topk, "group_sizes": torch.tensor([12, 36])},
+        "JumpReluAutoEncoder": jumprelu_parameters(),
+    }[dict_class]
+
+
+def write_dictionary_learning(
+    root: Path, inside: str, dict_class: str, dtype: torch.dtype = torch.float32, **trainer: Any
+) -> Path:
+    """dictionary_learning as SAEBench publishes it: ``ae.pt`` and ``config.json`` with trainer and buffer; entries of
+    ``trainer`` replace those of its trainer, None leaves one out."""
+    folder = root / inside
+    folder.mkdir(parents=True)
+    layer = int(inside.partition("resid_post_layer_")[2].partition("/")[0].partition("_")[0] or 0)
+    stated: dict[str, Any] = {"trainer_class": "Trainer", "dict_class": dict_class.split()[0], "lr": 3e-4, "seed": 0}
+    stated |= {"activation_dim": D_IN, "dict_size": D_SAE, "k": K, "device": "cuda:0", "layer": layer, "steps": 244140}
+    stated |= {"lm_name": "google/gemma-2-2b", "wandb_name": "x", "submodule_name": f"resid_post_layer_{layer}"}
+    kept = {name: value for name, value in {**stated, **trainer}.items() if value is not None}
+    buffer = {"d_submodule": D_IN, "io": "out", "n_ctxs": 2000, "ctx_len": 128, "device": "cuda:0"}
+    (folder / "config.json").write_text(json.dumps({"trainer": kept, "buffer": buffer}))
+    tensors = dictionary_learning_tensors(dict_class)
+    stored = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    torch.save(stored, folder / "ae.pt")
+    return root
+
+
+def write_sae_lens(root: Path, inside: str, **changes: Any) -> Path:
+    """SAELens's own form with the flat ``cfg.json`` of its versions 2 to 5, whose entries ``changes`` replaces."""
+    folder = root / inside
+    folder.mkdir(parents=True)
+    stated = {"model_name": "gpt2-small", "hook_point": "blocks.1.hook_resid_pre", "hook_point_layer": 1}
+    stated |= {"hook_point_head_index": None, "d_in": D_IN, "d_sae": D_SAE, "dtype": "torch.float32", "device": "cpu"}
+    stated |= {"prepend_bos": True, "context_size": 128, "activation_fn_str": "relu", "expansion_factor": 32}
+    stated |= {"dataset_path": "Skylion007/openwebtext", "finetuning_scaling_factor": False, **changes}
+    (folder / "cfg.json").write_text(json.dumps(stated))
+    tensors = jumprelu_parameters()
+    if stated.get("architecture") != "jumprelu":
+        tensors = {**tensors, "scaling_factor": torch.ones(D_SAE)}  # as versions 2 and 3 wrote it, to no effect
+        del tensors["threshold"]
+    save_file(tensors, folder / "sae_weights.safetensors")
+    return root
+
+
+def write_sparsify(root: Path, inside: str, **changes: Any) -> Path:
+    """EleutherAI's sparsify: ``sae.safetensors`` and ``cfg.json``, whose entries ``changes`` replaces, in a folder with
+    the name of a module."""
+    folder = root / inside
+    folder.mkdir(parents=True)
+    stated = {"activation": "topk", "expansion_factor": D_SAE // D_IN, "normalize_decoder": True, "num_latents": D_SAE}
+    stated |= {"k": K, "multi_topk": False, "skip_connection": False, "d_in": D_IN, **changes}
+    (folder / "cfg.json").write_text(json.dumps(stated))
+    tensors = {"encoder.weight": random(D_SAE, D_IN, seed=1), "encoder.bias": random(D_SAE, seed=2)}
+    save_file(
+        {**tensors, "W_dec": random(D_SAE, D_IN, seed=3), "b_dec": random(D_IN, seed=4)}, folder / "sae.safetensors"
+    )
     return root

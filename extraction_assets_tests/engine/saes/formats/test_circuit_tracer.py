@@ -95,6 +95,20 @@ def test_hooks_are_those_of_the_configuration(tmp_path: Path) -> None:
     assert record.model_name == "meta-llama/Llama-3.2-1B"
 
 
+def test_hooks_of_transcoders_of_which_nothing_is_known_are_not_guessed(tmp_path: Path) -> None:
+    write_mwhanna(tmp_path, LAYER, config=None)
+    (tmp_path / "wandb-config.yaml").unlink()
+    record = read_checkpoint(place_of(tmp_path / LAYER)).record
+    assert (record.hook, record.hook_out, record.model_name) == (None, None, None)
+
+
+def test_a_copy_by_the_repositorys_name_has_the_hooks_of_mwhannas(tmp_path: Path) -> None:
+    write_mwhanna(tmp_path / "qwen3-14b-transcoders", LAYER, config=None)
+    record = read_checkpoint(place_of(tmp_path / "qwen3-14b-transcoders" / LAYER)).record
+    assert (record.hook, record.hook_out) == ("blocks.7.mlp.hook_in", "blocks.7.hook_mlp_out")
+    assert record.model_name == "Qwen/Qwen3-14B"
+
+
 REFUSED = {
     "activation = 'gelu' is not supported .known: relu, topk, jumprelu.": "activation: gelu\n",
     "k must be a whole number, got None": "activation: topk\n",

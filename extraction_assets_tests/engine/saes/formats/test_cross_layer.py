@@ -14,9 +14,12 @@ from extraction_assets.settings import ResolvedSae
 from extraction_assets_tests.engine.saes.formats.published_layouts import (
     D_IN,
     D_SAE,
+    TOKENS,
     assert_same_sae,
+    random,
     read_by_name,
     read_by_sae_lens,
+    thresholds,
     write_gemma_scope_2_clt,
     write_mntss,
 )
@@ -37,6 +40,21 @@ def test_a_layer_of_mntss_encodes_as_sae_lens(tmp_path: Path, monkeypatch: pytes
     known = theirs.cfg.metadata
     assert ours.record.hook == known.hook_name == "blocks.2.hook_resid_mid"
     assert (ours.record.model_name, ours.record.hook_out) == (known.model_name, None)
+
+
+def test_thresholds_of_mntss_apply_as_in_circuit_tracer_where_sae_lens_leaves_them_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """circuit-tracer's ``JumpReLU``: z where z > threshold, of z = x W_enc^T + b_enc."""
+    limits = thresholds(D_SAE, seed=5)
+    write_mntss(tmp_path, threshold=limits)
+    x = random(TOKENS, D_IN, seed=0) * 3
+    theirs = read_by_sae_lens(monkeypatch, tmp_path, NAMED)
+    with torch.no_grad():
+        relu = theirs.encode(x)
+    ours = SAE(read_by_name(tmp_path, NAMED)).encode(x)
+    torch.testing.assert_close(ours, relu * (relu > limits), rtol=1e-5, atol=1e-5)
+    assert int((ours > 0).sum()) < int((relu > 0).sum())
 
 
 def test_a_layer_of_gemma_scope_2_encodes_as_sae_lens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -325,9 +325,9 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str, Spoil]] = {
 }
 
 
-def refusal(folder: Path) -> str:
-    """The one sentence by which all that reads a checkpoint refuses it."""
-    settings = ResolvedSae(path=str(folder), hook="layers.0")
+def refusal(folder: Path, inside: str | None = None) -> str:
+    """The one sentence by which all that reads a checkpoint refuses it; ``inside`` names it in a folder of several."""
+    settings = ResolvedSae(path=str(folder), subfolder=inside, hook="layers.0")
 
     def everything() -> None:
         sae_files(settings.checkpoint)

@@ -6,14 +6,19 @@ import pytest
 
 from extraction_assets.engine.saes.checkpoint import read_sae, sae_facts
 from extraction_assets.engine.saes.formats import (
+    FORMATS,
     CheckpointError,
+    SaePlace,
     checkpoint_facts,
     checkpoint_files,
     files_on_hub,
+    format_of_loader,
+    goodfire,
     place_of,
+    qwen_scope,
     read_checkpoint,
 )
-from extraction_assets.engine.saes.published import published_sae
+from extraction_assets.engine.saes.published import PublishedSae, all_saes, published_sae
 from extraction_assets.settings import ResolvedSae, SaeReference
 from extraction_assets_tests.engine.saes.formats.published_layouts import (
     D_IN,
@@ -74,6 +79,13 @@ def test_a_layer_of_qwen_scope_is_named_by_subfolder(tmp_path: Path) -> None:
     write_qwen_scope(tmp_path / QWEN, "layer3.sae.pt")
     settings = ResolvedSae(path=str(tmp_path / QWEN), subfolder="layer3.sae.pt", hook="model.layers.3")
     assert read_sae(settings).k == 50
+
+
+def test_a_folder_of_several_layers_asks_for_one_of_them(tmp_path: Path) -> None:
+    for layer in range(5):
+        write_qwen_scope(tmp_path / QWEN, f"layer{layer}.sae.pt")
+    with pytest.raises(CheckpointError, match=r"5 SAE.s. of one file each \('layer0.sae.pt', .*…\): set subfolder"):
+        read_checkpoint(tmp_path / QWEN)
 
 
 @pytest.mark.parametrize("release", GOODFIRE)
@@ -157,3 +169,36 @@ def test_the_files_of_one_layer_are_its_own(tmp_path: Path) -> None:
     for layer in range(3):
         write_qwen_scope(tmp_path / QWEN, f"layer{layer}.sae.pt")
     assert checkpoint_files(place_of(tmp_path / QWEN / "layer1.sae.pt")) == [tmp_path / QWEN / "layer1.sae.pt"]
+
+
+QWEN_SCOPE = [sae for sae in all_saes() if sae.loader == "qwen_scope"]
+ONE_FILE = [sae for sae in all_saes() if sae.loader in {"goodfire", "deepseek_r1"}]
+
+
+def test_the_names_of_every_qwen_scope_sae_say_what_the_registry_does() -> None:
+    """Its l0 is k."""
+    assert len(QWEN_SCOPE) == 544
+    for sae in QWEN_SCOPE:
+        place = SaePlace(Path(sae.repository), sae.path, sae.repository, sae.path)
+        record, facts = qwen_scope.record(place), qwen_scope.facts(place)
+        assert (record.model_name, record.hook, facts["k"]) == (sae.model, f"model.layers.{sae.sae_id[5:]}", sae.l0)
+
+
+@pytest.mark.parametrize("sae", ONE_FILE, ids=lambda sae: sae.path)
+def test_the_files_names_say_the_model_that_the_registry_does(sae: PublishedSae) -> None:
+    record = goodfire.record(SaePlace(Path("local"), sae.path))
+    assert sae.model.endswith(f"/{record.model_name}")
+
+
+LOADERS = {"llama_scope": 192, "llama_scope_r1_distill": 96, "connor_rob_hook_z": 12, "mwhanna_transcoder": 208}
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_every_published_sae_has_files_of_its_format(loader: str) -> None:
+    saes = [sae for sae in all_saes() if sae.loader == loader]
+    assert len(saes) == LOADERS[loader]
+    is_folder = loader.startswith("llama_scope")
+    for sae in saes:
+        required = FORMATS[str(format_of_loader(loader))].files(None if is_folder else sae.path).required
+        assert set(files_on_hub(sae.path, loader)) >= {f"{sae.path}/{name}" if is_folder else name for name in required}
+        assert required

@@ -1,4 +1,4 @@
-"""Damaged and malicious files of published formats: each is refused by one sentence with its file's name."""
+"""Damaged and malicious files of Gemma Scope 2 and cross-layer transcoders (``test_hostile``)."""
 
 import os
 from collections.abc import Callable
