@@ -12,10 +12,13 @@ _PRIVATE = (range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
 
 
 class Mark(NamedTuple):
+    """Where a mark was put."""
+
     message: int
     text: str
     """The text it was put into, without white space at its ends."""
     offset: int
+    """How many characters of ``text`` stand before it."""
 
 
 class Marks:
@@ -28,6 +31,7 @@ class Marks:
         self._known: dict[str, Mark] = {}
 
     def clear(self) -> None:
+        """Forgets what was marked; the characters are used again."""
         self._known.clear()
 
     def puts(self, message: int, places: Sequence[float]) -> Callable[[str], str]:
