@@ -55,20 +55,34 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if collection_path == Path(__file__).with_name("ui") and not config.getoption("--ui") else None
 
 
-_WHOLE_RUNS = {"demo_home", "lab", "merged_once", "on_postgres", "project", "ran", "served", "workshop"}
+_WHOLE_RUNS = {"demo_home", "done", "lab", "merged_once", "on_postgres", "project", "ran", "served", "workshop"}
 """Fixtures behind which a whole extraction or a real process runs: what uses one is slow."""
 
-_LONGEST_FIRST = (
+_FIRST = (
     "test_demo.py",
-    "test_random_moments.py",
-    "test_schedule.py",
-    "test_slot.py",
-    "test_cancel.py",
-    "test_healing.py",
+    "kills/test_random_moments.py",  # mostly waits
+    "examples/test_asset.py",
+    "chunks/test_asset.py",
+    "kills/test_schedule.py",  # mostly waits
+    "cli/test_healing.py",
+    "cli/test_cli.py",
+    "execution/test_damage.py",
+    "cli/test_init.py",
+    "kills/test_slot.py",  # mostly waits
+    "upkeep/test_clean.py",
+    "upkeep/test_delete.py",
     "test_postgres.py",
-    "test_ui.py",
-    "test_asset.py",
+    "chunks/test_pending.py",
+    "test_benchmarks.py",  # mostly waits
+    "execution/test_lineage.py",
+    "execution/test_failures.py",
+    "corpus/test_asset.py",
+    "kills/test_cancel.py",  # mostly waits
+    "early_checks/test_batch.py",
+    "early_checks/test_extraction.py",
+    "cli/test_ui.py",
 )
+"""Files in the order in which workers take them. One worker in three may wait for a daemon while two compute."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -77,8 +91,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if _WHOLE_RUNS.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    longest = {name: number for number, name in enumerate(_LONGEST_FIRST)}
-    items.sort(key=lambda item: (longest.get(item.path.name, len(longest)), item.path not in slow))
+    items.sort(key=lambda item: (_number(item.path.as_posix()), item.path not in slow))
+
+
+def _number(path: str) -> int:
+    """Of a file in ``_FIRST``; those that it does not name come after it."""
+    return next((number for number, name in enumerate(_FIRST) if path.endswith(f"/{name}")), len(_FIRST))
 
 
 def pytest_collection_finish() -> None:

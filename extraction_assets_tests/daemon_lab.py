@@ -41,7 +41,7 @@ defs = dg.Definitions.merge(
 Found = TypeVar("Found")
 
 
-def wait_for(what: str, look: Callable[[], Found], seconds: float = 180) -> Found:
+def wait_for(what: str, look: Callable[[], Found], seconds: float = 400) -> Found:
     """The first true value that ``look`` gives; AssertionError where it gives none in time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -181,7 +181,7 @@ class Lab:
         assert run is not None
         return run.status
 
-    def wait_for_status(self, run_id: str, *statuses: dg.DagsterRunStatus, seconds: float = 180) -> None:
+    def wait_for_status(self, run_id: str, *statuses: dg.DagsterRunStatus, seconds: float = 400) -> None:
         wait_for(f"run {run_id} to be one of {statuses}", lambda: self.status(run_id) in statuses, seconds)
 
     def wait_for_end(self, run_id: str) -> None:

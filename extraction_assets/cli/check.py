@@ -66,9 +66,10 @@ def _echo(settings: "ExtractionSettings", root: Path, found: "Examination") -> N
         tokens = ", ".join(f"{role} {count:,}" for role, count in found.roles.items())
         _line("roles", "", f"{tokens} tokens {found.samples}")
     if found.sanity:
-        echo("", f"{'SAE':20} {'explained':>10} {'mean L0':>9} {'silent':>8} {'BOS share':>10}   tokens")
+        longest = max(20, *map(len, found.sanity))
+        echo("", f"{'SAE':{longest}} {'explained':>10} {'mean L0':>9} {'silent':>8} {'BOS share':>10}   tokens")
         for name, sanity in found.sanity.items():
-            echo(_numbers(name, sanity, found.samples))
+            echo(_numbers(name.ljust(longest), sanity, found.samples))
         echo("")
     for estimate in found.estimates:
         _line("disk", estimate.name, f"{readable_size(estimate.size):>10} to come")
@@ -82,7 +83,7 @@ def _echo(settings: "ExtractionSettings", root: Path, found: "Examination") -> N
 def _numbers(name: str, found: "SaeSanity", samples: str) -> str:
     explained = _explained(found.variance_explained)
     return (
-        f"{name:20} {explained:>10} {found.mean_l0:9.1f} {found.dead_fraction:8.1%} {found.bos_share:10.1%}   "
+        f"{name} {explained:>10} {found.mean_l0:9.1f} {found.dead_fraction:8.1%} {found.bos_share:10.1%}   "
         f"{found.tokens:,} {samples}"
     )
 

@@ -60,11 +60,12 @@ def list_command(ctx: click.Context) -> None:
             f"  {settings.evaluation_samples} samples of {settings.corpus.max_length} tokens in "
             f"{count(len(keys), 'chunk')}, the {settings.top_k_examples} strongest examples of every feature"
         )
+        longest = max(12, *map(len, settings.saes))
         for name, sae in settings.saes.items():
             stored = len(store.stored_keys(settings.name, TOP_K_TABLE, name) & set(keys))
             at = merged.get((settings.name, name))
             state = f"{stored} of {len(keys)} chunks, " + (f"merged {at:%Y-%m-%d %H:%M} UTC" if at else "not merged")
-            echo(f"  {name:12} {sae.hook or 'as recorded':20} {state:45} {sae.checkpoint}")
+            echo(f"  {name:{longest}} {sae.hook or 'as recorded':20} {state:45} {sae.checkpoint}")
     ctx.exit(1 if workspace.not_loaded else 0)
 
 

@@ -2,18 +2,25 @@
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import yaml
-
+from extraction_assets.dagster_instance.dagster_yaml import (
+    FILE,
+    STORAGES,
+    DagsterHomeError,
+    chosen_storage,
+    differences_from,
+    is_unedited,
+    read_settings,
+    template,
+)
 from extraction_assets.host.locations import dagster_home
 from extraction_assets.host.nvml import DriverError, NoDriver, list_gpus
-from extraction_assets.host.regular_files import IrregularFileError, open_regular, read_text
+from extraction_assets.host.regular_files import IrregularFileError, open_regular
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -24,19 +31,6 @@ GPU_POOL = "gpu"
 
 POSTGRES_VARIABLE = "EXTRACTION_DAGSTER_POSTGRES_URL"
 """Environment variable with the URL of a PostgreSQL home's database."""
-
-STORAGES = {"sqlite": "local", "postgres": "postgres"}
-"""Storage -> folder of its template."""
-
-_FILE = "dagster.yaml"
-_LONGEST_REASON = 300
-_DEPLOY = Path(__file__).parent / "deploy"
-_MADE_BY = "# Made by `extraction-assets setup`, which brings it up to date unless you edit it. "
-_MADE_BEFORE = {"bf2f74f18f56dfd84ed24db5ce88883f1f6cd11d0814fc92e85078a19e4f2af4"}  # made without the line above
-
-
-class DagsterHomeError(ValueError):
-    """A home that cannot be made or used as requested."""
 
 
 class _Change(NamedTuple):
@@ -54,10 +48,10 @@ def make_dagster_home(home: Path) -> None:
 
     Its storage is PostgreSQL where POSTGRES_VARIABLE is set, else SQLite.
     """
-    if not (home / _FILE).is_file():
+    if not (home / FILE).is_file():
         home.mkdir(parents=True, exist_ok=True)
         with _locked(home):
-            if not (home / _FILE).is_file():
+            if not (home / FILE).is_file():
                 _write(home, _first_storage(), None)
 
 
@@ -66,14 +60,14 @@ def check_storage(home: Path) -> None:
 
     Gives the URL in the environment its driver, for this process and those it starts. Raises DatabaseError.
     """
-    if POSTGRES_VARIABLE in _read(home / _FILE):
+    if POSTGRES_VARIABLE in read_settings(home / FILE):
         _connect_postgres()
 
 
 def storage_of(home: Path) -> str:
     """The storage of a home that is there, a key of STORAGES or ``custom``. Raises DagsterHomeError."""
-    path = home / _FILE
-    return _storage(path, _read(path))
+    path = home / FILE
+    return chosen_storage(path, read_settings(path))
 
 
 def set_up_dagster_home(home: Path, storage: str | None, gpus: int | None, *, force: bool = False) -> list[str]:
@@ -87,20 +81,20 @@ def set_up_dagster_home(home: Path, storage: str | None, gpus: int | None, *, fo
     home.mkdir(parents=True, exist_ok=True)
     with _locked(home):
         change = _change(home, storage, force)
-        pool = _write(home, change.storage, gpus, change.keep) if change.storage else _set_pool(home, _FILE, gpus)
+        pool = _write(home, change.storage, gpus, change.keep) if change.storage else _set_pool(home, FILE, gpus)
     return [*change.notes, pool]
 
 
 def _change(home: Path, storage: str | None, force: bool) -> _Change:
-    path = home / _FILE
+    path = home / FILE
     if not path.is_file():
         new = storage or _first_storage()
         return _Change(new, False, [f"made {path}, storage {new}"])
-    text = _read(path)
-    current = _storage(path, text)
+    text = read_settings(path)
+    current = chosen_storage(path, text)
     wanted = storage or current
     if wanted != current and not force:
-        if _unedited(text) and _is_unused(home):
+        if is_unedited(text) and _is_unused(home):
             return _Change(
                 wanted, False, [f"updated {path}, storage {wanted} instead of {current}: it held no run yet"]
             )
@@ -110,26 +104,26 @@ def _change(home: Path, storage: str | None, force: bool) -> _Change:
         )
     if wanted not in STORAGES:
         return _Change(None, False, [f"kept {path}: its storage was chosen by hand"])
-    differences = _differences(text, _template(wanted))
+    differences = differences_from(text, template(wanted))
     if not differences:
         return _Change(None, False, [f"{path} is up to date, storage {current}"])
-    if not _unedited(text) and not force:
+    if not is_unedited(text) and not force:
         return _Change(None, False, [f"kept {path}, which was edited (--force replaces it):", *differences])
-    keep = force or not _unedited(text)
-    kept = [f"the old file is kept beside it, as {_FILE}.<time>"] if keep else []
+    keep = force or not is_unedited(text)
+    kept = [f"the old file is kept beside it, as {FILE}.<time>"] if keep else []
     return _Change(wanted, keep, [f"updated {path}, storage {wanted}; what changed:", *differences, *kept])
 
 
 def _write(home: Path, storage: str, gpus: int | None, keep: bool = False) -> str:
     """Write dagster.yaml once its instance has the pool's limit, so that no home is ever without."""
-    path, draft = home / _FILE, home / f".{_FILE}.new"
+    path, draft = home / FILE, home / f".{FILE}.new"
     if path.is_dir():
         raise DagsterHomeError(f"{path} is a folder: remove it")
-    draft.write_text(_template(storage), "utf-8")
+    draft.write_text(template(storage), "utf-8")
     try:
         pool = _set_pool(home, draft.name, gpus)
         if keep:
-            path.rename(home / f"{_FILE}.{time.strftime('%Y%m%d-%H%M%S')}")
+            path.rename(home / f"{FILE}.{time.strftime('%Y%m%d-%H%M%S')}")
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
@@ -150,7 +144,7 @@ def _set_pool(home: Path, file: str, gpus: int | None) -> str:
 
 def _is_unused(home: Path) -> bool:
     """Whether nothing was ever run or switched on in a home: a command has only made it."""
-    with _instance(home, _FILE) as instance:
+    with _instance(home, FILE) as instance:
         used = (
             instance.get_runs(limit=1),
             instance.get_backfills(limit=1),
@@ -163,7 +157,7 @@ def _is_unused(home: Path) -> bool:
 def _instance(home: Path, file: str) -> "dg.DagsterInstance":
     import dagster as dg
 
-    if POSTGRES_VARIABLE in _read(home / file):
+    if POSTGRES_VARIABLE in read_settings(home / file):
         _connect_postgres()
     try:
         return dg.DagsterInstance.from_config(str(home), file)
@@ -241,69 +235,6 @@ def _locked(home: Path) -> Iterator[None]:
 
 def _first_storage() -> str:
     return "postgres" if os.environ.get(POSTGRES_VARIABLE) else "sqlite"
-
-
-def _template(storage: str) -> str:
-    body = (_DEPLOY / STORAGES[storage] / _FILE).read_text("utf-8")
-    return f"{_MADE_BY}{_digest(body)}\n{body}"
-
-
-def _unedited(text: str) -> bool:
-    """Whether a dagster.yaml is as it was made, by this version or an earlier one."""
-    first, _, body = text.partition("\n")
-    return first == f"{_MADE_BY}{_digest(body)}" or _digest(text) in _MADE_BEFORE
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _storage(path: Path, text: str) -> str:
-    """The storage that a dagster.yaml chooses."""
-    settings = _load(path, text)
-    if any(name in settings for name in ("run_storage", "event_log_storage", "schedule_storage")):
-        return "custom"
-    return next(iter(settings.get("storage") or {"sqlite": None}))
-
-
-def _read(path: Path) -> str:
-    """The text of a dagster.yaml. Raises DagsterHomeError if it is not text, FileNotFoundError if it does not exist."""
-    try:
-        return read_text(path)
-    except IrregularFileError as error:
-        raise DagsterHomeError(f"{error}: put it back from a back-up, or remove it and run `setup`") from None
-
-
-def _load(path: Path, text: str) -> dict[str, Any]:
-    try:
-        settings = yaml.safe_load(text) or {}
-        _flat(settings)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:_LONGEST_REASON]
-        raise DagsterHomeError(f"{path} is not YAML: {reason}") from None
-    if not isinstance(settings, dict) or not isinstance(settings.get("storage") or {}, dict):
-        raise DagsterHomeError(f"{path} holds no settings of Dagster")
-    return settings
-
-
-def _differences(text: str, template: str) -> list[str]:
-    """Differences between a dagster.yaml and the template, one line each; comments are ignored."""
-    current, new = (_flat(yaml.safe_load(source) or {}) for source in (text, template))
-    changed = (name for name in sorted(current.keys() | new.keys()) if current.get(name) != new.get(name))
-    return [f"  {name}: {_difference(current, new, name)}" for name in changed]
-
-
-def _difference(current: dict[str, Any], new: dict[str, Any], name: str) -> str:
-    if name not in new:
-        return "only here"  # without its value, which may be a password
-    return f"{current.get(name, 'nothing')} here, {new[name]} in the template"
-
-
-def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(settings, dict) or not settings:
-        return {prefix: settings}
-    parts = [_flat(value, f"{prefix}.{name}" if prefix else str(name)) for name, value in settings.items()]
-    return {name: value for part in parts for name, value in part.items()}
 
 
 def prepare_dagster_home() -> Path:

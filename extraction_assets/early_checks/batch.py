@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from extraction_assets.early_checks.published_l0 import examine_l0
 from extraction_assets.engine.chunk_pass.batching import AdaptiveBatch
 from extraction_assets.engine.chunk_pass.forward import forward_pass
 from extraction_assets.engine.chunk_pass.sae_pass import RECONSTRUCTION_SAMPLES
@@ -128,6 +129,7 @@ def examine_saes(
             else:
                 cause = likely_cause(tried, limits.minimum_variance_explained, precision)
         findings += judge(name, chosen.hook, found, limits, cause, is_later_chunk=is_later_chunk)
+        findings += [] if is_later_chunk else examine_l0(name, chosen, found)
     return Examined(examined, findings)
 
 

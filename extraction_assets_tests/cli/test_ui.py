@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from extraction_assets_tests.daemon_lab import wait_for
 from extraction_assets_tests.serving import free_port, serving
 from extraction_assets_tests.tiny import make_settings
 
@@ -89,19 +90,33 @@ def served(lab: Path, tmp_path: Path) -> Iterator[tuple["subprocess.Popen[bytes]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda asked: asked.name)
-def test_being_asked_to_end_ends_page_and_daemon_without_a_trace(
-    served: tuple["subprocess.Popen[bytes]", Path], asked: signal.Signals
-) -> None:
+def test_ctrl_c_ends_page_and_daemon_without_a_trace(served: tuple["subprocess.Popen[bytes]", Path]) -> None:
     process, log = served
     children = psutil.Process(process.pid).children(recursive=True)
     assert {"dagster-webserver", "dagster-daemon"} <= {Path(child.cmdline()[1]).name for child in children}
-    process.send_signal(asked)
+    process.send_signal(signal.SIGINT)
     assert process.wait(timeout=ENDS_WITHIN) == 0, log.read_text()
     _, alive = psutil.wait_procs(children, timeout=ENDS_WITHIN)
     assert alive == []
     assert "Traceback" not in log.read_text()
     assert "code_location_name" not in log.read_text()
+
+
+TOGETHER = "from extraction_assets.cli.ui import _run_together; _run_together([['sleep', '600']] * 2)"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda asked: asked.name)
+def test_being_asked_to_end_ends_what_runs_together_without_a_trace(asked: signal.Signals) -> None:
+    command = [sys.executable, "-c", TOGETHER]
+    with subprocess.Popen(command, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        wait_for("both programs", lambda: len(psutil.Process(process.pid).children()) == 2)
+        children = psutil.Process(process.pid).children()
+        process.send_signal(asked)
+        output, _ = process.communicate(timeout=ENDS_WITHIN)
+    assert (process.returncode, output) == (0, b"ending\n")
+    _, alive = psutil.wait_procs(children, timeout=ENDS_WITHIN)
+    assert alive == []
 
 
 @pytest.mark.slow

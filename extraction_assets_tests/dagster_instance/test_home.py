@@ -10,8 +10,10 @@ import yaml
 from click.testing import CliRunner
 
 from extraction_assets import cli
+from extraction_assets.dagster_instance import dagster_yaml
 from extraction_assets.dagster_instance import home as dagster_home
-from extraction_assets.dagster_instance.home import DagsterHomeError, prepare_dagster_home, set_up_dagster_home
+from extraction_assets.dagster_instance.dagster_yaml import DagsterHomeError
+from extraction_assets.dagster_instance.home import prepare_dagster_home, set_up_dagster_home
 from extraction_assets_tests.postgres import Server
 from extraction_assets_tests.stores.build import HOSTILE
 
@@ -107,7 +109,7 @@ def test_an_earlier_versions_unedited_file_is_brought_up_to_date(folder: Path) -
     _setup()
     body = (folder / "dagster.yaml").read_text().partition("\n")[2].replace("max_retries: 2", "max_retries: 7")
     digest = hashlib.sha256(body.encode()).hexdigest()
-    (folder / "dagster.yaml").write_text(f"{dagster_home._MADE_BY}{digest}\n{body}")
+    (folder / "dagster.yaml").write_text(f"{dagster_yaml._MADE_BY}{digest}\n{body}")
     assert "  run_retries.max_retries: 7 here, 2 in the template\n" in _setup()
     assert "max_retries: 2" in (folder / "dagster.yaml").read_text()
 
@@ -230,7 +232,7 @@ def test_without_the_driver_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_the_templates_differ_in_their_storage_alone() -> None:
-    sqlite, postgres = (yaml.safe_load(dagster_home._template(storage)) for storage in ("sqlite", "postgres"))
+    sqlite, postgres = (yaml.safe_load(dagster_yaml.template(storage)) for storage in ("sqlite", "postgres"))
     assert postgres.pop("storage") == {"postgres": {"postgres_url": {"env": "EXTRACTION_DAGSTER_POSTGRES_URL"}}}
     assert sqlite == postgres
 

@@ -59,6 +59,14 @@ def test_an_example_says_who_speaks_in_its_sample(engine: sa.Engine) -> None:
     assert even.messages == (MessageSpan("user", 1, 3),)
 
 
+def test_messages_are_numbered_from_0_in_each_sample(engine: sa.Engine) -> None:
+    with write_transaction(engine) as connection:
+        load(connection, chats(), features=3)
+        said = sample_messages.c
+        stored = connection.execute(sa.select(said.sample_index, said.number).order_by(said.sample_index, said.number))
+        assert [tuple(row) for row in stored] == [(0, 0), (7919, 0), (7919, 1), (15838, 0)]
+
+
 def test_an_example_of_text_says_nothing_of_who_speaks(engine: sa.Engine) -> None:
     with write_transaction(engine) as connection:
         number = load(connection, CORPUS)

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from extraction_assets import engine
 
 PLAN = [
@@ -20,6 +22,7 @@ def test_the_plans_names_are_the_engines_public_names() -> None:
     assert all(getattr(engine, name).__doc__ for name in PLAN)
 
 
+@pytest.mark.slow
 def test_the_engine_loads_neither_transformers_nor_dagster() -> None:
     code = f"from extraction_assets.engine import {', '.join(PLAN)}; import sys; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

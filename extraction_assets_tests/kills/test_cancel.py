@@ -16,7 +16,7 @@ def test_a_canceled_run_leaves_whole_chunks_only_and_all_of_them_recorded(lab: L
     run_id = lab.launch_chunks(lab.settings.chunk_keys)
     wait_for("chunks of the run", lambda: len(lab.durable()) > 30)
     lab.cancel(run_id)
-    lab.wait_for_status(run_id, dg.DagsterRunStatus.CANCELED, seconds=30)
+    lab.wait_for_status(run_id, dg.DagsterRunStatus.CANCELED, seconds=120)
     lab.wait_for_end(run_id)
     durable = lab.durable()
     assert lab.leftovers() == []

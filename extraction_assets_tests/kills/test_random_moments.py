@@ -28,7 +28,7 @@ def test_kills_at_random_moments_lose_nothing_that_was_done(lab: Lab, uninterrup
         time.sleep(moments.uniform(0, 6))
         _kill(lab, victim, run_id)
         durable = unchanged(durable, lab.durable())
-    wait_for("all to be done", lambda: not _runs_of_the_missing(lab), seconds=300)
+    wait_for("all to be done", lambda: not _runs_of_the_missing(lab), seconds=900)
     unchanged(durable, lab.durable())
     assert "2 merges" in lab.command("run", "tiny", "--missing")
     assert lab.rows(ROWS) == uninterrupted.rows(ROWS)
@@ -40,8 +40,11 @@ def test_kills_at_random_moments_lose_nothing_that_was_done(lab: Lab, uninterrup
 
 def _runs_of_the_missing(lab: Lab) -> list[str]:
     """The runs that go on, be they some that the daemon tries again, or a new one; none once nothing is missing."""
-    lab.command("recover")
     concerns = works_on(lab.instance, "tiny")
+    alive = alive_runs(lab.instance, concerns)
+    if any(lab.processes(run.run_id) for run in alive):
+        return [run.run_id for run in alive]
+    lab.command("recover")
     wait_for("the daemon's retries to begin", lambda: run_to_be_retried(lab.instance, concerns) is None)
     alive = alive_runs(lab.instance, concerns)
     if alive:

@@ -17,7 +17,7 @@ def test_the_schedule_computes_what_is_missing_and_the_merge_follows(lab: Lab, u
     wait_for("chunks of the run", lambda: len(lab.durable()) > 10)
     assert lab.kill_run(dead)
     lab.switch_on("tiny_missing_chunks", "tiny_automation")
-    wait_for("the merged examples", lambda: len(lab.rows("SELECT 1 FROM extractions")) == 2, seconds=300)
+    wait_for("the merged examples", lambda: len(lab.rows("SELECT 1 FROM extractions")) == 2, seconds=900)
     assert lab.rows(ROWS) == uninterrupted.rows(ROWS)
     (tick, *_) = lab.instance.get_ticks(*_origin(lab, "tiny_missing_chunks"), limit=1) or [None]
     assert lab.status(dead) in ENDED

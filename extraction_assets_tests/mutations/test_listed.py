@@ -38,16 +38,19 @@ def sums(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_fault_that_a_test_sees_is_noticed_and_the_copy_is_whole_again(sums: Path) -> None:
     mutation = Mutation("difference", "sums.py", "a + b", "a - b", ("test_sums.py",))
     assert failed_tests(sums, mutation) == ["test_sums.py::test_two_and_two"]
     assert "a + b" in (sums / "extraction_assets" / "sums.py").read_text()
 
 
+@pytest.mark.slow
 def test_a_fault_that_no_test_sees_is_not(sums: Path) -> None:
     assert failed_tests(sums, Mutation("product", "sums.py", "a + b", "a * b", ("test_sums.py",))) == []
 
 
+@pytest.mark.slow
 def test_tests_that_cannot_run_notice_nothing(sums: Path) -> None:
     with pytest.raises(RuntimeError, match="pytest ended with code 4"):
         failed_tests(sums, Mutation("gone", "sums.py", "a + b", "a - b", ("test_none.py",)))

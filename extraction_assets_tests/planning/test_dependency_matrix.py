@@ -16,7 +16,7 @@ from extraction_assets.engine.models.language_model import LanguageModel
 from extraction_assets.resources import GpuResource
 from extraction_assets.settings import ExtractionSettings, SaeSettings
 from extraction_assets.stores.chunk_record import read_record
-from extraction_assets_tests.planning.matrix import HUB, Laboratory, connect_hub, make_world, stale
+from extraction_assets_tests.planning.matrix import HUB, PUBLISHED, Laboratory, connect_hub, make_world, stale
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_settings
 
@@ -191,12 +191,34 @@ def test_exactly_these_assets_go_stale(laboratory: Laboratory, row: Row) -> None
     assert stale(laboratory.code_versions(before), laboratory.code_versions(after)) == code - REPORTS
 
 
+INSIDE = "standard/blocks.0.hook_resid_post"
+BY_PLACE = {"saes.path": PUBLISHED, "saes.subfolder": INSIDE}
+COPIES = (
+    {**NAMED, "saes.path": f"@hub/{PUBLISHED}/main"},
+    {**NAMED, "saes.path": f"@hub/{PUBLISHED}/main/{INSIDE}"},
+    {"saes.path": f"@hub/{PUBLISHED}/main", "saes.subfolder": INSIDE},
+    {"saes.path": f"@hub/{PUBLISHED}/main/{INSIDE}"},
+)
+
+
+@pytest.mark.parametrize("place", [BY_PLACE, *COPIES])
+def test_names_a_place_on_the_hub_and_a_copy_of_one_sae_are_equal(
+    laboratory: Laboratory, place: dict[str, Any]
+) -> None:
+    named, placed = laboratory.settings(NAMED), laboratory.settings(place)
+    assert laboratory.fingerprints(named) == laboratory.fingerprints(placed)
+    # Definitions ask no hub for what its files hold.
+    known = NAMED if place == BY_PLACE else COPIES[0]
+    assert laboratory.code_versions(laboratory.settings(known)) == laboratory.code_versions(placed)
+
+
 @pytest.mark.parametrize(("field", "value"), ONE_VALUE_ALONE.items())
 def test_a_field_without_another_value_refuses_it(laboratory: Laboratory, field: str, value: Any) -> None:
     with pytest.raises(ValidationError, match=field):
         laboratory.settings({}, {field: value})
 
 
+@pytest.mark.slow
 def test_no_field_of_the_gpu_resource_makes_anything_stale(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

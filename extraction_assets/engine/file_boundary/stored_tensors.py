@@ -41,7 +41,8 @@ def room_for(name: str, shape: tuple[int, ...], dtype: torch.dtype | None, devic
     import torch
 
     dtype = dtype or torch.float32
-    encoder_on_cpu = "enc" in name.lower() and torch.device(device).type == "cpu"
+    is_encoder = "enc" in name.lower() or name == "W_E"
+    encoder_on_cpu = is_encoder and torch.device(device).type == "cpu"
     if len(shape) == 2 and (shape[0] > shape[1]) is encoder_on_cpu:
         return torch.empty(shape[::-1], dtype=dtype, device=device).t()
     return torch.empty(shape, dtype=dtype, device=device)

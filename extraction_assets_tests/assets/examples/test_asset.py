@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import weakref
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -41,15 +42,34 @@ def project(tiny_folder: Path, home: Path) -> Project:
     return Project(make_settings(tiny_folder), home)
 
 
+@pytest.fixture(scope="module")
+def done(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """All done and merged, with the events of its runs. Not to be changed."""
+    return Project(make_settings(tiny_folder), tmp_path_factory.mktemp("done") / "home").everything()
+
+
+@pytest.fixture
+def merged(done: Project, home: Path) -> Project:
+    """All done and merged in this test's own home, and not yet any event."""
+    shutil.copytree(done.home, home, ignore=shutil.ignore_patterns("dagster"))
+    return Project(done.settings, home)
+
+
+@pytest.fixture
+def chunked(done: Project, home: Path) -> Project:
+    """All chunks are there and no merge."""
+    shutil.copytree(done.home, home, ignore=shutil.ignore_patterns("dagster", "results.sqlite*", "feature_report"))
+    return Project(done.settings, home)
+
+
 @pytest.mark.parametrize("sae", ["relu", "topk"])
-def test_rows_equal_a_brute_force_computation(project: Project, sae: str) -> None:
-    project.everything()
-    arrays = project.plan.corpus.arrays
+def test_rows_equal_a_brute_force_computation(done: Project, sae: str) -> None:
+    arrays = done.plan.corpus.arrays
     counted = arrays.attention_mask & ~arrays.special_tokens_mask
-    features = StoredFeatures(project.home / "tiny" / sae / "sae_features", counted)
+    features = StoredFeatures(done.home / "tiny" / sae / "sae_features", counted)
     assert features.num_features == NUM_FEATURES
     for neuron in range(NUM_FEATURES):
-        rows = project.rows(
+        rows = done.rows(
             "SELECT max_activation, sample_index, positions, activations FROM feature_activations a "
             f"JOIN extractions e ON e.id = a.extraction_id WHERE sae = '{sae}' AND neuron_index = {neuron} "
             "ORDER BY rank"
@@ -57,7 +77,7 @@ def test_rows_equal_a_brute_force_computation(project: Project, sae: str) -> Non
         expected = top_examples(features.dense(neuron), top_k=5)
         assert [(m, s, json.loads(p), json.loads(a)) for m, s, p, a in rows] == expected
         names = ", ".join(f"f.{name}" for name in ORACLE)
-        ((*values,),) = project.rows(
+        ((*values,),) = done.rows(
             f"SELECT {names} FROM features f JOIN extractions e ON e.id = f.extraction_id "
             f"WHERE sae = '{sae}' AND neuron_index = {neuron}"
         )
@@ -65,24 +85,22 @@ def test_rows_equal_a_brute_force_computation(project: Project, sae: str) -> Non
         assert feature_differences(row, features.dense(neuron), counted) == []
 
 
-def test_running_everything_twice_gives_identical_bytes_and_rows(project: Project, tmp_path: Path) -> None:
-    project.everything()
-    again = Project(project.settings, tmp_path / "again").everything()
-    ours, theirs = project.files(), again.files()
-    for sae in project.settings.saes:  # the page for people says when it was made
+def test_running_everything_twice_gives_identical_bytes_and_rows(done: Project, tmp_path: Path) -> None:
+    again = Project(done.settings, tmp_path / "again").everything()
+    ours, theirs = done.files(), again.files()
+    for sae in done.settings.saes:  # the page for people says when it was made
         assert ours.pop(f"tiny/{sae}/feature_report/report.html")
         assert theirs.pop(f"tiny/{sae}/feature_report/report.html")
     assert theirs == ours
     for query in (EXAMPLES, FEATURES, SAMPLES):
-        assert again.rows(query) == project.rows(query)
+        assert again.rows(query) == done.rows(query)
 
 
 @pytest.mark.parametrize("chunk_size", [1, 5, 23, 1000])
-def test_the_chunk_size_changes_no_row(project: Project, tiny_folder: Path, tmp_path: Path, chunk_size: int) -> None:
-    project.everything()
+def test_the_chunk_size_changes_no_row(done: Project, tiny_folder: Path, tmp_path: Path, chunk_size: int) -> None:
     other = Project(make_settings(tiny_folder, chunk_size=chunk_size), tmp_path / "other").everything()
     for query in (EXAMPLES, FEATURES, SAMPLES):
-        assert other.rows(query) == project.rows(query)
+        assert other.rows(query) == done.rows(query)
 
 
 def test_missing_chunks_are_named(project: Project) -> None:
@@ -99,39 +117,33 @@ def _check_status(project: Project, name: str) -> AssetCheckExecutionRecordStatu
     return project.instance.event_log_storage.get_asset_check_execution_history(key, limit=1)[0].status
 
 
-def test_chunks_of_another_sae_are_refused_and_earlier_rows_stay(project: Project, tmp_path: Path) -> None:
-    project.everything()
-    before = project.rows(EXAMPLES)
-    values = project.settings.model_dump()
+def test_chunks_of_another_sae_are_refused_and_earlier_rows_stay(merged: Project, tmp_path: Path) -> None:
+    before = merged.rows(EXAMPLES)
+    values = merged.settings.model_dump()
     values["saes"]["relu"]["path"] = str(make_sae(tmp_path / "sae", seed=9))
-    changed = Project(type(project.settings).model_validate(values), project.home)
+    changed = Project(type(merged.settings).model_validate(values), merged.home)
     with pytest.raises(dg.Failure, match="3 made from other inputs or settings"):
         changed.merge("relu")
-    assert project.rows(EXAMPLES) == before
+    assert merged.rows(EXAMPLES) == before
 
 
-def test_a_chunk_without_its_checks_is_refused(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    project.corpus()
-    project.chunks()
+def test_a_chunk_without_its_checks_is_refused(chunked: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(examples_module, "read_record", lambda _path: {"checks": {}})
     with pytest.raises(dg.Failure, match="check vectorized_matches_legacy is absent"):
-        project.merge("relu")
+        chunked.merge("relu")
 
 
-def test_a_failed_check_of_the_merge_leaves_the_old_rows(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    project.everything()
-    before = project.rows(EXAMPLES)
+def test_a_failed_check_of_the_merge_leaves_the_old_rows(merged: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = merged.rows(EXAMPLES)
     failed = dg.AssetCheckResult(check_name=MATCH_TABLES, passed=False, description="made up")
     monkeypatch.setattr(examples_module, "compare_with_tables", lambda *_: failed)
     with pytest.raises(dg.Failure, match="nothing was changed: made up"):
-        project.merge("relu")
-    assert _check_status(project, MATCH_TABLES) == AssetCheckExecutionRecordStatus.FAILED
-    assert project.rows(EXAMPLES) == before
+        merged.merge("relu")
+    assert _check_status(merged, MATCH_TABLES) == AssetCheckExecutionRecordStatus.FAILED
+    assert merged.rows(EXAMPLES) == before
 
 
-def test_a_wrong_load_is_noticed_before_the_commit(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    project.corpus()
-    project.chunks()
+def test_a_wrong_load_is_noticed_before_the_commit(chunked: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     merge = examples_module.merge_chunks
 
     def without_best(*args: object) -> examples_module.Merged:
@@ -140,13 +152,11 @@ def test_a_wrong_load_is_noticed_before_the_commit(project: Project, monkeypatch
 
     monkeypatch.setattr(examples_module, "merge_chunks", without_best)
     with pytest.raises(dg.Failure, match="differ from the chunk tables"):
-        project.merge("relu")
-    assert project.rows(EXAMPLES) == []
+        chunked.merge("relu")
+    assert chunked.rows(EXAMPLES) == []
 
 
-def test_a_table_with_samples_of_another_chunk_is_refused(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    project.corpus()
-    project.chunks()
+def test_a_table_with_samples_of_another_chunk_is_refused(chunked: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     read = examples_module.read_tables
 
     def first_twice(files: Iterable[tuple[Path, str]]) -> Iterator[TableFile]:
@@ -155,8 +165,8 @@ def test_a_table_with_samples_of_another_chunk_is_refused(project: Project, monk
 
     monkeypatch.setattr(examples_module, "read_tables", first_twice)
     with pytest.raises(dg.Failure, match="the table of chunk 000000000008 holds samples of other chunks"):
-        project.merge("relu")
-    assert project.rows(EXAMPLES) == []
+        chunked.merge("relu")
+    assert chunked.rows(EXAMPLES) == []
 
 
 def with_null(row: tuple[Any, ...], null: set[str]) -> tuple[Any, ...]:
@@ -166,20 +176,20 @@ def with_null(row: tuple[Any, ...], null: set[str]) -> tuple[Any, ...]:
 
 
 def test_a_chunk_of_an_earlier_version_leaves_what_was_added_later_null_until_it_is_computed_again(
-    project: Project,
+    merged: Project,
 ) -> None:
-    right = project.everything().rows(FEATURES)
-    plan, chunk = project.plan, project.settings.chunks[1]
+    right = merged.rows(FEATURES)
+    plan, chunk = merged.plan, merged.settings.chunks[1]
     path = plan.chunk_path("top_k_table", chunk, "relu")
     table, statistics, record = read_table(path, plan.table_fingerprint(chunk, "relu"))
     later = [one for one in STATISTICS if one.added_later]
     write_table(path, table, statistics._replace(**{one.name: None for one in later}), record)
-    project.merge("relu")
+    merged.merge("relu")
     null = {column.name for one in later for column in one.columns}
-    assert project.rows(FEATURES) == [with_null(row, null) if row[0] == "relu" else row for row in right]
-    project.chunks(1, 1)
-    project.merge("relu")
-    assert project.rows(FEATURES) == right
+    assert merged.rows(FEATURES) == [with_null(row, null) if row[0] == "relu" else row for row in right]
+    merged.chunks(1, 1)
+    merged.merge("relu")
+    assert merged.rows(FEATURES) == right
 
 
 @pytest.mark.parametrize("count", [4, 40])
@@ -203,19 +213,17 @@ def test_a_merge_keeps_no_table_that_it_was_given(count: int, monkeypatch: pytes
     assert most[0] <= 6  # two tensors of each: the first (its statistics are the sum so far), the last, the new one
 
 
-def test_samples_hold_exactly_those_that_some_example_names(project: Project, tiny_folder: Path) -> None:
-    project.everything()
-    named = {index for (index,) in project.rows("SELECT DISTINCT sample_index FROM feature_activations")}
-    assert {row[0] for row in project.rows(SAMPLES)} == named
-    fewer = Project(make_settings(tiny_folder, top_k_examples=1), project.home).everything()
+def test_samples_hold_exactly_those_that_some_example_names(merged: Project, tiny_folder: Path) -> None:
+    named = {index for (index,) in merged.rows("SELECT DISTINCT sample_index FROM feature_activations")}
+    assert {row[0] for row in merged.rows(SAMPLES)} == named
+    fewer = Project(make_settings(tiny_folder, top_k_examples=1), merged.home).everything()
     still_named = {index for (index,) in fewer.rows("SELECT DISTINCT sample_index FROM feature_activations")}
     assert {row[0] for row in fewer.rows(SAMPLES)} == still_named < named
 
 
-def test_tokens_line_up_with_ids_and_hold_no_padding(project: Project) -> None:
-    project.everything()
-    lengths = project.plan.corpus.arrays.attention_mask.sum(axis=1)
-    for index, _, _, ids, tokens in project.rows(SAMPLES):
+def test_tokens_line_up_with_ids_and_hold_no_padding(done: Project) -> None:
+    lengths = done.plan.corpus.arrays.attention_mask.sum(axis=1)
+    for index, _, _, ids, tokens in done.rows(SAMPLES):
         assert len(json.loads(ids)) == len(json.loads(tokens)) == lengths[index]
 
 
@@ -236,10 +244,8 @@ def test_more_samples_keep_the_corpus_id_and_other_text_gets_a_new_one(
     assert len(changed.rows("SELECT id FROM corpora")) == 1
 
 
-def test_both_checks_of_the_merge_are_recorded(project: Project) -> None:
-    project.corpus()
-    project.chunks()
-    evaluations = project.merge("relu").get_asset_check_evaluations()
+def test_both_checks_of_the_merge_are_recorded(chunked: Project) -> None:
+    evaluations = chunked.merge("relu").get_asset_check_evaluations()
     assert {e.check_name: e.passed for e in evaluations} == {
         "no_chunk_is_missing": True,
         "examples_match_chunk_tables": True,
@@ -253,10 +259,9 @@ def test_features_that_fire_below_the_bound_have_counts_and_no_examples(tiny_fol
     assert project.rows("SELECT max(activation_count) FROM features") == [(23,)]
 
 
-def test_metadata_shows_five_features_and_counts(project: Project) -> None:
-    project.everything()
+def test_metadata_shows_five_features_and_counts(done: Project) -> None:
     key = dg.AssetKey(["tiny", "topk", "feature_examples"])
-    event = project.instance.get_latest_materialization_event(key)
+    event = done.instance.get_latest_materialization_event(key)
     assert event is not None
     assert event.asset_materialization is not None
     metadata = event.asset_materialization.metadata
@@ -266,22 +271,20 @@ def test_metadata_shows_five_features_and_counts(project: Project) -> None:
     assert metadata["numerics_records"].value == 1
 
 
-def test_metadata_holds_two_pictures_of_the_same_numbers_as_the_rows(project: Project) -> None:
-    project.everything()
-    event = project.instance.get_latest_materialization_event(dg.AssetKey(["tiny", "topk", "feature_examples"]))
+def test_metadata_holds_two_pictures_of_the_same_numbers_as_the_rows(done: Project) -> None:
+    event = done.instance.get_latest_materialization_event(dg.AssetKey(["tiny", "topk", "feature_examples"]))
     assert event is not None
     assert event.asset_materialization is not None
     metadata = event.asset_materialization.metadata
     own = "JOIN extractions e ON e.id = extraction_id WHERE e.sae = 'topk'"
-    ((never,),) = project.rows(f"SELECT count(*) FROM features f {own} AND f.token_count = 0")
-    full = project.rows(f"SELECT neuron_index FROM feature_activations {own} GROUP BY 1 HAVING count(*) = 5")
+    ((never,),) = done.rows(f"SELECT count(*) FROM features f {own} AND f.token_count = 0")
+    full = done.rows(f"SELECT neuron_index FROM feature_activations {own} GROUP BY 1 HAVING count(*) = 5")
     assert f"never: {never}%3C" in metadata["density"].value
     assert f"all 5: {len(full)}%3C" in metadata["examples_per_feature"].value
 
 
-def test_the_report_is_shown_in_the_ui_and_its_page_holds_the_same_pictures(project: Project) -> None:
-    project.everything().execute([dg.AssetKey(["tiny", "topk", "feature_report"])])
-    event = project.instance.get_latest_materialization_event(dg.AssetKey(["tiny", "topk", "feature_report"]))
+def test_the_report_is_shown_in_the_ui_and_its_page_holds_the_same_pictures(done: Project) -> None:
+    event = done.instance.get_latest_materialization_event(dg.AssetKey(["tiny", "topk", "feature_report"]))
     assert event is not None
     assert event.asset_materialization is not None
     metadata = event.asset_materialization.metadata

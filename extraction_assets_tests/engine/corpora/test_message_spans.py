@@ -94,7 +94,8 @@ def test_the_tokens_of_a_span_are_those_of_the_message(tokenizer: Any, template:
 def test_what_the_assistant_says_is_what_transformers_masks(tokenizer: Any) -> None:
     generation = (
         "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}"
-        "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] }}{% endgeneration %}{% else %}{{ message['content'] }}{% endif %}"
+        "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] }}"
+        "{% endgeneration %}{% else %}{{ message['content'] }}{% endif %}"
         "{{ '<|im_end|>\\n' }}{% endfor %}"
     )
     tokenizer.chat_template, before = generation, tokenizer.chat_template

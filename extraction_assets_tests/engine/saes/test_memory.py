@@ -1,5 +1,6 @@
 """Weights go to their device one tensor after the other: an SAE needs little more memory than its own size."""
 
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,27 @@ def dictionary_learning(folder: Path, tensors: dict[str, Tensor]) -> None:
     torch.save({**named, "threshold": torch.tensor(0.5), "k": torch.tensor(20)}, folder / "ae.pt")
 
 
+def llama_scope(folder: Path, tensors: dict[str, Tensor]) -> None:
+    hook, norm = "blocks.1.hook_resid_post", {"in": 16.0, "out": 16.0}
+    hyperparams = {"hook_point_in": hook, "hook_point_out": hook, "d_model": WIDTH, "d_sae": FEATURES}
+    hyperparams |= {"jump_relu_threshold": 0.5, "dataset_average_activation_norm": norm}
+    (folder / "hyperparams.json").write_text(json.dumps({**hyperparams, "sparsity_include_decoder_norm": True}))
+    (folder / "checkpoints").mkdir()
+    named = {"encoder.weight": tensors["W_enc"].t(), "encoder.bias": tensors["b_enc"]}
+    named |= {"decoder.weight": tensors["W_dec"].t(), "decoder.bias": tensors["b_dec"]}
+    stored = {name: tensor.contiguous().bfloat16() for name, tensor in named.items()}
+    save_file(stored, folder / "checkpoints" / "final.safetensors")
+
+
+def llamascopium(folder: Path, tensors: dict[str, Tensor]) -> None:
+    hook = "blocks.1.hook_resid_post"
+    config = {"hook_point_in": hook, "hook_point_out": hook, "d_model": WIDTH, "expansion_factor": FEATURES / WIDTH}
+    (folder / "config.json").write_text(json.dumps({**config, "act_fn": "relu"}))
+    named = {"W_E": "W_enc", "b_E": "b_enc", "W_D": "W_dec", "b_D": "b_dec"}
+    norm = {f"dataset_average_activation_norm.{hook}": torch.tensor(16.0)}
+    save_file({**{name: tensors[key] for name, key in named.items()}, **norm}, folder / "sae_weights.safetensors")
+
+
 def parameters() -> dict[str, Tensor]:
     """Of a jumprelu SAE; each number is a power of two, so that all is packed and rounded without loss."""
     matrices = {"W_enc": torch.full((WIDTH, FEATURES), 0.5), "W_dec": torch.full((FEATURES, WIDTH), 0.25)}
@@ -48,7 +70,7 @@ def parameters() -> dict[str, Tensor]:
     }
 
 
-LAYOUTS = [gemma_scope, packed_gemma_scope, saelens, dictionary_learning]
+LAYOUTS = [gemma_scope, packed_gemma_scope, saelens, dictionary_learning, llama_scope, llamascopium]
 
 
 class Peak(threading.Thread):

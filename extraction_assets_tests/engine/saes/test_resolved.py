@@ -19,6 +19,7 @@ from extraction_assets.engine.saes.resolved import (
 )
 from extraction_assets.settings import ExtractionSettings, ResolvedSae, SaeSettings
 from extraction_assets_tests import tiny
+from extraction_assets_tests.chats import CHATML, LLAMA_3, make_chat_model
 from extraction_assets_tests.engine.saes.hub_cache import cached, use_cache
 
 RESIDUAL = "blocks.1.hook_resid_pre"
@@ -65,6 +66,19 @@ def test_bos_is_compared_as_samples_have_it(tmp_path: Path) -> None:
     (model / "tokenizer_config.json").write_text(json.dumps({**configuration, "bos_token": None}))
     assert differing() == ["SAE 'with'"]
     assert differing(prepend_bos=True) == ["SAE 'without'"]
+
+
+def test_a_bos_that_the_chat_template_writes_is_one_that_samples_have(tmp_path: Path) -> None:
+    made = tiny.make_sae(tmp_path / "sae", metadata={"prepend_bos": True})
+    saes = {"sae": {"path": str(made), "hook": "layers.0"}}
+
+    def differs(template: str) -> bool:
+        model = make_chat_model(tmp_path / f"model-{len(template)}", template)
+        chat = resolved(model, saes, messages_column="messages", prepend_bos=False)
+        return bool(examine_recorded(chat, saes))
+
+    assert not differs(LLAMA_3)
+    assert differs(CHATML)
 
 
 # Where it lies

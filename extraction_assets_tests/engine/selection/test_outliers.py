@@ -13,7 +13,7 @@ from extraction_assets.engine.saes.sae import load_sae
 from extraction_assets.engine.selection.outliers import outlier_positions
 from extraction_assets_tests.engine.build import assert_same
 from extraction_assets_tests.engine.checkpoints import local
-from extraction_assets_tests.engine.chunk_pass.test_gpu_pass import (
+from extraction_assets_tests.engine.chunk_pass.build import (
     SAMPLES,
     assert_same_saes,
     features_of,

@@ -231,10 +231,28 @@ def _format_of(place: SaePlace) -> Format:
         for name in (*reader.files(place.file).required, *reader.files(place.file).optional):
             if sae_file(place.folder, name).irregular():
                 require_files(place.folder, name)
+    _refuse_several(place)
     known = "; ".join(
         f"{name}: {' and '.join(reader.files(None).required or [reader.WEIGHTS])}" for name, reader in FORMATS.items()
     )
     raise CheckpointError(f"{place} is not an SAE checkpoint of a known format ({known})")
+
+
+def _refuse_several(place: SaePlace) -> None:
+    """Raises CheckpointError for a folder with SAEs that are one file each: one of them has to be named."""
+    if place.file is not None:
+        return
+    found = [path.name for path in sorted(place.folder.iterdir()) if _is_one_file(path)]
+    if found:
+        named = ", ".join([*(repr(name) for name in found[:3]), *(["…"] if found[3:] else [])])
+        raise CheckpointError(
+            f"{place} holds {len(found)} SAE(s) of one file each ({named}): set subfolder to the file of one"
+        )
+
+
+def _is_one_file(path: Path) -> bool:
+    needed = [reader.files(path.name).required for reader in FORMATS.values()]
+    return any(names and all((path.parent / name).is_file() for name in names) for names in needed)
 
 
 def _format_of_published(place: SaePlace, loader: str) -> Format:

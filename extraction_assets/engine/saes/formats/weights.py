@@ -135,7 +135,8 @@ def scaled_input(weights: SAEWeights, norm_scaling_factor: float) -> SAEWeights:
 
     W_enc * s, W_dec / s, b_dec / s, as sae-lens folds ``expected_average_only_in``
     (``SAE.fold_activation_norm_scaling_factor``); the decoder's s is ``output_scaling_factor`` if there is one. Where
-    pre-activations are rescaled by the decoder's norms, these shrink by s, and a threshold with them.
+    pre-activations are rescaled by the decoder's norms, these shrink by s, and a threshold with them. Overwrites the
+    matrices, which have several GiB.
     """
     extra = dict(weights.extra)
     out = norm_scaling_factor if weights.output_scaling_factor is None else weights.output_scaling_factor
@@ -143,8 +144,8 @@ def scaled_input(weights: SAEWeights, norm_scaling_factor: float) -> SAEWeights:
         extra["threshold"] = extra["threshold"] / out
     return replace(
         weights,
-        w_enc=weights.w_enc * norm_scaling_factor,
-        w_dec=None if weights.w_dec is None else weights.w_dec / out,
+        w_enc=weights.w_enc.mul_(norm_scaling_factor),
+        w_dec=None if weights.w_dec is None else weights.w_dec.div_(out),
         b_dec=weights.b_dec / out,
         extra=extra,
         normalize_activations="none",
@@ -154,7 +155,8 @@ def scaled_input(weights: SAEWeights, norm_scaling_factor: float) -> SAEWeights:
 def folded_decoder_norm(path: Path | SaePlace, weights: SAEWeights) -> SAEWeights:
     """The same SAE with decoder rows of norm 1, their norms in its features (sae-lens ``fold_W_dec_norm``).
 
-    Raises CheckpointError if the norms would change which features fire, not just their scale.
+    Overwrites the matrices, which have several GiB. Raises CheckpointError if the norms would change which features
+    fire, not just their scale.
     """
     if weights.w_dec is None:
         raise CheckpointError(f"SAE {path}: fold_decoder_norm needs a decoder, and this SAE encodes only: leave it out")
@@ -171,8 +173,8 @@ def folded_decoder_norm(path: Path | SaePlace, weights: SAEWeights) -> SAEWeight
     extra = {name: t if name == "r_mag" else t * norms for name, t in weights.extra.items()}
     return replace(
         weights,
-        w_enc=weights.w_enc * norms,
+        w_enc=weights.w_enc.mul_(norms),
         b_enc=weights.b_enc * norms,
-        w_dec=weights.w_dec / norms[:, None],
+        w_dec=weights.w_dec.div_(norms[:, None]),
         extra=extra,
     )

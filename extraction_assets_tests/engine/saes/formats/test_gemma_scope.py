@@ -57,7 +57,7 @@ def test_a_transcoder_encodes_and_decodes_as_sae_lens(tmp_path: Path, monkeypatc
 EMBEDDING = [sae for sae in all_saes() if sae.loader == "gemma_2" and sae.path.startswith("embedding/")]
 
 
-@pytest.mark.parametrize("sae", EMBEDDING, ids=str)
+@pytest.mark.parametrize("sae", EMBEDDING, ids=lambda sae: sae.sae_id)
 def test_an_sae_of_embeddings_encodes_and_decodes_as_sae_lens(
     sae: PublishedSae, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from extraction_assets.engine.saes.formats import CheckpointError, SAEWeights, read_checkpoint
@@ -15,6 +16,7 @@ from extraction_assets.engine.shapes import SparseFeatures
 from extraction_assets_tests import tiny
 from extraction_assets_tests.engine.saes.formats.published_layouts import (
     D_IN,
+    D_SAE,
     TOKENS,
     K,
     assert_same_sae,
@@ -182,6 +184,20 @@ def test_r1_distill_encodes_and_decodes_as_sae_lens(
     assert weights.record.hook == theirs.cfg.metadata.hook_name
     assert weights.record.model_name == "deepseek-ai/DeepSeek-R1-Distill-Llama-8B"
     assert theirs.cfg.metadata.model_name == "meta-llama/Llama-3.1-8B"
+
+
+def test_r1_distill_compares_with_the_norms_of_the_decoder_as_openmoss_does(tmp_path: Path) -> None:
+    """Language-Model-SAEs of 2025: a mask of p times the norm, times p."""
+    write_llama_scope_r1_distill(tmp_path, "sae", scale=2.0)
+    file = tmp_path / "sae" / "sae_weights.safetensors"
+    p = {**load_file(file), "decoder.weight": random(D_IN, D_SAE, seed=3)}
+    save_file(p, file)
+    x = random(TOKENS, D_IN, seed=0) * 2
+    hidden = x.double() * 2 @ p["encoder.weight"].double().T + p["encoder.bias"].double()
+    norm, threshold = p["decoder.weight"].double().norm(dim=0), p["log_jumprelu_threshold"].double().exp()
+    encoded, _ = ours(read_checkpoint(tmp_path / "sae"), x)
+    assert ((hidden > threshold) != (hidden * norm > threshold)).any()
+    torch.testing.assert_close(encoded.double(), hidden * (hidden * norm > threshold), rtol=1e-5, atol=1e-5)
 
 
 def test_r1_distill_whose_norm_is_not_that_of_the_registry_is_another_sae(tmp_path: Path) -> None:

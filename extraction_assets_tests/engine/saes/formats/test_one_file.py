@@ -81,6 +81,13 @@ def test_a_layer_of_qwen_scope_is_named_by_subfolder(tmp_path: Path) -> None:
     assert read_sae(settings).k == 50
 
 
+def test_a_folder_of_several_layers_asks_for_one_of_them(tmp_path: Path) -> None:
+    for layer in range(5):
+        write_qwen_scope(tmp_path / QWEN, f"layer{layer}.sae.pt")
+    with pytest.raises(CheckpointError, match=r"5 SAE.s. of one file each \('layer0.sae.pt', .*…\): set subfolder"):
+        read_checkpoint(tmp_path / QWEN)
+
+
 @pytest.mark.parametrize("release", GOODFIRE)
 def test_goodfire_encodes_and_decodes_as_sae_lens(
     release: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
