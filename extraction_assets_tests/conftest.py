@@ -171,6 +171,14 @@ def project(merged_once: Path, tiny_folder: Path, home: Path) -> Project:
     return Project(tiny.make_settings(tiny_folder), home)
 
 
+@pytest.fixture
+def recorded(merged_once: Path, tiny_folder: Path, home: Path) -> Iterator[Project]:
+    """As ``project``, with the history of the runs."""
+    shutil.copytree(merged_once, home)
+    with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
+        yield Project(tiny.make_settings(tiny_folder), home, instance=instance)
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[postgres.Server]:
     """A PostgreSQL server that lives as long as the tests of this process."""

@@ -1,6 +1,7 @@
 """``extraction-assets ui`` with real processes: what it refuses, what it serves, how it ends."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -102,21 +103,51 @@ def test_ctrl_c_ends_page_and_daemon_without_a_trace(served: tuple["subprocess.P
     assert "code_location_name" not in log.read_text()
 
 
-TOGETHER = "from extraction_assets.cli.ui import _run_together; _run_together([['sleep', '600']] * 2)"
+TOGETHER = """
+import sys
+import click
+from extraction_assets.cli.ui import _run_together
+click.command()(lambda: _run_together([[program, "600"] for program in sys.argv[1:]]))(args=[])
+"""
+
+
+@pytest.fixture
+def together(tmp_path: Path) -> Iterator[tuple["subprocess.Popen[bytes]", list[psutil.Process]]]:
+    """Two programs that the command keeps together, by the names of page and daemon; they wait, as those do."""
+    programs = [tmp_path / name for name in ("dagster-daemon", "dagster-webserver")]
+    for program in programs:
+        program.symlink_to(str(shutil.which("sleep")))
+    command = [sys.executable, "-c", TOGETHER, *map(str, programs)]
+    with subprocess.Popen(command, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        names = {program.name for program in programs}
+        running = psutil.Process(process.pid)
+        wait_for("both programs", lambda: {Path(one.cmdline()[0]).name for one in running.children()} == names)
+        yield process, sorted(running.children(), key=lambda child: child.cmdline())
+        process.kill()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda asked: asked.name)
-def test_being_asked_to_end_ends_what_runs_together_without_a_trace(asked: signal.Signals) -> None:
-    command = [sys.executable, "-c", TOGETHER]
-    with subprocess.Popen(command, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-        wait_for("both programs", lambda: len(psutil.Process(process.pid).children()) == 2)
-        children = psutil.Process(process.pid).children()
-        process.send_signal(asked)
-        output, _ = process.communicate(timeout=ENDS_WITHIN)
+def test_being_asked_to_end_ends_what_runs_together_without_a_trace(
+    together: tuple["subprocess.Popen[bytes]", list[psutil.Process]], asked: signal.Signals
+) -> None:
+    process, children = together
+    process.send_signal(asked)
+    output, _ = process.communicate(timeout=ENDS_WITHIN)
     assert (process.returncode, output) == (0, b"ending\n")
-    _, alive = psutil.wait_procs(children, timeout=ENDS_WITHIN)
-    assert alive == []
+    assert psutil.wait_procs(children, timeout=ENDS_WITHIN)[1] == []
+
+
+@pytest.mark.slow
+def test_a_daemon_that_dies_ends_the_page_and_is_named(
+    together: tuple["subprocess.Popen[bytes]", list[psutil.Process]],
+) -> None:
+    process, children = together
+    children[0].kill()
+    output, _ = process.communicate(timeout=ENDS_WITHIN)
+    assert process.returncode == 1
+    assert output == b"Error: dagster-daemon ended by itself with code -9; its message stands above\n"
+    assert psutil.wait_procs(children, timeout=ENDS_WITHIN)[1] == []
 
 
 @pytest.mark.slow
@@ -129,15 +160,3 @@ def test_page_and_daemon_end_where_the_command_itself_is_killed(
     process.kill()
     _, alive = psutil.wait_procs(children, timeout=ENDS_WITHIN)
     assert alive == []
-
-
-@pytest.mark.slow
-def test_a_daemon_that_dies_ends_the_page_and_is_named(
-    served: tuple["subprocess.Popen[bytes]", Path],
-) -> None:
-    process, log = served
-    children = psutil.Process(process.pid).children(recursive=True)
-    (daemon,) = (child for child in children if Path(child.cmdline()[1]).name == "dagster-daemon")
-    daemon.kill()
-    assert process.wait(timeout=ENDS_WITHIN) == 1
-    assert "Error: dagster-daemon ended by itself with code -9; its message stands above" in log.read_text()

@@ -11,9 +11,11 @@ from extraction_assets.assets.chunks import run as chunk_run
 from extraction_assets.execution import damage
 from extraction_assets.execution.damage import find_damaged
 from extraction_assets.execution.keys import REUSE_TAG, Target, activations_key, sae_key
+from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import Chunk
 from extraction_assets.stores.chunk_files import read_table, write_table
 from extraction_assets.stores.chunk_record import read_record
+from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_settings
 
@@ -55,7 +57,7 @@ def _aside(project: Project) -> list[str]:
 
 
 @DAMAGES
-def test_damaged_activations_are_computed_instead_and_said(project: Project, harm: Damage) -> None:
+def test_damaged_activations_are_computed_instead_and_said(project: Project, merged_once: Path, harm: Damage) -> None:
     project.chunks(assets=[activations_key(project.settings)])
     victim = project.plan.chunk_path("model_activations", project.settings.chunk(FIRST))
     _damage(victim, harm)
@@ -64,11 +66,11 @@ def test_damaged_activations_are_computed_instead_and_said(project: Project, har
     assert warning.startswith(f"model activations of chunk {FIRST} are computed, not read: {victim} is damaged")
     assert not victim.exists()
     assert len(_aside(project)) == 1
-    _assert_tables_are_right(project)
+    _assert_tables_are_right(project, merged_once)
 
 
 @DAMAGES
-def test_damaged_features_are_computed_instead_and_said(project: Project, harm: Damage) -> None:
+def test_damaged_features_are_computed_instead_and_said(project: Project, merged_once: Path, harm: Damage) -> None:
     project.chunks(assets=[sae_key(project.settings, "relu", "sae_features")])
     victim = project.plan.chunk_path("sae_features", project.settings.chunk(FIRST), "relu")
     _damage(victim, harm)
@@ -76,25 +78,21 @@ def test_damaged_features_are_computed_instead_and_said(project: Project, harm: 
     (warning,) = _warnings(project, result)
     assert warning.startswith(f"SAE features of chunk {FIRST} are computed, not read: {victim} is damaged")
     assert not victim.exists()
-    _assert_tables_are_right(project)
+    _assert_tables_are_right(project, merged_once)
 
 
-def _assert_tables_are_right(project: Project) -> None:
-    alone = Project(project.settings, project.home.parent / "alone")
-    alone.corpus()
-    alone.chunks()
+def _assert_tables_are_right(project: Project, merged_once: Path) -> None:
+    right = ExtractionPlan(project.settings, ChunkStore(merged_once))
     for key in project.settings.chunk_keys:
+        chunk = project.settings.chunk(key)
         ours, theirs = (
-            read_table(
-                one.plan.chunk_path("top_k_table", one.settings.chunk(key), "relu"),
-                one.plan.table_fingerprint(one.settings.chunk(key), "relu"),
-            )
-            for one in (project, alone)
+            read_table(plan.chunk_path("top_k_table", chunk, "relu"), plan.table_fingerprint(chunk, "relu"))
+            for plan in (project.plan, right)
         )
         assert all(a.equal(b) for a, b in zip(ours.table, theirs.table, strict=True))
 
 
-def test_features_of_another_chunk_under_a_right_seal_are_not_believed(project: Project) -> None:
+def test_features_of_another_chunk_under_a_right_seal_are_not_believed(project: Project, merged_once: Path) -> None:
     project.chunks(assets=[sae_key(project.settings, "relu", "sae_features")])
     short = project.plan.chunk_path("sae_features", project.settings.chunk("000000000016"), "relu")
     project.plan.chunk_path("sae_features", project.settings.chunk(FIRST), "relu").write_bytes(short.read_bytes())
@@ -102,17 +100,16 @@ def test_features_of_another_chunk_under_a_right_seal_are_not_believed(project: 
     assert "was made from other inputs" in str(
         [entry.user_message for entry in project.instance.all_logs(result.run_id)]
     )
-    _assert_tables_are_right(project)
+    _assert_tables_are_right(project, merged_once)
 
 
 @DAMAGES
 @pytest.mark.parametrize("pattern", ["*.parquet", "*.statistics.safetensors"])
 def test_a_run_of_the_missing_computes_a_damaged_table_again_instead_of_recording_it(
-    project: Project, monkeypatch: pytest.MonkeyPatch, harm: Damage, pattern: str
+    recorded: Project, monkeypatch: pytest.MonkeyPatch, harm: Damage, pattern: str
 ) -> None:
-    project.chunks()
-    before = project.files("tiny/**/[!.]*-*")
-    _damage(sorted((project.home / "tiny" / "relu" / "top_k_table").glob(pattern))[1], harm)
+    before = recorded.files("tiny/**/[!.]*-*")
+    _damage(sorted((recorded.home / "tiny" / "relu" / "top_k_table").glob(pattern))[1], harm)
     computed, compute = [], chunk_run.compute_chunk
 
     def note(plan: object, loaded: object, usage: object, chunk: Chunk, targets: list[Target], begin: object) -> object:
@@ -120,67 +117,61 @@ def test_a_run_of_the_missing_computes_a_damaged_table_again_instead_of_recordin
         return compute(plan, loaded, usage, chunk, targets, begin)
 
     monkeypatch.setattr(chunk_run, "compute_chunk", note)
-    result = project.chunks(tags={REUSE_TAG: "true"})
+    result = recorded.chunks(tags={REUSE_TAG: "true"})
     assert computed == [("000000000008", [["relu", "top_k_table"]])]
-    assert len(_warnings(project, result)) == 1
-    assert project.files("tiny/**/[!.]*-*") == before
+    assert len(_warnings(recorded, result)) == 1
+    assert recorded.files("tiny/**/[!.]*-*") == before
 
 
 @DAMAGES
-def test_a_merge_sets_a_damaged_table_aside_so_that_it_is_missing(project: Project, harm: Damage) -> None:
-    project.chunks()
-    victim = project.plan.chunk_path("top_k_table", project.settings.chunk(FIRST), "relu")
+def test_a_merge_sets_a_damaged_table_aside_so_that_it_is_missing(recorded: Project, harm: Damage) -> None:
+    victim = recorded.plan.chunk_path("top_k_table", recorded.settings.chunk(FIRST), "relu")
     _damage(victim, harm)
     with pytest.raises(dg.Failure, match=r"is damaged.*it was set aside") as caught:
-        project.merge("relu")
+        recorded.merge("relu")
     assert victim.name in str(caught.value.description)
-    assert project.plan.missing_chunks() == [FIRST]
+    assert recorded.plan.missing_chunks() == [FIRST]
 
 
-def test_a_table_that_does_not_say_its_checks_passed_is_not_taken_for_damaged(project: Project) -> None:
-
-    project.chunks()
+def test_a_table_that_does_not_say_its_checks_passed_is_not_taken_for_damaged(recorded: Project) -> None:
     path, fingerprint = (
-        project.plan.chunk_path("top_k_table", project.settings.chunk(FIRST), "relu"),
-        project.plan.table_fingerprint(project.settings.chunk(FIRST), "relu"),
+        recorded.plan.chunk_path("top_k_table", recorded.settings.chunk(FIRST), "relu"),
+        recorded.plan.table_fingerprint(recorded.settings.chunk(FIRST), "relu"),
     )
     stored = read_table(path, fingerprint)
     record = {name: one for name, one in read_record(path).items() if name in ("fingerprint", "numerics")}
     write_table(path, stored.table, stored.statistics, record)
     with pytest.raises(dg.Failure, match="check vectorized_matches_legacy is absent"):
-        project.merge("relu")
+        recorded.merge("relu")
     assert path.is_file()
 
 
-def test_a_quick_look_finds_every_file_that_is_cut(project: Project) -> None:
-    project.chunks()
-    victims = [path for path in project.home.glob("tiny/**/*-*") if path.is_file()]
+def test_a_quick_look_finds_every_file_that_is_cut(recorded: Project) -> None:
+    victims = [path for path in recorded.home.glob("tiny/**/*-*") if path.is_file()]
     for victim in victims:
         _damage(victim, _cut)
-    found = find_damaged(project.plan, whole=False)
+    found = find_damaged(recorded.plan, whole=False)
     assert {one.path for one in found} == {path for path in victims if "statistics" not in path.name}
 
 
-def test_a_whole_look_finds_every_altered_byte_of_what_changed_after_its_table(project: Project) -> None:
-    project.chunks()
-    assert find_damaged(project.plan, whole=True) == []
-    victims = [path for path in project.home.glob("tiny/**/*-*") if path.is_file()]
+def test_a_whole_look_finds_every_altered_byte_of_what_changed_after_its_table(recorded: Project) -> None:
+    assert find_damaged(recorded.plan, whole=True) == []
+    victims = [path for path in recorded.home.glob("tiny/**/*-*") if path.is_file()]
     for victim in victims:
         _damage(victim, _flip)
         os.utime(victim, (2e9, 2e9 + ("top_k_table" not in str(victim))))
-    found = find_damaged(project.plan, whole=True)
+    found = find_damaged(recorded.plan, whole=True)
     assert {one.path for one in found} == {path for path in victims if "statistics" not in path.name}
 
 
 def test_inputs_that_are_older_than_their_tables_are_not_read(
-    project: Project, monkeypatch: pytest.MonkeyPatch
+    recorded: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Activations can be hundreds of gigabytes; they are checked whenever they are read."""
 
-    project.chunks()
     read: list[str] = []
     monkeypatch.setattr(damage, "_check_whole", lambda path, _: read.append(path.parent.name))
-    find_damaged(project.plan, whole=True)
+    find_damaged(recorded.plan, whole=True)
     assert set(read) == {"top_k_table"}
 
 

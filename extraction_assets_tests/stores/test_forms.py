@@ -61,10 +61,9 @@ def states(project: Project) -> Counter[str]:
     )
 
 
-def test_files_of_an_earlier_form_that_is_read_are_done(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    project.chunks()
+def test_files_of_an_earlier_form_that_is_read_are_done(recorded: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     write_next(monkeypatch, read_earlier=True)
-    assert states(project) == {"done": 15}
+    assert states(recorded) == {"done": 15}
 
 
 def test_chunks_in_two_forms_merge_to_the_same_rows(
@@ -86,22 +85,22 @@ def test_chunks_in_two_forms_merge_to_the_same_rows(
 
 
 def test_a_chunk_that_is_computed_again_is_read_in_its_newest_form(
-    project: Project, monkeypatch: pytest.MonkeyPatch
+    recorded: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project.chunks()
     write_next(monkeypatch, read_earlier=True)
-    project.chunks(0, 0)
-    assert project.plan.chunk_path("top_k_table", project.settings.chunk(KEYS[0]), "relu").name.endswith(".v3.parquet")
-    assert project.plan.chunk_path("top_k_table", project.settings.chunk(KEYS[1]), "relu").name.count(".") == 1
+    recorded.chunks(0, 0)
+    assert recorded.plan.chunk_path("top_k_table", recorded.settings.chunk(KEYS[0]), "relu").name.endswith(
+        ".v3.parquet"
+    )
+    assert recorded.plan.chunk_path("top_k_table", recorded.settings.chunk(KEYS[1]), "relu").name.count(".") == 1
 
 
 def test_an_earlier_form_of_what_is_there_in_a_newer_one_is_superseded(
-    project: Project, monkeypatch: pytest.MonkeyPatch
+    recorded: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project.chunks()
     write_next(monkeypatch, read_earlier=True)
-    project.chunks(0, 0)
-    found = find_garbage({"tiny": project.settings}, [], ChunkStore(project.home), {}).items
+    recorded.chunks(0, 0)
+    found = find_garbage({"tiny": recorded.settings}, [], ChunkStore(recorded.home), {}).items
     superseded = {one.path for one in found if one.kind == SUPERSEDED}
     assert {path.name.split("-")[0] for path in superseded} == {KEYS[0]}
     assert len(superseded) == 5

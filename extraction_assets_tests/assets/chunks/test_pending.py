@@ -23,11 +23,6 @@ KEYS = ["000000000000", "000000000008", "000000000016"]
 
 
 @pytest.fixture
-def project(tiny_folder: Path, home: Path) -> Project:
-    return Project(make_settings(tiny_folder), home).everything()
-
-
-@pytest.fixture
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
     """(chunk, assets) of everything that is computed."""
     found: list[tuple[str, list[str]]] = []
@@ -48,14 +43,14 @@ def _run_requested(project: Project) -> None:
         project.execute(list(request.asset_selection or ()), dict(request.tags))
 
 
-def test_nothing_is_pending_after_a_run(project: Project) -> None:
-    assert Pending(project.plan, project.instance).keys == []
+def test_nothing_is_pending_after_a_run(recorded: Project) -> None:
+    assert Pending(recorded.plan, recorded.instance).keys == []
 
 
 def test_files_without_events_are_recorded_and_not_computed(
-    project: Project, computed: list[tuple[str, list[str]]]
+    recorded: Project, computed: list[tuple[str, list[str]]]
 ) -> None:
-    forgetful = Project(project.settings, project.home)
+    forgetful = Project(recorded.settings, recorded.home)
     assert Pending(forgetful.plan, forgetful.instance).keys == KEYS
     _run_requested(forgetful)
     assert computed == []
@@ -63,15 +58,15 @@ def test_files_without_events_are_recorded_and_not_computed(
 
 
 def test_going_back_to_earlier_settings_is_recorded_and_not_computed(
-    project: Project, tiny_folder: Path, computed: list[tuple[str, list[str]]]
+    recorded: Project, tiny_folder: Path, computed: list[tuple[str, list[str]]]
 ) -> None:
-    other = Project(make_settings(tiny_folder, top_k_examples=3), project.home, instance=project.instance)
+    other = Project(make_settings(tiny_folder, top_k_examples=3), recorded.home, instance=recorded.instance)
     other.chunks()
     computed.clear()
-    assert Pending(project.plan, project.instance).keys == KEYS
-    _run_requested(project)
+    assert Pending(recorded.plan, recorded.instance).keys == KEYS
+    _run_requested(recorded)
     assert computed == []
-    assert Pending(project.plan, project.instance).keys == []
+    assert Pending(recorded.plan, recorded.instance).keys == []
 
 
 def test_chunks_last_recorded_with_other_settings_are_not_called_unknown(project: Project, tiny_folder: Path) -> None:
@@ -88,61 +83,61 @@ def test_chunks_that_the_history_does_not_know_are_not_called_recorded(project: 
 
 
 def test_each_table_is_computed_only_where_it_is_missing(
-    project: Project, computed: list[tuple[str, list[str]]]
+    recorded: Project, computed: list[tuple[str, list[str]]]
 ) -> None:
-    project.plan.chunk_path("top_k_table", project.settings.chunk(KEYS[0]), "relu").unlink()
-    project.plan.chunk_path("top_k_table", project.settings.chunk(KEYS[1]), "topk").unlink()
-    _run_requested(project)
+    recorded.plan.chunk_path("top_k_table", recorded.settings.chunk(KEYS[0]), "relu").unlink()
+    recorded.plan.chunk_path("top_k_table", recorded.settings.chunk(KEYS[1]), "topk").unlink()
+    _run_requested(recorded)
     assert computed == [(KEYS[0], ["relu/top_k_table"]), (KEYS[1], ["topk/top_k_table"])]
-    assert project.plan.missing_chunks() == []
+    assert recorded.plan.missing_chunks() == []
 
 
 def test_more_samples_compute_only_new_chunks_though_features_are_not_kept(
-    project: Project, tiny_folder: Path, computed: list[tuple[str, list[str]]]
+    recorded: Project, tiny_folder: Path, computed: list[tuple[str, list[str]]]
 ) -> None:
-    for path in [*project.home.glob("tiny/*/sae_features/*"), *project.home.glob("tiny/model_activations/*")]:
+    for path in [*recorded.home.glob("tiny/*/sae_features/*"), *recorded.home.glob("tiny/model_activations/*")]:
         path.unlink()
     keep = {"model_activations": False, "sae_features": False}
     more = make_settings(tiny_folder, evaluation_samples=39, keep=keep)
-    _run_requested(Project(more, project.home, instance=project.instance))
+    _run_requested(Project(more, recorded.home, instance=recorded.instance))
     assert [key for key, _ in computed] == ["000000000016", "000000000024", "000000000032"]
-    assert not list(project.home.glob("tiny/model_activations/*"))
+    assert not list(recorded.home.glob("tiny/model_activations/*"))
 
 
-def test_a_chunk_whose_checks_were_not_recorded_is_pending(project: Project) -> None:
+def test_a_chunk_whose_checks_were_not_recorded_is_pending(recorded: Project) -> None:
     """As where the process is killed between the table's event and those of its checks."""
-    table = sae_key(project.settings, "relu", "top_k_table")
+    table = sae_key(recorded.settings, "relu", "top_k_table")
     filters = dg.AssetRecordsFilter(asset_key=table, asset_partitions=[KEYS[1]])
-    (record,) = project.instance.fetch_materializations(filters, limit=1).records
+    (record,) = recorded.instance.fetch_materializations(filters, limit=1).records
     assert record.asset_materialization is not None
-    project.instance.report_runless_asset_event(record.asset_materialization)
-    assert Pending(project.plan, project.instance).keys == [KEYS[1]]
+    recorded.instance.report_runless_asset_event(record.asset_materialization)
+    assert Pending(recorded.plan, recorded.instance).keys == [KEYS[1]]
 
 
 def test_what_was_set_aside_is_written_again_and_nothing_else_that_nobody_asked_for(
-    project: Project, computed: list[tuple[str, list[str]]]
+    recorded: Project, computed: list[tuple[str, list[str]]]
 ) -> None:
-    features = project.plan.chunk_path("sae_features", project.settings.chunk(KEYS[1]), "relu")
+    features = recorded.plan.chunk_path("sae_features", recorded.settings.chunk(KEYS[1]), "relu")
     set_aside(features)
-    project.plan.chunk_path("model_activations", project.settings.chunk(KEYS[1])).unlink()
-    pending = Pending(project.plan, project.instance)
+    recorded.plan.chunk_path("model_activations", recorded.settings.chunk(KEYS[1])).unlink()
+    pending = Pending(recorded.plan, recorded.instance)
     assert (pending.keys, pending.set_aside) == ([], [KEYS[1]])
-    project.chunks(1, 1, pending.assets([KEYS[1]]), {REUSE_TAG: "true"})
+    recorded.chunks(1, 1, pending.assets([KEYS[1]]), {REUSE_TAG: "true"})
     assert computed == [(KEYS[1], ["relu/sae_features"])]
-    assert Pending(project.plan, project.instance).set_aside == []
+    assert Pending(recorded.plan, recorded.instance).set_aside == []
 
 
-def test_what_is_not_to_be_kept_is_not_written_again(project: Project, tiny_folder: Path) -> None:
-    set_aside(project.plan.chunk_path("model_activations", project.settings.chunk(KEYS[1])))
+def test_what_is_not_to_be_kept_is_not_written_again(recorded: Project, tiny_folder: Path) -> None:
+    set_aside(recorded.plan.chunk_path("model_activations", recorded.settings.chunk(KEYS[1])))
     settings = make_settings(tiny_folder, keep={"model_activations": False})
-    careless = Project(settings, project.home, instance=project.instance)
+    careless = Project(settings, recorded.home, instance=recorded.instance)
     assert Pending(careless.plan, careless.instance).set_aside == []
 
 
-def test_a_run_of_the_missing_says_that_it_may_reuse(project: Project) -> None:
-    project.plan.chunk_path("top_k_table", project.settings.chunk(KEYS[2]), "relu").unlink()
-    store = ChunkStoreResource(root=str(project.home))
-    (request,) = requests_of_missing(project.settings, store, project.instance)
+def test_a_run_of_the_missing_says_that_it_may_reuse(recorded: Project) -> None:
+    recorded.plan.chunk_path("top_k_table", recorded.settings.chunk(KEYS[2]), "relu").unlink()
+    store = ChunkStoreResource(root=str(recorded.home))
+    (request,) = requests_of_missing(recorded.settings, store, recorded.instance)
     assert request.tags == {REUSE_TAG: "true", **range_tags(KEYS[2:])}
 
 
