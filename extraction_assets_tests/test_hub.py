@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 from huggingface_hub import constants, snapshot_download
 
+from extraction_assets.engine.saes.checkpoint import sae_place
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets_tests import command
 from extraction_assets_tests.hub_server import Fault, HubServer, Request
@@ -48,6 +49,7 @@ def test_an_extraction_runs_from_the_hub_then_offline(
     hub.before = move
     command.succeed(module, "run", on_hub.name)
     assert not [path for path in hub.fetched if "blocks.2" in path]
+    assert len([request for request in hub.requests if "/api/models/" in request.path]) == len(hub.repositories)
     recorded = _recorded(home)
     assert recorded["language_model"]["revision"] == commits["someone/model"]
     assert {sae["revision"] for sae in recorded["saes"].values()} == {commits[SAES]}
@@ -93,6 +95,27 @@ def test_check_and_run_say_in_one_sentence_that_an_sae_is_gated(
         (line,) = [line for line in result.output.splitlines() if "gated" in line]
         assert f"{SAES} is gated: accept its terms at https://huggingface.co/{SAES}" in line
         assert "Traceback" not in result.output
+
+
+def test_without_network_a_command_says_once_for_each_repository_that_it_reads_the_cache(
+    hub: HubServer, on_hub: ExtractionSettings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    module = command.declare(monkeypatch, on_hub)
+    command.succeed(module, "check", on_hub.name)
+    hub.stop()
+    command.succeed(module, "check", on_hub.name)
+    said = [record.getMessage() for record in caplog.records if "is read from the cache in" in record.getMessage()]
+    assert [name for name in hub.repositories for line in said if name in line] == list(hub.repositories)
+
+
+def test_a_cache_that_cannot_note_what_a_branch_means_is_used(
+    hub: HubServer, on_hub: ExtractionSettings, tmp_path: Path
+) -> None:
+    refs = tmp_path / "hf" / "hub" / f"models--{SAES.replace('/', '--')}" / "refs"
+    refs.parent.mkdir(parents=True)
+    refs.write_text("no folder")  # root may write to a folder of any mode
+    place = sae_place(on_hub.saes["by_name"].checkpoint)
+    assert (place.commit, place.folder.is_dir()) == (hub.repositories[SAES].branches["main"], True)
 
 
 def test_check_and_run_say_in_one_sentence_that_the_hub_fails(

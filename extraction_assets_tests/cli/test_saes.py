@@ -68,7 +68,12 @@ def test_the_saes_of_one_release_are_listed_by_its_name() -> None:
     assert lines[0].startswith("gpt2-small-res-jb  13 SAEs of gpt2-small, SAELens, https://huggingface.co/jbloom/")
     assert lines[1].split() == ["id", "hook", "width", "L0", "Neuronpedia"]
     assert lines[10].split() == ["blocks.8.hook_resid_pre", "blocks.8.hook_resid_pre", "-", "60", "gpt2-small/8-res-jb"]
-    assert lines[12].split()[0] == "blocks.10.hook_resid_pre", "in natural order"
+
+
+def test_saes_are_in_natural_order() -> None:
+    lines = saes("gemma-scope-9b-pt-att", "width_16k", "--all")
+    layers = [int(line.split("/")[0].removeprefix("layer_")) for line in lines if line.startswith("layer_")]
+    assert list(dict.fromkeys(layers)) == list(range(42))
 
 
 def test_a_long_list_ends_with_how_many_more_there_are() -> None:

@@ -17,11 +17,16 @@ from extraction_assets.engine.selection.sparse import dense_to_sparse
 from extraction_assets_tests.engine.saes.formats import published_layouts, published_layouts_b
 from extraction_assets_tests.engine.saes.formats.published_layouts import (
     D_IN,
+    D_SAE,
     random,
+    thresholds,
+    write_dictionary_learning,
     write_gemma_scope,
     write_gemma_scope_2,
     write_gemma_scope_2_clt,
     write_mntss,
+    write_sae_lens,
+    write_sparsify,
 )
 from extraction_assets_tests.engine.saes.formats.published_layouts_b import (
     write_deepseek_r1,
@@ -52,7 +57,14 @@ LAYOUTS: dict[str, tuple[Callable[..., Any], str, dict[str, Any]]] = {
         "clt/width_262k_l0_big/layer_3",
         {},
     ),
-    "mntss": (write_mntss, "W_enc_2.safetensors", {"layer": 2}),
+    "mntss": (write_mntss, "W_enc_2.safetensors", {}),
+    "mntss with thresholds": (write_mntss, "W_enc_2.safetensors", {"threshold": thresholds(D_SAE, seed=5)}),
+    "SAELens": (write_sae_lens, "sae", {}),
+    "sparsify": (write_sparsify, "layers.3", {}),
+    **{
+        f"dictionary_learning {name}": (write_dictionary_learning, "sae", {"dict_class": name})
+        for name in ("AutoEncoder", "GatedAutoEncoder", "AutoEncoderTopK", "BatchTopKSAE", "JumpReluAutoEncoder")
+    },
     "Llama Scope": (write_llama_scope, "Llama3_1-8B-Base-L15R-8x", {}),
     "Llama Scope topk": (write_llama_scope, "topk", {"act_fn": "topk", "top_k": 7, "jump_relu_threshold": 0}),
     "Llama Scope R1": (write_llama_scope_r1_distill, "L15R", {}),

@@ -122,4 +122,18 @@ MUTATIONS = (
 """,
         ("stores/test_sealed.py",),
     ),
+    Mutation(
+        "Llama Scope: the threshold is compared with features of normalised inputs as it is",
+        "engine/saes/formats/llama_scope.py",
+        "threshold * of_threshold for name",
+        "threshold for name",
+        ("engine/saes/formats/test_llama_scope.py",),
+    ),
+    Mutation(
+        "Llamascopium: features keep the norms of the decoder that select them",
+        "engine/saes/sae.py",
+        "firings.values / self._selection_scale[firings.features]",
+        "firings.values",
+        ("engine/saes/formats/test_llamascopium.py",),
+    ),
 )

@@ -95,6 +95,12 @@ def report_damage(path: Path) -> str | None:
     return None
 
 
+def _published_name(extraction: sa.Row[Any]) -> str | None:
+    """Release and id of the SAE, where its settings named it so."""
+    sae = (extraction.settings.get("saes") or {}).get(extraction.sae) or {}
+    return f"{sae['release']}/{sae['sae_id']}" if sae.get("release") else None
+
+
 def render_report(connection: sa.Connection, extraction: sa.Row[Any]) -> str:
     """The page of one merged (extraction, SAE)."""
     density, examples = histograms(connection, extraction)
@@ -107,6 +113,7 @@ def render_report(connection: sa.Connection, extraction: sa.Row[Any]) -> str:
         .get_template("report.html")
         .render(
             extraction=extraction,
+            published=_published_name(extraction),
             finished=_utc(extraction.finished_at),
             dead=density[0].features,
             pictures=[

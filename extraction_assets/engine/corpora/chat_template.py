@@ -7,16 +7,16 @@ or the marks are put elsewhere. They say where each message has come to stand.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cached_property
-from itertools import chain, groupby
 from typing import Any, NamedTuple
 
 from extraction_assets.engine.corpora.boundary import reason
 from extraction_assets.engine.corpora.documents import Conversation, CorpusError
 from extraction_assets.engine.corpora.message_spans import MessageSpan
 from extraction_assets.engine.corpora.messages import SPOKEN
+from extraction_assets.engine.corpora.template_marks import Marks, runs
 
 TODAY = datetime(2024, 7, 26)
 """What every template is given as today, so that the same messages give the same tokens on any day: the date that
@@ -31,8 +31,6 @@ _PINNED = (
 """Stands before a template that requests the date, in place of the function of this name that transformers gives it.
 Jinja removes the line break after the macro."""
 
-_PRIVATE = (range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
-"""Characters of the private use planes, of which the marks are."""
 _ROLES = frozenset({"system", "developer", "user", "assistant", "model", "tool", "function", "ipython"})
 _NAMES = frozenset({"type", "id"})
 """Fields inside a message's text that templates compare and do not write."""
@@ -50,13 +48,6 @@ class RenderedChat(NamedTuple):
     takes apart has several spans, one that it leaves out or that is empty has none."""
 
 
-class _Mark(NamedTuple):
-    message: int
-    text: str
-    """The text it was put into, without white space at its ends."""
-    offset: int
-
-
 class ChatTemplate:
     """The chat template of a tokenizer. Raises CorpusError if it has none."""
 
@@ -69,21 +60,22 @@ class ChatTemplate:
     def render(self, conversation: Conversation) -> RenderedChat:
         """The text of a conversation, and its messages in the order of the text.
 
-        Renders twice, more often only where a template looks at the ends of a message. Raises CorpusError, which names
-        file, row and column, for messages that the template refuses, for one of an unknown role that it leaves out, and
-        for one that cannot be found in the text.
+        Renders twice, more often only where a template looks at the ends of a message or drops them. Raises
+        CorpusError, which names file, row and column, for messages that the template refuses, for one of an unknown
+        role that it leaves out, and for one that cannot be found in the text.
         """
         messages = [self._as_taken(message) for message in conversation.messages]
         text = self._checked(messages, conversation.where)
-        marks = _Marks(text, conversation.where)
-        marked = self._marked_spans(marks, messages, text, range(len(messages)), (0.0, 1.0))
-        if marked is None:
-            marked = []
-            for number in range(len(messages)):
-                marked += self._spans_of_one(marks, messages, text, number, conversation.where)
-        spans = _without_overlaps(messages, marked)
-        self._refuse_unknown_roles(messages, {number for number, _, _ in marked}, conversation.where)
-        return RenderedChat(text, spans)
+        marks = Marks(text, conversation.where)
+        marked = self._marked_spans(marks, messages, text, range(len(messages)), (0.0, 1.0)) or []
+        seen = {number for number, _, _ in marked}
+        for number, message in enumerate(messages):
+            if number not in seen and _says_something(message):
+                found = self._spans_of_one(marks, messages, text, number, conversation.where)
+                if not found:
+                    self._refuse_unknown_role(messages, number, conversation.where)
+                marked += found
+        return RenderedChat(text, _without_overlaps(messages, marked))
 
     def _checked(self, messages: list[dict[str, Any]], where: str) -> str:
         from jinja2 import TemplateSyntaxError
@@ -113,7 +105,7 @@ class ChatTemplate:
 
     def _marked_spans(
         self,
-        marks: "_Marks",
+        marks: Marks,
         messages: list[dict[str, Any]],
         text: str,
         chosen: Sequence[int],
@@ -129,10 +121,10 @@ class ChatTemplate:
             found, plain = marks.read(self._rendered(marked))
         except Exception:  # what the template does not refuse without marks
             return None
-        return list(_runs(found, text)) if plain == text else None
+        return list(runs(found, text)) if plain == text else None
 
     def _spans_of_one(
-        self, marks: "_Marks", messages: list[dict[str, Any]], text: str, number: int, where: str
+        self, marks: Marks, messages: list[dict[str, Any]], text: str, number: int, where: str
     ) -> list[tuple[int, int, int]]:
         """The same of one message, with marks wherever the template does not look."""
         unseen = False
@@ -148,14 +140,13 @@ class ChatTemplate:
             "it, so that it cannot be found in the text: leave the row out"
         )
 
-    def _refuse_unknown_roles(self, messages: list[dict[str, Any]], seen: set[int], where: str) -> None:
-        for number, message in enumerate(messages):
-            if number not in seen and message["role"] not in _ROLES and any(one.strip() for one in _texts(message)):
-                raise CorpusError(
-                    f"{where}, message {number + 1} of {len(messages)}: {self._described} does not know the role "
-                    f"{message['role']!r} and leaves the message out: use user, assistant or system, or leave the row "
-                    "out"
-                )
+    def _refuse_unknown_role(self, messages: list[dict[str, Any]], number: int, where: str) -> None:
+        role = messages[number]["role"]
+        if role not in _ROLES:
+            raise CorpusError(
+                f"{where}, message {number + 1} of {len(messages)}: {self._described} does not know the role {role!r} "
+                "and leaves the message out: use user, assistant or system, or leave the row out"
+            )
 
     def _as_taken(self, message: dict[str, Any]) -> dict[str, Any]:
         """A message with its content as the template reads it: text, or text parts."""
@@ -186,54 +177,6 @@ class ChatTemplate:
             return self._rendered([{"role": "user", "content": content}])
         except Exception:  # the messages of the corpus will say why
             return ""
-
-
-class _Marks:
-    """Characters that a text does not have, and what each of them marks."""
-
-    def __init__(self, text: str, where: str) -> None:
-        there, self._where = set(text), where
-        self._free = (mark for mark in map(chr, chain(*_PRIVATE)) if mark not in there)
-        self._taken: list[str] = []
-        self._known: dict[str, _Mark] = {}
-
-    def clear(self) -> None:
-        self._known.clear()
-
-    def puts(self, message: int, places: Sequence[float]) -> Callable[[str], str]:
-        """A function that puts a mark into a text of a message at each of ``places``, from 0 to 1 of its length."""
-
-        def marked(text: str) -> str:
-            inside = text.strip()
-            before, _, after = text.partition(inside) if inside else (text, "", "")
-            pieces, last = [before], 0
-            for offset in (int(place * len(inside)) for place in places if inside):
-                pieces += [inside[last:offset], self._new(_Mark(message, inside, offset))]
-                last = offset
-            return "".join([*pieces, inside[last:], after])
-
-        return marked
-
-    def _new(self, mark: _Mark) -> str:
-        if len(self._known) == len(self._taken):
-            self._taken.append(self._unused())
-        character = self._taken[len(self._known)]
-        self._known[character] = mark
-        return character
-
-    def _unused(self) -> str:
-        found = next(self._free, None)
-        if found is None:
-            raise CorpusError(f"{self._where} holds more texts than can be told apart: divide it into several rows")
-        return found
-
-    def read(self, text: str) -> tuple[list[tuple[int, _Mark]], str]:
-        """(position, mark) of the marks in a text, and the text without them; a position is one in that."""
-        if not self._known:
-            return [], text
-        pattern = re.compile(f"[{''.join(self._known)}]")
-        found = [(one.start() - number, self._known[one[0]]) for number, one in enumerate(pattern.finditer(text))]
-        return found, pattern.sub("", text)
 
 
 def _template(tokenizer: Any) -> str:
@@ -268,29 +211,10 @@ def _changed(value: Any, change: Callable[[str], str]) -> Any:
     return value
 
 
-def _texts(message: dict[str, Any]) -> list[str]:
+def _says_something(message: dict[str, Any]) -> bool:
     found: list[str] = []
     _with_texts(message, lambda text: found.append(text) or text)  # type: ignore[func-returns-value]
-    return found
-
-
-def _runs(found: list[tuple[int, _Mark]], text: str) -> Iterator[tuple[int, int, int]]:
-    """(message, start, stop) of marks of one message in a row, without white space at the ends. Where the mark of an
-    end is not there, as far as the text goes on as the message does."""
-    for message, group in groupby(found, key=lambda one: one[1].message):
-        marks = list(group)
-        (start, first), (stop, last) = marks[0], marks[-1]
-        before = first.text[: first.offset][::-1]
-        start -= _common(before, text[max(0, start - len(before)) : start][::-1])
-        after = last.text[last.offset :]
-        stop += _common(after, text[stop : stop + len(after)])
-        inside = text[start:stop]
-        yield message, stop - len(inside.lstrip()), start + len(inside.rstrip())
-
-
-def _common(one: str, other: str) -> int:
-    """How many first characters of two texts are the same."""
-    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return any(text.strip() for text in found)
 
 
 def _without_overlaps(messages: list[dict[str, Any]], found: list[tuple[int, int, int]]) -> list[MessageSpan]:

@@ -78,7 +78,7 @@ def download_chosen(source: HubSource, choose: Callable[[Mapping[str, int]], Seq
     known = _known_commit(source, cache)
     cached = known is not None and cache.has(known, last)
     try:
-        info = _ask(source, attempts=1 if cached else _ATTEMPTS, files_metadata=True)
+        info = _listing(source, attempts=1 if cached else _ATTEMPTS)
     except Exception as error:
         commit, refused = _cached_commit(source, cache, error), refusal(error, source)
         if not cache.snapshot(commit).is_dir():
@@ -116,6 +116,16 @@ def _ask(source: HubSource, *, attempts: int, **what: Any) -> Any:
 
     options = {"revision": _pinned(source) or source.revision, "timeout": constants.HF_HUB_ETAG_TIMEOUT, **what}
     return _answer(source, lambda: HfApi().model_info(source.repository, **options), attempts)
+
+
+def _listing(source: HubSource, *, attempts: int) -> Any:
+    """What the hub says of a repository's files; of a commit it is asked once in a session."""
+    listings, pinned = current_session().listings, _pinned(source)
+    if pinned is not None and (source.repository, pinned) in listings:
+        return listings[source.repository, pinned]
+    info = _ask(source, attempts=attempts, files_metadata=True)
+    listings[source.repository, info.sha] = info
+    return info
 
 
 def _answer(source: HubSource, request: Callable[[], _Result], attempts: int) -> _Result:

@@ -30,14 +30,14 @@ class HubSource(NamedTuple):
     repository: str
     revision: str | None = None
     """Branch, tag or commit."""
-    include: str = ""
-    """Pattern of its files, for the command that copies them; all files by default."""
+    include: tuple[str, ...] = ()
+    """Patterns of its files, for the command that copies them; all files by default."""
 
     @property
     def command(self) -> str:
         """The command that copies its files on a machine with network."""
         revision = f" --revision {self.revision}" if self.revision else ""
-        include = f" --include '{self.include}'" if self.include else ""
+        include = "".join(f" --include '{pattern}'" for pattern in self.include)
         return f"hf download {self.repository}{revision}{include} --local-dir FOLDER"
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
 
 Arrived = Callable[[int], object]
 """Called with the number of bytes that have arrived since the last call; negative where they are fetched again."""
@@ -21,6 +22,8 @@ class Session:
 
     commits: dict[tuple[str, str], str]
     """The commit of each (repository, revision) that was asked for."""
+    listings: dict[tuple[str, str], Any]
+    """What the hub said of the files of each (repository, commit) that was listed."""
     show: Show
     logger: logging.Logger
     unanswered: dict[str, Exception] = field(default_factory=dict)
@@ -43,7 +46,8 @@ def hub_session(show: Show, logger: logging.Logger) -> Iterator[None]:
     every call asks what a branch means now.
     """
     outer = _session.get()
-    _session.set(Session({} if outer is None else outer.commits, show, logger))
+    known = ({}, {}) if outer is None else (outer.commits, outer.listings)
+    _session.set(Session(*known, show, logger))
     try:
         yield
     finally:
@@ -52,7 +56,7 @@ def hub_session(show: Show, logger: logging.Logger) -> Iterator[None]:
 
 def current_session() -> Session:
     """The session of this thread; outside of all, a new one that shows the bar of huggingface_hub."""
-    return _session.get() or Session({}, _library_bar, logging.getLogger(__name__))
+    return _session.get() or Session({}, {}, _library_bar, logging.getLogger(__name__))
 
 
 _session: ContextVar[Session | None] = ContextVar("hub_session", default=None)

@@ -1,4 +1,9 @@
-"""One file from the hub to the disk: resumed where it broke, and kept only whole."""
+"""One file from the hub to the disk: resumed where it broke, and kept only whole.
+
+huggingface_hub 2.4 resumes within one call alone: what a process that ended has fetched of a file of 20 GB it fetches
+again (``_download_to_tmp_and_move`` gives its partial file another name each time), and it compares no content with its
+SHA-256.
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from extraction_assets.engine.models.hooked import repeated_blocks as repeated_b
 from extraction_assets.engine.models.hooks import HookError as HookError
 from extraction_assets.engine.models.hooks import Site, resolve_hook
 from extraction_assets.engine.models.loaded_weights import LoadedWeights, LoadingInfo, without_load_report
-from extraction_assets.engine.models.quantization import is_quantized, unpacking_options
+from extraction_assets.engine.models.quantization import is_quantized, unpack_to, unpacking_options
 from extraction_assets.engine.models.stored_weights import read_stored_weights, refuse_oversized
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -48,6 +48,7 @@ def load_language_model(
             **unpacking_options(config),
         )
         restore_computed_buffers(module)
+    unpack_to(module, config, wanted)
     keep_softcap(module)
     module.config.get_text_config().use_cache = False  # nothing reads the keys and values of a block again
     model = LanguageModel(module.to(device), hooks)

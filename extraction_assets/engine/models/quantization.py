@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import torch
+from torch import nn
+
 
 def is_quantized(config: Any) -> bool:
     """Whether a configuration says that weights are stored in a form that transformers has a quantizer for; a form that
@@ -25,3 +28,15 @@ def unpacking_options(config: Any) -> dict[str, Any]:
     from transformers import Mxfp4Config
 
     return {"quantization_config": Mxfp4Config(dequantize=True)}
+
+
+def unpack_to(module: nn.Module, config: Any, dtype: Any) -> None:
+    """Casts what earlier versions of transformers unpack to bfloat16 whatever is asked for; float32 holds it exactly.
+
+    ``dtype`` is what was asked for; of ``auto``, the model's, nothing is cast.
+    """
+    if not unpacking_options(config) or not isinstance(dtype, torch.dtype):
+        return
+    for parameter in module.parameters():
+        if parameter.dtype == torch.bfloat16:
+            parameter.data = parameter.data.to(dtype)

@@ -14,6 +14,7 @@ from extraction_assets.engine.saes.formats import (
     checkpoint_facts,
     checkpoint_files,
     files_on_hub,
+    is_one_file,
     is_whole,
     place_of,
     read_checkpoint,
@@ -69,10 +70,9 @@ def _copied_place(root: Path, published: PublishedSae) -> SaePlace:
         raise FileNotFoundError(f"{root} is by its name {other} of {published.repository}; {name} is {published.path}")
     if root.exists() and _holds_files(root, published):
         return _published_place(root, published)
-    raise FileNotFoundError(
-        f"{root} has no {published.path}, which is {name} in {published.repository}: "
-        f"hf download {published.repository} --include '{published.path}*' --local-dir {root}"
-    )
+    source = hub.HubSource(name, published.repository, include=_patterns(published.path, published))
+    command = source.command.replace("FOLDER", str(root))
+    raise FileNotFoundError(f"{root} has no {published.path}, which is {name} in {published.repository}: {command}")
 
 
 def _path_in_name(names: tuple[str, ...], published: PublishedSae) -> str | None:
@@ -82,10 +82,11 @@ def _path_in_name(names: tuple[str, ...], published: PublishedSae) -> str | None
 
 
 def _holds_files(root: Path, published: PublishedSae) -> bool:
-    """Whether a folder or file has by itself the files that a format needs."""
+    """Whether a folder, or a file where the SAE is one, has by itself what its format needs."""
     place = _folder_if_whole(place_of(root))
-    needed = files_on_hub("", published.loader) if place.file is None else [place.file]
-    return any((place.folder / one).is_file() for one in needed)
+    if place.file is not None or is_one_file(published):
+        return place.file is not None and is_one_file(published)
+    return any((place.folder / one).is_file() for one in files_on_hub("", published.loader))
 
 
 def _published_place(path: Path, published: PublishedSae) -> SaePlace:
@@ -104,13 +105,20 @@ def _folder_if_whole(place: SaePlace) -> SaePlace:
     return replace(place, file=None) if place.file in files_on_hub("") else place
 
 
+def _patterns(inside: str, published: PublishedSae | None) -> tuple[str, ...]:
+    """What ``hf download --include`` takes for the SAE at folder or file ``inside`` of a repository."""
+    if published is None:
+        return (f"{inside}*",) if inside else ()
+    return tuple(files_on_hub(inside, published.loader)) if is_one_file(published) else (f"{inside}/*",)
+
+
 def _downloaded(sae: SaeReference, repository: str, inside: str, published: PublishedSae | None) -> hub.Snapshot:
     """A copy of a hub repository with the files of one SAE, and its commit."""
     loader = None if published is None else published.loader
     parent, _, name = inside.rpartition("/")
     where = parent if published is None and name in files_on_hub("") else inside
     what = f"SAE {sae}:" if sae.path is None else f"no checkpoint {sae.path!r}: there is no such folder, and"
-    source = hub.HubSource(what, repository, sae.revision, f"{where}*" if where else "")
+    source = hub.HubSource(what, repository, sae.revision, _patterns(where, published))
     found = hub.download_files(source, files_on_hub(where, loader))
     if is_whole(found.folder, where, loader):
         return found

@@ -45,7 +45,8 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """The page and its beginning as Markdown, of results whose every text is hostile."""
     path: Path = tmp_path_factory.mktemp("report") / "results.sqlite"
     made = make_results("f", 1.5, num_features=3, top_k=2)
-    extraction = made.extraction._replace(hook=HOSTILE, name="e", sae="s")
+    settings = {"saes": {"s": {"release": "some-release", "sae_id": HOSTILE}}}
+    extraction = made.extraction._replace(hook=HOSTILE, name="e", sae="s", settings=settings)
     corpus = CORPUS._replace(document_ids=[HOSTILE])
 
     def display(ids: list[int]) -> list[str]:
@@ -80,8 +81,12 @@ def test_nothing_on_the_page_needs_what_the_policy_forbids(rendered: tuple[str, 
 def test_document_ids_hooks_and_tokens_are_text_that_can_be_seen(rendered: tuple[str, str]) -> None:
     page = _Page(rendered[0])
     assert set(page.texts["bdi"]) >= {SHOWN}
-    assert any(f"3 features at {SHOWN}," in text for text in page.texts["p"])
+    assert any(f" at {SHOWN}," in text for text in page.texts["p"])
     assert any(text.startswith(SHOWN.replace("⏎", "⏎\n")) for text in page.texts["span"])
+
+
+def test_the_page_names_a_published_sae_as_its_settings_do(rendered: tuple[str, str]) -> None:
+    assert any(f"3 features of some-release/{SHOWN} at " in text for text in _Page(rendered[0]).texts["p"])
 
 
 def test_no_control_character_reaches_page_or_markdown(rendered: tuple[str, str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import transformers.utils.chat_template_utils as transformers_templates
 
-from extraction_assets.engine.corpora import chat_template
+from extraction_assets.engine.corpora import template_marks
 from extraction_assets.engine.corpora.chat_template import ChatTemplate, RenderedChat
 from extraction_assets.engine.corpora.documents import Conversation, CorpusError
 from extraction_assets.engine.models.checkpoint import LocalCheckpoint
@@ -118,6 +118,16 @@ def test_a_message_that_the_template_looks_at_the_ends_of_is_found(tokenizer: To
     ]
 
 
+def test_a_message_of_which_the_template_keeps_the_middle_is_found(tokenizer: Tokenizer) -> None:
+    template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'].split('|')[1] }}\n{% endfor %}"
+    assert said(render(tokenizer(template), [{"role": "user", "content": "a| the fox|b"}])) == [("user", "the fox")]
+
+
+def test_a_message_of_a_known_role_that_the_template_leaves_out_has_no_span(tokenizer: Tokenizer) -> None:
+    found = said(render(tokenizer(CHATML), [CHAT[0], {"role": "tool", "content": "4"}, CHAT[1]]))
+    assert [role for role, _ in found] == ["user", "assistant"]
+
+
 def test_a_tool_call_is_part_of_its_message(tokenizer: Tokenizer) -> None:
     call = {
         "role": "assistant",
@@ -139,7 +149,7 @@ def test_private_characters_of_a_text_are_not_taken_for_marks(tokenizer: Tokeniz
 
 
 def test_more_texts_than_there_are_marks_are_refused(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat_template, "_PRIVATE", (range(0xF0000, 0xF0007),))
+    monkeypatch.setattr(template_marks, "_PRIVATE", (range(0xF0000, 0xF0007),))
     with pytest.raises(CorpusError, match="column 'messages' holds more texts than can be told apart"):
         render(tokenizer(CHATML), CHAT)
 

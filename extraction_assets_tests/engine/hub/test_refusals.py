@@ -15,7 +15,7 @@ from extraction_assets.engine.hub.transfer import ATTEMPTS
 from extraction_assets_tests.hub_server import Fault, HubServer, Repository
 
 NAMES = ["a/cfg.json", "a/weights.safetensors"]
-SOURCE = HubSource("SAE gemma-scope/layer_1:", "some/saes", include="a*")
+SOURCE = HubSource("SAE gemma-scope/layer_1:", "some/saes", include=("a*",))
 
 
 @pytest.fixture

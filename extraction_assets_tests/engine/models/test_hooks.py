@@ -94,31 +94,31 @@ def add_norm(stream: Tensor, norm: Any) -> Tensor:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_stream_before_and_behind_each_block_is_the_full_models(family: str, run: Callable[[str], Run]) -> None:
-    own = run(family)
-    assert len(own.states) == NUM_BLOCKS + 1
+    passed = run(family)
+    assert len(passed.states) == NUM_BLOCKS + 1
     for block in range(NUM_BLOCKS):
-        same(own.at("hook_resid_pre", block), own.states[block])
+        same(passed.at("hook_resid_pre", block), passed.states[block])
     for block in range(NUM_BLOCKS - 1):
-        same(own.at("hook_resid_post", block), own.states[block + 1])
-    last = own.at("hook_resid_post", NUM_BLOCKS - 1)
-    norm = own.layout.final_norm
-    same(own.full.get_submodule(norm)(last) if norm else last, own.states[NUM_BLOCKS])
+        same(passed.at("hook_resid_post", block), passed.states[block + 1])
+    last = passed.at("hook_resid_post", NUM_BLOCKS - 1)
+    norm = passed.layout.final_norm
+    same(passed.full.get_submodule(norm)(last) if norm else last, passed.states[NUM_BLOCKS])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_dotted_paths_of_a_block_are_its_input_and_output(family: str, run: Callable[[str], Run]) -> None:
-    own = run(family)
-    path = f"{own.layout.blocks}.1"
-    outputs = load_language_model(local(own.path), [f"{path}.input", path]).activations(token_ids, mask)
-    same(outputs[f"{path}.input"], own.states[1])
-    same(outputs[path], own.states[2])
+    passed = run(family)
+    path = f"{passed.layout.blocks}.1"
+    outputs = load_language_model(local(passed.path), [f"{path}.input", path]).activations(token_ids, mask)
+    same(outputs[f"{path}.input"], passed.states[1])
+    same(outputs[path], passed.states[2])
 
 
 @pytest.mark.parametrize("family", DECODERS)
 def test_the_embedding_is_what_the_first_block_reads_less_positions(family: str, run: Callable[[str], Run]) -> None:
-    own = run(family)
-    positions = own.full.wpe(torch.arange(T)) if family == "gpt2" else 0
-    same(own.hooked["hook_embed"] + positions, own.states[0])
+    passed = run(family)
+    positions = passed.full.wpe(torch.arange(T)) if family == "gpt2" else 0
+    same(passed.hooked["hook_embed"] + positions, passed.states[0])
 
 
 # Against the arithmetic of a block
@@ -126,92 +126,94 @@ def test_the_embedding_is_what_the_first_block_reads_less_positions(family: str,
 
 @pytest.mark.parametrize("family", DECODERS)
 def test_attention_and_mlp_are_what_is_added_to_the_stream(family: str, run: Callable[[str], Run]) -> None:
-    own = run(family)
+    passed = run(family)
     for block in range(NUM_BLOCKS):
-        added = own.attention(block) + own.at("hook_mlp_out", block)
-        same(own.at("hook_resid_pre", block) + added, own.at("hook_resid_post", block))
+        added = passed.attention(block) + passed.at("hook_mlp_out", block)
+        same(passed.at("hook_resid_pre", block) + added, passed.at("hook_resid_post", block))
 
 
 @pytest.mark.parametrize("family", SEQUENTIAL)
 def test_the_middle_of_a_block_is_the_stream_between_attention_and_mlp(family: str, run: Callable[[str], Run]) -> None:
-    own = run(family)
+    passed = run(family)
     for block in range(NUM_BLOCKS):
-        middle = own.at("hook_resid_mid", block)
-        same(own.at("hook_resid_pre", block) + own.attention(block), middle)
-        same(own.at("hook_mlp_in", block), middle)
-        normed = own.module(own.layout.second_norm, block)(middle)
-        same(normed, own.at("mlp.hook_in", block))
-        mlp = first_tensor(own.module("mlp", block)(normed))  # gpt-oss gives the router's scores beside it
-        same(mlp, own.at("mlp.hook_out", block))
-        behind = own.layout.behind
-        same(own.module(behind[1], block)(mlp) if behind else mlp, own.at("hook_mlp_out", block))
+        middle = passed.at("hook_resid_mid", block)
+        same(passed.at("hook_resid_pre", block) + passed.attention(block), middle)
+        same(passed.at("hook_mlp_in", block), middle)
+        normed = passed.module(passed.layout.second_norm, block)(middle)
+        same(normed, passed.at("mlp.hook_in", block))
+        mlp = first_tensor(passed.module("mlp", block)(normed))  # gpt-oss gives the router's scores beside it
+        same(mlp, passed.at("mlp.hook_out", block))
+        behind = passed.layout.behind
+        same(passed.module(behind[1], block)(mlp) if behind else mlp, passed.at("hook_mlp_out", block))
 
 
 @pytest.mark.parametrize("family", PARALLEL)
 def test_parallel_blocks_read_the_stream_twice_and_have_no_middle(family: str, run: Callable[[str], Run]) -> None:
-    own = run(family)
-    same(own.at("hook_mlp_in", 1), own.states[1])
-    same(own.module("input_layernorm", 1)(own.states[1]), own.at("ln1.hook_normalized", 1))
-    same(own.at("ln2.hook_normalized", 1), own.at("mlp.hook_in", 1))
-    same(own.module("mlp", 1)(own.at("mlp.hook_in", 1)), own.at("hook_mlp_out", 1))
+    passed = run(family)
+    same(passed.at("hook_mlp_in", 1), passed.states[1])
+    same(passed.module("input_layernorm", 1)(passed.states[1]), passed.at("ln1.hook_normalized", 1))
+    same(passed.at("ln2.hook_normalized", 1), passed.at("mlp.hook_in", 1))
+    same(passed.module("mlp", 1)(passed.at("mlp.hook_in", 1)), passed.at("hook_mlp_out", 1))
     with pytest.raises(HookError, match="attention and MLP of its blocks read the same stream, so there is none"):
-        probe_hooks(local(own.path), ["blocks.1.hook_resid_mid"])
+        probe_hooks(local(passed.path), ["blocks.1.hook_resid_mid"])
 
 
 @pytest.mark.parametrize("family", ENCODERS)
 def test_encoders_norm_the_stream_behind_each_addition(family: str, run: Callable[[str], Run]) -> None:
-    own = run(family)
+    passed = run(family)
     for block in range(NUM_BLOCKS):
-        summed = own.at("hook_resid_pre", block) + own.at("hook_attn_out", block)
-        middle = add_norm(summed, own.module("attention.output.LayerNorm", block))
-        same(middle, own.at("mlp.hook_in", block))
-        same(middle, own.at("ln1.hook_normalized", block))
-        behind = add_norm(middle + own.at("hook_mlp_out", block), own.module("output.LayerNorm", block))
-        same(behind, own.at("hook_resid_post", block))
-        same(behind, own.at("ln2.hook_normalized", block))
+        summed = passed.at("hook_resid_pre", block) + passed.at("hook_attn_out", block)
+        middle = add_norm(summed, passed.module("attention.output.LayerNorm", block))
+        same(middle, passed.at("mlp.hook_in", block))
+        same(middle, passed.at("ln1.hook_normalized", block))
+        behind = add_norm(middle + passed.at("hook_mlp_out", block), passed.module("output.LayerNorm", block))
+        same(behind, passed.at("hook_resid_post", block))
+        same(behind, passed.at("ln2.hook_normalized", block))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_z_is_what_the_heads_give_to_the_output_projection(family: str, run: Callable[[str], Run]) -> None:
-    own = run(family)
-    for block in set(range(NUM_BLOCKS)) - set(own.layout.linear):
-        z, projection = own.at("attn.hook_z", block), own.module(own.layout.projection, block)
-        assert z.shape == (len(LENGTHS), T, own.layout.d_z)
+    passed = run(family)
+    for block in set(range(NUM_BLOCKS)) - set(passed.layout.linear):
+        z, projection = passed.at("attn.hook_z", block), passed.module(passed.layout.projection, block)
+        assert z.shape == (len(LENGTHS), T, passed.layout.d_z)
         weight = projection.weight if family == "gpt2" else projection.weight.T
         projected = z @ weight + (0 if projection.bias is None else projection.bias)
-        behind = own.layout.behind
-        same(own.module(behind[0], block)(projected) if behind else projected, own.at("hook_attn_out", block))
+        behind = passed.layout.behind
+        same(passed.module(behind[0], block)(projected) if behind else projected, passed.at("hook_attn_out", block))
 
 
 def test_z_is_attention_weights_times_values(run: Callable[[str], Run]) -> None:
-    own = run("llama")
-    eager = AutoModel.from_pretrained(own.path, dtype=torch.float32, attn_implementation="eager").eval()
+    passed = run("llama")
+    eager = AutoModel.from_pretrained(passed.path, dtype=torch.float32, attn_implementation="eager").eval()
     with torch.inference_mode():
         weights = eager(input_ids=token_ids, output_attentions=True).attentions[1]  # [B, 4, T, T]
-    block = own.full.get_submodule("layers.1")
-    values = block.self_attn.v_proj(block.input_layernorm(own.states[1])).view(len(LENGTHS), T, 2, 6)
+    block = passed.full.get_submodule("layers.1")
+    values = block.self_attn.v_proj(block.input_layernorm(passed.states[1])).view(len(LENGTHS), T, 2, 6)
     heads = torch.einsum("bhtu,buhd->bthd", weights, values.repeat_interleave(2, dim=2))
-    same(own.at("attn.hook_z", 1), heads.flatten(2))
+    same(passed.at("attn.hook_z", 1), heads.flatten(2))
 
 
 @pytest.mark.parametrize("family", RMS)
 def test_normalized_is_an_rms_norm_before_its_gain(family: str, run: Callable[[str], Run]) -> None:
-    own = run(family)
+    passed = run(family)
     for name, norm, stream in [
         ("ln1", "input_layernorm", "hook_resid_pre"),
-        ("ln2", own.layout.second_norm, "hook_resid_mid"),
+        ("ln2", passed.layout.second_norm, "hook_resid_mid"),
     ]:
-        normalized, module = own.at(f"{name}.hook_normalized", 2), own.module(norm, 2)
+        normalized, module = passed.at(f"{name}.hook_normalized", 2), passed.module(norm, 2)
         gain = module.weight + family.startswith(("gemma", "qwen3_5"))  # whose gains are stored less one
-        same(normalized * gain, module(own.at(stream, 2)))
+        same(normalized * gain, module(passed.at(stream, 2)))
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox_sequential"])
 def test_normalized_is_the_output_of_a_layer_norm(family: str, run: Callable[[str], Run]) -> None:
-    own = run(family)
+    passed = run(family)
     first = "ln_1" if family == "gpt2" else "input_layernorm"
-    same(own.module(first, 1)(own.states[1]), own.at("ln1.hook_normalized", 1))
-    same(own.module(own.layout.second_norm, 1)(own.at("hook_resid_mid", 1)), own.at("ln2.hook_normalized", 1))
+    same(passed.module(first, 1)(passed.states[1]), passed.at("ln1.hook_normalized", 1))
+    same(
+        passed.module(passed.layout.second_norm, 1)(passed.at("hook_resid_mid", 1)), passed.at("ln2.hook_normalized", 1)
+    )
 
 
 def test_every_known_family_is_tested(run: Callable[[str], Run]) -> None:
@@ -223,11 +225,11 @@ def test_every_known_family_is_tested(run: Callable[[str], Run]) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_input_hook_ends_the_pass_before_its_block(family: str, run: Callable[[str], Run]) -> None:
-    own, ran = run(family), list[int]()
-    model = load_language_model(local(own.path), ["blocks.1.hook_resid_pre", "blocks.0.hook_resid_post"])
+    passed, ran = run(family), list[int]()
+    model = load_language_model(local(passed.path), ["blocks.1.hook_resid_pre", "blocks.0.hook_resid_post"])
     model.activations(token_ids, mask)  # the first batch is watched to the end
     for block in range(NUM_BLOCKS):
-        module = model.module.get_submodule(f"{own.layout.blocks}.{block}")
+        module = model.module.get_submodule(f"{passed.layout.blocks}.{block}")
         module.register_forward_hook(lambda *_, block=block: ran.append(block))
     model.activations(token_ids, mask)
     assert ran == [0]
@@ -236,8 +238,8 @@ def test_an_input_hook_ends_the_pass_before_its_block(family: str, run: Callable
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_module_changes_what_stands_at_a_hook(family: str, run: Callable[[str], Run]) -> None:
     """A hook keeps the tensor itself, not a copy of it."""
-    own, seen = run(family), list[tuple[str, Tensor, Tensor]]()
-    model = LanguageModel(AutoModel.from_pretrained(own.path, dtype=torch.float32), [])
+    passed, seen = run(family), list[tuple[str, Tensor, Tensor]]()
+    model = LanguageModel(AutoModel.from_pretrained(passed.path, dtype=torch.float32), [])
 
     def look(name: str) -> Callable[..., None]:
         return lambda *passed: seen.extend(
@@ -261,17 +263,17 @@ def _tensors(passed: Any) -> list[Tensor]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_widths_of_all_hooks_are_known_without_weights(family: str, run: Callable[[str], Run], tmp_path: Path) -> None:
-    own = run(family)
-    shutil.copy(Path(own.path, "config.json"), tmp_path)
-    hooks = [*names_of(own.full), f"{own.layout.blocks}.2", f"{own.layout.blocks}.1.input"]
+    passed = run(family)
+    shutil.copy(Path(passed.path, "config.json"), tmp_path)
+    hooks = [*names_of(passed.full), f"{passed.layout.blocks}.2", f"{passed.layout.blocks}.1.input"]
     widths = probe_hooks(local(tmp_path), hooks)
-    assert widths == {hook: own.layout.d_z if hook.endswith("hook_z") else D_MODEL for hook in hooks}
+    assert widths == {hook: passed.layout.d_z if hook.endswith("hook_z") else D_MODEL for hook in hooks}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_decoders_are_causal_and_encoders_are_not(family: str, run: Callable[[str], Run]) -> None:
-    own = run(family)
-    model = load_language_model(local(own.path), ["blocks.2.hook_resid_post"])
+    passed = run(family)
+    model = load_language_model(local(passed.path), ["blocks.2.hook_resid_post"])
     later = token_ids.clone()
     later[:, -1] += 1
     one, other = (

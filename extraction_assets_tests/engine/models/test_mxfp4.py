@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from extraction_assets.engine.file_boundary import CheckpointError
 from extraction_assets.engine.models.language_model import load_language_model, probe_hooks
-from extraction_assets.engine.models.quantization import unpacking_options
+from extraction_assets.engine.models.quantization import unpack_to, unpacking_options
 from extraction_assets_tests.engine.checkpoints import local
 from extraction_assets_tests.engine.models.mxfp4 import make_gpt_oss, save
 
@@ -57,6 +58,13 @@ def test_no_optional_package_is_asked_for(folders: tuple[Path, Path], monkeypatc
 def test_widths_are_known_without_weights(folders: tuple[Path, Path], tmp_path: Path) -> None:
     shutil.copy(folders[0] / "config.json", tmp_path)
     assert probe_hooks(local(tmp_path), HOOKS) == dict.fromkeys(HOOKS, 64)
+
+
+@pytest.mark.parametrize(("method", "expected"), [("mxfp4", torch.float32), ("other", torch.bfloat16)])
+def test_what_is_unpacked_to_bfloat16_gets_the_dtype_that_was_asked_for(method: str, expected: torch.dtype) -> None:
+    module = torch.nn.Linear(2, 2, dtype=torch.bfloat16)
+    unpack_to(module, SimpleNamespace(quantization_config={"quant_method": method}), torch.float32)
+    assert {parameter.dtype for parameter in module.parameters()} == {expected}
 
 
 def test_only_mxfp4_is_unpacked_by_option() -> None:

@@ -60,19 +60,36 @@ def test_files_and_facts_are_equal_however_the_sae_is_named(copy: Path) -> None:
     assert len({(tuple(sae_files(way)), str(sae_facts(way))) for way in ways}) == 1
 
 
+QWEN: dict[str, Any] = {"release": "qwen-scope-3-8b-base-w64k-l50", "sae_id": "layer3"}
+
+
 def test_one_file_among_those_of_other_saes_is_found_by_name(tmp_path: Path) -> None:
     (tmp_path / "layer3.sae.pt").write_bytes(b"")
-    reference = SaeReference(str(tmp_path), release="qwen-scope-3-8b-base-w64k-l50", sae_id="layer3")
-    monkey = pytest.MonkeyPatch()
-    with monkey.context() as patched:  # the format itself is tested with the formats
-        patched.setattr("extraction_assets.engine.saes.named.unreadable", lambda loader: None)
-        place = sae_place(reference)
-    assert (place.folder, place.file, place.inside) == (tmp_path, "layer3.sae.pt", "layer3.sae.pt")
+    for path in (tmp_path, tmp_path / "layer3.sae.pt"):
+        place = sae_place(SaeReference(str(path), **QWEN))
+        assert (place.folder, place.file, place.inside) == (tmp_path, "layer3.sae.pt", "layer3.sae.pt")
+
+
+def test_a_file_of_another_name_may_be_that_sae_and_a_folder_without_it_is_not(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.pt"
+    mine.write_bytes(b"")
+    assert sae_place(SaeReference(str(mine), **QWEN)).file == "mine.pt"
+    with pytest.raises(
+        FileNotFoundError, match=r"has no layer3\.sae\.pt, which is .* --include 'layer3\.sae\.pt' --local"
+    ):
+        sae_place(SaeReference(str(tmp_path), **QWEN))
+    with pytest.raises(FileNotFoundError, match=rf"has no {INSIDE}, which is"):
+        sae_place(named(mine))
+
+
+def test_the_command_that_gets_one_file_gets_what_lies_beside_it(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"--include 'layer_0\.safetensors' --include 'config\.yaml'"):
+        sae_place(SaeReference(str(tmp_path), release="mwhanna-qwen3-4b-transcoders", sae_id="layer_0"))
 
 
 def test_a_copy_without_the_sae_is_refused_with_the_command_that_gets_it(tmp_path: Path) -> None:
     said = (
-        rf"has no {INSIDE}, which is gemma-2-2b-res-matryoshka-dc/.*: hf download {REPOSITORY} --include '{INSIDE}\*'"
+        rf"has no {INSIDE}, which is gemma-2-2b-res-matryoshka-dc/.*: hf download {REPOSITORY} --include '{INSIDE}/\*'"
     )
     with pytest.raises(FileNotFoundError, match=said):
         sae_place(named(tmp_path))
