@@ -30,8 +30,20 @@ def named_sae(sae: SaeReference) -> PublishedSae | None:
     """
     published = _by_name(sae)
     if published is not None:
+        _refuse_other_repository(sae, published)
         refuse_unreadable(published)
     return published
+
+
+def _refuse_other_repository(sae: SaeReference, published: PublishedSae) -> None:
+    """Raises UnknownSae where ``path`` is a repository of the registry, but not that of the release: it has SAEs in
+    folders of the same names."""
+    path = sae.path or published.repository
+    if path != published.repository and any(path == one.repository for one in registry().releases.values()):
+        raise UnknownSae(
+            f"path {path} is another repository than that of {sae}, {published.repository}: leave out path, or name a "
+            "release of it"
+        )
 
 
 def refuse_unreadable(published: PublishedSae) -> None:
@@ -64,10 +76,13 @@ def repository_in_name(folder: Path) -> str | None:
 def _copied(folder: Path) -> tuple[str, str]:
     """The repository that a folder or one above it is called after, and the rest of its path; empty if none."""
     called = {one.repository.rpartition("/")[2]: one.repository for one in registry().releases.values()}
+    in_cache = {"models--" + one.replace("/", "--"): one for one in called.values()}
     names = folder.absolute().parts
     for number in reversed(range(len(names))):
         if names[number] in called:
             return called[names[number]], "/".join(names[number + 1 :])
+        if names[number] in in_cache:  # and below it snapshots/COMMIT
+            return in_cache[names[number]], "/".join(names[number + 3 :])
     return "", ""
 
 
