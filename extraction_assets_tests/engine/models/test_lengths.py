@@ -39,14 +39,7 @@ class Saved(NamedTuple):
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Saved]:
     folder = tmp_path_factory.mktemp("lengths")
-
-    def save(family: str) -> Saved:
-        module = save_model(AutoModel.from_config, folder / family, family)
-        if family == "gemma2":
-            module.set_attn_implementation("eager")  # otherwise transformers before 5.22 leaves out the cap
-        return Saved(folder / family, module)
-
-    return cache(save)
+    return cache(lambda family: Saved(folder / family, save_model(AutoModel.from_config, folder / family, family)))
 
 
 def samples_of(family: str) -> Samples:
