@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from extraction_assets.engine.saes.formats import CheckpointError, unreadable
+from extraction_assets.engine.saes.formats import CheckpointError, files_on_hub, unreadable
 from extraction_assets.engine.saes.published import (
     PublishedSae,
     UnknownSae,
@@ -102,4 +102,7 @@ def _by_name(sae: SaeReference) -> PublishedSae | None:
             f"as sae_id: {sae_id}, in place of path"
         )
     inside = PurePosixPath(sae.subfolder or "")
-    return published_at(path, str(inside)) or published_at(path, str(inside.parent))  # a file of the SAE names it too
+    around = published_at(path, str(inside.parent))
+    if around is not None and inside.name in files_on_hub("", around.loader):  # a file of the SAE names it too
+        return around
+    return published_at(path, str(inside))

@@ -60,6 +60,14 @@ def test_files_and_facts_are_equal_however_the_sae_is_named(copy: Path) -> None:
     assert len({(tuple(sae_files(way)), str(sae_facts(way))) for way in ways}) == 1
 
 
+def test_a_folder_below_a_published_sae_is_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``checkpoints`` of a training run."""
+    cache = cached(use_cache(tmp_path, monkeypatch), REPOSITORY)
+    tiny.make_sae(cache / INSIDE / "step_1000")
+    place = sae_place(SaeReference(REPOSITORY, f"{INSIDE}/step_1000"))
+    assert (place.folder, place.published) == (cache / INSIDE / "step_1000", None)
+
+
 QWEN: dict[str, Any] = {"release": "qwen-scope-3-8b-base-w64k-l50", "sae_id": "layer3"}
 
 
