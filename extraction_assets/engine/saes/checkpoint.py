@@ -22,6 +22,8 @@ from extraction_assets.engine.saes.formats import (
 )
 from extraction_assets.engine.saes.named import is_local, named_sae, repository_in_name
 from extraction_assets.engine.saes.published import PublishedSae, all_saes
+from extraction_assets.engine.saes.published.described import hook as described_hook
+from extraction_assets.engine.saes.published.hook_in_name import contradicts
 from extraction_assets.settings import ResolvedSae, SaeReference, SaeSettings
 
 if TYPE_CHECKING:
@@ -74,7 +76,7 @@ def _copied_place(root: Path, published: PublishedSae) -> SaePlace:
     if (other := _path_in_name(names, published)) is not None:
         raise FileNotFoundError(f"{root} is by its name {other} of {published.repository}; {name} is {published.path}")
     if root.exists() and _holds_files(root, published):
-        return _published_place(root, published)
+        return _same_sae(_published_place(root, published), published)
     if root.is_file() and is_one_file(published):
         raise FileNotFoundError(
             f"{root} has another name than {name}, which is {inside[-1]} in {published.repository}: give it that name"
@@ -82,6 +84,17 @@ def _copied_place(root: Path, published: PublishedSae) -> SaePlace:
     source = hub.HubSource(name, published.repository, include=_patterns(published.path, published))
     command = source.command.replace("FOLDER", str(root))
     raise FileNotFoundError(f"{root} has no {published.path}, which is {name} in {published.repository}: {command}")
+
+
+def _same_sae(place: SaePlace, published: PublishedSae) -> SaePlace:
+    """The place of a folder whose name says nothing; FileNotFoundError if it is by its own files another SAE."""
+    hook = read_checkpoint_record(place).hook
+    if hook is not None and contradicts(published, hook):
+        raise FileNotFoundError(
+            f"{place} is another SAE than {published.release}/{published.sae_id}: its files say that it reads {hook}, "
+            f"and that one reads {described_hook(published)}: correct release and sae_id, or path"
+        )
+    return place
 
 
 def _path_in_name(names: tuple[str, ...], published: PublishedSae) -> str | None:

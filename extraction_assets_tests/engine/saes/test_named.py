@@ -55,6 +55,13 @@ def test_a_folder_of_another_name_with_its_files_is_that_sae(copy: Path, tmp_pat
     assert sae_place(named(mine)).inside == INSIDE
 
 
+def test_a_folder_of_another_name_that_is_another_sae_by_its_files_is_refused(tmp_path: Path) -> None:
+    mine = tiny.make_sae(tmp_path / "mine", hook_name="blocks.4.hook_resid_post")
+    said = r"mine is another SAE than .*: its files say that it reads blocks\.4\..*, and that one reads blocks\.3\.hook"
+    with pytest.raises(FileNotFoundError, match=said):
+        sae_place(named(mine))
+
+
 def test_files_and_facts_are_equal_however_the_sae_is_named(copy: Path) -> None:
     ways = [named(copy), named(copy / INSIDE), SaeReference(str(copy), INSIDE), SaeReference(str(copy / INSIDE))]
     assert len({(tuple(sae_files(way)), str(sae_facts(way))) for way in ways}) == 1
