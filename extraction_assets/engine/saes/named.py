@@ -42,8 +42,8 @@ def _refuse_other_repository(sae: SaeReference, published: PublishedSae) -> None
     others = {one.repository.lower() for one in registry().releases.values()} - {published.repository.lower()}
     if path in others:
         raise UnknownSae(
-            f"path {sae.path} is another repository than that of {sae}, {published.repository}: leave out path, or name a "
-            "release of it"
+            f"path {sae.path} is another repository than that of {sae}, {published.repository}: leave out path, or "
+            "name a release of it"
         )
 
 
