@@ -3,7 +3,14 @@
 import sqlalchemy as sa
 
 from extraction_assets.database.load import delete_unreferenced
-from extraction_assets.database.tables import corpora, extractions, feature_activations, features, samples
+from extraction_assets.database.tables import (
+    corpora,
+    extractions,
+    feature_activations,
+    features,
+    sample_messages,
+    samples,
+)
 
 Rows = dict[str, int]
 """Rows by table."""
@@ -14,13 +21,15 @@ def count_results(connection: sa.Connection, name: str, sae: str | None = None) 
     ids = _ids(name, sae)
     details = (features, feature_activations)
     counts = {table.name: _count(connection, table, table.c.extraction_id.in_(ids)) for table in details}
-    counts |= {"samples": 0, "extractions": _count(connection, extractions, extractions.c.id.in_(ids))}
+    counts |= {"samples": 0, "sample_messages": 0}
+    counts["extractions"] = _count(connection, extractions, extractions.c.id.in_(ids))
     used = connection.scalars(sa.select(extractions.c.corpus_id).where(extractions.c.id.in_(ids)).distinct()).all()
     for corpus_id in used:
         others = sa.select(extractions.c.id).where(extractions.c.corpus_id == corpus_id, extractions.c.id.not_in(ids))
         named = sa.select(feature_activations.c.sample_index).where(feature_activations.c.extraction_id.in_(others))
-        mine = (samples.c.corpus_id == corpus_id) & samples.c.sample_index.not_in(named)
-        counts["samples"] += _count(connection, samples, mine)
+        for table in (samples, sample_messages):
+            mine = (table.c.corpus_id == corpus_id) & table.c.sample_index.not_in(named)
+            counts[table.name] += _count(connection, table, mine)
     shared = sa.select(extractions.c.corpus_id).where(extractions.c.id.not_in(ids))
     counts["corpora"] = _count(connection, corpora, corpora.c.id.in_(used) & corpora.c.id.not_in(shared))
     return {table: count for table, count in counts.items() if count}

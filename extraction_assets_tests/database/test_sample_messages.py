@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from extraction_assets.database import queries
 from extraction_assets.database.connect import open_database, write_transaction
 from extraction_assets.database.load import CorpusSamples, replace_results
-from extraction_assets.database.remove import delete_results
+from extraction_assets.database.remove import count_results, delete_results
 from extraction_assets.database.tables import sample_messages, samples
 from extraction_assets.engine.corpora.message_spans import MessageSpan, SampleMessages
 from extraction_assets_tests.database.synthetic import CORPUS, NUM_SAMPLES, make_results
@@ -92,6 +92,19 @@ def test_samples_that_another_sae_names_keep_their_messages(engine: sa.Engine) -
         assert count(connection, sample_messages) == 12
         delete_results(connection, "made-up", "two")
         assert count(connection, sample_messages) == 6
+
+
+@pytest.mark.parametrize("sae", [None, "two"])
+def test_the_rows_that_go_are_counted_with_their_messages(engine: sa.Engine, sae: str | None) -> None:
+    with write_transaction(engine) as connection:
+        load(connection, chats(), "one", features=4)
+        load(connection, chats(), "two", features=8)
+        tables = (samples, sample_messages)
+        before = {table.name: count(connection, table) for table in tables}
+        counted = count_results(connection, "made-up", sae)
+        delete_results(connection, "made-up", sae)
+        gone = {table.name: before[table.name] - count(connection, table) for table in tables}
+    assert {name: counted[name] for name in gone} == gone
 
 
 def test_other_roles_of_the_same_tokens_replace_those_before(engine: sa.Engine) -> None:

@@ -7,7 +7,7 @@ or the marks are put elsewhere. They say where each message has come to stand.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from extraction_assets.engine.corpora.boundary import reason
 from extraction_assets.engine.corpora.documents import Conversation, CorpusError
 from extraction_assets.engine.corpora.message_spans import MessageSpan
 from extraction_assets.engine.corpora.messages import SPOKEN
-from extraction_assets.engine.corpora.template_marks import Marks, runs
+from extraction_assets.engine.corpora.template_marks import Found, Marks, Run, runs
 
 TODAY = datetime(2024, 7, 26)
 """What every template is given as today, so that the same messages give the same tokens on any day: the date that
@@ -111,17 +111,57 @@ class ChatTemplate:
         chosen: Sequence[int],
         places: Sequence[float],
     ) -> list[tuple[int, int, int]] | None:
-        """(message, start, stop) of the ``chosen`` messages; None if marks at these ``places`` change the text."""
+        """(message, start, stop) of the ``chosen`` messages, without white space at the ends; None if marks at these
+        ``places`` change the text."""
+        found = self._marked(marks, messages, text, dict.fromkeys(chosen, places))
+        if found is None:
+            return None
+        spans = []
+        for run, start, stop in self._with_ends(marks, messages, text, list(runs(found, text))):
+            inside = text[start:stop]
+            spans.append((run.message, stop - len(inside.lstrip()), start + len(inside.rstrip())))
+        return spans
+
+    def _marked(
+        self,
+        marks: Marks,
+        messages: list[dict[str, Any]],
+        text: str,
+        places: Mapping[int, Sequence[float]],
+    ) -> list[Found] | None:
+        """The marks at ``places`` of messages, by number, that are found in the text; None if they change it."""
         marks.clear()
         marked = [
-            _with_texts(message, marks.puts(number, places)) if number in chosen else message
+            _with_texts(message, marks.puts(number, places[number])) if number in places else message
             for number, message in enumerate(messages)
         ]
         try:
             found, plain = marks.read(self._rendered(marked))
         except Exception:  # what the template does not refuse without marks
             return None
-        return list(runs(found, text)) if plain == text else None
+        return found if plain == text else None
+
+    def _with_ends(
+        self, marks: Marks, messages: list[dict[str, Any]], text: str, found: list[Run]
+    ) -> Iterator[tuple[Run, int, int]]:
+        """Runs with their start and stop, where ends are not certain by more marks: the outermost of all at once, which
+        is nearly always right, or one by one."""
+        doubted = [end for run in found for end in (run.starts, run.stops) if len(end) > 1]
+        places: dict[int, list[float]] = {}
+        for (_, mark), *_ in doubted:
+            places[mark.message] = sorted([*places.get(mark.message, []), mark.place])
+        standing = (self._marked(marks, messages, text, places) if places else None) or []
+        at_once = all(end[0] in standing for end in doubted)
+
+        def stands(one: Found) -> bool:
+            return one in (self._marked(marks, messages, text, {one[1].message: [one[1].place]}) or [])
+
+        for run in found:
+            start, stop = (
+                end[0] if at_once or len(end) == 1 else next(filter(stands, end[:-1]), end[-1])
+                for end in (run.starts, run.stops)
+            )
+            yield run, start[0], stop[0]
 
     def _spans_of_one(
         self, marks: Marks, messages: list[dict[str, Any]], text: str, number: int, where: str

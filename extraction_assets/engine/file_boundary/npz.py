@@ -65,7 +65,7 @@ def _read(file: CheckpointFile, member: zipfile.ZipInfo, name: str, device: torc
                 f"holds {name} of shape {shown(shape)} in {member.file_size:,} bytes, expected {expected:,}"
             )
         room = room_for(name, shape, None, device)
-        _fill(room.t() if is_fortran and len(shape) == 2 else room, stream, dtype)
+        _fill(room.permute(*reversed(range(len(shape)))) if is_fortran else room, stream, dtype)
         if stream.read(1):
             raise file.error(f"holds more of {name} than its header says")
     return room

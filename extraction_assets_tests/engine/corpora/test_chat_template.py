@@ -98,6 +98,31 @@ def test_reasoning_that_the_template_drops_is_no_part_of_the_message(tokenizer: 
     assert "hm" not in found.text
 
 
+HEADED = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'].split('</think>')[-1] }}<end>{% endfor %}"
+"""As DeepSeek's: what it drops and what it writes in its place end by the same character."""
+
+
+@pytest.mark.parametrize("space", ["", "\n\n"])
+def test_the_header_of_a_message_is_no_part_of_it_where_it_ends_as_what_was_dropped(
+    tokenizer: Tokenizer, space: str
+) -> None:
+    answers = [f"<think>\n{thought}\n</think>{space}fo</ur>" for thought in ("hm", "no", "four")]
+    found = said(render(tokenizer(HEADED), [{"role": "assistant", "content": one} for one in ("one", *answers)]))
+    assert found == [("assistant", "one"), *[("assistant", "fo</ur>")] * 3]
+
+
+def test_a_message_that_is_dropped_to_its_end_has_no_span(tokenizer: Tokenizer) -> None:
+    found = said(render(tokenizer(HEADED), [CHAT[0], {"role": "assistant", "content": "hm</think>"}]))
+    assert found == [("user", "the quick brown fox")]
+
+
+def test_what_stands_after_a_message_is_no_part_of_it_where_it_begins_as_what_was_dropped(tokenizer: Tokenizer) -> None:
+    template = "{% for m in messages %}{{ m['content'].split('<tool>')[0] }}<end>{% endfor %}"
+    assert said(render(tokenizer(template), [{"role": "assistant", "content": "four <tool>add"}])) == [
+        ("assistant", "four")
+    ]
+
+
 def test_reasoning_that_the_template_keeps_is_part_of_the_message(tokenizer: Tokenizer) -> None:
     inside = {"role": "assistant", "content": "<think>\nhm\n</think>\n\nfour"}
     beside = {"role": "assistant", "reasoning_content": "hm", "content": "four"}
