@@ -43,8 +43,8 @@ def test_an_sae_of_another_width_is_named_with_both_widths(llama: str, tmp_path:
 
 def test_files_of_another_width_than_a_published_name_says_are_a_warning(llama: str, tmp_path: Path) -> None:
     names = {"release": "gemma-scope-2-270m-it-res", "sae_id": "layer_5_width_65k_l0_medium"}
-    folder = write_gemma_scope_2(tmp_path, "mine", config=False)
-    found = examine_combination(local(llama), {"mine": sae(folder, "layers.1", **names)}, 64).findings
+    write_gemma_scope_2(tmp_path, "mine", config=False)
+    found = examine_combination(local(llama), {"mine": sae(tmp_path / "mine", "layers.1", **names)}, 64).findings
     said = "SAE 'mine': by its name gemma-scope-2-270m-it-res/layer_5_width_65k_l0_medium has 65,536 features, its"
     assert [said in one.message for one in found if one.severity == "warning"].count(True) == 1
 

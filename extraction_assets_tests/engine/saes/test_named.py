@@ -126,6 +126,15 @@ def test_another_repository_in_the_cache_of_the_hub_is_refused(tmp_path: Path) -
         sae_place(SaeReference(str(snapshot), **QWEN))
 
 
+def test_a_repository_of_many_saes_is_refused_with_the_command_that_lists_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_cache(tmp_path, monkeypatch)
+    said = f"{REPOSITORY} holds many SAEs: `extraction-assets saes {REPOSITORY}` lists them; name one by release"
+    with pytest.raises(FileNotFoundError, match=said):
+        sae_place(SaeReference(REPOSITORY))
+
+
 def test_the_command_that_gets_one_file_gets_what_lies_beside_it(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"--include 'layer_0\.safetensors' --include 'config\.yaml'"):
         sae_place(SaeReference(str(tmp_path), release="mwhanna-qwen3-4b-transcoders", sae_id="layer_0"))
