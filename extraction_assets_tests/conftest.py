@@ -58,6 +58,19 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 _WHOLE_RUNS = {"demo_home", "done", "lab", "merged_once", "on_postgres", "project", "ran", "served", "workshop"}
 """Fixtures behind which a whole extraction or a real process runs: what uses one is slow."""
 
+_MANY_SECONDS = {
+    "defs_yaml/test_folder.py",
+    "hub/test_download.py",
+    "models/test_hooks_of_loaders.py",
+    "models/test_lengths.py",
+    "models/test_loaded_weights.py",
+    "models/test_published_hooks.py",
+    "models/test_transformer_lens.py",
+    "models/test_unused_keys.py",
+    "tests/test_processes.py",
+}
+"""Files of quick tests that take seconds together, such as one test for each family of models: slow too."""
+
 _FIRST = (
     "test_demo.py",
     "kills/test_random_moments.py",  # mostly waits
@@ -88,7 +101,8 @@ _FIRST = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow files first, the longest before all others, so that no worker is left alone with one at the end."""
     for item in items:
-        if _WHOLE_RUNS.intersection(getattr(item, "fixturenames", ())):
+        many = any(item.path.as_posix().endswith(f"{name}") for name in _MANY_SECONDS)
+        if many or _WHOLE_RUNS.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: (_number(item.path.as_posix()), item.path not in slow))

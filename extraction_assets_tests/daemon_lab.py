@@ -41,14 +41,17 @@ defs = dg.Definitions.merge(
 Found = TypeVar("Found")
 
 
-def wait_for(what: str, look: Callable[[], Found], seconds: float = 400) -> Found:
-    """The first true value that ``look`` gives; AssertionError where it gives none in time."""
+def wait_for(what: str, look: Callable[[], Found], seconds: float = 400, pause: float = 0.2) -> Found:
+    """The first true value that ``look`` gives; AssertionError where it gives none in time.
+
+    A look that takes much itself wants a longer pause before the next one, in seconds.
+    """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = look()
         if found:
             return found
-        time.sleep(0.2)
+        time.sleep(pause)
     raise AssertionError(f"waited {seconds} s in vain for {what}")
 
 

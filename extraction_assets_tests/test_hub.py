@@ -118,6 +118,7 @@ def test_a_cache_that_cannot_note_what_a_branch_means_is_used(
     assert (place.commit, place.folder.is_dir()) == (hub.repositories[SAES].branches["main"], True)
 
 
+@pytest.mark.slow
 def test_check_and_run_say_in_one_sentence_that_the_hub_fails(
     hub: HubServer, on_hub: ExtractionSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

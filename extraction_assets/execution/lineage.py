@@ -26,7 +26,7 @@ from extraction_assets.catalog import (
 )
 from extraction_assets.dagster_instance.private_names import AssetCheckEvaluationTargetMaterializationData
 from extraction_assets.engine.saes.checkpoint import sae_place
-from extraction_assets.engine.saes.formats import files_beside
+from extraction_assets.engine.saes.formats import SaePlace, files_beside, files_on_hub
 from extraction_assets.engine.saes.named import is_local, named_sae
 from extraction_assets.execution.keys import asset_key, corpus_key
 from extraction_assets.planning.asset_fields import values_in_code_version
@@ -131,7 +131,7 @@ def sae_identity(sae: SaeSettings) -> Any:
             place = sae_place(reference)  # on this machine: asks no hub
         except (OSError, ValueError):  # not there yet
             return [_whole_path(sae), sae.revision, *_names(sae)]
-        files = _files_in(place.folder, ".npz", ".pt") if place.file is None else files_beside(place)
+        files = _files_of_folder(place) if place.file is None else files_beside(place)
         return _identity_of(files) or [str(place), sae.revision]
     try:
         published = named_sae(reference)
@@ -142,6 +142,12 @@ def sae_identity(sae: SaeSettings) -> Any:
     if published is None:
         return [sae.path, sae.revision, *_names(sae)]
     return [f"{sae.path or published.repository}/{published.path}", sae.revision]
+
+
+def _files_of_folder(place: SaePlace) -> list[Path]:
+    """Those that can matter, and what a format has in a folder below."""
+    below = [place.folder / name for name in files_on_hub("") if "/" in name]
+    return _files_in(place.folder, ".npz", ".pt") + [file for file in below if file.is_file()]
 
 
 def _whole_path(sae: SaeSettings) -> str:

@@ -180,6 +180,7 @@ def test_a_home_that_another_command_has_made_and_nobody_used_takes_another_stor
     assert _limits(folder) == {"gpu": (8, False)}
 
 
+@pytest.mark.slow
 def test_an_edited_home_keeps_its_storage_though_nobody_used_it(folder: Path, postgres_url: str) -> None:
     _setup()
     path = folder / "dagster.yaml"
@@ -187,6 +188,7 @@ def test_an_edited_home_keeps_its_storage_though_nobody_used_it(folder: Path, po
     assert "keeps its history in sqlite" in _setup("--storage", "postgres", code=1)
 
 
+@pytest.mark.slow
 def test_a_database_named_by_hand_is_kept_and_its_password_not_shown(
     folder: Path, postgres_server: Server, postgres_url: str
 ) -> None:

@@ -214,6 +214,7 @@ def test_a_database_that_stays_locked_is_one_sentence(tmp_path: Path, monkeypatc
     engine.dispose()
 
 
+@pytest.mark.slow
 def test_merges_at_once_keep_all_their_rows(engine: sa.Engine) -> None:
     """Two SAEs share samples and the corpus; each is replaced several times while the other is."""
     failures: list[Exception] = []

@@ -42,6 +42,7 @@ def test_a_fresh_machine_has_no_problem_and_is_not_touched(
     assert not home.exists()
 
 
+@pytest.mark.slow
 def test_a_problem_gives_exit_code_1_and_json_holds_every_finding(
     tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -200,4 +200,6 @@ def save_model(make: Callable[[Any], Any], folder: Path, family: str) -> Any:
             if name.endswith("A_log"):
                 parameter.sub_(4)  # so that linear attention remembers more than a chunk of 64 tokens
     model.save_pretrained(folder)
+    if family == "gemma2":
+        model.set_attn_implementation("eager")  # otherwise transformers before 5.22 leaves out the cap
     return model.eval().requires_grad_(False)

@@ -31,6 +31,7 @@ def columns(draw: st.DrawFn) -> list[tuple[np.ndarray, int]]:
     return drawn
 
 
+@pytest.mark.slow
 @given(columns())
 def test_order_by_is_the_stable_lexicographic_order(drawn: list[tuple[np.ndarray, int]]) -> None:
     order = order_by(*((torch.from_numpy(column), width) for column, width in drawn))

@@ -63,3 +63,14 @@ def test_a_copy_that_is_not_there_yet_is_its_path_and_names(tmp_path: Path) -> N
 
 def test_names_that_do_not_exist_do_not_stop_it() -> None:
     assert identity(release="nobody", sae_id="nothing") == [None, None, "nobody", "nothing"]
+
+
+def test_weights_in_a_folder_below_count(tmp_path: Path) -> None:
+    """Llama Scope's lie in ``checkpoints``."""
+    (tmp_path / "hyperparams.json").write_text("{}")
+    weights = tmp_path / "checkpoints" / "final.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"first")
+    before = identity(path=str(tmp_path))
+    weights.write_bytes(b"second")
+    assert identity(path=str(tmp_path)) != before

@@ -17,18 +17,22 @@ from extraction_assets_tests.project import Project
 pytestmark = pytest.mark.slow
 
 DONE = "done"
+PAUSE = 2
+"""Seconds between two looks at the runs, each of which may start a process."""
 
 
 def test_kills_at_random_moments_lose_nothing_that_was_done(lab: Lab, uninterrupted: Project, seed: int) -> None:
     moments, durable = random.Random(seed), lab.durable()
     for victim in ("run", "everything", "daemon", "run", "everything"):
-        run_id = wait_for("a run's process, or all to be done", lambda: _running(lab, _runs_of_the_missing(lab)))
+        run_id = wait_for(
+            "a run's process, or all to be done", lambda: _running(lab, _runs_of_the_missing(lab)), pause=PAUSE
+        )
         if run_id == DONE:
             break
         time.sleep(moments.uniform(0, 6))
         _kill(lab, victim, run_id)
         durable = unchanged(durable, lab.durable())
-    wait_for("all to be done", lambda: not _runs_of_the_missing(lab), seconds=900)
+    wait_for("all to be done", lambda: not _runs_of_the_missing(lab), seconds=900, pause=PAUSE)
     unchanged(durable, lab.durable())
     assert "2 merges" in lab.command("run", "tiny", "--missing")
     assert lab.rows(ROWS) == uninterrupted.rows(ROWS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import NamedTuple
 
@@ -53,6 +54,8 @@ def is_transient(error: Exception) -> bool:
 def is_transport(error: Exception) -> bool:
     """Whether an error is of the connection, so that no server has answered: of the HTTP library, whichever it is."""
     kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
+    if kinds & {"httpx.UnsupportedProtocol", "httpx2.UnsupportedProtocol"}:
+        return False  # of an address that is none
     return isinstance(error, (ConnectionError, TimeoutError)) or bool(
         kinds & {"httpx.TransportError", "httpx2.TransportError"}
     )
@@ -73,6 +76,12 @@ def refusal(error: Exception, source: HubSource) -> HubError:
         )
     if isinstance(error, HfHubHTTPError) and not is_transient(error):
         return HubError(f"{source.what} {_answer(error, source)}")
+    if not is_transient(error):
+        return HubError(
+            f"{source.what} the Hugging Face hub cannot be asked ({reason(error)}): correct the settings of network "
+            f"and hub (HF_ENDPOINT, HF_HOME, HF_TOKEN, proxies), or on a machine with network {source.command}, and "
+            "set path to that folder"
+        )
     return HubUnavailable(
         f"{source.what} the Hugging Face hub does not give it ({reason(error)}), and the cache in {cache_folder()} "
         f"does not have all of it: try again later, or on a machine with network {source.command}, and set path to "
@@ -139,6 +148,8 @@ def reason(error: Exception) -> str:
     said = f"HTTP {status}" if status else f"{type(error).__name__}: {error}"
     said = str(error) if isinstance(error, TransferError) else said
     text = re.sub(r"\?\S+", "", " ".join(said.split())).removesuffix(": ")
-    token = get_token()
+    token = None
+    with contextlib.suppress(OSError):  # where HF_HOME is a file, which is then what the error says
+        token = get_token()
     text = text.replace(token, "…") if token else text
     return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 1]}…"

@@ -52,7 +52,10 @@ def load_language_model(
     keep_softcap(module)
     module.config.get_text_config().use_cache = False  # nothing reads the keys and values of a block again
     model = LanguageModel(module.to(device), hooks)
-    model.weights = LoadedWeights(module, stored, LoadingInfo.of(loading_info), is_quantized=is_quantized(config))
+    info = LoadingInfo.of(loading_info)
+    if unpacking_options(config):
+        info = info.with_shapes_of(module, _without_weights(checkpoint))
+    model.weights = LoadedWeights(module, stored, info, is_quantized=is_quantized(config))
     if hooks:
         model.weights.refuse_problems(model.weights_in_use(), model.hooks)
     return model

@@ -49,6 +49,14 @@ class LoadingInfo(NamedTuple):
         shapes = {name: (tuple(stored), tuple(expected)) for name, stored, expected in loading_info["mismatched_keys"]}
         return cls(frozenset(loading_info["missing_keys"]), frozenset(loading_info["unexpected_keys"]), shapes)
 
+    def with_shapes_of(self, loaded: nn.Module, made: nn.Module) -> "LoadingInfo":
+        """With every tensor of ``loaded`` whose shape is another in ``made``, the same model by its configuration: what
+        is unpacked, earlier versions of transformers take in any shape."""
+        expected = {name: tuple(tensor.shape) for name, tensor in made.state_dict().items()}
+        held = {name: tuple(tensor.shape) for name, tensor in loaded.state_dict().items()}
+        wrong = {name: (shape, expected[name]) for name, shape in held.items() if expected.get(name, shape) != shape}
+        return self._replace(mismatched={**wrong, **self.mismatched})
+
 
 class LoadedWeights:
     """Where a model is not what its files say.

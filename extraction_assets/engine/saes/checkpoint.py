@@ -35,7 +35,7 @@ def sae_place(sae: SaeReference) -> SaePlace:
     CheckpointError for a published SAE of a kind that cannot be read.
     """
     published = named_sae(sae)
-    inside = published.path if published else sae.subfolder or ""
+    inside = published.path if published else _plain_path(sae.subfolder)
     if sae.path is not None and is_local(sae.path):
         root = Path(sae.path).expanduser()
         return _local_place(root, inside) if published is None else _copied_place(root, published)
@@ -43,6 +43,11 @@ def sae_place(sae: SaeReference) -> SaePlace:
     found = _downloaded(sae, repository, inside, published)
     repository = published.repository if published else repository
     return replace(_in_repository(found.folder, inside, repository, published), commit=found.commit)
+
+
+def _plain_path(subfolder: str | None) -> str:
+    """As the hub's addresses need it, which take ``a//b/`` for another file than ``a/b``; empty for the top folder."""
+    return "/".join(PurePosixPath(subfolder or "").parts)
 
 
 def _local_place(root: Path, inside: str) -> SaePlace:
@@ -70,6 +75,10 @@ def _copied_place(root: Path, published: PublishedSae) -> SaePlace:
         raise FileNotFoundError(f"{root} is by its name {other} of {published.repository}; {name} is {published.path}")
     if root.exists() and _holds_files(root, published):
         return _published_place(root, published)
+    if root.is_file() and is_one_file(published):
+        raise FileNotFoundError(
+            f"{root} has another name than {name}, which is {inside[-1]} in {published.repository}: give it that name"
+        )
     source = hub.HubSource(name, published.repository, include=_patterns(published.path, published))
     command = source.command.replace("FOLDER", str(root))
     raise FileNotFoundError(f"{root} has no {published.path}, which is {name} in {published.repository}: {command}")
@@ -82,10 +91,11 @@ def _path_in_name(names: tuple[str, ...], published: PublishedSae) -> str | None
 
 
 def _holds_files(root: Path, published: PublishedSae) -> bool:
-    """Whether a folder, or a file where the SAE is one, has by itself what its format needs."""
+    """Whether a folder, or a file where the SAE is one, has by itself what its format needs; of a file also the name,
+    which decides what lies beside it, and the layer."""
     place = _folder_if_whole(place_of(root))
     if place.file is not None or is_one_file(published):
-        return place.file is not None and is_one_file(published)
+        return is_one_file(published) and place.file == PurePosixPath(published.path).name
     return any((place.folder / one).is_file() for one in files_on_hub("", published.loader))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from extraction_assets.engine.saes.formats import CheckpointError, unreadable
+from extraction_assets.engine.saes.formats import CheckpointError, files_on_hub, unreadable
 from extraction_assets.engine.saes.published import (
     PublishedSae,
     UnknownSae,
@@ -30,8 +30,21 @@ def named_sae(sae: SaeReference) -> PublishedSae | None:
     """
     published = _by_name(sae)
     if published is not None:
+        _refuse_other_repository(sae, published)
         refuse_unreadable(published)
     return published
+
+
+def _refuse_other_repository(sae: SaeReference, published: PublishedSae) -> None:
+    """Raises UnknownSae where ``path`` is a repository of the registry, but not that of the release: it has SAEs in
+    folders of the same names."""
+    path = (sae.path or published.repository).lower()  # ids of the hub are equal in any case
+    others = {one.repository.lower() for one in registry().releases.values()} - {published.repository.lower()}
+    if path in others:
+        raise UnknownSae(
+            f"path {sae.path} is another repository than that of {sae}, {published.repository}: leave out path, or "
+            "name a release of it"
+        )
 
 
 def refuse_unreadable(published: PublishedSae) -> None:
@@ -64,10 +77,13 @@ def repository_in_name(folder: Path) -> str | None:
 def _copied(folder: Path) -> tuple[str, str]:
     """The repository that a folder or one above it is called after, and the rest of its path; empty if none."""
     called = {one.repository.rpartition("/")[2]: one.repository for one in registry().releases.values()}
+    in_cache = {"models--" + one.replace("/", "--"): one for one in called.values()}
     names = folder.absolute().parts
     for number in reversed(range(len(names))):
         if names[number] in called:
             return called[names[number]], "/".join(names[number + 1 :])
+        if names[number] in in_cache:  # and below it snapshots/COMMIT
+            return in_cache[names[number]], "/".join(names[number + 3 :])
     return "", ""
 
 
@@ -87,4 +103,7 @@ def _by_name(sae: SaeReference) -> PublishedSae | None:
             f"as sae_id: {sae_id}, in place of path"
         )
     inside = PurePosixPath(sae.subfolder or "")
-    return published_at(path, str(inside)) or published_at(path, str(inside.parent))  # a file of the SAE names it too
+    around = published_at(path, str(inside.parent))
+    if around is not None and inside.name in files_on_hub("", around.loader):  # a file of the SAE names it too
+        return around
+    return published_at(path, str(inside))

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -17,31 +17,11 @@ from extraction_assets.engine.saes.sae import SAE
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.execution.keys import activations_key, sae_key
 from extraction_assets.stores.chunk_files import read_table
+from extraction_assets_tests.assets.chunks.conftest import Done
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_sae, make_settings
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def project(tiny_folder: Path, home: Path) -> Project:
-    project = Project(make_settings(tiny_folder), home)
-    project.corpus()
-    return project
-
-
-class Done(NamedTuple):
-    """All chunks of the tiny extraction, computed once. Not to be changed."""
-
-    project: Project
-    result: dg.ExecuteInProcessResult
-
-
-@pytest.fixture(scope="module")
-def done(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
-    project = Project(make_settings(tiny_folder), tmp_path_factory.mktemp("done") / "home")
-    project.corpus()
-    return Done(project, project.chunks())
 
 
 def _forbid(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:

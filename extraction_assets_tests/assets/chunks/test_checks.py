@@ -14,21 +14,15 @@ from extraction_assets.assets.chunks.checks import CHUNK_CHECKS, MATCHES_LEGACY,
 from extraction_assets.engine.chunk_pass import sae_pass
 from extraction_assets.execution.keys import sae_key
 from extraction_assets.settings import ExtractionSettings
+from extraction_assets_tests.assets.chunks.conftest import Done
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_settings
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def project(tiny_folder: Path, home: Path) -> Project:
-    project = Project(make_settings(tiny_folder), home)
-    project.corpus()
-    return project
-
-
-def test_checks_are_recorded_for_each_chunk(project: Project) -> None:
-    result = project.chunks()
+def test_checks_are_recorded_for_each_chunk(done: Done) -> None:
+    project, result = done
     evaluations = result.get_asset_check_evaluations()
     assert {(e.partition, e.asset_key.path[1], e.check_name) for e in evaluations} == {
         (key, sae, name)
@@ -80,16 +74,16 @@ def test_checks_executed_alone_before_any_chunk_is_stored_say_so(project: Projec
         project.checks_alone(_table_checks(project, "relu"))
 
 
-def test_the_log_of_a_run_of_chunks_misses_no_output(project: Project) -> None:
-    result = project.chunks()
+def test_the_log_of_a_run_of_chunks_misses_no_output(done: Done) -> None:
+    project, result = done
     messages = [entry.user_message for entry in project.instance.all_logs(result.run_id)]
     assert any("Started execution" in message for message in messages)
     assert not [message for message in messages if "did not yield" in message]
 
 
-def test_an_sae_that_explains_too_little_fails_the_chunk_and_stores_nothing(project: Project, tmp_path: Path) -> None:
+def test_an_sae_that_explains_too_little_fails_the_chunk_and_stores_nothing(done: Done, tmp_path: Path) -> None:
     """A later chunk: what is wrong with the first one is found before any chunk."""
-    result, name = project.chunks(), "sae_reconstructs_activations"
+    (project, result), name = done, "sae_reconstructs_activations"
     of_topk = [e for e in result.get_asset_check_evaluations() if e.check_name == name and "topk" in e.asset_key.path]
     first, second, _ = (float(one.metadata["variance_explained"].value) for one in of_topk)
     assert first > second

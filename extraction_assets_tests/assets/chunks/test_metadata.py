@@ -17,17 +17,11 @@ from extraction_assets.engine.chunk_pass.stage_clock import StageClock
 from extraction_assets.engine.models.language_model import LanguageModel
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.execution.keys import REUSE_TAG, activations_key, sae_key
+from extraction_assets_tests.assets.chunks.conftest import Done
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_settings
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def project(tiny_folder: Path, home: Path) -> Project:
-    project = Project(make_settings(tiny_folder), home)
-    project.corpus()
-    return project
 
 
 def _metadata(project: Project, key: dg.AssetKey) -> dict[str, Any]:
@@ -38,8 +32,8 @@ def _metadata(project: Project, key: dg.AssetKey) -> dict[str, Any]:
     return {name: one.value for name, one in event.asset_materialization.metadata.items()}
 
 
-def test_metadata_holds_numbers_as_numbers(project: Project) -> None:
-    project.chunks()
+def test_metadata_holds_numbers_as_numbers(done: Done) -> None:
+    project = done.project
     metadata = _metadata(project, sae_key(project.settings, "relu", "top_k_table"))
     assert metadata["samples"] == 7
     assert metadata["vectorization_batch_size"] >= 1
@@ -58,8 +52,8 @@ def test_metadata_holds_numbers_as_numbers(project: Project) -> None:
     )
 
 
-def test_stages_are_no_longer_than_the_pass(project: Project) -> None:
-    project.chunks()
+def test_stages_are_no_longer_than_the_pass(done: Done) -> None:
+    project = done.project
     for key in project.chunk_assets:
         metadata = _metadata(project, key)
         stages = [metadata[f"seconds_{stage}"] for stage in ("forward", "encode", "select")]

@@ -69,15 +69,15 @@ def test_going_back_to_earlier_settings_is_recorded_and_not_computed(
     assert Pending(recorded.plan, recorded.instance).keys == []
 
 
-def test_chunks_last_recorded_with_other_settings_are_not_called_unknown(project: Project, tiny_folder: Path) -> None:
-    other = Project(make_settings(tiny_folder, top_k_examples=3), project.home, instance=project.instance)
+def test_chunks_last_recorded_with_other_settings_are_not_called_unknown(recorded: Project, tiny_folder: Path) -> None:
+    other = Project(make_settings(tiny_folder, top_k_examples=3), recorded.home, instance=recorded.instance)
     other.chunks(0, 1)
-    pending = Pending(project.plan, project.instance)
+    pending = Pending(recorded.plan, recorded.instance)
     assert pending.recorded_otherwise == pending.unrecorded == KEYS[:2]
 
 
-def test_chunks_that_the_history_does_not_know_are_not_called_recorded(project: Project) -> None:
-    forgetful = Project(project.settings, project.home)
+def test_chunks_that_the_history_does_not_know_are_not_called_recorded(recorded: Project) -> None:
+    forgetful = Project(recorded.settings, recorded.home)
     pending = Pending(forgetful.plan, forgetful.instance)
     assert (pending.unrecorded, pending.recorded_otherwise) == (KEYS, [])
 

@@ -215,6 +215,7 @@ def test_every_batch_size_gives_the_table_of_the_sequential_loop(size: int | str
     assert_same(table, legacy(drawn, 7))
 
 
+@pytest.mark.slow
 @given(encoded(), st.sampled_from([1, 2, 100]), min_activations, st.integers(1, 7))
 def test_batch_process_features_equals_brute_force(drawn: Drawn, k: int, least: float, size: int) -> None:
     table = process(drawn, first_sample=9, top_k=k, min_activation=least, vectorization_batch_size=size)

@@ -107,6 +107,7 @@ def test_what_the_assistant_says_is_what_transformers_masks(tokenizer: Any) -> N
     assert [int(role == "assistant") for _, role in _roles(corpus, 0)] == masked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packing", ["documents", "concatenated"])
 @pytest.mark.parametrize("length", [7, 16, 33])
 def test_cut_and_packed_samples_say_of_each_token_what_the_whole_chat_says(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from huggingface_hub import constants
+from huggingface_hub.utils import close_session
 
 from extraction_assets.engine.hub import HubError, HubSource, HubUnavailable, Snapshot, download_chosen, download_files
 from extraction_assets.engine.hub.transfer import ATTEMPTS
@@ -183,3 +184,37 @@ def test_a_listing_cannot_lead_out_of_the_cache(hub: HubServer) -> None:
     hub.add("some/model", **{"../../evil.py": b"evil", "config.json": b"{}"})
     with pytest.raises(HubError, match=r"the repository holds '../../evil.py', which lies outside of it"):
         download_chosen(HubSource("no checkpoint:", "some/model"), list, last="config.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("HF_TOKEN", "hf_gööd", "UnicodeEncodeError"),
+        ("HTTP_PROXY", "foo://proxy", "Unknown scheme for proxy"),
+    ],
+)
+def test_a_setting_that_no_request_can_be_sent_with_is_not_waited_for(
+    saes: Repository, monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    close_session()
+    error = refused()
+    assert not isinstance(error, HubUnavailable)
+    assert said in str(error)
+    assert "cannot be asked" in str(error)
+
+
+def test_an_endpoint_that_is_no_address_is_not_waited_for(saes: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "nonsense")
+    error = refused()
+    assert not isinstance(error, HubUnavailable)
+    assert "missing an 'http://' or 'https://' protocol" in str(error)
+
+
+def test_a_home_of_the_cache_that_is_a_file_is_named(
+    saes: Repository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "file" / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file" / "hub"))
+    assert f"Not a directory: '{tmp_path}/file/token'" in str(refused())

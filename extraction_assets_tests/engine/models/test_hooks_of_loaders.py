@@ -34,6 +34,7 @@ def numberless(hook: str) -> str:
     return re.sub(r"\.\d+\.", ".N.", hook)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loader", ["gemma_2", "gemma_2_transcoder"])
 def test_hooks_of_gemma_scope(loader: str, loaders: Any) -> None:
     found: dict[str, set[str]] = {}

@@ -104,6 +104,13 @@ def test_only_the_files_of_one_sae_are_fetched(hub: HubServer, tmp_path: Path) -
     assert not any("width_65k" in request.path for request in hub.requests)
 
 
+@pytest.mark.parametrize("subfolder", ["layer_12/sae/", "./layer_12//sae", "layer_12/./sae/."])
+def test_a_subfolder_of_the_hub_may_be_spelled_as_paths_are(hub: HubServer, tmp_path: Path, subfolder: str) -> None:
+    tiny.make_sae(tmp_path / "layer_12" / "sae")
+    hub.add("google/some", tmp_path)
+    assert sae_place(SaeReference("google/some", subfolder)) == sae_place(SaeReference("google/some", "layer_12/sae"))
+
+
 def _write_gpt2(root: Path, inside: str) -> Path:
     return tiny.make_sae(root / inside, hook_name=inside)
 

@@ -98,6 +98,7 @@ class Peak(threading.Thread):
         self.join()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured by Linux's /proc")
 @pytest.mark.parametrize("write", LAYOUTS)
 def test_reading_needs_no_second_copy(write: Callable[[Path, dict[str, Tensor]], None], tmp_path: Path) -> None:

@@ -60,6 +60,14 @@ def test_files_and_facts_are_equal_however_the_sae_is_named(copy: Path) -> None:
     assert len({(tuple(sae_files(way)), str(sae_facts(way))) for way in ways}) == 1
 
 
+def test_a_folder_below_a_published_sae_is_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``checkpoints`` of a training run."""
+    cache = cached(use_cache(tmp_path, monkeypatch), REPOSITORY)
+    tiny.make_sae(cache / INSIDE / "step_1000")
+    place = sae_place(SaeReference(REPOSITORY, f"{INSIDE}/step_1000"))
+    assert (place.folder, place.published) == (cache / INSIDE / "step_1000", None)
+
+
 QWEN: dict[str, Any] = {"release": "qwen-scope-3-8b-base-w64k-l50", "sae_id": "layer3"}
 
 
@@ -70,16 +78,45 @@ def test_one_file_among_those_of_other_saes_is_found_by_name(tmp_path: Path) -> 
         assert (place.folder, place.file, place.inside) == (tmp_path, "layer3.sae.pt", "layer3.sae.pt")
 
 
-def test_a_file_of_another_name_may_be_that_sae_and_a_folder_without_it_is_not(tmp_path: Path) -> None:
+def test_a_file_of_another_name_is_refused_with_its_name(tmp_path: Path) -> None:
+    """What belongs to the SAE, and so its fingerprint, goes by that name."""
     mine = tmp_path / "mine.pt"
     mine.write_bytes(b"")
-    assert sae_place(SaeReference(str(mine), **QWEN)).file == "mine.pt"
+    with pytest.raises(
+        FileNotFoundError, match=r"mine\.pt has another name than .*, which is layer3\.sae\.pt in Qwen/"
+    ):
+        sae_place(SaeReference(str(mine), **QWEN))
+
+
+def test_a_folder_without_the_file_is_refused_with_the_command_that_gets_it(tmp_path: Path) -> None:
     with pytest.raises(
         FileNotFoundError, match=r"has no layer3\.sae\.pt, which is .* --include 'layer3\.sae\.pt' --local"
     ):
         sae_place(SaeReference(str(tmp_path), **QWEN))
+
+
+def test_a_file_is_no_sae_that_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "mine.pt").write_bytes(b"")
     with pytest.raises(FileNotFoundError, match=rf"has no {INSIDE}, which is"):
-        sae_place(named(mine))
+        sae_place(named(tmp_path / "mine.pt"))
+
+
+OTHER = "Qwen/SAE-Res-Qwen3-8B-Base-W64K-L0_100"
+
+
+@pytest.mark.parametrize("path", [OTHER, OTHER.lower()])
+def test_another_repository_of_the_hub_than_that_of_the_names_is_refused(path: str) -> None:
+    """It has a file of the same name, whose k is another."""
+    with pytest.raises(UnknownSae, match=rf"path {path} is another repository than that of qwen-scope-.*-l50/layer3"):
+        sae_place(SaeReference(path, **QWEN))
+
+
+def test_another_repository_in_the_cache_of_the_hub_is_refused(tmp_path: Path) -> None:
+    snapshot = tmp_path / ("models--" + OTHER.replace("/", "--")) / "snapshots" / "0123"
+    snapshot.mkdir(parents=True)
+    (snapshot / "layer3.sae.pt").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match=rf"is by its name a copy of {OTHER}"):
+        sae_place(SaeReference(str(snapshot), **QWEN))
 
 
 def test_the_command_that_gets_one_file_gets_what_lies_beside_it(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def test_a_heap_without_samples_gives_the_empty_table() -> None:
 # The comparison accepts what is right
 
 
+@pytest.mark.slow
 @given(encoded(), st.sampled_from([1, 2, 3, 100]), min_activations)
 def test_a_right_table_agrees(drawn: Drawn, k: int, least: float) -> None:
     rows = list(range(len(drawn.dense)))

@@ -61,6 +61,7 @@ def test_merge_is_commutative(drawn: Drawn, cut: int, k: int) -> None:
     assert_same(merged(tables, k), merged(tables[::-1], k))
 
 
+@pytest.mark.slow
 @given(encoded(), st.sampled_from([1, 2, 100]))
 def test_a_table_merged_with_nothing_is_itself(drawn: Drawn, k: int) -> None:
     table = select(drawn, k)

@@ -234,6 +234,7 @@ def test_nothing_is_unknown_of_a_feature_that_never_fires() -> None:
     assert unknown_sizes([SimpleNamespace(**dead)]) is None
 
 
+@pytest.mark.slow
 @given(encoded(max_samples=8), st.data())
 def test_merged_in_any_groups_and_order_the_integers_are_identical(drawn: Drawn, data: st.DataObject) -> None:
     total = len(drawn.dense)

@@ -140,7 +140,7 @@ def read_checkpoint(
         target = weights.center_target and center_input if weights.is_transcoder else center_input
         weights = replace(weights, center_input=center_input, center_target=target)
     if weights.normalize_activations == "expected_average_only_in":
-        scale = _scale(place, weights) if norm_scaling_factor is None else norm_scaling_factor
+        scale = norm_scaling_factor or weights.norm_scaling_factor or place.published_scale
         weights = weights if scale is None else scaled_input(weights, scale)
     elif norm_scaling_factor is not None:
         raise CheckpointError(
@@ -151,20 +151,12 @@ def read_checkpoint(
     return folded_decoder_norm(place, weights) if fold_decoder_norm else weights
 
 
-def _scale(place: SaePlace, weights: SAEWeights) -> float | None:
-    """What inputs are multiplied by: as the files say, or else the registry."""
-    if weights.norm_scaling_factor is None and place.published is not None:
-        return place.published.norm_scaling_factor
-    return weights.norm_scaling_factor
-
-
 def checkpoint_facts(place: SaePlace) -> dict[str, Any]:
     """What decides what the SAE computes and stands in no file of it, but in names or in the registry; mostly empty.
 
     Part of an SAE's fingerprint. Reads small files alone.
     """
-    scale = None if place.published is None else place.published.norm_scaling_factor
-    return {**_format_of(place).facts(place), **({} if scale is None else {"norm_scaling_factor": scale})}
+    return _format_of(place).facts(place)
 
 
 def read_checkpoint_record(place: SaePlace | Path) -> SaeRecord:

@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from extraction_assets.engine.file_boundary import read_header
 from extraction_assets.engine.file_boundary.checkpoint_file import shown
 from extraction_assets.engine.saes.formats.files import (
     CheckpointError,
@@ -20,6 +21,7 @@ from extraction_assets.engine.saes.formats.files import (
     read_config,
     read_safetensors,
     require_files,
+    sae_file,
 )
 from extraction_assets.engine.saes.formats.openmoss import Factors, OpenMossConfig, factors
 from extraction_assets.engine.saes.formats.place import FormatFiles, SaePlace
@@ -55,7 +57,12 @@ def recognises(place: SaePlace) -> bool:
 
 
 def facts(place: SaePlace) -> dict[str, Any]:
-    return {}
+    """The registry's scale, where the files hold none."""
+    config = _config(place)
+    if place.published_scale is None or config.normalization != "expected_average_only_in":
+        return {}
+    is_stored = f"{_NORM}{config.hooks[0]}" in read_header(sae_file(place.folder, WEIGHTS))
+    return {} if is_stored or config.is_transcoder else {"norm_scaling_factor": place.published_scale}
 
 
 def record(place: SaePlace) -> SaeRecord:

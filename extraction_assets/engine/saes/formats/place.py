@@ -43,6 +43,11 @@ class SaePlace:
             return (*self.folder.absolute().parts, *([] if self.file is None else [self.file]))
         return (*self.repository.split("/"), *PurePosixPath(self.inside).parts)
 
+    @property
+    def published_scale(self) -> float | None:
+        """What inputs are multiplied by, as the registry says, for an SAE whose files do not."""
+        return None if self.published is None else self.published.norm_scaling_factor
+
     def __str__(self) -> str:
         """As messages name it."""
         return str(self.folder if self.file is None else self.folder / self.file)

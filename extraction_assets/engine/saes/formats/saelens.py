@@ -76,6 +76,8 @@ _SUPPORTED: dict[str, tuple[Any, ...]] = {
     "hook_head_index": (None,),
     "hook_head_index_out": (None,),
 }
+_RECORDED = frozenset({"context_size", "dataset_path", "hook_name", "model_from_pretrained_kwargs", "model_name"})
+"""Entries that say where an SAE is from. What follows from them, as hooks and centered inputs, is in the settings."""
 _RENAMED = {
     "activation_fn_str": "activation_fn",
     "hook_point": "hook_name",
@@ -154,10 +156,10 @@ def _check_widths(path: Path, config: dict[str, Any], w_enc: Tensor) -> None:
 
 
 def _read_config(place: SaePlace) -> dict[str, Any]:
-    """``cfg.json`` with the names of sae-lens 6, all on one level, as the registry repairs it."""
+    """``cfg.json`` as the registry repairs it, with the names of sae-lens 6, all on one level."""
     raw = read_config(place.folder, CONFIG)
     metadata = raw.get("metadata")
-    config = {**(metadata if isinstance(metadata, dict) else {}), **raw}
+    config = {**(metadata if isinstance(metadata, dict) else {}), **raw, **_repairs(place)}
     for old, new in _RENAMED.items():
         if old in config:
             config.setdefault(new, config[old])
@@ -166,12 +168,16 @@ def _read_config(place: SaePlace) -> dict[str, Any]:
         config["architecture"] = "topk"
     if isinstance(config.get("normalize_activations"), bool):  # before sae-lens 3
         config["normalize_activations"] = "expected_average_only_in" if config["normalize_activations"] else "none"
-    return {**config, **_repairs(place)}
+    return config
 
 
 def facts(place: SaePlace) -> dict[str, Any]:
-    """The registry's repairs that change what encode computes."""
-    return {key: value for key, value in _repairs(place).items() if key in _SUPPORTED}
+    """The registry's repairs that may change what encode computes, and its scale where that is used."""
+    found = {key: value for key, value in _repairs(place).items() if key not in _RECORDED}
+    needs_scale = _read_config(place).get("normalize_activations") == "expected_average_only_in"
+    if needs_scale and place.published_scale is not None and _stored_scale(place.folder) is None:
+        found["norm_scaling_factor"] = place.published_scale
+    return found
 
 
 def _repairs(place: SaePlace) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ from extraction_assets.engine.saes.published import (
 )
 
 
+@pytest.mark.slow
 def test_it_is_what_the_installed_sae_lens_says() -> None:
     pytest.importorskip("sae_lens")
     if version("sae-lens") != registry().sae_lens:
