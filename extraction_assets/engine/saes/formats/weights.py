@@ -161,7 +161,7 @@ def _decoder_norms(w_dec: Tensor, is_transposed: bool) -> Tensor:
     bits, and with them every feature's, are the same on every device and as first stored."""
     import torch
 
-    norms = list[Tensor]()
+    norms = []
     for part in w_dec.split(_NORMED):
         on_cpu = part.cpu()
         norms.append((on_cpu.t().contiguous().t() if is_transposed else on_cpu).norm(dim=1))
