@@ -36,7 +36,7 @@ def check(ctx: click.Context, name: str, device: str | None) -> None:
 
     os.environ.setdefault("EXTRACTION_PROGRESS", "bar")
     workspace = Workspace(ctx.obj)
-    workspace.warn_of_not_loaded()
+    workspace.warn_of_not_loaded(name)
     settings, gpu = workspace.find(name), workspace.gpu
     logger = logging.getLogger(__name__)
     with choose_device(device or gpu.device, logger) as chosen:
@@ -72,11 +72,7 @@ def _echo(settings: "ExtractionSettings", root: Path, found: "Examination") -> N
         tokens = ", ".join(f"{role} {count:,}" for role, count in found.roles.items())
         line("roles", "", f"{tokens} tokens {found.samples}")
     if found.sanity:
-        longest = max(20, *map(len, found.sanity))
-        echo("", f"{'SAE':{longest}} {'explained':>10} {'mean L0':>9} {'silent':>8} {'BOS share':>10}   tokens")
-        for name, sanity in found.sanity.items():
-            echo(_numbers(name.ljust(longest), sanity, found.samples))
-        echo("")
+        _echo_sanity(found)
     for estimate in found.estimates:
         line("disk", estimate.name, f"{readable_size(estimate.size):>10} to come")
     if found.estimates:
@@ -84,6 +80,14 @@ def _echo(settings: "ExtractionSettings", root: Path, found: "Examination") -> N
         line("", "in all", f"{total:>10}, {readable_size(free_bytes(root))} free in {root}")
     elif found.sanity:
         line("disk", "all chunks", "are there")
+
+
+def _echo_sanity(found: "Examination") -> None:
+    longest = max(20, *map(len, found.sanity))
+    echo("", f"{'SAE':{longest}} {'explained':>10} {'mean L0':>9} {'silent':>8} {'BOS share':>10}   tokens")
+    for name, sanity in found.sanity.items():
+        echo(_numbers(name.ljust(longest), sanity, found.samples))
+    echo("")
 
 
 def _numbers(name: str, found: "SaeSanity", samples: str) -> str:

@@ -100,7 +100,7 @@ def run(ctx: click.Context, name: str, chunks: str | None, missing: bool, **opti
     from extraction_assets.cli.runner import Runner
     from extraction_assets.stores.in_use import running
 
-    workspace = open_workspace(ctx.obj)
+    workspace = open_workspace(ctx.obj, name)
     settings = workspace.find(name)
     chosen = chosen_chunks(settings, chunks)
     _check_resources(workspace, options["device"])

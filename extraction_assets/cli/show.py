@@ -35,12 +35,13 @@ def show(module: str, name: str, feature: str | None, sae: str | None, limit: in
     of one of their 20 strongest examples, best first. Upper and lower case differ, spaces around it do not count; in
     quotes of its own, "'12'" or "' import'", it is taken as it is. Without either: features that are easy to read.
     """
-    workspace = open_workspace(module)
+    workspace = open_workspace(module, name)
     known = set(workspace.extractions)
     if name not in known:  # merged before it was taken out of the module, or its file broken
         known |= {merged for merged, _ in workspace.merges()}
     if name not in known:
         raise workspace.no_extraction(name, f"there are: {', '.join(sorted(known)) or 'none'}")
+    workspace.warn_of_not_loaded(*(one.name for one in workspace.not_loaded if one.name != name))
     with workspace.results.read() as engine:
         show_features(engine, name, parse_feature(feature), sae, limit, width, features)
 
@@ -122,7 +123,7 @@ def status(module: str, name: str) -> None:
     from extraction_assets.planning.plan import CorpusNotReady, ExtractionPlan
     from extraction_assets.stores.sealed import DamagedFileError, named
 
-    workspace = open_workspace(module)
+    workspace = open_workspace(module, name)
     settings, store = workspace.find(name), workspace.store
     changes, missing = changes_on_disk(settings, store), f"{command_line(module)} run {name} --missing"
     try:

@@ -39,7 +39,7 @@ def clean(module: str, names: tuple[str, ...], dry_run: bool, yes: bool, force: 
     from extraction_assets.stores.in_use import removing
     from extraction_assets.upkeep.clean import KINDS, find_garbage, remove_garbage
 
-    workspace = open_workspace(module)
+    workspace = open_workspace(module, *names)
     declared, store = workspace.extractions, workspace.store
     unknown = [name for name in names if name not in declared]
     if unknown and unknown[0] in [one.name for one in workspace.not_loaded]:

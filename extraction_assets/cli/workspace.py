@@ -64,9 +64,11 @@ class Workspace:
         others = "".join(f" ({one.name} does not load)" for one in self.not_loaded)
         return f"declared are: {', '.join(self.extractions) or 'none'}{others}"
 
-    def warn_of_not_loaded(self) -> None:
-        """Names what did not load, on standard error."""
+    def warn_of_not_loaded(self, *without: str) -> None:
+        """Names what did not load, on standard error, but not the extractions ``without``, whose error is to come."""
         for one in self.not_loaded:
+            if one.name in without:
+                continue
             echo(f"left out: {one.file} does not load: {one.why}", err=True)
 
     @cached_property
@@ -119,9 +121,10 @@ class Workspace:
         return resolve_resource(self.definitions.resources, kind)
 
 
-def open_workspace(module: str) -> Workspace:
-    """The workspace of a module, on a prepared Dagster home; what does not load of it is named on standard error."""
+def open_workspace(module: str, *names: str) -> Workspace:
+    """The workspace of a module, on a prepared Dagster home; what does not load of it is named on standard error, but
+    not the extractions ``names``, which the command is about."""
     workspace = Workspace(module)
     prepare_dagster_home()
-    workspace.warn_of_not_loaded()
+    workspace.warn_of_not_loaded(*names)
     return workspace

@@ -159,11 +159,11 @@ def _batch(
         batch, messages = _tokenized(settings, tokenizer, rows, count, texts)
         found.roles = {} if messages is None else messages.tokens_of_roles(0, count)
         found.findings += tokenizer_findings(settings.corpus, checkpoint, tokenizer, texts)
-        return batch, "of the source, tokenized for this"
+        return batch, "of one batch of the source"
     batch, messages = first_batch(plan, settings.chunks[0]), plan.corpus.arrays.messages
     found.roles = {} if messages is None else messages.tokens_of_roles(0, len(batch.samples.token_ids))
     found.findings += tokenizer_findings(settings.corpus, checkpoint, tokenizer, _decoded(batch, tokenizer))
-    return batch, "of the corpus"
+    return batch, "of one batch of the corpus"
 
 
 def _decoded(batch: Batch, tokenizer: Any | None) -> Iterator[str]:

@@ -187,7 +187,7 @@ def test_check_names_a_damaged_corpus_and_goes_on(project: Project, module: str)
     _flip(victim)
     output = " ".join(invoke(module, "check", "tiny").output.split())
     assert f"{victim} is damaged: " in output
-    assert "of the source, tokenized for this" in output
+    assert "of one batch of the source" in output
 
 
 def test_a_corpus_of_an_earlier_version_is_kept_and_gets_its_checksums(project: Project, module: str) -> None:

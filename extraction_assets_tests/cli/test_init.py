@@ -94,7 +94,7 @@ def test_what_init_writes_is_checked_and_run(workshop: Path, home: Path) -> None
     assert lines[3].split()[:3] == ["SAE", "first_sae", "standard,"]
     (numbers,) = (line for line in lines if line.startswith("second  "))
     assert numbers.split()[1] == "1.000", "variance explained"
-    assert numbers.endswith("of the source, tokenized for this")
+    assert numbers.endswith("of one batch of the source")
     assert any(line.startswith("disk   model_activations") for line in lines)
     assert lines[-1] == f"ok  {command} run new"
     assert not home.exists(), "nothing is stored"

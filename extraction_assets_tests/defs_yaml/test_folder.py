@@ -219,6 +219,7 @@ def test_a_command_about_the_bad_one_gives_its_error(yard: Path) -> None:
         result = invoke("yard.definitions", command, "second")
         assert result.exit_code == 1, command
         assert result.stderr.splitlines()[-1].startswith(f"Error: {file} does not load: no YAML at {file}:2"), command
+        assert result.stderr.count("does not load") == 1, command
 
 
 @pytest.mark.slow
