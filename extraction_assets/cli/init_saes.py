@@ -10,6 +10,9 @@ from extraction_assets.cli.app import few
 from extraction_assets.cli.init_file import DeclaredSae
 from extraction_assets.settings import SaeSettings
 
+_PAGE = re.compile(r"https?://[^/]+/([^/]+/[^/]+?)/?(?:/(?:tree|blob|resolve)/[^/]+(/.*)?)?")
+"""The address of a repository on the hub, or of a folder or file in it."""
+
 
 def declared_saes(
     values: Sequence[str], hooks: Sequence[str], subfolders: Sequence[str], names: Sequence[str]
@@ -81,14 +84,17 @@ def _refuse_misspelled(value: str) -> None:
     from extraction_assets.engine.saes.published import UnknownSae, published_at, published_release, registry
     from extraction_assets.engine.saes.published.near import resembles
 
+    page = _PAGE.fullmatch(value)
+    value = value if page is None else page[1] + (page[2] or "")
     release, _, sae_id = value.partition("/")
     if value.startswith((".", "/", "~")) or not release:
         return
     repositories = {one.repository for one in registry().releases.values()}
-    repository, inside = "/".join(value.split("/")[:2]), "/".join(value.split("/")[2:])
-    if inside and repository in repositories:
+    repository, inside = "/".join(value.split("/")[:2]), "/".join(value.split("/")[2:]).rstrip("/")
+    if page is not None or (inside and repository in repositories):
         named = published_at(repository, inside)
-        instead = f"--sae {named.release}/{named.sae_id}" if named else f"--sae {repository} --subfolder {inside}"
+        instead = f"--sae {repository} --subfolder {inside}" if inside else f"--sae {repository}"
+        instead = f"--sae {named.release}/{named.sae_id}" if named else instead
         raise UnknownSae(f"{repository} is a repository of the hub: give {instead}")
     owners = {one.partition("/")[0] for one in repositories}
     if release not in owners and ("/" in sae_id or resembles(release, registry().releases)):

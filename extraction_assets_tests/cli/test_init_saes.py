@@ -113,3 +113,20 @@ def test_a_copy_of_a_whole_repository_needs_the_folder_of_one_sae(workshop: Path
     make_faithful_sae(copy / "blocks.8.hook_resid_pre")
     said = "is a copy of jbloom/GPT2-Small-SAEs-Reformatted, which holds many SAEs: give the folder of one, such as "
     assert f"{said}--subfolder blocks.8.hook_resid_pre" in _refused("--sae", str(copy))
+
+
+@pytest.mark.parametrize(
+    ("page", "instead"),
+    [
+        (
+            "google/gemma-scope-2b-pt-res/tree/main/layer_12/width_16k/average_l0_82/",
+            "gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82",
+        ),
+        ("some/saes/blob/v1/layer3.sae.pt", "some/saes --subfolder layer3.sae.pt"),
+        ("some/saes", "some/saes"),
+    ],
+)
+def test_of_an_address_of_the_hub_what_to_give_is_said(workshop: Path, page: str, instead: str) -> None:
+    assert _refused("--sae", f"https://huggingface.co/{page}").endswith(
+        f"is a repository of the hub: give --sae {instead}"
+    )

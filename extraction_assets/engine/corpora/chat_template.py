@@ -224,6 +224,13 @@ def _template(tokenizer: Any) -> str:
         template = tokenizer.get_chat_template()
     except (AttributeError, ValueError) as error:
         where = getattr(tokenizer, "name_or_path", "") or "the language model"
+        named = getattr(tokenizer, "chat_template", None)
+        if isinstance(named, dict):
+            names = ", ".join(sorted(named))
+            raise CorpusError(
+                f"corpus.messages_column is set, but none of the chat templates of {where} ({names}) is called "
+                "default: give that name to the one that is meant, in tokenizer_config.json"
+            ) from error
         raise CorpusError(
             f"corpus.messages_column is set, but the tokenizer of {where} has no chat template of its own "
             "(chat_template.jinja, or chat_template in tokenizer_config.json): take the instruction-tuned model, or "

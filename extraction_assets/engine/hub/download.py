@@ -46,6 +46,7 @@ class Snapshot(NamedTuple):
 def download_files(source: HubSource, names: Sequence[str]) -> Snapshot:
     """Those of the files ``names`` that the commit has; other files of the repository are neither listed nor fetched.
 
+    The largest, which are the weights, come last: where they are in the cache, what says how to read them is too.
     Raises HubError if the hub refuses, or does not answer while the cache has none of them.
     """
     cache = RepositoryCache(source.repository)
@@ -64,7 +65,9 @@ def download_files(source: HubSource, names: Sequence[str]) -> Snapshot:
         else:
             for name in {*unknown} - {file.name for file in found}:
                 cache.keep_absent(commit, name)
-    _fetch_all(source, cache, commit, found)
+    found.sort(key=lambda file: file.size or 0)
+    _fetch_all(source, cache, commit, found[:-1])
+    _fetch_all(source, cache, commit, found[-1:])
     return Snapshot(cache.snapshot(commit), commit, refused)
 
 

@@ -38,11 +38,12 @@ def named_sae(sae: SaeReference) -> PublishedSae | None:
 def _refuse_other_repository(sae: SaeReference, published: PublishedSae) -> None:
     """Raises UnknownSae where ``path`` is a repository of the registry, but not that of the release: it has SAEs in
     folders of the same names."""
-    path = sae.path or published.repository
-    if path != published.repository and any(path == one.repository for one in registry().releases.values()):
+    path = (sae.path or published.repository).lower()  # ids of the hub are equal in any case
+    others = {one.repository.lower() for one in registry().releases.values()} - {published.repository.lower()}
+    if path in others:
         raise UnknownSae(
-            f"path {path} is another repository than that of {sae}, {published.repository}: leave out path, or name a "
-            "release of it"
+            f"path {sae.path} is another repository than that of {sae}, {published.repository}: leave out path, or "
+            "name a release of it"
         )
 
 

@@ -27,7 +27,7 @@ from extraction_assets_tests.chats import (
     make_chat_model,
 )
 
-Tokenizer = Callable[[str | None], Any]
+Tokenizer = Callable[[str | dict[str, str] | None], Any]
 SYSTEM = {"role": "system", "content": "be brief"}
 
 
@@ -37,7 +37,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     folder = make_chat_model(tmp_path_factory.mktemp("chat") / "model", None)
     loaded = load_tokenizer(LocalCheckpoint(folder))
 
-    def with_template(template: str | None) -> Any:
+    def with_template(template: str | dict[str, str] | None) -> Any:
         loaded.chat_template = template
         return loaded
 
@@ -237,6 +237,16 @@ def test_messages_that_a_template_refuses_are_one_error_that_names_the_row(
 def test_a_tokenizer_without_a_template_is_one_error_that_says_what_to_do(tokenizer: Tokenizer) -> None:
     with pytest.raises(CorpusError, match=r"no chat template of its own .*take the instruction-tuned model"):
         ChatTemplate(tokenizer(None))
+
+
+def test_of_named_templates_that_called_default_is_taken(tokenizer: Tokenizer) -> None:
+    found = said(render(tokenizer({"tool_use": "tools", "default": GEMMA_2}), CHAT[:1]))
+    assert found == [("user", "the quick brown fox")]
+
+
+def test_named_templates_without_a_default_are_one_error_with_their_names(tokenizer: Tokenizer) -> None:
+    with pytest.raises(CorpusError, match=r"none of the chat templates of \S+ \(rag, tool_use\) is called default"):
+        ChatTemplate(tokenizer({"tool_use": CHATML, "rag": CHATML}))
 
 
 def test_a_template_that_is_not_jinja_is_not_the_fault_of_a_row(tokenizer: Tokenizer) -> None:

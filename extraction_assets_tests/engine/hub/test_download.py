@@ -19,7 +19,7 @@ from extraction_assets.engine.hub import (
     hub_session,
     transfer,
 )
-from extraction_assets_tests.hub_server import Fault, HubServer, Repository
+from extraction_assets_tests.hub_server import Fault, HubServer, Repository, Request
 
 NAMES = ["a/cfg.json", "a/weights.safetensors", "a/optional.json"]
 WEIGHTS = bytes(range(256)) * 20_000  # 5 MB
@@ -181,6 +181,22 @@ def test_a_body_with_another_hash_never_enters_the_cache(hub: HubServer, saes: R
 def test_a_server_error_that_passes_is_tried_again(hub: HubServer, saes: Repository, status: int, path: str) -> None:
     hub.faults.append(Fault(path, status=status, headers={"Retry-After": "0"}, times=2))
     assert (download().folder / NAMES[1]).read_bytes() == WEIGHTS
+
+
+def test_weights_come_after_what_says_how_to_read_them(hub: HubServer, saes: Repository) -> None:
+    """Else they would be read without it, where the hub does not answer the next time."""
+    was_there = list[bool]()
+
+    def look(request: Request) -> None:
+        if request.method == "GET" and request.path.endswith("cfg.json"):
+            time.sleep(0.2)
+        if request.method == "GET" and request.path.endswith("weights.safetensors"):
+            was_there.append(any(download_root().rglob("cfg.json")))
+
+    hub.before = look
+    download()
+    assert was_there
+    assert all(was_there)
 
 
 def test_two_threads_download_a_file_once(hub: HubServer, saes: Repository) -> None:

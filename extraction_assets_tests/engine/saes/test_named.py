@@ -104,10 +104,11 @@ def test_a_file_is_no_sae_that_is_a_folder(tmp_path: Path) -> None:
 OTHER = "Qwen/SAE-Res-Qwen3-8B-Base-W64K-L0_100"
 
 
-def test_another_repository_of_the_hub_than_that_of_the_names_is_refused() -> None:
+@pytest.mark.parametrize("path", [OTHER, OTHER.lower()])
+def test_another_repository_of_the_hub_than_that_of_the_names_is_refused(path: str) -> None:
     """It has a file of the same name, whose k is another."""
-    with pytest.raises(UnknownSae, match=rf"path {OTHER} is another repository than that of qwen-scope-.*-l50/layer3"):
-        sae_place(SaeReference(OTHER, **QWEN))
+    with pytest.raises(UnknownSae, match=rf"path {path} is another repository than that of qwen-scope-.*-l50/layer3"):
+        sae_place(SaeReference(path, **QWEN))
 
 
 def test_another_repository_in_the_cache_of_the_hub_is_refused(tmp_path: Path) -> None:

@@ -156,10 +156,10 @@ def _check_widths(path: Path, config: dict[str, Any], w_enc: Tensor) -> None:
 
 
 def _read_config(place: SaePlace) -> dict[str, Any]:
-    """``cfg.json`` with the names of sae-lens 6, all on one level, as the registry repairs it."""
+    """``cfg.json`` as the registry repairs it, with the names of sae-lens 6, all on one level."""
     raw = read_config(place.folder, CONFIG)
     metadata = raw.get("metadata")
-    config = {**(metadata if isinstance(metadata, dict) else {}), **raw}
+    config = {**(metadata if isinstance(metadata, dict) else {}), **raw, **_repairs(place)}
     for old, new in _RENAMED.items():
         if old in config:
             config.setdefault(new, config[old])
@@ -168,7 +168,7 @@ def _read_config(place: SaePlace) -> dict[str, Any]:
         config["architecture"] = "topk"
     if isinstance(config.get("normalize_activations"), bool):  # before sae-lens 3
         config["normalize_activations"] = "expected_average_only_in" if config["normalize_activations"] else "none"
-    return {**config, **_repairs(place)}
+    return config
 
 
 def facts(place: SaePlace) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from extraction_assets.engine.saes.formats import SaePlace, checkpoint_facts
+from extraction_assets.engine.saes.formats import SaePlace, checkpoint_facts, read_checkpoint
 from extraction_assets.engine.saes.published import PublishedSae, published_sae
 from extraction_assets_tests.engine.saes.formats.published_layouts import write_sae_lens
 from extraction_assets_tests.engine.saes.formats.published_layouts_b import (
@@ -48,3 +48,9 @@ def test_a_repair_is_a_fact_unless_it_says_only_where_the_sae_is_from(tmp_path: 
     repaired = replace(MLP, overrides={**MLP.overrides, "apply_b_dec_to_input": False})
     write_sae_lens(tmp_path, MLP.path, normalize_activations="none")
     assert checkpoint_facts(place(tmp_path, repaired)) == {"apply_b_dec_to_input": False}
+
+
+def test_a_repair_may_use_the_names_of_old_configurations(tmp_path: Path) -> None:
+    repaired = replace(MLP, overrides={"activation_fn_str": "topk", "activation_fn_kwargs": {"k": 3}})
+    write_sae_lens(tmp_path, MLP.path, normalize_activations="none")
+    assert read_checkpoint(place(tmp_path, repaired)).k == 3
