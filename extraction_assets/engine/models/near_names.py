@@ -60,7 +60,10 @@ def _near_names(model: nn.Module, hook: str, path: str) -> list[str]:
         block = min(int(number[0]) if number else 0, count - 1)
         known = transformer_lens_names(family.in_block(text_configuration(model), block), block)
         found = difflib.get_close_matches(hook, known, n=3, cutoff=0.5)
-    return found + (difflib.get_close_matches(_without_prefix(model, path), names, n=5, cutoff=0.5) or names[:5])
+    short = _without_prefix(model, path)
+    written = (short, f"{text_model(model)}{short}")  # a hook may leave out where the model of text stands
+    near = (difflib.get_close_matches(one, names, n=5, cutoff=0.5) for one in written)
+    return found + next(filter(None, near), names[:5])
 
 
 def _names(model: nn.Module) -> list[str]:

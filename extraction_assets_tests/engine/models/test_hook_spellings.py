@@ -132,6 +132,8 @@ def test_inputs_given_by_name_are_read(run: Callable[[str], Made]) -> None:
         ("qwen3_5", "blocks.3.hook_attn_out", "it has 3 blocks, blocks.1.hook_attn_out to blocks.1.hook_attn_out"),
         ("llama", "layers.9.output", "no module 'layers.9'; near names: .*layers.1"),
         ("llama", "layers.1.hook_resid_pre", "near names: blocks.0.hook_resid_pre"),
+        ("gemma3", "model.layers.9", r"near names: model.language_model.layers.\d,"),
+        ("qwen3_5", "model.layers.1.outputs", "near names: model.language_model.layers.1"),
         ("gemma3", "model.layers.1x.input", "near names: .*model.language_model.layers.1"),
         ("bert", "blocks.1.hook_resid_mid", "take encoder.layer.1.attention.output .* or encoder.layer.1.att"),
         ("bert", "hook_embed", "take embeddings.word_embeddings"),

@@ -120,6 +120,7 @@ def read(place: SaePlace, device: torch.device | str) -> SAEWeights:
         b_enc=stored[names["b_enc"]],
         w_dec=w_dec.t() if transposed else w_dec,
         b_dec=stored[names["b_dec"]],
+        decoder_is_transposed=transposed,
         apply_b_dec_to_input=subtracts,
         extra=extra,
         k=whole_number(path, _k(path, tensors, trainer), f"{CONFIG}: k") if architecture == "topk" else 0,

@@ -17,6 +17,8 @@ Architecture = Literal["standard", "jumprelu", "topk", "gated"]
 Normalization = Literal["none", "layer_norm", "constant_norm_rescale", "expected_average_only_in"]
 
 
+_NORMED = 4096
+"""Rows of a decoder whose norms are summed together."""
 _LOOKED_AT = 1 << 21
 """Numbers of a tensor that are looked at together."""
 
@@ -38,6 +40,8 @@ class SAEWeights:
     layers, so that it reconstructs nothing alone"""
     b_dec: Tensor
     """[D_out]"""
+    decoder_is_transposed: bool = False
+    """The file holds the decoder as [D_out, F]."""
     apply_b_dec_to_input: bool = False
     """Subtract b_dec from the input before encoding."""
     extra: dict[str, Tensor] = field(default_factory=dict)
@@ -152,6 +156,18 @@ def scaled_input(weights: SAEWeights, norm_scaling_factor: float) -> SAEWeights:
     )
 
 
+def _decoder_norms(w_dec: Tensor, is_transposed: bool) -> Tensor:
+    """Norms of the decoder's rows [F], on its device: summed on the CPU in the order of the file, so that their last
+    bits, and with them every feature's, are the same on every device and as first stored."""
+    import torch
+
+    norms = []
+    for part in w_dec.split(_NORMED):
+        on_cpu = part.cpu()
+        norms.append((on_cpu.t().contiguous().t() if is_transposed else on_cpu).norm(dim=1))
+    return torch.cat(norms).clamp(min=1e-8).to(w_dec.device)
+
+
 def folded_decoder_norm(path: Path | SaePlace, weights: SAEWeights) -> SAEWeights:
     """The same SAE with decoder rows of norm 1, their norms in its features (sae-lens ``fold_W_dec_norm``).
 
@@ -169,7 +185,7 @@ def folded_decoder_norm(path: Path | SaePlace, weights: SAEWeights) -> SAEWeight
         )
     if weights.rescale_acts_by_decoder_norm and weights.architecture != "topk":
         return weights  # its features are in this scale already
-    norms = weights.w_dec.norm(dim=1).clamp(min=1e-8)  # [F]
+    norms = _decoder_norms(weights.w_dec, weights.decoder_is_transposed)
     extra = {name: t if name == "r_mag" else t * norms for name, t in weights.extra.items()}
     return replace(
         weights,

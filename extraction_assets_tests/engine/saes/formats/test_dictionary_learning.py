@@ -85,3 +85,16 @@ def test_the_hook_is_that_of_the_trainers_layer_unless_a_name_contradicts(
 ) -> None:
     write_dictionary_learning(tmp_path, inside, "BatchTopKSAE", **trainer)
     assert read_checkpoint_record(tmp_path / inside).hook == hook
+
+
+def test_norms_of_an_autoencoder_are_summed_in_the_order_of_its_file(tmp_path: Path) -> None:
+    """Features that were stored before the decoder was turned while it is read have these last bits."""
+    sae = published_sae(f"{GEMMA}_vanilla_width-2pow12_date-1109", "blocks.12.hook_resid_post__trainer_0_step_0")
+    write_dictionary_learning(tmp_path, sae.path, "AutoEncoder")
+    stored, ours = torch.load(tmp_path / sae.path / "ae.pt", weights_only=True), read_by_name(tmp_path, sae)
+    rows = stored["decoder.weight"].t()
+    norms = rows.norm(dim=1)
+    assert not torch.equal(rows.contiguous().norm(dim=1), norms)
+    assert torch.equal(ours.b_enc, stored["encoder.bias"] * norms)
+    assert ours.w_dec is not None
+    assert torch.equal(ours.w_dec, rows / norms[:, None])
