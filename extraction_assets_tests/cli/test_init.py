@@ -343,7 +343,8 @@ def test_a_model_without_a_chat_template_is_refused_for_chats(workshop: Path) ->
     write_chats(workshop / "a.jsonl", [CHAT] * 3)
     refused = _refused("--model", "../things/model", *FIRST, "--corpus", "a.jsonl")
     assert re.search("tokenizer of .*/things/model has no chat template of its own", refused)
-    assert "--corpus a.jsonl, chats in its column messages: " in refused
+    assert "--corpus a.jsonl, chats in its column messages: the corpus holds chats" in refused
+    assert "put its chat_template.jinja beside the tokenizer's files" in refused
 
 
 def test_a_corpus_without_text_or_with_a_broken_file_is_refused(workshop: Path) -> None:
