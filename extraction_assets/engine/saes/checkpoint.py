@@ -65,6 +65,10 @@ def _copied_place(root: Path, published: PublishedSae) -> SaePlace:
     Raises FileNotFoundError if it is not there, or the folder is by its name another SAE of the repository.
     """
     name, inside = f"{published.release}/{published.sae_id}", PurePosixPath(published.path).parts
+    source = hub.HubSource(name, published.repository, include=_patterns(published.path, published))
+    command = source.command.replace("FOLDER", str(root))
+    if not root.exists():
+        raise FileNotFoundError(f"path {root} of SAE {name} does not exist: correct it, or {command}")
     names = root.absolute().parts
     other = repository_in_name(root)
     if other not in (None, published.repository):
@@ -81,8 +85,6 @@ def _copied_place(root: Path, published: PublishedSae) -> SaePlace:
         raise FileNotFoundError(
             f"{root} has another name than {name}, which is {inside[-1]} in {published.repository}: give it that name"
         )
-    source = hub.HubSource(name, published.repository, include=_patterns(published.path, published))
-    command = source.command.replace("FOLDER", str(root))
     raise FileNotFoundError(f"{root} has no {published.path}, which is {name} in {published.repository}: {command}")
 
 

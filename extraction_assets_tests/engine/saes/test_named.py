@@ -146,6 +146,10 @@ def test_a_copy_without_the_sae_is_refused_with_the_command_that_gets_it(tmp_pat
     )
     with pytest.raises(FileNotFoundError, match=said):
         sae_place(named(tmp_path))
+
+
+def test_a_path_that_does_not_exist_is_named_so(tmp_path: Path) -> None:
+    said = rf"path .*nowhere of SAE gemma-2-2b-res-.* does not exist: correct it, or hf download {REPOSITORY} --include"
     with pytest.raises(FileNotFoundError, match=said):
         sae_place(named(tmp_path / "nowhere"))
 
