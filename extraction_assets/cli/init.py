@@ -67,7 +67,7 @@ from extraction_assets.settings import ExtractionSettings, check_name
 @click.option(
     "--max-length",
     type=click.IntRange(min=1),
-    help="Tokens of a sample.  [default: 128, or what a local model was made for where that is less]",
+    help="Tokens of a sample.  [default: 128, of chats 1024, or what a local model was made for where that is less]",
 )
 @click.option(
     "--samples",
@@ -109,12 +109,16 @@ def init(
         )
     declared = declared_saes(saes, hooks, subfolders, names)
     options = {field: value for field, value in columns.items() if value is not None}
-    declare = partial(_settings, name, model, declared, {"source": corpus, **options}, samples)
-    declare(max_length or 1)  # what the settings themselves refuse comes first
+    declare = partial(_settings, name, model, declared, samples)
+    # What the settings themselves refuse comes first.
+    typed = declare({"source": corpus, **options}, max_length or 1)
     check_paths(model, corpus, declared, folder)
-    usual = usual_length(model)
-    settings = declare(usual if max_length is None else max_length)
+    chats = _chat_column(typed, corpus)
+    read = typed.corpus.model_copy(update=chats)
+    usual = usual_length(model, read)
+    settings = declare({"source": corpus, **options, **chats}, usual if max_length is None else max_length)
     found, sentences = _examined(settings, corpus)
+    sentences = [*(f"corpus  holds chats, in its column {column}" for column in chats.values()), *sentences]
     text = yaml_text(
         name,
         command_line(module),
@@ -135,12 +139,21 @@ def init(
     echo(f"      {command_line(module)} run {name}")
 
 
+def _chat_column(settings: ExtractionSettings, corpus: str) -> dict[str, str]:
+    """The field that says where the chats of a local corpus are, if none is typed and the corpus holds no text."""
+    typed = settings.with_paths_from(Path.cwd()).corpus
+    with one_sentence_of(f"--corpus {corpus}"):
+        found = with_chat_column(typed).messages_column
+    return {} if found is None or typed.messages_column else {"messages_column": found}
+
+
 def _examined(settings: ExtractionSettings, corpus: str) -> tuple[ExtractionSettings, list[str]]:
     """The settings with the number of samples found, and a note on it; one error for invalid values."""
     here = settings.with_paths_from(Path.cwd())
     sentences = [f"hooks  {sentence}" for sentence in refuse_unknown_hooks(here)]
-    with one_sentence_of(f"--corpus {corpus}"):
-        here = here.model_copy(update={"corpus": shuffled(with_chat_column(here.corpus))})
+    column = here.corpus.messages_column
+    with one_sentence_of(f"--corpus {corpus}" + (f", chats in its column {column}" if column else "")):
+        here = here.model_copy(update={"corpus": shuffled(here.corpus)})
         samples, sentence = samples_there_are(here)
     return here.model_copy(update={"evaluation_samples": samples}), [*sentences, f"corpus  {sentence}"]
 
@@ -164,7 +177,7 @@ def _defs_folder(module: str) -> Path:
 
 
 def _settings(
-    name: str, model: str, saes: Sequence[DeclaredSae], corpus: dict[str, str], samples: int, max_length: int
+    name: str, model: str, saes: Sequence[DeclaredSae], samples: int, corpus: dict[str, str], max_length: int
 ) -> ExtractionSettings:
     """What is declared, validated as settings are; a refusal is one sentence."""
     values = {

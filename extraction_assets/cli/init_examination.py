@@ -16,27 +16,30 @@ from extraction_assets.settings import (
     is_hub_id,
 )
 
-_USUAL_LENGTH = 128
+_TEXT_LENGTH = 128
+_CHAT_LENGTH = 1024
+"""Chats are not read on from any place: their later samples begin in the middle of a message."""
 _SHUFFLED_BYTES = 10 << 30
 """Larger files are not shuffled by default: all of them are read before the first sample."""
 _SECONDS = 120.0
 """Counting ends after about so long."""
 
 
-def usual_length(model: str) -> int:
-    """128 positions, or as many as a local model takes if these are fewer, found as ``check`` finds it."""
-    folder = Path(model).expanduser()
+def usual_length(model: str, corpus: CorpusSettings) -> int:
+    """128 positions, 1024 for chats, or as many as a local model takes if these are fewer, found as ``check`` finds
+    it."""
+    folder, usual = Path(model).expanduser(), _TEXT_LENGTH if corpus.messages_column is None else _CHAT_LENGTH
     if not folder.is_dir():
-        return _USUAL_LENGTH
+        return usual
     if not (folder / "config.json").is_file():
         raise click.ClickException(f"--model {model}: the folder holds no config.json, so it is no Hugging Face model")
     from extraction_assets.engine.models.checkpoint import UntrustedCodeError, resolve_checkpoint
     from extraction_assets.engine.models.positions import usual_positions
 
     try:
-        return usual_positions(resolve_checkpoint(CheckpointReference(str(folder))), _USUAL_LENGTH)
+        return usual_positions(resolve_checkpoint(CheckpointReference(str(folder))), usual)
     except UntrustedCodeError:
-        return _USUAL_LENGTH
+        return usual
 
 
 def refuse_unknown_hooks(settings: ExtractionSettings) -> Iterator[str]:
@@ -97,7 +100,7 @@ def with_chat_column(corpus: CorpusSettings) -> CorpusSettings:
 
 
 def samples_there_are(settings: ExtractionSettings) -> tuple[int, str]:
-    """Samples that the corpus holds, at most ``evaluation_samples``, and a sentence about them.
+    """Samples that the corpus holds, at most ``evaluation_samples``, and what is to be said of them.
 
     Nothing is counted if the model or the corpus is not on this machine. Raises CorpusError if there are no samples.
     """
@@ -105,6 +108,7 @@ def samples_there_are(settings: ExtractionSettings) -> tuple[int, str]:
     for what, there in ((model, Path(model).is_dir()), (settings.corpus.source, not is_hub_id(settings.corpus.source))):
         if not there:
             return requested, f"not counted, as {what} is on the hub (check counts)"
+    from extraction_assets.early_checks.document_share import cut_chats
     from extraction_assets.early_checks.sample_count import count_corpus
     from extraction_assets.engine.corpora.documents import CorpusError
     from extraction_assets.engine.models.checkpoint import UntrustedCodeError, resolve_checkpoint
@@ -118,10 +122,11 @@ def samples_there_are(settings: ExtractionSettings) -> tuple[int, str]:
     found = share.counted.samples
     if not found:
         raise CorpusError(f"corpus source {settings.corpus.source!r} holds no text")
+    cut = "".join(f"; {finding.message}" for finding in cut_chats(settings, share))
     if found == requested:
-        return requested, share.sentence
+        return requested, share.sentence + cut
     more = "there are no more" if share.counted.ended else f"counted in {_SECONDS:g} s, there are more"
-    return found, f"{share.sentence} ({more})"
+    return found, f"{share.sentence} ({more}){cut}"
 
 
 @contextlib.contextmanager

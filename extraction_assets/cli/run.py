@@ -3,11 +3,12 @@
 import os
 import re
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from extraction_assets.catalog import TOP_K_TABLE
+from extraction_assets.catalog import FEATURE_REPORT, TOP_K_TABLE
 from extraction_assets.cli.app import command_line, count, few, main, numbered
 from extraction_assets.cli.show import show_features
 from extraction_assets.cli.terminal import echo, styled
@@ -192,6 +193,9 @@ def _say_what_is_there(workspace: Workspace, settings: "ExtractionSettings") -> 
         show_features(engine, settings.name, None, first, limit=3, width=8)
     echo(f"database   {workspace.results.shown_url()}")
     echo(f"files      {workspace.store.root}")
+    reports = [workspace.store.asset_file(settings.name, FEATURE_REPORT, sae) for sae in settings.saes]
+    for path in filter(Path.is_file, reports):
+        echo(f"report     {path}")
     echo(f"more       {command} show {settings.name} FEATURE --sae {first}")
     echo(f"UI         {command} ui")
 

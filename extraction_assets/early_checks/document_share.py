@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from extraction_assets.engine.corpora.documents import Source
-from extraction_assets.engine.corpora.tokenize import SampleCount, documents_behind
+from extraction_assets.engine.corpora.tokenize import SampleCount, documents_behind, documents_cut
 from extraction_assets.engine.findings import Finding
 from extraction_assets.settings import STANDARD_LIBRARY, ExtractionSettings
 from extraction_assets.stores.corpus_files import StoredCorpus
@@ -29,9 +29,23 @@ def stored_share(corpus: StoredCorpus, settings: ExtractionSettings, source: Sou
     """Of a corpus that is tokenized already."""
     arrays, read = corpus.arrays, len(corpus.arrays.document_ids)
     documents = documents_behind(arrays.document_numbers, read, settings.corpus.packing)
-    return DocumentShare(
-        SampleCount(settings.start_sample + len(corpus), documents, read, ended=False), source.num_documents
-    )
+    cut = documents_cut(arrays.document_numbers, settings.corpus.packing)
+    samples = settings.start_sample + len(corpus)
+    return DocumentShare(SampleCount(samples, documents, read, False, cut), source.num_documents)
+
+
+def cut_chats(settings: ExtractionSettings, share: DocumentShare) -> Iterator[Finding]:
+    """A warning if chats are longer than a sample: in its later samples the model sees a chat without its beginning.
+
+    Texts are cut too, but most of them read on from any place.
+    """
+    cut, corpus = share.counted.documents_cut, settings.corpus
+    if cut and corpus.messages_column is not None:
+        yield Finding(
+            "warning",
+            f"{cut:,} of {share.counted.documents:,} chats are longer than max_length ({corpus.max_length} tokens) and "
+            "are cut, so that their later samples begin in the middle of a message: raise corpus.max_length",
+        )
 
 
 def first_documents(settings: ExtractionSettings, share: DocumentShare) -> Iterator[Finding]:

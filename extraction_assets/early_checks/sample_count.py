@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator
 
-from extraction_assets.early_checks.document_share import DocumentShare, first_documents, stored_share
+from extraction_assets.early_checks.document_share import DocumentShare, cut_chats, first_documents, stored_share
 from extraction_assets.engine.corpora.documents import CorpusError
 from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.engine.corpora.tokenize import count_samples, packing_of, too_few_samples
@@ -68,7 +68,7 @@ def examine_samples(
         share = count_corpus(settings, checkpoint, logger, SECONDS)
     else:
         share = stored_share(stored, settings, find_source(settings.corpus))
-    return share, [*_too_few(settings, share), *first_documents(settings, share)]
+    return share, [*_too_few(settings, share), *first_documents(settings, share), *cut_chats(settings, share)]
 
 
 def _too_few(settings: ExtractionSettings, share: DocumentShare) -> Iterator[Finding]:

@@ -16,7 +16,8 @@ from extraction_assets.stores.table_statistics import look_at_files
 _READERS = 4
 
 terminal = logging.getLogger("extraction_assets.damage")
-"""Repeats messages of a run's log: `run NAME`, which shows no Dagster log, prints them on standard error."""
+"""Repeats warnings of a run's log, of damage and of retries: `run NAME`, which shows no Dagster log, prints them on
+standard error."""
 terminal.addHandler(logging.NullHandler())
 
 

@@ -16,6 +16,7 @@ from extraction_assets.engine.models.checkpoint import UntrustedCodeError
 from extraction_assets.engine.models.hooks import HookError
 from extraction_assets.engine.preflight.sanity import SanityError
 from extraction_assets.engine.saes.formats import CheckpointError
+from extraction_assets.execution.damage import terminal
 from extraction_assets.host.gpu_lease import DeviceError
 from extraction_assets.planning.disk_estimate import NotEnoughDiskError
 from extraction_assets.stores.sealed import DamagedFileError
@@ -61,7 +62,18 @@ def as_dagster_failure(retry_number: int, logger: logging.Logger | None = None) 
         if not passing or retry_number >= MAX_RETRIES:
             raise failure(error) from error
         wait = FIRST_WAIT_SECONDS * 2**retry_number
+        _announce(error, retry_number, wait, logger)
         raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=wait) from error
+
+
+def _announce(error: Exception, retry_number: int, wait: float, logger: logging.Logger | None) -> None:
+    """Says, before the wait, why nothing happens in it: to the run's log and to the terminal of `run NAME`."""
+    # The hub's sentence is long, and the last attempt says it.
+    why = "the Hugging Face hub does not answer" if isinstance(error, HubUnavailable) else visible(str(error))
+    sentence = f"{why}: tried again in {wait:g} s (attempt {retry_number + 2} of {MAX_RETRIES + 1})"
+    for log in (logger, terminal):
+        if log is not None:
+            log.warning("%s", sentence)
 
 
 def failure(error: Exception) -> dg.Failure:

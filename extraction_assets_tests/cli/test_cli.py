@@ -118,6 +118,9 @@ def test_run_ends_with_five_features_and_where_things_are(module: str, ran: Ran)
     assert ran.output.count("feature ") >= 5
     assert f"database   sqlite:///{ran.home}/results.sqlite" in ran.output
     assert f"files      {ran.home}" in ran.output
+    reports = [line.split()[1] for line in ran.output.splitlines() if line.startswith("report  ")]
+    assert [Path(path).relative_to(ran.home).parts[:2] for path in reports] == [("tiny", "relu"), ("tiny", "topk")]
+    assert all("<html" in Path(path).read_text("utf-8") for path in reports)
     assert f"more       extraction-assets --module {module} show tiny FEATURE --sae relu" in ran.output
     assert f"UI         extraction-assets --module {module} ui" in ran.output
 

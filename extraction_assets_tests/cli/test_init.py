@@ -1,6 +1,7 @@
 """``init`` and ``check``: a new extraction in somebody's project, from nothing to rows."""
 
 import gzip
+import json
 import re
 import shutil
 import subprocess
@@ -312,10 +313,38 @@ def test_a_column_of_chats_is_found_where_there_is_no_text(workshop: Path) -> No
     assert (declared.corpus.messages_column, declared.evaluation_samples) == ("conversations", 9)
 
 
+def test_chats_get_samples_that_hold_them_and_texts_the_usual_ones(workshop: Path) -> None:
+    _chat_model(workshop, positions=4096)
+    write_chats(workshop / "a.jsonl", [CHAT])
+    given = ["--model", "chat-model", *FIRST, "--corpus"]
+    assert "corpus  holds chats, in its column messages\n" in _init(*given, "a.jsonl")
+    _init(*given, "../things/texts", name="texts")
+    lengths = [_declared(workshop, name).corpus.max_length for name in ("new", "texts")]
+    assert lengths == [1024, 128]
+
+
+def _chat_model(workshop: Path, positions: int) -> None:
+    config = make_chat_model(workshop / "chat-model", CHATML) / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "max_position_embeddings": positions}))
+
+
+def test_init_and_check_say_how_many_chats_are_cut(workshop: Path) -> None:
+    _chat_model(workshop, positions=4096)
+    write_chats(workshop / "a.jsonl", [CHAT, CHAT, CHAT[:1]])
+    longer = "2 of 3 chats are longer than max_length (100 tokens) and are cut"
+    given = ["--model", "chat-model", *FIRST, "--corpus", "a.jsonl"]
+    assert longer in _init(*given, "--max-length", "100")
+    checked = invoke("workshop.definitions", "check", "new", "--device", "cpu")
+    assert f"warning  {longer}" in checked.output
+    assert "cut" not in _init(*given, "--max-length", "256", name="whole")
+
+
 def test_a_model_without_a_chat_template_is_refused_for_chats(workshop: Path) -> None:
     write_chats(workshop / "a.jsonl", [CHAT] * 3)
     refused = _refused("--model", "../things/model", *FIRST, "--corpus", "a.jsonl")
     assert re.search("tokenizer of .*/things/model has no chat template of its own", refused)
+    assert "--corpus a.jsonl, chats in its column messages: the corpus holds chats" in refused
+    assert "put its chat_template.jinja beside the tokenizer's files" in refused
 
 
 def test_a_corpus_without_text_or_with_a_broken_file_is_refused(workshop: Path) -> None:

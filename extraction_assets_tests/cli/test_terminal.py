@@ -58,7 +58,7 @@ def test_a_chat_says_who_speaks_where_the_speaker_changes_and_where_the_window_b
     messages = (MessageSpan("user", 1, 3), MessageSpan(HOSTILE, 4, 6))
     example = _example(["<s>", "a", " b", "|", "c", " d"], [4])._replace(messages=messages)
     line = click.unstyle(_printed(feature_lines(FEATURE, [example], width=2)[1]))
-    assert line == f"     2.50  «user» b|«{SHOWN}»[c] d  a.txt, sample 7\n"
+    assert line == f"     2.50  «user …» b|«{SHOWN}»[c] d  a.txt, sample 7\n"
 
 
 def test_tokens_and_document_ids_stay_in_their_line() -> None:

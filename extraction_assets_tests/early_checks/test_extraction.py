@@ -14,6 +14,7 @@ from torch import Tensor
 
 import extraction_assets
 from extraction_assets.early_checks.extraction import Examination, Machine, examine_extraction
+from extraction_assets.engine.corpora import hub_datasets
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets_tests.engine.models import test_hostile_models as models
@@ -53,6 +54,17 @@ def spoiled(tiny_folder: Path, folder: Path, change: Callable[[dict[str, Tensor]
     shutil.copytree(tiny_folder / "model", folder)
     save_file(change(load_file(folder / "model.safetensors")), folder / "model.safetensors", {"format": "pt"})
     return folder
+
+
+def test_a_data_set_of_a_hub_that_does_not_answer_is_one_error_with_advice(
+    tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("datasets")
+    monkeypatch.setattr(hub_datasets, "_unanswered", lambda _repository: ConnectionError("no route"))
+    settings = make_settings(tiny_folder)
+    settings = settings.model_copy(update={"corpus": settings.corpus.model_copy(update={"source": "someone/away"})})
+    (error,) = errors(examine_extraction(settings, machine(home), logging.getLogger("test")))
+    assert "try again later, or on a machine with network `hf download someone/away" in error
 
 
 def test_a_sound_extraction_has_no_error(tiny_folder: Path, home: Path) -> None:

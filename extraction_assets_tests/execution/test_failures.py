@@ -42,6 +42,17 @@ def test_what_time_may_mend_is_tried_again_each_time_later(error: Exception) -> 
     assert last.value.description == str(error)
 
 
+def test_a_wait_before_the_next_attempt_is_announced(caplog: pytest.LogCaptureFixture) -> None:
+    away = HubUnavailable("a long sentence with advice")
+    for attempt, error in enumerate((away, OSError(5, "Input/output error"))):
+        with pytest.raises(dg.RetryRequested), faults.as_dagster_failure(attempt):
+            raise error
+    assert [record.getMessage() for record in caplog.records] == [
+        "the Hugging Face hub does not answer: tried again in 0.01 s (attempt 2 of 4)",
+        "[Errno 5] Input/output error: tried again in 0.02 s (attempt 3 of 4)",
+    ]
+
+
 @pytest.mark.parametrize(
     "error",
     [

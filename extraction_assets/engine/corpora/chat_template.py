@@ -228,13 +228,13 @@ def _template(tokenizer: Any) -> str:
         if isinstance(named, dict):
             names = ", ".join(sorted(named))
             raise CorpusError(
-                f"corpus.messages_column is set, but none of the chat templates of {where} ({names}) is called "
-                "default: give that name to the one that is meant, in tokenizer_config.json"
+                f"the corpus holds chats (corpus.messages_column), but none of the chat templates of {where} ({names}) "
+                "is called default: give that name to the one that is meant, in tokenizer_config.json"
             ) from error
         raise CorpusError(
-            f"corpus.messages_column is set, but the tokenizer of {where} has no chat template of its own "
-            "(chat_template.jinja, or chat_template in tokenizer_config.json): take the instruction-tuned model, or "
-            "text_column"
+            f"the corpus holds chats (corpus.messages_column), but the tokenizer of {where} has no chat template of "
+            "its own: take the instruction-tuned model, or put its chat_template.jinja beside the tokenizer's files; "
+            "or read a column of text, corpus.text_column"
         ) from error
     return str(template)
 

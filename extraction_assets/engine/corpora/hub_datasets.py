@@ -1,5 +1,6 @@
 """Data sets of the library ``datasets`` as a corpus: saved by ``save_to_disk``, or of the Hugging Face hub."""
 
+import contextlib
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -11,12 +12,15 @@ from typing import Any
 from extraction_assets.engine.corpora.boundary import one_sentence
 from extraction_assets.engine.corpora.columns import Columns, table_documents
 from extraction_assets.engine.corpora.documents import CorpusError, Document, document_order
+from extraction_assets.engine.hub.refusals import HubError, HubUnavailable, is_transient, is_transport, reason
 
 SHUFFLE_BUFFER = 10_000
 """Documents among which a streamed data set is shuffled."""
 
 _BATCH_ROWS = 1024
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_ANSWER_SECONDS = 10.0
+"""A hub that has not answered one request for so long does not answer."""
 
 
 class SavedDataset:
@@ -87,17 +91,15 @@ class HubDataset:
         if self._revision is not None and _COMMIT.fullmatch(self._revision):
             return self._revision
         library = _library(self._what)
-        try:
+        with self._loading(library):
             builder = library.load_dataset_builder(self._repository, self._configuration, revision=self._revision)
-        except Exception as error:
-            raise self._refused(error) from error
         return str(builder.hash)
 
     def documents(self) -> Iterator[Document]:
         library = _library(self._what)
         # The commit that was found: the branch may move meanwhile.
         revision = self.version if _COMMIT.fullmatch(self.version) else self._revision
-        try:
+        with self._loading(library):
             dataset = library.load_dataset(
                 self._repository,
                 self._configuration,
@@ -105,8 +107,6 @@ class HubDataset:
                 revision=revision,
                 streaming=self._streaming,
             )
-        except Exception as error:
-            raise self._refused(error) from error
         where = f"data set {self._repository!r}, split {self._split!r}"
         if self._streaming:
             yield from self._streamed(dataset, where)
@@ -121,13 +121,69 @@ class HubDataset:
         if self._seed is not None:
             dataset = dataset.shuffle(seed=self._seed, buffer_size=SHUFFLE_BUFFER)
         tables = dataset.with_format("arrow").iter(batch_size=_BATCH_ROWS)
-        yield from _tables_documents(tables, self._columns, where)
+        try:
+            yield from _tables_documents(tables, self._columns, where)
+        except (ConnectionError, TimeoutError) as error:
+            raise self._refused(error) from error
+
+    @contextlib.contextmanager
+    def _loading(self, library: ModuleType) -> Iterator[None]:
+        """In the block the library loads the data set; one sentence for whatever it raises.
+
+        Where the hub does not answer, the library looks into its cache at once: it would repeat each request for half a
+        minute, and a run repeats its step.
+        """
+        try:
+            with _offline(library) if self._unanswered is not None else contextlib.nullcontext():
+                yield
+        except Exception as error:
+            raise self._refused(error) from error
+
+    @cached_property
+    def _unanswered(self) -> Exception | None:
+        """Why the hub does not answer; None where anything has answered."""
+        return _unanswered(self._repository)
 
     def _refused(self, error: Exception) -> Exception:
         """The hub's own message, because its errors have too many kinds to distinguish. Only a missing network is known
         to be transient."""
-        kind = ConnectionError if isinstance(error, ConnectionError) else CorpusError
-        return kind(f"{self._what}, and that cannot be loaded: {error}")
+        if not isinstance(error, (ConnectionError, TimeoutError)):
+            return CorpusError(f"{self._what}, and that cannot be loaded: {error}")
+        cause = self._unanswered or error
+        revision = f" --revision {self._revision}" if self._revision else ""
+        copy = (
+            f"on a machine with network `hf download {self._repository} --repo-type dataset{revision} --local-dir "
+            "FOLDER`, and set corpus.source to the files in that folder"
+        )
+        absent = "the cache of the library datasets does not have it"
+        if not is_transient(cause):
+            return HubError(f"{self._what}, but HF_HUB_OFFLINE is set, and {absent}: unset HF_HUB_OFFLINE, or {copy}")
+        return HubUnavailable(
+            f"{self._what}, which the Hugging Face hub does not give ({reason(cause)}), and {absent}: try again later, "
+            f"or {copy}"
+        )
+
+
+def _unanswered(repository: str) -> Exception | None:
+    """Why no server answers one request for a data set; None for any answer, which the library understands better."""
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().dataset_info(repository, timeout=_ANSWER_SECONDS, expand=["sha"])
+    except Exception as error:
+        return error if is_transport(error) else None
+    return None
+
+
+@contextlib.contextmanager
+def _offline(library: ModuleType) -> Iterator[None]:
+    """In the block the library asks no hub, as with HF_HUB_OFFLINE, which it reads once."""
+    before = library.config.HF_HUB_OFFLINE
+    library.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        library.config.HF_HUB_OFFLINE = before
 
 
 def _library(what: str) -> ModuleType:

@@ -90,5 +90,6 @@ def shifted(spans: Sequence[MessageSpan], first: int, length: int, place: int) -
 
 def speakers(messages: Sequence[MessageSpan], first: int, stop: int) -> dict[int, str]:
     """Position -> role, at the positions of a window where a reader learns who speaks: where a message begins, and at
-    the window's first position inside one."""
-    return {span.start: span.role for span in shifted(messages, first, stop - first, first)}
+    the window's first position inside one that began before it, which `assistant …` says."""
+    seen = [span for span in messages if max(span.start, first) < min(span.stop, stop)]
+    return {max(span.start, first): span.role if span.start >= first else f"{span.role} …" for span in seen}

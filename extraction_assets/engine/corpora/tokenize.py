@@ -133,6 +133,8 @@ class SampleCount(NamedTuple):
     documents_read: int
     ended: bool
     """Whether the source has no more."""
+    documents_cut: int = 0
+    """Those that lie in several samples, as they are longer than one."""
 
 
 def count_samples(
@@ -165,8 +167,9 @@ def count_samples(
                 break
         else:
             ended = True
-    read = len(document_ids)
-    return SampleCount(seen, documents_behind(np.asarray(numbers), read, packing.packing), read, ended)
+    read, behind = len(document_ids), np.asarray(numbers, dtype=np.int64)
+    documents_found = documents_behind(behind, read, packing.packing)
+    return SampleCount(seen, documents_found, read, ended, documents_cut(behind, packing.packing))
 
 
 def documents_behind(document_numbers: np.ndarray, documents_read: int, packing: str) -> int:
@@ -176,6 +179,16 @@ def documents_behind(document_numbers: np.ndarray, documents_read: int, packing:
     if packing == "documents":
         return len(np.unique(document_numbers))
     return documents_read - int(document_numbers[0])  # the first of none, where it lies whole inside a sample
+
+
+def documents_cut(document_numbers: np.ndarray, packing: str) -> int:
+    """Documents of which there are several samples; 0 where samples are cut without regard to documents.
+
+    ``document_numbers`` int64 [N] are those of the samples' first tokens.
+    """
+    if packing != "documents":
+        return 0
+    return int((np.unique(document_numbers, return_counts=True)[1] > 1).sum())
 
 
 class _TimeIsUp(Exception):

@@ -4,12 +4,16 @@ import builtins
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from huggingface_hub import HfApi
+from huggingface_hub.errors import OfflineModeIsEnabled
 
 from extraction_assets.engine.corpora import hub_datasets
 from extraction_assets.engine.corpora.documents import CorpusError
 from extraction_assets.engine.corpora.sources import find_source
+from extraction_assets.engine.hub import HubError, HubUnavailable
 from extraction_assets.planning.source_identity import source_identity
 from extraction_assets.settings import CorpusSettings
 from extraction_assets_tests.engine.corpora.build import ROWS, TEXTS, documents, save_dataset, write_parquet
@@ -45,6 +49,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
 
         return load
 
+    monkeypatch.setattr(hub_datasets, "_unanswered", lambda _repository: None)
     for name in ("load_dataset", "load_dataset_builder"):
         monkeypatch.setattr(datasets, name, local(getattr(datasets, name)))
     monkeypatch.chdir(tmp_path)
@@ -104,10 +109,38 @@ def test_a_hub_that_is_away_is_named_and_may_come_back(hub: Calls, monkeypatch: 
         raise ConnectionError("Couldn't reach 'someone/some-data' on the Hub")
 
     monkeypatch.setattr(datasets, "load_dataset_builder", away)
-    with pytest.raises(
-        ConnectionError, match="'someone/some-data' is neither a full path nor a file or folder beside the YAML file"
-    ):
+    with pytest.raises(HubUnavailable, match=r"'someone/some-data' is neither .* beside the YAML file"):
         source_identity(find_source(CorpusSettings(source=HUB_ID)))
+
+
+@pytest.mark.parametrize(
+    ("why", "error", "says"),
+    [
+        (
+            ConnectionError("no route"),
+            HubUnavailable,
+            "no route.*try again later, or .*`hf download someone/away",
+        ),
+        (OfflineModeIsEnabled("offline"), HubError, "HF_HUB_OFFLINE is set, and .*: unset HF_HUB_OFFLINE, or on a"),
+    ],
+)
+def test_a_hub_that_does_not_answer_is_asked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: Exception, error: type[Exception], says: str
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    monkeypatch.setattr(hub_datasets, "_unanswered", lambda repository: asked.append(repository) or why)
+    monkeypatch.setattr(HfApi, "hf_hub_download", lambda *_args, **_options: asked.append("again"))
+    with pytest.raises(error, match=says):
+        next(find_source(CorpusSettings(source="someone/away")).documents())
+    assert (asked, datasets.config.HF_HUB_OFFLINE) == (["someone/away"], False)
+
+
+def test_any_answer_is_the_library_s_to_understand(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = Mock(side_effect=[ConnectionError("refused"), TimeoutError(), KeyError("not there"), None])
+    monkeypatch.setattr(HfApi, "dataset_info", answers)
+    found = [hub_datasets._unanswered(HUB_ID) for _ in range(4)]
+    assert [type(one) for one in found] == [ConnectionError, TimeoutError, type(None), type(None)]
 
 
 def test_a_source_that_the_hub_does_not_have_is_named(hub: Calls, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,7 +170,7 @@ def test_a_token_of_two_messages_is_of_the_first() -> None:
 
 def test_a_reader_learns_who_speaks_at_the_window_and_where_a_message_begins() -> None:
     messages = [MessageSpan("user", 2, 5), MessageSpan("assistant", 7, 9), MessageSpan("user", 12, 13)]
-    assert speakers(messages, 3, 12) == {3: "user", 7: "assistant"}
+    assert speakers(messages, 3, 12) == {3: "user …", 7: "assistant"}
     assert speakers(messages, 5, 7) == {}
 
 

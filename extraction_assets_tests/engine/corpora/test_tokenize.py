@@ -271,7 +271,15 @@ def test_counting_stops_at_the_number_asked_for_and_reads_no_further(tokenizer: 
             yield str(number), TEXTS["first.txt"]
         raise AssertionError("read on")
 
-    assert count_samples(documents(), tokenizer, Packing(WIDTH), 3) == SampleCount(3, 1, 1, ended=False)
+    assert count_samples(documents(), tokenizer, Packing(WIDTH), 3) == SampleCount(
+        3, 1, 1, ended=False, documents_cut=1
+    )
+
+
+def test_documents_of_several_samples_are_counted_as_cut(tokenizer: Any) -> None:
+    documents: list[Document] = [("long", "fox " * WIDTH), ("short", "fox"), ("longer", "fox " * 3 * WIDTH)]
+    assert count_samples(documents, tokenizer, Packing(WIDTH), 100).documents_cut == 2
+    assert count_samples(documents, tokenizer, Packing(WIDTH, "concatenated"), 100).documents_cut == 0
 
 
 def test_counting_refuses_a_token_that_the_model_does_not_know(tokenizer: Any) -> None:
