@@ -38,7 +38,7 @@ class SaePlace:
     @property
     def parts(self) -> tuple[str, ...]:
         """The names on the way to it, outermost first: of repository, folders and file. Some formats write into names
-        what their files lack."""
+        what their files do not say."""
         if self.repository is None:
             return (*self.folder.absolute().parts, *([] if self.file is None else [self.file]))
         return (*self.repository.split("/"), *PurePosixPath(self.inside).parts)
