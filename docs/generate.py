@@ -222,7 +222,7 @@ def published_saes() -> str:
         f"Of the {known:,} SAEs in {len(releases)} releases that SAELens {sae_lens} knows by name, {read:,} in "
         f"{len(releases) - len(refused)} releases are read:\n\n"
         f"{table(['format', 'releases', 'SAEs', 'models'], rows)}\n"
-        f"Not read, as `extraction-assets saes NAME` explains: {', '.join(f'`{name}`' for name in refused) or 'none'}.\n"
+        f"Not read, as `saes NAME` explains: {', '.join(f'`{name}`' for name in refused) or 'none'}.\n"
     )
 
 
