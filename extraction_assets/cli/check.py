@@ -54,17 +54,23 @@ def check(ctx: click.Context, name: str, device: str | None) -> None:
 def _echo(settings: "ExtractionSettings", root: Path, found: "Examination") -> None:
     from extraction_assets.host.disk import free_bytes, readable_size
 
-    _line("model", settings.language_model.path, found.model)
+    names = [*found.widths, *found.saes, *(one.name for one in found.estimates)]
+    longest = max([36, *map(len, names)])  # the model's path may be longer, and has a line of its own
+
+    def line(what: str, name: str, text: str) -> None:
+        echo(f"{what:6} {name:{longest}} {text}".rstrip())
+
+    line("model", settings.language_model.path, found.model)
     for hook, width in found.widths.items():
-        _line("hook", hook, f"width {width:,}")
+        line("hook", hook, f"width {width:,}")
     for name, weights in found.saes.items():
         shape = f"{weights.architecture}, d_in {weights.d_in:,}, {weights.latent_dim:,} features"
-        _line("SAE", name, f"{shape}, at {found.hooks[name]}")
+        line("SAE", name, f"{shape}, at {found.hooks[name]}")
     if found.corpus is not None:
-        _line("corpus", Path(settings.corpus.source).name, found.corpus.sentence)
+        line("corpus", Path(settings.corpus.source).name, found.corpus.sentence)
     if found.roles:
         tokens = ", ".join(f"{role} {count:,}" for role, count in found.roles.items())
-        _line("roles", "", f"{tokens} tokens {found.samples}")
+        line("roles", "", f"{tokens} tokens {found.samples}")
     if found.sanity:
         longest = max(20, *map(len, found.sanity))
         echo("", f"{'SAE':{longest}} {'explained':>10} {'mean L0':>9} {'silent':>8} {'BOS share':>10}   tokens")
@@ -72,12 +78,12 @@ def _echo(settings: "ExtractionSettings", root: Path, found: "Examination") -> N
             echo(_numbers(name.ljust(longest), sanity, found.samples))
         echo("")
     for estimate in found.estimates:
-        _line("disk", estimate.name, f"{readable_size(estimate.size):>10} to come")
+        line("disk", estimate.name, f"{readable_size(estimate.size):>10} to come")
     if found.estimates:
         total = readable_size(sum(one.size for one in found.estimates))
-        _line("", "in all", f"{total:>10}, {readable_size(free_bytes(root))} free in {root}")
+        line("", "in all", f"{total:>10}, {readable_size(free_bytes(root))} free in {root}")
     elif found.sanity:
-        _line("disk", "all chunks", "are there")
+        line("disk", "all chunks", "are there")
 
 
 def _numbers(name: str, found: "SaeSanity", samples: str) -> str:
@@ -92,7 +98,3 @@ def _explained(variance: float | None) -> str:
     if variance is None:
         return "n/a"  # it encodes only
     return "none" if math.isnan(variance) else f"{variance:.3f}"
-
-
-def _line(what: str, name: str, text: str) -> None:
-    echo(f"{what:6} {name:36} {text}".rstrip())

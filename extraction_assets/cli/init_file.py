@@ -50,7 +50,7 @@ class DeclaredSae(NamedTuple):
 
     name: str
     path: str | None = None
-    """As it was typed; None where release and id name it."""
+    """As it was typed; None where release and id alone name it."""
     subfolder: str | None = None
     hook: str | None = None
     """None if the checkpoint, which is on the hub, may say it."""
@@ -128,13 +128,15 @@ def _sae_block(sae: DeclaredSae, folder: Path) -> str:
 
 def _place(sae: DeclaredSae, folder: Path) -> Iterator[str]:
     """Lines that say which checkpoint it is."""
-    if sae.path is None:
-        yield f"      release: {_scalar(sae.release or '')} # a name of SAELens: `extraction-assets saes` lists them"
+    if sae.release is not None:
+        yield f"      release: {_scalar(sae.release)} # a name of SAELens: `extraction-assets saes` lists them"
         yield f"      sae_id: {_scalar(sae.sae_id or '')}"
+    if sae.path is None:
         yield "      # path: DIR # a copy by `hf download REPOSITORY --local-dir DIR`; by default from the hub"
     else:
         path = _scalar(_written(sae.path, folder, "--sae"))
-        yield f"      path: {path} # a folder (relative to this file) or a hub id"
+        what = "a folder (relative to this file) or a hub id" if sae.release is None else "a copy of it, or a part"
+        yield f"      path: {path} # {what}"
     if sae.subfolder:
         yield f"      subfolder: {_scalar(sae.subfolder)}"
 

@@ -29,7 +29,9 @@ def declared_saes(
     for number, (sae, hook) in enumerate(zip(found, given_hooks, strict=True)):
         sae = sae._replace(subfolder=folders.get(number))
         sae = sae._replace(name=names[number] if names else _default_name(sae))
-        declared.append(sae._replace(hook=hook or _recorded_hook(sae), recorded=not hook))
+        sae = _named(sae)
+        recorded = _recorded_hook(sae, needed=not hook)
+        declared.append(sae._replace(hook=hook or recorded, recorded=not hook))
     chosen = [sae.name for sae in declared]
     doubled = [name for name in chosen if chosen.count(name) > 1]
     if doubled:
@@ -38,21 +40,25 @@ def declared_saes(
 
 
 def sentences_on(saes: Sequence[DeclaredSae], model: str, max_length: int) -> Iterator[str]:
-    """What the registry adds: a model other than the one that an SAE was trained on, and the names of copies."""
+    """What the registry adds: a model or a hook other than the one that an SAE was trained on, the names of copies."""
     from extraction_assets.engine.saes.formats import SaeRecord, compare_recorded
-    from extraction_assets.engine.saes.named import named_copy
     from extraction_assets.engine.saes.published import published_sae
+    from extraction_assets.engine.saes.published.described import hook
+    from extraction_assets.engine.saes.published.hook_in_name import contradicts
 
     for sae in saes:
-        if sae.release is not None:
-            record = SaeRecord(model_name=published_sae(sae.release, sae.sae_id or "").model)
-            for finding in compare_recorded(record, model, None, max_length):
-                yield f"warning  SAE {sae.name}: {finding.message}"
-        elif (copied := named_copy(Path(sae.path or "", sae.subfolder or "").expanduser())) is not None:
+        if sae.release is None:
+            continue
+        published = published_sae(sae.release, sae.sae_id or "")
+        if sae.path is not None:
             yield (
-                f"SAE {sae.name}  by its folder's name it is {copied.release}/{copied.sae_id} of SAELens: release and "
-                "sae_id beside path, in place of subfolder, add what its files lack"
+                f"SAE {sae.name}  by its folder's name it is {sae.release}/{sae.sae_id} of SAELens: release and sae_id "
+                "are written beside path, for the registry knows what its files do not say"
             )
+        for finding in compare_recorded(SaeRecord(model_name=published.model), model, None, max_length):
+            yield f"warning  SAE {sae.name}: {finding.message}"
+        if sae.hook is not None and contradicts(published, sae.hook):
+            yield f"warning  SAE {sae.name}: by its name it was trained on {hook(published)}, but reads {sae.hook}"
 
 
 def _meant(value: str) -> DeclaredSae:
@@ -116,20 +122,56 @@ def _default_name(sae: DeclaredSae) -> str:
     return re.sub(r"[^A-Za-z0-9_]+", "_", whole).strip("_") or "sae"
 
 
-def _recorded_hook(sae: DeclaredSae) -> str | None:
-    """The hook that a local checkpoint records; None for one of the hub, which is not asked here."""
-    from extraction_assets.engine.saes.checkpoint import read_sae_record
-    from extraction_assets.engine.saes.named import is_copy_of_many
+def _named(sae: DeclaredSae) -> DeclaredSae:
+    """With release and id in place of the subfolder, for a folder or file that is by its name a published SAE's."""
+    from extraction_assets.engine.saes.formats import unreadable
+    from extraction_assets.engine.saes.named import named_copy
+
+    if sae.path is None or not Path(sae.path).expanduser().exists():
+        return sae
+    copied = named_copy(Path(sae.path, sae.subfolder or "").expanduser())
+    if copied is None or unreadable(copied.loader):
+        return sae
+    return sae._replace(release=copied.release, sae_id=copied.sae_id, subfolder=None)
+
+
+def _recorded_hook(sae: DeclaredSae, *, needed: bool) -> str | None:
+    """The hook that a local checkpoint records; None for one of the hub, which is not asked here.
+
+    ClickException for what names no SAE, or one whose names do not say what its format needs of them.
+    """
+    from extraction_assets.engine.saes.checkpoint import read_sae_record, sae_facts
 
     folder = Path(sae.path or "").expanduser()
+    if sae.path is not None:
+        _refuse_many(sae, sae.path)
     if sae.path is None or not folder.exists():
         return None
-    if sae.subfolder is None and (example := is_copy_of_many(folder)) is not None:
-        raise click.ClickException(
-            f"--sae {sae.path}: by its name it is a copy of {example.repository}, which holds many SAEs: give the "
-            f"folder of one, such as --subfolder {example.path}"
-        )
-    hook = read_sae_record(SaeSettings(path=str(folder), subfolder=sae.subfolder).checkpoint).hook
-    if hook is None:
+    fields = {**sae.fields, "path": str(folder)}
+    checkpoint = SaeSettings.model_validate(fields).checkpoint
+    try:
+        hook = read_sae_record(checkpoint).hook
+        sae_facts(checkpoint)
+    except (ValueError, OSError) as error:
+        raise click.ClickException(f"--sae {sae.path}: {error}") from error
+    if hook is None and needed:
         raise click.ClickException(f"--hook is needed: the checkpoint in {folder} does not say what it reads")
     return hook
+
+
+def _refuse_many(sae: DeclaredSae, path: str) -> None:
+    """ClickException for a repository of many SAEs, of the hub or copied, or a folder of one, in place of an SAE."""
+    from extraction_assets.engine.saes.named import is_copy_of_many, one_of_many
+
+    folder = Path(path).expanduser()
+    if folder.exists():
+        if sae.subfolder is None and sae.release is None and (example := is_copy_of_many(folder)) is not None:
+            raise click.ClickException(
+                f"--sae {path}: by its name it is a copy of {example.repository}, which holds many SAEs: give the "
+                f"folder of one, such as --subfolder {example.path}"
+            )
+    elif sae.subfolder != "." and (example := one_of_many(path, (sae.subfolder or "").strip("/"))) is not None:
+        raise click.ClickException(
+            f"--sae {path}: it holds many SAEs: `extraction-assets saes {path}` lists them; give one by its name, such "
+            f"as --sae {example.release}/{example.sae_id}"
+        )

@@ -53,7 +53,7 @@ def list_command(ctx: click.Context) -> None:
     extraction whose YAML file does not load is named on standard error; the exit code is 1 then.
     """
     workspace = open_workspace(ctx.obj)
-    store, merged = workspace.store, workspace.merge_times()
+    store, merged = workspace.store, workspace.merges()
     for settings in workspace.extractions.values():
         keys = settings.chunk_keys
         echo(styled(settings.name, bold=True) + f"  {settings.language_model.path}")
@@ -61,12 +61,17 @@ def list_command(ctx: click.Context) -> None:
             f"  {settings.evaluation_samples} samples of {settings.corpus.max_length} tokens in "
             f"{count(len(keys), 'chunk')}, the {settings.top_k_examples} strongest examples of every feature"
         )
-        longest = max(12, *map(len, settings.saes))
+        rows = []
         for name, sae in settings.saes.items():
             stored = len(store.stored_keys(settings.name, TOP_K_TABLE, name) & set(keys))
-            at = merged.get((settings.name, name))
-            state = f"{stored} of {len(keys)} chunks, " + (f"merged {at:%Y-%m-%d %H:%M} UTC" if at else "not merged")
-            echo(f"  {name:{longest}} {sae.hook or 'as recorded':20} {state:45} {sae.checkpoint}")
+            merge = merged.get((settings.name, name))
+            at = f"merged {merge.finished_at:%Y-%m-%d %H:%M} UTC" if merge else "not merged"
+            hook = sae.hook or (merge.hook if merge else "as recorded")
+            rows.append((name, hook, f"{stored} of {len(keys)} chunks, {at}", str(sae.checkpoint)))
+        widths = [max(least, *(len(row[i]) for row in rows)) for i, least in enumerate((12, 20, 45))]
+        for *cells, checkpoint in rows:
+            columns = " ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+            echo(f"  {columns} {checkpoint}")
     ctx.exit(1 if workspace.not_loaded else 0)
 
 

@@ -1,6 +1,7 @@
 """``saes``: the published SAEs that have a name."""
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -135,7 +136,23 @@ def _echo_saes(found: "Found", limit: int, command: str | None = None) -> None:
         echo(f"… and {several - limit:,} more: narrow the search, or --all")
     _echo_reasons([release])
     if command is not None and format_of_loader(release.loader):
-        echo("", f"next  {command} init NAME --model FOLDER --sae {release.name}/{rows[0][0]} --corpus FOLDER")
+        echo("", f"next  {command} init NAME --model FOLDER --sae {release.name}/{_usual(found.saes)} --corpus FOLDER")
+
+
+def _usual(saes: "Sequence[PublishedSae]") -> str:
+    """The id to begin with: of about 16k features, of medium L0, in a middle layer, as far as names say it."""
+    from extraction_assets.engine.saes.published.described import layer, width
+
+    layers = [number for sae in saes if (number := layer(sae)) is not None]
+    middle = sorted(layers)[len(layers) // 2] if layers else 0
+
+    def unusual(sae: "PublishedSae") -> tuple[float, bool, int]:
+        features = width(sae)
+        size = 0.0 if features is None else abs(math.log2(features / 16_384))
+        named = any(word in sae.sae_id for word in ("medium", "canonical"))
+        return size, not named, abs((layer(sae) or 0) - middle)
+
+    return min(saes, key=unusual).sae_id
 
 
 def _echo_table(heading: Sequence[str], rows: Sequence[Sequence[str]], right: set[int]) -> None:

@@ -38,7 +38,7 @@ def show(module: str, name: str, feature: str | None, sae: str | None, limit: in
     workspace = open_workspace(module)
     known = set(workspace.extractions)
     if name not in known:  # merged before it was taken out of the module, or its file broken
-        known |= {merged for merged, _ in workspace.merge_times()}
+        known |= {merged for merged, _ in workspace.merges()}
     if name not in known:
         raise workspace.no_extraction(name, f"there are: {', '.join(sorted(known)) or 'none'}")
     with workspace.results.read() as engine:
@@ -138,12 +138,13 @@ def status(module: str, name: str) -> None:
         _echo_merges(workspace, settings)
         return
     echo(f"corpus: {len(plan.corpus)} samples, {plan.corpus.folder}", *changes)
-    echo(f"{'':28} {'done':>6} {'stale':>6} {'missing':>8}")
+    longest = _longest(settings)
+    echo(f"{'':{longest}} {'done':>6} {'stale':>6} {'missing':>8}")
     for asset, sae in chunk_assets(settings.saes):
         states = [plan.chunk_state(asset, chunk, sae) for chunk in settings.chunks]
         counts = "{:6} {:6} {:8}".format(*(states.count(s) for s in ("done", "stale", "missing")))
         kept = "" if settings.keep.keeps(asset) else "   not kept: clean removes what is merged"
-        echo(f"{(sae + '/' if sae else '') + asset:28} {counts}{kept}")
+        echo(f"{(sae + '/' if sae else '') + asset:{longest}} {counts}{kept}")
     _echo_merge_states(workspace, plan)
     _echo_not_done(plan)
     _echo_damaged(plan)
@@ -198,18 +199,25 @@ def _echo_merge_states(workspace: Workspace, plan: "ExtractionPlan") -> None:
     try:
         with workspace.results.read() as engine:
             for sae in plan.settings.saes:
-                echo(f"{sae + '/' + FEATURE_EXAMPLES:28} {_merge_state(engine, plan, sae)}")
+                echo(f"{sae + '/' + FEATURE_EXAMPLES:{_longest(plan.settings)}} {_merge_state(engine, plan, sae)}")
     except DatabaseError as error:
         echo(f"what is merged is not known: {error}", err=True)
 
 
 def _echo_merges(workspace: Workspace, settings: "ExtractionSettings") -> None:
     """The merges of an extraction if its corpus is not current."""
-    merged = workspace.merge_times()
+    merged = workspace.merges()
     for sae in settings.saes:
-        at = merged.get((settings.name, sae))
-        if at:
-            echo(f"{sae + '/' + FEATURE_EXAMPLES:28} merged {at:%Y-%m-%d %H:%M} UTC, from an earlier corpus")
+        merge = merged.get((settings.name, sae))
+        if merge:
+            name = f"{sae}/{FEATURE_EXAMPLES}".ljust(_longest(settings))
+            echo(f"{name} merged {merge.finished_at:%Y-%m-%d %H:%M} UTC, from an earlier corpus")
+
+
+def _longest(settings: "ExtractionSettings") -> int:
+    """Characters of the longest name that ``status`` prints, at least 28."""
+    names = [asset if sae is None else f"{sae}/{asset}" for asset, sae in chunk_assets(settings.saes)]
+    return max(28, *map(len, names), *(len(f"{sae}/{FEATURE_EXAMPLES}") for sae in settings.saes))
 
 
 def _merge_state(engine: "sa.Engine", plan: "ExtractionPlan", sae: str) -> str:

@@ -1,6 +1,5 @@
 """What a command works on: the extractions, the store, the results and the GPU resource of a module of definitions."""
 
-import datetime as dt
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     import dagster as dg
     import sqlalchemy as sa
 
+    from extraction_assets.database.queries import Merge
     from extraction_assets.defs_yaml.folder import NotLoaded
     from extraction_assets.resources import ChunkStoreResource, GpuResource, ResultsResource
     from extraction_assets.resources.resolve import Resource
@@ -101,14 +101,14 @@ class Workspace:
         with self.results.read() as engine, engine.connect() as connection:
             yield connection
 
-    def merge_times(self) -> Mapping[tuple[str, str], dt.datetime]:
-        """When each (extraction, SAE) was merged. Reports an unreachable database on standard error, because what is
+    def merges(self) -> "Mapping[tuple[str, str], Merge]":
+        """The last merge of each (extraction, SAE). Reports an unreachable database on standard error, because what is
         declared can still be listed."""
-        from extraction_assets.database.queries import merge_times
+        from extraction_assets.database.queries import merges
 
         try:
             with self.read_results() as connection:
-                return merge_times(connection)
+                return merges(connection)
         except Exception as error:
             echo(f"results database: {explain(error)}", err=True)
             return {}

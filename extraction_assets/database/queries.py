@@ -38,6 +38,15 @@ class Example(NamedTuple):
     """Who speaks where, by position; nothing if the corpus holds no chats."""
 
 
+class Merge(NamedTuple):
+    """What the database has of one (extraction, SAE)."""
+
+    finished_at: dt.datetime
+    """In UTC."""
+    hook: str
+    """What the SAE read."""
+
+
 class UnknownResultError(LookupError):
     """No such extraction, SAE or feature in the database; the message lists those that exist."""
 
@@ -61,10 +70,10 @@ _LISTED = (
 )
 
 
-def merge_times(connection: sa.Connection) -> dict[tuple[str, str], dt.datetime]:
-    """When each (extraction, SAE) was merged last, in UTC."""
-    query = sa.select(extractions.c.name, extractions.c.sae, extractions.c.finished_at)
-    return {(name, sae): finished for name, sae, finished in connection.execute(query)}
+def merges(connection: sa.Connection) -> dict[tuple[str, str], Merge]:
+    """The last merge of each (extraction, SAE)."""
+    query = sa.select(extractions.c.name, extractions.c.sae, extractions.c.finished_at, extractions.c.hook)
+    return {(name, sae): Merge(finished, hook) for name, sae, finished, hook in connection.execute(query)}
 
 
 def merge_fingerprints(connection: sa.Connection) -> dict[tuple[str, str], str]:

@@ -85,7 +85,7 @@ def check_estimate(
     for name, settings in declared().items():
         remaining = _remaining_bytes(settings, store)
         if remaining is None:
-            yield Finding("ok", f"{name}: not known before its checkpoints are downloaded", check="estimate")
+            yield Finding("ok", f"{name}: not known {_until(settings)}", check="estimate")
         elif remaining:
             total += remaining
             yield Finding("ok", f"{name}: about {readable_size(remaining)} to come", check="estimate")
@@ -160,6 +160,13 @@ def check_database(results: "Callable[[], ResultsResource]" = default_results) -
         yield Finding("ok", f"{shown}, schema {current}", check="database")
 
 
+def _until(settings: "ExtractionSettings") -> str:
+    """What has to be done before sizes are known."""
+    paths = [settings.language_model.path, *(sae.path for sae in settings.saes.values())]
+    here = all(path is not None and Path(path).expanduser().exists() for path in paths)
+    return f"here: `check {settings.name}` reads its files" if here else "before its checkpoints are downloaded"
+
+
 def _remaining_bytes(settings: "ExtractionSettings", store: Any) -> float | None:
     """Bytes of the chunks and rows that are not there yet; None if the checkpoints are not on this machine."""
     from extraction_assets.planning.disk_estimate import estimate_database, estimate_files, samples_to_come
@@ -203,15 +210,18 @@ def _hook(name: str, sae: "SaeSettings") -> str:
 
 
 def _latent_dim(sae: "SaeSettings") -> Any:
-    """F of an SAE: as its ``cfg.json`` on this machine says, or the names of a published one; None if neither does."""
+    """F of an SAE: as its files on this machine say without their numbers, or the names of a published one; None if
+    neither does."""
     from extraction_assets.engine.saes.checkpoint import sae_place
     from extraction_assets.engine.saes.named import is_local, named_sae
     from extraction_assets.engine.saes.published.described import width
+    from extraction_assets.engine.saes.stored_width import stored_width
 
     try:
         if sae.path is not None and is_local(sae.path):
             place = sae_place(sae.checkpoint)
             found, published = _json(place.folder / "cfg.json").get("d_sae"), place.published
+            found = stored_width(place) if found is None else found
         else:
             found, published = None, named_sae(sae.checkpoint)
     except (OSError, ValueError):  # a run reports it

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from extraction_assets import cli
 from extraction_assets_tests.command import declare
 from extraction_assets_tests.command import invoke as _invoke
-from extraction_assets_tests.tiny import make_settings
+from extraction_assets_tests.tiny import make_faithful_sae, make_settings
 
 pytestmark = pytest.mark.slow
 
@@ -56,6 +56,32 @@ def test_list_names_extractions_and_saes(module: str) -> None:
     assert "relu" in output
     assert "23 samples of 16 tokens in 3 chunks" in output
     assert output.count("0 of 3 chunks, not merged") == 2
+
+
+LONG = "layer_9_width_16k_l0_medium"
+
+
+@pytest.fixture
+def long_module(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The tiny extraction with an SAE of a long name, whose hook its checkpoint records."""
+    recorded = tiny_folder / "recorded"
+    if not recorded.exists():
+        make_faithful_sae(recorded, hook="layers.0")
+    saes = {"relu": {"path": str(tiny_folder / "relu"), "hook": "layers.1"}, LONG: {"path": str(recorded)}}
+    saes["relu"]["minimum_variance_explained"] = "-1e9"
+    return declare(monkeypatch, make_settings(tiny_folder, saes=saes))
+
+
+def test_columns_are_as_wide_as_long_names(long_module: str, home: Path) -> None:
+    assert "as recorded" in _invoke(long_module, "list").output
+    result = _invoke(long_module, "run", "tiny")
+    assert result.exit_code == 0, result.output
+    heading, *rows = _invoke(long_module, "status", "tiny").output.splitlines()[1:7]
+    assert {len(line) for line in rows if "not kept" not in line} == {len(heading)}
+    lines = _invoke(long_module, "list").output.splitlines()[2:4]
+    assert len({line.index("3 of 3 chunks") for line in lines}) == 1
+    assert "layers.0 " in lines[1]
+    assert "as recorded" not in lines[1]
 
 
 def test_list_counts_chunks_and_merges_and_makes_no_database(module: str, home: Path) -> None:

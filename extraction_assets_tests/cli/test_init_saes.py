@@ -7,6 +7,7 @@ import pytest
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets_tests.cli.test_init import ARGUMENTS, FIRST, _declared, _init, workshop
 from extraction_assets_tests.command import invoke
+from extraction_assets_tests.engine.saes.formats.published_layouts_b import write_qwen_scope
 from extraction_assets_tests.tiny import make_faithful_sae
 
 __all__ = ["workshop"]
@@ -101,11 +102,34 @@ def test_a_subfolder_does_not_go_with_a_name(workshop: Path) -> None:
     assert "1 --subfolder for 0 --sae of a path" in _refused(*named, "--subfolder", "x")
 
 
-def test_of_a_copy_of_a_repository_the_name_is_suggested(workshop: Path, tmp_path: Path) -> None:
+def test_a_copy_of_a_published_sae_is_declared_by_its_names_too(workshop: Path, tmp_path: Path) -> None:
     copy, inside = tmp_path / "GPT2-Small-SAEs-Reformatted", "blocks.8.hook_resid_pre"
     make_faithful_sae(copy / inside, hook="layers.0")
     output = _init(*ARGUMENTS, "--sae", str(copy), "--subfolder", inside)
     assert f"SAE {inside.replace('.', '_')}  by its folder's name it is gpt2-small-res-jb/{inside} of SAELens" in output
+    (sae,) = _declared(workshop).saes.values()
+    assert (sae.release, sae.sae_id, sae.subfolder) == ("gpt2-small-res-jb", inside, None)
+
+
+def test_a_hook_of_another_layer_than_the_names_is_a_warning(workshop: Path) -> None:
+    named = ["--sae", "gpt2-small-res-jb/blocks.1.hook_resid_pre"]
+    said = "by its name it was trained on blocks.1.hook_resid_pre, but reads layers.1"
+    assert said in _init(*ARGUMENTS, *named, "--hook", "layers.1")
+
+
+@pytest.mark.parametrize("subfolder", [None, "resid_post"])
+def test_a_repository_of_many_saes_is_refused_with_the_command_that_lists_them(
+    workshop: Path, subfolder: str | None
+) -> None:
+    repository = "google/gemma-scope-2-270m-it"
+    said = f"--sae {repository}: it holds many SAEs: `extraction-assets saes {repository}` lists them; give one by its"
+    assert said in _refused("--sae", repository, *([] if subfolder is None else ["--subfolder", subfolder]))
+
+
+def test_a_file_whose_name_lacks_what_its_format_needs_is_refused(workshop: Path, tmp_path: Path) -> None:
+    write_qwen_scope(tmp_path, "layer12.sae.pt")
+    file = str(tmp_path / "layer12.sae.pt")
+    assert f"--sae {file}: SAE {file}: the number k" in _refused("--sae", file, "--hook", "layers.0")
 
 
 def test_a_copy_of_a_whole_repository_needs_the_folder_of_one_sae(workshop: Path, tmp_path: Path) -> None:

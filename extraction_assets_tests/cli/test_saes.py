@@ -99,6 +99,30 @@ def test_json_holds_everything_that_is_found() -> None:
     )
 
 
+def test_a_number_is_a_word_of_the_models_name() -> None:
+    for number, other in ("2", "gemma-3"), ("3", "gemma-2"):
+        found = json.loads(succeed(MODULE, "saes", "--json", "gemma", number))
+        assert len(found) > 20
+        assert not [one["model"] for one in found if other in one["model"]]
+
+
+def test_releases_of_a_family_are_in_the_order_of_the_models_sizes() -> None:
+    models = [line.split()[1] for line in saes("gemma", "3")[1:-2]]
+    sizes = [model.removeprefix("google/gemma-3-").partition("-")[0] for model in models]
+    assert list(dict.fromkeys(sizes)) == ["270m", "1b", "4b", "12b", "27b"]
+
+
+def test_words_in_quotes_are_words() -> None:
+    found = saes("gemma-scope-2-270m-it-res", "16k medium")
+    assert found == saes("gemma-scope-2-270m-it-res", "16k", "medium")
+
+
+def test_the_sae_to_begin_with_is_no_large_one() -> None:
+    assert (
+        "--sae gemma-scope-2-270m-it-res/layer_12_width_16k_l0_medium --corpus" in saes("gemma-scope-2-270m-it-res")[-1]
+    )
+
+
 def test_nothing_found_names_what_is_near() -> None:
     result = invoke(MODULE, "saes", "gema-2-2b")
     assert result.exit_code == 1

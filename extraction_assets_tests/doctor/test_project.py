@@ -5,8 +5,10 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -20,6 +22,8 @@ from extraction_assets.doctor import instance as doctor_instance
 from extraction_assets.doctor import project as doctor_project
 from extraction_assets.engine.findings import Finding
 from extraction_assets_tests.command import declare, invoke
+from extraction_assets_tests.engine.saes.formats.published_layouts import D_SAE, write_gemma_scope, write_gemma_scope_2
+from extraction_assets_tests.engine.saes.formats.published_layouts_b import write_qwen_scope
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_settings
 
@@ -233,6 +237,26 @@ def test_an_sae_of_no_known_width_is_not_estimated(tiny_folder: Path, home: Path
     named = {"release": "gpt2-small-res-jb", "sae_id": "blocks.8.hook_resid_pre"}
     (found,) = doctor_project.check_estimate(lambda: {"tiny": make_settings(tiny_folder, saes={"named": named})})
     assert found.message == "tiny: not known before its checkpoints are downloaded"
+
+
+@pytest.mark.parametrize("write", [partial(write_gemma_scope_2, config=False), write_gemma_scope])
+def test_an_sae_on_this_machine_is_estimated_by_the_headers_of_its_files(
+    write: Any, tiny_folder: Path, tmp_path: Path, home: Path
+) -> None:
+    write(tmp_path, "mine")
+    saes = {"mine": {"path": str(tmp_path / "mine"), "hook": "layers.0"}}
+    sizes = doctor_project._checkpoint_sizes(make_settings(tiny_folder, saes=saes))
+    assert sizes is not None
+    assert sizes.latent_dims == {"mine": D_SAE}
+
+
+def test_files_on_this_machine_whose_size_is_not_known_are_those_that_check_reads(
+    tiny_folder: Path, tmp_path: Path, home: Path
+) -> None:
+    write_qwen_scope(tmp_path, "layer12.sae.pt")
+    saes = {"file": {"path": str(tmp_path / "layer12.sae.pt"), "hook": "layers.0"}}
+    (found,) = doctor_project.check_estimate(lambda: {"tiny": make_settings(tiny_folder, saes=saes)})
+    assert found.message == "tiny: not known here: `check tiny` reads its files"
 
 
 def test_a_copy_that_lacks_the_named_sae_is_a_problem(tiny_folder: Path, tmp_path: Path, home: Path) -> None:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from extraction_assets.database.connect import open_database
 from extraction_assets.database.migrations.revisions import known_revisions
-from extraction_assets.database.queries import merge_times
+from extraction_assets.database.queries import merges
 from extraction_assets.database.reading import read_database
 from extraction_assets.database.urls import DatabaseError, FullDiskError
 from extraction_assets.host import disk as disk_module
@@ -111,7 +111,7 @@ def test_delete_makes_room_with_files_and_then_removes_rows(disk: Path, merged: 
     fill(disk)
     assert "removed tiny" in succeed(module, "delete", "tiny", "--yes")
     with read_database(f"sqlite:///{merged}/results.sqlite") as engine, engine.connect() as connection:
-        assert merge_times(connection) == {}
+        assert merges(connection) == {}
     assert not (merged / "tiny").exists()
 
 

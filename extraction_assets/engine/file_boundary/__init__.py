@@ -7,7 +7,7 @@ a file claims of its size is compared with what is on the disk before memory is 
 
 from extraction_assets.engine.file_boundary.checkpoint_file import CheckpointError, CheckpointFile
 from extraction_assets.engine.file_boundary.json_object import read_json_object
-from extraction_assets.engine.file_boundary.npz import read_npz
+from extraction_assets.engine.file_boundary.npz import read_npz, read_npz_shapes
 from extraction_assets.engine.file_boundary.safetensors_file import StoredTensor, read_header, read_safetensors
 from extraction_assets.engine.file_boundary.stored_tensors import StoredTensors
 from extraction_assets.engine.file_boundary.torch_file import read_state_dict
@@ -21,6 +21,7 @@ __all__ = [
     "read_header",
     "read_json_object",
     "read_npz",
+    "read_npz_shapes",
     "read_safetensors",
     "read_state_dict",
     "read_yaml_object",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zipfile
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
@@ -44,6 +45,20 @@ def read_npz(
         if unpacked > max(_FREE, _RATIO * size):
             raise file.error(f"has {size:,} bytes and would unpack to {unpacked:,}: it is not read")
     return StoredTensors({name: partial(_read, file, member, name, device) for member, name in members.items()})
+
+
+def read_npz_shapes(file: CheckpointFile, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """The shapes of the floating point arrays called ``names``, those that are there, without their numbers.
+
+    Raises CheckpointError if the file is no npz file, or holds one of these in another type.
+    """
+    with file.reading(), file.path.open("rb") as whole, zipfile.ZipFile(whole) as archive:
+        members = {name: one for one in archive.infolist() if (name := _array_name(one)) in names}
+        shapes = {}
+        for name, member in members.items():
+            with archive.open(member) as stream:
+                shapes[name] = _read_header(file, stream, name)[0]
+    return shapes
 
 
 def _array_name(member: zipfile.ZipInfo) -> str:

@@ -18,6 +18,8 @@ from extraction_assets.engine.models.language_model import (
 from extraction_assets.engine.models.positions import fewer_positions
 from extraction_assets.engine.saes.checkpoint import read_sae
 from extraction_assets.engine.saes.formats import CheckpointError, SAEWeights
+from extraction_assets.engine.saes.named import named_sae
+from extraction_assets.engine.saes.published.described import width as width_in_name
 from extraction_assets.engine.saes.sae import SAE
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.settings import ResolvedSae
@@ -97,6 +99,16 @@ def _sae_findings(
     ):
         if recorded and used and not _same(checkpoint, recorded, used):
             yield Finding("warning", f"SAE {name!r}: it was trained {what} hook {recorded}, but {does} {used}")
+    yield from _width_in_name(name, sae, found)
+
+
+def _width_in_name(name: str, sae: ResolvedSae, found: SAE | SAEWeights) -> Iterator[Finding]:
+    """A warning if a published SAE has by its name another number of features; names round it (16k)."""
+    published = named_sae(sae.checkpoint)
+    said = None if published is None else width_in_name(published)
+    if published is not None and said is not None and not 0.8 < found.latent_dim / said < 1.25:
+        text = f"{published.release}/{published.sae_id} has {said:,} features, its files have {found.latent_dim:,}"
+        yield Finding("warning", f"SAE {name!r}: by its name {text}: are they those of another SAE?")
 
 
 def _same(checkpoint: LocalCheckpoint, recorded: str, used: str) -> bool:

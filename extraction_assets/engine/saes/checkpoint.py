@@ -20,8 +20,10 @@ from extraction_assets.engine.saes.formats import (
     read_checkpoint,
     read_checkpoint_record,
 )
-from extraction_assets.engine.saes.named import is_local, named_sae, repository_in_name
+from extraction_assets.engine.saes.named import is_local, named_sae, one_of_many, repository_in_name
 from extraction_assets.engine.saes.published import PublishedSae, all_saes
+from extraction_assets.engine.saes.published.described import hook as described_hook
+from extraction_assets.engine.saes.published.hook_in_name import contradicts
 from extraction_assets.settings import ResolvedSae, SaeReference, SaeSettings
 
 if TYPE_CHECKING:
@@ -63,6 +65,10 @@ def _copied_place(root: Path, published: PublishedSae) -> SaePlace:
     Raises FileNotFoundError if it is not there, or the folder is by its name another SAE of the repository.
     """
     name, inside = f"{published.release}/{published.sae_id}", PurePosixPath(published.path).parts
+    source = hub.HubSource(name, published.repository, include=_patterns(published.path, published))
+    command = source.command.replace("FOLDER", str(root))
+    if not root.exists():
+        raise FileNotFoundError(f"path {root} of SAE {name} does not exist: correct it, or {command}")
     names = root.absolute().parts
     other = repository_in_name(root)
     if other not in (None, published.repository):
@@ -74,14 +80,23 @@ def _copied_place(root: Path, published: PublishedSae) -> SaePlace:
     if (other := _path_in_name(names, published)) is not None:
         raise FileNotFoundError(f"{root} is by its name {other} of {published.repository}; {name} is {published.path}")
     if root.exists() and _holds_files(root, published):
-        return _published_place(root, published)
+        return _same_sae(_published_place(root, published), published)
     if root.is_file() and is_one_file(published):
         raise FileNotFoundError(
             f"{root} has another name than {name}, which is {inside[-1]} in {published.repository}: give it that name"
         )
-    source = hub.HubSource(name, published.repository, include=_patterns(published.path, published))
-    command = source.command.replace("FOLDER", str(root))
     raise FileNotFoundError(f"{root} has no {published.path}, which is {name} in {published.repository}: {command}")
+
+
+def _same_sae(place: SaePlace, published: PublishedSae) -> SaePlace:
+    """The place of a folder whose name says nothing; FileNotFoundError if it is by its own files another SAE."""
+    hook = read_checkpoint_record(place).hook
+    if hook is not None and contradicts(published, hook):
+        raise FileNotFoundError(
+            f"{place} is another SAE than {published.release}/{published.sae_id}: its files say that it reads {hook}, "
+            f"and that one reads {described_hook(published)}: correct release and sae_id, or path"
+        )
+    return place
 
 
 def _path_in_name(names: tuple[str, ...], published: PublishedSae) -> str | None:
@@ -129,9 +144,14 @@ def _downloaded(sae: SaeReference, repository: str, inside: str, published: Publ
     where = parent if published is None and name in files_on_hub("") else inside
     what = f"SAE {sae}:" if sae.path is None else f"no checkpoint {sae.path!r}: there is no such folder, and"
     source = hub.HubSource(what, repository, sae.revision, _patterns(where, published))
-    found = hub.download_files(source, files_on_hub(where, loader))
+    try:
+        found = hub.download_files(source, files_on_hub(where, loader))
+    except hub.HubError:
+        _refuse_many(repository, inside, published)
+        raise
     if is_whole(found.folder, where, loader):
         return found
+    _refuse_many(repository, inside, published)
     if found.refused is not None:
         raise found.refused
     named = f"folder {inside!r}" if inside else "its top folder"
@@ -141,6 +161,18 @@ def _downloaded(sae: SaeReference, repository: str, inside: str, published: Publ
         f"{repository} has no SAE checkpoint in {named}: set subfolder to the folder of one SAE, as the files of "
         "the repository are listed on the hub"
     )
+
+
+def _refuse_many(repository: str, inside: str, published: PublishedSae | None) -> None:
+    """Raises FileNotFoundError if the registry has SAEs below a folder of a repository that is none itself."""
+    example = None if published is not None else one_of_many(repository, inside)
+    if example is not None:
+        below = f" below {inside}" if inside else ""
+        raise FileNotFoundError(
+            f"{repository} holds many SAEs{below}: `extraction-assets saes {repository}` "
+            f"lists them; name one by release and sae_id in place of path, such as {example.release} and "
+            f"{example.sae_id}, or set subfolder, such as {example.path}"
+        )
 
 
 def sae_files(sae: SaeReference) -> list[Path]:

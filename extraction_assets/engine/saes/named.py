@@ -69,6 +69,14 @@ def is_copy_of_many(folder: Path) -> PublishedSae | None:
     return next(there, None)
 
 
+def one_of_many(repository: str, inside: str = "") -> PublishedSae | None:
+    """The first SAE of the registry in a folder below ``inside`` of a hub repository; None if the registry has none
+    there, or has ``inside`` itself."""
+    there = [one.path for one in all_saes() if one.repository == repository]
+    below = next((path for path in there if path.startswith(f"{inside}/" if inside else "") and path != inside), None)
+    return None if below is None or inside in there else published_at(repository, below)
+
+
 def repository_in_name(folder: Path) -> str | None:
     """The repository of the registry that a folder, or one above it, is called after, as a copy of it often is."""
     return _copied(folder)[0] or None

@@ -22,6 +22,7 @@ from extraction_assets.engine.shapes import Samples
 from extraction_assets.settings import ResolvedSae
 from extraction_assets_tests import tiny
 from extraction_assets_tests.engine.checkpoints import local
+from extraction_assets_tests.engine.saes.formats.published_layouts import write_gemma_scope_2
 
 
 def sae(folder: Path, hook: str, **options: str) -> ResolvedSae:
@@ -38,6 +39,14 @@ def test_an_sae_of_another_width_is_named_with_both_widths(llama: str, tmp_path:
     wide = tiny.make_sae(tmp_path / "wide", d_in=24)
     with pytest.raises(CheckpointError, match=r"'wide' .* d_in = 24, but hook 'layers.0' of .* gives 16"):
         check_combination(local(llama), {"wide": sae(wide, "layers.0")}, 64)
+
+
+def test_files_of_another_width_than_a_published_name_says_are_a_warning(llama: str, tmp_path: Path) -> None:
+    names = {"release": "gemma-scope-2-270m-it-res", "sae_id": "layer_5_width_65k_l0_medium"}
+    write_gemma_scope_2(tmp_path, "mine", config=False)
+    found = examine_combination(local(llama), {"mine": sae(tmp_path / "mine", "layers.1", **names)}, 64).findings
+    said = "SAE 'mine': by its name gemma-scope-2-270m-it-res/layer_5_width_65k_l0_medium has 65,536 features, its"
+    assert [said in one.message for one in found if one.severity == "warning"].count(True) == 1
 
 
 def test_an_unknown_hook_is_found(llama: str, sae_folders: dict[str, Path]) -> None:

@@ -55,6 +55,13 @@ def test_a_folder_of_another_name_with_its_files_is_that_sae(copy: Path, tmp_pat
     assert sae_place(named(mine)).inside == INSIDE
 
 
+def test_a_folder_of_another_name_that_is_another_sae_by_its_files_is_refused(tmp_path: Path) -> None:
+    mine = tiny.make_sae(tmp_path / "mine", hook_name="blocks.4.hook_resid_post")
+    said = r"mine is another SAE than .*: its files say that it reads blocks\.4\..*, and that one reads blocks\.3\.hook"
+    with pytest.raises(FileNotFoundError, match=said):
+        sae_place(named(mine))
+
+
 def test_files_and_facts_are_equal_however_the_sae_is_named(copy: Path) -> None:
     ways = [named(copy), named(copy / INSIDE), SaeReference(str(copy), INSIDE), SaeReference(str(copy / INSIDE))]
     assert len({(tuple(sae_files(way)), str(sae_facts(way))) for way in ways}) == 1
@@ -119,6 +126,15 @@ def test_another_repository_in_the_cache_of_the_hub_is_refused(tmp_path: Path) -
         sae_place(SaeReference(str(snapshot), **QWEN))
 
 
+def test_a_repository_of_many_saes_is_refused_with_the_command_that_lists_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_cache(tmp_path, monkeypatch)
+    said = f"{REPOSITORY} holds many SAEs: `extraction-assets saes {REPOSITORY}` lists them; name one by release"
+    with pytest.raises(FileNotFoundError, match=said):
+        sae_place(SaeReference(REPOSITORY))
+
+
 def test_the_command_that_gets_one_file_gets_what_lies_beside_it(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"--include 'layer_0\.safetensors' --include 'config\.yaml'"):
         sae_place(SaeReference(str(tmp_path), release="mwhanna-qwen3-4b-transcoders", sae_id="layer_0"))
@@ -130,6 +146,10 @@ def test_a_copy_without_the_sae_is_refused_with_the_command_that_gets_it(tmp_pat
     )
     with pytest.raises(FileNotFoundError, match=said):
         sae_place(named(tmp_path))
+
+
+def test_a_path_that_does_not_exist_is_named_so(tmp_path: Path) -> None:
+    said = rf"path .*nowhere of SAE gemma-2-2b-res-.* does not exist: correct it, or hf download {REPOSITORY} --include"
     with pytest.raises(FileNotFoundError, match=said):
         sae_place(named(tmp_path / "nowhere"))
 

@@ -78,7 +78,7 @@ def _k(place: SaePlace) -> int:
     series = _series(place)
     if series is None:
         raise CheckpointError(
-            f"SAE {place}: the number k of features that fire on a token stands in the name of the repository alone, "
+            f"SAE {place}: the number k of features that fire on a token is in the name of the repository alone, "
             "as in SAE-Res-Qwen3-1.7B-Base-W32K-L0_50: give the folder that name, or set release and sae_id"
         )
     return int(series["k"])
