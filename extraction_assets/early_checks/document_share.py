@@ -44,7 +44,8 @@ def cut_chats(settings: ExtractionSettings, share: DocumentShare) -> Iterator[Fi
         yield Finding(
             "warning",
             f"{cut:,} of {share.counted.documents:,} chats are longer than max_length ({corpus.max_length} tokens) and "
-            "are cut, so that their later samples begin in the middle of a message: raise corpus.max_length",
+            "are cut, so that their later samples begin in the middle of a message: raise corpus.max_length as far as "
+            "model and SAE were made for",
         )
 
 
