@@ -55,6 +55,11 @@ def wait_for(what: str, look: Callable[[], Found], seconds: float = 400, pause: 
     raise AssertionError(f"waited {seconds} s in vain for {what}")
 
 
+def _table_of(statistics: Path) -> str:
+    """The name of the table that statistics belong to."""
+    return f"{statistics.name.partition('.')[0]}.parquet"
+
+
 class Lab:
     """A project folder with its home; use it as a context manager, which ends what it started."""
 
@@ -194,13 +199,14 @@ class Lab:
         wait_for(f"the process of run {run_id} to end", lambda: not any(map(_is_alive, processes)), 30)
 
     def durable(self) -> dict[str, tuple[int, int]]:
-        """The chunk files that are there: path -> (inode, time of the last change)."""
-        files = [
-            p
-            for suffix in ("safetensors", "parquet")
-            for p in self.home.glob(f"{self.settings.name}/**/[!.]*.{suffix}")
-        ]
+        """The chunk files that are there: path -> (inode, time of the last change). Statistics are there with their
+        table, which comes after them: those of a process that was killed in between are written again."""
+        there = [p for suffix in ("safetensors", "parquet") for p in self._chunk_files(suffix)]
+        files = [p for p in there if ".statistics." not in p.name or p.with_name(_table_of(p)) in there]
         return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
+
+    def _chunk_files(self, suffix: str) -> list[Path]:
+        return list(self.home.glob(f"{self.settings.name}/**/[!.]*.{suffix}"))
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """Rows of the results database; none before its tables are made."""

@@ -11,5 +11,5 @@ FROM feature_activations a JOIN extractions e ON e.id = a.extraction_id ORDER BY
 
 def unchanged(before: dict[str, tuple[int, int]], now: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
     """What was durable is there still, and was not written again."""
-    assert before.items() <= now.items()
+    assert {path: (file, now.get(path)) for path, file in before.items() if now.get(path) != file} == {}
     return now
