@@ -131,4 +131,4 @@ def test_check_says_how_much_each_role_says(
     module = declare(monkeypatch, settings)
     output = succeed(module, "check", "tiny", "--device", "cpu")
     (line,) = [line for line in output.splitlines() if line.startswith("roles")]
-    assert re.search(r"user \d+, assistant \d+ tokens of the source", line)
+    assert re.search(r"user \d+, assistant \d+ tokens of one batch of the source", line)
