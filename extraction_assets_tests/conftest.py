@@ -75,8 +75,8 @@ _FIRST = (
     "test_demo.py",
     "kills/test_random_moments.py",  # mostly waits
     "examples/test_asset.py",
-    "chunks/test_asset.py",
     "kills/test_schedule.py",  # mostly waits
+    "chunks/test_asset.py",
     "cli/test_healing.py",
     "cli/test_cli.py",
     "execution/test_damage.py",
