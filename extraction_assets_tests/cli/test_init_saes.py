@@ -1,4 +1,4 @@
-"""What ``--sae`` means: names of published SAEs, folders and hub ids, and what is said of a name that is none."""
+"""What ``--sae`` means: names of published SAEs, folders and hub ids, and what is said of an unknown name."""
 
 from pathlib import Path
 

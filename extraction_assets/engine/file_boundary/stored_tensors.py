@@ -14,7 +14,7 @@ _BLOCK = 8 << 20
 
 
 class StoredTensors(Mapping[str, "Tensor"]):
-    """The tensors of one file by name, each read anew whenever it is asked for, and not kept here.
+    """The tensors of one file by name, each read from the file whenever it is asked for, and not kept here.
 
     So a checkpoint needs no more memory than what is kept of it, and on the host of another device one block.
     """

@@ -55,7 +55,7 @@ def is_transport(error: Exception) -> bool:
     """Whether an error is of the connection, so that no server has answered: of the HTTP library, whichever it is."""
     kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
     if kinds & {"httpx.UnsupportedProtocol", "httpx2.UnsupportedProtocol"}:
-        return False  # of an address that is none
+        return False  # of something that is not an address
     return isinstance(error, (ConnectionError, TimeoutError)) or bool(
         kinds & {"httpx.TransportError", "httpx2.TransportError"}
     )

@@ -164,7 +164,7 @@ def _downloaded(sae: SaeReference, repository: str, inside: str, published: Publ
 
 
 def _refuse_many(repository: str, inside: str, published: PublishedSae | None) -> None:
-    """Raises FileNotFoundError if the registry has SAEs below a folder of a repository that is none itself."""
+    """Raises FileNotFoundError if the registry has SAEs below a folder of a repository that is not an SAE itself."""
     example = None if published is not None else one_of_many(repository, inside)
     if example is not None:
         below = f" below {inside}" if inside else ""

@@ -57,7 +57,7 @@ def facts(place: SaePlace) -> dict[str, Any]:
 
 
 def record(place: SaePlace) -> SaeRecord:
-    """The model and the hooks of ``config.yaml``; where there is none, those of mwhanna's for what is known as such."""
+    """The model and the hooks of ``config.yaml``; without that file those of mwhanna's for what is known as such."""
     (_, config), layer = _read(place, CONFIG), _FILE.fullmatch(place.file or "")
     is_mwhannas = _model_by_name(place) is not None or bool(_read(place, *TRAINING)[1])
     hook, hook_out = (
