@@ -92,7 +92,7 @@ def list_command(ctx: click.Context) -> None:
 @click.option("--vectorized/--legacy", default=None, help="The fast engine, or the sequential loop it replaces.")
 @click.pass_context
 def run(ctx: click.Context, name: str, chunks: str | None, missing: bool, **options: Any) -> None:
-    """Run extraction NAME: its corpus, then its chunks, then the merge of each SAE.
+    """Run extraction NAME: its corpus, then its chunks, then the merge of each SAE, and what its weights alone say.
 
     With --missing only what is not current: a merge with current rows is skipped.
     Every part is a run of its own on the persistent Dagster instance, so that the UI shows it afterwards. Exit code 3:
@@ -138,11 +138,30 @@ def _run_all(
         elif (wrong := runner.report_damage(sae)) is not None:
             echo(wrong, err=True)
             runner.report(sae)
+    failed = _directions(runner, settings, missing)
     seconds = time.perf_counter() - started
     _say_what_is_there(workspace, settings)
     computed = count(len(keys) - recorded, "chunk") + (f" computed, {recorded} recorded" if recorded else "")
     echo("", f"{computed}, {count(len(settings.saes) - len(current), 'merge')}: {seconds:.1f} s")
-    return 0
+    if failed:
+        echo(*failed, err=True)
+    return 1 if failed else 0
+
+
+def _directions(runner: "Runner", settings: "ExtractionSettings", missing: bool) -> list[str]:
+    """The directions of each SAE, last, for the merges need none of it; one sentence for each that failed."""
+    from extraction_assets.cli.runner import RunFailed
+
+    failed = []
+    for sae in settings.saes:
+        is_current = missing and runner.directions_are_current(sae)
+        echo(f"directions of {sae}" + (" are current" if is_current else ""), err=True)
+        if not is_current:
+            try:
+                runner.of_weights(sae)
+            except RunFailed as error:
+                failed.append(f"the directions of {sae} failed: {error}")
+    return failed
 
 
 def _to_compute(runner: "Runner", chosen: list[str]) -> tuple[list[str], int]:

@@ -25,8 +25,11 @@ def lease(
     logger: logging.Logger,
     folder: Path | None = None,
     sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[int]:
-    """Index of a name that no other process on this host holds; waits while all are held.
+    *,
+    wait: bool = True,
+) -> Iterator[int | None]:
+    """Index of a name that no other process on this host holds; waits while all are held, or without ``wait`` gives
+    None then.
 
     One locked file a name: the kernel frees the lock if the process dies, however it dies.
     """
@@ -41,6 +44,9 @@ def lease(
                     logger.info("using GPU %d (%s)", index, name)
                     yield index
                 return
+        if not wait:
+            yield None
+            return
         if not waited:
             logger.info("all %d GPUs of this host are in use: waiting for one", len(names))
             waited = True

@@ -19,8 +19,9 @@ def check_device(wanted: str) -> None:
 
 
 @contextlib.contextmanager
-def choose_device(wanted: str, logger: logging.Logger) -> Iterator[torch.device]:
-    """The device for ``wanted``; with ``auto``, a GPU that no other run of this host holds."""
+def choose_device(wanted: str, logger: logging.Logger, *, wait: bool = True) -> Iterator[torch.device]:
+    """The device for ``wanted``; with ``auto``, a GPU that no other run of this host holds. While others hold all,
+    waits for one, or without ``wait`` takes the CPU."""
     if wanted != "auto":
         check_device(wanted)
         device = torch.device(wanted)
@@ -34,7 +35,11 @@ def choose_device(wanted: str, logger: logging.Logger) -> Iterator[torch.device]
         yield torch.device("cpu")
         return
     uuids = [str(torch.cuda.get_device_properties(index).uuid) for index in range(count)]
-    with lease(uuids, logger) as index:
+    with lease(uuids, logger, wait=wait) as index:
+        if index is None:
+            logger.info("all %d GPUs of this host are in use: computing on the CPU", count)
+            yield torch.device("cpu")
+            return
         device = torch.device("cuda", index)
         torch.cuda.set_device(device)
         yield device
