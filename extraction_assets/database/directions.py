@@ -1,18 +1,17 @@
 """Bulk load of what features write, inside the caller's one transaction."""
 
 import datetime as dt
-import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import sqlalchemy as sa
 from torch import Tensor
 
 from extraction_assets.database.backends import backend_of
 from extraction_assets.database.backends.arrow_lists import json_lists, json_numbers
+from extraction_assets.database.example_lists import constant, json_rows, json_texts
 from extraction_assets.database.tables import directions, feature_logits
 from extraction_assets.engine.directions.logit_lens import LogitLens
 from extraction_assets.engine.directions.nearest import NearestRows
@@ -53,7 +52,7 @@ def replace_directions(connection: sa.Connection, row: DirectionsRow, loaded: Lo
     A feature has NULL where nothing is defined of it: logits of a decoder row of zeros, or of any row where
     ``undefined`` says why. An SAE without a decoder has no rows of features.
     """
-    delete_directions(connection, row.name, row.sae)
+    _delete(connection, row.name, row.sae)
     inserted = connection.execute(sa.insert(directions).values(**row._asdict())).inserted_primary_key
     assert inserted is not None
     directions_id = int(inserted[0])
@@ -64,17 +63,10 @@ def replace_directions(connection: sa.Connection, row: DirectionsRow, loaded: Lo
     return directions_id
 
 
-def delete_directions(connection: sa.Connection, name: str, sae: str | None = None) -> None:
-    """Removes the directions of an SAE, or of all of an extraction. Call it inside ``write_transaction``."""
-    ids = connection.scalars(directions_ids(name, sae)).all()
+def _delete(connection: sa.Connection, name: str, sae: str) -> None:
+    ids = connection.scalars(sa.select(directions.c.id).where(directions.c.name == name, directions.c.sae == sae)).all()
     connection.execute(sa.delete(feature_logits).where(feature_logits.c.directions_id.in_(ids)))
     connection.execute(sa.delete(directions).where(directions.c.id.in_(ids)))
-
-
-def directions_ids(name: str, sae: str | None = None) -> sa.Select[tuple[int]]:
-    """Ids of the directions of an SAE, or of all of an extraction."""
-    chosen = sa.select(directions.c.id).where(directions.c.name == name)
-    return chosen if sae is None else chosen.where(directions.c.sae == sae)
 
 
 def _tables(directions_id: int, loaded: Loaded, display_tokens: Display) -> Iterator[Iterator[pa.Table]]:
@@ -94,7 +86,7 @@ def _rows(
 ) -> pa.Table:
     """The rows of some features [n], with logits if there is a ``lens``."""
     columns = {
-        "directions_id": pa.array(np.full(len(features), directions_id)),
+        "directions_id": constant(directions_id, len(features)),
         "neuron_index": pa.array(features),
         "neighbours": _neighbours(features, loaded),
     }
@@ -113,26 +105,19 @@ def _tokens(token_ids: Tensor, logits: Tensor, display_tokens: Display) -> pa.Ar
     """JSON [[token_id, token, logit], …] of int64 and float32 [n, k]."""
     ids = token_ids.reshape(-1).numpy()
     different, place = np.unique(ids, return_inverse=True)
-    texts = [json.dumps(text, ensure_ascii=False) for text in display_tokens(different.tolist())]
-    tokens = pa.array(texts, pa.string()).take(pa.array(place.reshape(-1)))
-    return json_lists(_equal_lists(_json_rows(_numbers(ids), tokens, _numbers(logits.reshape(-1).numpy())), logits))
+    tokens = json_texts(pa.array(display_tokens(different.tolist()), pa.string())).take(pa.array(place.reshape(-1)))
+    return json_lists(_equal_lists(json_rows(_numbers(ids), tokens, _numbers(logits.reshape(-1).numpy())), logits))
 
 
 def _neighbours(features: np.ndarray, loaded: Loaded) -> pa.Array:
     """JSON [[sae, neuron_index, cosine], …]"""
-    names = pa.array([json.dumps(name, ensure_ascii=False) for name in loaded.saes], pa.string())
+    names = json_texts(pa.array(loaded.saes, pa.string()))
     of_each = [[one[features].numpy() for one in nearest] for nearest in loaded.nearest]
     sae, feature, cosine = (np.concatenate(columns, axis=1) for columns in zip(*of_each, strict=True))  # [n, m]
     is_there = np.isfinite(cosine)
     offsets = np.concatenate([[0], np.cumsum(is_there.sum(axis=1))])
     columns = names.take(pa.array(sae[is_there])), _numbers(feature[is_there]), _numbers(cosine[is_there])
-    return json_lists(pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), _json_rows(*columns)))
-
-
-def _json_rows(*columns: pa.Array) -> pa.Array:
-    """One JSON list for each row, of the JSON values of its columns."""
-    between = [part for column in columns for part in (",", column)][1:]
-    return pc.binary_join_element_wise("[", *between, "]", "")
+    return json_lists(pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), json_rows(*columns)))
 
 
 def _numbers(values: np.ndarray) -> pa.Array:
