@@ -143,25 +143,25 @@ def _run_all(
     _say_what_is_there(workspace, settings)
     computed = count(len(keys) - recorded, "chunk") + (f" computed, {recorded} recorded" if recorded else "")
     echo("", f"{computed}, {count(len(settings.saes) - len(current), 'merge')}: {seconds:.1f} s")
-    if failed:
-        echo(*failed, err=True)
-    return 1 if failed else 0
+    if failed is not None:
+        echo(failed, err=True)
+    return 0 if failed is None else 1
 
 
-def _directions(runner: "Runner", settings: "ExtractionSettings", missing: bool) -> list[str]:
-    """The directions of each SAE, last, for the merges need none of it; one sentence for each that failed."""
+def _directions(runner: "Runner", settings: "ExtractionSettings", missing: bool) -> str | None:
+    """The directions of the SAEs, last, for the merges need none of them; one sentence if that failed."""
     from extraction_assets.cli.runner import RunFailed
 
-    failed = []
+    current = [sae for sae in settings.saes if missing and runner.directions_are_current(sae)]
+    others = [sae for sae in settings.saes if sae not in current]
     for sae in settings.saes:
-        is_current = missing and runner.directions_are_current(sae)
-        echo(f"directions of {sae}" + (" are current" if is_current else ""), err=True)
-        if not is_current:
-            try:
-                runner.of_weights(sae)
-            except RunFailed as error:
-                failed.append(f"the directions of {sae} failed: {error}")
-    return failed
+        echo(f"directions of {sae}" + (" are current" if sae in current else ""), err=True)
+    try:
+        if others:
+            runner.of_weights(others)
+    except RunFailed as error:
+        return f"what the features write is not known, all else is there: {error}"
+    return None
 
 
 def _to_compute(runner: "Runner", chosen: list[str]) -> tuple[list[str], int]:

@@ -88,9 +88,11 @@ class Runner:
         """The merged examples of an SAE, and what is made from them: their report."""
         self._execute([sae_key(self._settings, sae, asset) for asset in assets_after_chunks()])
 
-    def of_weights(self, sae: str) -> None:
-        """What follows from the checkpoints alone: a run of its own, so that nothing else fails with it."""
-        self._execute([sae_key(self._settings, sae, asset) for asset in assets_of_weights()], self._gpu_config)
+    def of_weights(self, saes: Sequence[str]) -> None:
+        """What follows from the checkpoints alone, of some SAEs: a run of its own, so that nothing else fails with
+        it."""
+        keys = [sae_key(self._settings, sae, asset) for sae in saes for asset in assets_of_weights()]
+        self._execute(keys, self._gpu_config)
 
     def directions_are_current(self, sae: str) -> bool:
         """Whether the database and Dagster's history hold the directions of the current checkpoints."""
