@@ -1,0 +1,1 @@
+"""Pages for people, served on this machine: features, samples and documents, from the results database alone."""
