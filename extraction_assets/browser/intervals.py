@@ -1,21 +1,16 @@
-"""Intervals of a feature's activations: half octaves of a sample's maximum, with their population.
+"""The intervals of a feature's activations that hold samples, with their population and what was drawn from each."""
 
-Interval i of 0 to 79 holds maxima from 2^e or 1.5 · 2^e on, e being i // 2 - 20; the first and the last are open.
-"""
-
-from collections.abc import Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Iterable, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 from extraction_assets.browser.charts import span
+from extraction_assets.engine.selection.intervals import OF_ALL, interval_edges
 
-INTERVALS = 80
-RANDOM = -1
-"""What draws from all samples in which a feature fires have in the place of an interval."""
-
-_FIRST_EXPONENT = -20
+Drawn = TypeVar("Drawn")
 
 
-class Interval(NamedTuple):
+class Interval(NamedTuple, Generic[Drawn]):
     """One interval of a feature."""
 
     interval: int
@@ -26,8 +21,8 @@ class Interval(NamedTuple):
     """Its population: samples whose maximum lies in it; None if that was not counted."""
     share: float | None
     """The population as a fraction of the samples in which the feature fires."""
-    drawn: tuple[int, ...]
-    """Which of the feature's draws are from it."""
+    examples: tuple[Drawn, ...]
+    """What was drawn from it."""
 
     @property
     def name(self) -> str:
@@ -35,34 +30,32 @@ class Interval(NamedTuple):
         return span(self.low, self.high)
 
 
-def bounds(interval: int) -> tuple[float, float | None]:
-    """Lower and upper end of an interval."""
-    return (0.0 if interval == 0 else _lower(interval)), (None if interval == INTERVALS - 1 else _lower(interval + 1))
-
-
-def _lower(interval: int) -> float:
-    return float(2.0 ** (interval // 2 + _FIRST_EXPONENT) * (1.5 if interval % 2 else 1.0))
-
-
-def feature_intervals(population: Sequence[int] | None, drawn_from: Sequence[int]) -> list[Interval]:
+def feature_intervals(
+    population: Sequence[int] | None, draws: Iterable[tuple[int, Drawn]]
+) -> tuple[Interval[Drawn], ...]:
     """The intervals of a feature that hold samples, the strongest first.
 
-    ``population`` are the samples of each of the 80, None if they were not counted; ``drawn_from`` is the interval of
-    each draw.
+    ``population`` are the samples of each of ``INTERVALS``, None if they were not counted; ``draws`` come with the
+    interval that each is from.
     """
-    places: dict[int, list[int]] = {}
-    for place, interval in enumerate(drawn_from):
-        if interval != RANDOM:
-            places.setdefault(interval, []).append(place)
+    examples: dict[int, list[Drawn]] = {}
+    for interval, one in draws:
+        if interval != OF_ALL:
+            examples.setdefault(interval, []).append(one)
     counted = {at: count for at, count in enumerate(population or ()) if count}
     total = sum(counted.values())
-    return [
+    return tuple(
         Interval(
             at,
-            *bounds(at),
+            *_bounds(at),
             samples=counted.get(at, 0) if population is not None else None,
             share=counted.get(at, 0) / total if total else None,
-            drawn=tuple(places.get(at, ())),
+            examples=tuple(examples.get(at, ())),
         )
-        for at in sorted(counted.keys() | places.keys(), reverse=True)
-    ]
+        for at in sorted(counted.keys() | examples.keys(), reverse=True)
+    )
+
+
+def _bounds(interval: int) -> tuple[float, float | None]:
+    low, high = interval_edges(interval)
+    return low, None if math.isinf(high) else high
