@@ -1,1 +1,1 @@
-"""Pages for people, served on this machine: features, samples and documents, from the results database alone."""
+"""Pages for people: a small web server on the results database. It loads neither torch nor Dagster."""
