@@ -32,7 +32,7 @@ class ListQuery(NamedTuple):
 def list_query(parameters: Parameters) -> ListQuery:
     """The checked parameters of a feature list. Raises BadRequestError."""
     typed = parameters.text("q")
-    by = parameters.choice("by", ("", *FOUND_BY), "")
+    by = _found_by(parameters)
     sort = parameters.choice("sort", SORTS, "found" if typed else DEFAULT_SORT)
     if sort == "found" and typed is None:
         raise BadRequestError("sort=found sorts by what a search finds: it needs q=")
@@ -41,7 +41,11 @@ def list_query(parameters: Parameters) -> ListQuery:
     if after and before:
         raise BadRequestError("after= and before= exclude each other")
     limit = parameters.integer("rows", 1, MOST_ROWS) or ROWS
-    return ListQuery(_wanted(parameters), sort, order == "desc", after, before, limit, typed, by or None)
+    return ListQuery(_wanted(parameters), sort, order == "desc", after, before, limit, typed, by)
+
+
+def _found_by(parameters: Parameters) -> FoundBy | None:
+    return parameters.choice("by", FOUND_BY, "token") if parameters.text("by") else None
 
 
 def _wanted(parameters: Parameters) -> FeatureFilter:

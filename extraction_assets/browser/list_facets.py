@@ -28,7 +28,7 @@ class Facet(NamedTuple):
     """One way to narrow the list down, or, where it is so already, to widen it again."""
 
     name: str
-    count: int | None
+    features: int | None
     """Features that it would leave; None where that is not computed."""
     address: str | None
     active: bool
@@ -50,9 +50,7 @@ def density_facets(counts: Mapping[int | None, int], density: Range, here: Here)
     return found
 
 
-def flag_facets(
-    connection: sa.Connection, listing: Listing, here: Here, *, computed: bool
-) -> list[Facet]:
+def flag_facets(connection: sa.Connection, listing: Listing, here: Here, *, computed: bool) -> list[Facet]:
     """Flags of features. Several may be chosen: features with all of them are listed."""
     counts = queries.flag_counts(connection, listing) if computed else {}
     found = []

@@ -18,7 +18,7 @@ class FoundPlace(NamedTuple):
 
     by: FoundBy
     title: str
-    count: int | None
+    features: int | None
     """Features found there; None if it cannot be looked at, and ``missing`` says why."""
     missing: str | None
     address: str
@@ -60,7 +60,8 @@ def search(
         return Found(Search(query.typed, wanted.number, [], None), _number_select(extraction.id, wanted.number))
     places = {by: _place(connection, extraction, wanted, by, counted=counted) for by in FOUND_BY}
     counts = {by: _count(connection, by, place) for by, place in places.items()}
-    chosen = query.found_by or next((by for by in FOUND_BY if counts[by]), "token")
+    first: FoundBy = next((by for by in FOUND_BY if counts[by]), "token")
+    chosen = query.found_by or first
     kept = {"after": None, "before": None}
     shown = [
         FoundPlace(by, _TITLES[by], counts[by], places[by].missing, here.changed(by=by, **kept), by == chosen)
@@ -68,7 +69,8 @@ def search(
     ]
     select = places[chosen].select
     return Found(
-        Search(query.typed, None, shown, places[chosen].scope), _number_select(extraction.id, -1) if select is None else select
+        Search(query.typed, None, shown, places[chosen].scope),
+        _number_select(extraction.id, -1) if select is None else select,
     )
 
 

@@ -60,8 +60,8 @@ def listed_features(
         found.append(
             ListedFeature(
                 number,
-                label and label.label,
-                label and label.mark,
+                None if label is None else label.label,
+                None if label is None else label.mark,
                 flags.get(number, []),
                 row.density,
                 row.maximum,
@@ -89,7 +89,9 @@ def _examples(
     """The strongest example of each feature, and the different strongest tokens of its first ones."""
     stored = connection.execute(queries.examples_select(extraction.id, numbers)).all()
     wanted = sorted({row.example[0] for row in stored if row.example})
-    samples = {row.sample_index: row for row in connection.execute(queries.samples_select(extraction.corpus_id, wanted))}
+    samples = {
+        row.sample_index: row for row in connection.execute(queries.samples_select(extraction.corpus_id, wanted))
+    }
     examples, tokens = {}, {}
     for number, example, *others in stored:
         if not example:

@@ -60,7 +60,7 @@ class Scatter(NamedTuple):
 
 def scatter(bins: Sequence[Bin], density: Range, maximum: Range) -> Scatter | None:
     """The plot of the features that fire; None if none does."""
-    cells = [(one.density_bin, one.max_bin, one.count) for one in bins if one.max_bin is not None]
+    cells = [(one.density_bin, one.max_bin, one.features) for one in bins if one.max_bin is not None]
     known = [(x, y, count) for x, y, count in cells if x is not None]
     if not known:
         return None

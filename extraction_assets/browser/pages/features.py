@@ -7,10 +7,10 @@ import sqlalchemy as sa
 
 from extraction_assets.browser.feature_query import ListQuery, key_text, list_query
 from extraction_assets.browser.feature_reads import missing_relations
-from extraction_assets.browser.listed_features import ListedFeature, listed_features
 from extraction_assets.browser.links import Here
 from extraction_assets.browser.list_facets import Facet, density_facets, flag_facets, label_facets
 from extraction_assets.browser.list_search import Found, Search, search
+from extraction_assets.browser.listed_features import ListedFeature, listed_features
 from extraction_assets.browser.page import Page, PageRequest
 from extraction_assets.browser.scatter import Scatter, scatter
 from extraction_assets.database.queries import feature_list as queries
@@ -106,21 +106,19 @@ def features_view(request: PageRequest) -> FeaturesView:
     )
 
 
-def _densities(
-    connection: sa.Connection, listing: queries.Listing, bins: list[queries.Bin]
-) -> dict[int | None, int]:
+def _densities(connection: sa.Connection, listing: queries.Listing, bins: list[queries.Bin]) -> dict[int | None, int]:
     """Features by bin of density; the bins of the plot have them all unless the maximum is filtered."""
     if not listing.wanted.maximum.is_open:
         return queries.density_counts(connection, listing)
     counts: dict[int | None, int] = {}
     for one in bins:
-        counts[one.density_bin] = counts.get(one.density_bin, 0) + one.count
+        counts[one.density_bin] = counts.get(one.density_bin, 0) + one.features
     return counts
 
 
 def _total(connection: sa.Connection, listing: queries.Listing, bins: list[queries.Bin]) -> int:
     if listing.wanted.density.is_open and listing.wanted.maximum.is_open:
-        return sum(one.count for one in bins)
+        return sum(one.features for one in bins)
     return int(connection.scalar(queries.total_select(listing)) or 0)
 
 
