@@ -1,6 +1,6 @@
 """Relations of features: how long top tokens and co-firing neighbours take, by F, on a CPU and on a GPU.
 
-    python -m benchmarks.relations [--features 16384,131072] [--tokens 1048576] [--firings 64] [--device cuda] [--json FILE]
+    python -m benchmarks.relations [--features 16384,131072] [--tokens 1048576] [--firings 64] [--device cuda]
 
 Random firings: every token has ``--firings`` features, a few frequent ones and many rare ones. With ``--device cuda``
 the neighbours are found both ways, and must be equal in every bit: exit status 1 if they are not.
@@ -8,11 +8,13 @@ the neighbours are found both ways, and must be equal in every bit: exit status 
 
 import argparse
 import json
+import os
 import platform
 import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,7 +23,7 @@ import torch
 
 from extraction_assets.engine.relations.neighbours import FeatureNeighbours, choose_products, feature_neighbours
 from extraction_assets.engine.relations.parts import Groups, TokenPart
-from extraction_assets.engine.relations.top_tokens import PLACES, feature_tokens
+from extraction_assets.engine.relations.top_tokens import PLACES, Place, feature_tokens
 from extraction_assets.engine.relations.totals import Totals, count_totals
 
 Result = TypeVar("Result")
@@ -69,11 +71,9 @@ def stages(features: int, options: argparse.Namespace) -> Iterator[Stage]:
     """The lines of one F."""
     groups = Groups(lambda: random_parts(features, options.tokens, options.firings))
     totals, seconds = _timed(lambda: count_totals(groups))
-    yield Stage(
-        features, "read, order by feature, totals", seconds, f"{totals.firings.sum() / 1e6:.0f} million firings"
-    )
+    yield Stage(features, "firings by feature, totals", seconds, f"{totals.firings.sum() / 1e6:.0f} million firings")
     for place in PLACES:
-        _, seconds = _timed(lambda place=place: list(feature_tokens(groups, totals, place)))
+        _, seconds = _timed(partial(_drain, groups, totals, place))
         yield Stage(features, f"top tokens, {place}", seconds)
     yield from _neighbour_stages(features, groups, totals, torch.device(options.device))
 
@@ -83,16 +83,25 @@ def _neighbour_stages(features: int, groups: Groups, totals: Totals, device: tor
     ways = [(torch.device("cpu"), False), *([(device, True)] if device.type == "cuda" else [])]
     for where, products in ways:
         if products:
-            feature_neighbours(groups, totals, where, products=True)  # the first use of a GPU waits for libraries
-        result, seconds = _timed(
-            lambda where=where, products=products: feature_neighbours(groups, totals, where, products=products)
-        )
+            _warm_up(where)
+        result, seconds = _timed(partial(feature_neighbours, groups, totals, where, products=products))
         found.append(result)
         rate = f"{totals.pairs / 1e9:.1f} billion pairs, {totals.pairs / seconds / 1e9:.2f} billion/s"
         name = f"neighbours, {'products' if products else 'counted'} on {where.type}"
         yield Stage(features, name, seconds, rate + (", chosen" if chosen == products else ""))
     if any(not np.array_equal(*columns) for one in found for columns in zip(found[0], one, strict=True)):
         raise SystemExit("the neighbours of both ways differ")
+
+
+def _warm_up(device: torch.device) -> None:
+    """The first product on a GPU waits for libraries."""
+    groups = Groups(partial(random_parts, 512, 1 << 15, 16))
+    feature_neighbours(groups, count_totals(groups), device, products=True)
+
+
+def _drain(groups: Groups, totals: Totals, place: Place) -> None:
+    for _ in feature_tokens(groups, totals, place):
+        pass
 
 
 def _timed(work: Callable[[], Result]) -> tuple[Result, float]:
@@ -103,15 +112,8 @@ def _timed(work: Callable[[], Result]) -> tuple[Result, float]:
 
 def _conditions(options: argparse.Namespace) -> dict[str, Any]:
     name = torch.cuda.get_device_name() if options.device == "cuda" else None
-    threads = torch.get_num_threads()
-    return {
-        **vars(options),
-        "json": None,
-        "gpu": name,
-        "cpu": platform.processor(),
-        "threads": threads,
-        "torch": torch.__version__,
-    }
+    sizes = {"features": options.features, "tokens": options.tokens, "firings": options.firings}
+    return {**sizes, "gpu": name, "cpu": platform.processor(), "cores": os.cpu_count(), "torch": torch.__version__}
 
 
 def main() -> int:
