@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from extraction_assets.engine.relations import neighbours, products
+from extraction_assets.engine.relations import products
 from extraction_assets.engine.relations.neighbours import FeatureNeighbours, feature_neighbours
 from extraction_assets.engine.relations.parts import Groups
 from extraction_assets.engine.relations.totals import count_totals
@@ -27,11 +27,10 @@ def groups_of_part(features: int, tokens: int) -> Groups:
 
 
 @pytest.mark.parametrize("side", [7, products.TILE_FEATURES])
-def test_ties_and_tiles_are_as_on_the_cpu(monkeypatch: pytest.MonkeyPatch, side: int) -> None:
+def test_ties_and_tiles_are_as_on_the_cpu(side: int) -> None:
     groups = groups_of(random_corpus(3, samples=40))
     totals = count_totals(groups)
-    monkeypatch.setattr(neighbours, "tiles", lambda num_features: products.tiles(num_features, side=side))
-    on_gpu = feature_neighbours(groups, totals, GPU, products=True)
+    on_gpu = feature_neighbours(groups, totals, GPU, products=True, side=side)
     assert_same(on_gpu, feature_neighbours(groups, totals, CPU, products=False))
 
 

@@ -9,7 +9,7 @@ import torch
 from extraction_assets.engine.ordering import rank_within
 from extraction_assets.engine.relations.counting import count_pairs
 from extraction_assets.engine.relations.parts import Groups
-from extraction_assets.engine.relations.products import add_products, tiles
+from extraction_assets.engine.relations.products import TILE_FEATURES, add_products, tiles
 from extraction_assets.engine.relations.strongest import Strongest
 from extraction_assets.engine.relations.totals import Totals
 
@@ -71,15 +71,19 @@ def feature_neighbours(
     update: Update = lambda _: None,
     *,
     products: bool | None = None,
+    side: int = TILE_FEATURES,
 ) -> FeatureNeighbours:
     """The ``top`` strongest neighbours of every feature among all pairs.
 
     Counts are whole numbers however they are found, so that both ways give the same bits; ``products`` chooses one of
-    them, ``choose_products`` by default. Memory: see ``products`` and ``counting``, and 32 bytes a neighbour.
+    them, ``choose_products`` by default, in tiles of ``side`` features (``side_within``). Memory: see ``products`` and
+    ``counting``, and 24 bytes a neighbour.
     """
     products = choose_products(totals, device) if products is None else products
-    find = _by_products if products else _by_counting
-    kept = find(groups, totals, device, top, update).kept()
+    if products:
+        kept = _by_products(groups, totals, device, top, side, update).kept()
+    else:
+        kept = _by_counting(groups, totals, top, update).kept()
     rank = rank_within(kept.feature, len(totals.firings))
     feature, other, count, jaccard = (column.cpu().numpy() for column in kept)
     pmi = _pmi(count, totals.firings[feature], totals.firings[other], totals.tokens)
@@ -91,18 +95,20 @@ def _pmi(count: np.ndarray, firings: np.ndarray, other_firings: np.ndarray, toke
     return np.log2(count / firings * (tokens / other_firings))
 
 
-def _by_products(groups: Groups, totals: Totals, device: torch.device, top: int, update: Update) -> Strongest:
+def _by_products(
+    groups: Groups, totals: Totals, device: torch.device, top: int, side: int, update: Update
+) -> Strongest:
     num_features = len(totals.firings)
     firings = torch.from_numpy(totals.firings).to(device)
     strongest = Strongest(num_features, top, device)
-    todo = tiles(num_features)
+    todo = tiles(num_features, side)
     for number, tile in enumerate(todo):
         add_products(groups, tile, firings, strongest)
         update(num_features * (number + 1) // len(todo) - num_features * number // len(todo))
     return strongest
 
 
-def _by_counting(groups: Groups, totals: Totals, _: torch.device, top: int, update: Update) -> Strongest:
+def _by_counting(groups: Groups, totals: Totals, top: int, update: Update) -> Strongest:
     num_features = len(totals.firings)
     strongest = Strongest(num_features, top, torch.device("cpu"))
     step = _ROWS_OF_HELD if groups.is_held else max(_ROWS_OF_HELD, _CELLS_OF_READ // num_features)

@@ -11,13 +11,13 @@ from extraction_assets.engine.relations.parts import Group, TokenPart
 from extraction_assets.engine.relations.strongest import Candidates, Strongest, jaccard_index
 
 TILE_FEATURES = 1 << 14
-"""Features a side: 16,384 squared counts of 4 bytes are 1 GiB, and as much again for one product."""
+"""Features a side: 16,384 squared counts of 4 bytes are 1 GiB."""
 
 _TOKENS = 1 << 15
-"""Tokens a product: far below 2^24, up to where float32 counts exactly. 1 GiB for each side of a tile."""
+"""Tokens a product: far below 2^24, up to where float32 counts exactly."""
 
 _SELECTED = 1 << 25
-"""Counts that are ranked at once: 256 MiB as float64."""
+"""Counts that are ranked at once: 256 MiB as float64, five of them at a time."""
 
 
 class Tile(NamedTuple):
@@ -27,7 +27,16 @@ class Tile(NamedTuple):
     columns: range
 
 
-def tiles(num_features: int, side: int = TILE_FEATURES) -> list[Tile]:
+def side_within(memory_gb: float) -> int:
+    """Features a side of a tile that fits the memory (GiB) of a device, ``TILE_FEATURES`` at most; 0 where even 1,024 do
+    not. Bytes: counts, one product and its whole numbers; two operands; what ranks them."""
+    side = TILE_FEATURES
+    while side >= 1024 and 12 * side**2 + 8 * side * _TOKENS + 40 * _SELECTED > memory_gb * 2**30:
+        side //= 2
+    return side if side >= 1024 else 0
+
+
+def tiles(num_features: int, side: int) -> list[Tile]:
     """Tiles that hold every pair of features once (those on the diagonal twice)."""
     parts = [range(start, min(start + side, num_features)) for start in range(0, num_features, side)]
     return [Tile(rows, columns) for number, rows in enumerate(parts) for columns in parts[number:]]
@@ -39,8 +48,8 @@ def add_products(
     """Add the pairs of a tile to the strongest neighbours, those of either side.
 
     ``firings``, int64 [F], lies on the device that computes. Products of 0 and 1, exact in any dtype, whose sums are
-    exact in float32 below 2^24 and kept as int32. Peak memory: 2 GiB of counts and 2 GiB of operands at
-    ``TILE_FEATURES``, whatever F is; the firings of one group. One pass over ``groups``.
+    exact in float32 below 2^24 and kept as int32. Peak memory: see ``side_within``, 8 GiB at ``TILE_FEATURES`` (half of
+    it for operands of 32 bits, which older versions of torch need), whatever F is. One pass over ``groups``.
     """
     counts = torch.zeros(len(tile.rows), len(tile.columns), dtype=torch.int32, device=firings.device)  # [R, C]
     for group in groups:

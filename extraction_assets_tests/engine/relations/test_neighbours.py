@@ -15,9 +15,11 @@ from extraction_assets_tests.engine.relations.build import Corpus, groups_of, ra
 CPU = torch.device("cpu")
 
 
-def found_of(corpus: Corpus, *, as_products: bool, top: int = 4, **options: Any) -> FeatureNeighbours:
+def found_of(
+    corpus: Corpus, *, as_products: bool, top: int = 4, side: int = 1 << 14, **options: Any
+) -> FeatureNeighbours:
     groups = groups_of(corpus, **options)
-    return feature_neighbours(groups, count_totals(groups), CPU, top, products=as_products)
+    return feature_neighbours(groups, count_totals(groups), CPU, top, products=as_products, side=side)
 
 
 def plain(found: FeatureNeighbours) -> dict[int, list[tuple[int, int, float, Any]]]:
@@ -41,10 +43,9 @@ def test_they_are_the_strongest_of_all_pairs(as_products: bool, seed: int) -> No
 
 def test_a_table_of_several_tiles_and_products_has_the_same_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = random_corpus(5)
-    monkeypatch.setattr(neighbours, "tiles", lambda num_features: products.tiles(num_features, side=7))
     monkeypatch.setattr(products, "_SELECTED", 15)
     monkeypatch.setattr(products.add_products, "__defaults__", (5,))
-    assert plain(found_of(corpus, as_products=True)) == oracle.neighbours(corpus, 4)
+    assert plain(found_of(corpus, as_products=True, side=7)) == oracle.neighbours(corpus, 4)
 
 
 @pytest.mark.parametrize("dense_share", [1, 1000])
@@ -76,6 +77,11 @@ def test_the_weights_of_both_ways_decide_and_only_on_a_gpu() -> None:
     assert choose_products(small, torch.device("cuda"))
     assert not choose_products(small, CPU)
     assert not choose_products(small._replace(firings=np.zeros(1 << 18, np.int64)), torch.device("cuda"))
+
+
+@pytest.mark.parametrize(("gigabytes", "side"), [(80, 16_384), (5, 8192), (2.5, 4096), (1, 0)])
+def test_tiles_fit_the_memory_that_is_free(gigabytes: float, side: int) -> None:
+    assert products.side_within(gigabytes) == side
 
 
 def test_progress_counts_every_feature_once(as_products: bool) -> None:
