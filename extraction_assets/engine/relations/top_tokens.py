@@ -53,7 +53,7 @@ def feature_tokens(
         yield _top_of(features, tokens, values, occurrences, top, start)
 
 
-def feature_ranges(firings: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
+def feature_ranges(firings: np.ndarray, most: int = RANGE_FIRINGS) -> Iterator[tuple[int, int]]:
     """Consecutive ranges of features with at most ``most`` firings each, or of one feature."""
     ends, start = np.cumsum(firings), 0
     while start < len(firings):
