@@ -62,7 +62,7 @@ def random_parts(features: int, tokens: int, firings: int) -> Iterator[TokenPart
             np.append(ids[1:], -1).astype(np.int32),
             np.ones(count, bool),
             np.arange(count) % POSITIONS == 0,
-            -(-count // POSITIONS),
+            np.arange(start // POSITIONS, start // POSITIONS + -(-count // POSITIONS)),
             features,
         )
 

@@ -79,4 +79,6 @@ def _sampled(plan: ExtractionPlan, chunk: Chunk, sae: str) -> TokenPart:
     if np.any((rows < 0) | (rows >= chunk.num_samples)):
         raise damaged(path, "its sampled features are of another chunk")
     ids, mask, counted, first_sample = samples
-    return token_part(sampled.rows, Samples(ids[rows], mask[rows], counted[rows], first_sample))
+    return token_part(
+        sampled.rows, Samples(ids[rows], mask[rows], counted[rows], first_sample), sampled.sample_index.numpy()
+    )

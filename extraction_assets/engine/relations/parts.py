@@ -35,9 +35,20 @@ class TokenPart(NamedTuple):
     """bool [R]"""
     first: np.ndarray
     """bool [R]: the first counted position of its sample."""
-    num_samples: int
+    sample_index: np.ndarray
+    """int64 [S], absolute, ascending: each has R / S rows."""
     num_features: int
     """F"""
+
+    @property
+    def num_samples(self) -> int:
+        """S"""
+        return len(self.sample_index)
+
+    @property
+    def num_positions(self) -> int:
+        """T"""
+        return len(self.counted) // max(1, self.num_samples)
 
     @property
     def size(self) -> int:
@@ -63,10 +74,11 @@ class Group(NamedTuple):
     by_feature: ByFeature
 
 
-def token_part(features: FeatureRows, samples: Samples) -> TokenPart:
+def token_part(features: FeatureRows, samples: Samples, sample_index: np.ndarray | None = None) -> TokenPart:
     """The counted firings of ``samples``, which ``features`` holds in the same order, on the CPU.
 
-    ``features`` may hold firings at positions that do not count: they are dropped.
+    ``features`` may hold firings at positions that do not count: they are dropped. ``sample_index``, int64 [S], says
+    which samples these are if they are not consecutive.
     """
     counted = samples.counted.numpy().reshape(-1)
     pointers, ids, values = features.row_pointers.numpy(), features.feature_ids.numpy(), features.values.numpy()
@@ -75,7 +87,8 @@ def token_part(features: FeatureRows, samples: Samples) -> TokenPart:
         keep = np.repeat(counted, lengths)
         ids, values, lengths = ids[keep], values[keep], np.where(counted, lengths, 0)
         pointers = _offsets(lengths)
-    first = samples.counted.numpy() & (samples.counted.numpy().cumsum(axis=1) == 1)  # [n, T]
+    counts = samples.counted.numpy()
+    first = counts & (counts.cumsum(axis=1) == 1)  # [n, T]
     return TokenPart(
         pointers,
         ids,
@@ -84,7 +97,7 @@ def token_part(features: FeatureRows, samples: Samples) -> TokenPart:
         _next_ids(samples).reshape(-1),
         counted,
         first.reshape(-1),
-        features.num_samples,
+        np.arange(samples.first_sample, samples.first_sample + len(counts)) if sample_index is None else sample_index,
         features.num_features,
     )
 
@@ -97,7 +110,7 @@ def _next_ids(samples: Samples) -> np.ndarray:
     return following
 
 
-_JOINED = ("feature_ids", "values", "token_ids", "next_ids", "counted", "first")
+_JOINED = ("feature_ids", "values", "token_ids", "next_ids", "counted", "first", "sample_index")
 
 
 def join(parts: list[TokenPart]) -> TokenPart:
@@ -106,8 +119,7 @@ def join(parts: list[TokenPart]) -> TokenPart:
         return parts[0]
     lengths = np.concatenate([np.diff(part.row_pointers) for part in parts])
     arrays: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _JOINED}
-    samples = sum(part.num_samples for part in parts)
-    return parts[0]._replace(row_pointers=_offsets(lengths), num_samples=samples, **arrays)
+    return parts[0]._replace(row_pointers=_offsets(lengths), **arrays)
 
 
 def by_feature(part: TokenPart) -> ByFeature:

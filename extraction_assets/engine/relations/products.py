@@ -28,8 +28,8 @@ class Tile(NamedTuple):
 
 
 def side_within(memory_gb: float) -> int:
-    """Features a side of a tile that fits the memory (GiB) of a device, ``TILE_FEATURES`` at most; 0 where even 1,024 do
-    not. Bytes: counts, one product and its whole numbers; two operands; what ranks them."""
+    """Features a side of a tile that fits the memory (GiB) of a device, ``TILE_FEATURES`` at most; 0 where even 1,024
+    do not. Bytes: counts, one product and its whole numbers; two operands; what ranks them."""
     side = TILE_FEATURES
     while side >= 1024 and 12 * side**2 + 8 * side * _TOKENS + 40 * _SELECTED > memory_gb * 2**30:
         side //= 2

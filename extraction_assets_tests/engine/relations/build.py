@@ -72,6 +72,6 @@ def random_part(features: int, tokens: int, firings: int, seed: int = 0) -> Toke
         np.append(ids[1:], -1).astype(np.int32),
         np.ones(tokens, bool),
         np.arange(tokens) % 128 == 0,
-        -(-tokens // 128),
+        np.arange(-(-tokens // 128)),
         features,
     )
