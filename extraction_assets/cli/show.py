@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from extraction_assets.catalog import FEATURE_DIRECTIONS, FEATURE_EXAMPLES, chunk_assets
+from extraction_assets.catalog import FEATURE_DIRECTIONS, FEATURE_EXAMPLES, FEATURE_RELATIONS, chunk_assets
 from extraction_assets.cli.app import command_line, count, few, main, numbered
 from extraction_assets.cli.terminal import echo
 from extraction_assets.cli.workspace import Workspace, open_workspace
@@ -204,6 +204,7 @@ def _echo_merge_states(workspace: Workspace, plan: "ExtractionPlan") -> None:
             for sae in plan.settings.saes:
                 width = _longest(plan.settings)
                 echo(f"{sae + '/' + FEATURE_EXAMPLES:{width}} {_merge_state(engine, plan, sae)}")
+                echo(f"{sae + '/' + FEATURE_RELATIONS:{width}} {_relations_state(engine, plan, sae)}")
                 echo(f"{sae + '/' + FEATURE_DIRECTIONS:{width}} {_directions_state(engine, plan, sae)}")
     except DatabaseError as error:
         echo(f"what is merged is not known: {error}", err=True)
@@ -234,6 +235,18 @@ def _merge_state(engine: "sa.Engine", plan: "ExtractionPlan", sae: str) -> str:
     if found is None:
         return "not merged yet"
     return f"merged {found.finished_at:%Y-%m-%d %H:%M} UTC" + (f", stale: {found.stale}" if found.stale else "")
+
+
+def _relations_state(engine: "sa.Engine", plan: "ExtractionPlan", sae: str) -> str:
+    """Of what the database holds relations, and whether they are those of the current merge."""
+    from extraction_assets.planning.stored_relations import scope_text, stored_relations
+
+    with engine.connect() as connection:
+        found = stored_relations(connection, plan, sae)
+    if found is None:
+        return "not computed yet"
+    stale = "" if found.is_current else ", stale: of an earlier result"
+    return f"counted {found.finished_at:%Y-%m-%d %H:%M} UTC {scope_text(found)}{stale}"
 
 
 def _directions_state(engine: "sa.Engine", plan: "ExtractionPlan", sae: str) -> str:

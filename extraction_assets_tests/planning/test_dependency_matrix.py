@@ -27,7 +27,12 @@ def of(asset: str, *saes: str) -> set[str]:
 
 def from_tables(*saes: str) -> set[str]:
     """The tables of SAEs and what is made from them."""
-    return of("top_k_table", *saes) | of("feature_examples", *saes) | of("feature_report", *saes)
+    return of("top_k_table", *saes) | from_merges(*saes)
+
+
+def from_merges(*saes: str) -> set[str]:
+    """The merged examples of SAEs and what is made from them."""
+    return of("feature_examples", *saes) | of("feature_relations", *saes) | of("feature_report", *saes)
 
 
 def from_features(*saes: str) -> set[str]:
@@ -41,7 +46,7 @@ ACTIVATIONS = {"model_activations"}
 CHUNKS = ACTIVATIONS | from_features(*BOTH)
 EVERYTHING = CORPUS | CHUNKS
 TABLES = from_tables(*BOTH)
-MERGES = of("feature_examples", *BOTH) | of("feature_report", *BOTH)
+MERGES = from_merges(*BOTH)
 RELU = from_features("relu")
 DIRECTIONS = of("feature_directions", *BOTH)
 OF_RELU = of("feature_directions", "relu")
@@ -133,6 +138,11 @@ SETTINGS = (
     Row("chunk_size", 5, CHUNKS),
     Row("top_k_examples", 4, TABLES),
     Row("min_activation", 0.5, TABLES),
+    Row("statistics", "basic", TABLES),
+    Row("interval_examples", 2, TABLES),
+    Row("random_examples", 2, TABLES),
+    Row("draw_seed", 1, TABLES),
+    Row("sample_one_in", 4, TABLES),
     Row("top_positions", 2, NOTHING),  # how many positions previews name; all are stored
     Row("partitions_per_run", 1, NOTHING),
     Row("owners", ["team:a"], NOTHING),

@@ -36,7 +36,7 @@ def run_directions(
         extraction = resolve_extraction(settings)
         fingerprint = weights_fingerprint(asset_row(FEATURE_DIRECTIONS), settings, extraction, sae)
         display = display_tokens(load_tokenizer(settings, extraction.checkpoint))
-        with gpu.use_device(context.log, wait=False) as device:
+        with gpu.use_idle_device(context.log) as device:
             found = compute_directions(extraction, sae, device, context.log)
         row = DirectionsRow(settings.name, sae, fingerprint, found.norm, found.undefined, dt.datetime.now(dt.UTC))
         with results.open() as engine, write_transaction(engine) as connection:
