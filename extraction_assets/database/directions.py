@@ -44,13 +44,14 @@ class Loaded(NamedTuple):
     """Of the SAE itself, then of the others together, each strongest first; nothing of one without a decoder."""
     saes: Sequence[str]
     """Names of the SAEs by their numbers in ``nearest``."""
+    latent_dim: int
 
 
 def replace_directions(connection: sa.Connection, row: DirectionsRow, loaded: Loaded, display_tokens: Display) -> int:
     """Replaces what is stored of an SAE's directions; returns its id. Call it inside ``write_transaction``.
 
-    A feature has NULL where nothing is defined of it: logits of a decoder row of zeros, or of any row where
-    ``undefined`` says why. An SAE without a decoder has no rows of features.
+    Every feature has a row, with NULL where nothing is defined of it: logits of a decoder row of zeros, or of any row
+    where ``undefined`` says why, and neighbours where the SAE has no decoder.
     """
     _delete(connection, row.name, row.sae)
     inserted = connection.execute(sa.insert(directions).values(**row._asdict())).inserted_primary_key
@@ -71,9 +72,7 @@ def _delete(connection: sa.Connection, name: str, sae: str) -> None:
 
 def _tables(directions_id: int, loaded: Loaded, display_tokens: Display) -> Iterator[Iterator[pa.Table]]:
     """The rows of ``feature_logits``: first those of features with logits, then those without."""
-    if not loaded.nearest:
-        return
-    everyone = np.arange(len(loaded.nearest[0].cosine))
+    everyone = np.arange(loaded.latent_dim)
     has_logits = np.zeros(len(everyone), dtype=bool) if loaded.lens is None else loaded.lens.is_defined.numpy()
     for chosen, lens in ((everyone[has_logits], loaded.lens), (everyone[~has_logits], None)):
         parts = [chosen[first : first + _AT_ONCE] for first in range(0, len(chosen), _AT_ONCE)]
@@ -88,8 +87,9 @@ def _rows(
     columns = {
         "directions_id": constant(directions_id, len(features)),
         "neuron_index": pa.array(features),
-        "neighbours": _neighbours(features, loaded),
     }
+    if loaded.nearest:
+        columns["neighbours"] = _neighbours(features, loaded)
     if lens is not None:
         columns["top"] = _tokens(lens.top_tokens[features], lens.top_logits[features], display_tokens)
         columns["bottom"] = _tokens(lens.bottom_tokens[features], lens.bottom_logits[features], display_tokens)

@@ -39,7 +39,7 @@ def make(seed: int = 0, *, with_lens: bool = True) -> Loaded:
     decoder[ZERO] = 0
     rows, others = unit_rows(decoder), unit_rows(decoder.flip(0)[:7])
     nearest = [nearest_rows(rows, rows, 0, is_itself=True), nearest_rows(rows, others, 1)]
-    return Loaded(logit_lens(decoder, make_unembedding(V, D)) if with_lens else None, nearest, ['a "b"', "other"])
+    return Loaded(logit_lens(decoder, make_unembedding(V, D)) if with_lens else None, nearest, ['a "b"', "other"], F)
 
 
 def load(engine: sa.Engine, loaded: Loaded, sae: str = "one", undefined: str | None = None) -> int:
@@ -109,10 +109,12 @@ def test_without_a_logit_lens_the_reason_and_neighbours_are_there(engine: sa.Eng
 
 
 def test_without_a_decoder_the_reason_alone_is_there(engine: sa.Engine) -> None:
-    number = load(engine, Loaded(None, [], ["one"]), undefined="encodes only")
+    number = load(engine, Loaded(None, [], ["one"], F), undefined="encodes only")
     with engine.connect() as connection:
         assert nearest_of(connection, number, 0) == []
-        assert connection.scalar(sa.select(sa.func.count()).select_from(feature_logits)) == 0
+        assert logits_of(connection, number, F - 1) is None
+        empty = sa.select(sa.func.count()).where(feature_logits.c.neighbours.is_(None))
+        assert connection.scalar(empty) == F
 
 
 def test_a_second_load_replaces_the_first_and_no_other(engine: sa.Engine) -> None:

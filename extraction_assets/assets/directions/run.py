@@ -40,7 +40,7 @@ def run_directions(
             found = compute_directions(extraction, sae, device, context.log)
         row = DirectionsRow(settings.name, sae, fingerprint, found.norm, found.undefined, dt.datetime.now(dt.UTC))
         with results.open() as engine, write_transaction(engine) as connection:
-            loaded = Loaded(found.lens, found.nearest, list(extraction.saes))
+            loaded = Loaded(found.lens, found.nearest, list(extraction.saes), found.latent_dim)
             replace_directions(connection, row, loaded, display)
             database = shown_url(engine.url)
     metadata: dict[str, Any] = {"device": str(device), "seconds": time.perf_counter() - started, "database": database}

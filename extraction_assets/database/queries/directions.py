@@ -42,7 +42,8 @@ class Neighbour(NamedTuple):
 
 def directions_query(name: str, sae: str) -> sa.Select[Any]:
     """All columns of ``directions`` of one SAE."""
-    return sa.select(directions).where(directions.c.name == name, directions.c.sae == sae)
+    query = sa.select(directions).where(directions.c.name == name, directions.c.sae == sae)
+    return query.execution_options(about="what the weights gave")
 
 
 def find_directions(connection: sa.Connection, name: str, sae: str) -> sa.Row[Any] | None:
@@ -53,7 +54,8 @@ def find_directions(connection: sa.Connection, name: str, sae: str) -> sa.Row[An
 
 def logits_query(directions_id: int, neuron_index: int) -> sa.Select[Any]:
     """The fields of ``Logits`` of one feature."""
-    return _of_feature([feature_logits.c[name] for name in Logits._fields], directions_id, neuron_index)
+    query = _of_feature([feature_logits.c[name] for name in Logits._fields], directions_id, neuron_index)
+    return query.execution_options(about="its logit lens")
 
 
 def logits_of(connection: sa.Connection, directions_id: int, neuron_index: int) -> Logits | None:
@@ -67,7 +69,8 @@ def logits_of(connection: sa.Connection, directions_id: int, neuron_index: int) 
 
 def nearest_query(directions_id: int, neuron_index: int) -> sa.Select[Any]:
     """``neighbours`` of one feature."""
-    return _of_feature([feature_logits.c.neighbours], directions_id, neuron_index)
+    query = _of_feature([feature_logits.c.neighbours], directions_id, neuron_index)
+    return query.execution_options(about="the nearest decoder rows")
 
 
 def nearest_of(connection: sa.Connection, directions_id: int, neuron_index: int) -> list[Neighbour]:
