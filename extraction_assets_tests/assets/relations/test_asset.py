@@ -156,6 +156,11 @@ def test_damaged_features_are_set_aside_and_the_sampled_ones_are_used(project: P
     assert not path.exists()
 
 
+def test_texts_of_samples_are_indexed_with_them(project: Project) -> None:
+    relate(project)
+    assert project.rows("SELECT count(*) FROM sample_texts") == project.rows("SELECT count(*) FROM samples")
+
+
 def test_status_says_what_they_were_counted_of(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     module = declare(monkeypatch, project.settings)
     assert "relu/feature_relations       not computed yet" in succeed(module, "status", "tiny")
