@@ -100,12 +100,20 @@ def feature_page(request: PageRequest) -> FeaturePage:
 
 
 def feature_view(
-    connection: sa.Connection, extraction: sa.Row[Any], neuron_index: int, reading: Reading
+    connection: sa.Connection,
+    extraction: sa.Row[Any],
+    neuron_index: int,
+    reading: Reading | None = None,
+    *,
+    draws: bool = True,
 ) -> FeatureView:
-    """All that is known of one feature; ``extraction`` is its row of ``extractions``. Raises UnknownResultError."""
+    """All that is known of one feature; ``extraction`` is its row of ``extractions``. Without ``draws`` the intervals
+    have no examples and there are no random ones. Raises UnknownResultError."""
+    reading = reading or Reading()
     row = find_feature(connection, extraction.id, neuron_index)
     top = examples_of(connection, extraction.id, neuron_index, reading.top)
     stored = stored_examples(connection, extraction.id, neuron_index)
+    drawn = draws_of(connection, extraction.id, neuron_index) if draws else []
     relations, relations_missing = relations_of(connection, extraction, neuron_index)
     directions, directions_missing = directions_of(connection, extraction, neuron_index)
     return FeatureView(
@@ -117,7 +125,7 @@ def feature_view(
         unknown=unknown_sizes([row]),
         flags=flags_of(connection, extraction, neuron_index) if relations else (),
         histogram=activation_histogram(row.histogram),
-        examples=examples_shown(row, top, stored, draws_of(connection, extraction.id, neuron_index), reading),
+        examples=examples_shown(row, top, stored, drawn, reading),
         relations=relations,
         relations_missing=relations_missing,
         directions=directions,
