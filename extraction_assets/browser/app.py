@@ -24,7 +24,7 @@ from extraction_assets.browser.results import OpenDatabase, Results
 from extraction_assets.browser.security import ForbiddenError, Guard, Token, check_form_type
 from extraction_assets.browser.statements import collected
 from extraction_assets.browser.static_files import StaticFiles
-from extraction_assets.database.queries import UnknownResultError
+from extraction_assets.database.queries.extractions import UnknownResultError
 from extraction_assets.database.urls import DatabaseError
 
 THREADS = 8

@@ -11,7 +11,12 @@ import sqlalchemy as sa
 
 from extraction_assets.database.connect import opened_database
 from extraction_assets_tests.browser.conftest import make_client
-from extraction_assets_tests.browser.small_results import store_directions, store_label, store_relations, store_results
+from extraction_assets_tests.browser.small_results import (
+    store_directions,
+    store_label,
+    store_relations,
+    store_results,
+)
 
 if TYPE_CHECKING:
     from starlette.testclient import TestClient
@@ -185,7 +190,10 @@ def test_relations_say_what_they_were_counted_over(small: "TestClient", url: str
     add(url, store_relations)
     found = feature(small)["feature"]["relations"]
     assert found["scope"] == "counted over 1 in 16 samples, chosen by hash: 6 samples, 60 tokens"
-    assert [(one["token"], one["count"]) for one in found["firing"]] == [(" cat", 5), ("<script>alert(1)</script>", 2)]
+    assert [(one["token"], one["firings"]) for one in found["firing"]] == [
+        (" cat", 5),
+        ("<script>alert(1)</script>", 2),
+    ]
     assert [one["token"] for one in found["next"]] == [" sat"]
     assert [(one["neuron_index"], one["jaccard"], one["tokens"]) for one in found["neighbours"]] == [
         (1, 0.5, ["🙂"]),
@@ -216,7 +224,7 @@ def test_the_logit_lens_says_how_the_norm_entered(small: "TestClient", url: str)
     add(url, store_directions)
     lens = feature(small)["feature"]["directions"]["logit_lens"]
     assert (lens["norm"], lens["top"][0]["token"], lens["bottom"][0]["logit"]) == ("RMSNorm's gain", " dog", -0.5)
-    assert [one["count"] for one in lens["histogram"]["bins"]] == [1, 4, 1]
+    assert [one["number"] for one in lens["histogram"]["bins"]] == [1, 4, 1]
 
 
 def test_a_logit_lens_that_is_not_defined_says_why(small: "TestClient", url: str) -> None:

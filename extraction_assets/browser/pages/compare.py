@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from extraction_assets.browser.agreement import Agreement, Overlap, agreement, overlap
-from extraction_assets.browser.charts import Histogram, activation_histograms
-from extraction_assets.browser.feature_parts import FeatureView
 from extraction_assets.browser.page import Page, PageRequest
 from extraction_assets.browser.pages.feature import Reading, feature_view, reading_of
 from extraction_assets.browser.parameters import BadRequestError
+from extraction_assets.browser.shown.agreement import Agreement, Overlap, agreement, overlap
+from extraction_assets.browser.shown.charts import Histogram, activation_histograms
+from extraction_assets.browser.shown.feature_parts import FeatureView
 from extraction_assets.database.queries.compare import places_query, same_index_query
 from extraction_assets.database.queries.examples import find_feature
 from extraction_assets.database.queries.extractions import find_extraction

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from extraction_assets.browser.page import Page, PageRequest
-from extraction_assets.database.queries import find_extraction
+from extraction_assets.database.queries.extractions import find_extraction
 
 
 class FeaturesView(NamedTuple):

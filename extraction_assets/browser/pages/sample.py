@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from extraction_assets.browser.context import Context, context
 from extraction_assets.browser.page import Page, PageRequest
 from extraction_assets.browser.parameters import BadRequestError
 from extraction_assets.browser.rendering import three_digits
+from extraction_assets.browser.shown.context import Context, context
 from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets.database.queries.samples import (
     Sample,

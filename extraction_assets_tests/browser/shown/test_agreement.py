@@ -2,7 +2,7 @@
 
 import pytest
 
-from extraction_assets.browser.agreement import agreement, overlap
+from extraction_assets.browser.shown.agreement import agreement, overlap
 
 
 def test_samples_and_positions_of_both_are_counted() -> None:
