@@ -98,6 +98,9 @@ class _Browser:
         with self.results.connection() as connection, collected(connection) as ran:
             view = page.view(self._page_request(connection, request, parameters, here))
             parameters.refuse_unknown()
+            leads_to = getattr(view, "leads_to", None)
+            if leads_to is not None:
+                return RedirectResponse(leads_to, status_code=303)
             statements = ran.shown(connection.dialect.name)
         html = self._render(page.template, view=view, here=here, statements=statements)
         return Response(html, media_type="text/html", headers={"cache-control": "no-cache"})
