@@ -31,6 +31,8 @@ _PATTERNS = [
     "relu/sae_features/000000000008-*",
     "relu/top_k_table/000000000008-*.parquet",
     "relu/top_k_table/000000000008-*.statistics.safetensors",
+    "relu/top_k_table/000000000008-*.draws.pq",
+    "relu/top_k_table/000000000008-*.sampled.safetensors",
 ]
 _STATISTICS = _PATTERNS[3]
 _KINDS = ["a folder", "a named pipe", "links in a circle", "a device", "a link to nothing"]

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 import torch
 
 from extraction_assets.assets.examples.claims import MATCH_TABLES
+from extraction_assets.assets.examples.drawn import Draw, ExpectedDraws
 from extraction_assets.database.tables import feature_activations, features
 from extraction_assets.engine.selection.merge import Firings, as_dict
 from extraction_assets.engine.selection.statistics.accumulate import DTYPES
@@ -18,7 +19,8 @@ from extraction_assets.engine.selection.statistics.descriptions import (
     FeatureStatistics,
 )
 from extraction_assets.engine.selection.statistics.shown import feature_rows
-from extraction_assets.engine.shapes import TopKTable
+from extraction_assets.engine.shapes import DrawRules, TopKTable
+from extraction_assets.stores.chunk_files import TableFile
 
 CHECKED_FEATURES = 64
 
@@ -34,6 +36,8 @@ class Expected(NamedTuple):
 
     examples: Examples
     row: Row
+    draws: list[Draw] | None = None
+    """None if nothing was drawn from some chunk."""
 
 
 class Expectation:
@@ -42,15 +46,18 @@ class Expectation:
     Its memory does not grow with the number of chunks.
     """
 
-    def __init__(self, top_k: int) -> None:
+    def __init__(self, top_k: int, rules: DrawRules | None = None) -> None:
         self._top_k = top_k
+        self._draws = ExpectedDraws(rules)
         self._examples: dict[int, Examples] = {}
         self._numbers: dict[str, list[Any] | None] = {}
         self._seen = {"samples_seen": 0, "tokens_seen": 0}
 
-    def add(self, table: TopKTable, statistics: FeatureStatistics) -> None:
+    def add(self, chunk: TableFile) -> None:
         """Add a chunk, as its file holds it."""
+        table, statistics = chunk.table, chunk.statistics
         chosen = _seeded_features(len(statistics.sample_count))
+        self._draws.add(chunk.draws, chosen)
         for feature in chosen:
             examples = [*self._examples.get(feature, []), *_examples_in(table, feature)]
             self._examples[feature] = sorted(examples, key=lambda example: (-example[0], example[1]))[: self._top_k]
@@ -66,7 +73,7 @@ class Expectation:
         """Feature -> what must be stored."""
         rows = _rows_of(self._numbers, self._seen)
         return {
-            feature: Expected(examples, row)
+            feature: Expected(examples, row, self._draws.of(feature))
             for (feature, examples), row in zip(self._examples.items(), rows, strict=True)
         }
 

@@ -181,7 +181,7 @@ def test_a_chunk_of_an_earlier_version_leaves_what_was_added_later_null_until_it
     right = merged.rows(FEATURES)
     plan, chunk = merged.plan, merged.settings.chunks[1]
     path = plan.chunk_path("top_k_table", chunk, "relu")
-    table, statistics, record = read_table(path, plan.table_fingerprint(chunk, "relu"))
+    table, statistics, record, _ = read_table(path, plan.table_fingerprint(chunk, "relu"))
     later = [one for one in STATISTICS if one.added_later]
     write_table(path, table, statistics._replace(**{one.name: None for one in later}), record)
     merged.merge("relu")
