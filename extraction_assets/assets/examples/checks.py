@@ -10,7 +10,8 @@ import torch
 
 from extraction_assets.assets.examples.claims import MATCH_TABLES
 from extraction_assets.assets.examples.drawn import Draw, ExpectedDraws
-from extraction_assets.database.tables import feature_activations, features
+from extraction_assets.database.tables import features
+from extraction_assets.database.views import feature_activations, feature_draws
 from extraction_assets.engine.selection.merge import Firings, as_dict
 from extraction_assets.engine.selection.statistics.accumulate import DTYPES
 from extraction_assets.engine.selection.statistics.descriptions import (
@@ -86,6 +87,8 @@ def compare_with_tables(
     for feature, right in expected.items():
         if _stored_examples(connection, extraction_id, feature) != right.examples:
             wrong.append(f"examples of feature {feature}")
+        if _stored_draws(connection, extraction_id, feature) != (right.draws or []):
+            wrong.append(f"draws of feature {feature}")
         if _stored_row(connection, extraction_id, feature) != right.row:
             wrong.append(f"counts of feature {feature}")
     return dg.AssetCheckResult(
@@ -145,6 +148,19 @@ def _stored_examples(connection: sa.Connection, extraction_id: int, feature: int
     return [
         (strongest, sample, list(zip(positions, activations, strict=True)))
         for strongest, sample, positions, activations in connection.execute(query)
+    ]
+
+
+def _stored_draws(connection: sa.Connection, extraction_id: int, feature: int) -> list[Draw]:
+    fd = feature_draws.c
+    query = (
+        sa.select(fd.interval, fd.sample_index, fd.max_activation, fd.positions, fd.activations)
+        .where(fd.extraction_id == extraction_id, fd.neuron_index == feature)
+        .order_by(fd.interval, fd.rank)
+    )
+    return [
+        (interval, sample, strongest, list(zip(positions, activations, strict=True)))
+        for interval, sample, strongest, positions, activations in connection.execute(query)
     ]
 
 

@@ -16,7 +16,8 @@ from extraction_assets.assets.examples.drawn import MergedDraws
 from extraction_assets.catalog import TOP_K_TABLE
 from extraction_assets.dagster_instance.dead_runs import note_host
 from extraction_assets.database.connect import write_transaction
-from extraction_assets.database.load import CorpusSamples, ExtractionRow, replace_results
+from extraction_assets.database.load import ExtractionRow, replace_results
+from extraction_assets.database.samples import CorpusSamples
 from extraction_assets.database.urls import shown_url
 from extraction_assets.engine.corpora.display import display_tokens
 from extraction_assets.engine.selection.merge import DeferredTopKHeap
@@ -95,7 +96,9 @@ def _merge_into_database(
     display = display_tokens(load_tokenizer(plan.settings, plan.extraction.checkpoint))
     corpus = _corpus_samples(plan)
     with results.open() as engine, write_transaction(engine) as connection:
-        extraction_id = replace_results(connection, extraction, corpus, merged.table, merged.statistics, display)
+        extraction_id = replace_results(
+            connection, extraction, corpus, merged.table, merged.statistics, display, merged.draws, merged.numerics
+        )
         match = compare_with_tables(connection, extraction_id, merged.expected)
         if not match.passed:
             raise MergeRefused(
