@@ -65,9 +65,7 @@ def _bring_up_to_date(
     with engine.connect() as connection:
         whole = _counts_of_merge(connection, plan, sae)
         stored = stored_relations(connection, plan, sae)
-    with write_transaction(engine) as connection:
-        corpus_id = find_extraction(connection, plan.settings.name, sae).corpus_id
-        logger.info("%d texts of samples were indexed for the search", index_texts(connection, corpus_id))
+    index_texts(engine)
     source = find_source(plan, sae)
     if isinstance(source, NothingToCount):
         if stored is not None and stored.is_current:
