@@ -47,30 +47,45 @@ def logit_lens(decoder: Tensor, unembedding: Unembedding, update: Update = lambd
     device and versions: the same bits. Never materialises [F, V]: a block of rows at a time, some 128 MiB on a CPU.
     ``update`` is called with the number of features that are done.
     """
-    vocabulary, parts = len(unembedding.weight), list[LogitLens]()
-    at_once = rows_at_once(vocabulary, decoder.device)
-    looked_at = max(1, min(at_once, _IN_CACHE // vocabulary)) if decoder.device.type == "cpu" else at_once
-    room = decoder.new_empty(vocabulary, min(at_once, len(decoder)))
-    for rows in decoder.split(at_once):
+    is_defined = decoder.any(dim=1)  # others would be ties of the whole vocabulary, which are sorted slowly
+    found = _of_rows(decoder[is_defined], unembedding, update)
+    update(int((~is_defined).sum()))
+    return LogitLens(is_defined.cpu(), *(_spread(one, is_defined.cpu()) for one in found))
+
+
+def _spread(of_defined: Tensor, is_defined: Tensor) -> Tensor:
+    """Values [n, …] of the n features with a direction among zeros [F, …] of the others."""
+    spread = of_defined.new_zeros(len(is_defined), *of_defined.shape[1:])
+    spread[is_defined] = of_defined
+    return spread
+
+
+def _of_rows(rows: Tensor, unembedding: Unembedding, update: Update) -> tuple[Tensor, ...]:
+    """The fields of ``LogitLens`` but the first, of rows that are no zeros: on the CPU."""
+    vocabulary, parts = len(unembedding.weight), list[tuple[Tensor, ...]]()
+    at_once = rows_at_once(vocabulary, rows.device)
+    looked_at = max(1, min(at_once, _IN_CACHE // vocabulary)) if rows.device.type == "cpu" else at_once
+    room = rows.new_empty(vocabulary, min(at_once, len(rows)))
+    for block in rows.split(at_once):
         with matmul_precision("highest"):
             # On a CPU this product is faster than the rows times the transposed matrix, by a third.
-            product = torch.mm(unembedding.weight, unembedding.norm.apply(rows).t(), out=room[:, : len(rows)])  # [V, f]
-        is_defined = rows.any(dim=1).split(looked_at)
-        parts += [_of_part(*part) for part in zip(is_defined, product.split(looked_at, dim=1), strict=True)]
-        update(len(rows))
-    return LogitLens(*(torch.cat(of_parts) for of_parts in zip(*parts, strict=True)))
+            normed = unembedding.norm.apply(block)
+            product = torch.mm(unembedding.weight, normed.t(), out=room[:, : len(block)])  # [V, f]
+        parts += [_of_part(part) for part in product.split(looked_at, dim=1)]
+        update(len(block))
+    return tuple(torch.cat(of_parts) for of_parts in zip(*parts, strict=True))
 
 
-def _of_part(is_defined: Tensor, product: Tensor) -> LogitLens:
-    """As ``logit_lens``, of the logits [V, f] of some features."""
+def _of_part(product: Tensor) -> tuple[Tensor, ...]:
+    """As ``_of_rows``, of the logits [V, f] of some features."""
     logits = torch.add(product.t(), 0.0, out=product.new_empty(product.shape[::-1]))  # a negative zero becomes a zero
     top, top_tokens = top_of_rows(logits, LENS_TOKENS)
     bottom, bottom_tokens = top_of_rows(logits, LENS_TOKENS, largest=False)
     maximum, minimum, mean = top[:, 0], bottom[:, 0], logits.mean(dim=1)
     counts = _histogram(logits, minimum, maximum)
     std = torch.linalg.vector_norm(logits.sub_(mean[:, None]), dim=1) / logits.shape[1] ** 0.5
-    found = (is_defined, top_tokens, top, bottom_tokens, bottom, mean, std, minimum, maximum, counts)
-    return LogitLens(*(one.cpu() for one in found))
+    found = (top_tokens, top, bottom_tokens, bottom, mean, std, minimum, maximum, counts)
+    return tuple(one.cpu() for one in found)
 
 
 def _histogram(values: Tensor, minimum: Tensor, maximum: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ def test_blocks_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch) -> No
     whole = logit_lens(decoder(), unembedding)
     monkeypatch.setattr(module, "rows_at_once", lambda *_: 16)
     parts = logit_lens(decoder(), unembedding, updates.append)
-    assert updates == [16, 16, 16, 16, 6]
+    assert updates == [16, 16, 16, 16, 6, 0]
     for name, one, other in zip(LogitLens._fields, whole, parts, strict=True):
         if name == "histogram":  # one at an edge, by its last bits
             assert int((one - other).abs().sum()) <= 2
@@ -88,9 +88,16 @@ def test_zeros_of_both_signs_are_equal() -> None:
 
 
 def test_a_row_of_zeros_is_no_direction() -> None:
-    rows = decoder()
+    rows, updates = decoder(), list[int]()
     rows[3] = 0
-    assert logit_lens(rows, make_unembedding(V, D)).is_defined.tolist() == [number != 3 for number in range(F)]
+    found, whole = (
+        logit_lens(rows, make_unembedding(V, D), updates.append),
+        logit_lens(decoder(), make_unembedding(V, D)),
+    )
+    assert found.is_defined.tolist() == [number != 3 for number in range(F)]
+    assert torch.equal(found.top_tokens[found.is_defined], whole.top_tokens[found.is_defined])
+    assert sum(updates) == F
+    assert not logit_lens(rows * 0, make_unembedding(V, D)).is_defined.any()
 
 
 @pytest.mark.parametrize("name", ["LlamaForCausalLM", "Gemma2ForCausalLM", "GPT2LMHeadModel", "GPTNeoXForCausalLM"])
