@@ -27,7 +27,7 @@ def same_but_near_ties(ours: Tensor, theirs: Tensor, exact: Tensor, tolerance: f
     """Columns [n, k] of both devices name entries of ``exact`` [n, W] that differ by rounding alone."""
     one, other = exact.gather(1, ours), exact.gather(1, theirs)
     assert float((one - other).abs().max()) <= tolerance
-    assert float((ours == theirs).float().mean()) > 0.999
+    assert float((ours == theirs).float().mean()) > 0.99
 
 
 def test_top_and_bottom_tokens_are_those_of_the_cpu_but_for_near_ties() -> None:
