@@ -188,8 +188,8 @@ def _firings_of_either(
     """The firings of the pairs that are in either list: (offsets, positions, activations) of these pairs in the order
     of ``pairs``, and int64 [C] which of them a pair is. Two synchronisations."""
     is_wanted = torch.zeros(len(pairs.samples), dtype=torch.bool, device=pairs.samples.device)
-    is_wanted[top] = True
-    is_wanted[drawn] = True
+    is_wanted.index_fill_(0, top, True)
+    is_wanted.index_fill_(0, drawn, True)
     wanted = is_wanted.nonzero().squeeze(1)
     place = is_wanted.cumsum(0) - 1
     return *firings_of(features, pairs.samples[wanted], pairs.features[wanted]), place

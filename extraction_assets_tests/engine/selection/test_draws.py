@@ -18,8 +18,8 @@ from extraction_assets.engine.selection.draws import (
     select_with_draws,
 )
 from extraction_assets.engine.selection.intervals import INTERVALS, OF_ALL, interval_edges
-from extraction_assets.engine.selection.legacy import LegacyHeaps
-from extraction_assets.engine.selection.legacy_draws import LegacyDraws, interval_of
+from extraction_assets.engine.selection.legacy import LegacyHeaps, compare_with_legacy
+from extraction_assets.engine.selection.legacy_draws import DrawsToCompare, LegacyDraws, interval_of
 from extraction_assets.engine.selection.pairs import intervals_of, pairs_above
 from extraction_assets.engine.selection.select import sample_maxima
 from extraction_assets.engine.shapes import DrawRules, Draws, TopKTable
@@ -127,6 +127,42 @@ def test_sizes_beyond_63_bits_of_key_order_the_same() -> None:
     keys = list(zip(merged.neuron_index.tolist(), merged.interval.tolist(), hashes, merged[2].tolist(), strict=True))
     assert keys == sorted(keys)
     assert int(merged.neuron_index.max()) == 2**20 - 1
+
+
+# The comparison with the sequential loop
+
+
+def agreed(draws: Draws, drawn: Drawn, first: int = 0) -> list[str]:
+    """What the comparison of every pair finds."""
+    table = select(drawn, 100, first_sample=first)
+    probe = {row: torch.from_numpy(drawn.dense[row]) for row in range(len(drawn.dense))}
+    counted, features = torch.from_numpy(drawn.counted), range(drawn.dense.shape[2])
+    compare = DrawsToCompare(draws, RULES)
+    return compare_with_legacy(table, probe, counted, features, first_sample=first, top_k=100, draws=compare).mismatches
+
+
+@given(encoded(max_samples=8))
+def test_right_draws_agree_with_the_sequential_loop(drawn: Drawn) -> None:
+    assert agreed(draw(drawn, first=FAR), drawn, FAR) == []
+
+
+def test_a_draw_that_is_left_out_or_changed_is_found_wherever_it_stands() -> None:
+    drawn = random_features(12, 5, 3, seed=4)
+    right = draw(drawn)
+    for row in range(len(right.neuron_index)):
+        others = torch.tensor([other for other in range(len(right.neuron_index)) if other != row])
+        assert agreed(deferred.take_examples(right, others), drawn)
+        moved = right.interval.clone()
+        moved[row] = 79
+        assert agreed(right._replace(interval=moved), drawn)
+        stronger = right.max_activation.clone()
+        stronger[row] += 1
+        assert agreed(right._replace(max_activation=stronger), drawn)
+
+
+def test_draws_by_another_seed_are_found() -> None:
+    drawn = random_features(40, 5, 3, seed=4)
+    assert "the legacy loop draws otherwise" in agreed(draw(drawn, RULES._replace(draw_seed=8)), drawn)[0]
 
 
 # Merging
