@@ -28,7 +28,7 @@ from extraction_assets_tests.engine.build import assert_same
 from extraction_assets_tests.engine.chunk_pass.build import assert_same_draws
 from extraction_assets_tests.engine.cuda import counted_synchronisations, limited_memory
 from extraction_assets_tests.engine.strategies import random_features
-from extraction_assets_tests.tiny import D_MODEL
+from extraction_assets_tests.tiny import D_MODEL, NUM_FEATURES
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU; the CPU has tests of its own")
 
@@ -72,7 +72,7 @@ def test_draws_on_the_gpu_equal_the_cpus_and_the_sequential_loops(n: int, t: int
 
 def small_pass(folder: Path, device: torch.device, size: int, n: int = 96) -> ChunkResult:
     """A pass from stored features, which both devices read alike."""
-    drawn = random_features(n, 16, 64, seed=2, density=0.2)
+    drawn = random_features(n, 16, NUM_FEATURES, seed=2, density=0.2)
     mask = torch.from_numpy(drawn.counted)
     rows = to_rows(keep_counted(dense_to_sparse(torch.from_numpy(drawn.dense)), mask))
     samples = Samples(torch.ones(n, 16, dtype=torch.int64), mask, mask, FIRST)
