@@ -167,7 +167,7 @@ def _lowest_hashes(
     samples = torch.arange(first_sample, first_sample + num_samples, device=pairs.samples.device)
     hashes = pair_hash(sample_keys(order.rules.draw_seed, samples)[pairs.samples], pairs.features)  # [C]
     interval = intervals_of(pairs.maxima)
-    of_all, of_interval = (_group(pairs.features, one) for one in (torch.full_like(interval, OF_ALL), interval))
+    of_all, of_interval = (_group(pairs.features, one) for one in (OF_ALL, interval))
     may_enter = torch.stack([hashes <= thresholds[of_all], hashes <= thresholds[of_interval]])  # [2, C]
     kind, rows = may_enter.nonzero(as_tuple=True)
     interval = torch.where(kind == 0, OF_ALL, interval[rows])
@@ -195,5 +195,6 @@ def _firings_of_either(
     return *firings_of(features, pairs.samples[wanted], pairs.features[wanted]), place
 
 
-def _group(features: Tensor, interval: Tensor) -> Tensor:
+def _group(features: Tensor, interval: Tensor | int) -> Tensor:
+    """The number of the group of each feature and interval: int64."""
     return features * GROUPS_PER_FEATURE + (interval - OF_ALL)

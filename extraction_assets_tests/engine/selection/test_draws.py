@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extraction_assets.engine.selection import deferred
+from extraction_assets.engine.selection import draws as draws_module
 from extraction_assets.engine.selection.draws import (
     DrawHeap,
     LowestHashFirst,
@@ -192,6 +193,18 @@ def test_equal_hashes_go_to_the_lower_sample(monkeypatch: pytest.MonkeyPatch) ->
     ones = Drawn(np.ones((5, 1, 1), np.float32), np.ones((5, 1), bool))
     merged = merge_draws(parts_of(ones, [1, 2, 3, 4])[::-1], RULES, 1)
     assert (merged.sample_index - FAR).tolist() == [0, 1, 2, 0, 1]
+
+
+def test_a_newcomer_with_the_hash_of_the_last_draw_enters_if_its_sample_comes_sooner(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Hashes of 31 bits may be equal."""
+    monkeypatch.setattr(draws_module, "pair_hash", lambda keys, _: torch.full_like(keys, 5))
+    ones, heap = Drawn(np.ones((1, 1, 1), np.float32), np.ones((1, 1), bool)), DrawHeap(1, RULES, buffer_examples=0)
+    for sample in (9, 8, 7, 3):
+        heap.add_batch(draw(ones, first=sample, heap=heap))
+        heap.build_heaps()
+    assert heap.build_heaps().sample_index.tolist() == [3, 7, 8, 3, 7]
 
 
 def test_the_same_sample_twice_is_refused() -> None:
