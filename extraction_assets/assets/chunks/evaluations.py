@@ -15,7 +15,8 @@ from extraction_assets.assets.chunks.checks import (
 from extraction_assets.assets.chunks.compute import QueuedChunk
 from extraction_assets.catalog import TOP_K_TABLE
 from extraction_assets.early_checks.batch import first_or_special
-from extraction_assets.engine.chunk_pass.sae_pass import RECONSTRUCTION_SAMPLES, SaeResult
+from extraction_assets.engine.chunk_pass.sae_pass import RECONSTRUCTION_SAMPLES
+from extraction_assets.engine.chunk_pass.sae_result import SaeResult
 from extraction_assets.engine.preflight.sanity import bos_share
 from extraction_assets.engine.preflight.verdicts import (
     Verdict,

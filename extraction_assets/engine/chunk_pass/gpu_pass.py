@@ -14,7 +14,8 @@ from torch import Tensor
 from extraction_assets.engine.chunk_pass.batching import AdaptiveBatch
 from extraction_assets.engine.chunk_pass.context import PassContext, PassSettings
 from extraction_assets.engine.chunk_pass.forward import HookReader, prefetch_hooks
-from extraction_assets.engine.chunk_pass.sae_pass import SaePass, SaeResult, SaeTask, UnfinishedSae
+from extraction_assets.engine.chunk_pass.sae_pass import SaePass, SaeTask
+from extraction_assets.engine.chunk_pass.sae_result import SaeResult, UnfinishedSae
 from extraction_assets.engine.chunk_pass.stage_clock import StageClock
 from extraction_assets.engine.chunk_pass.staging import HostStaging
 from extraction_assets.engine.shapes import Samples
