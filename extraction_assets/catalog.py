@@ -39,6 +39,8 @@ class Depends(NamedTuple):
     are."""
     only_with: str | None = None
     """Another field of the same group, without which this one changes nothing."""
+    not_with: tuple[str, str] | None = None
+    """Another field of the same group and its value with which this one changes nothing."""
     is_reference: bool = False
     """Whether it names something else, a checkpoint or a hook: the code version then holds what it names (``looks_at``)
     and not its value."""
@@ -186,7 +188,11 @@ ASSETS: tuple[Asset, ...] = (
             *_covered_by("counted", "corpus.count_special_tokens", "corpus.exclude_first_positions"),
             *_later("corpus.exclude_positions", through="counted"),
             *_later("corpus.exclude_outlier_norms"),
-            *_later("statistics", "interval_examples", "random_examples", "draw_seed", "sample_one_in"),
+            *_later("statistics"),
+            *(
+                Depends(field, when_set=True, not_with=("statistics", "basic"))
+                for field in ("interval_examples", "random_examples", "draw_seed", "sample_one_in")
+            ),
         ),
     ),
     Asset(

@@ -32,8 +32,8 @@ _LOWER = {
     "or select the other assets alone)",
     SAE_FEATURES: f"write no SAE features (`keep: {{{SAE_FEATURES}: false}}` and `run NAME --missing`, or select the "
     "other assets alone)",
-    TOP_K_TABLE: "lower top_k_examples",
-    "results": "lower top_k_examples",
+    TOP_K_TABLE: "lower top_k_examples or interval_examples",
+    "results": "lower top_k_examples or interval_examples",
 }
 
 
@@ -82,7 +82,8 @@ def estimate_files(
 
 
 def estimate_database(settings: ExtractionSettings, sizes: Sizes, to_come: Mapping[Part, int]) -> list[Estimate]:
-    """Bytes of the results database for the SAEs that have tables to come, at most: K rows for every feature."""
+    """Bytes of the results database for the SAEs that have tables to come, at most: K
+    rows for every feature, and its draws."""
     drawn = _draws_per_feature(settings) if settings.statistics == "full" else 0
     rows = (settings.top_k_examples + drawn) * _BYTES_PER_ROW
     saes = [sae for asset, sae in to_come if asset == TOP_K_TABLE and sae is not None]

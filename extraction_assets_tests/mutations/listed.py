@@ -80,6 +80,27 @@ MUTATIONS = (
         ("engine/selection/test_merge.py",),
     ),
     Mutation(
+        "a hash as high as the threshold is not drawn",
+        "engine/selection/draws.py",
+        "torch.stack([hashes <= thresholds[of_all], hashes <= thresholds[of_interval]])",
+        "torch.stack([hashes < thresholds[of_all], hashes < thresholds[of_interval]])",
+        ("engine/selection/test_draws.py",),
+    ),
+    Mutation(
+        "a hash repeats the sign of its 64 bits",
+        "engine/selection/hashing.py",
+        "return number >> bits & (_ALL_64 >> bits)",
+        "return number >> bits",
+        ("engine/selection/test_hashing.py",),
+    ),
+    Mutation(
+        "draws of a part of the chunks pass for those of all",
+        "assets/examples/drawn.py",
+        "        if draws is None:\n            self._heap = None\n",
+        "        if draws is None:\n            return\n",
+        ("assets/examples/test_draws.py",),
+    ),
+    Mutation(
         "writers of SQLite begin as readers do",
         "database/backends/sqlite/__init__.py",
         '"BEGIN IMMEDIATE" if writes else "BEGIN"',

@@ -79,6 +79,7 @@ NAMED = {
     "saes.sae_id": "blocks.0.hook_resid_post",
 }
 TRANSCODER = {"saes.path": "@transcoder", "saes.hook_out": "layers.1"}
+BASIC = {"statistics": "basic"}
 OWN_CODE = {"language_model.path": "@with-code"}
 
 SETTINGS = (
@@ -143,6 +144,10 @@ SETTINGS = (
     Row("random_examples", 2, TABLES),
     Row("draw_seed", 1, TABLES),
     Row("sample_one_in", 4, TABLES),
+    *(
+        Row(field, 3, NOTHING, BASIC)
+        for field in ("interval_examples", "random_examples", "draw_seed", "sample_one_in")
+    ),
     Row("top_positions", 2, NOTHING),  # how many positions previews name; all are stored
     Row("partitions_per_run", 1, NOTHING),
     Row("owners", ["team:a"], NOTHING),

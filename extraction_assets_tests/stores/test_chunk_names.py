@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from extraction_assets.stores.chunk_names import (
+    COMPANIONS,
     FORMS,
     ChunkFile,
     chunk_files,
@@ -30,10 +31,11 @@ def test_names_are_those_of_earlier_versions() -> None:
     assert companion_path(table, "statistics", CHECKSUM) == Path("folder") / name
 
 
-def test_statistics_are_known_by_the_checksum_in_their_name() -> None:
+@pytest.mark.parametrize("kind", COMPANIONS)
+def test_files_beside_a_table_are_known_by_the_checksum_in_their_name(kind: str) -> None:
     (table,) = chunk_paths(Path("folder"), "top_k_table", KEY, FINGERPRINT)
-    beside = companion_path(table, "statistics", CHECKSUM)
-    assert list(chunk_files([beside])) == [ChunkFile(beside, KEY, FINGERPRINT, CHECKSUM[:12], "statistics")]
+    beside = companion_path(table, kind, CHECKSUM)
+    assert list(chunk_files([beside])) == [ChunkFile(beside, KEY, FINGERPRINT, CHECKSUM[:12], kind)]
     assert tables_of(beside) == [table]
 
 

@@ -73,11 +73,10 @@ class ExpectedDraws:
 def draws_of(draws: Draws, feature: int) -> list[Draw]:
     """One feature's draws in plain Python."""
     first, last = torch.searchsorted(draws.neuron_index, torch.tensor([feature, feature + 1])).tolist()
+    offsets = draws.firing_offsets[first : last + 1].tolist()
+    columns = (column[first:last].tolist() for column in (draws.interval, draws.sample_index, draws.max_activation))
     found = []
-    for row in range(first, last):
-        span = slice(int(draws.firing_offsets[row]), int(draws.firing_offsets[row + 1]))
-        firings = list(zip(draws.positions[span].tolist(), draws.activations[span].tolist(), strict=True))
-        found.append(
-            (int(draws.interval[row]), int(draws.sample_index[row]), float(draws.max_activation[row]), firings)
-        )
+    for interval, sample, strongest, begin, end in zip(*columns, offsets[:-1], offsets[1:], strict=True):
+        positions, activations = draws.positions[begin:end].tolist(), draws.activations[begin:end].tolist()
+        found.append((interval, sample, strongest, list(zip(positions, activations, strict=True))))
     return found

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from extraction_assets.engine.chunk_pass.context import PassContext
+from extraction_assets.engine.chunk_pass.sae_result import UnfinishedSae
 from extraction_assets.engine.memory import within_memory
 from extraction_assets.engine.saes.sae import SAE, VarianceExplained, matmul_precision
 from extraction_assets.engine.selection.draws import DrawHeap, select_with_draws
@@ -15,7 +16,6 @@ from extraction_assets.engine.selection.merge import DeferredTopKHeap
 from extraction_assets.engine.selection.pairs import FiringPairs, pairs_above
 from extraction_assets.engine.selection.select import sample_maxima, select_top_k
 from extraction_assets.engine.selection.sparse import (
-    concatenate_rows,
     each_sample,
     keep_counted,
     no_rows,
@@ -30,8 +30,7 @@ from extraction_assets.engine.selection.statistics.accumulate import (
     StatisticsUpdate,
     statistics_update,
 )
-from extraction_assets.engine.selection.statistics.descriptions import FeatureStatistics
-from extraction_assets.engine.shapes import Draws, FeatureRows, SampledFeatures, SparseFeatures, TopKTable
+from extraction_assets.engine.shapes import Draws, FeatureRows, SparseFeatures, TopKTable
 
 RECONSTRUCTION_SAMPLES = 32
 """Samples of each chunk whose reconstruction is scored."""
@@ -52,27 +51,6 @@ class SaeTask(NamedTuple):
     """Whose activations the SAE reconstructs, if not those that it reads."""
 
 
-class SaeResult(NamedTuple):
-    """A chunk's results for one SAE, on the CPU."""
-
-    table: TopKTable
-    statistics: FeatureStatistics
-    features: FeatureRows | None
-    """Features at all non-padding positions, if kept."""
-    probe: dict[int, Tensor]
-    """Dense features float32 [T, F] of a few samples by row of the chunk, for the comparison with the legacy loop."""
-    variance_explained: float | None
-    """Over a few samples; NaN where the features were read from a file, None of an SAE that encodes only."""
-    all_finite: bool
-    """Whether no token of the kept features, counted or not, has a NaN or an infinity: otherwise the features cannot be
-    selected from again with other rules for counted positions."""
-    encode_tile_tokens: int | None
-    """Tokens of one matrix product; None if the features were read from a file."""
-    draws: Draws | None = None
-    """None with basic statistics, and so the next."""
-    sampled: SampledFeatures | None = None
-
-
 def tile_samples(batch_size: int, num_positions: int, num_features: int) -> int:
     """Samples whose tokens are encoded in one matrix product.
 
@@ -81,35 +59,6 @@ def tile_samples(batch_size: int, num_positions: int, num_features: int) -> int:
     """
     fits = min(_TILE_BYTES // (num_positions * num_features * 4), _TILE_TOKENS // num_positions)
     return max([count for count in range(1, batch_size + 1) if batch_size % count == 0 and count <= fits], default=1)
-
-
-class UnfinishedSae(NamedTuple):
-    """A chunk's results for one SAE, once its copies are complete."""
-
-    table: TopKTable
-    statistics: FeatureStatistics
-    features: list[FeatureRows]
-    probe: dict[int, SparseFeatures]
-    variance_explained: Tensor | None
-    all_finite: Tensor
-    encode_tile_tokens: int | None
-    draws: Draws | None
-    sampled: list[FeatureRows] | None
-    sampled_index: Tensor
-
-    def result(self) -> SaeResult:
-        sampled = None if self.sampled is None else SampledFeatures(self.sampled_index, concatenate_rows(self.sampled))
-        return SaeResult(
-            table=self.table,
-            statistics=self.statistics,
-            features=concatenate_rows(self.features) if self.features else None,
-            probe={row: to_dense(sparse)[0] for row, sparse in self.probe.items()},
-            variance_explained=None if self.variance_explained is None else float(self.variance_explained),
-            all_finite=bool(self.all_finite),
-            encode_tile_tokens=self.encode_tile_tokens,
-            draws=self.draws,
-            sampled=sampled,
-        )
 
 
 class _Batch(NamedTuple):

@@ -167,7 +167,7 @@ def _lowest_hashes(
     samples = torch.arange(first_sample, first_sample + num_samples, device=pairs.samples.device)
     hashes = pair_hash(sample_keys(order.rules.draw_seed, samples)[pairs.samples], pairs.features)  # [C]
     interval = intervals_of(pairs.maxima)
-    of_all, of_interval = (_group(pairs.features, one) for one in (torch.full_like(interval, OF_ALL), interval))
+    of_all, of_interval = (_group(pairs.features, one) for one in (OF_ALL, interval))
     may_enter = torch.stack([hashes <= thresholds[of_all], hashes <= thresholds[of_interval]])  # [2, C]
     kind, rows = may_enter.nonzero(as_tuple=True)
     interval = torch.where(kind == 0, OF_ALL, interval[rows])
@@ -188,12 +188,13 @@ def _firings_of_either(
     """The firings of the pairs that are in either list: (offsets, positions, activations) of these pairs in the order
     of ``pairs``, and int64 [C] which of them a pair is. Two synchronisations."""
     is_wanted = torch.zeros(len(pairs.samples), dtype=torch.bool, device=pairs.samples.device)
-    is_wanted[top] = True
-    is_wanted[drawn] = True
+    is_wanted.index_fill_(0, top, True)
+    is_wanted.index_fill_(0, drawn, True)
     wanted = is_wanted.nonzero().squeeze(1)
     place = is_wanted.cumsum(0) - 1
     return *firings_of(features, pairs.samples[wanted], pairs.features[wanted]), place
 
 
-def _group(features: Tensor, interval: Tensor) -> Tensor:
+def _group(features: Tensor, interval: Tensor | int) -> Tensor:
+    """The number of the group of each feature and interval: int64."""
     return features * GROUPS_PER_FEATURE + (interval - OF_ALL)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from extraction_assets.engine.selection.legacy_draws import LegacyDraws
+from extraction_assets.engine.selection.legacy_draws import DrawsToCompare, LegacyDraws
 from extraction_assets.engine.selection.merge import Firings
 from extraction_assets.engine.shapes import TopKTable
 
@@ -100,8 +100,9 @@ def compare_with_legacy(
     top_k: int,
     min_activation: float = 0.0,
     seconds: float = float("inf"),
+    draws: DrawsToCompare | None = None,
 ) -> LegacyComparison:
-    """Whether the table agrees with the legacy loop on each probed (sample, feature) pair.
+    """Whether the table, and ``draws`` where given, agree with the legacy loop on each probed (sample, feature) pair.
 
     ``probe`` holds dense features float32 [T, F] by row of the chunk, ``counted`` bool [n, T]. An example that the
     loop finds must stand in the table with the same maximum and firings, or be beaten by K others. Stops after
@@ -120,6 +121,8 @@ def compare_with_legacy(
                 mismatches.append(
                     f"feature {feature}, sample {first_sample + row}: the legacy loop finds {firings[:5]}"
                 )
+            elif draws is not None and not draws.agree(feature, first_sample + row, firings):
+                mismatches.append(f"feature {feature}, sample {first_sample + row}: the legacy loop draws otherwise")
             if len(mismatches) >= 10 or time.monotonic() > deadline:
                 return LegacyComparison(pairs, mismatches)
     return LegacyComparison(pairs, mismatches)

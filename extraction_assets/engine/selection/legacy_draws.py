@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 
 from extraction_assets.engine.selection.hashing import pair_hash, sample_keys
@@ -52,3 +53,41 @@ class LegacyDraws:
             torch.tensor([position for position, _ in firings], dtype=torch.int64),
             torch.tensor([activation for _, activation in firings], dtype=torch.float32),
         )
+
+
+class DrawsToCompare:
+    """A chunk's draws, compared with the sequential loop one (sample, feature) pair at a time."""
+
+    def __init__(self, draws: Draws, rules: DrawRules) -> None:
+        self._draws, self._rules = draws, rules
+        self._legacy = LegacyDraws(rules)
+        self._neurons, self._intervals, self._samples = (column.numpy() for column in draws[:3])
+
+    def agree(self, feature: int, sample: int, firings: Firings) -> bool:
+        """Whether the draws of a feature are consistent with ``sample`` having these firings: it is drawn with them,
+        from its interval and from all samples, or so many others come before it as are drawn."""
+        first, last = (int(row) for row in np.searchsorted(self._neurons, [feature, feature + 1]))
+        rows = np.arange(first, last)
+        places = {OF_ALL, interval_of(firings[0][1])} if firings else set()
+        drawn_from = set(self._intervals[rows[self._samples[rows] == sample]].tolist())
+        return drawn_from <= places and all(
+            self._agree_at(rows[self._intervals[rows] == place], feature, sample, firings, place) for place in places
+        )
+
+    def _agree_at(self, rows: np.ndarray, feature: int, sample: int, firings: Firings, interval: int) -> bool:
+        """``rows`` are the draws of the feature from one interval."""
+        size = self._legacy.size_of(interval)
+        found = rows[self._samples[rows] == sample].tolist()
+        if found:
+            return len(rows) <= size and [self._drawn(row) for row in found] == [(firings[0][1], firings)]
+        if size == 0:
+            return len(rows) == 0
+        return len(rows) == size and self._place(feature, int(self._samples[rows[-1]])) < self._place(feature, sample)
+
+    def _place(self, feature: int, sample: int) -> tuple[int, int]:
+        return pair_hash(sample_keys(self._rules.draw_seed, sample), feature), sample
+
+    def _drawn(self, row: int) -> tuple[float, Firings]:
+        span = slice(int(self._draws.firing_offsets[row]), int(self._draws.firing_offsets[row + 1]))
+        positions, activations = self._draws.positions[span].tolist(), self._draws.activations[span].tolist()
+        return float(self._draws.max_activation[row]), list(zip(positions, activations, strict=True))

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extraction_assets.engine.selection import deferred
+from extraction_assets.engine.selection import draws as draws_module
 from extraction_assets.engine.selection.draws import (
     DrawHeap,
     LowestHashFirst,
@@ -18,8 +19,8 @@ from extraction_assets.engine.selection.draws import (
     select_with_draws,
 )
 from extraction_assets.engine.selection.intervals import INTERVALS, OF_ALL, interval_edges
-from extraction_assets.engine.selection.legacy import LegacyHeaps
-from extraction_assets.engine.selection.legacy_draws import LegacyDraws, interval_of
+from extraction_assets.engine.selection.legacy import LegacyHeaps, compare_with_legacy
+from extraction_assets.engine.selection.legacy_draws import DrawsToCompare, LegacyDraws, interval_of
 from extraction_assets.engine.selection.pairs import intervals_of, pairs_above
 from extraction_assets.engine.selection.select import sample_maxima
 from extraction_assets.engine.shapes import DrawRules, Draws, TopKTable
@@ -129,6 +130,42 @@ def test_sizes_beyond_63_bits_of_key_order_the_same() -> None:
     assert int(merged.neuron_index.max()) == 2**20 - 1
 
 
+# The comparison with the sequential loop
+
+
+def agreed(draws: Draws, drawn: Drawn, first: int = 0) -> list[str]:
+    """What the comparison of every pair finds."""
+    table = select(drawn, 100, first_sample=first)
+    probe = {row: torch.from_numpy(drawn.dense[row]) for row in range(len(drawn.dense))}
+    counted, features = torch.from_numpy(drawn.counted), range(drawn.dense.shape[2])
+    compare = DrawsToCompare(draws, RULES)
+    return compare_with_legacy(table, probe, counted, features, first_sample=first, top_k=100, draws=compare).mismatches
+
+
+@given(encoded(max_samples=8))
+def test_right_draws_agree_with_the_sequential_loop(drawn: Drawn) -> None:
+    assert agreed(draw(drawn, first=FAR), drawn, FAR) == []
+
+
+def test_a_draw_that_is_left_out_or_changed_is_found_wherever_it_stands() -> None:
+    drawn = random_features(12, 5, 3, seed=4)
+    right = draw(drawn)
+    for row in range(len(right.neuron_index)):
+        others = torch.tensor([other for other in range(len(right.neuron_index)) if other != row])
+        assert agreed(deferred.take_examples(right, others), drawn)
+        moved = right.interval.clone()
+        moved[row] = 79
+        assert agreed(right._replace(interval=moved), drawn)
+        stronger = right.max_activation.clone()
+        stronger[row] += 1
+        assert agreed(right._replace(max_activation=stronger), drawn)
+
+
+def test_draws_by_another_seed_are_found() -> None:
+    drawn = random_features(40, 5, 3, seed=4)
+    assert "the legacy loop draws otherwise" in agreed(draw(drawn, RULES._replace(draw_seed=8)), drawn)[0]
+
+
 # Merging
 
 
@@ -156,6 +193,18 @@ def test_equal_hashes_go_to_the_lower_sample(monkeypatch: pytest.MonkeyPatch) ->
     ones = Drawn(np.ones((5, 1, 1), np.float32), np.ones((5, 1), bool))
     merged = merge_draws(parts_of(ones, [1, 2, 3, 4])[::-1], RULES, 1)
     assert (merged.sample_index - FAR).tolist() == [0, 1, 2, 0, 1]
+
+
+def test_a_newcomer_with_the_hash_of_the_last_draw_enters_if_its_sample_comes_sooner(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Hashes of 31 bits may be equal."""
+    monkeypatch.setattr(draws_module, "pair_hash", lambda keys, _: torch.full_like(keys, 5))
+    ones, heap = Drawn(np.ones((1, 1, 1), np.float32), np.ones((1, 1), bool)), DrawHeap(1, RULES, buffer_examples=0)
+    for sample in (9, 8, 7, 3):
+        heap.add_batch(draw(ones, first=sample, heap=heap))
+        heap.build_heaps()
+    assert heap.build_heaps().sample_index.tolist() == [3, 7, 8, 3, 7]
 
 
 def test_the_same_sample_twice_is_refused() -> None:
