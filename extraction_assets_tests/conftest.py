@@ -20,6 +20,7 @@ from extraction_assets.execution import failures
 from extraction_assets_tests import hub_server, postgres, quick_dagster, seeds, tiny
 from extraction_assets_tests.project import Project
 
+gc.disable()  # until all tests are collected
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 torch.set_num_threads(1)  # pytest-xdist runs one worker a core
 quick_dagster.hurry()
@@ -114,10 +115,10 @@ def _number(path: str) -> int:
 
 
 def pytest_collection_finish() -> None:
-    """Leave what is imported by now out of every later garbage collection, each of which looked at a million objects:
-    tests that run out of memory on purpose collect at every halving."""
-    gc.collect()
+    """Leave what is there by now out of every garbage collection, each of which would look at a million objects: tests
+    that run out of memory on purpose collect at every halving."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
