@@ -62,9 +62,11 @@ _WHOLE_RUNS = {"demo_home", "done", "lab", "merged_once", "on_postgres", "projec
 _MANY_SECONDS = {
     "defs_yaml/test_folder.py",
     "hub/test_download.py",
+    "models/test_hooks.py",
     "models/test_hooks_of_loaders.py",
     "models/test_lengths.py",
     "models/test_loaded_weights.py",
+    "models/test_names.py",
     "models/test_published_hooks.py",
     "models/test_transformer_lens.py",
     "models/test_unused_keys.py",
