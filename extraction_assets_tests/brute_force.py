@@ -1,4 +1,4 @@
-"""Merged results worked out densely with NumPy, from the stored SAE features alone. Imports nothing of the engine."""
+"""Merged results worked out with NumPy, from the stored SAE features alone. Imports nothing of the engine."""
 
 import json
 from itertools import pairwise
@@ -13,7 +13,7 @@ from extraction_assets_tests.statistics_oracle import Firings, differences
 
 
 class StoredFeatures:
-    """All chunks' stored features, from which one feature at a time is densified."""
+    """All chunks' stored features, from which one feature at a time is taken."""
 
     def __init__(self, folder: Path, counted: np.ndarray) -> None:
         self.counted = counted
@@ -34,31 +34,35 @@ class StoredFeatures:
         self._ends = np.cumsum(counts)
         self._starts = self._ends - counts
 
-    def dense(self, feature: int) -> np.ndarray:
-        """Activations of one feature at counted positions: float32 [N, T], zero elsewhere."""
-        column = np.zeros(self.counted.size, dtype=np.float32)
-        own = slice(self._starts[feature], self._ends[feature])
-        column[self._tokens[own]] = self._values[own]
-        return np.where(self.counted, column.reshape(self.counted.shape), 0)
+    def rows(self, feature: int) -> tuple[np.ndarray, np.ndarray]:
+        """The samples where a value of a feature is stored, int [S], and its activations there at counted positions,
+        zero elsewhere, float32 [S, T]."""
+        of_feature = slice(self._starts[feature], self._ends[feature])
+        sample, position = np.divmod(self._tokens[of_feature], self.counted.shape[1])
+        samples, row = np.unique(sample, return_inverse=True)
+        rows = np.zeros((len(samples), self.counted.shape[1]), dtype=np.float32)
+        rows[row, position] = self._values[of_feature]
+        return samples, np.where(self.counted[samples], rows, 0)
 
 
-def top_examples(dense: np.ndarray, top_k: int) -> list[tuple[Any, ...]]:
+def top_examples(samples: np.ndarray, rows: np.ndarray, top_k: int) -> list[tuple[Any, ...]]:
     """A feature's examples (max_activation, sample_index, positions, activations), strongest first."""
-    maxima = dense.max(axis=1)  # [N]
-    order = np.lexsort((np.arange(len(maxima)), -maxima))[:top_k]  # by (max descending, sample ascending)
+    maxima = rows.max(axis=1, initial=0)  # [S]
+    order = np.lexsort((samples, -maxima))[:top_k]  # by (max descending, sample ascending)
     examples = []
-    for sample in order[maxima[order] > 0]:
-        row = dense[sample]
-        positions = np.argsort(-row, kind="stable")
-        positions = positions[row[positions] > 0]
-        examples.append((float(maxima[sample]), int(sample), positions.tolist(), row[positions].tolist()))
+    for number in order[maxima[order] > 0]:
+        row = rows[number]
+        (positions,) = (row > 0).nonzero()
+        positions = positions[np.argsort(-row[positions], kind="stable")]
+        examples.append((float(maxima[number]), int(samples[number]), positions.tolist(), row[positions].tolist()))
     return examples
 
 
-def feature_differences(row: dict[str, Any], dense: np.ndarray, counted: np.ndarray) -> list[str]:
+def feature_differences(row: dict[str, Any], rows: np.ndarray, counted: np.ndarray) -> list[str]:
     """Which columns of a feature's row in the table ``features`` are not what they must be."""
-    fires = dense > 0
-    values, ends = dense[fires].tolist(), fires.sum(axis=1).cumsum().tolist()
-    firings = Firings([values[start:end] for start, end in pairwise([0, *ends])], int(counted.sum()))
+    fires = rows > 0
+    values, ends = rows[fires].tolist(), fires.sum(axis=1).cumsum().tolist()
+    silent = [list[float]()] * (len(counted) - len(rows))  # samples without a stored value
+    firings = Firings([values[start:end] for start, end in pairwise([0, *ends])] + silent, int(counted.sum()))
     found = {name: json.loads(value) if isinstance(value, str) else value for name, value in row.items()}
     return differences(found, firings)

@@ -20,6 +20,7 @@ from extraction_assets.execution import failures
 from extraction_assets_tests import hub_server, postgres, quick_dagster, seeds, tiny
 from extraction_assets_tests.project import Project
 
+gc.disable()  # until all tests are collected
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 torch.set_num_threads(1)  # pytest-xdist runs one worker a core
 quick_dagster.hurry()
@@ -61,9 +62,11 @@ _WHOLE_RUNS = {"demo_home", "done", "lab", "merged_once", "on_postgres", "projec
 _MANY_SECONDS = {
     "defs_yaml/test_folder.py",
     "hub/test_download.py",
+    "models/test_hooks.py",
     "models/test_hooks_of_loaders.py",
     "models/test_lengths.py",
     "models/test_loaded_weights.py",
+    "models/test_names.py",
     "models/test_published_hooks.py",
     "models/test_transformer_lens.py",
     "models/test_unused_keys.py",
@@ -114,10 +117,10 @@ def _number(path: str) -> int:
 
 
 def pytest_collection_finish() -> None:
-    """Leave what is imported by now out of every later garbage collection, each of which looked at a million objects:
-    tests that run out of memory on purpose collect at every halving."""
-    gc.collect()
+    """Leave what is there by now out of every garbage collection, each of which would look at a million objects: tests
+    that run out of memory on purpose collect at every halving."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -5,10 +5,10 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,10 +17,11 @@ import psutil
 import torch
 
 from extraction_assets.dagster_instance.dead_runs import _is_alive, _processes
+from extraction_assets.host.processes import is_running
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore
-from extraction_assets_tests.processes import run_module
+from extraction_assets_tests import forked_dagster, processes
 
 DEFINITIONS = """
 import json
@@ -77,11 +78,14 @@ class Lab:
             "OMP_NUM_THREADS": str(torch.get_num_threads()),
             "PYTHONWARNINGS": "ignore",
             "PYTHONPATH": os.pathsep.join([str(folder), *sys.path]),
+            processes.FORK_SERVER: processes.address(),
+            forked_dagster.NOTES: str(folder / "processes"),
         }
+        (folder / "processes").mkdir()
         self.command("list")  # makes the home
         self._hurry()
         self.instance = dg.DagsterInstance.from_config(str(self.home / "dagster"))
-        self._daemon: subprocess.Popen[bytes] | None = None
+        self._daemon: BaseProcess | None = None
 
     def _hurry(self) -> None:
         """Shorter waits of the daemon's run monitoring than a user wants."""
@@ -109,14 +113,14 @@ class Lab:
     def command(self, *arguments: str, fails: bool = False) -> str:
         """``extraction-assets`` on this project; its output."""
         words = ["--module", "lab.definitions", *arguments]
-        done = run_module("extraction_assets.cli", words, folder=self.folder, environment=self.environment)
+        done = processes.run_module("extraction_assets.cli", words, folder=self.folder, environment=self.environment)
         assert (done.returncode != 0) is fails, done.stdout + done.stderr
         return done.stdout + done.stderr
 
     def dagster(self, *arguments: str) -> str:
         """The ``dagster`` command on this project; its output."""
         environment = {**self.environment, "DAGSTER_HOME": str(self.home / "dagster")}
-        done = run_module("dagster", arguments, folder=self.folder, environment=environment)
+        done = processes.run_module("dagster", arguments, folder=self.folder, environment=environment)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
@@ -135,22 +139,22 @@ class Lab:
 
     def start_daemon(self) -> None:
         environment = {**self.environment, "DAGSTER_HOME": str(self.home / "dagster")}
-        words = [sys.executable, "-m", "dagster._daemon", "run", "-m", "lab.definitions"]
-        with (self.folder / "daemon.log").open("ab") as log:
-            self._daemon = subprocess.Popen(
-                words, env=environment, cwd=self.folder, stdout=log, stderr=log, start_new_session=True
-            )
+        (self.folder / "daemon").mkdir(exist_ok=True)  # its output, and that of what it starts
+        words = ["run", "-m", "lab.definitions"]
+        self._daemon = processes.start_module(
+            "dagster._daemon", words, self.folder, environment, self.folder / "daemon"
+        )
 
     def kill_daemon(self) -> None:
         """The daemon alone: its code server and runs go on for a while, as orphans."""
         if self._daemon is not None:
             self._daemon.kill()
-            self._daemon.wait()
+            self._daemon.join()
             self._daemon = None
 
     def kill_everything(self) -> None:
         """Daemon, code servers and runs at once, as a power cut would."""
-        everything = [process for process in psutil.process_iter() if self._is_ours(process)]
+        everything = self._processes()
         for process in everything:
             _kill(process)
         psutil.wait_procs(everything, timeout=30)
@@ -217,11 +221,10 @@ class Lab:
             made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'feature_activations'").fetchall()
             return connection.execute(query).fetchall() if made else []
 
-    def _is_ours(self, process: psutil.Process) -> bool:
-        try:
-            return process.pid != os.getpid() and process.environ().get("EXTRACTION_HOME") == str(self.home)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            return False
+    def _processes(self) -> list[psutil.Process]:
+        """All that work on this project: forks, each of which has noted its number."""
+        notes = [(int(note.name), note.stat().st_mtime) for note in (self.folder / "processes").iterdir()]
+        return [psutil.Process(number) for number, began in notes if is_running(number, began)]
 
 
 def _kill(process: psutil.Process) -> None:

@@ -6,15 +6,19 @@ environment, working directory and standard streams of their own.
 """
 
 import atexit
+import contextlib
 import functools
+import gc
 import multiprocessing
 import os
 import runpy
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess, _children
 from pathlib import Path
 
 _PRELOAD = [
@@ -28,6 +32,12 @@ _PRELOAD = [
     "extraction_assets_tests.project",
     "transformers.models.llama.modeling_llama",
 ]
+
+
+STREAMS = ("stdout", "stderr")
+
+FORK_SERVER = "EXTRACTION_TESTS_FORK_SERVER"
+"""The variable with the address of the server, for processes in which Dagster's own are forks: ``forked_dagster``."""
 
 
 @functools.cache
@@ -52,26 +62,55 @@ def run_module(
     """
     words = [module, *arguments]
     with tempfile.TemporaryDirectory() as streams:
-        target = (module, list(arguments), folder or Path.cwd(), dict(environment or os.environ), Path(streams))
-        process = forks().Process(target=_become, args=target)
-        process.start()
+        process = start_module(module, arguments, folder or Path.cwd(), environment or os.environ, Path(streams))
         process.join(timeout)
         if process.is_alive():
             process.kill()
             process.join()
             raise subprocess.TimeoutExpired(words, timeout)
-        output, errors = ((Path(streams) / name).read_text("utf-8", "replace") for name in ("stdout", "stderr"))
+        output, errors = ((Path(streams) / name).read_text("utf-8", "replace") for name in STREAMS)
     code = process.exitcode
     assert code is not None
     return subprocess.CompletedProcess(words, code, output, errors)
 
 
+def start_module(
+    module: str, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], streams: Path
+) -> BaseProcess:
+    """The process of ``python -m MODULE ARGUMENTS``, with its streams in files; this process may end before it."""
+    process = forks().Process(target=_become, args=(module, list(arguments), folder, dict(environment), streams))
+    process.start()
+    _children.discard(process)  # those that are left would be waited for at exit
+    return process
+
+
+def streams() -> Path:
+    """The folder with the streams of this process, which ``start_module`` started."""
+    return Path(os.readlink("/proc/self/fd/1")).parent
+
+
+def address() -> str:
+    """Where other processes reach the server that forks."""
+    forks()
+    forkserver.ensure_running()
+    return str(forkserver._forkserver._forkserver_address)  # type: ignore[attr-defined]
+
+
 def _become(module: str, arguments: list[str], folder: Path, environment: dict[str, str], streams: Path) -> None:
-    """In the new process: takes on what a process is started with, then runs the module as its main program."""
+    """In the new process: runs the module as its main program."""
+    with started(folder, environment, streams):
+        sys.argv = [module, *arguments]
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+@contextlib.contextmanager
+def started(folder: Path, environment: dict[str, str], streams: Path) -> Iterator[None]:
+    """In a forked process: begins and ends as one that was started, with a working directory, environment, import path
+    and streams of its own."""
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    for number, name in ((1, "stdout"), (2, "stderr")):
+    for number, name in enumerate(STREAMS, 1):
         file = os.open(streams / name, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
         os.dup2(file, number)
         os.close(file)
@@ -79,12 +118,16 @@ def _become(module: str, arguments: list[str], folder: Path, environment: dict[s
     sys.stdin = open(os.devnull)  # noqa: SIM115
     named = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
     sys.path[:0] = [str(folder), *named]
-    sys.argv = [module, *arguments]
     _set_threads()
+    if FORK_SERVER in environment:
+        from extraction_assets_tests import forked_dagster
+
+        forked_dagster.prepare()
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
-    finally:
-        atexit._run_exitfuncs()  # multiprocessing leaves them out
+        yield
+    finally:  # multiprocessing leaves them out
+        atexit._run_exitfuncs()
+        gc.collect()
 
 
 def _set_threads() -> None:

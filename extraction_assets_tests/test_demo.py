@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -47,9 +47,9 @@ def test_every_row_equals_a_brute_force_computation(demo_home: Path) -> None:
         rows = _stored_statistics(connection)
         assert len(rows) == features.num_features
         for neuron in range(features.num_features):
-            dense = features.dense(neuron)
-            assert _stored_examples(connection, neuron) == top_examples(dense, top_k=100)
-            assert feature_differences(rows[neuron], dense, counted) == []
+            stored = features.rows(neuron)
+            assert _stored_examples(connection, neuron) == top_examples(*stored, top_k=100)
+            assert feature_differences(rows[neuron], stored[1], counted) == []
 
 
 def _stored_examples(connection: sqlite3.Connection, neuron: int) -> list[tuple[float, int, list[int], list[float]]]:
@@ -75,35 +75,54 @@ def test_the_output_ends_with_five_features_and_where_things_are(demo_home: Path
     assert "extraction-assets ui" in output
 
 
-def test_on_postgres_all_rows_equal_those_on_sqlite(
-    demo_home: Path, postgres_server: Server, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    """Results and Dagster's own storage both on PostgreSQL; the chunks are those of the other home, and recorded."""
+class OnPostgres(NamedTuple):
+    """The demo in another home, with results and Dagster's own storage both on PostgreSQL. Its chunks are those of the
+    first home, all but the last, which was computed again at another batch size."""
+
+    home: Path
+    output: str
+    results: str
+    dagster: str
+
+
+LAST_CHUNK = "demo/**/*000000003500-*"
+
+
+@pytest.fixture(scope="session")
+def on_postgres(demo_home: Path, postgres_server: Server, tmp_path_factory: pytest.TempPathFactory) -> OnPostgres:
+    home = tmp_path_factory.mktemp("demo-on-postgres") / "home"
+    shutil.copytree(demo_home, home, ignore=shutil.ignore_patterns("dagster", "results.sqlite*", "output.txt"))
+    for path in home.glob(LAST_CHUNK):
+        path.unlink()
     results, dagster = postgres_server.new_database(), postgres_server.new_database()
-    folder = tmp_path_factory.mktemp("demo-on-postgres") / "home"
-    shutil.copytree(demo_home, folder, ignore=shutil.ignore_patterns("dagster", "results.sqlite*", "output.txt"))
     variables = {"EXTRACTION_DATABASE_URL": results, "EXTRACTION_DAGSTER_POSTGRES_URL": dagster}
-    done = _command(folder, "run", "demo", "--missing", **variables)
+    done = _command(home, "run", "demo", "--missing", "--vectorization-batch-size", "64", **variables)
     assert done.returncode == 0, done.stderr
-    assert "0 chunks computed, 8 recorded, 1 merge" in done.stdout
-    assert postgres_server.password not in done.stdout + done.stderr
+    return OnPostgres(home, done.stdout + done.stderr, results, dagster)
+
+
+def test_on_postgres_all_rows_equal_those_on_sqlite(
+    demo_home: Path, on_postgres: OnPostgres, postgres_server: Server
+) -> None:
+    assert "1 chunk computed, 7 recorded, 1 merge" in on_postgres.output
+    assert postgres_server.password not in on_postgres.output
     on_sqlite = all_rows(f"sqlite:///{demo_home / 'results.sqlite'}")
     assert len(on_sqlite["features"]) == 4096
-    on_postgres = all_rows(results)
+    rows = all_rows(on_postgres.results)
     for table in on_sqlite:
-        assert on_postgres[table] == on_sqlite[table], table
-    runs = postgres_server.execute("SELECT DISTINCT status FROM runs", dagster.rpartition("/")[2])
+        assert rows[table] == on_sqlite[table], table
+    runs = postgres_server.execute("SELECT DISTINCT status FROM runs", on_postgres.dagster.rpartition("/")[2])
     assert runs == [("SUCCESS",)]
-    assert not list(folder.rglob("*.sqlite"))
+    assert not list(on_postgres.home.rglob("*.sqlite"))
 
 
-def test_a_chunk_run_again_gives_identical_bytes(demo_home: Path) -> None:
-    pattern = "demo/**/*000000003500-*"
-    before = {path: path.read_bytes() for path in demo_home.glob(pattern)}
-    assert len(before) == 4  # activations, features, table, statistics
-    done = _command(demo_home, "run", "demo", "--chunks", "7:8", "--vectorization-batch-size", "64")
-    assert done.returncode == 0, done.stderr
-    assert {path: path.read_bytes() for path in demo_home.glob(pattern)} == before
+def test_a_chunk_run_again_gives_identical_bytes(demo_home: Path, on_postgres: OnPostgres) -> None:
+    first, again = (
+        {path.relative_to(home): path.read_bytes() for path in home.glob(LAST_CHUNK)}
+        for home in (demo_home, on_postgres.home)
+    )
+    assert len(first) == 4  # activations, features, table, statistics
+    assert again == first
 
 
 def test_the_demo_ships_small_and_unpickled() -> None:

@@ -1,6 +1,7 @@
 """README.md and docs/ say what is so: generated parts are current, what is named exists, what is typed works."""
 
 import ast
+import functools
 import importlib
 import re
 import runpy
@@ -212,6 +213,7 @@ def test_the_queries_run_and_round(results_url: str, query: str) -> None:
         engine.dispose()
 
 
+@functools.cache
 def said() -> list[str]:
     """Every text in the package, with ``…`` for what is filled in."""
     texts = []
@@ -224,7 +226,6 @@ def said() -> list[str]:
     return texts
 
 
-SAID = said()
 SAID_BY_OTHERS = {
     "… password authentication failed …",
     "… must be owner of table feature_activations",
@@ -247,4 +248,4 @@ def test_messages_are_those_of_the_code(message: str) -> None:
     """Some words in a row: what a message fills in, such as names and numbers, divides it."""
     parts = [part.split() for part in re.split(r"…|'|\b[A-Z]\b|\d[\d.]*", message)]
     rows = [" ".join(part[i : i + 3]) for part in parts for i in range(max(1, len(part) - 2)) if len(part) > 1]
-    assert any(row.strip(" :,;") in text for row in rows or [message] for text in SAID)
+    assert any(row.strip(" :,;") in text for row in rows or [message] for text in said())

@@ -12,7 +12,7 @@ SUCCESS, FAILURE = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
 
 
 def test_a_killed_run_gives_back_its_slot_and_the_next_one_runs(lab: Lab) -> None:
-    keys = lab.settings.chunk_keys
+    keys = lab.settings.chunk_keys[:30]
     first = lab.launch_chunks(keys)
     second = lab.launch_chunks(keys[:2])
     wait_for("chunks of the first run", lambda: len(lab.durable()) > 10)
@@ -22,7 +22,7 @@ def test_a_killed_run_gives_back_its_slot_and_the_next_one_runs(lab: Lab) -> Non
     lab.wait_for_status(second, SUCCESS)
     retry = wait_for("the daemon's retry", lambda: _children(lab, first))[0]
     lab.wait_for_status(retry, SUCCESS)
-    assert lab.plan.missing_chunks() == []
+    assert set(lab.plan.missing_chunks()).isdisjoint(keys)
 
 
 def _children(lab: Lab, run_id: str) -> list[str]:

@@ -1,10 +1,11 @@
 """A run over some chunks, one after the other: while one computes, the one before it is checked and written."""
 
 import logging
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 import dagster as dg
 import torch
@@ -109,7 +110,8 @@ class ChunkRun:
         """Computes ``targets`` of a chunk and hands them to the writer."""
         computed = yield from self._computed(chunk, targets, update)
         yield from self._durable()
-        self._pending = _Pending(chunk, self._writer.submit(finish_chunk, self._plan, computed))
+        self._pending = _Pending(chunk, partial(finish_chunk, self._plan, computed))
+        self._writer.submit(self._pending.write)
 
     def _computed(self, chunk: Chunk, targets: list[Target], update: Progress) -> Generator[Event, None, QueuedChunk]:
         """Computes a chunk; between its batches, yields the events of the chunk before as soon as it is durable."""
@@ -134,6 +136,7 @@ class ChunkRun:
         pending = self._pending
         if pending is None:
             return
+        self._writer.submit(pending.write)  # again, where an interrupt came before or during the first time
         try:
             finished = pending.finished.result()
         except Exception:  # of the writer; an interrupt of this thread leaves the chunk to be waited for again
@@ -161,8 +164,20 @@ class ChunkRun:
                     yield self._lineage.targeted(replayed(dg.AssetCheckKey(target.key, name), chunk.key, record))
 
 
-class _Pending(NamedTuple):
-    """A chunk that the writer's thread has."""
+class _Pending:
+    """A chunk that the writer's thread has, or is about to get."""
 
-    chunk: Chunk
-    finished: Future[FinishedChunk]
+    def __init__(self, chunk: Chunk, work: Callable[[], FinishedChunk]) -> None:
+        self.chunk = chunk
+        self.finished = Future[FinishedChunk]()
+        self._work: Callable[[], FinishedChunk] | None = work
+
+    def write(self) -> None:
+        """In the writer's thread: makes the chunk durable; does nothing the second time."""
+        work, self._work = self._work, None
+        if work is None:
+            return
+        try:
+            self.finished.set_result(work())
+        except BaseException as error:
+            self.finished.set_exception(error)

@@ -1,6 +1,7 @@
 """Chunk assets: subsets, reuse of what is stored, events, byte identity."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,33 @@ def test_tables_from_stored_files_equal_computed_ones(done: Done, tmp_path: Path
 def _table(project: Project, key: str, sae: str) -> Any:
     path = project.plan.chunk_path("top_k_table", project.settings.chunk(key), sae)
     return read_table(path, project.plan.table_fingerprint(project.settings.chunk(key), sae)).table
+
+
+def test_an_interrupt_while_the_writer_gets_a_chunk_loses_no_event(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished, finish = list[str](), chunk_run.finish_chunk
+
+    def counted(*arguments: Any) -> Any:
+        finished.append("a chunk")
+        return finish(*arguments)
+
+    class Writer(ThreadPoolExecutor):
+        def submit(self, *work: Any) -> Any:  # type: ignore[override]
+            (given := super().submit(*work)).result()
+            if len(finished) == 2:
+                finished.append("no other interrupt")
+                raise dg.DagsterExecutionInterruptedError
+            return given
+
+    monkeypatch.setattr(chunk_run, "finish_chunk", counted)
+    monkeypatch.setattr(chunk_run, "ThreadPoolExecutor", Writer)
+    with pytest.raises(dg.DagsterExecutionInterruptedError):
+        project.chunks()
+    done = set(project.settings.chunk_keys) - set(project.plan.missing_chunks())
+    assert len(done) == 2
+    for key in project.chunk_assets:
+        assert project.instance.get_materialized_partitions(key) == done
 
 
 def test_a_crash_keeps_the_chunks_before_it(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,8 @@ def test_rows_equal_a_brute_force_computation(done: Project, sae: str) -> None:
             f"JOIN extractions e ON e.id = a.extraction_id WHERE sae = '{sae}' AND neuron_index = {neuron} "
             "ORDER BY rank"
         )
-        expected = top_examples(features.dense(neuron), top_k=5)
+        stored = features.rows(neuron)
+        expected = top_examples(*stored, top_k=5)
         as_read = [(float32(m), s, json.loads(p), [float32(one) for one in json.loads(a)]) for m, s, p, a in rows]
         assert as_read == expected
         names = ", ".join(f"f.{name}" for name in ORACLE)
@@ -89,7 +90,7 @@ def test_rows_equal_a_brute_force_computation(done: Project, sae: str) -> None:
             f"WHERE sae = '{sae}' AND neuron_index = {neuron}"
         )
         row = dict(zip(ORACLE, values, strict=True))
-        assert feature_differences(row, features.dense(neuron), counted) == []
+        assert feature_differences(row, stored[1], counted) == []
 
 
 def test_running_everything_twice_gives_identical_bytes_and_rows(done: Project, tmp_path: Path) -> None:
