@@ -88,6 +88,7 @@ features = Table(
     Index("ix_features_bins", "extraction_id", "density_bin", "max_bin"),
 )
 
+# Lists are JSON as text; see the views of PostgreSQL for why.
 # Tables below name an extraction without a foreign key: looking it up for every row would slow a load.
 
 # [[sample_index, max_activation, max_token, [position…], [activation…]]…], strongest first: the place is the rank.
@@ -96,7 +97,7 @@ feature_example_lists = Table(
     metadata,
     Column("extraction_id", BigInteger, primary_key=True),
     Column("neuron_index", BigInteger, primary_key=True),
-    Column("examples", _JSON, nullable=False),
+    Column("examples", JSON, nullable=False),
 )
 
 # [[interval, sample_index, max_activation, max_token, [position…], [activation…]]…]
@@ -105,7 +106,7 @@ feature_draw_lists = Table(
     metadata,
     Column("extraction_id", BigInteger, primary_key=True),
     Column("neuron_index", BigInteger, primary_key=True),
-    Column("draws", _JSON, nullable=False),
+    Column("draws", JSON, nullable=False),
 )
 
 # [[neuron_index, max_activation]…] of examples and draws, strongest first.
@@ -114,7 +115,7 @@ sample_feature_lists = Table(
     metadata,
     Column("extraction_id", BigInteger, primary_key=True),
     Column("sample_index", BigInteger, primary_key=True),
-    Column("features", _JSON, nullable=False),
+    Column("features", JSON, nullable=False),
 )
 
 LOOKED_AT = 20
@@ -131,7 +132,7 @@ strongest_token_lists = Table(
     Column("extraction_id", BigInteger, primary_key=True),
     Column("token", Text, primary_key=True),
     Column("word", Text, nullable=False),  # the token without the spaces around it
-    Column("features", _JSON, nullable=False),
+    Column("features", JSON, nullable=False),
     Index("ix_strongest_token_lists_word", "extraction_id", "word"),
 )
 

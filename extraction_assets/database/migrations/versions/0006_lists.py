@@ -58,7 +58,7 @@ _EXAMPLES = {
         ) GROUP BY extraction_id, neuron_index
     """,
     "postgresql": f"""
-        INSERT INTO feature_example_lists SELECT extraction_id, neuron_index, jsonb_agg(jsonb_build_array(
+        INSERT INTO feature_example_lists SELECT extraction_id, neuron_index, json_agg(json_build_array(
             sample_index, max_activation::real, max_token, positions, activations::real[]) ORDER BY rank)
         FROM {_TABLE} GROUP BY extraction_id, neuron_index
     """,
@@ -72,7 +72,7 @@ _SAMPLES = {
         ) GROUP BY extraction_id, sample_index
     """,
     "postgresql": f"""
-        INSERT INTO sample_feature_lists SELECT extraction_id, sample_index, jsonb_agg(jsonb_build_array(
+        INSERT INTO sample_feature_lists SELECT extraction_id, sample_index, json_agg(json_build_array(
             neuron_index, max_activation::real) ORDER BY max_activation DESC, neuron_index)
         FROM {_TABLE} GROUP BY extraction_id, sample_index
     """,
@@ -96,7 +96,7 @@ _TOKENS = {
     "postgresql": f"""
         INSERT INTO strongest_token_lists
         SELECT extraction_id, token, btrim(token, E' \\n\\t\\r'),
-            jsonb_agg(jsonb_build_array(neuron_index, examples, strongest::real) ORDER BY {_BY})
+            json_agg(json_build_array(neuron_index, examples, strongest::real) ORDER BY {_BY})
         FROM ({_COUNTED}) c GROUP BY extraction_id, token
     """,
 }
@@ -116,6 +116,10 @@ def upgrade() -> None:
     op.add_column("extractions", sa.Column("numerics", sa.JSON))
     _change_features(connection)
     op.create_index("ix_samples_document", "samples", ["corpus_id", "document_id", "first_token"])
+    if server:
+        for table, column in (("feature_example_lists", "examples"), ("feature_draw_lists", "draws")):
+            # As they are: to compress them would take longer than the rest of a load.
+            connection.exec_driver_sql(f"ALTER TABLE {table} ALTER {column} SET STORAGE EXTERNAL")
     _fill_lists(connection)
     if server:
         _make_views_on_server(connection)
@@ -156,14 +160,14 @@ def _create_lists() -> None:
             table,
             sa.Column("extraction_id", sa.BigInteger, primary_key=True),
             sa.Column(of, sa.BigInteger, primary_key=True),
-            sa.Column(elements, _JSON, nullable=False),
+            sa.Column(elements, sa.JSON, nullable=False),
         )
     op.create_table(
         "strongest_token_lists",
         sa.Column("extraction_id", sa.BigInteger, primary_key=True),
         sa.Column("token", sa.Text, primary_key=True),
         sa.Column("word", sa.Text, nullable=False),
-        sa.Column("features", _JSON, nullable=False),
+        sa.Column("features", sa.JSON, nullable=False),
     )
     op.create_index("ix_strongest_token_lists_word", "strongest_token_lists", ["extraction_id", "word"])
 
