@@ -136,6 +136,17 @@ strongest_token_lists = Table(
     Index("ix_strongest_token_lists_word", "extraction_id", "word"),
 )
 
+# Of corpora of chats alone: how many of a feature's first examples have their strongest token in a message of a role.
+feature_roles = Table(
+    "feature_roles",
+    metadata,
+    Column("extraction_id", BigInteger, primary_key=True),
+    Column("role", Text, primary_key=True),
+    Column("neuron_index", BigInteger, primary_key=True),
+    Column("examples", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 samples = Table(
     "samples",
     metadata,
@@ -257,6 +268,7 @@ OF_AN_EXTRACTION = (
     feature_draw_lists,
     sample_feature_lists,
     strongest_token_lists,
+    feature_roles,
     relations,
     feature_tokens,
     feature_neighbours,

@@ -80,9 +80,6 @@ class Backend(Protocol):
     def text_index(self) -> TextIndex:
         """The index over the text of samples."""
 
-    def first_of_list(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
-        """The first number of a column of kind ``integers``, inside a query."""
-
     def list_length(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
         """The number of elements of a list in a column of JSON as text, inside a query."""
 
