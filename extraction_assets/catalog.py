@@ -15,6 +15,7 @@ MODEL_ACTIVATIONS = "model_activations"
 SAE_FEATURES = "sae_features"
 TOP_K_TABLE = "top_k_table"
 FEATURE_EXAMPLES = "feature_examples"
+FEATURE_RELATIONS = "feature_relations"
 FEATURE_REPORT = "feature_report"
 
 FIRST_VERSION = 2
@@ -173,10 +174,10 @@ ASSETS: tuple[Asset, ...] = (
         scope="sae",
         partitioned=True,
         upstream=SAE_FEATURES,
-        stored_as="Parquet, statistics as safetensors",
+        stored_as="Parquet, statistics and a sample of firings as safetensors",
         files=(".parquet",),
         dagster_kind="parquet",
-        description="The chunk's strongest examples of every feature, and statistics of all of them.",
+        description="The chunk's strongest and drawn examples of every feature, and statistics of all of them.",
         builder="chunks.asset:build_chunk_assets",
         fingerprint_parts=("features", "first_sample", "counted"),
         depends=(
@@ -184,6 +185,7 @@ ASSETS: tuple[Asset, ...] = (
             *_covered_by("counted", "corpus.count_special_tokens", "corpus.exclude_first_positions"),
             *_later("corpus.exclude_positions", through="counted"),
             *_later("corpus.exclude_outlier_norms"),
+            *_later("statistics", "interval_examples", "random_examples", "draw_seed", "sample_one_in"),
         ),
     ),
     Asset(
@@ -200,6 +202,20 @@ ASSETS: tuple[Asset, ...] = (
         fingerprint_parts=("tables",),
         looks_at=("table",),
         depends=_covered_by("tables", "evaluation_samples"),
+    ),
+    Asset(
+        FEATURE_RELATIONS,
+        scope="sae",
+        partitioned=False,
+        upstream=FEATURE_EXAMPLES,
+        stored_as="rows of the results database",
+        files=(),
+        dagster_kind="sqlalchemy",
+        description="Top tokens, co-firing neighbours and flags of every feature, exact over the sampled samples, or "
+        "over the whole corpus where its SAE features are stored.",
+        builder="relations.asset:build_feature_relations",
+        fingerprint_parts=(FEATURE_EXAMPLES,),
+        looks_at=(FEATURE_EXAMPLES,),
     ),
     Asset(
         FEATURE_REPORT,

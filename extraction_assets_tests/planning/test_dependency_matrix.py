@@ -27,7 +27,12 @@ def of(asset: str, *saes: str) -> set[str]:
 
 def from_tables(*saes: str) -> set[str]:
     """The tables of SAEs and what is made from them."""
-    return of("top_k_table", *saes) | of("feature_examples", *saes) | of("feature_report", *saes)
+    return of("top_k_table", *saes) | from_merges(*saes)
+
+
+def from_merges(*saes: str) -> set[str]:
+    """The merged examples of SAEs and what is made from them."""
+    return of("feature_examples", *saes) | of("feature_relations", *saes) | of("feature_report", *saes)
 
 
 def from_features(*saes: str) -> set[str]:
@@ -41,7 +46,7 @@ ACTIVATIONS = {"model_activations"}
 CHUNKS = ACTIVATIONS | from_features(*BOTH)
 EVERYTHING = CORPUS | CHUNKS
 TABLES = from_tables(*BOTH)
-MERGES = of("feature_examples", *BOTH) | of("feature_report", *BOTH)
+MERGES = from_merges(*BOTH)
 RELU = from_features("relu")
 REPORTS = of("feature_report", *BOTH)
 """They have no settings of their own: their code version stays, and Dagster sees their merge's new data version."""
@@ -129,6 +134,11 @@ SETTINGS = (
     Row("chunk_size", 5, CHUNKS),
     Row("top_k_examples", 4, TABLES),
     Row("min_activation", 0.5, TABLES),
+    Row("statistics", "basic", TABLES),
+    Row("interval_examples", 2, TABLES),
+    Row("random_examples", 2, TABLES),
+    Row("draw_seed", 1, TABLES),
+    Row("sample_one_in", 4, TABLES),
     Row("top_positions", 2, NOTHING),  # how many positions previews name; all are stored
     Row("partitions_per_run", 1, NOTHING),
     Row("owners", ["team:a"], NOTHING),
@@ -230,7 +240,7 @@ def test_no_field_of_the_gpu_resource_makes_anything_stale(
     for project in (one, other):
         project.corpus()
         project.chunks(2, 2)
-        names.append(sorted(file for file in project.files("tiny/**/0*-*") if ".statistics." not in file))
+        names.append(sorted(file for file in project.files("tiny/**/0*-*") if file.count(".") == 1))
         records.append(read_record(project.plan.chunk_path("top_k_table", settings.chunks[2], "relu"))["numerics"])
     assert names[0] == names[1]
     assert compiled
