@@ -13,6 +13,7 @@ import torch
 from extraction_assets.database.backends.arrow_lists import json_lists
 from extraction_assets.database.backends.prefetch import in_order
 from extraction_assets.database.tables import LOOKED_AT, SPACE
+from extraction_assets.engine.corpora.message_spans import SampleMessages
 from extraction_assets.engine.ordering import ascending_bits, bits_for, order_by
 from extraction_assets.engine.selection.merge import ranks
 from extraction_assets.engine.shapes import TopKTable
@@ -117,6 +118,30 @@ def token_lists(
     yield from _made(part, _parts(starts, _PAIRS_AT_ONCE))
 
 
+def role_rows(
+    extraction_id: int, table: TopKTable, features: int, messages: SampleMessages, first_sample: int
+) -> pa.Table:
+    """One row for each feature and role: how many of its ``LOOKED_AT`` strongest examples have their strongest token in
+    a message of the role. ``first_sample`` is the index of the first sample that ``messages`` knows."""
+    looked_at = np.flatnonzero(ranks(table, features).numpy() < LOOKED_AT)
+    position = table.positions.numpy()[table.firing_offsets.numpy()[looked_at]]
+    rows, counts = messages.rows_of(table.sample_index.numpy()[looked_at] - first_sample)
+    role, start, stop = messages.spans[rows].T
+    example = np.repeat(np.arange(len(looked_at)), counts)
+    said = (start <= position[example]) & (position[example] < stop)
+    neuron = table.neuron_index.numpy()[looked_at][example[said]]
+    pairs, counts = np.unique(role[said].astype(np.int64) * features + neuron, return_counts=True)
+    roles = pa.array([storable(one) for one in messages.roles], pa.string())
+    return pa.table(
+        {
+            "extraction_id": constant(extraction_id, len(pairs)),
+            "role": roles.take(pa.array(pairs // features)),
+            "neuron_index": pa.array(pairs % features),
+            "examples": pa.array(counts),
+        }
+    )
+
+
 def displayed(token_ids: np.ndarray, display_tokens: Callable[[list[int]], list[str]]) -> pa.DictionaryArray:
     """The text of each token id [Z]; every different one is computed once."""
     there = np.zeros(int(token_ids.max(initial=-1)) + 1, dtype=bool)
@@ -129,6 +154,11 @@ def displayed(token_ids: np.ndarray, display_tokens: Callable[[list[int]], list[
 def constant(value: int, count: int) -> pa.Array:
     """A column of one number."""
     return pa.array(np.full(count, value))
+
+
+def storable(text: str) -> str:
+    """Text that UTF-8 and PostgreSQL take: names of files may hold bytes that are no text, and NUL is refused."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def json_texts(texts: pa.Array) -> pa.Array:

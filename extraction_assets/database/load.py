@@ -15,7 +15,9 @@ from extraction_assets.database.example_lists import (
     constant,
     displayed,
     feature_lists,
+    role_rows,
     sample_lists,
+    storable,
     token_lists,
 )
 from extraction_assets.database.samples import (
@@ -25,13 +27,13 @@ from extraction_assets.database.samples import (
     delete_samples,
     lists,
     present_samples,
-    storable,
 )
 from extraction_assets.database.tables import (
     corpora,
     extractions,
     feature_draw_lists,
     feature_example_lists,
+    feature_roles,
     features,
     sample_feature_lists,
     sample_messages,
@@ -105,7 +107,9 @@ def _parts_of_tables(
         pairs.append((draws.sample_index.numpy(), draws.neuron_index.numpy(), draws.max_activation.numpy()))
     frequency = statistics.sample_count.numpy() / max(1, statistics.samples_seen)
     by_sample = tuple(map(np.concatenate, zip(*pairs, strict=True)))
+    said = [] if corpus.messages is None else [(corpus.messages, corpus.start_sample)]
     return {
+        feature_roles: [role_rows(extraction_id, table, len(frequency), *one) for one in said],
         features: [pa.table(_feature_columns(extraction_id, statistics))],
         feature_example_lists: feature_lists(extraction_id, examples, "examples"),
         feature_draw_lists: () if drawn is None else feature_lists(extraction_id, drawn, "draws"),

@@ -8,7 +8,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from extraction_assets.database.backends import backend_of
-from extraction_assets.database.example_lists import constant, displayed
+from extraction_assets.database.example_lists import constant, displayed, storable
 from extraction_assets.database.tables import extractions, sample_feature_lists, sample_messages, samples
 from extraction_assets.engine.corpora.message_spans import SampleMessages
 
@@ -108,8 +108,3 @@ def delete_samples(connection: sa.Connection, corpus_id: int, extraction_id: int
 def lists(lengths: np.ndarray, values: pa.Array) -> pa.Array:
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     return pa.LargeListArray.from_arrays(pa.array(offsets), values)
-
-
-def storable(text: str) -> str:
-    """Text that UTF-8 and PostgreSQL take: names of files may hold bytes that are no text, and NUL is refused."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")

@@ -93,6 +93,7 @@ features = Table(
     Index("ix_features_bins", "extraction_id", *IN_BINS),
 )
 
+# Lists are JSON as text; see the views of PostgreSQL for why.
 # Tables below name an extraction without a foreign key: looking it up for every row would slow a load.
 
 # [[sample_index, max_activation, max_token, [position…], [activation…]]…], strongest first: the place is the rank.
@@ -101,7 +102,7 @@ feature_example_lists = Table(
     metadata,
     Column("extraction_id", BigInteger, primary_key=True),
     Column("neuron_index", BigInteger, primary_key=True),
-    Column("examples", _JSON, nullable=False),
+    Column("examples", JSON, nullable=False),
 )
 
 # [[interval, sample_index, max_activation, max_token, [position…], [activation…]]…]
@@ -110,7 +111,7 @@ feature_draw_lists = Table(
     metadata,
     Column("extraction_id", BigInteger, primary_key=True),
     Column("neuron_index", BigInteger, primary_key=True),
-    Column("draws", _JSON, nullable=False),
+    Column("draws", JSON, nullable=False),
 )
 
 # [[neuron_index, max_activation]…] of examples and draws, strongest first.
@@ -119,7 +120,7 @@ sample_feature_lists = Table(
     metadata,
     Column("extraction_id", BigInteger, primary_key=True),
     Column("sample_index", BigInteger, primary_key=True),
-    Column("features", _JSON, nullable=False),
+    Column("features", JSON, nullable=False),
 )
 
 LOOKED_AT = 20
@@ -136,8 +137,19 @@ strongest_token_lists = Table(
     Column("extraction_id", BigInteger, primary_key=True),
     Column("token", Text, primary_key=True),
     Column("word", Text, nullable=False),  # the token without the spaces around it
-    Column("features", _JSON, nullable=False),
+    Column("features", JSON, nullable=False),
     Index("ix_strongest_token_lists_word", "extraction_id", "word"),
+)
+
+# Of corpora of chats alone: how many of a feature's first examples have their strongest token in a message of a role.
+feature_roles = Table(
+    "feature_roles",
+    metadata,
+    Column("extraction_id", BigInteger, primary_key=True),
+    Column("role", Text, primary_key=True),
+    Column("neuron_index", BigInteger, primary_key=True),
+    Column("examples", Integer, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 samples = Table(
@@ -261,6 +273,7 @@ OF_AN_EXTRACTION = (
     feature_draw_lists,
     sample_feature_lists,
     strongest_token_lists,
+    feature_roles,
     relations,
     feature_tokens,
     feature_neighbours,

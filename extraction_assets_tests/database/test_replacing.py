@@ -160,7 +160,7 @@ def test_a_connection_dropped_in_mid_load_leaves_the_old_rows(
 
     def cut(rows: object, types: list[str]) -> Iterator[bytes | memoryview]:
         for number, piece in enumerate(pieces(rows, types)):
-            if number == 2 and "JSONB" in types:  # a batch of examples has been sent, and there are more
+            if number == 2 and types == ["BIGINT", "BIGINT", "JSON"]:  # the examples have been sent
                 assert _end_connections(postgres_server, "query LIKE 'COPY feature_example_lists%'") == 1
             yield piece
 

@@ -11,12 +11,13 @@ import sqlalchemy as sa
 from extraction_assets.database.connect import open_database, write_transaction
 from extraction_assets.database.load import replace_results
 from extraction_assets.database.queries.examples import examples_of
-from extraction_assets.database.queries.words import role_counts
+from extraction_assets.database.queries.words import role_counts, role_query
 from extraction_assets.database.remove import count_results, delete_results
 from extraction_assets.database.samples import CorpusSamples
 from extraction_assets.database.tables import sample_messages, samples
 from extraction_assets.engine.corpora.message_spans import MessageSpan, SampleMessages
 from extraction_assets_tests.database.earlier import before_lists
+from extraction_assets_tests.database.plans import assert_uses_index
 from extraction_assets_tests.database.synthetic import CORPUS, NUM_SAMPLES, make_results, store_examples
 from extraction_assets_tests.database.test_migrations import at_revision
 from extraction_assets_tests.postgres import Server
@@ -131,12 +132,28 @@ def test_features_are_counted_by_who_speaks_at_their_strongest_token(engine: sa.
     }
 
 
-def test_the_documented_queries_by_role_give_the_same(engine: sa.Engine) -> None:
-    (query,) = re.findall(rf"```{engine.dialect.name}\n(.*?);", DOCS.read_text("utf-8"), re.DOTALL)
+def test_the_documented_query_by_role_gives_the_same(engine: sa.Engine) -> None:
+    (query,) = re.findall(r"```sql\n([^;]*FROM feature_roles[^;]*);", DOCS.read_text("utf-8"))
     with write_transaction(engine) as connection:
-        load(connection, chats("assistant"))
+        number = load(connection, chats("assistant"))
         rows = connection.execute(sa.text(query)).all()
+        assert rows == connection.execute(role_query(number, "assistant")).all()
+        assert_uses_index(connection, role_query(number, "assistant"), "feature_roles")
     assert [tuple(row) for row in rows] == [(1, 1), (2, 1)]
+
+
+def test_a_migration_counts_the_roles_of_earlier_results(results_url: str) -> None:
+    engine = at_revision(results_url, "0005")
+    with write_transaction(engine) as connection:
+        store_examples(connection, before_lists, 1, 1.0, count=3)  # all at position 1 of sample 42
+        for number, (start, stop) in enumerate([(0, 1), (1, 2)]):
+            said = {"sample_index": 42, "number": number, "role": f"r{number}", "start": start, "stop": stop}
+            connection.execute(sa.insert(sample_messages).values(corpus_id=1, **said))
+    engine.dispose()
+    engine = open_database(results_url)
+    with engine.connect() as connection:
+        assert role_counts(connection, 1).to_dict("index") == {5: {"r1": 3}}
+    engine.dispose()
 
 
 def test_results_of_an_earlier_version_are_shown_without_roles(results_url: str) -> None:

@@ -80,11 +80,8 @@ class Backend(Protocol):
     def text_index(self) -> TextIndex:
         """The index over the text of samples."""
 
-    def first_of_list(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
-        """The first number of a column of kind ``integers``, inside a query."""
-
     def list_length(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
-        """The number of elements of a list in a column of kind ``json``, inside a query."""
+        """The number of elements of a list in a column of JSON as text, inside a query."""
 
     def with_driver(self, url: sa.URL, variable: str) -> sa.URL:
         """The URL with the one driver that is used; ``variable`` is where it stands, for messages.

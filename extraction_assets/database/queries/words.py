@@ -5,19 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from extraction_assets.database.backends import backend_of
 from extraction_assets.database.queries.extractions import UnknownResultError
 from extraction_assets.database.queries.frames import frame
 from extraction_assets.database.tables import (
     LOOKED_AT,
     SPACE,
-    extractions,
     feature_example_lists,
+    feature_roles,
     features,
-    sample_messages,
     strongest_token_lists,
 )
-from extraction_assets.database.views import feature_activations, strongest_tokens
+from extraction_assets.database.views import strongest_tokens
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,21 +27,21 @@ def role_counts(connection: sa.Connection, extraction_id: int) -> "pd.DataFrame"
     A column a role, by ``neuron_index``. Tokens that the chat template writes between the messages are of no role, and
     features without an example of any are left out. Without columns if the corpus holds no chats.
     """
-    fa, said = feature_activations.c, sample_messages.c
-    strongest = backend_of(connection).first_of_list(fa.positions)
-    query = (
-        sa.select(fa.neuron_index, said.role, sa.func.count().label("examples"))
-        .select_from(
-            feature_activations.join(extractions, extractions.c.id == fa.extraction_id).join(
-                sample_messages, (said.corpus_id == extractions.c.corpus_id) & (said.sample_index == fa.sample_index)
-            )
-        )
-        .where(fa.extraction_id == extraction_id, fa.rank < LOOKED_AT, said.start <= strongest, strongest < said.stop)
-        .group_by(fa.neuron_index, said.role)
-        .order_by(fa.neuron_index, said.role)
-    )
-    found = frame(connection, query)
+    roles = feature_roles.c
+    query = sa.select(roles.neuron_index, roles.role, roles.examples).where(roles.extraction_id == extraction_id)
+    found = frame(connection, query.order_by(roles.neuron_index, roles.role))
     return found.pivot(index="neuron_index", columns="role", values="examples").fillna(0).astype(int)
+
+
+def role_query(extraction_id: int, role: str, limit: int = 100) -> sa.Select[Any]:
+    """(neuron_index, examples) of the features with the most examples in messages of a role."""
+    roles = feature_roles.c
+    return (
+        sa.select(roles.neuron_index, roles.examples)
+        .where(roles.extraction_id == extraction_id, roles.role == role)
+        .order_by(roles.examples.desc(), roles.neuron_index)
+        .limit(limit)
+    )
 
 
 def readable_features(connection: sa.Connection, extraction_id: int, count: int = 5) -> list[int]:

@@ -59,11 +59,8 @@ class PostgresqlBackend:
     # A snapshot taken before the wait for the lock would not see what the writer before has committed.
     write_options: Mapping[str, Any] = {"isolation_level": "READ COMMITTED"}
 
-    def first_of_list(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
-        return sa.type_coerce(column, postgresql.ARRAY(sa.Integer))[1]
-
     def list_length(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
-        return sa.func.jsonb_array_length(column, type_=sa.Integer())
+        return sa.func.json_array_length(column, type_=sa.Integer())
 
     def with_driver(self, url: sa.URL, variable: str) -> sa.URL:
         if url.drivername not in (*self.url_names, DRIVER):

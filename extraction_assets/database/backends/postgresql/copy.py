@@ -105,7 +105,7 @@ def _json(column: pa.Array) -> list[pa.Array]:
     if column.null_count:
         assert column.null_count == len(column), "a statistic is known of all features or of none"
         return [pa.array([_NULL] * len(column), _BYTES)]
-    return _texts(json_numbers(column))
+    return _texts(column if pa.types.is_string(column.type) else json_numbers(column))
 
 
 def _jsonb(column: pa.Array) -> list[pa.Array]:

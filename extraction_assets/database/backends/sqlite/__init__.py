@@ -49,9 +49,6 @@ class SqliteBackend:
     views = VIEWS
     text_index: TextIndex = text_index
 
-    def first_of_list(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
-        return sa.func.json_extract(column, "$[0]", type_=sa.Integer())
-
     def list_length(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
         return sa.func.json_array_length(column, type_=sa.Integer())
 

@@ -6,15 +6,13 @@ owner, grants, comments and people's views of ``feature_activations`` go over; i
 is changed and an error names it. Needs the disk space of the examples twice until it ends.
 """
 
-import json
-
-import numpy as np
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
 from extraction_assets.database.backends import backend_of
 from extraction_assets.database.bins import DENSITY_EDGES, MAX_EDGES, bin_of
+from extraction_assets.database.migrations.rows_to_lists import fill_lists
 from extraction_assets.database.migrations.table_dependents import (
     refusal,
     refuse_what_a_view_loses,
@@ -50,58 +48,6 @@ _MORE = (
     "feature_labels",
 )
 
-_EXAMPLES = {
-    "sqlite": f"""
-        INSERT INTO feature_example_lists SELECT extraction_id, neuron_index, '[' || group_concat(example) || ']' FROM (
-            SELECT extraction_id, neuron_index, '[' || sample_index || ',' || float32_text(max_activation) || ','
-                || json_quote(max_token) || ',' || positions || ',' || float32_texts(activations) || ']' AS example
-            FROM {_TABLE} ORDER BY extraction_id, neuron_index, rank
-        ) GROUP BY extraction_id, neuron_index
-    """,
-    "postgresql": f"""
-        INSERT INTO feature_example_lists SELECT extraction_id, neuron_index, jsonb_agg(jsonb_build_array(
-            sample_index, max_activation::real, max_token, positions, activations::real[]) ORDER BY rank)
-        FROM {_TABLE} GROUP BY extraction_id, neuron_index
-    """,
-}
-_SAMPLES = {
-    "sqlite": f"""
-        INSERT INTO sample_feature_lists SELECT extraction_id, sample_index, '[' || group_concat(feature) || ']' FROM (
-            SELECT extraction_id, sample_index,
-                '[' || neuron_index || ',' || float32_text(max_activation) || ']' AS feature
-            FROM {_TABLE} ORDER BY extraction_id, sample_index, max_activation DESC, neuron_index
-        ) GROUP BY extraction_id, sample_index
-    """,
-    "postgresql": f"""
-        INSERT INTO sample_feature_lists SELECT extraction_id, sample_index, jsonb_agg(jsonb_build_array(
-            neuron_index, max_activation::real) ORDER BY max_activation DESC, neuron_index)
-        FROM {_TABLE} GROUP BY extraction_id, sample_index
-    """,
-}
-_COUNTED = f"""
-    SELECT a.extraction_id, max_token AS token, a.neuron_index, count(*) AS examples,
-        max(a.max_activation) AS strongest, f.activation_frequency > 0.2 AS common, f.max_activation
-    FROM {_TABLE} a JOIN features f ON f.extraction_id = a.extraction_id AND f.neuron_index = a.neuron_index
-    WHERE rank < 20 GROUP BY 1, 2, 3, 6, 7
-"""
-_BY = "common, examples DESC, max_activation DESC, neuron_index"
-_TOKENS = {
-    "sqlite": f"""
-        INSERT INTO strongest_token_lists
-        SELECT extraction_id, token, trim(token, ' ' || char(10, 9, 13)), '[' || group_concat(feature) || ']' FROM (
-            SELECT extraction_id, token, '[' || neuron_index || ',' || examples || ',' || float32_text(strongest) || ']'
-                AS feature
-            FROM ({_COUNTED}) ORDER BY extraction_id, token, {_BY}
-        ) GROUP BY extraction_id, token
-    """,
-    "postgresql": f"""
-        INSERT INTO strongest_token_lists
-        SELECT extraction_id, token, btrim(token, E' \\n\\t\\r'),
-            jsonb_agg(jsonb_build_array(neuron_index, examples, strongest::real) ORDER BY {_BY})
-        FROM ({_COUNTED}) c GROUP BY extraction_id, token
-    """,
-}
-
 
 def upgrade() -> None:
     connection = op.get_bind()
@@ -117,7 +63,11 @@ def upgrade() -> None:
     op.add_column("extractions", sa.Column("numerics", sa.JSON))
     _change_features(connection)
     op.create_index("ix_samples_document", "samples", ["corpus_id", "document_id", "first_token"])
-    _fill_lists(connection)
+    if server:
+        for table, column in (("feature_example_lists", "examples"), ("feature_draw_lists", "draws")):
+            # As they are: to compress them would take longer than the rest of a load.
+            connection.exec_driver_sql(f"ALTER TABLE {table} ALTER {column} SET STORAGE EXTERNAL")
+    fill_lists(connection)
     if server:
         _make_views_on_server(connection)
     else:
@@ -157,16 +107,24 @@ def _create_lists() -> None:
             table,
             sa.Column("extraction_id", sa.BigInteger, primary_key=True),
             sa.Column(of, sa.BigInteger, primary_key=True),
-            sa.Column(elements, _JSON, nullable=False),
+            sa.Column(elements, sa.JSON, nullable=False),
         )
     op.create_table(
         "strongest_token_lists",
         sa.Column("extraction_id", sa.BigInteger, primary_key=True),
         sa.Column("token", sa.Text, primary_key=True),
         sa.Column("word", sa.Text, nullable=False),
-        sa.Column("features", _JSON, nullable=False),
+        sa.Column("features", sa.JSON, nullable=False),
     )
     op.create_index("ix_strongest_token_lists_word", "strongest_token_lists", ["extraction_id", "word"])
+    op.create_table(
+        "feature_roles",
+        sa.Column("extraction_id", sa.BigInteger, primary_key=True),
+        sa.Column("role", sa.Text, primary_key=True),
+        sa.Column("neuron_index", sa.BigInteger, primary_key=True),
+        sa.Column("examples", sa.Integer, nullable=False),
+        sqlite_with_rowid=False,
+    )
 
 
 def _create_more() -> None:
@@ -261,24 +219,14 @@ def _change_features(connection: sa.Connection) -> None:
     op.create_index("ix_features_bins", "features", ["extraction_id", *_IN_BINS])
 
 
-def _fill_lists(connection: sa.Connection) -> None:
-    if connection.dialect.name == "sqlite":
-        driver = connection.connection.driver_connection
-        assert driver is not None, "the transaction is open"
-        driver.create_function("float32_text", 1, lambda value: str(np.float32(value)), deterministic=True)
-        driver.create_function("float32_texts", 1, _float32_texts, deterministic=True)
-    for statements in (_EXAMPLES, _SAMPLES, _TOKENS):
-        run_as_written(connection, statements[connection.dialect.name])
-
-
-def _float32_texts(values: str) -> str:
-    """A JSON list of doubles, each of them with the digits of its float32."""
-    return f"[{','.join(map(str, np.array(json.loads(values), np.float32)))}]"
-
-
 def _give_rights(connection: sa.Connection) -> None:
     """Whoever may read or write examples may do so with their lists; what is about features goes by ``features``."""
-    of_examples = (*_LISTS, "strongest_token_lists", *(name for name in backend_of(connection).views if name != _TABLE))
+    of_examples = (
+        *_LISTS,
+        "strongest_token_lists",
+        "feature_roles",
+        *(name for name in backend_of(connection).views if name != _TABLE),
+    )
     given = {**dict.fromkeys(of_examples, _OLD), **dict.fromkeys(_MORE, "features")}
     for new, old in given.items():
         revoke_defaults(connection, new)
