@@ -25,8 +25,11 @@ def lease(
     logger: logging.Logger,
     folder: Path | None = None,
     sleep: Callable[[float], None] = time.sleep,
+    *,
+    wait: bool = True,
 ) -> Iterator[int]:
-    """Index of a name that no other process on this host holds; waits while all are held.
+    """Index of a name that no other process on this host holds; waits while all are held, or without ``wait`` raises
+    DeviceError.
 
     One locked file a name: the kernel frees the lock if the process dies, however it dies.
     """
@@ -41,6 +44,8 @@ def lease(
                     logger.info("using GPU %d (%s)", index, name)
                     yield index
                 return
+        if not wait:
+            raise DeviceError(f"all {len(names)} GPUs of this host are in use: try again later, or name a device (cpu)")
         if not waited:
             logger.info("all %d GPUs of this host are in use: waiting for one", len(names))
             waited = True

@@ -19,8 +19,11 @@ def check_device(wanted: str) -> None:
 
 
 @contextlib.contextmanager
-def choose_device(wanted: str, logger: logging.Logger) -> Iterator[torch.device]:
-    """The device for ``wanted``; with ``auto``, a GPU that no other run of this host holds."""
+def choose_device(wanted: str, logger: logging.Logger, *, wait: bool = True) -> Iterator[torch.device]:
+    """The device for ``wanted``; with ``auto``, a GPU that no other run of this host holds.
+
+    Where all are in use, waits for one, or without ``wait`` raises DeviceError.
+    """
     if wanted != "auto":
         check_device(wanted)
         device = torch.device(wanted)
@@ -34,7 +37,7 @@ def choose_device(wanted: str, logger: logging.Logger) -> Iterator[torch.device]
         yield torch.device("cpu")
         return
     uuids = [str(torch.cuda.get_device_properties(index).uuid) for index in range(count)]
-    with lease(uuids, logger) as index:
+    with lease(uuids, logger, wait=wait) as index:
         device = torch.device("cuda", index)
         torch.cuda.set_device(device)
         yield device

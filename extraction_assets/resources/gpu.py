@@ -87,11 +87,14 @@ class GpuResource(dg.ConfigurableResource):
         super().__init__(**{"vectorized": vectorized_by_default(), **given})
 
     @contextlib.contextmanager
-    def use_device(self, logger: logging.Logger) -> "Iterator[torch.device]":
-        """The device to compute on; a leased GPU is held until the block ends, or the process however it ends."""
+    def use_device(self, logger: logging.Logger, *, wait: bool = True) -> "Iterator[torch.device]":
+        """The device to compute on; a leased GPU is held until the block ends, or the process however it ends.
+
+        Without ``wait``, raises DeviceError where all GPUs are in use.
+        """
         from extraction_assets.resources.device import choose_device
 
-        with choose_device(self.device, logger) as device:
+        with choose_device(self.device, logger, wait=wait) as device:
             yield device
 
     def vectorization_batch(

@@ -1,0 +1,1 @@
+"""Pages for people, on the queries of the results database (Starlette, Jinja2)."""
