@@ -1,0 +1,82 @@
+"""Checks and speed in the report: what chunk files and the history of Dagster hold, else that it is not known."""
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from extraction_assets.assets.report.record import recorded, recorded_speed
+from extraction_assets.execution.keys import sae_key
+from extraction_assets_tests.project import Project
+from extraction_assets_tests.tiny import make_settings
+
+
+@pytest.fixture(scope="module")
+def ran(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The tiny extraction, its SAE relu merged. Not to be changed."""
+    project = Project(make_settings(tiny_folder), tmp_path_factory.mktemp("recorded") / "home")
+    project.corpus()
+    project.chunks()
+    project.merge("relu")
+    return project
+
+
+def test_every_check_of_every_chunk_is_counted(ran: Project) -> None:
+    found = recorded(ran.plan, "relu", ran.plan.merge_fingerprint("relu"))
+    outcomes = {check.name: (check.passed, check.of) for check in found.checks}
+    assert outcomes["vectorized_matches_legacy"] == (3, 3)
+    assert outcomes["sae_is_sparse"][1] == 3
+    assert outcomes["no_chunk_is_missing"] == (1, 1)
+    assert found.unknown is None
+
+
+def test_chunks_computed_alike_have_one_numerics_record(ran: Project) -> None:
+    (numerics,) = recorded(ran.plan, "relu", ran.plan.merge_fingerprint("relu")).numerics
+    assert numerics["batch_size"] == 128
+
+
+def test_the_variance_explained_is_a_range(ran: Project) -> None:
+    explained = recorded(ran.plan, "relu", ran.plan.merge_fingerprint("relu")).variance_explained
+    assert explained is not None
+    assert explained[0] <= explained[1] < 1
+
+
+def test_of_another_result_the_chunks_on_disk_say_nothing(ran: Project) -> None:
+    found = recorded(ran.plan, "relu", "of other settings")
+    assert [check.name for check in found.checks] == ["no_chunk_is_missing", "examples_match_chunk_tables"]
+    assert found.unknown == "the chunks on disk are of other settings than this result"
+
+
+def test_a_chunk_table_that_is_gone_is_counted_as_unknown(tiny_folder: Path, home: Path) -> None:
+    project = Project(make_settings(tiny_folder), home)
+    project.corpus()
+    project.chunks(0, 1)
+    found = recorded(project.plan, "relu", project.plan.merge_fingerprint("relu"))
+    assert found.unknown == "1 of 3 chunk tables are not on disk"
+
+
+def test_the_times_of_all_chunks_add_up(ran: Project) -> None:
+    speed = recorded_speed(ran.instance, ran.settings, "relu", ran.plan.merge_fingerprint("relu"))
+    assert speed is not None
+    assert (speed.chunks, speed.samples) == (3, 23)
+    seconds = []
+    for record in ran.instance.fetch_materializations(sae_key(ran.settings, "relu", "top_k_table"), limit=10).records:
+        assert record.asset_materialization is not None
+        seconds.append(record.asset_materialization.metadata["seconds"].value)
+    assert speed.seconds == pytest.approx(sum(map(float, seconds)))  # type: ignore[arg-type]
+    assert sum(speed.stage_shares.values()) == pytest.approx(1)
+
+
+def test_the_merge_has_its_own_time(ran: Project) -> None:
+    speed = recorded_speed(ran.instance, ran.settings, "relu", ran.plan.merge_fingerprint("relu"))
+    assert speed is not None
+    assert speed.merge_seconds is not None
+    assert speed.merge_seconds > 0
+    other = recorded_speed(ran.instance, ran.settings, "relu", "of other settings")
+    assert other is not None
+    assert other.merge_seconds is None
+
+
+def test_without_a_history_there_is_no_speed(ran: Project) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert recorded_speed(instance, ran.settings, "relu", "") is None
