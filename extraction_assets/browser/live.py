@@ -6,8 +6,8 @@ The command line makes a ``LiveText`` (``execution.live``) where ``--live`` asks
 from concurrent.futures import Future
 from typing import NamedTuple, Protocol
 
-MAX_CHARACTERS = 20_000
-"""Longest text that is tried."""
+MAX_CHARACTERS = 2_000
+"""Longest text that is tried: what the address of a page holds."""
 
 
 class LiveError(ValueError):

@@ -58,7 +58,8 @@ MAX_SAMPLES = 8
 """Samples of a text that are run; what comes after them is left out, and the result says so."""
 TOKEN_FEATURES = 20
 TEXT_FEATURES = 50
-_MOST_WAITING = 8
+_MOST_WAITING = 3
+"""Each keeps a thread of the server waiting, of which there are eight."""
 
 
 class LiveExtraction:
