@@ -1,1 +1,1 @@
-"""Pages for people, on the queries of the results database (Starlette, Jinja2)."""
+"""Pages for people: a small web server on the results database. It loads neither torch nor Dagster."""

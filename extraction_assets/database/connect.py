@@ -29,6 +29,17 @@ def open_database(url: str, stated_in: str = URL_VARIABLE) -> sa.Engine:
     return engine
 
 
+@contextlib.contextmanager
+def opened_database(url: str, stated_in: str = URL_VARIABLE) -> Iterator[sa.Engine]:
+    """``open_database`` for a block, at whose end its connections are closed. Raises DatabaseError, later too."""
+    engine = open_database(url, stated_in)
+    try:
+        with plain_errors(engine):
+            yield engine
+    finally:
+        engine.dispose()
+
+
 def connect(url: str, stated_in: str = URL_VARIABLE) -> sa.Engine:
     """An engine for a URL, without looking at the schema; ``stated_in`` is where it stands, for messages.
 

@@ -1,0 +1,8 @@
+"""The pages, one module each. The order matters where two paths match one address: the first wins."""
+
+from extraction_assets.browser.page import Action, Download, Page
+from extraction_assets.browser.pages import extractions, features
+
+PAGES: tuple[Page, ...] = (extractions.PAGE, features.PAGE)
+ACTIONS: tuple[Action, ...] = ()
+DOWNLOADS: tuple[Download, ...] = ()
