@@ -58,7 +58,8 @@ class _Browser:
     def __init__(self, results: Results, options: Options) -> None:
         static_files = StaticFiles()
         self.results, self.options, self.token = results, options, Token()
-        self.links = ServerLinks(static_files.versions, live=options.live is not None)
+        live = None if options.live is None else options.live.extraction
+        self.links = ServerLinks(static_files.versions, live=live)
         self._limiter: anyio.CapacityLimiter | None = None
         routes: list[BaseRoute] = [Route("/static/{name}", static_files.respond)]
         routes += [Route(one.path, self._endpoint(partial(self._download, one))) for one in DOWNLOADS]

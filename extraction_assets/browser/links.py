@@ -38,7 +38,8 @@ class Links(Protocol):
 class ServerLinks:
     """Links on this server. See ``Links``."""
 
-    def __init__(self, static_versions: Mapping[str, str], *, live: bool = False) -> None:
+    def __init__(self, static_versions: Mapping[str, str], *, live: str | None = None) -> None:
+        """``live`` is the extraction whose model is loaded."""
         self._static_versions, self._live = static_versions, live
 
     def extractions(self) -> str:
@@ -60,7 +61,7 @@ class ServerLinks:
         return _address(("compare",), {"a": a, "b": b})
 
     def try_text(self, extraction: str, sae: str) -> str | None:
-        return _address((extraction, sae, "try"), {}) if self._live else None
+        return _address((extraction, sae, "try"), {}) if extraction == self._live else None
 
     def static(self, name: str) -> str:
         return _address(("static", name), {"v": self._static_versions[name]})

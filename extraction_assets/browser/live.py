@@ -39,17 +39,22 @@ class LiveToken(NamedTuple):
     """All features that fire here."""
 
 
+class LivePlace(NamedTuple):
+    """A token on which a feature fires."""
+
+    sample: int
+    """Which of the result's samples."""
+    position: int
+    activation: float
+
+
 class LiveFeature(NamedTuple):
     """A feature over the whole text."""
 
     neuron_index: int
     max_activation: float
-    sample: int
-    """Which of the result's samples has its strongest token."""
-    position: int
-    """Of that token in the sample."""
-    num_tokens: int
-    """Tokens of the text on which it fires."""
+    places: list[LivePlace]
+    """Every token on which it fires, strongest first, ties to the earlier one."""
 
 
 class LiveResult(NamedTuple):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from extraction_assets.browser.live import LiveFeature, LiveFiring
+from extraction_assets.browser.live import LiveFeature, LiveFiring, LivePlace
 from extraction_assets.engine.shapes import TopKTable
 
 
@@ -24,12 +24,12 @@ def strongest_by_token(table: TopKTable, length: int) -> dict[int, list[LiveFiri
 
 
 def strongest_features(table: TopKTable) -> list[LiveFeature]:
-    """The features of a text, strongest first; the strongest token is the earliest of equals."""
-    features, _ = _firings(table)
-    tokens = dict(zip(*(part.tolist() for part in np.unique(features, return_counts=True)), strict=True))
-    offsets, found = table.firing_offsets.tolist(), dict[int, LiveFeature]()
-    examples = zip(table.neuron_index.tolist(), table.sample_index.tolist(), table.max_activation.tolist(), strict=True)
-    for number, (feature, sample, maximum) in enumerate(examples):  # by rank: a feature's first is its strongest
-        position = int(table.positions[offsets[number]])
-        found.setdefault(feature, LiveFeature(feature, maximum, sample, position, tokens[feature]))
-    return sorted(found.values(), key=lambda one: (-one.max_activation, one.neuron_index))
+    """The features of a text with every token on which they fire, strongest first, ties to the lower feature."""
+    features, samples = _firings(table)
+    values, positions = table.activations.numpy(), table.positions.numpy()
+    places: dict[int, list[LivePlace]] = {}
+    for at in np.lexsort((positions, samples, -values, features)):
+        place = LivePlace(int(samples[at]), int(positions[at]), float(values[at]))
+        places.setdefault(int(features[at]), []).append(place)
+    found = (LiveFeature(feature, places[0].activation, places) for feature, places in places.items())
+    return sorted(found, key=lambda one: (-one.max_activation, one.neuron_index))

@@ -124,14 +124,17 @@ def test_the_strongest_features_of_a_text_are_maxima_over_its_tokens(live: LiveE
     assert values == sorted(values, reverse=True)
 
 
-def test_a_strongest_feature_names_the_token_on_which_it_is_strongest(live: LiveExtraction) -> None:
+def test_a_strongest_feature_has_every_token_on_which_it_fires(live: LiveExtraction) -> None:
     result = live(TEXT, "topk")
     for one in result.features:
-        token = result.samples[one.sample][one.position]
-        assert (one.neuron_index, one.max_activation) in [tuple(firing) for firing in token.firings]
-    tokens = [token for sample in result.samples for token in sample]
-    best = result.features[0]
-    assert best.num_tokens == sum(best.neuron_index in dict(token.firings) for token in tokens)
+        places = [
+            (-firing.activation, sample, position)
+            for sample, tokens in enumerate(result.samples)
+            for position, token in enumerate(tokens)
+            for firing in token.firings
+            if firing.neuron_index == one.neuron_index
+        ]
+        assert [(-place.activation, place.sample, place.position) for place in one.places] == sorted(places)
 
 
 def test_a_text_that_is_too_long_for_the_samples_is_cut_and_says_so(live: LiveExtraction) -> None:
