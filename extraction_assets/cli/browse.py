@@ -38,12 +38,13 @@ def browse(module: str, host: str, port: int | None, names: tuple[str, ...], rea
     read, write = _databases(module)
     with read():  # what cannot be read at all is said here, not on the first page
         pass
-    listening = listen(host, port)
-    where = address_of(listening)
-    open_to = "" if is_loopback(listening.getsockname()[0]) else "; whoever reaches this machine can read it"
-    echo(f"{where}  (Ctrl-C ends it{open_to})")
     with contextlib.suppress(KeyboardInterrupt), live_text(module, live) as text:
-        serve(make_app(read, write, (*names, *_names(host, listening)), read_only, text), listening)
+        listening = listen(host, port)
+        app = make_app(read, write, (*names, *_names(host, listening)), read_only, text)
+        where = address_of(listening)
+        open_to = "" if is_loopback(listening.getsockname()[0]) else "; whoever reaches this machine can read it"
+        echo(f"{where}  (Ctrl-C ends it{open_to})")
+        serve(app, listening)
 
 
 def make_app(
