@@ -173,10 +173,10 @@ ASSETS: tuple[Asset, ...] = (
         scope="sae",
         partitioned=True,
         upstream=SAE_FEATURES,
-        stored_as="Parquet, statistics as safetensors",
+        stored_as="Parquet, statistics and a sample of firings as safetensors",
         files=(".parquet",),
         dagster_kind="parquet",
-        description="The chunk's strongest examples of every feature, and statistics of all of them.",
+        description="The chunk's strongest and drawn examples of every feature, and statistics of all of them.",
         builder="chunks.asset:build_chunk_assets",
         fingerprint_parts=("features", "first_sample", "counted"),
         depends=(
@@ -184,6 +184,7 @@ ASSETS: tuple[Asset, ...] = (
             *_covered_by("counted", "corpus.count_special_tokens", "corpus.exclude_first_positions"),
             *_later("corpus.exclude_positions", through="counted"),
             *_later("corpus.exclude_outlier_norms"),
+            *_later("statistics", "interval_examples", "random_examples", "draw_seed", "sample_one_in"),
         ),
     ),
     Asset(

@@ -146,7 +146,7 @@ def _measured_per_sample(
     keys = {file.key for file in stored}
     if not keys:
         return None
-    generations = max(1, len(stored) // (len(keys) * (2 if asset == TOP_K_TABLE else 1)))
+    generations = max(1, sum(file.seal is None for file in stored) // len(keys))
     samples = sum(samples_of[key] for key in keys)
     return sum(size_of_file(file.path) for file in stored) / generations / samples
 

@@ -129,6 +129,11 @@ SETTINGS = (
     Row("chunk_size", 5, CHUNKS),
     Row("top_k_examples", 4, TABLES),
     Row("min_activation", 0.5, TABLES),
+    Row("statistics", "basic", TABLES),
+    Row("interval_examples", 2, TABLES),
+    Row("random_examples", 2, TABLES),
+    Row("draw_seed", 1, TABLES),
+    Row("sample_one_in", 4, TABLES),
     Row("top_positions", 2, NOTHING),  # how many positions previews name; all are stored
     Row("partitions_per_run", 1, NOTHING),
     Row("owners", ["team:a"], NOTHING),
