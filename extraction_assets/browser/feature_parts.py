@@ -213,9 +213,7 @@ def shown_example(
     example: Any, *, width: int | None, scale: float, tokens: Sequence[str], messages: Iterable[MessageSpan] = ()
 ) -> ShownExample:
     """An example in a window of ``width`` tokens on each side; ``scale`` is the feature's maximum."""
-    window = context(
-        tokens, example.positions, example.activations, width=width, scale=scale, messages=tuple(messages)
-    )
+    window = context(tokens, example.positions, example.activations, width=width, scale=scale, messages=tuple(messages))
     return ShownExample(
         example.sample_index,
         example.max_activation,

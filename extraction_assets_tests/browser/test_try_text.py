@@ -65,6 +65,12 @@ def test_a_text_shows_its_features_by_token_each_linked(live: "TestClient") -> N
     assert "as stored" in text
 
 
+def test_the_text_is_shaded_by_the_strongest_feature(live: "TestClient") -> None:
+    text = live.get("/tiny/relu/try?text=ab").text
+    assert 'class="t t10" title="a · 1 · position 1"' in text
+    assert 'class="t t20 peak" title="b · 2 · position 2"' in text
+
+
 def test_the_twin_has_the_whole_result(live: "TestClient") -> None:
     found = live.get("/tiny/relu/try.json?text=ab").json()
     assert found["result"]["samples"][0][2]["firings"] == [{"neuron_index": 7, "activation": 2.0}]

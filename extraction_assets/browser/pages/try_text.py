@@ -2,12 +2,10 @@
 
 from typing import NamedTuple
 
+from extraction_assets.browser.context import Context, context
 from extraction_assets.browser.live import MAX_CHARACTERS, LiveError, LiveFeature, LiveResult, LiveText
 from extraction_assets.browser.page import Page, PageRequest
 from extraction_assets.database.queries import UnknownResultError, find_extraction
-
-SHOWN_FEATURES = 20
-SHOWN_BY_TOKEN = 6
 
 
 class TryView(NamedTuple):
@@ -22,6 +20,17 @@ class TryView(NamedTuple):
     chosen: LiveFeature | None
     """The feature whose activations shade the text; the strongest unless ``feature`` names another."""
     result: LiveResult | None
+
+    def shaded(self) -> list[Context]:
+        """The samples of the text, shaded by the chosen feature."""
+        samples = [] if self.result is None else self.result.samples
+        return [self._shaded(number, [token.text for token in sample]) for number, sample in enumerate(samples)]
+
+    def _shaded(self, sample: int, tokens: list[str]) -> Context:
+        places = [] if self.chosen is None else [one for one in self.chosen.places if one.sample == sample]
+        positions, activations = [one.position for one in places], [one.activation for one in places]
+        scale = 0.0 if self.chosen is None else self.chosen.max_activation
+        return context(tokens, positions, activations, width=None, scale=scale)
 
 
 def try_view(request: PageRequest) -> TryView:
