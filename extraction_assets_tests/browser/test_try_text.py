@@ -67,8 +67,8 @@ def test_a_text_shows_its_features_by_token_each_linked(live: "TestClient") -> N
 
 def test_the_text_is_shaded_by_the_strongest_feature(live: "TestClient") -> None:
     text = live.get("/tiny/relu/try?text=ab").text
-    assert 'class="t t10" title="a · 1 · position 1"' in text
-    assert 'class="t t20 peak" title="b · 2 · position 2"' in text
+    assert 'class="t t10" title="a · 1.00 · position 1"' in text
+    assert 'class="t t20 peak" title="b · 2.00 · position 2"' in text
 
 
 def test_the_twin_has_the_whole_result(live: "TestClient") -> None:
