@@ -70,29 +70,48 @@ class ServerLinks:
 class NoLinks:
     """For a page without a server: everything is plain text. See ``Links``."""
 
-    def extractions(self) -> None:
+    def extractions(self) -> str | None:
         return None
 
-    def features(self, extraction: str, sae: str, **parameters: Value) -> None:
+    def features(self, extraction: str, sae: str, **parameters: Value) -> str | None:
         return None
 
-    def feature(self, extraction: str, sae: str, neuron_index: int, **parameters: Value) -> None:
+    def feature(self, extraction: str, sae: str, neuron_index: int, **parameters: Value) -> str | None:
         return None
 
-    def sample(self, extraction: str, sae: str, sample_index: int, **parameters: Value) -> None:
+    def sample(self, extraction: str, sae: str, sample_index: int, **parameters: Value) -> str | None:
         return None
 
-    def document(self, extraction: str, sae: str, document_id: str) -> None:
+    def document(self, extraction: str, sae: str, document_id: str) -> str | None:
         return None
 
-    def compare(self, a: str, b: str) -> None:
+    def compare(self, a: str, b: str) -> str | None:
         return None
 
-    def try_text(self, extraction: str, sae: str) -> None:
+    def try_text(self, extraction: str, sae: str) -> str | None:
         return None
 
-    def static(self, name: str) -> None:
+    def static(self, name: str) -> str | None:
         return None
+
+
+class OutsideLinks(NoLinks):
+    """Links to the pages of a server from outside of it, ``base`` its address. See ``Links``."""
+
+    def __init__(self, base: str) -> None:
+        self._base = base.rstrip("/")
+
+    def extractions(self) -> str:
+        return f"{self._base}/"
+
+    def features(self, extraction: str, sae: str, **parameters: Value) -> str:
+        return self._base + _address((extraction, sae, ""), parameters)
+
+    def feature(self, extraction: str, sae: str, neuron_index: int, **parameters: Value) -> str:
+        return self._base + _address((extraction, sae, str(neuron_index)), parameters)
+
+    def sample(self, extraction: str, sae: str, sample_index: int, **parameters: Value) -> str:
+        return self._base + _address((extraction, sae, "samples", str(sample_index)), parameters)
 
 
 class Here(NamedTuple):

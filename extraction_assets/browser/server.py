@@ -7,7 +7,9 @@ import socket
 import uvicorn
 from starlette.types import ASGIApp
 
-DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 3080
+from extraction_assets.host.locations import BROWSER_HOST, BROWSER_PORT
+
+DEFAULT_HOST, DEFAULT_PORT = BROWSER_HOST, BROWSER_PORT
 """Where the browser is if nothing else is said; another port is chosen if this one is in use."""
 
 _SECONDS_TO_END = 3

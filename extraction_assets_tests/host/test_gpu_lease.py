@@ -66,3 +66,12 @@ def test_a_lease_folder_that_is_none_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "leases").write_text("")
     with pytest.raises(DeviceError, match="is not a folder: remove it"), lease(["a"], LOGGER, tmp_path / "leases"):
         pytest.fail("it was leased")
+
+
+def test_without_waiting_a_gpu_in_use_is_one_sentence(tmp_path: Path) -> None:
+    with (
+        lease(["GPU-a"], LOGGER, tmp_path),
+        pytest.raises(DeviceError, match="all 1 GPUs of this host are in use: try again later"),
+        lease(["GPU-a"], LOGGER, tmp_path, wait=False),
+    ):
+        pytest.fail("it was leased twice")

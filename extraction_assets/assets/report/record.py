@@ -21,13 +21,14 @@ _DATA_VERSION = "dagster/data_version"
 
 
 class CheckOutcome(NamedTuple):
-    """A claim, and in how many chunks it holds."""
+    """A claim, and where it holds."""
 
     name: str
     claim: str
-    passed: int
+    chunks: int | None
+    """Those in which it holds; None for a claim of the merge as a whole, which is committed only if it holds."""
     of: int
-    """Chunks that have a record of it; 0 where nothing is known."""
+    """Chunks that have a record of it."""
 
 
 class Recorded(NamedTuple):
@@ -60,7 +61,7 @@ class Speed(NamedTuple):
 def recorded(plan: ExtractionPlan | None, sae: str, fingerprint: str, why_no_plan: str = "") -> Recorded:
     """What the chunks of a merge say of themselves; ``fingerprint`` is the merge's. Without a plan, only what every
     merge has passed."""
-    held = [CheckOutcome(name, claim, 1, 1) for name, claim in MERGE_CHECKS.items()]
+    held = [CheckOutcome(name, claim, None, 0) for name, claim in MERGE_CHECKS.items()]
     if plan is None or plan.merge_fingerprint(sae) != fingerprint:
         return Recorded(held, [], None, why_no_plan or "the chunks on disk are of other settings than this result")
     records = list(_records(plan, sae))
