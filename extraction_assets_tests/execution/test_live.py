@@ -213,3 +213,19 @@ def _raise(error: Exception) -> Any:
         raise error
 
     return fail
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("sae", ["relu", "topk"])
+def test_on_a_gpu_too_a_document_gives_its_stored_activations(tiny_folder: Path, tmp_path: Path, sae: str) -> None:
+    settings = make_settings(tiny_folder, corpus={"source": str(tiny_folder / "texts"), "max_length": T})
+    project = Project(settings, tmp_path / "home", device="cuda:0", batch_size=4)
+    project.corpus()
+    project.chunks()
+    with open_live(settings, project.home, device="cuda:0") as live:
+        result = live(TEXT, sae)
+    assert result.numerics.startswith("computed as the stored chunks were")
+    for sample in range(3):
+        assert firings(result, sample) == {
+            at: found[:TOKEN_FEATURES] for at, found in stored_firings(project, sae, sample).items()
+        }
