@@ -79,21 +79,23 @@ def show_features(
     """Print ``limit`` examples of a feature, of the first ``features`` that a token finds, or of as many that are easy
     to read."""
     from extraction_assets.cli.terminal import feature_lines
-    from extraction_assets.database import queries
+    from extraction_assets.database.queries.examples import examples_of, find_feature
+    from extraction_assets.database.queries.extractions import find_extraction
+    from extraction_assets.database.queries.words import features_of_token, readable_features
 
     with engine.connect() as connection:
-        extraction = queries.find_extraction(connection, name, sae)
+        extraction = find_extraction(connection, name, sae)
         if isinstance(feature, Token):
-            found = queries.features_of_token(connection, extraction.id, feature.text, exact=feature.exact)
+            found = features_of_token(connection, extraction.id, feature.text, exact=feature.exact)
             chosen = found[:features]
             _echo_found(feature.text, found, features)
         elif feature is None:
-            chosen = queries.readable_features(connection, extraction.id, features)
+            chosen = readable_features(connection, extraction.id, features)
         else:
             chosen = [feature]
-        found_features = [queries.find_feature(connection, extraction.id, index) for index in chosen]
+        found_features = [find_feature(connection, extraction.id, index) for index in chosen]
         for statistics in found_features:
-            examples = queries.examples_of(connection, extraction.id, statistics.neuron_index, limit)
+            examples = examples_of(connection, extraction.id, statistics.neuron_index, limit)
             echo(*feature_lines(statistics, examples, width), "")
         _echo_unknown(name, found_features)
 

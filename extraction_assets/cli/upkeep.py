@@ -157,7 +157,7 @@ def _forget(keys: "list[dg.AssetKey]") -> None:
 
 def _merged(workspace: Workspace) -> "Merged":
     """What is merged; None, with a note, where the database cannot be read."""
-    from extraction_assets.database.queries import merge_fingerprints
+    from extraction_assets.database.queries.extractions import merge_fingerprints
     from extraction_assets.database.urls import DatabaseError
 
     try:

@@ -53,11 +53,13 @@ def connect(url: str, stated_in: str = URL_VARIABLE) -> sa.Engine:
 def write_transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
     """The one transaction of a merge: other writers wait, readers see the old rows until it commits."""
     backend = backend_of(engine)
-    with plain_errors(engine):
-        backend.before_writing(engine)
-        with engine.connect().execution_options(**backend.write_options) as connection, connection.begin():
-            backend.lock_writers(connection)
-            yield connection
+    with (
+        plain_errors(engine),
+        engine.connect().execution_options(**backend.write_options) as connection,
+        connection.begin(),
+    ):
+        backend.lock_writers(connection)
+        yield connection
 
 
 @contextlib.contextmanager

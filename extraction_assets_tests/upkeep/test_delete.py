@@ -19,7 +19,15 @@ from extraction_assets_tests.tiny import make_settings
 
 pytestmark = pytest.mark.slow
 
-TABLES = ("extractions", "features", "feature_activations", "samples", "corpora")
+TABLES = (
+    "extractions",
+    "features",
+    "feature_example_lists",
+    "sample_feature_lists",
+    "strongest_token_lists",
+    "samples",
+    "corpora",
+)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from extraction_assets.database.connect import open_database
 from extraction_assets.database.migrations.revisions import known_revisions
-from extraction_assets.database.queries import merges
+from extraction_assets.database.queries.extractions import merges
 from extraction_assets.database.reading import read_database
 from extraction_assets.database.urls import DatabaseError, FullDiskError
 from extraction_assets.host import disk as disk_module

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 import torch
 
 from extraction_assets.assets.examples.claims import MATCH_TABLES
-from extraction_assets.database.tables import feature_activations, features
+from extraction_assets.database.tables import features
+from extraction_assets.database.views import feature_activations
 from extraction_assets.engine.selection.merge import Firings, as_dict
 from extraction_assets.engine.selection.statistics.accumulate import DTYPES
 from extraction_assets.engine.selection.statistics.descriptions import (

@@ -15,7 +15,8 @@ from extraction_assets.assets.examples.claims import MATCH_TABLES, NONE_MISSING
 from extraction_assets.catalog import TOP_K_TABLE
 from extraction_assets.dagster_instance.dead_runs import note_host
 from extraction_assets.database.connect import write_transaction
-from extraction_assets.database.load import CorpusSamples, ExtractionRow, replace_results
+from extraction_assets.database.load import ExtractionRow, replace_results
+from extraction_assets.database.samples import CorpusSamples
 from extraction_assets.database.urls import shown_url
 from extraction_assets.engine.corpora.display import display_tokens
 from extraction_assets.engine.selection.merge import DeferredTopKHeap

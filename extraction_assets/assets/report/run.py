@@ -12,15 +12,10 @@ import sqlalchemy as sa
 from extraction_assets.assets.report.html_page import page_environment
 from extraction_assets.catalog import FEATURE_REPORT
 from extraction_assets.dagster_instance.dead_runs import note_host
-from extraction_assets.database.queries import (
-    Example,
-    example_counts,
-    examples_of,
-    feature_table,
-    find_extraction,
-    find_feature,
-    readable_features,
-)
+from extraction_assets.database.queries.examples import Example, examples_of, find_feature
+from extraction_assets.database.queries.extractions import find_extraction
+from extraction_assets.database.queries.frames import example_counts, feature_table
+from extraction_assets.database.queries.words import readable_features
 from extraction_assets.engine.corpora.message_spans import speakers
 from extraction_assets.engine.selection.statistics.shown import shown_sizes, unknown_sizes
 from extraction_assets.execution.failures import as_dagster_failure

@@ -17,10 +17,7 @@ from extraction_assets.database.urls import DatabaseError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-EXAMPLES_TABLE = "feature_activations"
-"""The one table that is large: a backend may store its rows in parts, as long as a query of it finds them all."""
-
-ColumnKind = Literal["row_id", "integers", "doubles", "texts"]
+ColumnKind = Literal["row_id", "integers", "doubles", "texts", "json"]
 """Columns that have another type in some database: a number that the database gives a new row, and lists."""
 
 
@@ -51,8 +48,15 @@ class Backend(Protocol):
     def column_types(self) -> Mapping[ColumnKind, TypeEngine[Any]]:
         """The kinds of columns that differ from ``PORTABLE_TYPES`` in it."""
 
+    @property
+    def views(self) -> Mapping[str, str]:
+        """The query of each view of ``database/views.py``, by name."""
+
     def first_of_list(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
         """The first number of a column of kind ``integers``, inside a query."""
+
+    def list_length(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
+        """The number of elements of a list in a column of kind ``json``, inside a query."""
 
     def with_driver(self, url: sa.URL, variable: str) -> sa.URL:
         """The URL with the one driver that is used; ``variable`` is where it stands, for messages.
@@ -70,9 +74,6 @@ class Backend(Protocol):
     def reading(self, url: sa.URL) -> AbstractContextManager[sa.Engine]:
         """An engine for a database that exists, which writes nothing, not even on a disk that is full or read-only."""
 
-    def before_writing(self, engine: sa.Engine) -> None:
-        """Housekeeping that cannot be part of the transaction of a write, done before each."""
-
     @property
     def write_options(self) -> Mapping[str, Any]:
         """Execution options of a connection that writes."""
@@ -83,14 +84,18 @@ class Backend(Protocol):
     def insert(self, connection: sa.Connection, table: sa.Table, parts: "Iterable[pa.Table]") -> None:
         """Insert rows in bulk inside the open transaction; a part is made while the one before is inserted."""
 
-    def replace_rows(self, connection: sa.Connection, table: sa.Table, extraction_id: int, rows: "pa.Table") -> None:
-        """Put rows in the place of an extraction's old ones, inside the open transaction under the writers' lock.
+    def replace_rows(
+        self, connection: sa.Connection, table: sa.Table, extraction_id: int, parts: "Iterable[pa.Table]"
+    ) -> None:
+        """Put rows in the place of an extraction's old ones, inside the open transaction under the writers' lock; a
+        part is made while the one before is inserted.
 
         Whoever reads sees the old rows until the transaction commits, and for as long as their own transaction lasts.
         """
 
-    def is_storage_detail(self, table_name: str) -> bool:
-        """Whether a table is part of how ``EXAMPLES_TABLE`` is stored, and so no part of the schema."""
+    def analyze(self, connection: sa.Connection, tables: Iterable[sa.Table]) -> None:
+        """Renew the statistics by which the database chooses indexes, at the end of a transaction that has written to
+        these tables; in a time that does not grow with them."""
 
     def plain_error(self, engine: sa.Engine, reason: BaseException) -> DatabaseError | None:
         """One sentence for an error of the driver that lies in the server, the network, the file, its disk or a

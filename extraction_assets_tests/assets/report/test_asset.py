@@ -12,7 +12,7 @@ from extraction_assets.assets.report.html_page import multiline
 from extraction_assets.assets.report.run import SHADES, render_report, report_top
 from extraction_assets.database.connect import open_database, write_transaction
 from extraction_assets.database.load import replace_results
-from extraction_assets.database.queries import find_extraction
+from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets_tests.database.synthetic import CORPUS, make_results
 
 HOSTILE = "<script>alert(1)</script><img src=http://x/y>\x1b[2J\u202egpj\r\n|`**"
