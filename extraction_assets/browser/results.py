@@ -9,7 +9,8 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from extraction_assets.database.backends import backend_of_url
-from extraction_assets.database.connect import plain_errors, write_transaction
+from extraction_assets.database.connect import plain_errors
+from extraction_assets.database.labels import label_transaction
 from extraction_assets.database.urls import DatabaseError
 
 OpenDatabase = Callable[[], AbstractContextManager[sa.Engine]]
@@ -39,9 +40,9 @@ class Results:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sa.Connection]:
-        """A write transaction, committed at the end of the block. Raises DatabaseError."""
+        """A transaction that writes labels, committed at the end of the block. Raises DatabaseError."""
         assert self._write is not None, "a browser that is read-only has no actions"
-        with self._write() as engine, write_transaction(engine) as connection:
+        with self._write() as engine, label_transaction(engine) as connection:
             yield connection
 
     def close(self) -> None:
