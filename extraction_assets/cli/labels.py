@@ -1,6 +1,5 @@
 """``labels``: what people have written of features, out of the database and into it."""
 
-import sys
 from typing import IO
 
 import click
@@ -33,7 +32,7 @@ def export_labels(module: str, name: str, sae: str | None) -> None:
         _refuse_unknown(workspace, name)
         echo(f"no feature of {name}/{sae} is labelled" if sae else f"no feature of {name} is labelled", err=True)
     for label in found:
-        sys.stdout.buffer.write(f"{label_line(label)}\n".encode())
+        click.echo(label_line(label).encode())
 
 
 @labels.command("import")
