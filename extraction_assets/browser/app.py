@@ -24,7 +24,7 @@ from extraction_assets.browser.results import OpenDatabase, Results
 from extraction_assets.browser.security import ForbiddenError, Guard, Token, check_form_type
 from extraction_assets.browser.statements import collected
 from extraction_assets.browser.static_files import StaticFiles
-from extraction_assets.database.queries import UnknownResultError
+from extraction_assets.database.queries.extractions import UnknownResultError
 from extraction_assets.database.urls import DatabaseError
 
 THREADS = 8
@@ -99,6 +99,9 @@ class _Browser:
         with self.results.connection() as connection, collected(connection) as ran:
             view = page.view(self._page_request(connection, request, parameters, here))
             parameters.refuse_unknown()
+            leads_to = getattr(view, "leads_to", None)
+            if leads_to is not None:
+                return RedirectResponse(leads_to, status_code=303)
             statements = ran.shown(connection.dialect.name)
         html = self._render(page.template, view=view, here=here, statements=statements)
         return Response(html, media_type="text/html", headers={"cache-control": "no-cache"})

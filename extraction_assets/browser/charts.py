@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from extraction_assets.browser.context import number
 from extraction_assets.engine.selection.statistics.descriptions import HISTOGRAM_EDGES
 
 WIDTH, HEIGHT, BASE = 300.0, 84.0, 70.0
@@ -95,4 +94,4 @@ def span(low: float, high: float | None) -> str:
 
 def short(value: float) -> str:
     """The end of a bin, in as few characters as its size asks for."""
-    return f"{value:.3g}" if abs(value) < 1000 else number(value) if abs(value) >= 10_000 else f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"

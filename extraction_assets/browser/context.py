@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from extraction_assets.browser.characters import Unit, display_units
+from extraction_assets.browser.rendering import three_digits
 from extraction_assets.browser.whitespace import Segment, segments
 from extraction_assets.engine.corpora.message_spans import MessageSpan, speakers
 from extraction_assets.engine.corpora.visible_text import visible
@@ -65,6 +66,8 @@ class Run(NamedTuple):
     """On hover: token, activation, position."""
     spoken: str = ""
     """The activation for those who do not see the shade."""
+    position: int = 0
+    """Of its first token, or of the first that fires."""
 
 
 class Context(NamedTuple):
@@ -81,8 +84,9 @@ class Context(NamedTuple):
         """Whether it is the whole sample."""
         return self.first == 0 and self.stop == self.length
 
-    def runs(self, marks: bool = False, lines: bool = False) -> list[Run]:
-        """The window for a page; ``marks`` and ``lines`` are those of ``whitespace.segments``."""
+    def runs(self, marks: bool = False, lines: bool = False, notes: Mapping[int, str] | None = None) -> list[Run]:
+        """The window for a page; ``marks`` and ``lines`` are those of ``whitespace.segments``. ``notes`` say what
+        hovering says of positions, instead of one feature's activation."""
         found: list[Run] = []
         plain: list[str] = []
         for token in self.tokens:
@@ -92,7 +96,7 @@ class Context(NamedTuple):
             if plain:
                 found.append(Run(segments("".join(plain), marks, lines)))
                 plain = []
-            found.append(_run(token, marks, lines))
+            found.append(_run(token, marks, lines, notes))
         return [*found, Run(segments("".join(plain), marks, lines))] if plain else found
 
 
@@ -182,16 +186,18 @@ def is_special(token: str) -> bool:
     return _SPECIAL.fullmatch(token) is not None
 
 
-def _run(token: ShownToken, marks: bool, lines: bool) -> Run:
+def _run(token: ShownToken, marks: bool, lines: bool, notes: Mapping[int, str] | None) -> Run:
     peak = max((one.activation for one in token.firings), default=None)
+    noted = notes is not None and "; ".join(notes[at] for at in range(token.position, token.stop) if at in notes)
     return Run(
         segments(token.text, marks, lines, signs=bool(token.firings)),
         token.shade,
         token.strongest,
         token.special,
         token.role,
-        title(token),
-        "" if peak is None else number(peak),
+        noted or title(token),
+        "" if peak is None else noted or three_digits(peak),
+        token.firings[0].position if token.firings else token.position,
     )
 
 
@@ -201,14 +207,6 @@ def title(token: ShownToken) -> str:
         return ""
     if token.stop == token.position + 1:
         one = token.firings[0]
-        return f"{visible(one.token)} · {number(one.activation)} · position {one.position}"
-    each = ", ".join(f"{one.token} {number(one.activation)} at {one.position}" for one in token.firings)
+        return f"{visible(one.token)} · {three_digits(one.activation)} · position {one.position}"
+    each = ", ".join(f"{one.token} {three_digits(one.activation)} at {one.position}" for one in token.firings)
     return f"{visible(token.text)} · positions {token.position} to {token.stop - 1} · {visible(each)}"
-
-
-def number(value: float) -> str:
-    """A number as pages show it: two decimals, more digits where it is small, none where it is large."""
-    size = abs(value)
-    if size >= 10_000:
-        return f"{value:,.0f}"
-    return f"{value:.2f}" if size >= 0.1 or value == 0 else f"{value:.2g}"

@@ -3,13 +3,13 @@
 The page of the server and the report in one file show the same parts.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from extraction_assets.browser.charts import Histogram
 from extraction_assets.browser.context import Context, context
 from extraction_assets.browser.intervals import Interval
-from extraction_assets.engine.corpora.message_spans import MessageSpan
+from extraction_assets.database.queries.examples import Draw, Example
 
 
 class ShownExample(NamedTuple):
@@ -179,10 +179,6 @@ class FeatureView(NamedTuple):
     directions: Directions | None
     directions_missing: str | None
     provenance: Provenance
-    previous: int | None
-    next: int | None
-    shuffled: int | None
-    """A feature that fires, in an order that looks random and comes to every one."""
 
 
 FLAGS = {
@@ -209,18 +205,22 @@ def scope_sentence(scope: str, one_in: int, samples: int, tokens: int) -> str:
     return f"counted over {where}: {samples:,} samples, {tokens:,} tokens"
 
 
-def shown_example(
-    example: Any, *, width: int | None, scale: float, tokens: Sequence[str], messages: Iterable[MessageSpan] = ()
-) -> ShownExample:
-    """An example in a window of ``width`` tokens on each side; ``scale`` is the feature's maximum."""
-    window = context(tokens, example.positions, example.activations, width=width, scale=scale, messages=tuple(messages))
+def shown_example(example: Example | Draw, *, width: int | None, scale: float) -> ShownExample:
+    """An example in a window of ``width`` tokens on each side, all if None; ``scale`` is the feature's maximum."""
     return ShownExample(
         example.sample_index,
         example.max_activation,
         example.max_token,
         example.document_id,
         example.first_token,
-        window,
+        context(
+            example.tokens,
+            example.positions,
+            example.activations,
+            width=width,
+            scale=scale,
+            messages=example.messages,
+        ),
     )
 
 

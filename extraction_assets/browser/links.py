@@ -126,6 +126,11 @@ class Here(NamedTuple):
         added = [(name, str(value)) for name, value in changes.items() if value is not None]
         return _with_query(self.path, [*kept, *added])
 
+    def repeated(self, name: str, values: Iterable[str], *without: str) -> str:
+        """The same page with a parameter once for each value, and without others."""
+        kept = [(key, value) for key, value in self.parameters if key not in (name, *without)]
+        return _with_query(self.path, [*kept, *((name, value) for value in values)])
+
     def json(self) -> str:
         """The JSON twin of this very view."""
         return _with_query(f"{self.path}.json", self.parameters)

@@ -46,7 +46,8 @@ class Page(NamedTuple):
     template: str
     """File in ``templates/``; it has ``view``, ``links``, ``here``, ``statements``, ``csrf`` and ``options``."""
     view: Callable[[PageRequest], NamedTuple]
-    """Raises UnknownResultError (404), BadRequestError (400) or DatabaseError (503)."""
+    """Raises UnknownResultError (404), BadRequestError (400) or DatabaseError (503). A view with a field ``leads_to``
+    that is an address is answered with a redirection to it; its twin stays where it is."""
 
 
 class ActionRequest(NamedTuple):

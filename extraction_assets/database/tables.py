@@ -71,6 +71,9 @@ SORTED_BY = ("max_activation", "mean_activation", "std_activation", "token_frequ
 """Columns of ``features`` that have an index with ``neuron_index`` behind, for pages by key; ``neuron_index`` itself
 has the primary key."""
 
+IN_BINS = ("density_bin", "max_bin", "neuron_index", "token_frequency", *SORTED_BY[:3])
+"""Columns of the index that answers a filtered list, its counts and its plot alone, without reading a row."""
+
 _STATISTICS = [Column(one.name, _STATISTIC_TYPES[one.type], nullable=one.nullable) for one in COLUMNS]
 if "interval_samples" not in {column.name for column in _STATISTICS}:
     _STATISTICS.append(Column("interval_samples", JSON))
@@ -85,7 +88,7 @@ features = Table(
     Column("density_bin", SmallInteger),
     Column("max_bin", SmallInteger),
     *(Index(f"ix_features_{name}", "extraction_id", name, "neuron_index") for name in SORTED_BY),
-    Index("ix_features_bins", "extraction_id", "density_bin", "max_bin"),
+    Index("ix_features_bins", "extraction_id", *IN_BINS),
 )
 
 # Tables below name an extraction without a foreign key: looking it up for every row would slow a load.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from extraction_assets.browser.context import SHADES, Context, context, is_special, number, shade_of, title, window
+from extraction_assets.browser.context import SHADES, Context, context, is_special, shade_of, title, window
 from extraction_assets.engine.corpora.message_spans import MessageSpan
 
 LETTERS = [f" {chr(97 + at)}" for at in range(26)]
@@ -125,11 +125,3 @@ def test_hovering_says_token_activation_and_position():
 
 def test_hidden_characters_of_a_token_are_written_out_on_hover():
     assert around(["\n"], {0: 1.0}).runs()[0].title == "⏎ · 1.00 · position 0"
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [(9.666, "9.67"), (0.0, "0.00"), (0.01234, "0.012"), (1e-6, "1e-06"), (1234.5, "1234.50"), (123456.0, "123,456")],
-)
-def test_numbers_are_short(value: float, shown: str):
-    assert number(value) == shown

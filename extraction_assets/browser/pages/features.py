@@ -1,9 +1,33 @@
-"""The features of an SAE: a list to read, sort, filter and search."""
+"""The features of an SAE: a list to read, sort, filter and search, with a plot that is a filter and facets that count
+what they would leave."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import sqlalchemy as sa
+
+from extraction_assets.browser.feature_query import ListQuery, key_text, list_query
+from extraction_assets.browser.feature_reads import missing_relations
+from extraction_assets.browser.links import Here
+from extraction_assets.browser.list_facets import Facet, density_facets, flag_facets, label_facets
+from extraction_assets.browser.list_search import Found, Search, search
+from extraction_assets.browser.listed_features import ListedFeature, listed_features
 from extraction_assets.browser.page import Page, PageRequest
-from extraction_assets.database.queries import find_extraction
+from extraction_assets.browser.scatter import Scatter, scatter
+from extraction_assets.database.queries import feature_list as queries
+from extraction_assets.database.queries.extractions import find_extraction
+
+PLACE = ("after", "before")
+"""Parameters that say where in a list a page is: another filter or order begins at its start."""
+
+
+class Column(NamedTuple):
+    """A column of the list with a link that sorts by it."""
+
+    sort: str
+    title: str
+    address: str
+    order: str | None
+    """How the list is sorted by it: ``ascending``, ``descending``, or not at all."""
 
 
 class FeaturesView(NamedTuple):
@@ -11,18 +35,140 @@ class FeaturesView(NamedTuple):
 
     extraction: str
     sae: str
-    hook: str
     model: str
+    hook: str
     latent_dim: int
     sample_count: int
     token_count: int
+    total: int
+    """Features on all pages of this list."""
+    relations_missing: str | None
+    """Why there are no top tokens and flags of this result."""
+    search: Search | None
+    query: ListQuery
+    columns: list[Column]
+    features: list[ListedFeature]
+    previous: str | None
+    next: str | None
+    clear: str | None
+    """The list without its filters."""
+    scatter: Scatter | None
+    density: list[Facet]
+    flags: list[Facet]
+    labels: list[Facet]
+    leads_to: str | None
+    """The feature's own page, if its number was searched for."""
 
 
 def features_view(request: PageRequest) -> FeaturesView:
     """The list of an SAE's features."""
-    found = find_extraction(request.connection, request.path["extraction"], request.path["sae"])
-    numbers = (found.latent_dim, found.sample_count, found.token_count)
-    return FeaturesView(found.name, found.sae, found.hook, found.model, *numbers)
+    connection = request.connection
+    extraction = find_extraction(connection, request.path["extraction"], request.path["sae"])
+    query = list_query(request.parameters)
+    relations, missing = missing_relations(connection, extraction)
+    found = search(connection, extraction, query, request.here, counted=relations is not None)
+    listing = queries.Listing(extraction.id, extraction.name, extraction.sae, query.wanted, found and found.select)
+    page = queries.feature_page(
+        connection,
+        listing,
+        query.sort,
+        descending=query.descending,
+        limit=query.limit,
+        after=query.after,
+        before=query.before,
+    )
+    bins = queries.feature_bins(connection, listing)
+    densities = _densities(connection, listing, bins)
+    rows = listed_features(connection, extraction, listing, page.rows, top_tokens=relations is not None)
+    here = request.here
+    return FeaturesView(
+        extraction=extraction.name,
+        sae=extraction.sae,
+        model=extraction.model,
+        hook=extraction.hook,
+        latent_dim=extraction.latent_dim,
+        sample_count=extraction.sample_count,
+        token_count=extraction.token_count,
+        total=_total(connection, listing, bins),
+        relations_missing=missing or None,
+        search=found and found.search,
+        query=query,
+        columns=_columns(query, here),
+        features=rows,
+        previous=_place(here, "before", page.rows[:1]) if page.before else None,
+        next=_place(here, "after", page.rows[-1:]) if page.after else None,
+        clear=_clear(here),
+        scatter=scatter(bins, query.wanted.density, query.wanted.maximum),
+        density=density_facets(densities, query.wanted.density, here),
+        flags=flag_facets(connection, listing, here, computed=relations is not None),
+        labels=label_facets(connection, listing, here),
+        leads_to=_leads_to(request, extraction, found),
+    )
+
+
+def _densities(connection: sa.Connection, listing: queries.Listing, bins: list[queries.Bin]) -> dict[int | None, int]:
+    """Features by bin of density; the bins of the plot have them all unless the maximum is filtered."""
+    if not listing.wanted.maximum.is_open:
+        return queries.density_counts(connection, listing)
+    counts: dict[int | None, int] = {}
+    for one in bins:
+        counts[one.density_bin] = counts.get(one.density_bin, 0) + one.features
+    return counts
+
+
+def _total(connection: sa.Connection, listing: queries.Listing, bins: list[queries.Bin]) -> int:
+    if listing.wanted.density.is_open and listing.wanted.maximum.is_open:
+        return sum(one.features for one in bins)
+    return int(connection.scalar(queries.total_select(listing)) or 0)
+
+
+def _leads_to(request: PageRequest, extraction: sa.Row[Any], found: Found | None) -> str | None:
+    number = None if found is None else found.search.number
+    if number is None or number >= extraction.latent_dim:
+        return None
+    return request.links.feature(extraction.name, extraction.sae, number)
+
+
+_TITLES = {
+    "number": "feature",
+    "found": "found",
+    "density": "density",
+    "maximum": "max",
+    "mean": "mean",
+    "std": "std",
+}
+
+
+def _columns(query: ListQuery, here: Here) -> list[Column]:
+    """Columns by which the list can be sorted; a click on the one it is sorted by turns it round."""
+    return [_column(name, title, query, here) for name, title in _TITLES.items() if name != "found" or query.typed]
+
+
+def _column(name: str, title: str, query: ListQuery, here: Here) -> Column:
+    sorted_by = query.sort == name
+    first = "asc" if name == "number" else "desc"
+    other = {"asc": "desc", "desc": "asc"}[first]
+    order = "desc" if query.descending else "asc"
+    following = other if sorted_by and order == first else first
+    changed: dict[str, Any] = {"sort": name, "order": None if following == first else following}
+    said = {"asc": "ascending", "desc": "descending"}[order]
+    return Column(name, title, here.changed(**changed, **dict.fromkeys(PLACE)), said if sorted_by else None)
+
+
+def _place(here: Here, name: str, rows: list[queries.ListedRow]) -> str | None:
+    """The address of the page that goes on at a row."""
+    for row in rows:
+        key = key_text(queries.Key(row.sorted_by, row.neuron_index))
+        return here.changed(**{**dict.fromkeys(PLACE), name: key})
+    return None
+
+
+def _clear(here: Here) -> str | None:
+    """The list with its order alone, if it has filters."""
+    kept = ("sort", "order", "rows")
+    filters = {name for name, _ in here.parameters if name not in (*kept, *PLACE)}
+    sort = {"sort": None} if ("sort", "found") in here.parameters else {}
+    return here.changed(**dict.fromkeys(filters), **dict.fromkeys(PLACE), **sort) if filters else None
 
 
 PAGE = Page("/{extraction}/{sae}/", "features.html", features_view)

@@ -39,6 +39,7 @@ _LISTS = {
     "sample_feature_lists": ("sample_index", "features"),
 }
 _SORTED_BY = ("max_activation", "mean_activation", "std_activation", "token_frequency")
+_IN_BINS = ("density_bin", "max_bin", "neuron_index", "token_frequency", *_SORTED_BY[:3])
 _MORE = (
     "relations",
     "feature_tokens",
@@ -257,7 +258,7 @@ def _change_features(connection: sa.Connection) -> None:
         connection.exec_driver_sql(f"UPDATE features SET {name} = {found}")
     for name in _SORTED_BY:
         op.create_index(f"ix_features_{name}", "features", ["extraction_id", name, "neuron_index"])
-    op.create_index("ix_features_bins", "features", ["extraction_id", "density_bin", "max_bin"])
+    op.create_index("ix_features_bins", "features", ["extraction_id", *_IN_BINS])
 
 
 def _fill_lists(connection: sa.Connection) -> None:

@@ -1,0 +1,167 @@
+"""The facts of one feature from the database, each part with the reason why it is not there."""
+
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from extraction_assets.browser.charts import Histogram, even_histogram
+from extraction_assets.browser.feature_parts import (
+    Directions,
+    Flag,
+    Label,
+    Logit,
+    LogitLens,
+    Nearest,
+    Neighbour,
+    Provenance,
+    Relations,
+    TopToken,
+    flag,
+    scope_sentence,
+    shuffled_after,
+)
+from extraction_assets.database.queries import feature_facts as facts
+
+CHIPS = 2
+"""Tokens that say what another feature fires on."""
+
+_CANDIDATES = 32
+
+
+class Around(NamedTuple):
+    """Where to go from a feature."""
+
+    previous: int | None
+    next: int | None
+    shuffled: int | None
+    """A feature that fires, in an order that looks random and comes to every one."""
+
+
+def around(connection: sa.Connection, extraction: sa.Row[Any], neuron_index: int) -> Around:
+    """The features before and after one, and one somewhere else."""
+    last = extraction.latent_dim - 1
+    candidates = shuffled_after(neuron_index, extraction.latent_dim, _CANDIDATES)
+    firing = set(connection.scalars(facts.firing_query(extraction.id, candidates)))
+    return Around(
+        neuron_index - 1 if neuron_index > 0 else None,
+        neuron_index + 1 if neuron_index < last else None,
+        next((one for one in candidates if one in firing and one != neuron_index), None),
+    )
+
+
+def label_of(connection: sa.Connection, extraction: sa.Row[Any], neuron_index: int) -> Label:
+    """What people call a feature; empty if nobody has named it."""
+    found = connection.execute(facts.label_query(extraction.name, extraction.sae, neuron_index)).one_or_none()
+    return Label(*found) if found else Label()
+
+
+def flags_of(connection: sa.Connection, extraction: sa.Row[Any], neuron_index: int) -> tuple[Flag, ...]:
+    """The flags of a feature, of the current result alone."""
+    return tuple(flag(*row) for row in connection.execute(facts.flags_query(extraction.id, neuron_index)))
+
+
+def missing_relations(connection: sa.Connection, extraction: sa.Row[Any]) -> tuple[sa.Row[Any] | None, str]:
+    """The row of an extraction's relations, or None and why there are none of its current result."""
+    asset = f"materialize {extraction.name}/{extraction.sae}/feature_relations"
+    row = connection.execute(facts.relations_query(extraction.id)).one_or_none()
+    if row is None:
+        return None, f"not computed: {asset}"
+    if row.merge_fingerprint != extraction.fingerprint:
+        return None, f"not computed for this result yet, only for an earlier one: {asset}"
+    return row, ""
+
+
+def relations_of(
+    connection: sa.Connection, extraction: sa.Row[Any], neuron_index: int
+) -> tuple[Relations | None, str | None]:
+    """What the firings say of a feature, or None and why."""
+    row, missing = missing_relations(connection, extraction)
+    if row is None:
+        return None, missing
+    tokens: dict[str, list[TopToken]] = {"firing": [], "next": []}
+    for place, *token in connection.execute(facts.tokens_query(extraction.id, neuron_index)):
+        tokens[place].append(TopToken(*token))
+    found = connection.execute(facts.neighbours_query(extraction.id, neuron_index)).one_or_none()
+    neighbours = found.neighbours if found else []
+    chips = first_tokens(connection, extraction.id, [one[0] for one in neighbours])
+    return Relations(
+        scope_sentence(row.scope, row.sample_one_in, row.sample_count, row.token_count),
+        found.tokens if found else None,
+        tuple(tokens["firing"]),
+        tuple(tokens["next"]),
+        tuple(Neighbour(*one, tokens=chips.get(one[0], ())) for one in neighbours),
+    ), None
+
+
+def first_tokens(
+    connection: sa.Connection, extraction_id: int, neuron_indices: list[int]
+) -> dict[int, tuple[str, ...]]:
+    """What some features fire on most, by ``neuron_index``."""
+    found: dict[int, tuple[str, ...]] = {}
+    if neuron_indices:
+        for index, token in connection.execute(facts.first_tokens_query(extraction_id, neuron_indices, CHIPS)):
+            found[index] = (*found.get(index, ()), token)
+    return found
+
+
+def directions_of(
+    connection: sa.Connection, extraction: sa.Row[Any], neuron_index: int
+) -> tuple[Directions | None, str | None]:
+    """What the weights say of a feature, or None and why."""
+    made = connection.execute(facts.directions_query(extraction.name, extraction.sae)).one_or_none()
+    row = made and connection.execute(facts.logits_query(made.id, neuron_index)).one_or_none()
+    if made is None or row is None:
+        return None, f"not computed: materialize {extraction.name}/{extraction.sae}/feature_directions"
+    lens = _logit_lens(made.norm, row) if made.undefined is None and row.top is not None else None
+    undefined = None if lens else made.undefined or "its decoder row is zero, which is no direction"
+    return Directions(lens, undefined, _nearest(connection, extraction, row.neighbours or [])), None
+
+
+def _logit_lens(norm: str, row: sa.Row[Any]) -> LogitLens:
+    return LogitLens(
+        norm,
+        tuple(Logit(*one) for one in row.top),
+        tuple(Logit(*one) for one in row.bottom),
+        row.mean,
+        row.std,
+        row.minimum,
+        row.maximum,
+        even_histogram(row.histogram, row.minimum, row.maximum, "tokens") if row.histogram else Histogram(()),
+    )
+
+
+def _nearest(connection: sa.Connection, extraction: sa.Row[Any], rows: list[list[Any]]) -> tuple[Nearest, ...]:
+    ids = {sae: one for sae, one, _ in connection.execute(facts.extraction_ids_query(extraction.name))}
+    chips = {
+        sae: first_tokens(connection, ids[sae], [index for other, index, _ in rows if other == sae])
+        for sae in {other for other, _, _ in rows} & ids.keys()
+    }
+    return tuple(Nearest(*one, tokens=chips.get(one[0], {}).get(one[1], ())) for one in rows)
+
+
+def provenance_of(connection: sa.Connection, extraction: sa.Row[Any]) -> Provenance:
+    """What the numbers of an extraction come from."""
+    corpus = connection.execute(facts.corpus_query(extraction.corpus_id)).one()
+    sae = (extraction.settings.get("saes") or {}).get(extraction.sae) or {}
+    published = f"{sae['release']}/{sae['sae_id']}" if sae.get("release") else None
+    return Provenance(
+        model=_last_part(extraction.model),
+        hook=extraction.hook,
+        sae=published or _last_part(sae.get("path") or extraction.sae),
+        latent_dim=extraction.latent_dim,
+        corpus=_last_part(corpus.source),
+        corpus_fingerprint=corpus.fingerprint,
+        packing=corpus.packing,
+        sample_count=extraction.sample_count,
+        token_count=extraction.token_count,
+        max_length=extraction.max_length,
+        fingerprint=extraction.fingerprint,
+        finished_at=extraction.finished_at,
+        numerics=None if extraction.numerics is None else tuple(extraction.numerics),
+        settings=extraction.settings,
+    )
+
+
+def _last_part(path: str) -> str:
+    """The name of a folder or file on this machine; names on the hub stay whole."""
+    return path.rstrip("/").rpartition("/")[2] if path.startswith("/") else path
