@@ -216,9 +216,7 @@ def _echo_labels(engine: "sa.Engine", settings: "ExtractionSettings") -> None:
         for sae in settings.saes:
             labelled = label_counts(connection, settings.name, sae).labelled
             if labelled:
-                echo(
-                    f"{sae + '/labels':{_longest(settings)}} {labelled:6} features; merges, delete leave them alone"
-                )
+                echo(f"{sae + '/labels':{_longest(settings)}} {labelled:6} features; merges, delete leave them alone")
 
 
 def _echo_merges(workspace: Workspace, settings: "ExtractionSettings") -> None:

@@ -25,12 +25,10 @@ from extraction_assets.database.queries.labels import (
     Label,
     find_label,
     label_counts,
-    label_search_select,
     labels_of,
     labels_select,
     list_labels,
     mark_counts_select,
-    search_labels,
 )
 from extraction_assets.database.remove import delete_results
 from extraction_assets.database.urls import DatabaseError
@@ -233,21 +231,12 @@ def test_marks_are_counted(engine: sa.Engine) -> None:
     assert counts.marks == {"interesting": 0, "polysemantic": 0, "dead end": 2}
 
 
-@pytest.mark.parametrize(("text", "found"), [("POP", [1, 2]), ("100%", [3]), ("_", [])])
-def test_a_text_is_found_in_labels_and_notes(engine: sa.Engine, text: str, found: list[int]) -> None:
-    """Signs of LIKE are signs like all others."""
-    read(engine, label(1, "pop() calls"), label(2)._replace(note="not a Pop"), label(3, "100% of x"), label(4, "1000"))
-    with engine.connect() as connection:
-        assert [one.neuron_index for one in search_labels(connection, NAME, "sae", text)] == found
-
-
 @pytest.mark.parametrize(
     "select",
     [
         labels_select(NAME),
         labels_select(NAME, "sae", [1, 2]),
         mark_counts_select(NAME, "sae"),
-        label_search_select(NAME, "sae", "pop"),
     ],
 )
 def test_labels_are_found_by_their_key(engine: sa.Engine, select: sa.Select[tuple[object, ...]]) -> None:

@@ -1,30 +1,42 @@
 """The page of a whole result: what was run, whether it can be trusted, how features are spread, which to look at."""
 
-import datetime as dt
 import json
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import markupsafe
 import sqlalchemy as sa
 
 from extraction_assets.assets.report.record import Recorded, Speed
-from extraction_assets.browser.density_plot import DensityPlot, density_plot
-from extraction_assets.browser.feature_parts import ShownExample, shown_example
+from extraction_assets.browser.feature_parts import Provenance, ShownExample, flag, shown_example
+from extraction_assets.browser.feature_reads import missing_relations, provenance_of
 from extraction_assets.browser.links import Links
 from extraction_assets.browser.one_file import render_file
+from extraction_assets.browser.scatter import Scatter, scatter
 from extraction_assets.database.queries.examples import examples_of, find_feature
-from extraction_assets.database.queries.labels import labels_of
+from extraction_assets.database.queries.feature_list import Listing, Range, feature_bins
+from extraction_assets.database.queries.labels import Label, labels_of
 from extraction_assets.database.queries.overview import (
     DENSE,
+    Noted,
     NotedGroup,
     Shares,
-    bins_select,
+    flagged_select,
     shares,
     worth_a_look,
 )
-from extraction_assets.database.tables import corpora
 from extraction_assets.engine.selection.statistics.shown import shown_sizes, unknown_sizes
 from extraction_assets.execution.pictures import Bar, bar_chart
+
+_FLAGS = {
+    "one_token": "On one token",
+    "first_position": "At the first position",
+    "duplicate": "Duplicates",
+}
+MOST_OF_A_FLAG = 8
+
+Pictures = list[tuple[str, list[Bar]]]
+"""Histograms by their titles, that of densities first."""
 
 WINDOW = 10
 """Tokens on each side of an example's strongest one."""
@@ -57,20 +69,14 @@ class ReportView(NamedTuple):
     name: str
     sae: str
     published: str | None
-    model: str
-    hook: str
-    source: str
-    packing: str
-    sample_count: int
-    token_count: int
-    fingerprint: str
-    finished_at: dt.datetime
+    """Release and id of the SAE, where its settings named it so."""
+    provenance: Provenance
     settings: str
     """As JSON in lines."""
     shares: Shares
     dense: float
     """Share of the tokens above which a feature is dense."""
-    plot: DensityPlot
+    plot: Scatter | None
     pictures: list[tuple[str, markupsafe.Markup]]
     recorded: Recorded
     speed: Speed | None
@@ -82,7 +88,7 @@ class ReportView(NamedTuple):
 def render_report(
     connection: sa.Connection,
     extraction: sa.Row[Any],
-    pictures: list[tuple[str, list[Bar]]],
+    pictures: Pictures,
     recorded: Recorded,
     speed: Speed | None,
     links: Links,
@@ -95,39 +101,29 @@ def render_report(
 def report_view(
     connection: sa.Connection,
     extraction: sa.Row[Any],
-    pictures: list[tuple[str, list[Bar]]],
+    pictures: Pictures,
     recorded: Recorded,
     speed: Speed | None,
 ) -> ReportView:
     """What the page shows of one merged (extraction, SAE)."""
-    corpus = connection.execute(sa.select(corpora).where(corpora.c.id == extraction.corpus_id)).one()
-    groups = worth_a_look(connection, extraction.id)
+    groups = [*worth_a_look(connection, extraction.id), *_flagged(connection, extraction)]
     rows = {
         one.neuron_index: find_feature(connection, extraction.id, one.neuron_index)
         for group in groups
         for one in group.features
     }
-    labels = {
-        index: label.label or label.mark or ""
-        for index, label in labels_of(connection, extraction.name, extraction.sae, list(rows)).items()
-    }
-    bins = [tuple(map(int, row)) for row in connection.execute(bins_select(extraction.id))]
+    labels = labels_of(connection, extraction.name, extraction.sae, list(rows))
+    bins = feature_bins(connection, Listing(extraction.id, extraction.name, extraction.sae))
+    sae = (extraction.settings.get("saes") or {}).get(extraction.sae) or {}
     return ReportView(
         name=extraction.name,
         sae=extraction.sae,
-        published=_published_name(extraction),
-        model=extraction.model,
-        hook=extraction.hook,
-        source=corpus.source,
-        packing=corpus.packing,
-        sample_count=extraction.sample_count,
-        token_count=extraction.token_count,
-        fingerprint=extraction.fingerprint,
-        finished_at=extraction.finished_at,
+        published=f"{sae['release']}/{sae['sae_id']}" if sae.get("release") else None,
+        provenance=provenance_of(connection, extraction),
         settings=json.dumps(extraction.settings, indent=2, ensure_ascii=False),
         shares=shares(connection, extraction.id),
         dense=DENSE,
-        plot=density_plot(bins),  # type: ignore[arg-type]
+        plot=scatter(bins, Range(), Range()),
         # labels and numbers of our own, nothing to escape
         pictures=[(title, markupsafe.Markup(bar_chart(bars))) for title, bars in pictures],
         recorded=recorded,
@@ -137,12 +133,23 @@ def report_view(
     )
 
 
+def _flagged(connection: sa.Connection, extraction: sa.Row[Any]) -> Iterator[NotedGroup]:
+    """Features with a flag of the current result; dead and dense ones have groups and numbers of their own."""
+    if missing_relations(connection, extraction)[0] is None:
+        return
+    for name, title in _FLAGS.items():
+        rows = connection.execute(flagged_select(extraction.id, name, MOST_OF_A_FLAG))
+        noted = [Noted(index, flag(name, detail).says) for index, detail in rows]
+        if noted:
+            yield NotedGroup(title, "by the flags of feature_relations, the strongest first", noted)
+
+
 def _group(
     connection: sa.Connection,
     extraction: sa.Row[Any],
     group: NotedGroup,
     rows: dict[int, sa.Row[Any]],
-    labels: dict[int, str],
+    labels: dict[int, Label],
 ) -> Group:
     found = []
     for index, why in group.features:
@@ -152,21 +159,11 @@ def _group(
             LookedAt(
                 index,
                 why,
-                labels.get(index, ""),
+                (labels[index].label or labels[index].mark or "") if index in labels else "",
                 row.token_frequency,
                 row.max_activation,
                 shown_sizes(row),
-                _shown(examples[0], row.max_activation) if examples else None,
+                shown_example(examples[0], width=WINDOW, scale=row.max_activation) if examples else None,
             )
         )
     return Group(group.title, group.about, found)
-
-
-def _shown(example: Any, scale: float) -> ShownExample:
-    return shown_example(example, width=WINDOW, scale=scale, tokens=example.tokens, messages=example.messages)
-
-
-def _published_name(extraction: sa.Row[Any]) -> str | None:
-    """Release and id of the SAE, where its settings named it so."""
-    sae = (extraction.settings.get("saes") or {}).get(extraction.sae) or {}
-    return f"{sae['release']}/{sae['sae_id']}" if sae.get("release") else None

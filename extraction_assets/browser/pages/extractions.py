@@ -6,10 +6,8 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from extraction_assets.browser.page import Page, PageRequest
+from extraction_assets.database.queries.overview import DENSE
 from extraction_assets.database.tables import extractions, features
-
-DENSE = 0.1
-"""A feature that fires on more than this share of the tokens counts as dense."""
 
 
 class Extraction(NamedTuple):

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import sqlalchemy as sa
 
 from extraction_assets.database.bins import DENSITY_EDGES, MAX_EDGES, bin_of
+from extraction_assets.database.queries.labels import MARKS as MARKS
 from extraction_assets.database.tables import (
     feature_example_lists,
     feature_flags,
@@ -25,7 +26,6 @@ Flag = Literal["dead", "dense", "duplicate", "first_position", "one_token"]
 
 FLAGS: tuple[Flag, ...] = ("dead", "dense", "one_token", "first_position", "duplicate")
 LABELLED = "labelled"
-MARKS = ("interesting", "polysemantic", "dead end")
 
 COLUMNS: dict[Sort, sa.ColumnElement[Any]] = {
     "number": features.c.neuron_index,

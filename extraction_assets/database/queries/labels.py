@@ -80,22 +80,10 @@ def label_counts(connection: sa.Connection, name: str, sae: str) -> LabelCounts:
     return LabelCounts(sum(found.values()), {mark: found.get(mark, 0) for mark in MARKS})
 
 
-def label_search_select(name: str, sae: str, text: str, limit: int = 50) -> sa.Select[Any]:
-    """Labels of an SAE that have a text in their label or note, whatever the case of ASCII letters."""
-    c = feature_labels.c
-    found = c.label.icontains(text, autoescape=True) | c.note.icontains(text, autoescape=True)
-    return labels_select(name, sae).where(found).limit(limit)
-
-
-def search_labels(connection: sa.Connection, name: str, sae: str, text: str, limit: int = 50) -> list[Label]:
-    """The first ``limit`` labels of an SAE that have a text in their label or note, by feature."""
-    return [_label(row) for row in connection.execute(label_search_select(name, sae, text, limit))]
-
-
 def _label(row: sa.Row[Any]) -> Label:
     """An empty text is stored as NULL. SQLite gives a time without its zone, which is UTC."""
-    label = Label(*row)
-    moment = label.updated_at
+    moment: dt.datetime = row.updated_at
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=dt.UTC)
-    return label._replace(label=label.label or "", note=label.note or "", updated_at=moment.astimezone(dt.UTC))
+    moment = moment.astimezone(dt.UTC)
+    return Label(row.name, row.sae, row.neuron_index, row.label or "", row.mark, row.note or "", moment)

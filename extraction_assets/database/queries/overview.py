@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from extraction_assets.database.queries.words import LOOKED_AT, readable_features
-from extraction_assets.database.tables import feature_activations, features
+from extraction_assets.database.queries.words import readable_features
+from extraction_assets.database.tables import LOOKED_AT, feature_flags, features
+from extraction_assets.database.views import feature_activations
 
 DENSE = 0.1
 """A feature that fires on more than this share of the counted tokens is called dense."""
@@ -155,3 +156,16 @@ def _agreement(tokens: list[str]) -> str:
     words = [token.strip() for token in tokens]
     word = max(dict.fromkeys(words), key=words.count, default="")
     return f"{words.count(word)} of its {len(words)} strongest examples are on “{word}”"
+
+
+def flagged_select(extraction_id: int, flag: str, count: int) -> sa.Select[Any]:
+    """(neuron_index, detail) of features with a flag, the strongest first."""
+    c, flags = features.c, feature_flags.c
+    of_feature = (c.extraction_id == flags.extraction_id) & (c.neuron_index == flags.neuron_index)
+    return (
+        sa.select(flags.neuron_index, flags.detail)
+        .select_from(feature_flags.join(features, of_feature))
+        .where(flags.extraction_id == extraction_id, flags.flag == flag)
+        .order_by(c.max_activation.desc(), flags.neuron_index)
+        .limit(count)
+    )
