@@ -15,6 +15,7 @@ MODEL_ACTIVATIONS = "model_activations"
 SAE_FEATURES = "sae_features"
 TOP_K_TABLE = "top_k_table"
 FEATURE_EXAMPLES = "feature_examples"
+FEATURE_RELATIONS = "feature_relations"
 FEATURE_REPORT = "feature_report"
 
 FIRST_VERSION = 2
@@ -201,6 +202,20 @@ ASSETS: tuple[Asset, ...] = (
         fingerprint_parts=("tables",),
         looks_at=("table",),
         depends=_covered_by("tables", "evaluation_samples"),
+    ),
+    Asset(
+        FEATURE_RELATIONS,
+        scope="sae",
+        partitioned=False,
+        upstream=FEATURE_EXAMPLES,
+        stored_as="rows of the results database",
+        files=(),
+        dagster_kind="sqlalchemy",
+        description="Top tokens, co-firing neighbours and flags of every feature, exact over the sampled samples, or "
+        "over the whole corpus where its SAE features are stored.",
+        builder="relations.asset:build_feature_relations",
+        fingerprint_parts=(FEATURE_EXAMPLES,),
+        looks_at=(FEATURE_EXAMPLES,),
     ),
     Asset(
         FEATURE_REPORT,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from extraction_assets.catalog import FEATURE_EXAMPLES, chunk_assets
+from extraction_assets.catalog import FEATURE_EXAMPLES, FEATURE_RELATIONS, chunk_assets
 from extraction_assets.cli.app import command_line, count, few, main, numbered
 from extraction_assets.cli.terminal import echo
 from extraction_assets.cli.workspace import Workspace, open_workspace
@@ -203,6 +203,7 @@ def _echo_merge_states(workspace: Workspace, plan: "ExtractionPlan") -> None:
         with workspace.results.read() as engine:
             for sae in plan.settings.saes:
                 echo(f"{sae + '/' + FEATURE_EXAMPLES:{_longest(plan.settings)}} {_merge_state(engine, plan, sae)}")
+                echo(f"{sae + '/' + FEATURE_RELATIONS:{_longest(plan.settings)}} {_relations_state(engine, plan, sae)}")
             _echo_labels(engine, plan.settings)
     except DatabaseError as error:
         echo(f"what is merged is not known: {error}", err=True)
@@ -232,7 +233,7 @@ def _echo_merges(workspace: Workspace, settings: "ExtractionSettings") -> None:
 def _longest(settings: "ExtractionSettings") -> int:
     """Characters of the longest name that ``status`` prints, at least 28."""
     names = [asset if sae is None else f"{sae}/{asset}" for asset, sae in chunk_assets(settings.saes)]
-    return max(28, *map(len, names), *(len(f"{sae}/{FEATURE_EXAMPLES}") for sae in settings.saes))
+    return max(28, *map(len, names), *(len(f"{sae}/{FEATURE_RELATIONS}") for sae in settings.saes))
 
 
 def _merge_state(engine: "sa.Engine", plan: "ExtractionPlan", sae: str) -> str:
@@ -244,3 +245,15 @@ def _merge_state(engine: "sa.Engine", plan: "ExtractionPlan", sae: str) -> str:
     if found is None:
         return "not merged yet"
     return f"merged {found.finished_at:%Y-%m-%d %H:%M} UTC" + (f", stale: {found.stale}" if found.stale else "")
+
+
+def _relations_state(engine: "sa.Engine", plan: "ExtractionPlan", sae: str) -> str:
+    """Of what the database holds relations, and whether they are those of the current merge."""
+    from extraction_assets.planning.stored_relations import scope_text, stored_relations
+
+    with engine.connect() as connection:
+        found = stored_relations(connection, plan, sae)
+    if found is None:
+        return "not computed yet"
+    stale = "" if found.is_current else ", stale: of an earlier result"
+    return f"counted {found.finished_at:%Y-%m-%d %H:%M} UTC {scope_text(found)}{stale}"

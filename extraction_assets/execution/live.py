@@ -122,7 +122,9 @@ class LiveExtraction:
 
     def _load(self) -> "_Models":
         with contextlib.ExitStack() as held, hub_downloads(self._logger):
-            device = held.enter_context(self._gpu.use_device(self._logger, wait=False))
+            device = held.enter_context(self._gpu.use_idle_device(self._logger))
+            if self._gpu.device == "auto" and device.type == "cpu" and torch.cuda.device_count():
+                raise LiveError("all GPUs of this host are in use: try again later, or set device: cpu")
             models = _Models(self._settings, self._store, self._gpu, device, self._logger)
             self._held = held.pop_all()
         return models

@@ -25,11 +25,8 @@ def lease(
     logger: logging.Logger,
     folder: Path | None = None,
     sleep: Callable[[float], None] = time.sleep,
-    *,
-    wait: bool = True,
 ) -> Iterator[int]:
-    """Index of a name that no other process on this host holds; waits while all are held, or without ``wait`` raises
-    DeviceError.
+    """Index of a name that no other process on this host holds; waits while all are held.
 
     One locked file a name: the kernel frees the lock if the process dies, however it dies.
     """
@@ -44,12 +41,25 @@ def lease(
                     logger.info("using GPU %d (%s)", index, name)
                     yield index
                 return
-        if not wait:
-            raise DeviceError(f"all {len(names)} GPUs of this host are in use: try again later, or name a device (cpu)")
         if not waited:
             logger.info("all %d GPUs of this host are in use: waiting for one", len(names))
             waited = True
         sleep(_LEASE_POLL_SECONDS)
+
+
+@contextlib.contextmanager
+def lease_if_free(names: list[str], logger: logging.Logger, folder: Path | None = None) -> Iterator[int | None]:
+    """As ``lease``, but None at once where other processes hold all of them."""
+    folder = folder or gpu_lease_folder()
+    _make_lease_folder(folder)
+    for index, name in enumerate(names):
+        held = _try_lock(folder / f"{name}.lock")
+        if held is not None:
+            with held:
+                logger.info("using GPU %d (%s)", index, name)
+                yield index
+            return
+    yield None
 
 
 def _make_lease_folder(folder: Path) -> None:

@@ -19,6 +19,8 @@ _BYTES_PER_FIRING, _BYTES_PER_TOKEN = 8, 8
 _ASSUMED_L0 = 64.0
 _BYTES_PER_EXAMPLE = 40
 """Of the top-k table; 16 to 23 in the demo."""
+_INTERVALS_OF_A_FEATURE = 6
+"""Into which the maxima of a feature fall, of 80: three octaves."""
 _BYTES_PER_ROW = 200
 """Of the database: 192 a stored example in the demo."""
 
@@ -81,7 +83,8 @@ def estimate_files(
 
 def estimate_database(settings: ExtractionSettings, sizes: Sizes, to_come: Mapping[Part, int]) -> list[Estimate]:
     """Bytes of the results database for the SAEs that have tables to come, at most: K rows for every feature."""
-    rows = settings.top_k_examples * _BYTES_PER_ROW
+    drawn = _draws_per_feature(settings) if settings.statistics == "full" else 0
+    rows = (settings.top_k_examples + drawn) * _BYTES_PER_ROW
     saes = [sae for asset, sae in to_come if asset == TOP_K_TABLE and sae is not None]
     return [Estimate("results", sae, sizes.latent_dims[sae] * rows) for sae in saes]
 
@@ -159,7 +162,15 @@ def _per_sample(settings: ExtractionSettings, sizes: Sizes, asset: ChunkAsset, s
     if asset == SAE_FEATURES:
         return length * _BYTES_PER_TOKEN + firing * _BYTES_PER_FIRING
     latent_dim, chunk = sizes.latent_dims[str(sae)], min(settings.chunk_size, settings.evaluation_samples)
-    examples: float = min(settings.top_k_examples, chunk) * latent_dim
+    full = settings.statistics == "full"
+    examples: float = (min(settings.top_k_examples, chunk) + (_draws_per_feature(settings) if full else 0)) * latent_dim
     if sae in sizes.mean_l0:
-        examples = min(examples, chunk * firing)  # a sample cannot have more examples than firings
-    return (examples * _BYTES_PER_EXAMPLE + latent_dim * bytes_per_feature()) / chunk
+        # A sample cannot have more examples than firings, and each of them is drawn twice at most.
+        examples = min(examples, chunk * firing * (3 if full else 1))
+    sampled = (length * _BYTES_PER_TOKEN + firing * _BYTES_PER_FIRING) / settings.sample_one_in if full else 0.0
+    return (examples * _BYTES_PER_EXAMPLE + latent_dim * bytes_per_feature(full=full)) / chunk + sampled
+
+
+def _draws_per_feature(settings: ExtractionSettings) -> int:
+    """About how many examples of a feature are drawn in a chunk."""
+    return settings.random_examples + _INTERVALS_OF_A_FEATURE * settings.interval_examples

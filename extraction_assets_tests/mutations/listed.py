@@ -74,9 +74,9 @@ MUTATIONS = (
     ),
     Mutation(
         "a merge keeps one example too many",
-        "engine/selection/merge.py",
-        "order = order[rank_within(neurons[order], num_features) < top_k]",
-        "order = order[rank_within(neurons[order], num_features) <= top_k]",
+        "engine/selection/deferred.py",
+        "order = order[rank_within(groups, ranking.num_groups) < ranking.sizes(groups)]",
+        "order = order[rank_within(groups, ranking.num_groups) <= ranking.sizes(groups)]",
         ("engine/selection/test_merge.py",),
     ),
     Mutation(

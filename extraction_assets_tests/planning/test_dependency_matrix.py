@@ -27,7 +27,12 @@ def of(asset: str, *saes: str) -> set[str]:
 
 def from_tables(*saes: str) -> set[str]:
     """The tables of SAEs and what is made from them."""
-    return of("top_k_table", *saes) | of("feature_examples", *saes) | of("feature_report", *saes)
+    return of("top_k_table", *saes) | from_merges(*saes)
+
+
+def from_merges(*saes: str) -> set[str]:
+    """The merged examples of SAEs and what is made from them."""
+    return of("feature_examples", *saes) | of("feature_relations", *saes) | of("feature_report", *saes)
 
 
 def from_features(*saes: str) -> set[str]:
@@ -41,7 +46,7 @@ ACTIVATIONS = {"model_activations"}
 CHUNKS = ACTIVATIONS | from_features(*BOTH)
 EVERYTHING = CORPUS | CHUNKS
 TABLES = from_tables(*BOTH)
-MERGES = of("feature_examples", *BOTH) | of("feature_report", *BOTH)
+MERGES = from_merges(*BOTH)
 RELU = from_features("relu")
 REPORTS = of("feature_report", *BOTH)
 """They have no settings of their own: their code version stays, and Dagster sees their merge's new data version."""

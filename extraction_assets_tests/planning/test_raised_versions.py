@@ -15,7 +15,8 @@ from extraction_assets_tests.planning.golden import LAST_CHUNK, golden_plan
 from extraction_assets_tests.planning.test_golden_fingerprints import EVERYTHING_SET
 
 REPORT = {"feature_report"}
-MERGE = {"feature_examples"} | REPORT
+RELATIONS = {"feature_relations"}
+MERGE = {"feature_examples"} | RELATIONS | REPORT
 TABLE = {"top_k_table"} | MERGE
 FEATURES = {"sae_features"} | TABLE
 ACTIVATIONS = {"model_activations"} | FEATURES
@@ -31,6 +32,7 @@ STALE: dict[str, set[str]] = {
     "sae_features": FEATURES,
     "top_k_table": TABLE,
     "feature_examples": MERGE,
+    "feature_relations": RELATIONS,
     "feature_report": REPORT,
 }
 """Kind -> assets that are stale once its version is raised, of every SAE."""

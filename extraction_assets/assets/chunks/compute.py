@@ -27,6 +27,7 @@ from extraction_assets.execution.stored_inputs import (
     read_stored_activations,
     read_stored_features,
 )
+from extraction_assets.planning.draw_rules import draw_rules
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.resources.utilization import Utilization, UtilizationSampler
 from extraction_assets.settings import Chunk
@@ -145,6 +146,7 @@ def _pass_settings(plan: ExtractionPlan, loaded: LoadedModels, targets: list[Tar
         keep_activations=MODEL_ACTIVATIONS in assets,
         keep_features=SAE_FEATURES in assets,
         exclude_outlier_norms=plan.settings.corpus.exclude_outlier_norms,
+        draws=draw_rules(plan.settings),
     )
 
 
