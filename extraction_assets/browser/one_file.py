@@ -11,9 +11,9 @@ from typing import Any
 
 import markupsafe
 
-from extraction_assets.browser.feature_parts import FeatureView
 from extraction_assets.browser.links import NoLinks, Value
 from extraction_assets.browser.rendering import TEMPLATES, environment
+from extraction_assets.browser.shown.feature_parts import FeatureView
 
 STYLE_SHEET = TEMPLATES.parent / "static" / "style.css"
 

@@ -8,11 +8,11 @@ import markupsafe
 import sqlalchemy as sa
 
 from extraction_assets.assets.report.record import Recorded, Speed
-from extraction_assets.browser.feature_parts import Provenance, ShownExample, flag, shown_example
-from extraction_assets.browser.feature_reads import missing_relations, provenance_of
 from extraction_assets.browser.links import Links
 from extraction_assets.browser.one_file import render_file
 from extraction_assets.browser.scatter import Scatter, scatter
+from extraction_assets.browser.shown.feature_parts import Provenance, ShownExample, flag, shown_example
+from extraction_assets.browser.shown.feature_reads import missing_relations, provenance_of
 from extraction_assets.database.queries.examples import examples_of, find_feature
 from extraction_assets.database.queries.feature_list import Listing, Range, feature_bins
 from extraction_assets.database.queries.labels import Label, labels_of

@@ -2,10 +2,10 @@
 
 from typing import NamedTuple
 
-from extraction_assets.browser.context import Context, context
 from extraction_assets.browser.live import MAX_CHARACTERS, LiveError, LiveFeature, LiveResult, LiveText
 from extraction_assets.browser.page import Page, PageRequest
-from extraction_assets.database.queries import UnknownResultError, find_extraction
+from extraction_assets.browser.shown.context import Context, context
+from extraction_assets.database.queries.extractions import UnknownResultError, find_extraction
 
 
 class TryView(NamedTuple):
