@@ -31,6 +31,9 @@ class Links(Protocol):
     def try_text(self, extraction: str, sae: str) -> str | None:
         """Any text of one's choice."""
 
+    def labels(self, extraction: str) -> str | None:
+        """What people have written about the features of an extraction."""
+
     def static(self, name: str) -> str | None:
         """A file of the browser itself."""
 
@@ -63,6 +66,9 @@ class ServerLinks:
     def try_text(self, extraction: str, sae: str) -> str | None:
         return _address((extraction, sae, "try"), {}) if extraction == self._live else None
 
+    def labels(self, extraction: str) -> str:
+        return _address(("labels", extraction), {})
+
     def static(self, name: str) -> str:
         return _address(("static", name), {"v": self._static_versions[name]})
 
@@ -89,6 +95,9 @@ class NoLinks:
         return None
 
     def try_text(self, extraction: str, sae: str) -> str | None:
+        return None
+
+    def labels(self, extraction: str) -> str | None:
         return None
 
     def static(self, name: str) -> str | None:

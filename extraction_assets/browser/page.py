@@ -57,6 +57,8 @@ class ActionRequest(NamedTuple):
     """An open write transaction, committed if the action raises nothing."""
     path: Mapping[str, Any]
     form: Parameters
+    files: Mapping[str, bytes]
+    """Contents of the files that were sent, by field."""
     links: Links
 
 
