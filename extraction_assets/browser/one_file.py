@@ -10,10 +10,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import markupsafe
+import sqlalchemy as sa
 
 from extraction_assets.browser.links import NoLinks, Value
+from extraction_assets.browser.pages.feature import Reading, feature_view
 from extraction_assets.browser.rendering import TEMPLATES, environment
-from extraction_assets.browser.shown.feature_parts import FeatureView
+from extraction_assets.browser.shown.feature_reads import provenance_of
 
 STYLE_SHEET = TEMPLATES.parent / "static" / "style.css"
 
@@ -47,9 +49,24 @@ def anchor(neuron_index: int) -> str:
     return f"feature-{neuron_index}"
 
 
-def features_page(views: Sequence[FeatureView], chosen: str) -> str:
-    """Features of one SAE as one page with an index; ``chosen`` says in a few words which they are. At least one."""
-    first = views[0]
-    indices = [view.neuron_index for view in views]
-    links = FileLinks(first.extraction, first.sae, indices)
-    return render_file("features_file.html", views=views, first=first, chosen=chosen, links=links, anchor=anchor)
+READING = Reading(width=20, top=20)
+"""How texts are shown in a file: nobody can ask for more of them."""
+
+
+def features_page(connection: sa.Connection, extraction: sa.Row[Any], indices: Sequence[int], chosen: str) -> str:
+    """Features of one SAE as one page with an index, in the order given; ``chosen`` says in a few words which they are.
+
+    ``extraction`` is the row of the SAE. Raises UnknownResultError for a feature that there is not.
+    """
+    views = [feature_view(connection, extraction, index, READING) for index in indices]
+    links = FileLinks(extraction.name, extraction.sae, indices)
+    return render_file(
+        "features_file.html",
+        views=views,
+        provenance=provenance_of(connection, extraction),
+        extraction=extraction,
+        chosen=chosen,
+        links=links,
+        options=READING,
+        anchor=anchor,
+    )

@@ -1,6 +1,20 @@
 """``extraction-assets``: run, show, list and watch extractions from a terminal."""
 
-from extraction_assets.cli import browse, check, doctor, init, labels, recover, run, saes, setup, show, ui, upkeep
+from extraction_assets.cli import (
+    browse,
+    check,
+    doctor,
+    init,
+    labels,
+    recover,
+    report,
+    run,
+    saes,
+    setup,
+    show,
+    ui,
+    upkeep,
+)
 from extraction_assets.cli.app import main
 
 __all__ = [
@@ -11,6 +25,7 @@ __all__ = [
     "labels",
     "main",
     "recover",
+    "report",
     "run",
     "saes",
     "setup",

@@ -62,6 +62,13 @@ def shares(connection: sa.Connection, extraction_id: int) -> Shares:
     return Shares(*map(int, connection.execute(shares_select(extraction_id)).one()))
 
 
+def firing_select(extraction_id: int) -> sa.Select[Any]:
+    """``neuron_index`` of the features that fire, in their order."""
+    c = features.c
+    fires = sa.select(c.neuron_index).where(c.extraction_id == extraction_id, c.token_count > 0)
+    return fires.order_by(c.neuron_index)
+
+
 def worth_a_look(connection: sa.Connection, extraction_id: int, count: int = 8) -> list[NotedGroup]:
     """Up to ``count`` features of each kind; a kind without any is left out."""
     groups = [
