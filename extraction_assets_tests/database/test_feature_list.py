@@ -141,7 +141,7 @@ def test_what_a_search_finds_can_be_sorted_by_how_often(listing: tuple[sa.Connec
     page = queries.feature_page(
         listing[0], listing[1]._replace(found=found), "found", descending=True, limit=5, after=Key(2, 5)
     )
-    assert [(row.neuron_index, row.hits) for row in page.rows] == [(8, 2), (1, 1), (4, 1), (7, 1), (0, 0)]
+    assert [(row.neuron_index, row.sorted_by) for row in page.rows] == [(8, 2), (1, 1), (4, 1), (7, 1), (0, 0)]
 
 
 @pytest.mark.parametrize("sort", SORTS)
