@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from extraction_assets.browser.feature_query import ListQuery, key_text, list_query
 from extraction_assets.browser.links import Here
 from extraction_assets.browser.list_facets import Facet, density_facets, flag_facets, label_facets
-from extraction_assets.browser.list_search import Found, Search, search
+from extraction_assets.browser.list_search import Search, Searched, search
 from extraction_assets.browser.listed_features import ListedFeature, listed_features
 from extraction_assets.browser.page import Page, PageRequest
 from extraction_assets.browser.scatter import Scatter, scatter
@@ -67,7 +67,7 @@ def features_view(request: PageRequest) -> FeaturesView:
     query = list_query(request.parameters)
     relations, missing = missing_relations(connection, extraction)
     found = search(connection, extraction, query, request.here, counted=relations is not None)
-    listing = queries.Listing(extraction.id, extraction.name, extraction.sae, query.wanted, found and found.select)
+    listing = queries.Listing(extraction.id, extraction.name, extraction.sae, query.wanted, found and found.found)
     page = queries.feature_page(
         connection,
         listing,
@@ -122,7 +122,7 @@ def _total(connection: sa.Connection, listing: queries.Listing, bins: list[queri
     return int(connection.scalar(queries.total_select(listing)) or 0)
 
 
-def _leads_to(request: PageRequest, extraction: sa.Row[Any], found: Found | None) -> str | None:
+def _leads_to(request: PageRequest, extraction: sa.Row[Any], found: Searched | None) -> str | None:
     number = None if found is None else found.search.number
     if number is None or number >= extraction.latent_dim:
         return None
