@@ -1,5 +1,7 @@
 """Checks and speed in the report: what chunk files and the history of Dagster hold, else that it is not known."""
 
+import re
+import shutil
 from pathlib import Path
 
 import dagster as dg
@@ -18,6 +20,7 @@ def ran(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     project.corpus()
     project.chunks()
     project.merge("relu")
+    project.execute([sae_key(project.settings, "relu", "feature_report")])
     return project
 
 
@@ -80,3 +83,43 @@ def test_the_merge_has_its_own_time(ran: Project) -> None:
 def test_without_a_history_there_is_no_speed(ran: Project) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         assert recorded_speed(instance, ran.settings, "relu", "") is None
+
+
+@pytest.mark.parametrize("asset", ["feature_examples", "feature_report"])
+def test_an_asset_for_people_links_to_the_browser(ran: Project, asset: str) -> None:
+    event = ran.instance.get_latest_materialization_event(sae_key(ran.settings, "relu", asset))
+    assert event is not None
+    assert event.asset_materialization is not None
+    assert event.asset_materialization.metadata["browser"] == dg.MetadataValue.url("http://127.0.0.1:3080/tiny/relu/")
+
+
+def test_the_report_says_what_was_run_how_fast_and_whether_it_holds(ran: Project) -> None:
+    page = (ran.home / "tiny" / "relu" / "feature_report" / "report.html").read_text("utf-8")
+    for said in (
+        "3 of 3 chunks",
+        "when it was merged",
+        "samples/s",
+        "numerics record",
+        "&#34;evaluation_samples&#34;: 23",
+    ):
+        assert said in page
+    assert 'href="http://127.0.0.1:3080/tiny/relu/"' in page
+
+
+def test_the_report_has_features_worth_a_look_each_with_a_reason(ran: Project) -> None:
+    page = (ran.home / "tiny" / "relu" / "feature_report" / "report.html").read_text("utf-8")
+    assert "<h3>Clear</h3>" in page
+    assert "<h3>Dense</h3>" in page
+    assert re.search(r"fires on [0-9.]+% of the tokens", page)
+
+
+def test_a_report_of_files_that_are_gone_is_of_what_was_merged(tiny_folder: Path, home: Path) -> None:
+    project = Project(make_settings(tiny_folder), home)
+    project.corpus()
+    project.chunks()
+    project.merge("relu")
+    shutil.rmtree(home / "corpora")
+    project.execute([sae_key(project.settings, "relu", "feature_report")])
+    page = (home / "tiny" / "relu" / "feature_report" / "report.html").read_text("utf-8")
+    assert "What chunks say:" in page
+    assert "<h3>Clear</h3>" in page
