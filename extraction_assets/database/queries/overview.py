@@ -47,14 +47,18 @@ class NotedGroup(NamedTuple):
 
 
 def shares_select(extraction_id: int) -> sa.Select[Any]:
-    """(features, dead, dense) of an SAE."""
+    """(features, dead, dense) of an SAE, each counted in an index."""
     c = features.c
-    dead, dense = (
-        sa.func.coalesce(sa.func.sum(sa.case((condition, 1), else_=0)), 0)
-        for condition in (c.token_count == 0, c.token_frequency > DENSE)
+    conditions = {"features": sa.true(), "dead": c.token_frequency == 0, "dense": c.token_frequency > DENSE}
+    counts = (
+        sa.select(sa.func.count())
+        .select_from(features)
+        .where(c.extraction_id == extraction_id, condition)
+        .scalar_subquery()
+        .label(name)
+        for name, condition in conditions.items()
     )
-    query = sa.select(sa.func.count().label("features"), dead.label("dead"), dense.label("dense"))
-    return query.where(c.extraction_id == extraction_id)
+    return sa.select(*counts)
 
 
 def shares(connection: sa.Connection, extraction_id: int) -> Shares:
