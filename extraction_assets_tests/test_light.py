@@ -99,7 +99,7 @@ def test_the_browser_loads_nothing_heavy_and_no_dagster(home: Path) -> None:
         from extraction_assets.browser import app, server
         from extraction_assets.cli import browse
         databases = browse._databases(browse.DEFAULT_MODULE)
-        application = browse.make_app(browse.DEFAULT_MODULE, *databases, (), False, False)
+        application = browse.make_app(*databases, (), False, None)
         from starlette.testclient import TestClient
         assert "Nothing is merged yet" in TestClient(application, base_url="http://localhost").get("/").text
         assert "dagster" not in sys.modules

@@ -141,7 +141,7 @@ def _flagged(connection: sa.Connection, extraction: sa.Row[Any]) -> Iterator[Not
         rows = connection.execute(flagged_select(extraction.id, name, MOST_OF_A_FLAG))
         noted = [Noted(index, flag(name, detail).says) for index, detail in rows]
         if noted:
-            yield NotedGroup(title, "by the flags of feature_relations, the strongest first", noted)
+            yield NotedGroup(title, "by their flags, the strongest first", noted)
 
 
 def _group(

@@ -105,7 +105,7 @@ def _unclear(connection: sa.Connection, extraction_id: int, count: int) -> Noted
     noted = [
         Noted(index, f"{different[index]} different tokens in its {LOOKED_AT} strongest examples")
         for index in chosen
-        if different[index] > LOOKED_AT // 2
+        if different[index] > 1
     ]
     of = f"of {len(drawn)} features drawn by a fixed seed" if len(drawn) < len(candidates) else "of all features"
     return NotedGroup("Unclear", f"{of}, those whose strongest examples agree least on a token", noted)
