@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from extraction_assets.browser.context import Context, context, window
+from extraction_assets.browser.shown.context import Context, context, window
 from extraction_assets.database.queries import feature_list as queries
 from extraction_assets.database.queries.feature_list import ListedRow, Listing
 

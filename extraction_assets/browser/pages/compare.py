@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from extraction_assets.browser.agreement import Agreement, Overlap, agreement, overlap
-from extraction_assets.browser.charts import Histogram, activation_histograms
-from extraction_assets.browser.feature_parts import FeatureView
 from extraction_assets.browser.page import Page, PageRequest
 from extraction_assets.browser.pages.feature import Reading, feature_view, reading_of
 from extraction_assets.browser.parameters import BadRequestError
+from extraction_assets.browser.shown.agreement import Agreement, Overlap, agreement, overlap
+from extraction_assets.browser.shown.charts import Histogram, activation_histograms
+from extraction_assets.browser.shown.feature_parts import FeatureView
 from extraction_assets.database.queries.compare import places_query, same_index_query
 from extraction_assets.database.queries.examples import find_feature
 from extraction_assets.database.queries.extractions import find_extraction
@@ -93,7 +93,7 @@ def _read(connection: sa.Connection, name: str, reading: Reading) -> _Read:
     if match is None:
         raise BadRequestError(f"{name!r} is not a feature: write EXTRACTION/SAE/NUMBER, such as demo/layer1/12")
     extraction = find_extraction(connection, match["extraction"], match["sae"])
-    feature = feature_view(connection, extraction, int(match["neuron"]), reading)
+    feature = feature_view(connection, extraction, int(match["neuron"]), reading, draws=False)
     return _Read(extraction, feature, find_feature(connection, extraction.id, feature.neuron_index).histogram)
 
 
@@ -109,11 +109,13 @@ def _name(feature: FeatureView) -> str:
 def _overlap(connection: sa.Connection, a: _Read, b: _Read) -> tuple[Overlap | None, str | None]:
     if a.extraction.corpus_id != b.extraction.corpus_id:
         return None, "they are of different corpora, so that no sample of one is a sample of the other"
-    places = [
-        dict(connection.execute(places_query(one.extraction.id, one.feature.neuron_index)).tuples().all())
-        for one in (a, b)
-    ]
-    return overlap(*places), None
+    return overlap(_places(connection, a), _places(connection, b)), None
+
+
+def _places(connection: sa.Connection, one: _Read) -> dict[int, list[int]]:
+    """Where its strongest examples fire, by ``sample_index``."""
+    query = places_query(one.extraction.id, one.feature.neuron_index)
+    return {row.sample_index: row.positions for row in connection.execute(query)}
 
 
 def _jaccard(a: FeatureView, b: FeatureView) -> float | None:

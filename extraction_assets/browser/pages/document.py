@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
-from extraction_assets.browser.context import Context, context
 from extraction_assets.browser.page import Page, PageRequest
 from extraction_assets.browser.parameters import BadRequestError
+from extraction_assets.browser.shown.context import Context, context
 from extraction_assets.database.queries.extractions import UnknownResultError, find_extraction
 from extraction_assets.database.queries.samples import Place, document_query
 

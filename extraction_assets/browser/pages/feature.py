@@ -4,15 +4,17 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from extraction_assets.browser.charts import activation_histogram
-from extraction_assets.browser.feature_parts import (
+from extraction_assets.browser.page import Page, PageRequest
+from extraction_assets.browser.parameters import Parameters
+from extraction_assets.browser.shown.charts import activation_histogram
+from extraction_assets.browser.shown.feature_parts import (
     Examples,
     FeatureView,
     ShownExample,
     Statistics,
     shown_example,
 )
-from extraction_assets.browser.feature_reads import (
+from extraction_assets.browser.shown.feature_reads import (
     Around,
     around,
     directions_of,
@@ -21,9 +23,7 @@ from extraction_assets.browser.feature_reads import (
     provenance_of,
     relations_of,
 )
-from extraction_assets.browser.intervals import feature_intervals
-from extraction_assets.browser.page import Page, PageRequest
-from extraction_assets.browser.parameters import Parameters
+from extraction_assets.browser.shown.intervals import feature_intervals
 from extraction_assets.database.queries.examples import Draw, Example, draws_of, examples_of, find_feature
 from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets.database.queries.feature_facts import stored_examples
@@ -100,12 +100,20 @@ def feature_page(request: PageRequest) -> FeaturePage:
 
 
 def feature_view(
-    connection: sa.Connection, extraction: sa.Row[Any], neuron_index: int, reading: Reading
+    connection: sa.Connection,
+    extraction: sa.Row[Any],
+    neuron_index: int,
+    reading: Reading | None = None,
+    *,
+    draws: bool = True,
 ) -> FeatureView:
-    """All that is known of one feature; ``extraction`` is its row of ``extractions``. Raises UnknownResultError."""
+    """All that is known of one feature; ``extraction`` is its row of ``extractions``. Without ``draws`` the intervals
+    have no examples and there are no random ones. Raises UnknownResultError."""
+    reading = reading or Reading()
     row = find_feature(connection, extraction.id, neuron_index)
     top = examples_of(connection, extraction.id, neuron_index, reading.top)
     stored = stored_examples(connection, extraction.id, neuron_index)
+    drawn = draws_of(connection, extraction.id, neuron_index) if draws else None
     relations, relations_missing = relations_of(connection, extraction, neuron_index)
     directions, directions_missing = directions_of(connection, extraction, neuron_index)
     return FeatureView(
@@ -117,7 +125,7 @@ def feature_view(
         unknown=unknown_sizes([row]),
         flags=flags_of(connection, extraction, neuron_index) if relations else (),
         histogram=activation_histogram(row.histogram),
-        examples=examples_shown(row, top, stored, draws_of(connection, extraction.id, neuron_index), reading),
+        examples=examples_shown(row, top, stored, drawn, reading),
         relations=relations,
         relations_missing=relations_missing,
         directions=directions,
@@ -126,20 +134,23 @@ def feature_view(
     )
 
 
-def examples_shown(row: sa.Row[Any], top: list[Example], stored: int, draws: list[Draw], reading: Reading) -> Examples:
-    """The examples of a feature in context. ``row`` is its row of ``features``; ``stored`` strongest ones there are."""
+def examples_shown(
+    row: sa.Row[Any], top: list[Example], stored: int, draws: list[Draw] | None, reading: Reading
+) -> Examples:
+    """The examples of a feature in context. ``row`` is its row of ``features``; ``stored`` strongest ones there are;
+    ``draws`` is None where they were not read."""
     scale = row.max_activation or 0.0
 
     def shown(example: Example | Draw) -> ShownExample:
         return shown_example(example, width=reading.width, scale=scale)
 
-    intervals = feature_intervals(row.interval_samples, ((draw.interval, shown(draw)) for draw in draws))
+    intervals = feature_intervals(row.interval_samples, ((draw.interval, shown(draw)) for draw in draws or ()))
     return Examples(
         top=tuple(map(shown, top)),
         stored=stored,
         intervals=intervals,
-        random=tuple(shown(draw) for draw in draws if draw.interval == OF_ALL),
-        missing=NO_DRAWS if row.activation_count and not draws else None,
+        random=tuple(shown(draw) for draw in draws or () if draw.interval == OF_ALL),
+        missing=NO_DRAWS if row.activation_count and draws == [] else None,
     )
 
 

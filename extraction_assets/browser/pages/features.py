@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from extraction_assets.browser.feature_query import ListQuery, key_text, list_query
-from extraction_assets.browser.feature_reads import missing_relations
 from extraction_assets.browser.links import Here
 from extraction_assets.browser.list_facets import Facet, density_facets, flag_facets, label_facets
 from extraction_assets.browser.list_search import Search, Searched, search
 from extraction_assets.browser.listed_features import ListedFeature, listed_features
 from extraction_assets.browser.page import Page, PageRequest
 from extraction_assets.browser.scatter import Scatter, scatter
+from extraction_assets.browser.shown.feature_reads import missing_relations
 from extraction_assets.database.queries import feature_list as queries
 from extraction_assets.database.queries.extractions import find_extraction
 

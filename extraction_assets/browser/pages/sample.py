@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from extraction_assets.browser.context import Context, context
 from extraction_assets.browser.page import Page, PageRequest
 from extraction_assets.browser.parameters import BadRequestError
 from extraction_assets.browser.rendering import three_digits
+from extraction_assets.browser.shown.context import Context, context
 from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets.database.queries.samples import (
     Sample,
@@ -102,7 +102,7 @@ def sample_view(request: PageRequest) -> SampleView:
     part = [index for index, _ in named[first : first + FEATURES_SHOWN]]
     read = part if chosen is None else [chosen, *(index for index in part if index != chosen)]
     firings = firings_in_sample(connection, extraction.id, sample.sample_index, read)
-    maxima = dict(connection.execute(maxima_query(extraction.id, read)).tuples().all())
+    maxima = {row.neuron_index: row.max_activation for row in connection.execute(maxima_query(extraction.id, read))}
     features = tuple(_feature(index, maxima_here[index], maxima.get(index), firings.get(index)) for index in read)
     shaded = features if chosen is None else features[:1]
     tokens = tokens_with_features(sample, shaded, maxima)

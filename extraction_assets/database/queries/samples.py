@@ -47,7 +47,7 @@ def find_sample(connection: sa.Connection, extraction: sa.Row[Any], sample_index
             f"sample {sample_index} is not stored: the database holds the samples that an example of some feature names"
         )
     said = connection.execute(messages_query(extraction.id, [sample_index]))
-    return Sample(*row, messages=tuple(MessageSpan(role, start, stop) for _, role, start, stop in said))
+    return Sample(*row)._replace(messages=tuple(MessageSpan(role, start, stop) for _, role, start, stop in said))
 
 
 def sample_query(corpus_id: int, sample_index: int) -> sa.Select[Any]:

@@ -1,6 +1,6 @@
 """Histograms as places and sizes of a picture."""
 
-from extraction_assets.browser.charts import (
+from extraction_assets.browser.shown.charts import (
     BASE,
     WIDTH,
     Bin,

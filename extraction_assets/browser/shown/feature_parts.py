@@ -6,9 +6,9 @@ The page of the server and the report in one file show the same parts.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from extraction_assets.browser.charts import Histogram
-from extraction_assets.browser.context import Context, context
-from extraction_assets.browser.intervals import Interval
+from extraction_assets.browser.shown.charts import Histogram
+from extraction_assets.browser.shown.context import Context, context
+from extraction_assets.browser.shown.intervals import Interval
 from extraction_assets.database.queries.examples import Draw, Example
 
 
@@ -38,7 +38,8 @@ class TopToken(NamedTuple):
 
     token_id: int
     token: str
-    count: int
+    firings: int
+    """With this token, or before it."""
     mean_activation: float
     share: float
     """Of the token's occurrences among the counted positions that were looked at."""
@@ -48,7 +49,7 @@ class Neighbour(NamedTuple):
     """A feature that fires on the same tokens."""
 
     neuron_index: int
-    count: int
+    both: int
     """Tokens on which both fire."""
     jaccard: float
     pmi: float

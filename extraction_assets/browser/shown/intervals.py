@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
-from extraction_assets.browser.charts import span
+from extraction_assets.browser.shown.charts import span
 from extraction_assets.engine.selection.intervals import OF_ALL, interval_edges
 
 Drawn = TypeVar("Drawn")

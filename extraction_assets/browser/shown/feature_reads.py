@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from extraction_assets.browser.charts import Histogram, even_histogram
-from extraction_assets.browser.feature_parts import (
+from extraction_assets.browser.shown.charts import Histogram, even_histogram
+from extraction_assets.browser.shown.feature_parts import (
     Directions,
     Flag,
     Label,
@@ -89,7 +89,7 @@ def relations_of(
         found.tokens if found else None,
         tuple(tokens["firing"]),
         tuple(tokens["next"]),
-        tuple(Neighbour(*one, tokens=chips.get(one[0], ())) for one in neighbours),
+        tuple(Neighbour(index, both, jaccard, pmi, chips.get(index, ())) for index, both, jaccard, pmi in neighbours),
     ), None
 
 
@@ -109,9 +109,11 @@ def directions_of(
 ) -> tuple[Directions | None, str | None]:
     """What the weights say of a feature, or None and why."""
     made = connection.execute(facts.directions_query(extraction.name, extraction.sae)).one_or_none()
-    row = made and connection.execute(facts.logits_query(made.id, neuron_index)).one_or_none()
-    if made is None or row is None:
+    if made is None:
         return None, f"not computed: materialize {extraction.name}/{extraction.sae}/feature_directions"
+    row = connection.execute(facts.logits_query(made.id, neuron_index)).one_or_none()
+    if row is None:
+        return Directions(None, made.undefined or "this SAE has no decoder rows", ()), None
     lens = _logit_lens(made.norm, row) if made.undefined is None and row.top is not None else None
     undefined = None if lens else made.undefined or "its decoder row is zero, which is no direction"
     return Directions(lens, undefined, _nearest(connection, extraction, row.neighbours or [])), None
@@ -136,7 +138,7 @@ def _nearest(connection: sa.Connection, extraction: sa.Row[Any], rows: list[list
         sae: first_tokens(connection, ids[sae], [index for other, index, _ in rows if other == sae])
         for sae in {other for other, _, _ in rows} & ids.keys()
     }
-    return tuple(Nearest(*one, tokens=chips.get(one[0], {}).get(one[1], ())) for one in rows)
+    return tuple(Nearest(sae, index, cosine, chips.get(sae, {}).get(index, ())) for sae, index, cosine in rows)
 
 
 def provenance_of(connection: sa.Connection, extraction: sa.Row[Any]) -> Provenance:

@@ -1,6 +1,6 @@
 """The intervals of a feature: names, populations, draws."""
 
-from extraction_assets.browser.intervals import feature_intervals
+from extraction_assets.browser.shown.intervals import feature_intervals
 from extraction_assets.engine.selection.intervals import INTERVALS, OF_ALL
 
 

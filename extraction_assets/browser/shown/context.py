@@ -9,9 +9,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from extraction_assets.browser.characters import Unit, display_units
 from extraction_assets.browser.rendering import three_digits
-from extraction_assets.browser.whitespace import Segment, segments
+from extraction_assets.browser.shown.characters import Unit, display_units
+from extraction_assets.browser.shown.whitespace import Segment, segments
 from extraction_assets.engine.corpora.message_spans import MessageSpan, speakers
 from extraction_assets.engine.corpora.visible_text import visible
 

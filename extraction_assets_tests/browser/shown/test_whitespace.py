@@ -1,6 +1,6 @@
 """White space as signs: compact, counted, or as it is written."""
 
-from extraction_assets.browser.whitespace import Segment, segments
+from extraction_assets.browser.shown.whitespace import Segment, segments
 
 
 def shown(text: str, **how: bool) -> str:

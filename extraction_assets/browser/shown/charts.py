@@ -12,11 +12,12 @@ _TOP, _GAP, _MOST_LABELS = 4.0, 1.0, 8
 
 
 class Bin(NamedTuple):
-    """Firing tokens whose activation lies in ``[low, high)``; the last bin of a histogram has no upper end."""
+    """How many tokens have an activation, or a logit, in ``[low, high)``."""
 
     low: float
     high: float | None
-    count: int
+    """None: the bin has no upper end."""
+    number: int
 
 
 class Bar(NamedTuple):
@@ -42,20 +43,20 @@ class Histogram(NamedTuple):
         """The picture: every bin as wide, the highest as high as there is room."""
         if not self.bins:
             return []
-        step, most = WIDTH / len(self.bins), max(one.count for one in self.bins)
+        step, most = WIDTH / len(self.bins), max(one.number for one in self.bins)
         every = math.ceil(len(self.bins) / _MOST_LABELS)
         return [self._bar(at, one, step, most, at % every == 0) for at, one in enumerate(self.bins)]
 
     def _bar(self, at: int, one: Bin, step: float, most: int, labelled: bool) -> Bar:
-        height = (BASE - _TOP) * one.count / most if most else 0.0
-        if one.count:
+        height = (BASE - _TOP) * one.number / most if most else 0.0
+        if one.number:
             height = max(1.0, height)  # one token among a million is seen
         return Bar(
             x=round(at * step + _GAP, 1),
             y=round(BASE - height, 1),
             width=round(step - 2 * _GAP if step > 4 * _GAP else step, 1),
             height=round(height, 1),
-            title=f"{span(one.low, one.high)}: {one.count:,} {self.unit}",
+            title=f"{span(one.low, one.high)}: {one.number:,} {self.unit}",
             label=short(one.low) if labelled else "",
             middle=round((at + 0.5) * step, 1),
         )

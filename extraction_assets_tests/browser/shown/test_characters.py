@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extraction_assets.browser.characters import Unit, display_units
+from extraction_assets.browser.shown.characters import Unit, display_units
 
 
 def texts(tokens: list[str]) -> list[str]:

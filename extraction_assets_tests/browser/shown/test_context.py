@@ -2,7 +2,7 @@
 
 import pytest
 
-from extraction_assets.browser.context import SHADES, Context, context, is_special, shade_of, title, window
+from extraction_assets.browser.shown.context import SHADES, Context, context, is_special, shade_of, title, window
 from extraction_assets.engine.corpora.message_spans import MessageSpan
 
 LETTERS = [f" {chr(97 + at)}" for at in range(26)]
