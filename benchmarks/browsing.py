@@ -40,6 +40,8 @@ class Line(NamedTuple):
     html_ms: float
     html_worst_ms: float
     json_ms: float
+    cpu_ms: float
+    """Processor time of the HTML, server and client: what it would take on a core of its own."""
     kilobytes: float
 
 
@@ -75,25 +77,27 @@ def measure(port: int, page: str, address: str, sizes: Sizes, repeats: int) -> L
     """One page and its twin."""
     path, _, query = address.partition("?")
     twin = f"{path}.json" + (f"?{query}" if query else "")
-    html, size = _times(port, address, repeats)
-    twins, _ = _times(port, twin, repeats)
+    html, cpu, size = _times(port, address, repeats)
+    twins, *_ = _times(port, twin, repeats)
     median = statistics.median
-    return Line(page, sizes.features, median(html), max(html), median(twins), size / 1000)
+    return Line(page, sizes.features, median(html), max(html), median(twins), median(cpu), size / 1000)
 
 
-def _times(port: int, address: str, repeats: int) -> tuple[list[float], int]:
-    """Milliseconds of each request, and the bytes of the answer. Raises RuntimeError if it is not a page."""
-    connection, times, size = http.client.HTTPConnection("127.0.0.1", port, timeout=60), [], 0
+def _times(port: int, address: str, repeats: int) -> tuple[list[float], list[float], int]:
+    """Milliseconds of each request, those of the processor, and the answer's bytes. RuntimeError if it is no page."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    times, cpu, size = list[float](), list[float](), 0
     for _ in range(repeats + 1):
-        began = time.perf_counter()
+        began, busy = time.perf_counter(), time.process_time()
         connection.request("GET", address)
         answer = connection.getresponse()
         size = len(answer.read())
         times.append(1000 * (time.perf_counter() - began))
+        cpu.append(1000 * (time.process_time() - busy))
         if answer.status != 200:
             raise RuntimeError(f"{address} answers {answer.status}")
     connection.close()
-    return times[1:], size
+    return times[1:], cpu[1:], size
 
 
 @contextlib.contextmanager
@@ -147,10 +151,10 @@ def main(arguments: list[str] | None = None) -> list[Line]:
 def _print(lines: list[Line]) -> None:
     load = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
     print(f"{platform.machine()}, {load}; Python {platform.python_version()}")
-    print("| page | features | HTML, ms | the slowest | JSON, ms | kB |\n| --- | ---: | ---: | ---: | ---: | ---: |")
+    columns = ("page", "features", "HTML, ms", "the slowest", "JSON, ms", "CPU, ms", "kB")
+    print(f"| {' | '.join(columns)} |\n| --- |{' ---: |' * (len(columns) - 1)}")
     for line in lines:
-        numbers = f"{line.html_ms:.0f} | {line.html_worst_ms:.0f} | {line.json_ms:.0f} | {line.kilobytes:.0f}"
-        print(f"| {line.page} | {line.features:,} | {numbers} |")
+        print(f"| {line.page} | {line.features:,} | {' | '.join(f'{number:.0f}' for number in line[2:])} |")
     slow = [line.page for line in lines if max(line.html_ms, line.json_ms) > GOAL_MS]
     print(f"over {GOAL_MS} ms: {', '.join(slow) or 'none'}")
 

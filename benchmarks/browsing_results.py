@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from extraction_assets.database.bins import DENSITY_EDGES, MAX_EDGES
-from extraction_assets.database.connect import open_database, write_transaction
+from extraction_assets.database.connect import open_database
 from extraction_assets.database.text_index import index_texts
 
 NAME, SAE = "benchmark", "sae"
@@ -62,8 +62,7 @@ def make_results(path: Path, sizes: Sizes) -> None:
     connection.execute("ANALYZE")
     connection.commit()
     connection.close()
-    with write_transaction(engine) as writing:
-        index_texts(writing, 1)
+    index_texts(engine)
     engine.dispose()
 
 

@@ -10,9 +10,6 @@ from extraction_assets.database.queries import search as queries
 from extraction_assets.database.queries.feature_list import Found
 from extraction_assets.database.queries.search import FOUND_BY, FoundBy
 
-LARGE = 40
-"""A search finds many features if it is more than one in so many."""
-
 _TITLES: dict[FoundBy, str] = {"token": "as a token", "text": "in the text of examples", "label": "in labels and notes"}
 
 
@@ -64,11 +61,12 @@ def search(
         return Searched(
             Search(query.typed, wanted.number, [], None), queries.number_found(extraction.id, wanted.number)
         )
-    places = {by: _place(connection, extraction, wanted, by, counted=counted) for by in FOUND_BY}
+    places = {by: _place(extraction, wanted, by, counted=counted) for by in FOUND_BY}
     counts: dict[FoundBy, int | None] = {by: _count(connection, by, places[by]) for by in FOUND_BY if by != "text"}
     first: FoundBy = next((by for by, count in counts.items() if count), "text")
     chosen = query.found_by or first
     if chosen == "text":  # the one search that takes long: it is made where it is asked for
+        places["text"] = _text_place(connection, extraction, wanted)
         counts["text"] = _count(connection, "text", places["text"])
     kept = {"after": None, "before": None}
     shown = [
@@ -76,13 +74,10 @@ def search(
         for by in FOUND_BY
     ]
     found = places[chosen].found or queries.number_found(extraction.id, -1)
-    is_large = (counts.get(chosen) or 0) * LARGE > extraction.latent_dim
-    return Searched(Search(query.typed, None, shown, places[chosen].scope), found._replace(is_large=is_large))
+    return Searched(Search(query.typed, None, shown, places[chosen].scope), found)
 
 
-def _place(
-    connection: sa.Connection, extraction: sa.Row[Any], wanted: queries.Wanted, by: FoundBy, *, counted: bool
-) -> _Place:
+def _place(extraction: sa.Row[Any], wanted: queries.Wanted, by: FoundBy, *, counted: bool) -> _Place:
     if by == "token":
         what = (
             "firings on the token, of the features that have it among their top tokens"
@@ -92,8 +87,12 @@ def _place(
         return _Place(queries.token_found(extraction.id, wanted, counted=counted), None, what)
     if by == "label":
         return _Place(queries.label_found(extraction.name, extraction.sae, wanted), None, "")
+    return _Place(None, None, "")
+
+
+def _text_place(connection: sa.Connection, extraction: sa.Row[Any], wanted: queries.Wanted) -> _Place:
     found, missing = queries.text_found(connection, extraction, wanted)
-    return _Place(found, missing, f"samples with the text, of the first {queries.MOST_SAMPLES} that hold it")
+    return _Place(found, missing, f"of the first {queries.MOST_SAMPLES} samples with the text")
 
 
 def _count(connection: sa.Connection, by: FoundBy, place: _Place) -> int | None:

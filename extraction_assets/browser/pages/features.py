@@ -20,6 +20,10 @@ PLACE = ("after", "before")
 """Parameters that say where in a list a page is: another filter or order begins at its start."""
 
 
+LARGE = 40
+"""A list is large if it has more than one in so many of the features."""
+
+
 class Column(NamedTuple):
     """A column of the list with a link that sorts by it."""
 
@@ -68,17 +72,13 @@ def features_view(request: PageRequest) -> FeaturesView:
     relations, missing = missing_relations(connection, extraction)
     found = search(connection, extraction, query, request.here, counted=relations is not None)
     listing = queries.Listing(extraction.id, extraction.name, extraction.sae, query.wanted, found and found.found)
-    page = queries.feature_page(
-        connection,
-        listing,
-        query.sort,
-        descending=query.descending,
-        limit=query.limit,
-        after=query.after,
-        before=query.before,
-    )
     bins = queries.feature_bins(connection, listing)
-    densities = _densities(connection, listing, bins)
+    densities, total = _densities(connection, listing, bins), _total(connection, listing, bins)
+    listing = listing._replace(is_large=total * LARGE > extraction.latent_dim)
+    places = {"after": query.after, "before": query.before}
+    page = queries.feature_page(
+        connection, listing, query.sort, descending=query.descending, limit=query.limit, **places
+    )
     rows = listed_features(connection, extraction, listing, page.rows, top_tokens=relations is not None)
     here = request.here
     return FeaturesView(
@@ -89,7 +89,7 @@ def features_view(request: PageRequest) -> FeaturesView:
         latent_dim=extraction.latent_dim,
         sample_count=extraction.sample_count,
         token_count=extraction.token_count,
-        total=_total(connection, listing, bins),
+        total=total,
         relations_missing=missing or None,
         search=found and found.search,
         query=query,

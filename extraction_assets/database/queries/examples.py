@@ -64,7 +64,10 @@ def find_feature(connection: sa.Connection, extraction_id: int, neuron_index: in
 
 def feature_query(extraction_id: int, neuron_index: int) -> sa.Select[Any]:
     """All columns of ``features`` of one feature."""
-    return sa.select(features).where(features.c.extraction_id == extraction_id, features.c.neuron_index == neuron_index)
+    query = sa.select(features).where(
+        features.c.extraction_id == extraction_id, features.c.neuron_index == neuron_index
+    )
+    return query.execution_options(about="the statistics of the feature")
 
 
 def examples_of(connection: sa.Connection, extraction_id: int, neuron_index: int, limit: int = 10) -> list[Example]:
@@ -82,24 +85,26 @@ def draws_of(connection: sa.Connection, extraction_id: int, neuron_index: int) -
 def examples_query(extraction_id: int, neuron_index: int, limit: int) -> sa.Select[Any]:
     """The fields of ``Example``, strongest first."""
     query = _with_samples(feature_activations, Example._fields, extraction_id, neuron_index)
-    return query.order_by(feature_activations.c.rank).limit(limit)
+    return query.order_by(feature_activations.c.rank).limit(limit).execution_options(about="its strongest examples")
 
 
 def draws_query(extraction_id: int, neuron_index: int) -> sa.Select[Any]:
     """The fields of ``Draw``, by interval."""
     query = _with_samples(feature_draws, Draw._fields, extraction_id, neuron_index)
-    return query.order_by(feature_draws.c.interval, feature_draws.c.rank)
+    query = query.order_by(feature_draws.c.interval, feature_draws.c.rank)
+    return query.execution_options(about="what was drawn from its intervals, and from all its samples (-1)")
 
 
 def messages_query(extraction_id: int, sample_indices: Iterable[int]) -> sa.Select[Any]:
     """``sample_index``, ``role``, ``start`` and ``stop`` of the messages of some samples, in their order."""
     said = sample_messages.c
     corpus_id = sa.select(extractions.c.corpus_id).where(extractions.c.id == extraction_id).scalar_subquery()
-    return (
+    query = (
         sa.select(said.sample_index, said.role, said.start, said.stop)
         .where(said.corpus_id == corpus_id, said.sample_index.in_(sorted(set(sample_indices))))
         .order_by(said.sample_index, said.number)
     )
+    return query.execution_options(about="who speaks in these samples")
 
 
 def _with_samples(

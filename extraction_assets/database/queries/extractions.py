@@ -35,7 +35,8 @@ def merge_fingerprints(connection: sa.Connection) -> dict[tuple[str, str], str]:
 
 def find_extraction(connection: sa.Connection, name: str, sae: str | None = None) -> sa.Row[Any]:
     """The row of an (extraction, SAE); ``sae`` may be left out where there is one. Raises UnknownResultError."""
-    rows = connection.execute(sa.select(extractions).where(extractions.c.name == name)).all()
+    query = sa.select(extractions).where(extractions.c.name == name).execution_options(about="the extraction")
+    rows = connection.execute(query).all()
     if not rows:
         raise UnknownResultError(f"no merged results of extraction {name!r}: run it first")
     chosen = [row for row in rows if sae in (None, row.sae)]

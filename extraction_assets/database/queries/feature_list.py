@@ -82,8 +82,6 @@ class Found(NamedTuple):
     """neuron_index alone, perhaps more than once."""
     holds: sa.ColumnElement[bool] | None = None
     """The same as a condition on one row of ``features``, if one feature can be looked up."""
-    is_large: bool = False
-    """Whether so many were found that a walk through all features meets one soon."""
 
 
 class Listing(NamedTuple):
@@ -94,6 +92,8 @@ class Listing(NamedTuple):
     sae: str
     wanted: FeatureFilter = FeatureFilter()
     found: Found | None = None
+    is_large: bool = False
+    """Whether so many features are listed that a walk through all of them meets one soon."""
 
 
 class Key(NamedTuple):
@@ -194,7 +194,7 @@ def page_select(
         return _found_page(listing, descending=descending, limit=limit, start=start, backwards=backwards)
     column, number, down = COLUMNS[sort], features.c.neuron_index, descending != backwards
     shown = column if known else sa.null()
-    query = sa.select(*SHOWN, shown.label("sorted_by")).where(*conditions(listing, walks=known))
+    query = sa.select(*SHOWN, shown.label("sorted_by")).where(*conditions(listing, walks=True))
     if not known:
         query = query.where(column.is_(None))
     elif sort in WITH_UNKNOWN:
@@ -243,48 +243,55 @@ def _beyond(
 def conditions(listing: Listing, *without: str, walks: bool = False) -> list[sa.ColumnElement[bool]]:
     """What the rows of ``features`` fulfil that a listing shows, leaving out the filters named in ``without``.
 
-    ``walks``: the query goes through the features in some order until it has enough; what a search found is then looked
-    up feature by feature if it is so much that every few features are among it.
+    ``walks``: the query goes through the features in its order until a page is full. If the list is large, each row is
+    then looked at by itself, and no set of features is made first.
     """
-    wanted, column = listing.wanted, features.c
+    wanted, column, alone = listing.wanted, features.c, walks and listing.is_large
     found: list[sa.ColumnElement[bool]] = [column.extraction_id == listing.extraction_id]
     if "density" not in without:
-        found += _in_bins(wanted.density, column.token_frequency, column.density_bin, DENSITY_EDGES)
+        found += _in_bins(wanted.density, column.token_frequency, column.density_bin, DENSITY_EDGES, alone)
     if "maximum" not in without:
-        found += _in_bins(wanted.maximum, column.max_activation, column.max_bin, MAX_EDGES)
+        found += _in_bins(wanted.maximum, column.max_activation, column.max_bin, MAX_EDGES, alone)
     found += [*_in_range(wanted.mean, column.mean_activation), *_in_range(wanted.std, column.std_activation)]
-    found += [column.neuron_index.in_(_flagged(listing.extraction_id, flag)) for flag in wanted.flags]
+    found += [_is_flagged(listing.extraction_id, flag, column.neuron_index, alone) for flag in wanted.flags]
     if wanted.label is not None and "label" not in without:
         found.append(column.neuron_index.in_(labelled_select(listing, wanted.label)))
     if listing.found is not None:
         member, holds = column.neuron_index.in_(listing.found.members), listing.found.holds
-        many = walks and wanted == FeatureFilter() and listing.found.is_large
-        found.append(holds if many and holds is not None else member)
+        found.append(holds if alone and holds is not None else member)
     return found
+
+
+def _no_index(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """The column in a form for which no index is looked for: one that has every column that a query reads answers a
+    filter faster than one that finds rows, each of which must then be read."""
+    return column + 0
 
 
 def _in_range(limits: Range, column: sa.ColumnElement[Any]) -> Iterable[sa.ColumnElement[bool]]:
     if limits.minimum is not None:
-        yield column >= limits.minimum
+        yield _no_index(column) >= limits.minimum
     if limits.maximum is not None:
-        yield column < limits.maximum
+        yield _no_index(column) < limits.maximum
 
 
 def _in_bins(
-    limits: Range, column: sa.ColumnElement[Any], number: sa.ColumnElement[Any], edges: tuple[float, ...]
+    limits: Range, column: sa.ColumnElement[Any], number: sa.ColumnElement[Any], edges: tuple[float, ...], alone: bool
 ) -> Iterable[sa.ColumnElement[bool]]:
-    """A range as a range of bins, and the exact bounds where they are not edges of bins."""
+    """A range as a range of bins, and the exact bounds where they are not edges of bins; ``alone``: the bins of a row
+    are looked at, not looked for."""
     low, high = limits
+    number = _no_index(number) if alone else number
     if low is not None:
         edge = _edge(low, edges)
         yield number >= bin_of(low if edge is None else edge, edges)
         if edge is None:
-            yield column >= low
+            yield _no_index(column) >= low
     if high is not None:
         edge = _edge(high, edges)
         if edge is None:
             yield number <= bin_of(high, edges)
-            yield column < high
+            yield _no_index(column) < high
         else:
             yield number < bin_of(edge, edges)
 
@@ -295,9 +302,15 @@ def _edge(value: float, edges: tuple[float, ...]) -> float | None:
     return near if abs(near - value) <= SAME_EDGE * abs(near) else None
 
 
-def _flagged(extraction_id: int, flag: str) -> sa.Select[Any]:
-    flags = feature_flags.c
-    return sa.select(flags.neuron_index).where(flags.extraction_id == extraction_id, flags.flag == flag)
+def _is_flagged(extraction_id: int, flag: str, number: sa.ColumnElement[Any], alone: bool) -> sa.ColumnElement[bool]:
+    """Whether a feature has a flag: one of a set that is made once, or ``alone`` looked up."""
+    flags = feature_flags.alias("flagged").c
+    of_flag = (flags.extraction_id == extraction_id, flags.flag == flag)
+    return (
+        sa.exists().where(*of_flag, flags.neuron_index == number)
+        if alone
+        else number.in_(sa.select(flags.neuron_index).where(*of_flag))
+    )
 
 
 def labelled_select(listing: Listing, label: str) -> sa.Select[Any]:
@@ -340,10 +353,12 @@ def flags_select(listing: Listing) -> sa.Select[Any]:
     """How many of the listed features have each flag."""
     flags = feature_flags.c
     query = sa.select(flags.flag, sa.func.count().label("features")).where(flags.extraction_id == listing.extraction_id)
-    if listing.wanted != FeatureFilter():
-        query = query.where(flags.neuron_index.in_(sa.select(features.c.neuron_index).where(*conditions(listing))))
-    elif listing.found is not None:
-        query = query.where(flags.neuron_index.in_(listing.found.members))
+    wanted, number = listing.wanted, flags.neuron_index
+    if wanted != FeatureFilter(flags=wanted.flags):
+        query = query.where(number.in_(sa.select(features.c.neuron_index).where(*conditions(listing))))
+    else:  # the table of flags says it alone
+        query = query.where(*(_is_flagged(listing.extraction_id, flag, number, True) for flag in wanted.flags))
+        query = query if listing.found is None else query.where(number.in_(listing.found.members))
     return query.group_by(flags.flag).execution_options(about="listed features by flag")
 
 

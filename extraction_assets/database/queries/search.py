@@ -3,14 +3,16 @@
 Each search gives the SELECTs of a ``Found``, which ``feature_list`` narrows a list down with.
 """
 
+import json
 import re
 from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from extraction_assets.database.queries.feature_list import Found
+from extraction_assets.database.queries.texts import text_query
 from extraction_assets.database.tables import SPACE, feature_labels, feature_tokens, features
-from extraction_assets.database.text_index import SHORTEST, has_texts, matches_select
 from extraction_assets.database.views import sample_features, strongest_tokens
 from extraction_assets.engine.corpora.visible_text import SIGNS
 
@@ -97,25 +99,49 @@ def count_select(found: Found, about: str) -> sa.Select[Any]:
     return sa.select(sa.func.count(number.distinct())).execution_options(about=about)
 
 
-MOST_SAMPLES = 200
-"""Samples with a text that are looked at: a frequent text stands in every one, which would read all examples."""
+SHORTEST = 3
+"""Characters that a text to look for has at least: fewer are no trigram."""
+
+MOST_SAMPLES, MOST_FEATURES = 100, 1_000
+"""Samples with a text that are looked at, and features that fire in most of them: a frequent text stands in every
+sample, which would read all examples."""
 
 
 def text_found(connection: sa.Connection, extraction: sa.Row[Any], wanted: Wanted) -> tuple[Found | None, str | None]:
-    """Features that fire in samples that hold a text, among the first ``MOST_SAMPLES`` of them, with how many they are;
-    or None and why there is no such search."""
+    """Features that fire in samples that hold a text: at most ``MOST_FEATURES``, of the first ``MOST_SAMPLES`` samples,
+    with how many of those they are; or None and why there is no such search."""
     if len(wanted.text) < SHORTEST:
         return None, f"a text to look for has at least {SHORTEST} characters"
-    if not has_texts(connection):
-        return None, f"not computed: materialize {extraction.name}/{extraction.sae}/feature_relations"
-    matching = matches_select(connection.dialect.name, extraction.corpus_id, wanted.text, MOST_SAMPLES).subquery(
-        "matching"
+    rows = connection.execute(text_select(connection, extraction.id, wanted.text))
+    number, hits = _pairs(connection.dialect.name, json.dumps([list(row) for row in rows]))
+    members = sa.select(number.label("neuron_index"))
+    return Found(members.add_columns(hits.label("hits")), number, members), None
+
+
+def _pairs(dialect_name: str, pairs: str) -> list[sa.ColumnElement[int]]:
+    """The two columns of a JSON list of pairs of numbers."""
+    if dialect_name == "sqlite":
+        value = sa.func.json_each(pairs).table_valued("value", name="found").c.value
+        return [sa.func.json_extract(value, f"$[{at}]", type_=sa.BigInteger()) for at in (0, 1)]
+    value = (
+        sa.func.jsonb_array_elements(sa.cast(sa.literal(pairs, sa.Text()), postgresql.JSONB))
+        .table_valued("value", name="found")
+        .c.value
     )
+    return [sa.cast(sa.type_coerce(value, postgresql.JSONB)[at].as_string(), sa.BigInteger) for at in (0, 1)]
+
+
+def text_select(connection: sa.Connection, extraction_id: int, text: str) -> sa.Select[Any]:
+    """(neuron_index, hits) of the features that fire in most of the first samples that hold a text."""
+    matching = text_query(connection, extraction_id, text, MOST_SAMPLES).subquery("matching")
     firing = sample_features.c
-    members = (
-        sa.select(firing.neuron_index)
+    hits = sa.func.count().label("hits")
+    return (
+        sa.select(firing.neuron_index, hits)
         .join_from(matching, sample_features, firing.sample_index == matching.c.sample_index)
-        .where(firing.extraction_id == extraction.id)
+        .where(firing.extraction_id == extraction_id)
+        .group_by(firing.neuron_index)
+        .order_by(hits.desc(), firing.neuron_index)
+        .limit(MOST_FEATURES)
+        .execution_options(about="features that fire in samples with the text")
     )
-    hits = members.add_columns(sa.func.count().label("hits")).group_by(firing.neuron_index)
-    return Found(hits, firing.neuron_index, members), None

@@ -11,7 +11,8 @@ from sqlalchemy import event
 from sqlalchemy.dialects import sqlite as dialect
 from sqlalchemy.types import TypeEngine
 
-from extraction_assets.database.backends.protocol import ColumnKind
+from extraction_assets.database.backends.protocol import ColumnKind, TextIndex
+from extraction_assets.database.backends.sqlite import text_index
 from extraction_assets.database.backends.sqlite.read_only_disk import readable_path
 from extraction_assets.database.backends.sqlite.views import VIEWS
 from extraction_assets.database.urls import (
@@ -47,6 +48,7 @@ class SqliteBackend:
     column_types: Mapping[ColumnKind, TypeEngine[Any]] = {"row_id": sa.Integer()}
     write_options: Mapping[str, Any] = {_WRITES: True}
     views = VIEWS
+    text_index: TextIndex = text_index
 
     def first_of_list(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
         return sa.func.json_extract(column, "$[0]", type_=sa.Integer())
