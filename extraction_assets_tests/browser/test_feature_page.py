@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
+from extraction_assets.browser.pages.feature import Reading, feature_view
 from extraction_assets.database.connect import opened_database
+from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets_tests.browser.conftest import make_client
 from extraction_assets_tests.browser.small_results import (
     store_directions,
@@ -110,6 +112,24 @@ def test_intervals_come_with_population_share_and_draws(small: "TestClient") -> 
     found = feature(small)["feature"]["examples"]["intervals"]
     seen = [(one["low"], one["high"], one["samples"], one["share"], len(one["examples"])) for one in found]
     assert seen == [(8.0, 12.0, 2, 0.5, 2), (1.0, 1.5, 1, 0.25, 0), (0.5, 0.75, 1, 0.25, 1)]
+
+
+@pytest.mark.parametrize(("length", "reading"), [(128, (20, None)), (1024, (5, 1)), (100_000, (1, 1))])
+def test_whole_samples_that_are_long_are_fewer(length: int, reading: tuple[int, int | None]) -> None:
+    found = Reading(width=None).fitted(length)
+    assert (found.top, found.drawn) == reading
+
+
+def test_a_window_and_a_number_that_was_asked_for_stay() -> None:
+    assert Reading(width=40).fitted(100_000) == Reading(width=40)
+    assert Reading(width=None, top=100).fitted(1024).top == 100
+
+
+def test_draws_that_are_not_shown_are_counted(url: str) -> None:
+    with opened_database(url) as engine, engine.connect() as connection:
+        extraction = find_extraction(connection, "small", "one")
+        found = feature_view(connection, extraction, 0, Reading(drawn=1)).examples.intervals
+    assert [(one.drawn, len(one.examples)) for one in found] == [(2, 1), (0, 0), (1, 1)]
 
 
 def test_random_examples_are_those_drawn_from_all(small: "TestClient") -> None:

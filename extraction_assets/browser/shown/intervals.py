@@ -21,8 +21,10 @@ class Interval(NamedTuple, Generic[Drawn]):
     """Its population: samples whose maximum lies in it; None if that was not counted."""
     share: float | None
     """The population as a fraction of the samples in which the feature fires."""
+    drawn: int
+    """How many examples were drawn from it."""
     examples: tuple[Drawn, ...]
-    """What was drawn from it."""
+    """Those that are shown of them."""
 
     @property
     def name(self) -> str:
@@ -50,6 +52,7 @@ def feature_intervals(
             *_bounds(at),
             samples=counted.get(at, 0) if population is not None else None,
             share=counted.get(at, 0) / total if total else None,
+            drawn=len(examples.get(at, ())),
             examples=tuple(examples.get(at, ())),
         )
         for at in sorted(counted.keys() | examples.keys(), reverse=True)

@@ -64,7 +64,9 @@ def find_feature(connection: sa.Connection, extraction_id: int, neuron_index: in
 
 def feature_query(extraction_id: int, neuron_index: int) -> sa.Select[Any]:
     """All columns of ``features`` of one feature."""
-    query = sa.select(features).where(features.c.extraction_id == extraction_id, features.c.neuron_index == neuron_index)
+    query = sa.select(features).where(
+        features.c.extraction_id == extraction_id, features.c.neuron_index == neuron_index
+    )
     return query.execution_options(about="the statistics of the feature")
 
 
