@@ -162,7 +162,7 @@ def examples_shown(
     return Examples(
         top=tuple(map(shown, top)),
         stored=stored,
-        intervals=tuple(one._replace(examples=tuple(map(shown, one.examples[: reading.drawn]))) for one in found),
+        intervals=tuple(one.showing(tuple(map(shown, one.examples[: reading.drawn]))) for one in found),
         random=tuple(map(shown, of_all[: reading.drawn and 5 * reading.drawn])),
         missing=NO_DRAWS if row.activation_count and draws == [] else None,
     )

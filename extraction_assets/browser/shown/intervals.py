@@ -8,6 +8,7 @@ from extraction_assets.browser.shown.charts import span
 from extraction_assets.engine.selection.intervals import OF_ALL, interval_edges
 
 Drawn = TypeVar("Drawn")
+Shown = TypeVar("Shown")
 
 
 class Interval(NamedTuple, Generic[Drawn]):
@@ -25,6 +26,10 @@ class Interval(NamedTuple, Generic[Drawn]):
     """How many examples were drawn from it."""
     examples: tuple[Drawn, ...]
     """Those that are shown of them."""
+
+    def showing(self, examples: tuple[Shown, ...]) -> "Interval[Shown]":
+        """The same interval with these examples."""
+        return Interval(self.interval, self.low, self.high, self.samples, self.share, self.drawn, examples)
 
     @property
     def name(self) -> str:
