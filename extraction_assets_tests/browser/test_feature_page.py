@@ -100,8 +100,8 @@ def test_a_window_is_as_wide_as_the_address_says(small: "TestClient") -> None:
 
 
 def test_white_space_is_visible_on_demand(small: "TestClient") -> None:
-    assert '<span class="ws">⏎⇢</span>' in small.get("/small/one/0").text
-    assert '<span class="ws">⏎····</span>' in small.get("/small/one/0?marks=1").text
+    assert '<span class="ws" aria-hidden="true">⏎⇢</span>' in small.get("/small/one/0").text
+    assert '<span class="ws" aria-hidden="true">⏎····</span>' in small.get("/small/one/0?marks=1").text
 
 
 def test_the_whole_sample_stands_in_its_lines(small: "TestClient") -> None:

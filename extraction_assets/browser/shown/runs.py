@@ -47,7 +47,7 @@ def _markup(run: Run, linked: bool) -> str:
 
 
 def _part(part: Segment) -> str:
-    return f'<span class="ws">{_escaped(part.text)}</span>' if part.sign else _text(part.text)
+    return f'<span class="ws" aria-hidden="true">{_escaped(part.text)}</span>' if part.sign else _text(part.text)
 
 
 _KEPT = re.compile("([\n\t])")
