@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
+from extraction_assets.browser.links import NoLinks
 from extraction_assets.browser.pages.feature import Reading, feature_view
+from extraction_assets.browser.rendering import environment
 from extraction_assets.database.connect import opened_database
 from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets_tests.browser.conftest import make_client
@@ -90,8 +92,8 @@ def test_special_tokens_are_dimmed(small: "TestClient") -> None:
 
 def test_who_speaks_is_said_as_show_says_it(small: "TestClient") -> None:
     page = small.get("/small/one/0").text
-    assert '<b class="role">user</b>' in page
-    assert '<b class="role">assistant</b>' in page
+    assert '<b class="role">«user»</b>' in page
+    assert '<b class="role">«assistant»</b>' in page
 
 
 def test_a_window_is_as_wide_as_the_address_says(small: "TestClient") -> None:
@@ -265,6 +267,18 @@ def test_nearest_rows_link_features_of_other_saes(small: "TestClient", url: str)
     page = small.get("/small/one/0").text
     assert 'href="/small/two/2"' in page
     assert 'href="/small/one/1"' in page
+
+
+@pytest.mark.parametrize("index", [0, 1, 3])
+def test_the_parts_of_a_page_without_a_server_have_no_links(url: str, index: int) -> None:
+    for store in (store_relations, store_directions):
+        add(url, store)
+    with opened_database(url) as engine, engine.connect() as connection:
+        view = feature_view(connection, find_extraction(connection, "small", "one"), index)
+    parts = environment().get_template("feature_parts.html").module
+    text = f"{parts.facts(view, NoLinks())}{parts.flags(view, NoLinks())}{parts.texts(view, NoLinks(), Reading())}"  # type: ignore[attr-defined]
+    assert "Provenance" in text
+    assert not re.search(r"<a\b|href|style=", text)
 
 
 def test_a_label_is_the_heading(small: "TestClient", url: str) -> None:

@@ -19,6 +19,7 @@ class Run(NamedTuple):
     strongest: bool = False
     special: bool = False
     role: str = ""
+    """Who speaks from here on."""
     title: str = ""
     """On hover: token, activation, position."""
     spoken: str = ""
@@ -37,7 +38,7 @@ def runs_markup(runs: Iterable[Run], linked: bool = False) -> markupsafe.Markup:
 
 
 def _markup(run: Run, linked: bool) -> str:
-    role = f'<b class="role">{_escaped(run.role)}</b>' if run.role else ""
+    role = f'<b class="role">«{_escaped(run.role)}»</b>' if run.role else ""
     inner = "".join(map(_part, run.segments))
     if run.shade:
         shown = f'class="t t{run.shade}{" peak" if run.strongest else ""}" title="{_escaped(run.title)}"'
