@@ -7,8 +7,7 @@ import socket
 import uvicorn
 from starlette.types import ASGIApp
 
-DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 3080
-"""Where the browser is if nothing else is said; another port is chosen if this one is in use."""
+from extraction_assets.host.locations import BROWSER_HOST, BROWSER_PORT
 
 _SECONDS_TO_END = 3
 _WAITING = 128  # connections that the system keeps until they are accepted
@@ -18,13 +17,13 @@ class AddressError(ValueError):
     """An address that cannot be listened on; the message is one sentence."""
 
 
-def listen(host: str = DEFAULT_HOST, port: int | None = None) -> socket.socket:
+def listen(host: str = BROWSER_HOST, port: int | None = None) -> socket.socket:
     """A socket that listens; if no port is given and the usual one in use, on a free one. Raises AddressError."""
     try:
         family, *_, address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except OSError as error:
         raise AddressError(f"{host} is not a name or an address of this machine: choose another with --host") from error
-    for chosen in [port] if port is not None else [DEFAULT_PORT, 0]:
+    for chosen in [port] if port is not None else [BROWSER_PORT, 0]:
         try:
             return socket.create_server((str(address[0]), chosen), family=family, backlog=_WAITING)
         except OSError as error:

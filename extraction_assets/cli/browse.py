@@ -33,9 +33,14 @@ def browse(module: str, host: str, port: int | None, names: tuple[str, ...], rea
     """
     with _extra_installed():
         from extraction_assets.browser.server import address_of, is_loopback, listen, serve
+    from extraction_assets.database.urls import DatabaseError
+
     read, write = _databases(module)
-    with read():  # what cannot be read at all is said here, not on the first page
-        pass
+    try:
+        with read():
+            pass
+    except DatabaseError as error:  # it may be there soon
+        echo(f"{error}; the pages say so until it answers", err=True)
     listening = listen(host, port)
     app = make_app(module, read, write, (*names, *_names(host, listening)), read_only, live)
     where = address_of(listening)

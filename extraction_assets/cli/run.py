@@ -135,9 +135,9 @@ def _run_all(
         echo(f"merge of {sae}" + (" is current" if sae in current else ""), err=True)
         if sae not in current:
             runner.merge(sae)
-        elif left := runner.missing_after_merge(sae):
-            echo(*(wrong or f"{asset} of {sae}" for asset, wrong in left.items()), err=True)
-            runner.materialize_after_chunks(sae, list(left))
+        elif missing_too := runner.missing_after_merge(sae):
+            echo(*(wrong or f"{asset} of {sae}" for asset, wrong in missing_too.items()), err=True)
+            runner.materialize_after_chunks(sae, list(missing_too))
     seconds = time.perf_counter() - started
     _say_what_is_there(workspace, settings)
     computed = count(len(keys) - recorded, "chunk") + (f" computed, {recorded} recorded" if recorded else "")

@@ -1,8 +1,9 @@
 """Examples and draws as rows of JSON lists: made by Arrow and NumPy in bulk, some features at a time."""
 
 import json
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -10,13 +11,14 @@ import pyarrow.compute as pc
 import torch
 
 from extraction_assets.database.backends.arrow_lists import json_lists
+from extraction_assets.database.backends.prefetch import in_order
 from extraction_assets.database.tables import LOOKED_AT, SPACE
 from extraction_assets.engine.ordering import ascending_bits, bits_for, order_by
 from extraction_assets.engine.selection.merge import ranks
 from extraction_assets.engine.shapes import TopKTable
 
-_FIRINGS_AT_ONCE = 1_000_000  # some 60 MB of text and as much of what it is made of
-_PAIRS_AT_ONCE = 1_000_000  # of a feature and a sample or a token: some 20 MB of text
+_FIRINGS_AT_ONCE = 500_000  # some 10 MB of text, made of some 30 MB
+_PAIRS_AT_ONCE = 300_000  # of a feature and a sample or a token: some 6 MB of text
 
 
 class Listed(NamedTuple):
@@ -43,15 +45,12 @@ def feature_lists(extraction_id: int, listed: Listed, column: str) -> Iterator[p
     tokens = json_texts(listed.max_tokens.dictionary)
     neurons, starts = np.unique(listed.neuron_index, return_index=True)
     starts = np.append(starts, len(listed.neuron_index))
-    for first, stop in _parts(listed.firing_offsets[starts], _FIRINGS_AT_ONCE):
+
+    def part(first: int, stop: int) -> pa.Table:
         texts = _example_texts(listed, tokens, int(starts[first]), int(starts[stop]))
-        yield pa.table(
-            {
-                "extraction_id": constant(extraction_id, stop - first),
-                "neuron_index": pa.array(neurons[first:stop]),
-                column: _joined(starts[first : stop + 1] - starts[first], texts),
-            }
-        )
+        return _rows(extraction_id, {"neuron_index": neurons}, starts, first, stop, {column: texts})
+
+    yield from _made(part, _parts(listed.firing_offsets[starts], _FIRINGS_AT_ONCE))
 
 
 def sample_lists(
@@ -72,16 +71,13 @@ def sample_lists(
     sample_index, neuron_index, max_activation = sample_index[kept], neuron_index[kept], max_activation[kept]
     named, starts = np.unique(sample_index, return_index=True)
     starts = np.append(starts, len(sample_index))
-    for first, stop in _parts(starts, _PAIRS_AT_ONCE):
+
+    def part(first: int, stop: int) -> pa.Table:
         rows = slice(int(starts[first]), int(starts[stop]))
         texts = json_rows(_numbers(neuron_index[rows]), _numbers(max_activation[rows]))
-        yield pa.table(
-            {
-                "extraction_id": constant(extraction_id, stop - first),
-                "sample_index": pa.array(named[first:stop]),
-                "features": _joined(starts[first : stop + 1] - starts[first], texts),
-            }
-        )
+        return _rows(extraction_id, {"sample_index": named}, starts, first, stop, {"features": texts})
+
+    yield from _made(part, _parts(starts, _PAIRS_AT_ONCE))
 
 
 def token_lists(
@@ -110,19 +106,15 @@ def token_lists(
     columns = [column[order] for column in (neuron, counts, strongest)]
     tokens, starts = np.unique(token, return_index=True)
     starts = np.append(starts, len(token))
-    for first, stop in _parts(starts, _PAIRS_AT_ONCE):
+    named = texts.dictionary.take(pa.array(tokens))
+    keys = {"token": named, "word": pc.utf8_trim(named, SPACE)}
+
+    def part(first: int, stop: int) -> pa.Table:
         rows = slice(int(starts[first]), int(starts[stop]))
-        named = texts.dictionary.take(pa.array(tokens[first:stop]))
-        yield pa.table(
-            {
-                "extraction_id": constant(extraction_id, stop - first),
-                "token": named,
-                "word": pc.utf8_trim(named, SPACE),
-                "features": _joined(
-                    starts[first : stop + 1] - starts[first], json_rows(*(_numbers(column[rows]) for column in columns))
-                ),
-            }
-        )
+        elements = json_rows(*(_numbers(column[rows]) for column in columns))
+        return _rows(extraction_id, keys, starts, first, stop, {"features": elements})
+
+    yield from _made(part, _parts(starts, _PAIRS_AT_ONCE))
 
 
 def displayed(token_ids: np.ndarray, display_tokens: Callable[[list[int]], list[str]]) -> pa.DictionaryArray:
@@ -148,6 +140,26 @@ def json_rows(*columns: pa.Array) -> pa.Array:
     """One JSON list for each row, of the JSON values of its columns."""
     between = [part for column in columns for part in (",", column)][1:]
     return pc.binary_join_element_wise("[", *between, "]", "")
+
+
+def _rows(
+    extraction_id: int,
+    keys: dict[str, Any],
+    starts: np.ndarray,
+    first: int,
+    stop: int,
+    lists: dict[str, pa.Array],
+) -> pa.Table:
+    """Rows ``first:stop``: their keys, and lists of which row r holds elements ``starts[r]:starts[r + 1]``; ``lists``
+    has the elements of these rows alone."""
+    offsets = starts[first : stop + 1] - starts[first]
+    named = {name: pa.array(values[first:stop]) for name, values in keys.items()}
+    made = {name: _joined(offsets, elements) for name, elements in lists.items()}
+    return pa.table({"extraction_id": constant(extraction_id, stop - first), **named, **made})
+
+
+def _made(part: Callable[[int, int], pa.Table], ranges: Iterable[tuple[int, int]]) -> Iterator[pa.Table]:
+    return in_order(partial(part, first, stop) for first, stop in ranges)
 
 
 def _example_texts(listed: Listed, tokens: pa.Array, first: int, stop: int) -> pa.Array:

@@ -225,7 +225,8 @@ def delete_unreferenced(connection: sa.Connection, except_corpus: int | None = N
         connection.execute(sa.delete(samples).where(of_corpus, samples.c.sample_index.in_(unnamed)))
         _delete_messages_without_sample(connection, corpus_id)
     used = sa.exists().where(extractions.c.corpus_id == corpora.c.id)
-    connection.execute(sa.delete(corpora).where(~used))
+    if connection.execute(sa.delete(corpora).where(~used)).rowcount:
+        backend_of(connection).text_index.forget(connection)  # SQLite gives the corpus's number to the next one
 
 
 def _delete_messages_without_sample(connection: sa.Connection, corpus_id: int) -> None:

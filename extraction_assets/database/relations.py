@@ -45,7 +45,7 @@ def replace_relations(
     connection: sa.Connection, name: str, sae: str, row: RelationsRow, found: Relations, display_tokens: Display
 ) -> None:
     """Replace the relations of one merged (extraction, SAE). Call it inside ``write_transaction``."""
-    extraction_id = connection.scalars(_id(name, sae)).one()
+    extraction_id = connection.execute(_id(name, sae)).scalar_one()
     backend = backend_of(connection)
     tokens = (_token_rows(extraction_id, place, one, display_tokens) for place, one in found.tokens.items())
     backend.replace_rows(connection, feature_tokens, extraction_id, (part for parts in tokens for part in parts))
@@ -67,7 +67,7 @@ def delete_relations(connection: sa.Connection, name: str, sae: str) -> None:
             connection.execute(sa.delete(table).where(table.c.extraction_id == extraction_id))
 
 
-def _id(name: str, sae: str) -> sa.Select[tuple[int]]:
+def _id(name: str, sae: str) -> sa.Select[Any]:
     return sa.select(extractions.c.id).where(extractions.c.name == name, extractions.c.sae == sae)
 
 

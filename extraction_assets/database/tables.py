@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeEngine
 
 from extraction_assets.database.backends import column_type
-from extraction_assets.engine.selection.statistics.descriptions import COLUMNS
+from extraction_assets.engine.selection.statistics.descriptions import STATISTICS
 
 metadata = MetaData()
 
@@ -74,9 +74,11 @@ has the primary key."""
 IN_BINS = ("density_bin", "max_bin", "neuron_index", "token_frequency", *SORTED_BY[:3])
 """Columns of the index that answers a filtered list, its counts and its plot alone, without reading a row."""
 
-_STATISTICS = [Column(one.name, _STATISTIC_TYPES[one.type], nullable=one.nullable) for one in COLUMNS]
-if "interval_samples" not in {column.name for column in _STATISTICS}:
-    _STATISTICS.append(Column("interval_samples", JSON))
+_STATISTICS = [
+    Column(column.name, _STATISTIC_TYPES[column.type], nullable=column.nullable or one.added_later)
+    for one in STATISTICS
+    for column in one.columns
+]
 
 features = Table(
     "features",

@@ -84,6 +84,15 @@ class TopKTable(NamedTuple):
     """float32 [M], descending within an example; the first equals ``max_activation``."""
 
 
+class DrawRules(NamedTuple):
+    """What is drawn from the samples of a corpus; the settings of an extraction say what each is."""
+
+    draw_seed: int = 0
+    interval_examples: int = 5
+    random_examples: int = 10
+    sample_one_in: int = 16
+
+
 class Draws(NamedTuple):
     """Examples drawn by a seeded hash of (feature, sample), ordered by (neuron_index, interval, hash, sample_index)."""
 

@@ -7,6 +7,10 @@ from pathlib import Path
 
 from extraction_assets.host.project_home import default_home
 
+BROWSER_URL_VARIABLE = "EXTRACTION_BROWSER_URL"
+BROWSER_HOST, BROWSER_PORT = "127.0.0.1", 3080
+"""Where ``browse`` listens if nothing else is said."""
+
 _RELATIVE_SQLITE = re.compile(r"sqlite(\+\w+)?:///(?!/|:memory:|file:|$)")
 
 

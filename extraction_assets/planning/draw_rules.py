@@ -1,6 +1,6 @@
 """What the settings of an extraction have drawn from every feature."""
 
-from extraction_assets.engine.selection.draws import DrawRules
+from extraction_assets.engine.shapes import DrawRules
 from extraction_assets.settings import ExtractionSettings
 
 

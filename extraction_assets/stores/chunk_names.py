@@ -18,7 +18,7 @@ STATISTICS_FILE, DRAWS_FILE, SAMPLED_FILE = "statistics", "draws", "sampled"
 
 COMPANIONS = {
     STATISTICS_FILE: ".statistics.safetensors",
-    DRAWS_FILE: ".draws.parquet",
+    DRAWS_FILE: ".draws.pq",  # Parquet; ``*.parquet`` are the tables alone, for other tools that read a folder of them
     SAMPLED_FILE: ".sampled.safetensors",
 }
 """Kind of a file beside a table -> how its name ends. The table's record names each by its checksum, as a field of the
@@ -68,9 +68,7 @@ def chunk_files(paths: Iterable[Path]) -> Iterator[ChunkFile]:
 def of_any_fingerprint(folder: Path, asset: ChunkAsset, key: str) -> Iterator[Path]:
     """Files of a chunk of any fingerprint, those in forms of later versions included."""
     for end in {Path(form).suffix or form for form in FORMS[asset]}:
-        for path in folder.glob(f"{key}-*{end}"):
-            if not path.name.endswith(tuple(COMPANIONS.values())):  # which do not make a chunk, without their table
-                yield path
+        yield from folder.glob(f"{key}-*{end}")
 
 
 def _pattern() -> re.Pattern[str]:

@@ -240,7 +240,7 @@ def test_no_field_of_the_gpu_resource_makes_anything_stale(
     for project in (one, other):
         project.corpus()
         project.chunks(2, 2)
-        names.append(sorted(file for file in project.files("tiny/**/0*-*") if ".statistics." not in file))
+        names.append(sorted(file for file in project.files("tiny/**/0*-*") if file.count(".") == 1))
         records.append(read_record(project.plan.chunk_path("top_k_table", settings.chunks[2], "relu"))["numerics"])
     assert names[0] == names[1]
     assert compiled

@@ -1,4 +1,5 @@
-"""The step of the relations: counts them, and replaces their rows in the results database."""
+"""The step of the relations: counts them, and replaces their rows in the results database; what else is made once a
+merge is committed, the index of texts, too."""
 
 import logging
 import time
@@ -17,6 +18,7 @@ from extraction_assets.database.connect import write_transaction
 from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets.database.relations import RelationsRow, delete_relations, replace_relations
 from extraction_assets.database.tables import features
+from extraction_assets.database.text_index import index_texts
 from extraction_assets.engine.corpora.display import display_tokens
 from extraction_assets.engine.relations.found import Relations
 from extraction_assets.execution.damage import put_aside, warn
@@ -63,6 +65,7 @@ def _bring_up_to_date(
     with engine.connect() as connection:
         whole = _counts_of_merge(connection, plan, sae)
         stored = stored_relations(connection, plan, sae)
+    index_texts(engine)
     source = find_source(plan, sae)
     if isinstance(source, NothingToCount):
         if stored is not None and stored.is_current:

@@ -21,6 +21,30 @@ ColumnKind = Literal["row_id", "integers", "doubles", "texts", "json"]
 """Columns that have another type in some database: a number that the database gives a new row, and lists."""
 
 
+class TextIndex(Protocol):
+    """How the text of samples is found: an index that the database makes, and a condition for each way to ask.
+
+    The text of a sample is its display strings, one after the other.
+    """
+
+    def index_some(self, connection: sa.Connection, count: int) -> int:
+        """Add up to ``count`` samples that are not in the index, which is made if it is not there, inside the open
+        transaction; returns how many, always 0 where the database cannot have one."""
+
+    def exists(self, connection: sa.Connection) -> bool:
+        """Whether there is an index."""
+
+    def forget(self, connection: sa.Connection) -> None:
+        """Drop the index, if there is one, inside the open transaction."""
+
+    def indexed(self, samples: sa.Table, corpus_id: sa.ColumnElement[int], text: str) -> sa.ColumnElement[bool] | None:
+        """The condition on a sample of a corpus that it contains ``text``, whatever the case, by the index; None if the
+        text is too short for it. No sign in the text has a meaning."""
+
+    def scanned(self, tokens: sa.ColumnElement[Any], text: str) -> sa.ColumnElement[bool]:
+        """The same condition without the index."""
+
+
 class Backend(Protocol):
     """One kind of database."""
 
@@ -51,6 +75,10 @@ class Backend(Protocol):
     @property
     def views(self) -> Mapping[str, str]:
         """The query of each view of ``database/views.py``, by name."""
+
+    @property
+    def text_index(self) -> TextIndex:
+        """The index over the text of samples."""
 
     def first_of_list(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
         """The first number of a column of kind ``integers``, inside a query."""

@@ -270,7 +270,7 @@ def labelled_select(listing: Listing, label: str) -> sa.Select[Any]:
 def bins_select(listing: Listing) -> sa.Select[Any]:
     """How many features lie in each cell of the plot: those that are listed, whatever their density and maximum."""
     cell = (features.c.density_bin, features.c.max_bin)
-    query = sa.select(*cell, sa.func.count().label("count")).where(*conditions(listing, "density", "maximum"))
+    query = sa.select(*cell, sa.func.count().label("features")).where(*conditions(listing, "density", "maximum"))
     return query.group_by(*cell).execution_options(about="features by density and maximum")
 
 
@@ -281,13 +281,13 @@ def feature_bins(connection: sa.Connection, listing: Listing) -> list[Bin]:
 
 def density_select(listing: Listing) -> sa.Select[Any]:
     """How many features lie in each bin of density: those that are listed, whatever their density."""
-    query = sa.select(features.c.density_bin, sa.func.count().label("count")).where(*conditions(listing, "density"))
+    query = sa.select(features.c.density_bin, sa.func.count().label("features")).where(*conditions(listing, "density"))
     return query.group_by(features.c.density_bin).execution_options(about="features by density")
 
 
 def density_counts(connection: sa.Connection, listing: Listing) -> dict[int | None, int]:
     """How many features would be listed of each bin of density."""
-    return dict(connection.execute(density_select(listing)).tuples().all())
+    return {row.density_bin: row.features for row in connection.execute(density_select(listing))}
 
 
 def total_select(listing: Listing) -> sa.Select[Any]:
@@ -299,7 +299,7 @@ def total_select(listing: Listing) -> sa.Select[Any]:
 def flags_select(listing: Listing) -> sa.Select[Any]:
     """How many of the listed features have each flag."""
     flags = feature_flags.c
-    query = sa.select(flags.flag, sa.func.count().label("count")).where(flags.extraction_id == listing.extraction_id)
+    query = sa.select(flags.flag, sa.func.count().label("features")).where(flags.extraction_id == listing.extraction_id)
     if listing.wanted != FeatureFilter() or listing.found is not None:
         query = query.where(flags.neuron_index.in_(sa.select(features.c.neuron_index).where(*conditions(listing))))
     return query.group_by(flags.flag).execution_options(about="listed features by flag")
@@ -307,13 +307,13 @@ def flags_select(listing: Listing) -> sa.Select[Any]:
 
 def flag_counts(connection: sa.Connection, listing: Listing) -> dict[str, int]:
     """How many features would be listed with each flag."""
-    return dict(connection.execute(flags_select(listing)).tuples().all())
+    return {row.flag: row.features for row in connection.execute(flags_select(listing))}
 
 
 def labels_select(listing: Listing) -> sa.Select[Any]:
     """How many of the listed features have each mark, and how many of those a label, whatever label is asked for."""
     stored = feature_labels.c
-    query = sa.select(stored.mark, sa.func.count().label("count"), sa.func.count(stored.label).label("labelled"))
+    query = sa.select(stored.mark, sa.func.count().label("features"), sa.func.count(stored.label).label("labelled"))
     listed = sa.select(features.c.neuron_index).where(*conditions(listing, "label"))
     query = query.where(stored.name == listing.name, stored.sae == listing.sae, stored.neuron_index.in_(listed))
     return query.group_by(stored.mark).execution_options(about="listed features by mark")

@@ -8,8 +8,8 @@ from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
 
+from extraction_assets.database.queries.texts import text_query
 from extraction_assets.database.tables import SPACE, feature_labels, feature_tokens
-from extraction_assets.database.text_index import SHORTEST, has_texts, matches_select
 from extraction_assets.database.views import sample_features, strongest_tokens
 from extraction_assets.engine.corpora.visible_text import SIGNS
 
@@ -80,6 +80,9 @@ def found_count_select(found: sa.Select[Any], about: str) -> sa.Select[Any]:
     return sa.select(sa.func.count()).select_from(found.subquery("found")).execution_options(about=about)
 
 
+SHORTEST = 3
+"""Characters that a text to look for has at least: fewer are no trigram."""
+
 MOST_SAMPLES = 200
 """Samples with a text that are looked at: a frequent text stands in every one, which would read all examples."""
 
@@ -91,11 +94,7 @@ def text_select(
     or None and why there is no such search."""
     if len(wanted.text) < SHORTEST:
         return None, f"a text to look for has at least {SHORTEST} characters"
-    if not has_texts(connection):
-        return None, f"not computed: materialize {extraction.name}/{extraction.sae}/feature_relations"
-    matching = matches_select(connection.dialect.name, extraction.corpus_id, wanted.text, MOST_SAMPLES).subquery(
-        "matching"
-    )
+    matching = text_query(connection, extraction.id, wanted.text, MOST_SAMPLES).subquery("matching")
     firing = sample_features.c
     query = (
         sa.select(firing.neuron_index, sa.func.count().label("hits"))

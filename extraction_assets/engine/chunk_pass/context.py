@@ -12,10 +12,9 @@ from torch import Tensor
 from extraction_assets.engine.chunk_pass.batching import AdaptiveBatch
 from extraction_assets.engine.chunk_pass.stage_clock import StageClock
 from extraction_assets.engine.chunk_pass.staging import HostStaging
-from extraction_assets.engine.selection.draws import DrawRules
 from extraction_assets.engine.selection.hashing import sampled
 from extraction_assets.engine.selection.outliers import outlier_positions
-from extraction_assets.engine.shapes import Samples
+from extraction_assets.engine.shapes import DrawRules, Samples
 
 
 class NonFiniteError(ValueError):

@@ -24,21 +24,12 @@ from extraction_assets.engine.selection.hashing import HASH_BITS, pair_hash, sam
 from extraction_assets.engine.selection.intervals import INTERVALS, OF_ALL
 from extraction_assets.engine.selection.pairs import FiringPairs, intervals_of
 from extraction_assets.engine.selection.select import firings_of, strongest_pairs
-from extraction_assets.engine.shapes import Draws, SparseFeatures, TopKTable
+from extraction_assets.engine.shapes import DrawRules, Draws, SparseFeatures, TopKTable
 
 GROUPS_PER_FEATURE = INTERVALS + 1
 """A feature's draws from all samples, then those from each interval."""
 
 _HIGHEST_HASH = 2**HASH_BITS - 1
-
-
-class DrawRules(NamedTuple):
-    """What is drawn; the settings of an extraction say what each is."""
-
-    draw_seed: int = 0
-    interval_examples: int = 5
-    random_examples: int = 10
-    sample_one_in: int = 16
 
 
 class LowestHashFirst:

@@ -4,11 +4,10 @@ import math
 
 import torch
 
-from extraction_assets.engine.selection.draws import DrawRules
 from extraction_assets.engine.selection.hashing import pair_hash, sample_keys
 from extraction_assets.engine.selection.intervals import FIRST_EXPONENT, INTERVALS, OF_ALL
 from extraction_assets.engine.selection.merge import Firings
-from extraction_assets.engine.shapes import Draws
+from extraction_assets.engine.shapes import DrawRules, Draws
 
 Drawn = tuple[int, int, Firings]
 """(hash, sample_index, firings): the lowest are kept."""

@@ -11,9 +11,8 @@ from extraction_assets.engine.chunk_pass.forward import (
 )
 from extraction_assets.engine.chunk_pass.gpu_pass import ChunkResult, run_chunk
 from extraction_assets.engine.chunk_pass.sae_pass import SaeResult, SaeTask
-from extraction_assets.engine.selection.draws import DrawRules
 from extraction_assets.engine.selection.sparse import take_rows
-from extraction_assets.engine.shapes import Samples, SparseFeatures
+from extraction_assets.engine.shapes import DrawRules, Samples, SparseFeatures
 from extraction_assets_tests.engine.build import assert_same
 
 N, T, K, FIRST = 23, 12, 3, 1000

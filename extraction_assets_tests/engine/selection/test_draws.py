@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from extraction_assets.engine.selection import deferred
 from extraction_assets.engine.selection.draws import (
     DrawHeap,
-    DrawRules,
     LowestHashFirst,
     empty_draws,
     merge_draws,
@@ -23,7 +22,7 @@ from extraction_assets.engine.selection.legacy import LegacyHeaps
 from extraction_assets.engine.selection.legacy_draws import LegacyDraws, interval_of
 from extraction_assets.engine.selection.pairs import intervals_of, pairs_above
 from extraction_assets.engine.selection.select import sample_maxima
-from extraction_assets.engine.shapes import Draws, TopKTable
+from extraction_assets.engine.shapes import DrawRules, Draws, TopKTable
 from extraction_assets_tests import draws_oracle
 from extraction_assets_tests.engine.build import assert_same, counted_features, plain_draws, rows_of, select
 from extraction_assets_tests.engine.strategies import Drawn, encoded, random_features

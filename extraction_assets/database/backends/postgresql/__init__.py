@@ -10,8 +10,9 @@ from sqlalchemy import event
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import TypeEngine
 
+from extraction_assets.database.backends.postgresql import text_index
 from extraction_assets.database.backends.postgresql.views import VIEWS
-from extraction_assets.database.backends.protocol import ColumnKind
+from extraction_assets.database.backends.protocol import ColumnKind, TextIndex
 from extraction_assets.database.urls import DatabaseError, DatabaseUnavailableError, error_sentence
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class PostgresqlBackend:
         "json": postgresql.JSONB(none_as_null=True),
     }
     views = VIEWS
+    text_index: TextIndex = text_index
     # A snapshot taken before the wait for the lock would not see what the writer before has committed.
     write_options: Mapping[str, Any] = {"isolation_level": "READ COMMITTED"}
 

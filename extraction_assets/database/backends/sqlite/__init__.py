@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.types import TypeEngine
 
-from extraction_assets.database.backends.protocol import ColumnKind
+from extraction_assets.database.backends.protocol import ColumnKind, TextIndex
+from extraction_assets.database.backends.sqlite import text_index
 from extraction_assets.database.backends.sqlite.read_only_disk import readable_path
 from extraction_assets.database.backends.sqlite.views import VIEWS
 from extraction_assets.database.urls import (
@@ -46,6 +47,7 @@ class SqliteBackend:
     column_types: Mapping[ColumnKind, TypeEngine[Any]] = {"row_id": sa.Integer()}
     write_options: Mapping[str, Any] = {_WRITES: True}
     views = VIEWS
+    text_index: TextIndex = text_index
 
     def first_of_list(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
         return sa.func.json_extract(column, "$[0]", type_=sa.Integer())

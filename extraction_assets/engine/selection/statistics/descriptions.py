@@ -88,7 +88,8 @@ class StatisticColumn:
     values: Callable[[FeatureStatistics], np.ndarray]
     """From the merged statistics, on the CPU: [F], or [F, size] of a list."""
     nullable: bool = False
-    """NULL for a feature that never fires."""
+    """NULL for a feature that never fires. Columns of a statistic that was added later may be NULL for all features,
+    whatever this says."""
     shown: str = ""
     """How pages show it, such as ``mean {:.2f}``; empty if they do not, or format it themselves."""
 
@@ -183,6 +184,12 @@ def std_activation(statistics: FeatureStatistics) -> np.ndarray:
     """
     assert statistics.square_limbs is not None, "read only where it is known"
     return std_of_limbs(statistics.token_count, statistics.activation_limbs, statistics.square_limbs)
+
+
+def known(tensor: "Tensor | None") -> "Tensor":
+    """A statistic that was added later, where it is not None."""
+    assert tensor is not None, "read only where it is known"
+    return tensor
 
 
 STATISTICS = (
@@ -300,6 +307,15 @@ STATISTICS = (
         INTERVALS,
         "sum",
         "samples by half octave of the feature's maximum in them (selection.intervals)",
+        (
+            StatisticColumn(
+                "interval_samples",
+                "integers",
+                "samples in which it fires by half octaves of its maximum there: 80 counts from 2^-20 to 2^20, ends "
+                "open; NULL with `statistics: basic`, or while a chunk is of an earlier version",
+                lambda s: known(s.interval_samples).numpy(),
+            ),
+        ),
         additions=_samples_by_interval,
         added_later=True,
         only_full=True,
