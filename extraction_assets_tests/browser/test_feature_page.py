@@ -203,7 +203,7 @@ def test_an_example_links_its_sample_and_its_document(small: "TestClient") -> No
 
 def test_what_was_not_computed_says_what_to_do(small: "TestClient") -> None:
     found = feature(small)["feature"]
-    assert found["relations_missing"] == "not computed: materialize small/one/feature_relations"
+    assert found["relations_missing"] == "not computed for this result: materialize small/one/feature_relations"
     assert found["directions_missing"] == "not computed: materialize small/one/feature_directions"
     assert "materialize small/one/feature_relations" in small.get("/small/one/0").text
 
@@ -227,7 +227,7 @@ def test_relations_of_an_earlier_result_are_not_shown(small: "TestClient", url: 
     add(url, store_relations, "an earlier one")
     found = feature(small)["feature"]
     assert found["relations"] is None
-    assert found["relations_missing"].startswith("not computed for this result yet")
+    assert found["relations_missing"].startswith("not computed for this result")
     assert found["flags"] == []
 
 
