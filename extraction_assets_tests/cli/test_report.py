@@ -9,11 +9,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from click.testing import Result
 
 from extraction_assets.database.connect import open_database, write_transaction
 from extraction_assets.database.labels import label_transaction, save_label
 from extraction_assets.database.load import replace_results
+from extraction_assets.database.queries.extractions import find_extraction
+from extraction_assets.database.tables import feature_neighbours, relations
 from extraction_assets_tests.command import declare, invoke
 from extraction_assets_tests.database.synthetic import CORPUS, make_results
 from extraction_assets_tests.project import Project
@@ -54,8 +57,28 @@ def report(project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     with label_transaction(engine) as connection:
         save_label(connection, "tiny", "relu", 5, label="of foxes", mark="interesting", note="a\nnote")
         save_label(connection, "tiny", "relu", 3, note="only a note")
+        _relate(connection, 7, [3, 40])
     engine.dispose()
     return partial(invoke, declare(monkeypatch, project.settings), "report", "tiny", "--sae", "relu")
+
+
+def _relate(connection: sa.Connection, index: int, others: list[int]) -> None:
+    """Relations of the current result in which a feature fires together with others."""
+    extraction = find_extraction(connection, "tiny", "relu")
+    relation = {
+        "extraction_id": extraction.id,
+        "fingerprint": "f",
+        "merge_fingerprint": extraction.fingerprint,
+        "scope": "corpus",
+        "sample_one_in": 1,
+        "sample_count": 23,
+        "token_count": 300,
+        "finished_at": extraction.finished_at,
+    }
+    neighbours = [[other, 5, 0.5, 1.0] for other in others]
+    row = {"extraction_id": extraction.id, "neuron_index": index, "neighbours": neighbours, "tokens": 9}
+    connection.execute(sa.insert(relations).values(relation))
+    connection.execute(sa.insert(feature_neighbours).values(row))
 
 
 def written(result: Result, path: str = "tiny-relu.html") -> str:
@@ -118,6 +141,14 @@ def test_every_link_leads_to_a_place_in_the_file(report: Report) -> None:
     links = [attributes["href"] for tag, attributes in page.elements if tag == "a"]
     assert links
     assert {str(link) for link in links} <= {f"#{name}" for name in page.ids}
+
+
+def test_a_neighbour_in_the_file_is_a_link_and_another_is_text(report: Report) -> None:
+    page = written(report("--features", "7,3"))
+    links = [attributes["href"] for tag, attributes in _Page(page).elements if tag == "a"]
+    assert links.count("#feature-3") == 2  # in the index and beside its neighbour
+    assert "#feature-40" not in links
+    assert ">#40<" in page
 
 
 def test_an_id_stands_in_the_file_once(report: Report) -> None:
