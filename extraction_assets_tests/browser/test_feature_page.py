@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
+from extraction_assets.browser.links import NoLinks
+from extraction_assets.browser.pages.feature import Reading, feature_view
+from extraction_assets.browser.rendering import environment
 from extraction_assets.database.connect import opened_database
+from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets_tests.browser.conftest import make_client
 from extraction_assets_tests.browser.small_results import (
     store_directions,
@@ -88,8 +92,8 @@ def test_special_tokens_are_dimmed(small: "TestClient") -> None:
 
 def test_who_speaks_is_said_as_show_says_it(small: "TestClient") -> None:
     page = small.get("/small/one/0").text
-    assert '<b class="role">user</b>' in page
-    assert '<b class="role">assistant</b>' in page
+    assert '<b class="role">«user»</b>' in page
+    assert '<b class="role">«assistant»</b>' in page
 
 
 def test_a_window_is_as_wide_as_the_address_says(small: "TestClient") -> None:
@@ -98,8 +102,8 @@ def test_a_window_is_as_wide_as_the_address_says(small: "TestClient") -> None:
 
 
 def test_white_space_is_visible_on_demand(small: "TestClient") -> None:
-    assert '<span class="ws">⏎⇢</span>' in small.get("/small/one/0").text
-    assert '<span class="ws">⏎····</span>' in small.get("/small/one/0?marks=1").text
+    assert '<span class="ws" aria-hidden="true">⏎⇢</span>' in small.get("/small/one/0").text
+    assert '<span class="ws" aria-hidden="true">⏎····</span>' in small.get("/small/one/0?marks=1").text
 
 
 def test_the_whole_sample_stands_in_its_lines(small: "TestClient") -> None:
@@ -110,6 +114,24 @@ def test_intervals_come_with_population_share_and_draws(small: "TestClient") -> 
     found = feature(small)["feature"]["examples"]["intervals"]
     seen = [(one["low"], one["high"], one["samples"], one["share"], len(one["examples"])) for one in found]
     assert seen == [(8.0, 12.0, 2, 0.5, 2), (1.0, 1.5, 1, 0.25, 0), (0.5, 0.75, 1, 0.25, 1)]
+
+
+@pytest.mark.parametrize(("length", "reading"), [(128, (20, None)), (1024, (5, 1)), (100_000, (1, 1))])
+def test_whole_samples_that_are_long_are_fewer(length: int, reading: tuple[int, int | None]) -> None:
+    found = Reading(width=None).fitted(length)
+    assert (found.top, found.drawn) == reading
+
+
+def test_a_window_and_a_number_that_was_asked_for_stay() -> None:
+    assert Reading(width=40).fitted(100_000) == Reading(width=40)
+    assert Reading(width=None, top=100).fitted(1024).top == 100
+
+
+def test_draws_that_are_not_shown_are_counted(url: str) -> None:
+    with opened_database(url) as engine, engine.connect() as connection:
+        extraction = find_extraction(connection, "small", "one")
+        found = feature_view(connection, extraction, 0, Reading(drawn=1)).examples.intervals
+    assert [(one.drawn, len(one.examples)) for one in found] == [(2, 1), (0, 0), (1, 1)]
 
 
 def test_random_examples_are_those_drawn_from_all(small: "TestClient") -> None:
@@ -181,7 +203,7 @@ def test_an_example_links_its_sample_and_its_document(small: "TestClient") -> No
 
 def test_what_was_not_computed_says_what_to_do(small: "TestClient") -> None:
     found = feature(small)["feature"]
-    assert found["relations_missing"] == "not computed: materialize small/one/feature_relations"
+    assert found["relations_missing"] == "not computed for this result: materialize small/one/feature_relations"
     assert found["directions_missing"] == "not computed: materialize small/one/feature_directions"
     assert "materialize small/one/feature_relations" in small.get("/small/one/0").text
 
@@ -205,7 +227,7 @@ def test_relations_of_an_earlier_result_are_not_shown(small: "TestClient", url: 
     add(url, store_relations, "an earlier one")
     found = feature(small)["feature"]
     assert found["relations"] is None
-    assert found["relations_missing"].startswith("not computed for this result yet")
+    assert found["relations_missing"].startswith("not computed for this result")
     assert found["flags"] == []
 
 
@@ -245,6 +267,18 @@ def test_nearest_rows_link_features_of_other_saes(small: "TestClient", url: str)
     page = small.get("/small/one/0").text
     assert 'href="/small/two/2"' in page
     assert 'href="/small/one/1"' in page
+
+
+@pytest.mark.parametrize("index", [0, 1, 3])
+def test_the_parts_of_a_page_without_a_server_have_no_links(url: str, index: int) -> None:
+    for store in (store_relations, store_directions):
+        add(url, store)
+    with opened_database(url) as engine, engine.connect() as connection:
+        view = feature_view(connection, find_extraction(connection, "small", "one"), index)
+    parts = environment().get_template("feature_parts.html").module
+    text = f"{parts.facts(view, NoLinks())}{parts.flags(view, NoLinks())}{parts.texts(view, NoLinks(), Reading())}"  # type: ignore[attr-defined]
+    assert "Provenance" in text
+    assert not re.search(r"<a\b|href|style=", text)
 
 
 def test_a_label_is_the_heading(small: "TestClient", url: str) -> None:

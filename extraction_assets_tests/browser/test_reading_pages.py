@@ -78,7 +78,7 @@ def test_a_sample_is_shaded_by_one_feature_on_demand(small: "TestClient") -> Non
 
 def test_hovering_over_a_token_names_its_features(small: "TestClient") -> None:
     page = small.get("/small/one/samples/7").text
-    assert 'href="#p2" title=" cat · #0 8.00, #2 1.00 · position 2"' in page
+    assert 'title=" cat · #0 8.00, #2 1.00 · position 2" href="#p2"' in page
     assert '<tr id="p2">' in page
 
 

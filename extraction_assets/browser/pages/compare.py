@@ -93,6 +93,7 @@ def _read(connection: sa.Connection, name: str, reading: Reading) -> _Read:
     if match is None:
         raise BadRequestError(f"{name!r} is not a feature: write EXTRACTION/SAE/NUMBER, such as demo/layer1/12")
     extraction = find_extraction(connection, match["extraction"], match["sae"])
+    reading = reading.fitted(extraction.max_length)
     feature = feature_view(connection, extraction, int(match["neuron"]), reading, draws=False)
     return _Read(extraction, feature, find_feature(connection, extraction.id, feature.neuron_index).histogram)
 

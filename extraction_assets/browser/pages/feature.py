@@ -27,6 +27,7 @@ from extraction_assets.browser.shown.intervals import feature_intervals
 from extraction_assets.database.queries.examples import Draw, Example, draws_of, examples_of, find_feature
 from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets.database.queries.feature_facts import stored_examples
+from extraction_assets.database.queries.labels import MARKS
 from extraction_assets.engine.selection.intervals import OF_ALL
 from extraction_assets.engine.selection.statistics.shown import unknown_sizes
 
@@ -36,6 +37,9 @@ TOP, MOST_TOP = 20, 1_000
 """Strongest examples shown at first, and at most."""
 
 NO_DRAWS = "not computed: draws are made with `statistics: full`, and this result is from before or without them"
+
+WHOLE_TOKENS, _WHOLE_SAMPLES = 12_000, 90
+"""Tokens of whole samples on one page, and how many samples there may be."""
 
 
 class Reading(NamedTuple):
@@ -47,6 +51,8 @@ class Reading(NamedTuple):
     """Whether white space is visible, every space of it."""
     top: int = TOP
     """Strongest examples shown."""
+    drawn: int | None = None
+    """Draws shown of each interval; None for all."""
 
     @property
     def lines(self) -> bool:
@@ -57,6 +63,13 @@ class Reading(NamedTuple):
     def window(self) -> str:
         """The width as an address has it."""
         return "all" if self.width is None else str(self.width)
+
+    def fitted(self, max_length: int) -> "Reading":
+        """With fewer examples if these are whole samples, too long for one page; more are asked for by ``top``."""
+        if self.width is not None or max_length * _WHOLE_SAMPLES <= WHOLE_TOKENS:
+            return self
+        fitting = max(2, WHOLE_TOKENS // max_length)
+        return self._replace(top=min(TOP, fitting // 2) if self.top == TOP else self.top, drawn=1)
 
     def parameters(self) -> dict[str, str | int | None]:
         """What an address needs for the same reading."""
@@ -86,6 +99,11 @@ class FeaturePage(NamedTuple):
         return f"{self.feature.extraction}/{self.feature.sae}/{self.feature.neuron_index}"
 
     @property
+    def marks(self) -> tuple[str, ...]:
+        """What the feature can be marked as."""
+        return MARKS
+
+    @property
     def windows(self) -> tuple[str, ...]:
         """The widths that an address may have."""
         return WIDTHS
@@ -95,6 +113,7 @@ def feature_page(request: PageRequest) -> FeaturePage:
     """A feature and where to go from it."""
     path, reading = request.path, reading_of(request.parameters)
     extraction = find_extraction(request.connection, path["extraction"], path["sae"])
+    reading = reading.fitted(extraction.max_length)
     view = feature_view(request.connection, extraction, path["neuron"], reading)
     return FeaturePage(view, reading, around(request.connection, extraction, path["neuron"]))
 
@@ -144,12 +163,13 @@ def examples_shown(
     def shown(example: Example | Draw) -> ShownExample:
         return shown_example(example, width=reading.width, scale=scale)
 
-    intervals = feature_intervals(row.interval_samples, ((draw.interval, shown(draw)) for draw in draws or ()))
+    found = feature_intervals(row.interval_samples, ((draw.interval, draw) for draw in draws or ()))
+    of_all = [draw for draw in draws or () if draw.interval == OF_ALL]
     return Examples(
         top=tuple(map(shown, top)),
         stored=stored,
-        intervals=intervals,
-        random=tuple(shown(draw) for draw in draws or () if draw.interval == OF_ALL),
+        intervals=tuple(one.showing(tuple(map(shown, one.examples[: reading.drawn]))) for one in found),
+        random=tuple(map(shown, of_all[: reading.drawn and 5 * reading.drawn])),
         missing=NO_DRAWS if row.activation_count and draws == [] else None,
     )
 

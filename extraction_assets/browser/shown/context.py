@@ -9,9 +9,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import markupsafe
+
 from extraction_assets.browser.rendering import three_digits
 from extraction_assets.browser.shown.characters import Unit, display_units
-from extraction_assets.browser.shown.whitespace import Segment, segments
+from extraction_assets.browser.shown.runs import Run, runs_markup
+from extraction_assets.browser.shown.whitespace import segments
 from extraction_assets.engine.corpora.message_spans import MessageSpan, speakers
 from extraction_assets.engine.corpora.visible_text import visible
 
@@ -54,22 +57,6 @@ class ShownToken(NamedTuple):
     """Who speaks from here on, where a message of a chat begins; as ``show`` writes it."""
 
 
-class Run(NamedTuple):
-    """Neighbouring tokens that look alike: the unit of a page's markup."""
-
-    segments: list[Segment]
-    shade: int = 0
-    strongest: bool = False
-    special: bool = False
-    role: str = ""
-    title: str = ""
-    """On hover: token, activation, position."""
-    spoken: str = ""
-    """The activation for those who do not see the shade."""
-    position: int = 0
-    """Of its first token, or of the first that fires."""
-
-
 class Context(NamedTuple):
     """A window of a sample."""
 
@@ -83,6 +70,12 @@ class Context(NamedTuple):
     def whole(self) -> bool:
         """Whether it is the whole sample."""
         return self.first == 0 and self.stop == self.length
+
+    def markup(
+        self, marks: bool = False, lines: bool = False, notes: Mapping[int, str] | None = None
+    ) -> markupsafe.Markup:
+        """The window as HTML; see ``runs``. With ``notes`` each token that they name is a link to its position."""
+        return runs_markup(self.runs(marks, lines, notes), linked=notes is not None)
 
     def runs(self, marks: bool = False, lines: bool = False, notes: Mapping[int, str] | None = None) -> list[Run]:
         """The window for a page; ``marks`` and ``lines`` are those of ``whitespace.segments``. ``notes`` say what

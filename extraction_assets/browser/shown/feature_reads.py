@@ -21,6 +21,7 @@ from extraction_assets.browser.shown.feature_parts import (
     shuffled_after,
 )
 from extraction_assets.database.queries import feature_facts as facts
+from extraction_assets.database.queries import relations as relations_queries
 
 CHIPS = 2
 """Tokens that say what another feature fires on."""
@@ -57,17 +58,16 @@ def label_of(connection: sa.Connection, extraction: sa.Row[Any], neuron_index: i
 
 def flags_of(connection: sa.Connection, extraction: sa.Row[Any], neuron_index: int) -> tuple[Flag, ...]:
     """The flags of a feature, of the current result alone."""
-    return tuple(flag(*row) for row in connection.execute(facts.flags_query(extraction.id, neuron_index)))
+    found = relations_queries.flags_of(connection, extraction.id, neuron_index)
+    return tuple(flag(name, detail) for name, detail in found.items())
 
 
 def missing_relations(connection: sa.Connection, extraction: sa.Row[Any]) -> tuple[sa.Row[Any] | None, str]:
-    """The row of an extraction's relations, or None and why there are none of its current result."""
-    asset = f"materialize {extraction.name}/{extraction.sae}/feature_relations"
-    row = connection.execute(facts.relations_query(extraction.id)).one_or_none()
+    """What an extraction's relations were counted of, or None and why there are none of its current result."""
+    row = relations_queries.find_relations(connection, extraction.id)
     if row is None:
-        return None, f"not computed: {asset}"
-    if row.merge_fingerprint != extraction.fingerprint:
-        return None, f"not computed for this result yet, only for an earlier one: {asset}"
+        asset = f"{extraction.name}/{extraction.sae}/feature_relations"
+        return None, f"not computed for this result: materialize {asset}"
     return row, ""
 
 
@@ -78,19 +78,26 @@ def relations_of(
     row, missing = missing_relations(connection, extraction)
     if row is None:
         return None, missing
-    tokens: dict[str, list[TopToken]] = {"firing": [], "next": []}
-    for place, *token in connection.execute(facts.tokens_query(extraction.id, neuron_index)):
-        tokens[place].append(TopToken(*token))
-    found = connection.execute(facts.neighbours_query(extraction.id, neuron_index)).one_or_none()
+    found = relations_queries.neighbours_of(connection, extraction.id, neuron_index)
     neighbours = found.neighbours if found else []
-    chips = first_tokens(connection, extraction.id, [one[0] for one in neighbours])
+    chips = first_tokens(connection, extraction.id, [one.neuron_index for one in neighbours])
     return Relations(
         scope_sentence(row.scope, row.sample_one_in, row.sample_count, row.token_count),
         found.tokens if found else None,
-        tuple(tokens["firing"]),
-        tuple(tokens["next"]),
-        tuple(Neighbour(index, both, jaccard, pmi, chips.get(index, ())) for index, both, jaccard, pmi in neighbours),
+        _top_tokens(connection, extraction, neuron_index, "firing"),
+        _top_tokens(connection, extraction, neuron_index, "next"),
+        tuple(
+            Neighbour(one.neuron_index, one.tokens, one.jaccard, one.pmi, chips.get(one.neuron_index, ()))
+            for one in neighbours
+        ),
     ), None
+
+
+def _top_tokens(
+    connection: sa.Connection, extraction: sa.Row[Any], neuron_index: int, place: str
+) -> tuple[TopToken, ...]:
+    rows = relations_queries.tokens_of(connection, extraction.id, neuron_index, place)
+    return tuple(TopToken(token_id, token, count, mean, share) for _, token_id, token, count, mean, share in rows)
 
 
 def first_tokens(

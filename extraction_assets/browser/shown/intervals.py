@@ -8,6 +8,7 @@ from extraction_assets.browser.shown.charts import span
 from extraction_assets.engine.selection.intervals import OF_ALL, interval_edges
 
 Drawn = TypeVar("Drawn")
+Shown = TypeVar("Shown")
 
 
 class Interval(NamedTuple, Generic[Drawn]):
@@ -21,8 +22,14 @@ class Interval(NamedTuple, Generic[Drawn]):
     """Its population: samples whose maximum lies in it; None if that was not counted."""
     share: float | None
     """The population as a fraction of the samples in which the feature fires."""
+    drawn: int
+    """How many examples were drawn from it."""
     examples: tuple[Drawn, ...]
-    """What was drawn from it."""
+    """Those that are shown of them."""
+
+    def showing(self, examples: tuple[Shown, ...]) -> "Interval[Shown]":
+        """The same interval with these examples."""
+        return Interval(self.interval, self.low, self.high, self.samples, self.share, self.drawn, examples)
 
     @property
     def name(self) -> str:
@@ -50,6 +57,7 @@ def feature_intervals(
             *_bounds(at),
             samples=counted.get(at, 0) if population is not None else None,
             share=counted.get(at, 0) / total if total else None,
+            drawn=len(examples.get(at, ())),
             examples=tuple(examples.get(at, ())),
         )
         for at in sorted(counted.keys() | examples.keys(), reverse=True)

@@ -1,7 +1,4 @@
-"""What is stored of one feature beside its statistics and examples: relations, directions, flags, label.
-
-All of it is read by key; the tables say what each column means.
-"""
+"""What a feature's page shows beside its statistics, examples, relations and directions. All of it is read by key."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -14,40 +11,11 @@ from extraction_assets.database.tables import (
     directions,
     extractions,
     feature_example_lists,
-    feature_flags,
     feature_labels,
     feature_logits,
-    feature_neighbours,
     feature_tokens,
     features,
-    relations,
 )
-
-
-def relations_query(extraction_id: int) -> sa.Select[Any]:
-    """What the relations of an extraction were counted over."""
-    query = sa.select(relations).where(relations.c.extraction_id == extraction_id)
-    return query.execution_options(about="what relations were counted over")
-
-
-def tokens_query(extraction_id: int, neuron_index: int) -> sa.Select[Any]:
-    """Top tokens of a feature, both at its firings and after them."""
-    tokens = feature_tokens.c
-    query = (
-        sa.select(tokens.place, tokens.token_id, tokens.token, tokens.count, tokens.mean_activation, tokens.share)
-        .where(tokens.extraction_id == extraction_id, tokens.neuron_index == neuron_index)
-        .order_by(tokens.place, tokens.rank)
-    )
-    return query.execution_options(about="its top tokens")
-
-
-def neighbours_query(extraction_id: int, neuron_index: int) -> sa.Select[Any]:
-    """The features that fire together with one, and its own firings."""
-    found = feature_neighbours.c
-    query = sa.select(found.neighbours, found.tokens).where(
-        found.extraction_id == extraction_id, found.neuron_index == neuron_index
-    )
-    return query.execution_options(about="the features that fire together with it")
 
 
 def first_tokens_query(extraction_id: int, neuron_indices: Iterable[int], count: int) -> sa.Select[Any]:
@@ -64,17 +32,6 @@ def first_tokens_query(extraction_id: int, neuron_indices: Iterable[int], count:
         .order_by(tokens.neuron_index, tokens.rank)
     )
     return query.execution_options(about="what other features fire on")
-
-
-def flags_query(extraction_id: int, neuron_index: int) -> sa.Select[Any]:
-    """(flag, detail) of a feature."""
-    flags = feature_flags.c
-    query = (
-        sa.select(flags.flag, flags.detail)
-        .where(flags.extraction_id == extraction_id, flags.neuron_index == neuron_index)
-        .order_by(flags.flag)
-    )
-    return query.execution_options(about="its flags")
 
 
 def directions_query(name: str, sae: str) -> sa.Select[Any]:

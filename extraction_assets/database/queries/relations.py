@@ -40,18 +40,20 @@ def relations_query(extraction_id: int) -> sa.Select[Any]:
     """What relations were counted of (``scope``, ``sample_one_in``, ``sample_count``, ``token_count``,
     ``finished_at``); no row where they are not computed for the current result."""
     columns = (relations.c[name] for name in ("scope", "sample_one_in", "sample_count", "token_count", "finished_at"))
-    return sa.select(*columns).where(relations.c.extraction_id == extraction_id, _are_current(extraction_id))
+    query = sa.select(*columns).where(relations.c.extraction_id == extraction_id, _are_current(extraction_id))
+    return query.execution_options(about="what relations were counted of")
 
 
 def tokens_query(extraction_id: int, neuron_index: int, place: str = "firing") -> sa.Select[Any]:
     """Top tokens of a feature, the most frequent first; ``place`` is ``firing`` or ``next``."""
     names = ("rank", "token_id", "token", "count", "mean_activation", "share")
     of_feature = (feature_tokens.c.extraction_id == extraction_id) & (feature_tokens.c.neuron_index == neuron_index)
-    return (
+    query = (
         sa.select(*(feature_tokens.c[name] for name in names))
         .where(of_feature, feature_tokens.c.place == place, _are_current(extraction_id))
         .order_by(feature_tokens.c.rank)
     )
+    return query.execution_options(about=f"its top tokens: {place}")
 
 
 def features_of_token_query(
@@ -60,41 +62,45 @@ def features_of_token_query(
     """Features that have a token among their top tokens: those that fire on it most often first."""
     names = ("neuron_index", "rank", "count", "mean_activation", "share")
     of_token = (feature_tokens.c.extraction_id == extraction_id) & (feature_tokens.c.token == token)
-    return (
+    query = (
         sa.select(*(feature_tokens.c[name] for name in names))
         .where(of_token, feature_tokens.c.place == place, _are_current(extraction_id))
         .order_by(feature_tokens.c.count.desc(), feature_tokens.c.neuron_index)
         .limit(limit)
     )
+    return query.execution_options(about="features that fire on the token")
 
 
 def neighbours_query(extraction_id: int, neuron_index: int) -> sa.Select[Any]:
     """The strongest neighbours of a feature as one row, see ``feature_neighbours``."""
-    return sa.select(feature_neighbours.c.tokens, feature_neighbours.c.neighbours).where(
+    query = sa.select(feature_neighbours.c.tokens, feature_neighbours.c.neighbours).where(
         feature_neighbours.c.extraction_id == extraction_id,
         feature_neighbours.c.neuron_index == neuron_index,
         _are_current(extraction_id),
     )
+    return query.execution_options(about="the features that fire together with it")
 
 
 def flags_query(extraction_id: int, neuron_index: int) -> sa.Select[Any]:
     """Flags of a feature with their details."""
     of_feature = (feature_flags.c.extraction_id == extraction_id) & (feature_flags.c.neuron_index == neuron_index)
-    return (
+    query = (
         sa.select(feature_flags.c.flag, feature_flags.c.detail)
         .where(of_feature, _are_current(extraction_id))
         .order_by(feature_flags.c.flag)
     )
+    return query.execution_options(about="its flags")
 
 
 def flag_counts_query(extraction_id: int) -> sa.Select[Any]:
     """How many features have each flag."""
-    return (
+    query = (
         sa.select(feature_flags.c.flag, sa.func.count().label("features"))
         .where(feature_flags.c.extraction_id == extraction_id, _are_current(extraction_id))
         .group_by(feature_flags.c.flag)
         .order_by(feature_flags.c.flag)
     )
+    return query.execution_options(about="features of each flag")
 
 
 def find_relations(connection: sa.Connection, extraction_id: int) -> sa.Row[Any] | None:
