@@ -364,8 +364,10 @@ def flags_select(listing: Listing) -> sa.Select[Any]:
     flags = feature_flags.c
     query = sa.select(flags.flag, sa.func.count().label("features")).where(flags.extraction_id == listing.extraction_id)
     wanted, number = listing.wanted, flags.neuron_index
-    if wanted != FeatureFilter(flags=wanted.flags):
+    if not wanted.density.is_open:  # the index of bins begins with it: few features, each looked up
         query = query.join_from(features, feature_flags, features.c.neuron_index == number).where(*conditions(listing))
+    elif wanted != FeatureFilter(flags=wanted.flags):
+        query = query.where(number.in_(sa.select(features.c.neuron_index).where(*conditions(listing))))
     else:  # the table of flags says it alone
         query = query.where(*(_is_flagged(listing.extraction_id, flag, number, True) for flag in wanted.flags))
         query = query if listing.found is None else query.where(number.in_(listing.found.members))
