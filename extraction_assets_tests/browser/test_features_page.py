@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
+from extraction_assets.browser.list_facets import DENSITIES
 from extraction_assets.database.connect import open_database
+from extraction_assets.database.queries.feature_list import FeatureFilter, Range
 from extraction_assets.database.tables import feature_labels
 from extraction_assets_tests.browser.conftest import Fetch, make_client
 from extraction_assets_tests.database.listed import NAME, SAE, make_features, store_features
@@ -81,6 +83,32 @@ def test_every_facet_leads_to_as_many_features_as_it_counts(listed: "TestClient"
     assert any(one["features"] for one in facets)
     for facet in facets:
         assert twin(listed, facet["address"])["total"] == facet["features"]
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        FeatureFilter(density=Range(0.001, 0.01)),
+        FeatureFilter(density=Range(0.0011, 0.01)),
+        FeatureFilter(density=Range(0.001, None), maximum=Range(None, 4.0)),
+        FeatureFilter(density=Range(None, 0.01), maximum=Range(0.9, 5.0)),
+        FeatureFilter(maximum=Range(1.0, None), mean=Range(0.26, None)),
+    ],
+)
+def test_totals_and_densities_are_exact_on_edges_of_bins_and_between_them(
+    listed: "TestClient", wanted: FeatureFilter
+) -> None:
+    ranges = {"density": wanted.density, "maximum": wanted.maximum, "mean": wanted.mean}
+    bounds = {
+        f"{side}_{name}": one
+        for name, limits in ranges.items()
+        for side, one in zip(("min", "max"), limits, strict=True)
+    }
+    query = "&".join(f"{name}={value}" for name, value in bounds.items() if value is not None)
+    found, made = twin(listed, f"{LIST}?rows=200&{query}"), make_features()
+    assert found["total"] == len(found["features"]) == sum(one.is_wanted(wanted) for one in made)
+    for (_, low, high), facet in zip(DENSITIES, found["density"], strict=True):
+        assert facet["features"] == sum(one.is_wanted(wanted._replace(density=Range(low, high))) for one in made)
 
 
 def test_a_chosen_facet_leads_back(listed: "TestClient") -> None:

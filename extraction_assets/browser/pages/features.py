@@ -13,8 +13,10 @@ from extraction_assets.browser.listed_features import ListedFeature, listed_feat
 from extraction_assets.browser.page import Page, PageRequest
 from extraction_assets.browser.scatter import Scatter, scatter
 from extraction_assets.browser.shown.feature_reads import missing_relations
+from extraction_assets.database.bins import DENSITY_EDGES, MAX_EDGES
 from extraction_assets.database.queries import feature_list as queries
 from extraction_assets.database.queries.extractions import find_extraction
+from extraction_assets.database.queries.feature_list import Range
 
 PLACE = ("after", "before")
 """Parameters that say where in a list a page is: another filter or order begins at its start."""
@@ -73,7 +75,8 @@ def features_view(request: PageRequest) -> FeaturesView:
     found = search(connection, extraction, query, request.here, counted=relations is not None)
     listing = queries.Listing(extraction.id, extraction.name, extraction.sae, query.wanted, found and found.found)
     bins = queries.feature_bins(connection, listing)
-    densities, total = _densities(connection, listing, bins), _total(connection, listing, bins)
+    densities = _densities(connection, listing, bins)
+    total = _total(connection, listing, densities)
     listing = listing._replace(is_large=total * LARGE > extraction.latent_dim)
     places = {"after": query.after, "before": query.before}
     page = queries.feature_page(
@@ -107,19 +110,29 @@ def features_view(request: PageRequest) -> FeaturesView:
 
 
 def _densities(connection: sa.Connection, listing: queries.Listing, bins: list[queries.Bin]) -> dict[int | None, int]:
-    """Features by bin of density; the bins of the plot have them all unless the maximum is filtered."""
-    if not listing.wanted.maximum.is_open:
+    """Features by bin of density, whatever their density; from the bins of the plot if those say it."""
+    maximum = queries.bins_within(listing.wanted.maximum, MAX_EDGES)
+    if maximum is None:
         return queries.density_counts(connection, listing)
     counts: dict[int | None, int] = {}
     for one in bins:
-        counts[one.density_bin] = counts.get(one.density_bin, 0) + one.features
+        if _is_in(one.max_bin, maximum, listing.wanted.maximum):
+            counts[one.density_bin] = counts.get(one.density_bin, 0) + one.features
     return counts
 
 
-def _total(connection: sa.Connection, listing: queries.Listing, bins: list[queries.Bin]) -> int:
-    if listing.wanted.density.is_open and listing.wanted.maximum.is_open:
-        return sum(one.features for one in bins)
-    return int(connection.scalar(queries.total_select(listing)) or 0)
+def _total(connection: sa.Connection, listing: queries.Listing, densities: dict[int | None, int]) -> int:
+    """Features on all pages, from the counts by density if those say it."""
+    density = queries.bins_within(listing.wanted.density, DENSITY_EDGES)
+    if density is None:
+        return int(connection.scalar(queries.total_select(listing)) or 0)
+    limits = listing.wanted.density
+    return sum(count for number, count in densities.items() if _is_in(number, density, limits))
+
+
+def _is_in(number: int | None, bins: range, limits: Range) -> bool:
+    """Whether a bin lies in a range; features that never fire, which have none, in the open one alone."""
+    return limits.is_open if number is None else number in bins
 
 
 def _leads_to(request: PageRequest, extraction: sa.Row[Any], found: Searched | None) -> str | None:

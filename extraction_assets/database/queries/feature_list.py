@@ -5,6 +5,7 @@ Filters by density and maximum are conditions on the bins of ``bins.py`` where a
 ``ix_features_bins`` alone answers whatever is filtered.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -296,6 +297,15 @@ def _in_bins(
             yield number < bin_of(edge, edges)
 
 
+def bins_within(limits: Range, edges: tuple[float, ...]) -> range | None:
+    """The bins that a range has; None if it ends inside of one."""
+    low, high = (None if bound is None else _edge(bound, edges) for bound in limits)
+    if (low is None) != (limits.minimum is None) or (high is None) != (limits.maximum is None):
+        return None
+    first = 0 if low is None else bisect_right(edges, low)
+    return range(first, len(edges) + 1 if high is None else bisect_right(edges, high))
+
+
 def _edge(value: float, edges: tuple[float, ...]) -> float | None:
     """The edge that a bound is, but for the spelling of its last digit."""
     near = min(edges, key=lambda edge: abs(edge - value))
@@ -354,7 +364,9 @@ def flags_select(listing: Listing) -> sa.Select[Any]:
     flags = feature_flags.c
     query = sa.select(flags.flag, sa.func.count().label("features")).where(flags.extraction_id == listing.extraction_id)
     wanted, number = listing.wanted, flags.neuron_index
-    if wanted != FeatureFilter(flags=wanted.flags):
+    if not wanted.density.is_open:  # the index of bins begins with it: few features, each looked up
+        query = query.join_from(features, feature_flags, features.c.neuron_index == number).where(*conditions(listing))
+    elif wanted != FeatureFilter(flags=wanted.flags):
         query = query.where(number.in_(sa.select(features.c.neuron_index).where(*conditions(listing))))
     else:  # the table of flags says it alone
         query = query.where(*(_is_flagged(listing.extraction_id, flag, number, True) for flag in wanted.flags))
@@ -374,7 +386,8 @@ def labels_select(listing: Listing) -> sa.Select[Any]:
     query = query.where(stored.name == listing.name, stored.sae == listing.sae)
     if listing.wanted != FeatureFilter() or listing.found is not None:  # of the few labelled ones, which are listed
         same = features.c.neuron_index == stored.neuron_index
-        query = query.where(sa.exists().where(same, *conditions(listing, "label")))
+        alone = listing._replace(is_large=True)
+        query = query.where(sa.exists().where(same, *conditions(alone, "label", walks=True)))
     return query.group_by(stored.mark).execution_options(about="listed features by mark")
 
 
