@@ -139,6 +139,8 @@ SETTINGS = (
     Row("random_examples", 2, TABLES),
     Row("draw_seed", 1, TABLES),
     Row("sample_one_in", 4, TABLES),
+    Row("maximum_intervals", 10, of("feature_relations", *BOTH)),
+    Row("quantile_intervals", 10, of("feature_relations", *BOTH)),
     Row("top_positions", 2, NOTHING),  # how many positions previews name; all are stored
     Row("partitions_per_run", 1, NOTHING),
     Row("owners", ["team:a"], NOTHING),
