@@ -223,6 +223,7 @@ ASSETS: tuple[Asset, ...] = (
         builder="relations.asset:build_feature_relations",
         fingerprint_parts=(FEATURE_EXAMPLES,),
         looks_at=(FEATURE_EXAMPLES,),
+        depends=_later("maximum_intervals", "quantile_intervals"),
     ),
     Asset(
         FEATURE_DIRECTIONS,

@@ -2,7 +2,7 @@
 
 import datetime as dt
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from extraction_assets.database.tables import (
     extractions,
     feature_flags,
     feature_neighbours,
+    feature_ranges,
     feature_tokens,
     relations,
 )
@@ -26,7 +27,7 @@ from extraction_assets.engine.relations.neighbours import FeatureNeighbours
 from extraction_assets.engine.relations.top_tokens import FeatureTokens, Place
 
 _ROWS_AT_ONCE = 1_000_000  # of tokens or pairs: some 100 MB
-_OF_RELATIONS = (relations, feature_tokens, feature_neighbours, feature_flags)
+_OF_RELATIONS = (relations, feature_tokens, feature_neighbours, feature_flags, feature_ranges)
 
 
 class RelationsRow(NamedTuple):
@@ -42,9 +43,18 @@ class RelationsRow(NamedTuple):
 
 
 def replace_relations(
-    connection: sa.Connection, name: str, sae: str, row: RelationsRow, found: Relations, display_tokens: Display
+    connection: sa.Connection,
+    name: str,
+    sae: str,
+    row: RelationsRow,
+    found: Relations,
+    display_tokens: Display,
+    ranges: Iterable[pa.Table] = (),
 ) -> None:
-    """Replace the relations of one merged (extraction, SAE). Call it inside ``write_transaction``."""
+    """Replace the relations of one merged (extraction, SAE). Call it inside ``write_transaction``.
+
+    ``ranges`` are rows of ``feature_ranges`` in parts, (``neuron_index``, ``ranges`` as JSON).
+    """
     extraction_id = connection.execute(_id(name, sae)).scalar_one()
     backend = backend_of(connection)
     tokens = (_token_rows(extraction_id, place, one, display_tokens) for place, one in found.tokens.items())
@@ -53,6 +63,8 @@ def replace_relations(
     backend.replace_rows(connection, feature_neighbours, extraction_id, pairs)
     flags = [_flag_rows(extraction_id, found.flags, display_tokens)]
     backend.replace_rows(connection, feature_flags, extraction_id, flags)
+    parts = (part.append_column("extraction_id", constant(extraction_id, len(part))) for part in ranges)
+    backend.replace_rows(connection, feature_ranges, extraction_id, parts)
     connection.execute(sa.delete(relations).where(relations.c.extraction_id == extraction_id))
     counts = {"sample_count": found.totals.samples, "token_count": found.totals.tokens}
     values = {"extraction_id": extraction_id, **row._asdict(), **counts, "finished_at": dt.datetime.now(dt.UTC)}

@@ -228,6 +228,17 @@ feature_flags = Table(
     sqlite_with_rowid=False,
 )
 
+# [[kind, low, high, samples, draws]…]: what is asked for beside the fixed intervals, and of each the draws
+# [[sample_index, max_activation, max_token, [position…], [activation…], first, [token…]]…], whose tokens around the
+# strongest one begin at position ``first``.
+feature_ranges = Table(
+    "feature_ranges",
+    metadata,
+    Column("extraction_id", BigInteger, primary_key=True),
+    Column("neuron_index", BigInteger, primary_key=True),
+    Column("ranges", _JSON, nullable=False),
+)
+
 # What follows from the weights of an SAE and its model.
 directions = Table(
     "directions",
@@ -278,5 +289,6 @@ OF_AN_EXTRACTION = (
     feature_tokens,
     feature_neighbours,
     feature_flags,
+    feature_ranges,
 )
 """Tables whose rows belong to one row of ``extractions``, by their ``extraction_id``."""

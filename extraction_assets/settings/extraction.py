@@ -84,6 +84,12 @@ class ExtractionSettings(Settings):
     """Seed of what is drawn."""
     sample_one_in: int = 16
     """One sample in so many is drawn, and all its firings are kept with its chunk."""
+    maximum_intervals: int = 0
+    """Equal parts between 0 and a feature's maximum from which examples are drawn too, such as 10 for tenths; 0 for
+    none. Only where all SAE features are stored, with `statistics: full`."""
+    quantile_intervals: int = 0
+    """Parts of equally many samples, by their maximum, from which examples are drawn too, such as 10 for deciles; 0 for
+    none. Only where all SAE features are stored, with `statistics: full`."""
     partitions_per_run: int | None = None
     """Chunks of one run when chunks are backfilled; by default all, so that the model is loaded once."""
     owners: tuple[str, ...] = ()
@@ -99,8 +105,16 @@ class ExtractionSettings(Settings):
         1, "evaluation_samples", "chunk_size", "top_k_examples", "top_positions", "partitions_per_run", "sample_one_in"
     )
     _no_negative_bound = at_least(
-        0, "start_sample", "min_activation", "interval_examples", "random_examples", "draw_seed"
+        0,
+        "start_sample",
+        "min_activation",
+        "interval_examples",
+        "random_examples",
+        "draw_seed",
+        "maximum_intervals",
+        "quantile_intervals",
     )
+    _few_intervals = at_most(100, "maximum_intervals", "quantile_intervals")
     _keys_have_12_digits = at_most(
         _MOST_SAMPLES, "evaluation_samples", "start_sample", "chunk_size", "partitions_per_run", "sample_one_in"
     )

@@ -17,6 +17,7 @@ from extraction_assets.database.queries.relations import (
     flags_query,
     neighbours_of,
     neighbours_query,
+    ranges_query,
     relations_query,
     tokens_of,
     tokens_query,
@@ -113,6 +114,7 @@ def test_a_token_gives_the_features_that_fire_on_it_most_often_first(connection:
         (features_of_token_query(1, "x", limit=50), "ix_feature_tokens_token"),
         (neighbours_query(1, 7), "feature_neighbours"),
         (flags_query(1, 7), "feature_flags"),
+        (ranges_query(1, 7), "feature_ranges"),
         (flag_counts_query(1), "feature_flags"),
     ],
 )

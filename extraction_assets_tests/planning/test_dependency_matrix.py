@@ -148,6 +148,8 @@ SETTINGS = (
         Row(field, 3, NOTHING, BASIC)
         for field in ("interval_examples", "random_examples", "draw_seed", "sample_one_in")
     ),
+    Row("maximum_intervals", 10, of("feature_relations", *BOTH)),
+    Row("quantile_intervals", 10, of("feature_relations", *BOTH)),
     Row("top_positions", 2, NOTHING),  # how many positions previews name; all are stored
     Row("partitions_per_run", 1, NOTHING),
     Row("owners", ["team:a"], NOTHING),

@@ -1,7 +1,7 @@
 """Counts the relations of an SAE's features, step by step with progress."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -31,13 +31,19 @@ class CorpusCounts(NamedTuple):
 
 
 def compute_relations(
-    source: Source, chunks: int, whole: CorpusCounts, gpu: GpuResource, logger: logging.Logger
+    source: Source,
+    chunks: int,
+    whole: CorpusCounts,
+    gpu: GpuResource,
+    logger: logging.Logger,
+    finally_do: Callable[[Groups, Totals], object] = lambda *_: None,
 ) -> Relations:
     """Several passes over the source, whose firings stay in memory where they are few."""
     groups, totals = _first_pass(source, chunks, logger)
     tokens: dict[Place, FeatureTokens] = {place: _tokens(groups, totals, place, logger) for place in PLACES}
     neighbours = _neighbours(groups, totals, gpu, logger)
     flags = feature_flags(whole.firings, whole.tokens, totals, tokens["firing"], neighbours)
+    finally_do(groups, totals)
     return Relations(totals, tokens, neighbours, flags)
 
 

@@ -2,8 +2,10 @@
 merge is committed, the index of texts, too."""
 
 import logging
+import tempfile
 import time
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -11,6 +13,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from extraction_assets.assets.relations.compute import CorpusCounts, compute_relations
+from extraction_assets.assets.relations.ranges import RangeRows, range_rules
 from extraction_assets.assets.relations.source import NothingToCount, Source, find_source
 from extraction_assets.catalog import FEATURE_EXAMPLES, FEATURE_RELATIONS, SAE_FEATURES
 from extraction_assets.dagster_instance.dead_runs import note_host
@@ -74,30 +77,44 @@ def _bring_up_to_date(
         with write_transaction(engine) as connection:
             delete_relations(connection, plan.settings.name, sae)
         return {"not_computed": source.reason}
-    source, found = _compute(plan, sae, source, whole, gpu, logger)
-    row = _row(plan, sae, source)
     display = display_tokens(load_tokenizer(plan.settings, plan.extraction.checkpoint))
-    with write_transaction(engine) as connection:
-        _counts_of_merge(connection, plan, sae)  # another merge may have been committed meanwhile
-        replace_relations(connection, plan.settings.name, sae, row, found, display)
-    return _metadata(plan, row, found, time.perf_counter() - started)
+    with tempfile.TemporaryFile() as file:
+        ranges = RangeRows(file, plan, display, logger)
+        source, found = _compute(plan, sae, source, whole, gpu, ranges, logger)
+        row = _row(plan, sae, source)
+        with write_transaction(engine) as connection:
+            _counts_of_merge(connection, plan, sae)  # another merge may have been committed meanwhile
+            replace_relations(connection, plan.settings.name, sae, row, found, display, ranges.tables())
+    metadata = _metadata(plan, row, found, time.perf_counter() - started)
+    if range_rules(plan) is not None:
+        metadata["further_intervals"] = ranges.count if source.scope == "corpus" else "not computed: of samples alone"
+    return metadata
 
 
 def _compute(
-    plan: ExtractionPlan, sae: str, source: Source, whole: CorpusCounts, gpu: GpuResource, logger: logging.Logger
+    plan: ExtractionPlan,
+    sae: str,
+    source: Source,
+    whole: CorpusCounts,
+    gpu: GpuResource,
+    ranges: RangeRows,
+    logger: logging.Logger,
 ) -> tuple[Source, Relations]:
     """A damaged file of SAE features is set aside, and the sampled ones are used; a damaged table has to be made
     again."""
-    chunks = len(plan.settings.chunks)
+    chunks, rules = len(plan.settings.chunks), range_rules(plan)
+    counted = partial(compute_relations, chunks=chunks, whole=whole, gpu=gpu, logger=logger)
     try:
-        return source, compute_relations(source, chunks, whole, gpu, logger)
+        if rules is None or source.scope != "corpus":
+            return source, counted(source)
+        return source, counted(source, finally_do=partial(ranges.write, rules=rules))
     except DamagedFileError as error:
         sentence = put_aside(error, plan.settings.name)
         other = find_source(plan, sae)
         if source.scope != "corpus" or isinstance(other, NothingToCount):
             raise RelationsRefused(sentence) from error
     warn(logger, f"relations are counted from sampled features, not from all {SAE_FEATURES}: {sentence}")
-    return other, compute_relations(other, chunks, whole, gpu, logger)
+    return other, counted(other)
 
 
 def _counts_of_merge(connection: sa.Connection, plan: ExtractionPlan, sae: str) -> CorpusCounts:

@@ -11,6 +11,7 @@ from extraction_assets.database.tables import (
     extractions,
     feature_flags,
     feature_neighbours,
+    feature_ranges,
     feature_tokens,
     relations,
 )
@@ -101,6 +102,12 @@ def flag_counts_query(extraction_id: int) -> sa.Select[Any]:
         .order_by(feature_flags.c.flag)
     )
     return query.execution_options(about="features of each flag")
+
+
+def ranges_query(extraction_id: int, neuron_index: int) -> sa.Select[Any]:
+    """The further intervals of a feature as one row, see ``feature_ranges``; none where none were asked for."""
+    of_feature = (feature_ranges.c.extraction_id == extraction_id) & (feature_ranges.c.neuron_index == neuron_index)
+    return sa.select(feature_ranges.c.ranges).where(of_feature, _are_current(extraction_id))
 
 
 def find_relations(connection: sa.Connection, extraction_id: int) -> sa.Row[Any] | None:

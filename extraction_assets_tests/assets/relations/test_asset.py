@@ -9,6 +9,9 @@ import dagster as dg
 import numpy as np
 import pytest
 
+from extraction_assets.database.connect import open_database
+from extraction_assets.database.queries.extractions import find_extraction
+from extraction_assets.database.queries.texts import text_is_indexed
 from extraction_assets.engine.selection.hashing import sample_hash, sample_keys
 from extraction_assets.execution.keys import asset_key
 from extraction_assets_tests.brute_force import StoredFeatures
@@ -156,9 +159,38 @@ def test_damaged_features_are_set_aside_and_the_sampled_ones_are_used(project: P
     assert not path.exists()
 
 
+def test_further_intervals_are_drawn_where_features_are_stored(project: Project, tiny_folder: Path) -> None:
+    asked = make_settings(tiny_folder, sample_one_in=ONE_IN, quantile_intervals=2, maximum_intervals=10)
+    assert relate(Project(asked, project.home))["further_intervals"] > 0
+    rows = dict(project.rows(f"SELECT neuron_index, ranges FROM feature_ranges r {OF_RELU}"))
+    counts = dict(project.rows(f"SELECT neuron_index, activation_count FROM features r {OF_RELU}"))
+    assert {feature: 2 * count for feature, count in counts.items() if count} == {
+        feature: sum(samples for _, _, _, samples, _ in json.loads(ranges)) for feature, ranges in rows.items()
+    }
+    for ranges in map(json.loads, rows.values()):
+        for _, low, high, samples, drawn in ranges:
+            assert len(drawn) == min(5, samples)
+            for _, maximum, token, positions, activations, first, tokens in drawn:
+                assert np.float32(low) <= np.float32(maximum) <= np.float32(high)
+                assert tokens[positions[0] - first] == token
+                assert activations[0] == maximum
+
+
+def test_further_intervals_are_not_of_samples_alone(project: Project, tiny_folder: Path) -> None:
+    drop_features(project)
+    asked = make_settings(tiny_folder, sample_one_in=ONE_IN, quantile_intervals=2)
+    assert relate(Project(asked, project.home))["further_intervals"] == "not computed: of samples alone"
+    assert project.rows("SELECT count(*) FROM feature_ranges") == [(0,)]
+
+
 def test_texts_of_samples_are_indexed_with_them(project: Project) -> None:
+    engine = open_database(project.url)
+    with engine.connect() as connection:
+        assert not text_is_indexed(connection, 1)
     relate(project)
-    assert project.rows("SELECT count(*) FROM sample_texts") == project.rows("SELECT count(*) FROM samples")
+    with engine.connect() as connection:
+        assert text_is_indexed(connection, find_extraction(connection, "tiny", "relu").id)
+    engine.dispose()
 
 
 def test_status_says_what_they_were_counted_of(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
