@@ -247,7 +247,8 @@ ASSETS: tuple[Asset, ...] = (
         stored_as="HTML",
         files=("report.html",),
         dagster_kind="html",
-        description="An HTML page: how often features fire, and fifty of them with their strongest samples shaded.",
+        description="An HTML page of the whole result: settings, checks, speed, how features are spread, and which are "
+        "worth a look.",
         builder="report.asset:build_feature_report",
     ),
 )

@@ -98,7 +98,8 @@ def test_the_browser_loads_nothing_heavy_and_no_dagster(home: Path) -> None:
         import sys
         from extraction_assets.browser import app, server
         from extraction_assets.cli import browse
-        application = browse.make_app(browse.DEFAULT_MODULE, *browse._databases(browse.DEFAULT_MODULE), (), False, False)
+        databases = browse._databases(browse.DEFAULT_MODULE)
+        application = browse.make_app(*databases, (), False, None)
         from starlette.testclient import TestClient
         assert "Nothing is merged yet" in TestClient(application, base_url="http://localhost").get("/").text
         assert "dagster" not in sys.modules

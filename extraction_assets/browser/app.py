@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from extraction_assets.browser.forms import parse_form
 from extraction_assets.browser.json_twin import json_bytes
 from extraction_assets.browser.links import Here, ServerLinks
 from extraction_assets.browser.page import Action, ActionRequest, Download, Options, Page, PageRequest
@@ -21,7 +22,7 @@ from extraction_assets.browser.pages import ACTIONS, DOWNLOADS, PAGES
 from extraction_assets.browser.parameters import BadRequestError, Parameters
 from extraction_assets.browser.rendering import environment
 from extraction_assets.browser.results import OpenDatabase, Results
-from extraction_assets.browser.security import ForbiddenError, Guard, Token, check_form_type
+from extraction_assets.browser.security import ForbiddenError, Guard, Token
 from extraction_assets.browser.statements import collected
 from extraction_assets.browser.static_files import StaticFiles
 from extraction_assets.database.queries.extractions import UnknownResultError
@@ -58,7 +59,8 @@ class _Browser:
     def __init__(self, results: Results, options: Options) -> None:
         static_files = StaticFiles()
         self.results, self.options, self.token = results, options, Token()
-        self.links = ServerLinks(static_files.versions, live=options.live is not None)
+        live = None if options.live is None else options.live.extraction
+        self.links = ServerLinks(static_files.versions, live=live)
         self._limiter: anyio.CapacityLimiter | None = None
         routes: list[BaseRoute] = [Route("/static/{name}", static_files.respond)]
         routes += [Route(one.path, self._endpoint(partial(self._download, one))) for one in DOWNLOADS]
@@ -130,11 +132,12 @@ class _Browser:
     def _act(self, action: Action, request: Request, body: bytes | None) -> Response:
         if self.options.read_only:
             raise ForbiddenError("this browser is read-only: nothing can be changed here")
-        check_form_type(request.headers)
-        form = _parsed_form(body)
+        if body is None:
+            raise BadRequestError(f"a form has at most {LARGEST_FORM} bytes")
+        form, files = parse_form(body, request.headers.get("content-type", ""))
         self.token.check(request.headers, form.text(Token.FIELD))
         with self.results.writing() as connection:
-            address = action.act(ActionRequest(connection, request.path_params, form, self.links))
+            address = action.act(ActionRequest(connection, request.path_params, form, files, self.links))
         return RedirectResponse(address, status_code=303)
 
     def _page_request(self, connection: Any, request: Request, parameters: Parameters, here: Here) -> PageRequest:
@@ -185,9 +188,3 @@ async def _body(request: Request) -> bytes | None:
         if len(read) > LARGEST_FORM:
             return None
     return bytes(read)
-
-
-def _parsed_form(body: bytes | None) -> Parameters:
-    if body is None:
-        raise BadRequestError(f"a form has at most {LARGEST_FORM} bytes")
-    return Parameters(_pairs(body))

@@ -54,8 +54,8 @@ def _wanted(parameters: Parameters) -> FeatureFilter:
     for flag in flags:
         if flag not in FLAGS:
             raise BadRequestError(f"flag={flag} is not one of {', '.join(FLAGS)}")
-    label = parameters.choice("label", ("", LABELLED, *MARKS), "")
-    return FeatureFilter(**ranges, flags=tuple(dict.fromkeys(flags)), label=label or None)
+    label = parameters.choice("label", (LABELLED, *MARKS), LABELLED) if parameters.text("label") else None
+    return FeatureFilter(**ranges, flags=tuple(dict.fromkeys(flags)), label=label)
 
 
 def _key(parameters: Parameters, name: str) -> Key | None:
@@ -63,8 +63,10 @@ def _key(parameters: Parameters, name: str) -> Key | None:
     text = parameters.text(name)
     if text is None:
         return None
-    value, _, number = text.rpartition(":")
+    value, colon, number = text.rpartition(":")
     try:
+        if not colon:
+            raise ValueError(text)
         return Key(float(value) if value else None, _number(number))
     except ValueError as error:
         raise BadRequestError(f"{name}={text} is not where a page ends: take the address of a link") from error

@@ -31,6 +31,9 @@ class Links(Protocol):
     def try_text(self, extraction: str, sae: str) -> str | None:
         """Any text of one's choice."""
 
+    def labels(self, extraction: str) -> str | None:
+        """What people have written about the features of an extraction."""
+
     def static(self, name: str) -> str | None:
         """A file of the browser itself."""
 
@@ -38,7 +41,8 @@ class Links(Protocol):
 class ServerLinks:
     """Links on this server. See ``Links``."""
 
-    def __init__(self, static_versions: Mapping[str, str], *, live: bool = False) -> None:
+    def __init__(self, static_versions: Mapping[str, str], *, live: str | None = None) -> None:
+        """``live`` is the extraction whose model is loaded."""
         self._static_versions, self._live = static_versions, live
 
     def extractions(self) -> str:
@@ -60,7 +64,10 @@ class ServerLinks:
         return _address(("compare",), {"a": a, "b": b})
 
     def try_text(self, extraction: str, sae: str) -> str | None:
-        return _address((extraction, sae, "try"), {}) if self._live else None
+        return _address((extraction, sae, "try"), {}) if extraction == self._live else None
+
+    def labels(self, extraction: str) -> str:
+        return _address(("labels", extraction), {})
 
     def static(self, name: str) -> str:
         return _address(("static", name), {"v": self._static_versions[name]})
@@ -69,29 +76,51 @@ class ServerLinks:
 class NoLinks:
     """For a page without a server: everything is plain text. See ``Links``."""
 
-    def extractions(self) -> None:
+    def extractions(self) -> str | None:
         return None
 
-    def features(self, extraction: str, sae: str, **parameters: Value) -> None:
+    def features(self, extraction: str, sae: str, **parameters: Value) -> str | None:
         return None
 
-    def feature(self, extraction: str, sae: str, neuron_index: int, **parameters: Value) -> None:
+    def feature(self, extraction: str, sae: str, neuron_index: int, **parameters: Value) -> str | None:
         return None
 
-    def sample(self, extraction: str, sae: str, sample_index: int, **parameters: Value) -> None:
+    def sample(self, extraction: str, sae: str, sample_index: int, **parameters: Value) -> str | None:
         return None
 
-    def document(self, extraction: str, sae: str, document_id: str) -> None:
+    def document(self, extraction: str, sae: str, document_id: str) -> str | None:
         return None
 
-    def compare(self, a: str, b: str) -> None:
+    def compare(self, a: str, b: str) -> str | None:
         return None
 
-    def try_text(self, extraction: str, sae: str) -> None:
+    def try_text(self, extraction: str, sae: str) -> str | None:
         return None
 
-    def static(self, name: str) -> None:
+    def labels(self, extraction: str) -> str | None:
         return None
+
+    def static(self, name: str) -> str | None:
+        return None
+
+
+class OutsideLinks(NoLinks):
+    """Links to the pages of a server from outside of it, ``base`` its address. See ``Links``."""
+
+    def __init__(self, base: str) -> None:
+        self._base = base.rstrip("/")
+
+    def extractions(self) -> str:
+        return f"{self._base}/"
+
+    def features(self, extraction: str, sae: str, **parameters: Value) -> str:
+        return self._base + _address((extraction, sae, ""), parameters)
+
+    def feature(self, extraction: str, sae: str, neuron_index: int, **parameters: Value) -> str:
+        return self._base + _address((extraction, sae, str(neuron_index)), parameters)
+
+    def sample(self, extraction: str, sae: str, sample_index: int, **parameters: Value) -> str:
+        return self._base + _address((extraction, sae, "samples", str(sample_index)), parameters)
 
 
 class Here(NamedTuple):

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from extraction_assets.browser.shown.context import Context, context
+from extraction_assets.browser.shown.context import Context, context, window
 from extraction_assets.database.queries import feature_list as queries
 from extraction_assets.database.queries.feature_list import ListedRow, Listing
 
-WIDTH = 14
+WIDTH = 12
 """Tokens on each side of the strongest one."""
 
 
@@ -19,7 +19,19 @@ class ListedExample(NamedTuple):
     sample_index: int
     document_id: str
     max_activation: float
-    context: Context
+    first: int
+    """Position of the first token below."""
+    tokens: list[str]
+    """Those around the strongest one."""
+    positions: list[int]
+    """Where the feature fires, strongest first."""
+    activations: list[float]
+
+    def context(self) -> Context:
+        """The tokens for a page, shaded."""
+        shown = dict(zip(self.positions, self.activations, strict=True))
+        near = {at - self.first: shown[at] for at in self.positions if 0 <= at - self.first < len(self.tokens)}
+        return context(self.tokens, list(near), list(near.values()), width=None, scale=self.max_activation)
 
 
 class ListedFeature(NamedTuple):
@@ -53,6 +65,7 @@ def listed_features(
     if top_tokens:
         tokens = _pairs(connection, queries.top_tokens_select(extraction.id, numbers))
     flags = _pairs(connection, queries.row_flags_select(extraction.id, numbers)) if top_tokens else {}
+    hits = {} if listing.found is None else _hits(connection, listing.found, numbers)
     found = []
     for row in rows:
         number = row.neuron_index
@@ -67,12 +80,16 @@ def listed_features(
                 row.maximum,
                 row.mean,
                 row.std,
-                row.hits,
+                hits.get(number),
                 tokens.get(number, []),
                 examples.get(number),
             )
         )
     return found
+
+
+def _hits(connection: sa.Connection, found: queries.Found, numbers: Sequence[int]) -> dict[int, int]:
+    return {row.neuron_index: int(row.hits) for row in connection.execute(queries.hits_select(found, numbers))}
 
 
 def _pairs(connection: sa.Connection, query: sa.Select[Any]) -> dict[int, list[str]]:
@@ -100,6 +117,7 @@ def _examples(
         tokens[number] = list(dict.fromkeys([token, *filter(None, others)]))[: queries.SHOWN_TOKENS]
         if sample_index in samples:
             sample = samples[sample_index]
-            window = context(sample.tokens, positions, activations, width=WIDTH, scale=max_activation)
-            examples[number] = ListedExample(sample_index, sample.document_id, max_activation, window)
+            first, stop = window(len(sample.tokens), positions[0], WIDTH)
+            shown = (first, sample.tokens[first:stop], positions, activations)
+            examples[number] = ListedExample(sample_index, sample.document_id, max_activation, *shown)
     return examples, tokens

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from extraction_assets.browser.links import Here, Links
+from extraction_assets.browser.live import LiveText
 from extraction_assets.browser.parameters import Parameters
 
 
@@ -20,7 +21,7 @@ class Options(NamedTuple):
     """Whether labels and notes cannot be changed here."""
     allowed_hosts: tuple[str, ...] = ()
     """Names of this server besides localhost and addresses in digits."""
-    live: Any = None
+    live: LiveText | None = None
     """What reads a text with the loaded model and SAEs; None without ``--live``."""
 
 
@@ -56,6 +57,8 @@ class ActionRequest(NamedTuple):
     """An open write transaction, committed if the action raises nothing."""
     path: Mapping[str, Any]
     form: Parameters
+    files: Mapping[str, bytes]
+    """Contents of the files that were sent, by field."""
     links: Links
 
 

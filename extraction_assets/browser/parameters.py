@@ -24,17 +24,20 @@ class Parameters:
         self.given = [(name, value) for name, value in given if value != ""]
         self._known: dict[str, None] = {}
 
-    def texts(self, name: str) -> list[str]:
-        """Every value of a parameter that may be repeated. Raises BadRequestError, as all readers do."""
+    def texts(self, name: str, longest: int = LONGEST) -> list[str]:
+        """Every value of a parameter that may be repeated, each of at most ``longest`` characters.
+
+        Raises BadRequestError, as all readers do.
+        """
         self._known[name] = None
         found = [value for key, value in self.given if key == name]
         for value in found:
-            _refuse_no_text(name, value)
+            _refuse_no_text(name, value, longest)
         return found
 
-    def text(self, name: str) -> str | None:
+    def text(self, name: str, longest: int = LONGEST) -> str | None:
         """The value of a parameter; None if it is left out."""
-        found = self.texts(name)
+        found = self.texts(name, longest)
         if len(found) > 1:
             raise BadRequestError(f"the parameter {name!r} is given {len(found)} times: give it once")
         return found[0] if found else None
@@ -85,8 +88,8 @@ class Parameters:
                 raise BadRequestError(f"there is no parameter {name!r}: {known}")
 
 
-def _refuse_no_text(name: str, value: str) -> None:
-    if len(value) > LONGEST:
-        raise BadRequestError(f"the parameter {name!r} has {len(value)} characters: at most {LONGEST} are read")
+def _refuse_no_text(name: str, value: str, longest: int) -> None:
+    if len(value) > longest:
+        raise BadRequestError(f"the parameter {name!r} has {len(value)} characters: at most {longest} are read")
     if "\0" in value or any("\ud800" <= ch <= "\udfff" for ch in value):
         raise BadRequestError(f"the parameter {name!r} holds a character that no text in the database holds")

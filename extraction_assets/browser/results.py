@@ -9,7 +9,8 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from extraction_assets.database.backends import backend_of_url
-from extraction_assets.database.connect import plain_errors, write_transaction
+from extraction_assets.database.connect import plain_errors
+from extraction_assets.database.labels import label_transaction
 from extraction_assets.database.urls import DatabaseError
 
 OpenDatabase = Callable[[], AbstractContextManager[sa.Engine]]
@@ -30,8 +31,7 @@ class Results:
     def connection(self) -> Iterator[sa.Connection]:
         """A connection for one page, in a transaction of its own. Raises DatabaseError if the database is away."""
         try:
-            engine = self._answering()
-            with plain_errors(engine), engine.connect() as connection:
+            with self._engine_of_page() as engine, plain_errors(engine), engine.connect() as connection:
                 yield connection
         except DatabaseError:
             self.close()
@@ -39,9 +39,9 @@ class Results:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sa.Connection]:
-        """A write transaction, committed at the end of the block. Raises DatabaseError."""
+        """A transaction that writes labels, committed at the end of the block. Raises DatabaseError."""
         assert self._write is not None, "a browser that is read-only has no actions"
-        with self._write() as engine, write_transaction(engine) as connection:
+        with self._write() as engine, label_transaction(engine) as connection:
             yield connection
 
     def close(self) -> None:
@@ -49,9 +49,21 @@ class Results:
         with self._lock:
             self._forget()
 
-    def _answering(self) -> sa.Engine:
+    @contextlib.contextmanager
+    def _engine_of_page(self) -> Iterator[sa.Engine]:
+        """The engine that all pages share; of the page alone, and its thread, for a database that is not there yet."""
+        engine = self._answering()
+        if engine is not None:
+            yield engine
+            return
+        with self._read() as empty:
+            yield empty
+
+    def _answering(self) -> sa.Engine | None:
         """An engine with a connection that answers: one from before the server restarted does not."""
         engine = self._current()
+        if engine is None:
+            return None
         try:
             with plain_errors(engine), engine.connect() as connection:
                 connection.exec_driver_sql("SELECT 1")
@@ -60,12 +72,17 @@ class Results:
             return self._current()
         return engine
 
-    def _current(self) -> sa.Engine:
+    def _current(self) -> sa.Engine | None:
+        """The engine of the database that is there now; None if there is none."""
         with self._lock:
-            if self._engine is None or self._identity is None or self._identity != _identity(self._engine):
+            if self._engine is None or self._identity != _identity(self._engine):
                 self._forget()
-                self._engine = self._stack.enter_context(self._read())
-                self._identity = _identity(self._engine)
+                engine = self._stack.enter_context(self._read())
+                self._identity = _identity(engine)
+                if self._identity is None:
+                    self._forget()
+                else:
+                    self._engine = engine
             return self._engine
 
     def _forget(self) -> None:

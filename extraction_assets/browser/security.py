@@ -15,8 +15,6 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from extraction_assets.browser.parameters import BadRequestError
-
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
@@ -117,9 +115,3 @@ class Token:
             raise ForbiddenError("this form was sent from another site, so nothing was changed")
         if not hmac.compare_digest((sent or "").encode(), self.value.encode()):
             raise ForbiddenError("this page is from before the server started again: reload it and send it once more")
-
-
-def check_form_type(headers: Headers) -> None:
-    """Raises BadRequestError if a request's body is not a plain form."""
-    if headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
-        raise BadRequestError("a form is sent as application/x-www-form-urlencoded")

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from extraction_assets.cli.app import DEFAULT_MODULE, main
+from extraction_assets.cli.live import live_text
 from extraction_assets.cli.terminal import echo
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
+    from extraction_assets.browser.live import LiveText
     from extraction_assets.browser.results import OpenDatabase
 
 _OF_THE_EXTRA = {"h11", "starlette", "uvicorn"}
@@ -24,9 +26,9 @@ _OF_THE_EXTRA = {"h11", "starlette", "uvicorn"}
 @click.option("--port", type=click.IntRange(1, 65535), help="Port; by default 3080, or a free one if that is in use.")
 @click.option("--allow-host", "names", multiple=True, metavar="NAME", help="Another name that this server goes by.")
 @click.option("--read-only", is_flag=True, help="Labels and notes can be read, not changed.")
-@click.option("--live", is_flag=True, help="Load model and SAEs, and show the features of any text.")
+@click.option("--live", metavar="NAME", help="Also show the features of any text, by extraction NAME's model and SAEs.")
 @click.pass_obj
-def browse(module: str, host: str, port: int | None, names: tuple[str, ...], read_only: bool, live: bool) -> None:
+def browse(module: str, host: str, port: int | None, names: tuple[str, ...], read_only: bool, live: str | None) -> None:
     """Browse merged features in a web browser: lists, examples in context, search, labels. Ctrl-C ends it.
 
     Only this machine reaches it unless --host says otherwise. It reads the results database and needs no GPU.
@@ -41,25 +43,23 @@ def browse(module: str, host: str, port: int | None, names: tuple[str, ...], rea
             pass
     except DatabaseError as error:  # it may be there soon
         echo(f"{error}; the pages say so until it answers", err=True)
-    listening = listen(host, port)
-    app = make_app(module, read, write, (*names, *_names(host, listening)), read_only, live)
-    where = address_of(listening)
-    open_to = "" if is_loopback(listening.getsockname()[0]) else "; whoever reaches this machine can read it"
-    echo(f"{where}  (Ctrl-C ends it{open_to})")
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt), live_text(module, live) as text:
+        listening = listen(host, port)
+        app = make_app(read, write, (*names, *_names(host, listening)), read_only, text)
+        where = address_of(listening)
+        open_to = "" if is_loopback(listening.getsockname()[0]) else "; whoever reaches this machine can read it"
+        echo(f"{where}  (Ctrl-C ends it{open_to})")
         serve(app, listening)
 
 
 def make_app(
-    module: str, read: "OpenDatabase", write: "OpenDatabase", names: tuple[str, ...], read_only: bool, live: bool
+    read: "OpenDatabase", write: "OpenDatabase", names: tuple[str, ...], read_only: bool, live: "LiveText | None"
 ) -> "Starlette":
     """The application for the results of a module."""
     from extraction_assets.browser.app import create_app
     from extraction_assets.browser.page import Options
 
-    if live:
-        raise click.ClickException("--live is not part of this version")
-    return create_app(read, Options(read_only, names), None if read_only else write)
+    return create_app(read, Options(read_only, names, live), None if read_only else write)
 
 
 def _databases(module: str) -> "tuple[OpenDatabase, OpenDatabase]":

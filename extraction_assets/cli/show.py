@@ -206,8 +206,20 @@ def _echo_merge_states(workspace: Workspace, plan: "ExtractionPlan") -> None:
                 echo(f"{sae + '/' + FEATURE_EXAMPLES:{width}} {_merge_state(engine, plan, sae)}")
                 echo(f"{sae + '/' + FEATURE_RELATIONS:{width}} {_relations_state(engine, plan, sae)}")
                 echo(f"{sae + '/' + FEATURE_DIRECTIONS:{width}} {_directions_state(engine, plan, sae)}")
+            _echo_labels(engine, plan.settings)
     except DatabaseError as error:
         echo(f"what is merged is not known: {error}", err=True)
+
+
+def _echo_labels(engine: "sa.Engine", settings: "ExtractionSettings") -> None:
+    """How many features people have labelled, where they have."""
+    from extraction_assets.database.queries.labels import label_counts
+
+    with engine.connect() as connection:
+        for sae in settings.saes:
+            labelled = label_counts(connection, settings.name, sae).labelled
+            if labelled:
+                echo(f"{sae + '/labels':{_longest(settings)}} {labelled:6} features; merges, delete leave them alone")
 
 
 def _echo_merges(workspace: Workspace, settings: "ExtractionSettings") -> None:

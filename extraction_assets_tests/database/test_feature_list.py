@@ -19,6 +19,7 @@ from extraction_assets.database.queries.feature_list import (
     Range,
     Sort,
 )
+from extraction_assets.database.tables import features
 from extraction_assets_tests.database.listed import Feature, make_features, store_features
 from extraction_assets_tests.database.plans import assert_uses_index
 
@@ -134,14 +135,13 @@ def test_a_bound_that_is_spelled_otherwise_is_the_same_edge(listing: tuple[sa.Co
 
 
 def test_what_a_search_finds_can_be_sorted_by_how_often(listing: tuple[sa.Connection, Listing]) -> None:
-    hits = sa.union_all(
-        *(sa.select(sa.literal(n).label("neuron_index"), sa.literal(n % 3).label("hits")) for n in range(9))
-    )
-    found = sa.select(hits.subquery("hits"))
+    number = features.c.neuron_index
+    members = sa.select(number).where(number < 9)
+    found = queries.Found(members.add_columns((number % 3).label("hits")), number, members)
     page = queries.feature_page(
         listing[0], listing[1]._replace(found=found), "found", descending=True, limit=5, after=Key(2, 5)
     )
-    assert [(row.neuron_index, row.hits) for row in page.rows] == [(8, 2), (1, 1), (4, 1), (7, 1), (0, 0)]
+    assert [(row.neuron_index, row.sorted_by) for row in page.rows] == [(8, 2), (1, 1), (4, 1), (7, 1), (0, 0)]
 
 
 @pytest.mark.parametrize("sort", SORTS)

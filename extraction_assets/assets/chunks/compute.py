@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import dagster as dg
 
-from extraction_assets.assets.chunks.loaded import LoadedModels
 from extraction_assets.catalog import MODEL_ACTIVATIONS, SAE_FEATURES
 from extraction_assets.engine.chunk_pass.context import PassSettings
 from extraction_assets.engine.chunk_pass.forward import (
@@ -21,6 +20,7 @@ from extraction_assets.engine.models.kernels import kernel_versions
 from extraction_assets.engine.preflight.compatibility import refuse_unknown_tokens
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.execution.keys import Target
+from extraction_assets.execution.loaded_models import LoadedModels
 from extraction_assets.execution.stored_inputs import (
     activations_suffice,
     features_suffice,

@@ -27,6 +27,7 @@ from extraction_assets.engine.shapes import DrawRules, Draws, TopKTable
 from extraction_assets.execution.damage import put_aside
 from extraction_assets.execution.failures import as_dagster_failure, failure
 from extraction_assets.execution.hub_downloads import hub_downloads
+from extraction_assets.execution.links import browser_metadata, links_to_browser
 from extraction_assets.execution.pictures import (
     DENSITY_TITLE,
     EXAMPLES_TITLE,
@@ -109,6 +110,7 @@ def _merge_into_database(
     database = shown_url(engine.url)
     return dg.MaterializeResult(
         metadata={
+            **browser_metadata(links_to_browser(logger), plan.settings.name, sae),
             "preview": dg.MetadataValue.md(shown),
             **_pictures(merged, plan.settings.top_k_examples),
             **metadata,

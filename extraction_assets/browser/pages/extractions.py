@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from extraction_assets.browser.page import Page, PageRequest
+from extraction_assets.database.bins import DENSITY_EDGES, bin_of
 from extraction_assets.database.tables import extractions, features
 
 DENSE = 0.1
-"""A feature that fires on more than this share of the tokens counts as dense."""
+"""A feature that fires on this share of the tokens, or a larger one, counts as dense: an edge of the bins."""
 
 
 class Extraction(NamedTuple):
@@ -50,8 +51,8 @@ def extractions_select() -> sa.Select[Any]:
     counted = [
         sa.select(sa.func.count()).select_from(features).where(of_extraction, condition).scalar_subquery().label(name)
         for name, condition in (
-            ("dead_count", features.c.token_count == 0),
-            ("dense_count", features.c.token_frequency > DENSE),
+            ("dead_count", features.c.density_bin.is_(None)),
+            ("dense_count", features.c.density_bin >= bin_of(DENSE, DENSITY_EDGES)),
         )
     ]
     names = [name for name in Extraction._fields if not name.endswith(("dead_count", "dense_count"))]

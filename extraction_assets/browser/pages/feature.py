@@ -27,6 +27,7 @@ from extraction_assets.browser.shown.intervals import feature_intervals
 from extraction_assets.database.queries.examples import Draw, Example, draws_of, examples_of, find_feature
 from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets.database.queries.feature_facts import stored_examples
+from extraction_assets.database.queries.labels import MARKS
 from extraction_assets.engine.selection.intervals import OF_ALL
 from extraction_assets.engine.selection.statistics.shown import unknown_sizes
 
@@ -96,6 +97,11 @@ class FeaturePage(NamedTuple):
     def name(self) -> str:
         """As the page that compares features has it."""
         return f"{self.feature.extraction}/{self.feature.sae}/{self.feature.neuron_index}"
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What the feature can be marked as."""
+        return MARKS
 
     @property
     def windows(self) -> tuple[str, ...]:

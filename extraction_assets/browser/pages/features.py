@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from extraction_assets.browser.feature_query import ListQuery, key_text, list_query
 from extraction_assets.browser.links import Here
 from extraction_assets.browser.list_facets import Facet, density_facets, flag_facets, label_facets
-from extraction_assets.browser.list_search import Found, Search, search
+from extraction_assets.browser.list_search import Search, Searched, search
 from extraction_assets.browser.listed_features import ListedFeature, listed_features
 from extraction_assets.browser.page import Page, PageRequest
 from extraction_assets.browser.scatter import Scatter, scatter
@@ -18,6 +18,10 @@ from extraction_assets.database.queries.extractions import find_extraction
 
 PLACE = ("after", "before")
 """Parameters that say where in a list a page is: another filter or order begins at its start."""
+
+
+LARGE = 40
+"""A list is large if it has more than one in so many of the features."""
 
 
 class Column(NamedTuple):
@@ -67,18 +71,14 @@ def features_view(request: PageRequest) -> FeaturesView:
     query = list_query(request.parameters)
     relations, missing = missing_relations(connection, extraction)
     found = search(connection, extraction, query, request.here, counted=relations is not None)
-    listing = queries.Listing(extraction.id, extraction.name, extraction.sae, query.wanted, found and found.select)
-    page = queries.feature_page(
-        connection,
-        listing,
-        query.sort,
-        descending=query.descending,
-        limit=query.limit,
-        after=query.after,
-        before=query.before,
-    )
+    listing = queries.Listing(extraction.id, extraction.name, extraction.sae, query.wanted, found and found.found)
     bins = queries.feature_bins(connection, listing)
-    densities = _densities(connection, listing, bins)
+    densities, total = _densities(connection, listing, bins), _total(connection, listing, bins)
+    listing = listing._replace(is_large=total * LARGE > extraction.latent_dim)
+    places = {"after": query.after, "before": query.before}
+    page = queries.feature_page(
+        connection, listing, query.sort, descending=query.descending, limit=query.limit, **places
+    )
     rows = listed_features(connection, extraction, listing, page.rows, top_tokens=relations is not None)
     here = request.here
     return FeaturesView(
@@ -89,7 +89,7 @@ def features_view(request: PageRequest) -> FeaturesView:
         latent_dim=extraction.latent_dim,
         sample_count=extraction.sample_count,
         token_count=extraction.token_count,
-        total=_total(connection, listing, bins),
+        total=total,
         relations_missing=missing or None,
         search=found and found.search,
         query=query,
@@ -122,7 +122,7 @@ def _total(connection: sa.Connection, listing: queries.Listing, bins: list[queri
     return int(connection.scalar(queries.total_select(listing)) or 0)
 
 
-def _leads_to(request: PageRequest, extraction: sa.Row[Any], found: Found | None) -> str | None:
+def _leads_to(request: PageRequest, extraction: sa.Row[Any], found: Searched | None) -> str | None:
     number = None if found is None else found.search.number
     if number is None or number >= extraction.latent_dim:
         return None

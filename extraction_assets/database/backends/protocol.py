@@ -4,7 +4,7 @@ Everything else of ``database/`` is SQLAlchemy that works on all of them. A back
 all databases of its kind. Arrow, which only who writes needs, is imported where it is used.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -120,6 +120,9 @@ class Backend(Protocol):
 
         Whoever reads sees the old rows until the transaction commits, and for as long as their own transaction lasts.
         """
+
+    def upsert(self, table: sa.Table, keys: Sequence[str]) -> sa.Insert:
+        """An INSERT that puts its values in the place of a row with the same ``keys``, the table's primary key."""
 
     def analyze(self, connection: sa.Connection, tables: Iterable[sa.Table]) -> None:
         """Renew the statistics by which the database chooses indexes, at the end of a transaction that has written to

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import sqlalchemy as sa
 
 from extraction_assets.database.bins import DENSITY_EDGES, MAX_EDGES, bin_of
+from extraction_assets.database.queries.labels import MARKS as MARKS
 from extraction_assets.database.tables import (
     feature_example_lists,
     feature_flags,
@@ -25,7 +26,6 @@ Flag = Literal["dead", "dense", "duplicate", "first_position", "one_token"]
 
 FLAGS: tuple[Flag, ...] = ("dead", "dense", "one_token", "first_position", "duplicate")
 LABELLED = "labelled"
-MARKS = ("interesting", "polysemantic", "dead end")
 
 COLUMNS: dict[Sort, sa.ColumnElement[Any]] = {
     "number": features.c.neuron_index,
@@ -35,6 +35,12 @@ COLUMNS: dict[Sort, sa.ColumnElement[Any]] = {
     "std": features.c.std_activation,
 }
 """What a list can be sorted by. ``found`` comes with a search: how often the feature was found."""
+
+WITH_UNKNOWN: tuple[Sort, ...] = ("maximum", "mean", "std")
+"""Orders in which some features have no place: those without the value come last."""
+
+SHOWN = tuple(COLUMNS.values())
+"""Columns of a row of the list."""
 
 SAME_EDGE = 1e-12
 """Numbers that differ by less, relatively, are the same bound: 0.1 has several spellings in binary."""
@@ -65,6 +71,19 @@ class FeatureFilter(NamedTuple):
     """``LABELLED`` or one of ``MARKS``."""
 
 
+class Found(NamedTuple):
+    """What a search found (``search.py``)."""
+
+    hits: sa.Select[Any]
+    """(neuron_index, hits): each feature once."""
+    number: sa.ColumnElement[int]
+    """The column that ``hits`` takes its numbers from."""
+    members: sa.Select[Any]
+    """neuron_index alone, perhaps more than once."""
+    holds: sa.ColumnElement[bool] | None = None
+    """The same as a condition on one row of ``features``, if one feature can be looked up."""
+
+
 class Listing(NamedTuple):
     """What a list is of: a merged (extraction, SAE), a filter, and what a search found (``search.py``)."""
 
@@ -72,8 +91,9 @@ class Listing(NamedTuple):
     name: str
     sae: str
     wanted: FeatureFilter = FeatureFilter()
-    found: sa.Select[Any] | None = None
-    """(neuron_index, hits): each feature once."""
+    found: Found | None = None
+    is_large: bool = False
+    """Whether so many features are listed that a walk through all of them meets one soon."""
 
 
 class Key(NamedTuple):
@@ -89,11 +109,9 @@ class ListedRow(NamedTuple):
     neuron_index: int
     density: float
     maximum: float | None
-    """None for a feature that never fires; so are the two below, and where chunks of an earlier version lack them."""
+    """None for a feature that never fires; so are the two below, also where chunks of an earlier version have none."""
     mean: float | None
     std: float | None
-    hits: int | None
-    """How often a search found it; None without one."""
     sorted_by: float | None
 
 
@@ -148,11 +166,13 @@ def feature_page(
 
 def _parts(sort: Sort, start: Key | None, backwards: bool) -> list[bool]:
     """The parts of a list to look at, in order: features with a value (True), then those without it."""
-    parts = [True] if sort in ("number", "density", "found") else [True, False]
-    if start is not None and sort not in ("number", "density", "found"):
-        without = start.value is None
-        parts = ([True] if not without else [False, True]) if backwards else ([False] if without else parts)
-    return parts
+    if sort not in WITH_UNKNOWN:
+        return [True]
+    if start is None:
+        return [True, False]
+    if start.value is None:
+        return [False, True] if backwards else [False]
+    return [True] if backwards else [True, False]
 
 
 def page_select(
@@ -170,34 +190,48 @@ def page_select(
     ``known`` chooses the features that have the value that the list is sorted by, or those without it. Of equal values
     the lower number comes first.
     """
-    found = None if listing.found is None else listing.found.subquery("found")
-    column = found.c.hits if sort == "found" and found is not None else COLUMNS["number" if sort == "found" else sort]
-    number, down = features.c.neuron_index, descending != backwards
-    numbers = (features.c.token_frequency, features.c.max_activation, features.c.mean_activation)
-    hits = sa.null() if found is None else found.c.hits
+    if sort == "found":
+        return _found_page(listing, descending=descending, limit=limit, start=start, backwards=backwards)
+    column, number, down = COLUMNS[sort], features.c.neuron_index, descending != backwards
     shown = column if known else sa.null()
-    query = sa.select(number, *numbers, features.c.std_activation, hits.label("hits"), shown.label("sorted_by"))
-    if found is not None:
-        query = query.join_from(features, found, found.c.neuron_index == number)
-    query = query.where(*conditions(listing._replace(found=None)))
+    query = sa.select(*SHOWN, shown.label("sorted_by")).where(*conditions(listing, walks=True))
     if not known:
         query = query.where(column.is_(None))
-    elif sort not in ("number", "density", "found"):
+    elif sort in WITH_UNKNOWN:
         query = query.where(column.is_not(None))
     if sort == "number":
         beyond = [] if start is None else [number < start.neuron_index if down else number > start.neuron_index]
         order: list[sa.ColumnElement[Any]] = [number.desc() if down else number]
     else:
-        beyond = [] if start is None else _beyond(column, start, down, backwards)
+        beyond = [] if start is None else _beyond(column, number, start, down, backwards)
         order = [number.desc() if backwards else number]
         if known:
             order.insert(0, column.desc() if down else column)
     return query.where(*beyond).order_by(*order).limit(limit).execution_options(about="features of this page")
 
 
-def _beyond(column: sa.ColumnElement[Any], start: Key, down: bool, backwards: bool) -> list[sa.ColumnElement[bool]]:
+def _found_page(
+    listing: Listing, *, descending: bool, limit: int, start: Key | None, backwards: bool
+) -> sa.Select[Any]:
+    """``page_select`` in the order of how often a search found a feature."""
+    assert listing.found is not None, "a list is sorted so only if it is searched"
+    found, down = listing.found.hits.subquery("found"), descending != backwards
+    hits, number = found.c.hits, found.c.neuron_index
+    beyond = [] if start is None else _beyond(hits, number, start, down, backwards)
+    order = [hits.desc() if down else hits, number.desc() if backwards else number]
+    if listing.wanted == FeatureFilter():  # of many features, only those of the page are looked up
+        found = sa.select(number, hits).where(*beyond).order_by(*order).limit(limit).subquery("page")
+        hits, number, beyond = found.c.hits, found.c.neuron_index, []
+        order = [hits.desc() if down else hits, number.desc() if backwards else number]
+    query = sa.select(*SHOWN, hits.label("sorted_by")).join_from(found, features, features.c.neuron_index == number)
+    query = query.where(*conditions(listing._replace(found=None)), *beyond).order_by(*order).limit(limit)
+    return query.execution_options(about="features of this page")
+
+
+def _beyond(
+    column: sa.ColumnElement[Any], number: sa.ColumnElement[Any], start: Key, down: bool, backwards: bool
+) -> list[sa.ColumnElement[bool]]:
     """Conditions for what comes after a key: a range that an index finds, and what it has too much of."""
-    number = features.c.neuron_index
     tie = number < start.neuron_index if backwards else number > start.neuron_index
     if start.value is None:
         return [tie]
@@ -206,45 +240,58 @@ def _beyond(column: sa.ColumnElement[Any], start: Key, down: bool, backwards: bo
     return [reached, strictly | tie]
 
 
-def conditions(listing: Listing, *without: str) -> list[sa.ColumnElement[bool]]:
-    """What the rows of ``features`` fulfil that a listing shows, leaving out the filters named in ``without``."""
-    wanted, column = listing.wanted, features.c
+def conditions(listing: Listing, *without: str, walks: bool = False) -> list[sa.ColumnElement[bool]]:
+    """What the rows of ``features`` fulfil that a listing shows, leaving out the filters named in ``without``.
+
+    ``walks``: the query goes through the features in its order until a page is full. If the list is large, each row is
+    then looked at by itself, and no set of features is made first.
+    """
+    wanted, column, alone = listing.wanted, features.c, walks and listing.is_large
     found: list[sa.ColumnElement[bool]] = [column.extraction_id == listing.extraction_id]
     if "density" not in without:
-        found += _in_bins(wanted.density, column.token_frequency, column.density_bin, DENSITY_EDGES)
+        found += _in_bins(wanted.density, column.token_frequency, column.density_bin, DENSITY_EDGES, alone)
     if "maximum" not in without:
-        found += _in_bins(wanted.maximum, column.max_activation, column.max_bin, MAX_EDGES)
+        found += _in_bins(wanted.maximum, column.max_activation, column.max_bin, MAX_EDGES, alone)
     found += [*_in_range(wanted.mean, column.mean_activation), *_in_range(wanted.std, column.std_activation)]
-    found += [column.neuron_index.in_(_flagged(listing.extraction_id, flag)) for flag in wanted.flags]
+    found += [_is_flagged(listing.extraction_id, flag, column.neuron_index, alone) for flag in wanted.flags]
     if wanted.label is not None and "label" not in without:
         found.append(column.neuron_index.in_(labelled_select(listing, wanted.label)))
     if listing.found is not None:
-        found.append(column.neuron_index.in_(sa.select(listing.found.subquery("found").c.neuron_index)))
+        member, holds = column.neuron_index.in_(listing.found.members), listing.found.holds
+        found.append(holds if alone and holds is not None else member)
     return found
+
+
+def _no_index(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """The column in a form for which no index is looked for: one that has every column that a query reads answers a
+    filter faster than one that finds rows, each of which must then be read."""
+    return column + 0
 
 
 def _in_range(limits: Range, column: sa.ColumnElement[Any]) -> Iterable[sa.ColumnElement[bool]]:
     if limits.minimum is not None:
-        yield column >= limits.minimum
+        yield _no_index(column) >= limits.minimum
     if limits.maximum is not None:
-        yield column < limits.maximum
+        yield _no_index(column) < limits.maximum
 
 
 def _in_bins(
-    limits: Range, column: sa.ColumnElement[Any], number: sa.ColumnElement[Any], edges: tuple[float, ...]
+    limits: Range, column: sa.ColumnElement[Any], number: sa.ColumnElement[Any], edges: tuple[float, ...], alone: bool
 ) -> Iterable[sa.ColumnElement[bool]]:
-    """A range as a range of bins, and the exact bounds where they are not edges of bins."""
+    """A range as a range of bins, and the exact bounds where they are not edges of bins; ``alone``: the bins of a row
+    are looked at, not looked for."""
     low, high = limits
+    number = _no_index(number) if alone else number
     if low is not None:
         edge = _edge(low, edges)
         yield number >= bin_of(low if edge is None else edge, edges)
         if edge is None:
-            yield column >= low
+            yield _no_index(column) >= low
     if high is not None:
         edge = _edge(high, edges)
         if edge is None:
             yield number <= bin_of(high, edges)
-            yield column < high
+            yield _no_index(column) < high
         else:
             yield number < bin_of(edge, edges)
 
@@ -255,9 +302,15 @@ def _edge(value: float, edges: tuple[float, ...]) -> float | None:
     return near if abs(near - value) <= SAME_EDGE * abs(near) else None
 
 
-def _flagged(extraction_id: int, flag: str) -> sa.Select[Any]:
-    flags = feature_flags.c
-    return sa.select(flags.neuron_index).where(flags.extraction_id == extraction_id, flags.flag == flag)
+def _is_flagged(extraction_id: int, flag: str, number: sa.ColumnElement[Any], alone: bool) -> sa.ColumnElement[bool]:
+    """Whether a feature has a flag: one of a set that is made once, or ``alone`` looked up."""
+    flags = feature_flags.alias("flagged").c
+    of_flag = (flags.extraction_id == extraction_id, flags.flag == flag)
+    return (
+        sa.exists().where(*of_flag, flags.neuron_index == number)
+        if alone
+        else number.in_(sa.select(flags.neuron_index).where(*of_flag))
+    )
 
 
 def labelled_select(listing: Listing, label: str) -> sa.Select[Any]:
@@ -300,8 +353,12 @@ def flags_select(listing: Listing) -> sa.Select[Any]:
     """How many of the listed features have each flag."""
     flags = feature_flags.c
     query = sa.select(flags.flag, sa.func.count().label("features")).where(flags.extraction_id == listing.extraction_id)
-    if listing.wanted != FeatureFilter() or listing.found is not None:
-        query = query.where(flags.neuron_index.in_(sa.select(features.c.neuron_index).where(*conditions(listing))))
+    wanted, number = listing.wanted, flags.neuron_index
+    if wanted != FeatureFilter(flags=wanted.flags):
+        query = query.where(number.in_(sa.select(features.c.neuron_index).where(*conditions(listing))))
+    else:  # the table of flags says it alone
+        query = query.where(*(_is_flagged(listing.extraction_id, flag, number, True) for flag in wanted.flags))
+        query = query if listing.found is None else query.where(number.in_(listing.found.members))
     return query.group_by(flags.flag).execution_options(about="listed features by flag")
 
 
@@ -314,8 +371,10 @@ def labels_select(listing: Listing) -> sa.Select[Any]:
     """How many of the listed features have each mark, and how many of those a label, whatever label is asked for."""
     stored = feature_labels.c
     query = sa.select(stored.mark, sa.func.count().label("features"), sa.func.count(stored.label).label("labelled"))
-    listed = sa.select(features.c.neuron_index).where(*conditions(listing, "label"))
-    query = query.where(stored.name == listing.name, stored.sae == listing.sae, stored.neuron_index.in_(listed))
+    query = query.where(stored.name == listing.name, stored.sae == listing.sae)
+    if listing.wanted != FeatureFilter() or listing.found is not None:  # of the few labelled ones, which are listed
+        same = features.c.neuron_index == stored.neuron_index
+        query = query.where(sa.exists().where(same, *conditions(listing, "label")))
     return query.group_by(stored.mark).execution_options(about="listed features by mark")
 
 
@@ -324,6 +383,12 @@ def label_counts(connection: sa.Connection, listing: Listing) -> dict[str, int]:
     rows = connection.execute(labels_select(listing)).all()
     marks = {str(mark): count for mark, count, _ in rows if mark is not None}
     return {LABELLED: sum(labelled for *_, labelled in rows), **marks}
+
+
+def hits_select(found: Found, numbers: Sequence[int]) -> sa.Select[Any]:
+    """How often a search found some features."""
+    query = found.hits.where(found.number.in_(numbers))
+    return query.execution_options(about="how often they were found")
 
 
 SHOWN_TOKENS = 3

@@ -1,7 +1,7 @@
 """PostgreSQL: a server, psycopg2, lists as arrays, binary COPY, an advisory lock for everything that writes results."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +113,11 @@ class PostgresqlBackend:
 
     def analyze(self, connection: sa.Connection, tables: Iterable[sa.Table]) -> None:
         connection.exec_driver_sql(f"ANALYZE {', '.join(table.name for table in tables)}")
+
+    def upsert(self, table: sa.Table, keys: Sequence[str]) -> sa.Insert:
+        insert = postgresql.insert(table)
+        changed = {column.name: insert.excluded[column.name] for column in table.c if column.name not in keys}
+        return insert.on_conflict_do_update(index_elements=list(keys), set_=changed)
 
     def plain_error(self, engine: sa.Engine, reason: BaseException) -> DatabaseError | None:
         driver = engine.dialect.dbapi

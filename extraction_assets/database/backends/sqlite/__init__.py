@@ -2,12 +2,13 @@
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.dialects import sqlite as dialect
 from sqlalchemy.types import TypeEngine
 
 from extraction_assets.database.backends.protocol import ColumnKind, TextIndex
@@ -106,6 +107,11 @@ class SqliteBackend:
         connection.exec_driver_sql(f"PRAGMA analysis_limit = {_ANALYSIS_LIMIT}")
         for table in tables:
             connection.exec_driver_sql(f"ANALYZE {table.name}")
+
+    def upsert(self, table: sa.Table, keys: Sequence[str]) -> sa.Insert:
+        insert = dialect.insert(table)
+        changed = {column.name: insert.excluded[column.name] for column in table.c if column.name not in keys}
+        return insert.on_conflict_do_update(index_elements=list(keys), set_=changed)
 
     def plain_error(self, engine: sa.Engine, reason: BaseException) -> DatabaseError | None:
         damaged = str(getattr(reason, "sqlite_errorname", "")).startswith(_DAMAGED)
