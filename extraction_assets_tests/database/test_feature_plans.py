@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from extraction_assets.database.connect import opened_database
-from extraction_assets.database.queries import compare, directions, examples, feature_facts, relations, samples
+from extraction_assets.database.queries import compare, directions, examples, feature_facts, labels, relations, samples
 from extraction_assets.database.views import feature_activations, feature_draws
 from extraction_assets_tests.browser.small_results import (
     HOSTILE_DOCUMENT,
@@ -45,7 +45,7 @@ QUERIES = [
     (relations.flags_query(1, 0), "feature_flags"),
     (directions.logits_query(1, 0), "feature_logits"),
     (directions.nearest_query(1, 0), "feature_logits"),
-    (feature_facts.label_query("small", "one", 0), "feature_labels"),
+    (labels.labels_select("small", "one", [0]), "feature_labels"),
     (feature_facts.firing_query(1, [0, 3, 5]), "features"),
     (samples.sample_query(1, 7), "samples"),
     (samples.sample_features_query(1, 7), "sample_feature_lists"),

@@ -23,6 +23,7 @@ from extraction_assets.browser.shown.feature_parts import (
 from extraction_assets.database.queries import directions as directions_queries
 from extraction_assets.database.queries import feature_facts as facts
 from extraction_assets.database.queries import relations as relations_queries
+from extraction_assets.database.queries.labels import find_label
 
 CHIPS = 2
 """Tokens that say what another feature fires on."""
@@ -53,8 +54,8 @@ def around(connection: sa.Connection, extraction: sa.Row[Any], neuron_index: int
 
 def label_of(connection: sa.Connection, extraction: sa.Row[Any], neuron_index: int) -> Label:
     """What people call a feature; empty if nobody has named it."""
-    found = connection.execute(facts.label_query(extraction.name, extraction.sae, neuron_index)).one_or_none()
-    return Label(*found) if found else Label()
+    found = find_label(connection, extraction.name, extraction.sae, neuron_index)
+    return Label(found.label or None, found.mark, found.note or None) if found else Label()
 
 
 def flags_of(connection: sa.Connection, extraction: sa.Row[Any], neuron_index: int) -> tuple[Flag, ...]:

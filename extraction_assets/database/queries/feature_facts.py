@@ -10,7 +10,6 @@ from extraction_assets.database.tables import (
     corpora,
     extractions,
     feature_example_lists,
-    feature_labels,
     feature_tokens,
     features,
 )
@@ -30,15 +29,6 @@ def first_tokens_query(extraction_id: int, neuron_indices: Iterable[int], count:
         .order_by(tokens.neuron_index, tokens.rank)
     )
     return query.execution_options(about="what other features fire on")
-
-
-def label_query(name: str, sae: str, neuron_index: int) -> sa.Select[Any]:
-    """(label, mark, note) of a feature."""
-    labels = feature_labels.c
-    query = sa.select(labels.label, labels.mark, labels.note).where(
-        labels.name == name, labels.sae == sae, labels.neuron_index == neuron_index
-    )
-    return query.execution_options(about="its label")
 
 
 def extraction_ids_query(name: str) -> sa.Select[Any]:
