@@ -84,7 +84,7 @@ def estimate_files(
 def estimate_database(settings: ExtractionSettings, sizes: Sizes, to_come: Mapping[Part, int]) -> list[Estimate]:
     """Bytes of the results database for the SAEs that have tables to come, at most: K
     rows for every feature, and its draws."""
-    drawn = _draws_per_feature(settings) if settings.statistics == "full" else 0
+    drawn = _draws_per_feature(settings, settings.evaluation_samples)
     rows = (settings.top_k_examples + drawn) * _BYTES_PER_ROW
     saes = [sae for asset, sae in to_come if asset == TOP_K_TABLE and sae is not None]
     return [Estimate("results", sae, sizes.latent_dims[sae] * rows) for sae in saes]
@@ -164,7 +164,7 @@ def _per_sample(settings: ExtractionSettings, sizes: Sizes, asset: ChunkAsset, s
         return length * _BYTES_PER_TOKEN + firing * _BYTES_PER_FIRING
     latent_dim, chunk = sizes.latent_dims[str(sae)], min(settings.chunk_size, settings.evaluation_samples)
     full = settings.statistics == "full"
-    examples: float = (min(settings.top_k_examples, chunk) + (_draws_per_feature(settings) if full else 0)) * latent_dim
+    examples: float = (min(settings.top_k_examples, chunk) + _draws_per_feature(settings, chunk)) * latent_dim
     if sae in sizes.mean_l0:
         # A sample cannot have more examples than firings, and each of them is drawn twice at most.
         examples = min(examples, chunk * firing * (3 if full else 1))
@@ -172,6 +172,8 @@ def _per_sample(settings: ExtractionSettings, sizes: Sizes, asset: ChunkAsset, s
     return (examples * _BYTES_PER_EXAMPLE + latent_dim * bytes_per_feature(full=full)) / chunk + sampled
 
 
-def _draws_per_feature(settings: ExtractionSettings) -> int:
-    """About how many examples of a feature are drawn in a chunk."""
-    return settings.random_examples + _INTERVALS_OF_A_FEATURE * settings.interval_examples
+def _draws_per_feature(settings: ExtractionSettings, samples: int) -> int:
+    """About how many examples of a feature are drawn from so many samples: none twice from an interval or from all."""
+    if settings.statistics == "basic":
+        return 0
+    return min(settings.random_examples + _INTERVALS_OF_A_FEATURE * settings.interval_examples, 2 * samples)
