@@ -140,7 +140,7 @@ MADE_BY_USERS = {
     "extraction_assets/defs/NAME/defs.yaml",
     "extraction_assets/defs/my_model/defs.yaml",
 }
-TO_COME = {"exports/", "browser/"}
+TO_COME = {"exports/"}
 
 
 def paths() -> list[str]:
