@@ -16,6 +16,7 @@ SAE_FEATURES = "sae_features"
 TOP_K_TABLE = "top_k_table"
 FEATURE_EXAMPLES = "feature_examples"
 FEATURE_RELATIONS = "feature_relations"
+FEATURE_DIRECTIONS = "feature_directions"
 FEATURE_REPORT = "feature_report"
 
 FIRST_VERSION = 2
@@ -55,7 +56,7 @@ class Asset(NamedTuple):
     partitioned: bool
     """Whether it is made chunk by chunk, one partition each; else once."""
     upstream: str | None
-    """The asset that it is made from."""
+    """The asset that it is made from; None of the corpus, and of what follows from the checkpoints alone."""
     stored_as: str
     """What lies on disk or in the database, for people."""
     files: tuple[str, ...]
@@ -218,6 +219,27 @@ ASSETS: tuple[Asset, ...] = (
         looks_at=(FEATURE_EXAMPLES,),
     ),
     Asset(
+        FEATURE_DIRECTIONS,
+        scope="sae",
+        partitioned=False,
+        upstream=None,
+        stored_as="rows of the results database",
+        files=(),
+        dagster_kind="sqlalchemy",
+        description="What each feature writes, by the weights alone: the tokens that its decoder row favours (logit "
+        "lens), and the nearest decoder rows of all SAEs of the extraction.",
+        builder="directions.asset:build_feature_directions",
+        fingerprint_parts=("model", "sae", "written", "other_saes", "display"),
+        looks_at=("model", "sae", "written", "other_saes"),
+        depends=(
+            *_references("model", *_MODEL),
+            *_references("sae", "sae.release", "sae.sae_id", "sae.path", "sae.subfolder", "sae.revision"),
+            *_later("sae.center_input", "sae.norm_scaling_factor", "sae.fold_decoder_norm", through="sae"),
+            *_references("written", "sae.hook", "sae.hook_out"),
+            *_later("corpus.tokenizer", through="display"),
+        ),
+    ),
+    Asset(
         FEATURE_REPORT,
         scope="sae",
         partitioned=False,
@@ -254,7 +276,12 @@ def chunk_assets(saes: Iterable[str]) -> Iterator[tuple[ChunkAsset, str | None]]
 
 def assets_after_chunks() -> list[str]:
     """Names of what is made once for each SAE when all its chunks are there, upstream first."""
-    return [row.name for row in ASSETS if row.scope == "sae" and not row.partitioned]
+    return [row.name for row in ASSETS if row.scope == "sae" and not row.partitioned and row.upstream is not None]
+
+
+def assets_of_weights() -> list[str]:
+    """Names of what is made once for each SAE from the checkpoints alone, whatever chunks there are."""
+    return [row.name for row in ASSETS if row.scope == "sae" and not row.partitioned and row.upstream is None]
 
 
 def folders(scope: Literal["extraction", "sae"]) -> list[str]:

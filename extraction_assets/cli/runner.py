@@ -7,11 +7,25 @@ from typing import Any, Self
 
 import dagster as dg
 
-from extraction_assets.assets.chunks.pending import Pending, is_recorded, merge_is_recorded, range_tags, ranges
+from extraction_assets.assets.chunks.pending import (
+    Pending,
+    directions_are_recorded,
+    is_recorded,
+    merge_is_recorded,
+    range_tags,
+    ranges,
+)
 from extraction_assets.assets.report.run import report_damage
-from extraction_assets.catalog import FEATURE_EXAMPLES, FEATURE_REPORT, assets_after_chunks
+from extraction_assets.catalog import (
+    FEATURE_DIRECTIONS,
+    FEATURE_EXAMPLES,
+    FEATURE_REPORT,
+    assets_after_chunks,
+    assets_of_weights,
+)
 from extraction_assets.cli.terminal import echo
 from extraction_assets.dagster_instance.dead_runs import MAX_RETRIES_TAG, DeadRun, alive_runs, fail_dead_runs, works_on
+from extraction_assets.database.queries.directions import find_directions
 from extraction_assets.database.urls import DatabaseError
 from extraction_assets.execution import damage
 from extraction_assets.execution.keys import REUSE_TAG, chunk_targets, corpus_key, sae_key
@@ -80,6 +94,24 @@ class Runner:
     def merge(self, sae: str) -> None:
         """The merged examples of an SAE, and what is made from them."""
         self.materialize_after_chunks(sae, assets_after_chunks())
+
+    def of_weights(self, saes: Sequence[str]) -> None:
+        """What follows from the checkpoints alone, of some SAEs: a run of its own, so that nothing else fails with
+        it."""
+        keys = [sae_key(self._settings, sae, asset) for sae in saes for asset in assets_of_weights()]
+        self._execute(keys, self._gpu_config)
+
+    def directions_are_current(self, sae: str) -> bool:
+        """Whether the database and Dagster's history hold the directions of the current checkpoints."""
+        plan = self._plan()
+        if not directions_are_recorded(plan, sae, self._instance):
+            return False
+        try:
+            with self._results.read() as engine, engine.connect() as connection:
+                found = find_directions(connection, self._settings.name, sae)
+                return found is not None and found.fingerprint == plan.fingerprint_of(FEATURE_DIRECTIONS, None, sae)
+        except DatabaseError:
+            return False  # the run will fail on it, on record
 
     def pending(self) -> Pending:
         """Chunks with a top-k table of the current settings missing or not recorded."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from extraction_assets.catalog import FEATURE_EXAMPLES, FEATURE_RELATIONS, chunk_assets
+from extraction_assets.catalog import FEATURE_DIRECTIONS, FEATURE_EXAMPLES, FEATURE_RELATIONS, chunk_assets
 from extraction_assets.cli.app import command_line, count, few, main, numbered
 from extraction_assets.cli.terminal import echo
 from extraction_assets.cli.workspace import Workspace, open_workspace
@@ -202,8 +202,10 @@ def _echo_merge_states(workspace: Workspace, plan: "ExtractionPlan") -> None:
     try:
         with workspace.results.read() as engine:
             for sae in plan.settings.saes:
-                echo(f"{sae + '/' + FEATURE_EXAMPLES:{_longest(plan.settings)}} {_merge_state(engine, plan, sae)}")
-                echo(f"{sae + '/' + FEATURE_RELATIONS:{_longest(plan.settings)}} {_relations_state(engine, plan, sae)}")
+                width = _longest(plan.settings)
+                echo(f"{sae + '/' + FEATURE_EXAMPLES:{width}} {_merge_state(engine, plan, sae)}")
+                echo(f"{sae + '/' + FEATURE_RELATIONS:{width}} {_relations_state(engine, plan, sae)}")
+                echo(f"{sae + '/' + FEATURE_DIRECTIONS:{width}} {_directions_state(engine, plan, sae)}")
             _echo_labels(engine, plan.settings)
     except DatabaseError as error:
         echo(f"what is merged is not known: {error}", err=True)
@@ -233,7 +235,7 @@ def _echo_merges(workspace: Workspace, settings: "ExtractionSettings") -> None:
 def _longest(settings: "ExtractionSettings") -> int:
     """Characters of the longest name that ``status`` prints, at least 28."""
     names = [asset if sae is None else f"{sae}/{asset}" for asset, sae in chunk_assets(settings.saes)]
-    return max(28, *map(len, names), *(len(f"{sae}/{FEATURE_RELATIONS}") for sae in settings.saes))
+    return max(28, *map(len, names), *(len(f"{sae}/{FEATURE_DIRECTIONS}") for sae in settings.saes))
 
 
 def _merge_state(engine: "sa.Engine", plan: "ExtractionPlan", sae: str) -> str:
@@ -257,3 +259,16 @@ def _relations_state(engine: "sa.Engine", plan: "ExtractionPlan", sae: str) -> s
         return "not computed yet"
     stale = "" if found.is_current else ", stale: of an earlier result"
     return f"counted {found.finished_at:%Y-%m-%d %H:%M} UTC {scope_text(found)}{stale}"
+
+
+def _directions_state(engine: "sa.Engine", plan: "ExtractionPlan", sae: str) -> str:
+    """Whether the database holds the directions of the current checkpoints."""
+    from extraction_assets.database.queries.directions import find_directions
+
+    with engine.connect() as connection:
+        found = find_directions(connection, plan.settings.name, sae)
+    if found is None:
+        return "not computed yet"
+    is_current = found.fingerprint == plan.fingerprint_of(FEATURE_DIRECTIONS, None, sae)
+    stale = "" if is_current else ", stale: made from other settings"
+    return f"computed {found.finished_at:%Y-%m-%d %H:%M} UTC{stale}"

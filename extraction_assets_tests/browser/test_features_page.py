@@ -92,7 +92,7 @@ def test_a_chosen_facet_leads_back(listed: "TestClient") -> None:
 def test_what_relations_would_say_is_not_computed(listed: "TestClient") -> None:
     found = twin(listed, LIST)
     assert [one["features"] for one in found["flags"]] == [None] * 5
-    assert found["relations_missing"].startswith("not computed: ")
+    assert found["relations_missing"].startswith("not computed for this result: ")
     assert html.escape(found["relations_missing"]) in listed.get(LIST).text
 
 

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from extraction_assets.database.connect import opened_database
-from extraction_assets.database.queries import compare, examples, feature_facts, relations, samples
+from extraction_assets.database.queries import compare, directions, examples, feature_facts, labels, relations, samples
 from extraction_assets.database.views import feature_activations, feature_draws
 from extraction_assets_tests.browser.small_results import (
     HOSTILE_DOCUMENT,
@@ -43,8 +43,9 @@ QUERIES = [
     (feature_facts.first_tokens_query(1, [0, 1], 2), "feature_tokens"),
     (relations.neighbours_query(1, 0), "feature_neighbours"),
     (relations.flags_query(1, 0), "feature_flags"),
-    (feature_facts.logits_query(1, 0), "feature_logits"),
-    (feature_facts.label_query("small", "one", 0), "feature_labels"),
+    (directions.logits_query(1, 0), "feature_logits"),
+    (directions.nearest_query(1, 0), "feature_logits"),
+    (labels.labels_select("small", "one", [0]), "feature_labels"),
     (feature_facts.firing_query(1, [0, 3, 5]), "features"),
     (samples.sample_query(1, 7), "samples"),
     (samples.sample_features_query(1, 7), "sample_feature_lists"),

@@ -6,7 +6,7 @@ from functools import cached_property
 import dagster as dg
 
 from extraction_assets.assets.chunks.checks import CHUNK_CHECKS
-from extraction_assets.catalog import FEATURE_EXAMPLES, TOP_K_TABLE
+from extraction_assets.catalog import FEATURE_DIRECTIONS, FEATURE_EXAMPLES, TOP_K_TABLE
 from extraction_assets.dagster_instance.private_names import AssetCheckExecutionResolvedStatus
 from extraction_assets.execution.keys import Target, chunk_partitions, chunk_targets, sae_key
 from extraction_assets.execution.lineage import CodeVersions, data_version, recorded_versions
@@ -104,6 +104,13 @@ def is_recorded(plan: ExtractionPlan, asset: str, sae: str, instance: dg.Dagster
     """Whether the latest event of an asset that is made from an SAE's merge says what is current."""
     version, _ = _latest_versions(instance, sae_key(plan.settings, sae, asset))
     return version == plan.fingerprint_of(asset, None, sae)
+
+
+def directions_are_recorded(plan: ExtractionPlan, sae: str, instance: dg.DagsterInstance) -> bool:
+    """Whether the latest event of an SAE's directions says what is current."""
+    code = CodeVersions(plan.settings).of(FEATURE_DIRECTIONS, sae)
+    latest = _latest_versions(instance, sae_key(plan.settings, sae, FEATURE_DIRECTIONS))
+    return latest == (plan.fingerprint_of(FEATURE_DIRECTIONS, None, sae), code)
 
 
 def _latest_versions(instance: dg.DagsterInstance, key: dg.AssetKey) -> tuple[str | None, str | None]:

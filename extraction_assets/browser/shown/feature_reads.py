@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from extraction_assets.browser.shown.charts import Histogram, even_histogram
+from extraction_assets.browser.shown.charts import even_histogram
 from extraction_assets.browser.shown.feature_parts import (
     Directions,
     Flag,
@@ -20,8 +20,10 @@ from extraction_assets.browser.shown.feature_parts import (
     scope_sentence,
     shuffled_after,
 )
+from extraction_assets.database.queries import directions as directions_queries
 from extraction_assets.database.queries import feature_facts as facts
 from extraction_assets.database.queries import relations as relations_queries
+from extraction_assets.database.queries.labels import find_label
 
 CHIPS = 2
 """Tokens that say what another feature fires on."""
@@ -52,8 +54,8 @@ def around(connection: sa.Connection, extraction: sa.Row[Any], neuron_index: int
 
 def label_of(connection: sa.Connection, extraction: sa.Row[Any], neuron_index: int) -> Label:
     """What people call a feature; empty if nobody has named it."""
-    found = connection.execute(facts.label_query(extraction.name, extraction.sae, neuron_index)).one_or_none()
-    return Label(*found) if found else Label()
+    found = find_label(connection, extraction.name, extraction.sae, neuron_index)
+    return Label(found.label or None, found.mark, found.note or None) if found else Label()
 
 
 def flags_of(connection: sa.Connection, extraction: sa.Row[Any], neuron_index: int) -> tuple[Flag, ...]:
@@ -115,37 +117,41 @@ def directions_of(
     connection: sa.Connection, extraction: sa.Row[Any], neuron_index: int
 ) -> tuple[Directions | None, str | None]:
     """What the weights say of a feature, or None and why."""
-    made = connection.execute(facts.directions_query(extraction.name, extraction.sae)).one_or_none()
+    made = directions_queries.find_directions(connection, extraction.name, extraction.sae)
     if made is None:
         return None, f"not computed: materialize {extraction.name}/{extraction.sae}/feature_directions"
-    row = connection.execute(facts.logits_query(made.id, neuron_index)).one_or_none()
-    if row is None:
-        return Directions(None, made.undefined or "this SAE has no decoder rows", ()), None
-    lens = _logit_lens(made.norm, row) if made.undefined is None and row.top is not None else None
-    undefined = None if lens else made.undefined or "its decoder row is zero, which is no direction"
-    return Directions(lens, undefined, _nearest(connection, extraction, row.neighbours or [])), None
+    logits = directions_queries.logits_of(connection, made.id, neuron_index)
+    undefined = None if logits else made.undefined or "its decoder row is zero, which is no direction"
+    nearest = directions_queries.nearest_of(connection, made.id, neuron_index)
+    lens = _logit_lens(made.norm, logits) if logits else None
+    return Directions(lens, undefined, _with_tokens(connection, extraction, nearest)), None
 
 
-def _logit_lens(norm: str, row: sa.Row[Any]) -> LogitLens:
+def _logit_lens(norm: str, logits: directions_queries.Logits) -> LogitLens:
     return LogitLens(
         norm,
-        tuple(Logit(*one) for one in row.top),
-        tuple(Logit(*one) for one in row.bottom),
-        row.mean,
-        row.std,
-        row.minimum,
-        row.maximum,
-        even_histogram(row.histogram, row.minimum, row.maximum, "tokens") if row.histogram else Histogram(()),
+        tuple(Logit(*one) for one in logits.top),
+        tuple(Logit(*one) for one in logits.bottom),
+        logits.mean,
+        logits.std,
+        logits.minimum,
+        logits.maximum,
+        even_histogram(logits.histogram, logits.minimum, logits.maximum, "tokens"),
     )
 
 
-def _nearest(connection: sa.Connection, extraction: sa.Row[Any], rows: list[list[Any]]) -> tuple[Nearest, ...]:
+def _with_tokens(
+    connection: sa.Connection, extraction: sa.Row[Any], rows: list[directions_queries.Neighbour]
+) -> tuple[Nearest, ...]:
+    """With what each of the features fires on."""
     ids = {sae: one for sae, one, _ in connection.execute(facts.extraction_ids_query(extraction.name))}
     chips = {
-        sae: first_tokens(connection, ids[sae], [index for other, index, _ in rows if other == sae])
-        for sae in {other for other, _, _ in rows} & ids.keys()
+        sae: first_tokens(connection, ids[sae], [one.neuron_index for one in rows if one.sae == sae])
+        for sae in {one.sae for one in rows} & ids.keys()
     }
-    return tuple(Nearest(sae, index, cosine, chips.get(sae, {}).get(index, ())) for sae, index, cosine in rows)
+    return tuple(
+        Nearest(one.sae, one.neuron_index, one.cosine, chips.get(one.sae, {}).get(one.neuron_index, ())) for one in rows
+    )
 
 
 def provenance_of(connection: sa.Connection, extraction: sa.Row[Any]) -> Provenance:

@@ -8,11 +8,8 @@ import sqlalchemy as sa
 from extraction_assets.database.backends import backend_of
 from extraction_assets.database.tables import (
     corpora,
-    directions,
     extractions,
     feature_example_lists,
-    feature_labels,
-    feature_logits,
     feature_tokens,
     features,
 )
@@ -32,28 +29,6 @@ def first_tokens_query(extraction_id: int, neuron_indices: Iterable[int], count:
         .order_by(tokens.neuron_index, tokens.rank)
     )
     return query.execution_options(about="what other features fire on")
-
-
-def directions_query(name: str, sae: str) -> sa.Select[Any]:
-    """What the weights of an SAE gave."""
-    query = sa.select(directions).where(directions.c.name == name, directions.c.sae == sae)
-    return query.execution_options(about="what the weights gave")
-
-
-def logits_query(directions_id: int, neuron_index: int) -> sa.Select[Any]:
-    """Logit lens and nearest decoder rows of a feature."""
-    found = feature_logits.c
-    query = sa.select(feature_logits).where(found.directions_id == directions_id, found.neuron_index == neuron_index)
-    return query.execution_options(about="its logits and the nearest decoder rows")
-
-
-def label_query(name: str, sae: str, neuron_index: int) -> sa.Select[Any]:
-    """(label, mark, note) of a feature."""
-    labels = feature_labels.c
-    query = sa.select(labels.label, labels.mark, labels.note).where(
-        labels.name == name, labels.sae == sae, labels.neuron_index == neuron_index
-    )
-    return query.execution_options(about="its label")
 
 
 def extraction_ids_query(name: str) -> sa.Select[Any]:

@@ -120,7 +120,7 @@ class _Pass(TorchDispatchMode):
 
 def _with_head(checkpoint: LocalCheckpoint) -> Any:
     """The class that the checkpoint was saved from if that has an unembedding, else that of a causal language model."""
-    from transformers import AutoModelForCausalLM
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
 
     config, trusted = configuration(checkpoint), checkpoint.trust_remote_code
     name = next(iter(getattr(config, "architectures", None) or []), None)
@@ -130,7 +130,7 @@ def _with_head(checkpoint: LocalCheckpoint) -> Any:
         whole: Any = None
         if isinstance(name, str):
             whole = class_from_configuration(name, copy.deepcopy(config), **options)
-        if _unembedding_of(whole) is None and type(config) in AutoModelForCausalLM._model_mapping:
+        if _unembedding_of(whole) is None and type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
             whole = AutoModelForCausalLM.from_config(config, trust_remote_code=trusted, **options)
     if _unembedding_of(whole) is None:
         kind = name or getattr(config, "model_type", "without a type")
@@ -150,9 +150,9 @@ def _unembedding_of(whole: Any) -> nn.Module | None:
 
 def _without_head(whole: Any, checkpoint: LocalCheckpoint) -> nn.Module:
     """The part of ``whole`` that hooks are named in: what ``AutoModel`` gives."""
-    from transformers import AutoModel
+    from transformers import MODEL_MAPPING
 
-    expected = AutoModel._model_mapping.get(type(whole.config), None)
+    expected = MODEL_MAPPING.get(type(whole.config), None)
     inner = [module for module in whole.modules() if type(module) is expected]
     base = inner[0] if inner else whole.base_model
     assert isinstance(base, nn.Module)

@@ -85,6 +85,11 @@ class SAE:
         input normalisation is undone; None of an SAE that encodes only."""
         return self._w_dec
 
+    @property
+    def restores_input(self) -> bool:
+        """Whether decode gives what the decoder adds up in the scale of each token's activations."""
+        return self._input.is_restored
+
     def encode(self, activations: Tensor) -> Tensor:
         """Hook output [N, d_in] of any float dtype -> features float32 [N, d_sae], on the same device.
 
