@@ -98,7 +98,7 @@ class LiveExtraction:
     def submit(self, text: str, sae: str) -> "Future[LiveResult]":
         """See ``LiveText.submit``."""
         if not self._waiting.acquire(blocking=False):
-            raise LiveBusyError(f"{_MOST_WAITING} texts are waiting already: try again in a moment")
+            raise LiveBusyError(f"{_MOST_WAITING} texts are computed or wait already: try again in a moment")
         future = self._thread.submit(self._run, text, sae)
         future.add_done_callback(lambda _: self._waiting.release())
         return future

@@ -176,7 +176,7 @@ def test_more_texts_than_can_wait_are_refused_at_once(ran: Project, monkeypatch:
     monkeypatch.setattr(live_module, "_MOST_WAITING", 1)
     with open_live(ran.settings, ran.home) as live:
         first = live.submit("a fox", "relu")
-        with pytest.raises(LiveBusyError, match="1 texts are waiting already"):
+        with pytest.raises(LiveBusyError, match="1 texts are computed or wait already"):
             live.submit("a dog", "relu")
         assert first.result().features
         assert live("a dog", "relu").features
