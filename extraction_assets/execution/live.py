@@ -26,7 +26,8 @@ from extraction_assets.engine.chunk_pass.batching import AdaptiveBatch
 from extraction_assets.engine.chunk_pass.context import PassSettings
 from extraction_assets.engine.chunk_pass.forward import forward_pass
 from extraction_assets.engine.chunk_pass.gpu_pass import numerics_record, run_chunk
-from extraction_assets.engine.chunk_pass.sae_pass import SaeResult, SaeTask
+from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
+from extraction_assets.engine.chunk_pass.sae_result import SaeResult
 from extraction_assets.engine.corpora.display import display_tokens
 from extraction_assets.engine.corpora.documents import Document
 from extraction_assets.engine.corpora.samples import samples_of
