@@ -70,6 +70,11 @@ def test_every_token_lists_the_features_that_fire_on_it(small: "TestClient") -> 
     assert [one["token_id"] for one in tokens] == list(range(100, 111))
 
 
+def test_the_feature_nearest_to_its_maximum_comes_first(small: "TestClient") -> None:
+    first = twin(small, "/small/one/samples/9")["tokens"][0]
+    assert [one["neuron_index"] for one in first["firings"]] == [1, 0]
+
+
 def test_a_sample_is_shaded_by_one_feature_on_demand(small: "TestClient") -> None:
     found = twin(small, "/small/one/samples/7", feature=2)
     assert [one["position"] for one in found["context"]["tokens"] if one["shade"]] == [2, 3]

@@ -74,6 +74,7 @@ def test_a_sample_without_tokens_is_empty():
     [
         (0.0, 4.0, 0),
         (1e-30, 4.0, 1),
+        (0.21, 4.0, 2),
         (2.0, 4.0, SHADES // 2),
         (4.0, 4.0, SHADES),
         (9.0, 4.0, SHADES),
