@@ -34,7 +34,8 @@ TABLES = (
 def other(project: Project, tiny_folder: Path) -> Project:
     """A second extraction in the same home, of the same corpus, so that both name many of the same samples."""
     saes = {"relu": project.settings.model_dump()["saes"]["relu"]}
-    return Project(make_settings(tiny_folder, name="other", saes=saes, top_k_examples=2), project.home).everything()
+    few = {"top_k_examples": 2, "interval_examples": 0, "random_examples": 1}
+    return Project(make_settings(tiny_folder, name="other", saes=saes, **few), project.home).everything()
 
 
 def _all_rows(project: Project) -> dict[str, list[tuple[Any, ...]]]:
@@ -42,9 +43,9 @@ def _all_rows(project: Project) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def _rows_of(project: Project, name: str) -> dict[str, list[tuple[Any, ...]]]:
-    """Rows of one extraction, with the samples that its examples name."""
+    """Rows of one extraction, with the samples that its examples and draws name."""
     ids = f"(SELECT id FROM extractions WHERE name = '{name}')"
-    named = f"(SELECT sample_index FROM feature_activations WHERE extraction_id IN {ids})"
+    named = f"(SELECT sample_index FROM sample_features WHERE extraction_id IN {ids})"
     return {
         "extractions": project.rows(f"SELECT * FROM extractions WHERE id IN {ids}"),
         "features": project.rows(f"SELECT * FROM features WHERE extraction_id IN {ids} ORDER BY 1, 2"),
