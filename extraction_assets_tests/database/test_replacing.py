@@ -148,6 +148,19 @@ def test_a_replacement_keeps_the_rows_and_samples_of_other_saes(engine: sa.Engin
         assert len(present) == 2000
 
 
+def test_a_merge_neither_holds_up_readers_nor_waits_for_them(postgres_engine: sa.Engine) -> None:
+    _load(postgres_engine, make_results("old", 1.0, num_features=3))
+    with postgres_engine.connect() as early:
+        assert _look(early) == ("old", 300, 1.0, 1.0)
+        with write_transaction(postgres_engine) as writer:
+            writer.exec_driver_sql("SET LOCAL lock_timeout = '100ms'")
+            make_results("new", 2.0, num_features=3).load(writer)
+            with postgres_engine.connect() as late:
+                late.exec_driver_sql("SET LOCAL lock_timeout = '100ms'")
+                assert _look(late) == ("old", 300, 1.0, 1.0)
+        assert _look(early) == ("old", 300, 1.0, 1.0)
+
+
 def _end_connections(server: Server, which: str) -> int:
     return len(server.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {which}"))
 
