@@ -1,4 +1,5 @@
 # make demo   the demo extraction, end to end        make ui    Dagster's UI on 127.0.0.1:3000
+# make browse   the features in a web browser, on 127.0.0.1:3080
 # make test   all tests but those of the UI          make lint  lint, format, imports and types
 # make test-fast    those that take less than half a second: 90 s on two cores
 # make test SEED=random   random tests with a new seed, which the last line names; SEED=N repeats it
@@ -23,7 +24,7 @@ SEEDED := $(if $(SEED),--seed $(SEED))
 
 PICTURES := backfill checks chunk-plots examples graph launch report
 
-.PHONY: demo test test-fast mutations test-ui screenshots docs published ui lint install clean-venv
+.PHONY: demo test test-fast mutations test-ui screenshots docs published ui browse lint install clean-venv
 
 demo: $(DEMO)
 	$(BIN)/extraction-assets run demo
@@ -56,6 +57,9 @@ docs: $(DEMO)
 
 ui: $(DEMO)
 	$(BIN)/extraction-assets ui --workspace workspace.yaml
+
+browse: $(DEMO)
+	$(BIN)/extraction-assets browse
 
 lint: $(TOOLS)
 	$(BIN)/ruff check .

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-ENGINE_STAGES = ("forward", "floor", "encode", "legacy", "dense", "selection", "ours", "equality", "compiled")
+_ALONE = ("forward", "floor", "encode", "legacy", "dense", "selection")
+ENGINE_STAGES = (*_ALONE, "ours", "statistics", "equality", "compiled")
 DAGSTER_STAGES = ("dagster", "dagster-activations")
 STAGES = ("ceilings", *ENGINE_STAGES, "saes", *DAGSTER_STAGES, "daemon")
 """The parts of a benchmark, in the order in which they run."""

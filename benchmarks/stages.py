@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from functools import partial
+from statistics import median
 
 import torch
 from torch import Tensor
@@ -27,12 +28,14 @@ from extraction_assets.engine.selection.select import (
 )
 from extraction_assets.engine.selection.sparse import dense_to_sparse, keep_counted
 from extraction_assets.engine.selection.statistics.accumulate import feature_statistics, merge_statistics
-from extraction_assets.engine.shapes import Samples, SparseFeatures, TopKTable
+from extraction_assets.engine.shapes import DrawRules, Samples, SparseFeatures, TopKTable
 from extraction_assets.resources import GpuResource
 
 _TOP_POSITIONS = 5
 _PLAN_MEMORY_SHARE = 4
 """The plan's dense form needs about 44 bytes an entry; the automatic batch size assumes 12."""
+_TURNS = 5
+"""Measured passes with each kind of statistics."""
 _EQUALITY_TOP_K = 2
 """Small enough that some of a few samples are not kept."""
 _logger = logging.getLogger(__name__)
@@ -131,6 +134,33 @@ class Stages:
             yield self._ours(f"ours, vectorization batch {size}", size, self._as_one_chunk)
         yield self._ours(f"ours, vectorization batch {sizes[-1]}, in chunks and merged", sizes[-1], self._in_chunks)
 
+    def statistics(self) -> Iterator[Line]:
+        """The same pass with basic and with full statistics, one after the other and again, so that both meet the same
+        clocks; all default draws and one sample in sixteen."""
+        size = self._options.vectorization_batch_sizes[-1]
+        batch, most = self._vectorization_batch(size), self._options.engine_samples
+        kinds = {"basic": None, "full": DrawRules()}
+        seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
+
+        def spent(count: int, draws: DrawRules | None) -> float:
+            samples = self._engine.samples.part(0, count)
+            return timed(self._device, partial(self._pass, samples, batch, draws=draws))
+
+        least = min(batch.size, most)
+        for draws in kinds.values():
+            spent(least, draws)  # warms up
+        fitting = int(least / spent(least, None) * self._options.time_limit / (2 * _TURNS))
+        count = max(least, min(most, fitting))
+        with metered(self._device) as usage:
+            for _ in range(_TURNS):
+                for kind, draws in kinds.items():
+                    seconds[kind].append(spent(count, draws))
+        for kind in kinds:
+            timing = Timing(count, seconds[kind])
+            yield rate_line("statistics", f"ours, statistics {kind}, vectorization batch {size}", timing, usage)
+        ratio = median(seconds["full"]) / median(seconds["basic"])
+        yield Line("statistics", "the pass with full statistics takes", ratio, "times", repeats=_TURNS, usage=usage)
+
     def equality(self) -> Iterator[Line]:
         """The engine's table against the legacy engine's, bit for bit, on a few samples and all features."""
         count = min(self._options.legacy_samples, self._options.engine_samples)
@@ -189,13 +219,15 @@ class Stages:
         vectorized: bool = True,
         top_k: int | None = None,
         batch_size: int | None = None,
+        draws: DrawRules | None = None,
     ) -> ChunkResult:
-        """``chunk_steps`` from tokens to table and statistics."""
+        """``chunk_steps`` from tokens to table and statistics; basic ones without ``draws``."""
         settings = PassSettings(
             batch_size=batch_size or self._options.batch_size,
             top_k=top_k or self._options.top_k,
             vectorized=vectorized,
             matmul_precision=self._options.matmul_precision,
+            draws=draws,
         )
         reader = forward_pass(self._engine.model, samples, settings.batch_size)
         tasks = [SaeTask(SAE_NAME, self._options.hook, self._engine.sae)]

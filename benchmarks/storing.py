@@ -24,8 +24,9 @@ import torch
 
 from extraction_assets.assets.examples.run import Merged, merge_tables
 from extraction_assets.database.connect import open_database, write_transaction
-from extraction_assets.database.load import CorpusSamples, ExtractionRow, replace_results
+from extraction_assets.database.load import ExtractionRow, replace_results
 from extraction_assets.database.remove import delete_results
+from extraction_assets.database.samples import CorpusSamples
 from extraction_assets.engine.ordering import ascending_bits, bits_for, offsets_of, order_by
 from extraction_assets.engine.selection.statistics.descriptions import FeatureStatistics
 from extraction_assets.engine.shapes import TopKTable

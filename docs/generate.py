@@ -249,12 +249,16 @@ def commands() -> str:
 def _help_texts() -> Iterator[tuple[str, str]]:
     from extraction_assets.cli import main
 
-    group = _context(main, "extraction-assets", None)
-    yield "extraction-assets", main.get_help(group)
-    for name in main.list_commands(group):
-        command = main.get_command(group, name)
-        assert command is not None
-        yield f"extraction-assets {name}", command.get_help(_context(command, name, group))
+    yield from _help_of("extraction-assets", main, _context(main, "extraction-assets", None))
+
+
+def _help_of(title: str, command: click.Command, context: click.Context) -> Iterator[tuple[str, str]]:
+    yield title, command.get_help(context)
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            one = command.get_command(context, name)
+            assert one is not None
+            yield from _help_of(f"{title} {name}", one, _context(one, name, context))
 
 
 def _context(command: click.Command, name: str, parent: click.Context | None) -> click.Context:

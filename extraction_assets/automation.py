@@ -107,7 +107,7 @@ def build_automation_sensor(settings: ExtractionSettings) -> dg.SensorDefinition
         target=dg.AssetSelection.groups(settings.name),
         minimum_interval_seconds=AUTOMATION_SECONDS,
         description=f"Merges the chunks of {settings.name} once all are there and their checks have passed, and writes "
-        "the report.",
+        "the report; what follows from the weights alone it computes at once.",
     )
 
 

@@ -15,6 +15,8 @@ MODEL_ACTIVATIONS = "model_activations"
 SAE_FEATURES = "sae_features"
 TOP_K_TABLE = "top_k_table"
 FEATURE_EXAMPLES = "feature_examples"
+FEATURE_RELATIONS = "feature_relations"
+FEATURE_DIRECTIONS = "feature_directions"
 FEATURE_REPORT = "feature_report"
 
 FIRST_VERSION = 2
@@ -37,6 +39,8 @@ class Depends(NamedTuple):
     are."""
     only_with: str | None = None
     """Another field of the same group, without which this one changes nothing."""
+    not_with: tuple[str, str] | None = None
+    """Another field of the same group and its value with which this one changes nothing."""
     is_reference: bool = False
     """Whether it names something else, a checkpoint or a hook: the code version then holds what it names (``looks_at``)
     and not its value."""
@@ -54,7 +58,7 @@ class Asset(NamedTuple):
     partitioned: bool
     """Whether it is made chunk by chunk, one partition each; else once."""
     upstream: str | None
-    """The asset that it is made from."""
+    """The asset that it is made from; None of the corpus, and of what follows from the checkpoints alone."""
     stored_as: str
     """What lies on disk or in the database, for people."""
     files: tuple[str, ...]
@@ -173,10 +177,10 @@ ASSETS: tuple[Asset, ...] = (
         scope="sae",
         partitioned=True,
         upstream=SAE_FEATURES,
-        stored_as="Parquet, statistics as safetensors",
+        stored_as="Parquet, statistics and a sample of firings as safetensors",
         files=(".parquet",),
         dagster_kind="parquet",
-        description="The chunk's strongest examples of every feature, and statistics of all of them.",
+        description="The chunk's strongest and drawn examples of every feature, and statistics of all of them.",
         builder="chunks.asset:build_chunk_assets",
         fingerprint_parts=("features", "first_sample", "counted"),
         depends=(
@@ -184,6 +188,11 @@ ASSETS: tuple[Asset, ...] = (
             *_covered_by("counted", "corpus.count_special_tokens", "corpus.exclude_first_positions"),
             *_later("corpus.exclude_positions", through="counted"),
             *_later("corpus.exclude_outlier_norms"),
+            *_later("statistics"),
+            *(
+                Depends(field, when_set=True, not_with=("statistics", "basic"))
+                for field in ("interval_examples", "random_examples", "draw_seed", "sample_one_in")
+            ),
         ),
     ),
     Asset(
@@ -202,6 +211,42 @@ ASSETS: tuple[Asset, ...] = (
         depends=_covered_by("tables", "evaluation_samples"),
     ),
     Asset(
+        FEATURE_RELATIONS,
+        scope="sae",
+        partitioned=False,
+        upstream=FEATURE_EXAMPLES,
+        stored_as="rows of the results database",
+        files=(),
+        dagster_kind="sqlalchemy",
+        description="Top tokens, co-firing neighbours and flags of every feature, exact over the sampled samples, or "
+        "over the whole corpus where its SAE features are stored.",
+        builder="relations.asset:build_feature_relations",
+        fingerprint_parts=(FEATURE_EXAMPLES,),
+        looks_at=(FEATURE_EXAMPLES,),
+        depends=_later("maximum_intervals", "quantile_intervals"),
+    ),
+    Asset(
+        FEATURE_DIRECTIONS,
+        scope="sae",
+        partitioned=False,
+        upstream=None,
+        stored_as="rows of the results database",
+        files=(),
+        dagster_kind="sqlalchemy",
+        description="What each feature writes, by the weights alone: the tokens that its decoder row favours (logit "
+        "lens), and the nearest decoder rows of all SAEs of the extraction.",
+        builder="directions.asset:build_feature_directions",
+        fingerprint_parts=("model", "sae", "written", "other_saes", "display"),
+        looks_at=("model", "sae", "written", "other_saes"),
+        depends=(
+            *_references("model", *_MODEL),
+            *_references("sae", "sae.release", "sae.sae_id", "sae.path", "sae.subfolder", "sae.revision"),
+            *_later("sae.center_input", "sae.norm_scaling_factor", "sae.fold_decoder_norm", through="sae"),
+            *_references("written", "sae.hook", "sae.hook_out"),
+            *_later("corpus.tokenizer", through="display"),
+        ),
+    ),
+    Asset(
         FEATURE_REPORT,
         scope="sae",
         partitioned=False,
@@ -209,7 +254,8 @@ ASSETS: tuple[Asset, ...] = (
         stored_as="HTML",
         files=("report.html",),
         dagster_kind="html",
-        description="An HTML page: how often features fire, and fifty of them with their strongest samples shaded.",
+        description="An HTML page of the whole result: settings, checks, speed, how features are spread, and which are "
+        "worth a look.",
         builder="report.asset:build_feature_report",
     ),
 )
@@ -237,7 +283,12 @@ def chunk_assets(saes: Iterable[str]) -> Iterator[tuple[ChunkAsset, str | None]]
 
 def assets_after_chunks() -> list[str]:
     """Names of what is made once for each SAE when all its chunks are there, upstream first."""
-    return [row.name for row in ASSETS if row.scope == "sae" and not row.partitioned]
+    return [row.name for row in ASSETS if row.scope == "sae" and not row.partitioned and row.upstream is not None]
+
+
+def assets_of_weights() -> list[str]:
+    """Names of what is made once for each SAE from the checkpoints alone, whatever chunks there are."""
+    return [row.name for row in ASSETS if row.scope == "sae" and not row.partitioned and row.upstream is None]
 
 
 def folders(scope: Literal["extraction", "sae"]) -> list[str]:

@@ -134,6 +134,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "DAGSTER_HOME",
         "USE_VECTORIZED_EXTRACTION",
         "EXTRACTION_PROGRESS",
+        "EXTRACTION_BROWSER_URL",
     ):
         monkeypatch.delenv(name, raising=False)
     return folder

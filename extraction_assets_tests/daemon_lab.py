@@ -203,10 +203,10 @@ class Lab:
         wait_for(f"the process of run {run_id} to end", lambda: not any(map(_is_alive, processes)), 30)
 
     def durable(self) -> dict[str, tuple[int, int]]:
-        """The chunk files that are there: path -> (inode, time of the last change). Statistics are there with their
-        table, which comes after them: those of a process that was killed in between are written again."""
-        there = [p for suffix in ("safetensors", "parquet") for p in self._chunk_files(suffix)]
-        files = [p for p in there if ".statistics." not in p.name or p.with_name(_table_of(p)) in there]
+        """The chunk files that are there: path -> (inode, time of the last change). Statistics and draws are there
+        with their table, which comes after them: those of a process that was killed in between are written again."""
+        there = [p for suffix in ("safetensors", "parquet", "pq") for p in self._chunk_files(suffix)]
+        files = [p for p in there if p.name.count(".") == 1 or p.with_name(_table_of(p)) in there]
         return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
 
     def _chunk_files(self, suffix: str) -> list[Path]:

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from extraction_assets_tests.draws_oracle import populations
+
 
 @dataclass(frozen=True)
 class Firings:
@@ -58,6 +60,7 @@ ORACLE: dict[str, Callable[[Firings], Any]] = {
     "mean_activation": lambda firings: mean(firings.all),
     "histogram": lambda firings: histogram(firings.all),
     "std_activation": lambda firings: standard_deviation(firings.all),
+    "interval_samples": lambda firings: populations([max(sample) for sample in firings.samples if sample]),
 }
 
 RELATIVE = 1e-13

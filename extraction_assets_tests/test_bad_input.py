@@ -129,7 +129,7 @@ def _flip(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [_cut, _flip])
-@pytest.mark.parametrize("pattern", ["*.parquet", "*.statistics.safetensors"])
+@pytest.mark.parametrize("pattern", ["*.parquet", "*.statistics.safetensors", "*.draws.pq"])
 def test_a_damaged_table_stops_the_merge_and_earlier_rows_stay(
     tiny_folder: Path, home: Path, damage: Callable[[bytes], bytes], pattern: str
 ) -> None:

@@ -34,6 +34,9 @@ LINES = [
     "ours, vectorization batch 1",
     "ours, vectorization batch auto",
     "ours, vectorization batch auto, in chunks and merged",
+    "ours, statistics basic, vectorization batch auto",
+    "ours, statistics full, vectorization batch auto",
+    "the pass with full statistics takes",
     "ours equals legacy",
     "4 SAEs in one pass",
     "4 SAEs, a pass for each",
@@ -125,3 +128,16 @@ def test_an_unknown_stage_is_refused(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_a_folder_is_the_same_from_every_working_directory() -> None:
     assert parse_options(["--device", "cpu", "--folder", "here"]).folder == Path("here").absolute()
+
+
+@pytest.mark.slow
+def test_every_page_of_the_browser_is_timed(tmp_path: Path) -> None:
+    pytest.importorskip("uvicorn")
+    from benchmarks import browsing
+    from benchmarks.browsing_results import Sizes
+
+    sizes = ["--features", "600", "--samples", "900", "--repeats", "1"]
+    lines = browsing.main([*sizes, "--folder", str(tmp_path), "--json", str(tmp_path / "lines.json")])
+    assert [line.page for line in lines] == list(browsing.pages(Sizes(600, 900)))
+    assert all(line.html_ms > 0 and line.kilobytes > 1 for line in lines)
+    assert len(json.loads((tmp_path / "lines.json").read_text())) == len(lines)

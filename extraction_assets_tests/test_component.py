@@ -94,6 +94,8 @@ def test_each_extraction_is_a_group_beside_the_projects_own_assets(project: Path
         "first/relu/sae_features",
         "first/relu/top_k_table",
         "first/relu/feature_examples",
+        "first/relu/feature_relations",
+        "first/relu/feature_directions",
         "first/relu/feature_report",
     }
     assert "second/topk/feature_examples" in by_group["second"]
@@ -103,7 +105,7 @@ def test_each_extraction_is_a_group_beside_the_projects_own_assets(project: Path
 def test_everything_that_the_ui_lists_says_what_it_is_and_whose(project: Path) -> None:
     repository = _load().get_repository_def()
     ours = [spec for spec in _load().resolve_all_asset_specs() if spec.key.path != ["labels"]]
-    assert len(ours) == 12
+    assert len(ours) == 16
     for spec in ours:
         assert spec.group_name == spec.key.path[0], spec.key
         assert spec.kinds, spec.key

@@ -58,7 +58,8 @@ def _stored_examples(connection: sqlite3.Connection, neuron: int) -> list[tuple[
         "WHERE extraction_id = 1 AND neuron_index = ? ORDER BY rank",
         (neuron,),
     )
-    return [(m, s, json.loads(p), json.loads(a)) for m, s, p, a in rows]
+    # Of a float32 the database has the digits, which are another double.
+    return [(float(np.float32(m)), s, json.loads(p), np.float32(json.loads(a)).tolist()) for m, s, p, a in rows]
 
 
 def _stored_statistics(connection: sqlite3.Connection) -> list[dict[str, Any]]:

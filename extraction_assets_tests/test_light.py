@@ -24,6 +24,7 @@ NOT_FOR_READING = ("alembic", "pyarrow")
 
 LIGHT_ROOMS = (
     "automation",
+    "browser",
     "catalog",
     "component",
     "dagster_instance",
@@ -90,6 +91,20 @@ def test_commands_load_nothing_heavy(home: Path) -> None:
     make_dagster_home(home / "dagster")  # once, with Dagster's own migrations
     found = _loaded(_COMMANDS, "--help", "run --help", "list", "saes", "saes gpt2-small-res-jb", "status demo")
     assert found <= set(NOT_FOR_READING)  # ``status`` asks Dagster's history
+
+
+def test_the_browser_loads_nothing_heavy_and_no_dagster(home: Path) -> None:
+    code = """
+        import sys
+        from extraction_assets.browser import app, server
+        from extraction_assets.cli import browse
+        databases = browse._databases(browse.DEFAULT_MODULE)
+        application = browse.make_app(*databases, (), False, None)
+        from starlette.testclient import TestClient
+        assert "Nothing is merged yet" in TestClient(application, base_url="http://localhost").get("/").text
+        assert "dagster" not in sys.modules
+    """
+    assert _loaded(code) == set()
 
 
 def test_a_command_ends_without_looking_for_garbage() -> None:

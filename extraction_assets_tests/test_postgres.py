@@ -64,7 +64,7 @@ def test_everything_on_postgres_gives_the_rows_of_sqlite(
     assert len(rows["features"]) == 2 * 48
     with dg.DagsterInstance.get() as instance:
         assert type(instance.event_log_storage).__name__ == "PostgresEventLogStorage"
-        assert [run.status for run in instance.get_runs()] == [dg.DagsterRunStatus.SUCCESS] * 4
+        assert [run.status for run in instance.get_runs()] == [dg.DagsterRunStatus.SUCCESS] * 5
         assert len(instance.get_materialized_partitions(dg.AssetKey(["tiny", "relu", "top_k_table"]))) == 3
     assert not list(home.rglob("*.sqlite")), "nothing is kept beside PostgreSQL"
     status = _invoke(module, "status", "tiny").output

@@ -1,6 +1,35 @@
 """``extraction-assets``: run, show, list and watch extractions from a terminal."""
 
-from extraction_assets.cli import check, doctor, init, recover, run, saes, setup, show, ui, upkeep
+from extraction_assets.cli import (
+    browse,
+    check,
+    doctor,
+    init,
+    labels,
+    recover,
+    report,
+    run,
+    saes,
+    setup,
+    show,
+    ui,
+    upkeep,
+)
 from extraction_assets.cli.app import main
 
-__all__ = ["check", "doctor", "init", "main", "recover", "run", "saes", "setup", "show", "ui", "upkeep"]
+__all__ = [
+    "browse",
+    "check",
+    "doctor",
+    "init",
+    "labels",
+    "main",
+    "recover",
+    "report",
+    "run",
+    "saes",
+    "setup",
+    "show",
+    "ui",
+    "upkeep",
+]

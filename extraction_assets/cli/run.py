@@ -92,7 +92,7 @@ def list_command(ctx: click.Context) -> None:
 @click.option("--vectorized/--legacy", default=None, help="The fast engine, or the sequential loop it replaces.")
 @click.pass_context
 def run(ctx: click.Context, name: str, chunks: str | None, missing: bool, **options: Any) -> None:
-    """Run extraction NAME: its corpus, then its chunks, then the merge of each SAE.
+    """Run extraction NAME: its corpus, then its chunks, then the merge of each SAE, and what its weights alone say.
 
     With --missing only what is not current: a merge with current rows is skipped.
     Every part is a run of its own on the persistent Dagster instance, so that the UI shows it afterwards. Exit code 3:
@@ -135,14 +135,33 @@ def _run_all(
         echo(f"merge of {sae}" + (" is current" if sae in current else ""), err=True)
         if sae not in current:
             runner.merge(sae)
-        elif (wrong := runner.report_damage(sae)) is not None:
-            echo(wrong, err=True)
-            runner.report(sae)
+        elif missing_too := runner.missing_after_merge(sae):
+            echo(*(wrong or f"{asset} of {sae}" for asset, wrong in missing_too.items()), err=True)
+            runner.materialize_after_chunks(sae, list(missing_too))
+    failed = _directions(runner, settings, missing)
     seconds = time.perf_counter() - started
     _say_what_is_there(workspace, settings)
     computed = count(len(keys) - recorded, "chunk") + (f" computed, {recorded} recorded" if recorded else "")
     echo("", f"{computed}, {count(len(settings.saes) - len(current), 'merge')}: {seconds:.1f} s")
-    return 0
+    if failed is not None:
+        echo(failed, err=True)
+    return 0 if failed is None else 1
+
+
+def _directions(runner: "Runner", settings: "ExtractionSettings", missing: bool) -> str | None:
+    """The directions of the SAEs, last, for the merges need none of them; one sentence if that failed."""
+    from extraction_assets.cli.runner import RunFailed
+
+    current = [sae for sae in settings.saes if missing and runner.directions_are_current(sae)]
+    others = [sae for sae in settings.saes if sae not in current]
+    for sae in settings.saes:
+        echo(f"directions of {sae}" + (" are current" if sae in current else ""), err=True)
+    try:
+        if others:
+            runner.of_weights(others)
+    except RunFailed as error:
+        return f"what the features write is not known, all else is there: {error}"
+    return None
 
 
 def _to_compute(runner: "Runner", chosen: list[str]) -> tuple[list[str], int]:

@@ -7,11 +7,25 @@ from typing import Any, Self
 
 import dagster as dg
 
-from extraction_assets.assets.chunks.pending import Pending, merge_is_recorded, range_tags, ranges
+from extraction_assets.assets.chunks.pending import (
+    Pending,
+    directions_are_recorded,
+    is_recorded,
+    merge_is_recorded,
+    range_tags,
+    ranges,
+)
 from extraction_assets.assets.report.run import report_damage
-from extraction_assets.catalog import FEATURE_REPORT, assets_after_chunks
+from extraction_assets.catalog import (
+    FEATURE_DIRECTIONS,
+    FEATURE_EXAMPLES,
+    FEATURE_REPORT,
+    assets_after_chunks,
+    assets_of_weights,
+)
 from extraction_assets.cli.terminal import echo
 from extraction_assets.dagster_instance.dead_runs import MAX_RETRIES_TAG, DeadRun, alive_runs, fail_dead_runs, works_on
+from extraction_assets.database.queries.directions import find_directions
 from extraction_assets.database.urls import DatabaseError
 from extraction_assets.execution import damage
 from extraction_assets.execution.keys import REUSE_TAG, chunk_targets, corpus_key, sae_key
@@ -78,25 +92,53 @@ class Runner:
         self._execute(assets, self._gpu_config, {**tags, **range_tags(keys)})
 
     def merge(self, sae: str) -> None:
-        """The merged examples of an SAE, and what is made from them: their report."""
-        self._execute([sae_key(self._settings, sae, asset) for asset in assets_after_chunks()])
+        """The merged examples of an SAE, and what is made from them."""
+        self.materialize_after_chunks(sae, assets_after_chunks())
+
+    def of_weights(self, saes: Sequence[str]) -> None:
+        """What follows from the checkpoints alone, of some SAEs: a run of its own, so that nothing else fails with
+        it."""
+        keys = [sae_key(self._settings, sae, asset) for sae in saes for asset in assets_of_weights()]
+        self._execute(keys, self._gpu_config)
+
+    def directions_are_current(self, sae: str) -> bool:
+        """Whether the database and Dagster's history hold the directions of the current checkpoints."""
+        plan = self._plan()
+        if not directions_are_recorded(plan, sae, self._instance):
+            return False
+        try:
+            with self._results.read() as engine, engine.connect() as connection:
+                found = find_directions(connection, self._settings.name, sae)
+                return found is not None and found.fingerprint == plan.fingerprint_of(FEATURE_DIRECTIONS, None, sae)
+        except DatabaseError:
+            return False  # the run will fail on it, on record
 
     def pending(self) -> Pending:
         """Chunks with a top-k table of the current settings missing or not recorded."""
         return Pending(self._plan(), self._instance)
 
-    def report(self, sae: str) -> None:
-        """The report of an SAE alone."""
-        self._execute([sae_key(self._settings, sae, FEATURE_REPORT)])
+    def materialize_after_chunks(self, sae: str, assets: Sequence[str]) -> None:
+        """Some of the assets that are made once for an SAE when all its chunks are there."""
+        self._execute([sae_key(self._settings, sae, asset) for asset in assets], self._gpu_config)
 
     def set_damaged_aside(self) -> list[str]:
         """One sentence for each damaged chunk file; these files now count as missing."""
         found = damage.find_damaged(self._plan(), whole=True)
         return [damage.put_aside(one.error, self._settings.name) for one in found]
 
-    def report_damage(self, sae: str) -> str | None:
-        """One sentence on what is wrong with a report's file; None if it is unchanged."""
-        return report_damage(self._plan().store.asset_file(self._settings.name, FEATURE_REPORT, sae))
+    def missing_after_merge(self, sae: str) -> dict[str, str | None]:
+        """Assets made from a current merge that are not current themselves, each with one sentence where its file or
+        rows are at fault."""
+        plan, found = self._plan(), dict[str, str | None]()
+        for asset in assets_after_chunks():
+            wrong = (
+                report_damage(plan.store.asset_file(plan.settings.name, asset, sae))
+                if asset == FEATURE_REPORT
+                else None
+            )
+            if asset != FEATURE_EXAMPLES and (wrong or not is_recorded(plan, asset, sae, self._instance)):
+                found[asset] = wrong
+        return found
 
     def merge_is_current(self, sae: str) -> bool:
         """Whether the database and Dagster's history hold the merge of the current chunks."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from extraction_assets.catalog import FEATURE_EXAMPLES, chunk_assets
+from extraction_assets.catalog import FEATURE_DIRECTIONS, FEATURE_EXAMPLES, FEATURE_RELATIONS, chunk_assets
 from extraction_assets.cli.app import command_line, count, few, main, numbered
 from extraction_assets.cli.terminal import echo
 from extraction_assets.cli.workspace import Workspace, open_workspace
@@ -79,21 +79,23 @@ def show_features(
     """Print ``limit`` examples of a feature, of the first ``features`` that a token finds, or of as many that are easy
     to read."""
     from extraction_assets.cli.terminal import feature_lines
-    from extraction_assets.database import queries
+    from extraction_assets.database.queries.examples import examples_of, find_feature
+    from extraction_assets.database.queries.extractions import find_extraction
+    from extraction_assets.database.queries.words import features_of_token, readable_features
 
     with engine.connect() as connection:
-        extraction = queries.find_extraction(connection, name, sae)
+        extraction = find_extraction(connection, name, sae)
         if isinstance(feature, Token):
-            found = queries.features_of_token(connection, extraction.id, feature.text, exact=feature.exact)
+            found = features_of_token(connection, extraction.id, feature.text, exact=feature.exact)
             chosen = found[:features]
             _echo_found(feature.text, found, features)
         elif feature is None:
-            chosen = queries.readable_features(connection, extraction.id, features)
+            chosen = readable_features(connection, extraction.id, features)
         else:
             chosen = [feature]
-        found_features = [queries.find_feature(connection, extraction.id, index) for index in chosen]
+        found_features = [find_feature(connection, extraction.id, index) for index in chosen]
         for statistics in found_features:
-            examples = queries.examples_of(connection, extraction.id, statistics.neuron_index, limit)
+            examples = examples_of(connection, extraction.id, statistics.neuron_index, limit)
             echo(*feature_lines(statistics, examples, width), "")
         _echo_unknown(name, found_features)
 
@@ -200,9 +202,24 @@ def _echo_merge_states(workspace: Workspace, plan: "ExtractionPlan") -> None:
     try:
         with workspace.results.read() as engine:
             for sae in plan.settings.saes:
-                echo(f"{sae + '/' + FEATURE_EXAMPLES:{_longest(plan.settings)}} {_merge_state(engine, plan, sae)}")
+                width = _longest(plan.settings)
+                echo(f"{sae + '/' + FEATURE_EXAMPLES:{width}} {_merge_state(engine, plan, sae)}")
+                echo(f"{sae + '/' + FEATURE_RELATIONS:{width}} {_relations_state(engine, plan, sae)}")
+                echo(f"{sae + '/' + FEATURE_DIRECTIONS:{width}} {_directions_state(engine, plan, sae)}")
+            _echo_labels(engine, plan.settings)
     except DatabaseError as error:
         echo(f"what is merged is not known: {error}", err=True)
+
+
+def _echo_labels(engine: "sa.Engine", settings: "ExtractionSettings") -> None:
+    """How many features people have labelled, where they have."""
+    from extraction_assets.database.queries.labels import label_counts
+
+    with engine.connect() as connection:
+        for sae in settings.saes:
+            labelled = label_counts(connection, settings.name, sae).labelled
+            if labelled:
+                echo(f"{sae + '/labels':{_longest(settings)}} {labelled:6} features; merges, delete leave them alone")
 
 
 def _echo_merges(workspace: Workspace, settings: "ExtractionSettings") -> None:
@@ -218,7 +235,7 @@ def _echo_merges(workspace: Workspace, settings: "ExtractionSettings") -> None:
 def _longest(settings: "ExtractionSettings") -> int:
     """Characters of the longest name that ``status`` prints, at least 28."""
     names = [asset if sae is None else f"{sae}/{asset}" for asset, sae in chunk_assets(settings.saes)]
-    return max(28, *map(len, names), *(len(f"{sae}/{FEATURE_EXAMPLES}") for sae in settings.saes))
+    return max(28, *map(len, names), *(len(f"{sae}/{FEATURE_DIRECTIONS}") for sae in settings.saes))
 
 
 def _merge_state(engine: "sa.Engine", plan: "ExtractionPlan", sae: str) -> str:
@@ -230,3 +247,28 @@ def _merge_state(engine: "sa.Engine", plan: "ExtractionPlan", sae: str) -> str:
     if found is None:
         return "not merged yet"
     return f"merged {found.finished_at:%Y-%m-%d %H:%M} UTC" + (f", stale: {found.stale}" if found.stale else "")
+
+
+def _relations_state(engine: "sa.Engine", plan: "ExtractionPlan", sae: str) -> str:
+    """Of what the database holds relations, and whether they are those of the current merge."""
+    from extraction_assets.planning.stored_relations import scope_text, stored_relations
+
+    with engine.connect() as connection:
+        found = stored_relations(connection, plan, sae)
+    if found is None:
+        return "not computed yet"
+    stale = "" if found.is_current else ", stale: of an earlier result"
+    return f"counted {found.finished_at:%Y-%m-%d %H:%M} UTC {scope_text(found)}{stale}"
+
+
+def _directions_state(engine: "sa.Engine", plan: "ExtractionPlan", sae: str) -> str:
+    """Whether the database holds the directions of the current checkpoints."""
+    from extraction_assets.database.queries.directions import find_directions
+
+    with engine.connect() as connection:
+        found = find_directions(connection, plan.settings.name, sae)
+    if found is None:
+        return "not computed yet"
+    is_current = found.fingerprint == plan.fingerprint_of(FEATURE_DIRECTIONS, None, sae)
+    stale = "" if is_current else ", stale: made from other settings"
+    return f"computed {found.finished_at:%Y-%m-%d %H:%M} UTC{stale}"

@@ -10,7 +10,7 @@ import click
 from extraction_assets.engine.corpora.visible_text import visible
 
 if TYPE_CHECKING:
-    from extraction_assets.database.queries import Example
+    from extraction_assets.database.queries.examples import Example
 
 # What starts an escape sequence of ours until it is printed. Text from outside cannot know it, and so never styles.
 _STYLE = f"<{secrets.token_hex(16)}>"

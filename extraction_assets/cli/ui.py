@@ -1,8 +1,9 @@
-"""``ui``: Dagster's pages and its daemon."""
+"""``ui``: Dagster's pages and its daemon, and the browser of features beside them."""
 
 import contextlib
 import ctypes
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from extraction_assets.cli.app import main
 from extraction_assets.cli.declared import see_working_directory
 from extraction_assets.cli.terminal import echo
 from extraction_assets.dagster_instance.home import prepare_dagster_home
+from extraction_assets.host.locations import BROWSER_PORT, BROWSER_URL_VARIABLE
 from extraction_assets.host.regular_files import read_text
 
 HOST = "127.0.0.1"
@@ -30,14 +32,22 @@ _PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 
 @main.command()
 @click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535))
+@click.option(
+    "--browser-port",
+    type=click.IntRange(1, 65535),
+    help="Port of the browser of features; by default 3080, or a free one.",
+)
 @click.option("--workspace", type=click.Path(exists=True, dir_okay=False), help="workspace.yaml to serve.")
 @click.pass_obj
-def ui(module: str, port: int, workspace: str | None) -> None:
-    """Serve Dagster's UI on 127.0.0.1 together with its daemon, until Ctrl-C."""
+def ui(module: str, port: int, browser_port: int | None, workspace: str | None) -> None:
+    """Serve Dagster's UI on 127.0.0.1 together with its daemon and the browser of features, until Ctrl-C."""
     programs = Path(sys.executable).parent
     if not (programs / "dagster-webserver").is_file():
         raise click.ClickException("dagster-webserver is not installed: pip install 'extraction-assets[ui]'")
     _refuse_used_port(port)
+    features = browser_port or _free_port(taken=port)
+    if browser_port is not None:
+        _refuse_used_port(browser_port)
     home = prepare_dagster_home()
     _create_storage()
     with contextlib.ExitStack() as stack:
@@ -45,8 +55,11 @@ def ui(module: str, port: int, workspace: str | None) -> None:
         commands = [
             [str(programs / "dagster-daemon"), "run", "-w", served],
             [str(programs / "dagster-webserver"), "-w", served, "-h", HOST, "-p", str(port)],
+            [sys.executable, "-m", "extraction_assets.cli", "--module", module, "browse", "--port", str(features)],
         ]
+        os.environ.setdefault(BROWSER_URL_VARIABLE, f"http://{HOST}:{features}")  # where links of the assets lead
         echo(f"http://{HOST}:{port}  (Dagster home {home}; Ctrl-C ends it)")
+        echo(f"http://{HOST}:{features}  (the features)")
         _run_together(commands)
 
 
@@ -61,6 +74,17 @@ def _refuse_used_port(port: int) -> None:
             raise click.ClickException(
                 f"port {port} is in use by another program: choose another with --port"
             ) from error
+
+
+def _free_port(taken: int) -> int:
+    """The browser's usual port, or any free one if that is in use or Dagster's."""
+    for port in (BROWSER_PORT, 0):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((HOST, port))
+            if port != taken:
+                return int(probe.getsockname()[1])
+    raise click.ClickException("no port is free for the browser: choose one with --browser-port")
 
 
 def _create_storage() -> None:
@@ -119,7 +143,12 @@ def _run_together(commands: list[list[str]]) -> None:
         (c, p.returncode) for c, p in zip(commands, processes, strict=True) if p.returncode is not None
     )
     _end(processes)
-    raise click.ClickException(f"{Path(command[0]).name} ended by itself with code {code}; its message stands above")
+    raise click.ClickException(f"{_program(command)} ended by itself with code {code}; its message stands above")
+
+
+def _program(command: list[str]) -> str:
+    """What a command is called in a message."""
+    return "the browser" if command[0] == sys.executable else Path(command[0]).name
 
 
 def _end_with_parent() -> None:

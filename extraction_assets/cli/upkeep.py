@@ -1,7 +1,7 @@
 """``clean`` and ``delete``: list unused or unwanted results, then remove them."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -80,7 +80,7 @@ def clean(module: str, names: tuple[str, ...], dry_run: bool, yes: bool, force: 
 def delete(module: str, name: str, sae: str | None, with_history: bool, dry_run: bool, yes: bool, force: bool) -> None:
     """Remove the rows and files of extraction NAME, declared or not, after showing them and asking.
 
-    Samples and corpora that another extraction uses stay.
+    Samples and corpora that another extraction uses stay, and so do labels and notes, which are kept by name.
     """
     from extraction_assets.host.disk import readable_size
     from extraction_assets.stores.in_use import removing
@@ -105,7 +105,7 @@ def delete(module: str, name: str, sae: str | None, with_history: bool, dry_run:
             echo(f"Dagster's history of {count(len(keys), 'asset')}")
         for path in stored.left:
             echo(f"note: {path} is not of this package and stays")
-        for note in stored.notes:
+        for note in [*stored.notes, *_labels_stay(workspace, name, sae)]:
             echo(f"note: {note}")
         if dry_run or not (yes or _is_typed(what)):
             echo("nothing was removed")
@@ -157,7 +157,7 @@ def _forget(keys: "list[dg.AssetKey]") -> None:
 
 def _merged(workspace: Workspace) -> "Merged":
     """What is merged; None, with a note, where the database cannot be read."""
-    from extraction_assets.database.queries import merge_fingerprints
+    from extraction_assets.database.queries.extractions import merge_fingerprints
     from extraction_assets.database.urls import DatabaseError
 
     try:
@@ -173,6 +173,15 @@ def _rows(workspace: Workspace, name: str, sae: str | None) -> dict[str, int]:
 
     with workspace.read_results() as connection:
         return count_results(connection, name, sae)
+
+
+def _labels_stay(workspace: Workspace, name: str, sae: str | None) -> Iterator[str]:
+    from extraction_assets.database.queries.labels import list_labels
+
+    with workspace.read_results() as connection:
+        number = len(list_labels(connection, name, sae))
+    if number:
+        yield f"labels of {count(number, 'feature')} stay: a later result of the same name shows them again"
 
 
 def _delete_rows_and_files(workspace: Workspace, rows: dict[str, int], name: str, sae: str | None) -> int:

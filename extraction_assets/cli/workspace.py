@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import dagster as dg
     import sqlalchemy as sa
 
-    from extraction_assets.database.queries import Merge
+    from extraction_assets.database.queries.extractions import Merge
     from extraction_assets.defs_yaml.folder import NotLoaded
     from extraction_assets.resources import ChunkStoreResource, GpuResource, ResultsResource
     from extraction_assets.resources.resolve import Resource
@@ -106,7 +106,7 @@ class Workspace:
     def merges(self) -> "Mapping[tuple[str, str], Merge]":
         """The last merge of each (extraction, SAE). Reports an unreachable database on standard error, because what is
         declared can still be listed."""
-        from extraction_assets.database.queries import merges
+        from extraction_assets.database.queries.extractions import merges
 
         try:
             with self.read_results() as connection:

@@ -29,6 +29,17 @@ def open_database(url: str, stated_in: str = URL_VARIABLE) -> sa.Engine:
     return engine
 
 
+@contextlib.contextmanager
+def opened_database(url: str, stated_in: str = URL_VARIABLE) -> Iterator[sa.Engine]:
+    """``open_database`` for a block, at whose end its connections are closed. Raises DatabaseError, later too."""
+    engine = open_database(url, stated_in)
+    try:
+        with plain_errors(engine):
+            yield engine
+    finally:
+        engine.dispose()
+
+
 def connect(url: str, stated_in: str = URL_VARIABLE) -> sa.Engine:
     """An engine for a URL, without looking at the schema; ``stated_in`` is where it stands, for messages.
 
@@ -42,11 +53,13 @@ def connect(url: str, stated_in: str = URL_VARIABLE) -> sa.Engine:
 def write_transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
     """The one transaction of a merge: other writers wait, readers see the old rows until it commits."""
     backend = backend_of(engine)
-    with plain_errors(engine):
-        backend.before_writing(engine)
-        with engine.connect().execution_options(**backend.write_options) as connection, connection.begin():
-            backend.lock_writers(connection)
-            yield connection
+    with (
+        plain_errors(engine),
+        engine.connect().execution_options(**backend.write_options) as connection,
+        connection.begin(),
+    ):
+        backend.lock_writers(connection)
+        yield connection
 
 
 @contextlib.contextmanager

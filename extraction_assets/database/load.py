@@ -1,7 +1,7 @@
 """Bulk load of merged results, inside the caller's one transaction."""
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,47 +9,39 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from extraction_assets.database.backends import backend_of
+from extraction_assets.database.bins import DENSITY_EDGES, MAX_EDGES
+from extraction_assets.database.example_lists import (
+    Listed,
+    constant,
+    displayed,
+    feature_lists,
+    role_rows,
+    sample_lists,
+    storable,
+    token_lists,
+)
+from extraction_assets.database.samples import (
+    CorpusSamples,
+    Display,
+    add_samples,
+    delete_samples,
+    lists,
+    present_samples,
+)
 from extraction_assets.database.tables import (
     corpora,
     extractions,
-    feature_activations,
+    feature_draw_lists,
+    feature_example_lists,
+    feature_roles,
     features,
+    sample_feature_lists,
     sample_messages,
     samples,
+    strongest_token_lists,
 )
-from extraction_assets.engine.corpora.message_spans import SampleMessages
-from extraction_assets.engine.selection.merge import ranks
 from extraction_assets.engine.selection.statistics.descriptions import STATISTICS, FeatureStatistics, StatisticColumn
-from extraction_assets.engine.shapes import TopKTable
-
-_TOKENS_AT_ONCE = 1_280_000  # of samples whose columns are made at once: some 20 MB
-_DELETED_AT_ONCE = 900  # of SQLite's 999 parameters
-
-Display = Callable[[list[int]], list[str]]
-"""From token ids to one readable text an id."""
-
-
-class CorpusSamples(NamedTuple):
-    """The parts of a merge's corpus that the database stores."""
-
-    token_ids: np.ndarray
-    """[N, T]"""
-    attention_mask: np.ndarray
-    """bool [N, T]"""
-    document_ids: list[str]
-    document_numbers: np.ndarray
-    """[N]"""
-    first_tokens: np.ndarray
-    """[N]"""
-    start_sample: int
-    """Absolute ``sample_index`` of row 0."""
-    source: str
-    tokenizer: str
-    packing: str
-    content_fingerprint: Callable[[int], str]
-    """Hash of the first n rows."""
-    messages: SampleMessages | None = None
-    """Who speaks where, in a corpus of chats."""
+from extraction_assets.engine.shapes import Draws, TopKTable
 
 
 class ExtractionRow(NamedTuple):
@@ -73,34 +65,82 @@ def replace_results(
     table: TopKTable,
     statistics: FeatureStatistics,
     display_tokens: Display,
+    draws: "Draws | None" = None,
+    numerics: list[dict[str, Any]] | None = None,
 ) -> int:
     """Replace the rows of one (extraction, SAE); returns its id.
 
-    ``table`` and ``statistics`` are on the CPU. ``samples`` is shared: what is new is inserted, what no example of
-    any extraction names any more is deleted. Call it inside ``write_transaction``.
+    ``table``, ``statistics`` and ``draws`` are on the CPU; ``numerics`` are the different numerics records of the
+    chunks. ``samples`` is shared: what is new is inserted, what nothing of any extraction names any more is deleted.
+    Call it inside ``write_transaction``.
     """
     corpus_id = _corpus_id(connection, corpus)
-    extraction_id = _upsert_extraction(connection, extraction, corpus_id, statistics)
-    _replace_rows(connection, features, extraction_id, _feature_columns(extraction_id, statistics))
-    examples = example_columns(extraction_id, corpus, table, statistics, display_tokens)
-    _replace_rows(connection, feature_activations, extraction_id, examples)
+    extraction_id = _upsert_extraction(connection, extraction, corpus_id, statistics, numerics)
+    parts = _parts_of_tables(extraction_id, corpus, table, statistics, display_tokens, draws)
+    for stored, rows in parts.items():
+        backend_of(connection).replace_rows(connection, stored, extraction_id, rows)
     named = np.unique(table.sample_index.numpy())
-    present = _present_samples(connection, corpus_id)
-    _add_samples(connection, corpus_id, corpus, np.setdiff1d(named, present, assume_unique=True), display_tokens)
-    _delete_samples(connection, corpus_id, extraction_id, np.setdiff1d(present, named, assume_unique=True))
+    if draws is not None:
+        named = np.union1d(named, draws.sample_index.numpy())
+    present = present_samples(connection, corpus_id)
+    new, unnamed = (np.setdiff1d(*sets, assume_unique=True) for sets in ((named, present), (present, named)))
+    add_samples(connection, corpus_id, corpus, new, display_tokens)
+    delete_samples(connection, corpus_id, extraction_id, unnamed)
     delete_unreferenced(connection, except_corpus=corpus_id)
+    backend_of(connection).analyze(connection, (*parts, extractions, corpora, samples, sample_messages))
     return extraction_id
 
 
-def _replace_rows(connection: sa.Connection, table: sa.Table, extraction_id: int, columns: dict[str, Any]) -> None:
-    """Put rows in the place of an extraction's old ones."""
-    backend_of(connection).replace_rows(connection, table, extraction_id, pa.table(columns))
+def _parts_of_tables(
+    extraction_id: int,
+    corpus: CorpusSamples,
+    table: TopKTable,
+    statistics: FeatureStatistics,
+    display_tokens: Display,
+    draws: "Draws | None",
+) -> dict[sa.Table, Iterable[pa.Table]]:
+    """The new rows of each table, made when they are asked for."""
+    examples, drawn = _listed(corpus, table, (), display_tokens), None
+    pairs = [(table.sample_index.numpy(), table.neuron_index.numpy(), table.max_activation.numpy())]
+    if draws is not None:
+        drawn = _listed(corpus, draws, (draws.interval.numpy(),), display_tokens)
+        pairs.append((draws.sample_index.numpy(), draws.neuron_index.numpy(), draws.max_activation.numpy()))
+    frequency = statistics.sample_count.numpy() / max(1, statistics.samples_seen)
+    by_sample = tuple(map(np.concatenate, zip(*pairs, strict=True)))
+    said = [] if corpus.messages is None else [(corpus.messages, corpus.start_sample)]
+    return {
+        feature_roles: [role_rows(extraction_id, table, len(frequency), *one) for one in said],
+        features: [pa.table(_feature_columns(extraction_id, statistics))],
+        feature_example_lists: feature_lists(extraction_id, examples, "examples"),
+        feature_draw_lists: () if drawn is None else feature_lists(extraction_id, drawn, "draws"),
+        sample_feature_lists: sample_lists(extraction_id, len(frequency), *by_sample),
+        strongest_token_lists: token_lists(
+            extraction_id, table, examples.max_tokens, statistics.max_activation.numpy(), frequency
+        ),
+    }
+
+
+def _listed(
+    corpus: CorpusSamples, table: "TopKTable | Draws", leading: tuple[np.ndarray, ...], display_tokens: Display
+) -> Listed:
+    """Examples or draws with their tokens."""
+    sample_index, offsets = table.sample_index.numpy(), table.firing_offsets.numpy()
+    strongest = table.positions.numpy()[offsets[:-1]]  # [E]: every example has a firing
+    return Listed(
+        neuron_index=table.neuron_index.numpy(),
+        leading=(*leading, sample_index),
+        max_activation=table.max_activation.numpy(),
+        max_tokens=displayed(corpus.token_ids[sample_index - corpus.start_sample, strongest], display_tokens),
+        firing_offsets=offsets,
+        positions=table.positions.numpy(),
+        activations=table.activations.numpy(),
+    )
 
 
 def _corpus_id(connection: sa.Connection, corpus: CorpusSamples) -> int:
     """The id of a corpus in the database, which may be shorter if the corpus has grown; otherwise of a new row."""
     count = len(corpus.token_ids)
-    texts = {name: _storable(getattr(corpus, name)) for name in ("source", "tokenizer", "packing")}
+    texts = {name: storable(getattr(corpus, name)) for name in ("source", "tokenizer", "packing")}
     described = {**texts, "start_sample": corpus.start_sample}
     same = [corpora.c[name] == value for name, value in described.items()]
     query = sa.select(corpora).where(*same, corpora.c.sample_count <= count).order_by(corpora.c.sample_count.desc())
@@ -114,7 +154,11 @@ def _corpus_id(connection: sa.Connection, corpus: CorpusSamples) -> int:
 
 
 def _upsert_extraction(
-    connection: sa.Connection, extraction: ExtractionRow, corpus_id: int, statistics: FeatureStatistics
+    connection: sa.Connection,
+    extraction: ExtractionRow,
+    corpus_id: int,
+    statistics: FeatureStatistics,
+    numerics: list[dict[str, Any]] | None,
 ) -> int:
     now = dt.datetime.now(dt.UTC)
     values = {
@@ -123,6 +167,7 @@ def _upsert_extraction(
         "sample_count": statistics.samples_seen,
         "token_count": statistics.tokens_seen,
         "finished_at": now,
+        "numerics": numerics,
     }
     named = (extractions.c.name == extraction.name) & (extractions.c.sae == extraction.sae)
     known = connection.scalar(sa.select(extractions.c.id).where(named))
@@ -147,7 +192,16 @@ def _feature_columns(extraction_id: int, statistics: FeatureStatistics) -> dict[
         for column in one.columns
     }
     numbers = pa.array(np.arange(len(dead)))
-    return {"extraction_id": _constant(extraction_id, len(dead)), "neuron_index": numbers, **columns}
+    columns |= {
+        "density_bin": _bins(statistics.token_count.numpy() / max(1, statistics.tokens_seen), DENSITY_EDGES, dead),
+        "max_bin": _bins(statistics.max_activation.numpy().astype(np.float64), MAX_EDGES, dead),
+    }
+    return {"extraction_id": constant(extraction_id, len(dead)), "neuron_index": numbers, **columns}
+
+
+def _bins(values: np.ndarray, edges: tuple[float, ...], dead: np.ndarray) -> pa.Array:
+    """``bins.bin_of`` of the values [F], NULL where a feature never fires."""
+    return pa.array(np.searchsorted(edges, values, "right"), mask=dead)
 
 
 def _statistic_column(
@@ -159,102 +213,8 @@ def _statistic_column(
         return pa.nulls(len(dead), pa.float64())
     values = column.values(statistics)
     if column.type == "integers":
-        return _lists(np.full(len(dead), values.shape[1]), pa.array(values.reshape(-1)))
+        return lists(np.full(len(dead), values.shape[1]), pa.array(values.reshape(-1)))
     return pa.array(values, mask=dead if column.nullable else None)
-
-
-def example_columns(
-    extraction_id: int,
-    corpus: CorpusSamples,
-    table: TopKTable,
-    statistics: FeatureStatistics,
-    display_tokens: Display,
-) -> dict[str, Any]:
-    sample_index, offsets = table.sample_index.numpy(), table.firing_offsets.numpy()
-    strongest = table.positions.numpy()[offsets[:-1]]  # [E]: every example has a firing
-    max_tokens = _displayed(corpus.token_ids[sample_index - corpus.start_sample, strongest], display_tokens)
-    lengths = np.diff(offsets)
-    return {
-        "extraction_id": _constant(extraction_id, len(sample_index)),
-        "neuron_index": pa.array(table.neuron_index.numpy()),
-        "rank": pa.array(ranks(table, len(statistics.sample_count)).numpy()),
-        "sample_index": pa.array(sample_index),
-        "max_activation": pa.array(table.max_activation.numpy().astype(np.float64)),
-        "max_token": max_tokens.dictionary_decode(),
-        "positions": _lists(lengths, pa.array(table.positions.numpy())),
-        "activations": _lists(lengths, pa.array(table.activations.numpy().astype(np.float64))),
-    }
-
-
-def _present_samples(connection: sa.Connection, corpus_id: int) -> np.ndarray:
-    present = connection.scalars(sa.select(samples.c.sample_index).where(samples.c.corpus_id == corpus_id)).all()
-    return np.sort(np.asarray(present, dtype=np.int64))
-
-
-def _add_samples(
-    connection: sa.Connection, corpus_id: int, corpus: CorpusSamples, new: np.ndarray, display_tokens: Display
-) -> None:
-    """Insert samples (absolute indices, ascending)."""
-    step = max(1, _TOKENS_AT_ONCE // corpus.token_ids.shape[1])
-    parts = [new[first : first + step] for first in range(0, len(new), step)]
-    columns = (_sample_columns(corpus_id, corpus, part, display_tokens) for part in parts)
-    backend_of(connection).insert(connection, samples, map(pa.table, columns))
-    if corpus.messages is not None:
-        said = (_message_columns(corpus_id, corpus.messages, part, corpus.start_sample) for part in parts)
-        backend_of(connection).insert(connection, sample_messages, map(pa.table, said))
-
-
-def _sample_columns(corpus_id: int, corpus: CorpusSamples, new: np.ndarray, display_tokens: Display) -> dict[str, Any]:
-    rows = new - corpus.start_sample
-    mask = corpus.attention_mask[rows]
-    lengths, token_ids = mask.sum(axis=1), corpus.token_ids[rows][mask]
-    documents, document = np.unique(corpus.document_numbers[rows], return_inverse=True)
-    document_ids = pa.array([_storable(corpus.document_ids[number]) for number in documents], pa.string())
-    return {
-        "corpus_id": _constant(corpus_id, len(new)),
-        "sample_index": pa.array(new),
-        "document_id": document_ids.take(pa.array(document)),
-        "first_token": pa.array(corpus.first_tokens[rows]),
-        "token_ids": _lists(lengths, pa.array(token_ids)),
-        "tokens": _lists(lengths, _displayed(token_ids, display_tokens)),
-    }
-
-
-def _message_columns(corpus_id: int, messages: SampleMessages, new: np.ndarray, start_sample: int) -> dict[str, Any]:
-    """One row for each message of samples (absolute indices, ascending), numbered from 0 in its sample."""
-    rows, counts = messages.rows_of(new - start_sample)
-    role, start, stop = messages.spans[rows].T
-    roles = pa.array([_storable(one) for one in messages.roles], pa.string())
-    return {
-        "corpus_id": _constant(corpus_id, len(rows)),
-        "sample_index": pa.array(np.repeat(new, counts)),
-        "number": pa.array(np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)),
-        "role": roles.take(pa.array(role)),
-        "start": pa.array(start),
-        "stop": pa.array(stop),
-    }
-
-
-def _displayed(token_ids: np.ndarray, display_tokens: Display) -> pa.DictionaryArray:
-    """The text of each token id [Z]; every different one is computed once."""
-    there = np.zeros(int(token_ids.max(initial=-1)) + 1, dtype=bool)
-    there[token_ids] = True
-    texts = pa.array(display_tokens(np.flatnonzero(there).tolist()), pa.string())
-    numbers = np.cumsum(there, dtype=np.int32) - 1
-    return pa.DictionaryArray.from_arrays(pa.array(numbers[token_ids]), texts)
-
-
-def _delete_samples(connection: sa.Connection, corpus_id: int, extraction_id: int, unnamed: np.ndarray) -> None:
-    """Delete samples that the extraction no longer names, except those that another one names."""
-    sharing = sa.select(extractions.c.id).where(extractions.c.corpus_id == corpus_id, extractions.c.id != extraction_id)
-    if len(unnamed) and (others := connection.scalars(sharing).all()):
-        fa = feature_activations.c
-        named = connection.scalars(sa.select(fa.sample_index).where(fa.extraction_id.in_(others)).distinct()).all()
-        unnamed = np.setdiff1d(unnamed, np.asarray(named, dtype=np.int64))
-    for first in range(0, len(unnamed), _DELETED_AT_ONCE):
-        part = unnamed[first : first + _DELETED_AT_ONCE].tolist()
-        for table in (samples, sample_messages):
-            connection.execute(sa.delete(table).where(table.c.corpus_id == corpus_id, table.c.sample_index.in_(part)))
 
 
 def delete_unreferenced(connection: sa.Connection, except_corpus: int | None = None) -> None:
@@ -262,14 +222,15 @@ def delete_unreferenced(connection: sa.Connection, except_corpus: int | None = N
     for corpus_id in connection.scalars(sa.select(corpora.c.id).where(corpora.c.id != (except_corpus or 0))).all():
         of_corpus = samples.c.corpus_id == corpus_id
         sharing = sa.select(extractions.c.id).where(extractions.c.corpus_id == corpus_id)
-        named = sa.select(feature_activations.c.sample_index).where(feature_activations.c.extraction_id.in_(sharing))
+        named = sa.select(sample_feature_lists.c.sample_index).where(sample_feature_lists.c.extraction_id.in_(sharing))
         # A set difference, computed once. PostgreSQL would evaluate NOT IN (…) again for every sample, once
         # the examples are too many for its work_mem.
         unnamed = sa.select(samples.c.sample_index).where(of_corpus).except_(named)
         connection.execute(sa.delete(samples).where(of_corpus, samples.c.sample_index.in_(unnamed)))
         _delete_messages_without_sample(connection, corpus_id)
     used = sa.exists().where(extractions.c.corpus_id == corpora.c.id)
-    connection.execute(sa.delete(corpora).where(~used))
+    if connection.execute(sa.delete(corpora).where(~used)).rowcount:
+        backend_of(connection).text_index.forget(connection)  # SQLite gives the corpus's number to the next one
 
 
 def _delete_messages_without_sample(connection: sa.Connection, corpus_id: int) -> None:
@@ -277,17 +238,3 @@ def _delete_messages_without_sample(connection: sa.Connection, corpus_id: int) -
     there = sa.select(samples.c.sample_index).where(samples.c.corpus_id == corpus_id)
     gone = sa.select(said.sample_index).where(said.corpus_id == corpus_id).except_(there)
     connection.execute(sa.delete(sample_messages).where(said.corpus_id == corpus_id, said.sample_index.in_(gone)))
-
-
-def _constant(value: int, count: int) -> pa.Array:
-    return pa.array(np.full(count, value))
-
-
-def _lists(lengths: np.ndarray, values: pa.Array) -> pa.Array:
-    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    return pa.LargeListArray.from_arrays(pa.array(offsets), values)
-
-
-def _storable(text: str) -> str:
-    """Text that UTF-8 and PostgreSQL take: names of files may hold bytes that are no text, and NUL is refused."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")

@@ -10,6 +10,7 @@ from extraction_assets.database.connect import connect, open_database, plain_err
 from extraction_assets.database.migrations.revisions import known_revisions, revision_of
 from extraction_assets.database.tables import metadata
 from extraction_assets.database.urls import URL_VARIABLE
+from extraction_assets.database.views import create_views
 
 
 @contextlib.contextmanager
@@ -51,7 +52,9 @@ def _revision(engine: sa.Engine) -> str | None:
 def _empty_database() -> sa.Engine:
     """The tables without rows, in memory."""
     engine = connect(EMPTY_DATABASE_URL)
-    metadata.create_all(engine)
+    with engine.begin() as connection:
+        metadata.create_all(connection)
+        create_views(connection)
     return engine
 
 

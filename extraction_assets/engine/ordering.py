@@ -66,9 +66,14 @@ def _packed_keys(columns: tuple[tuple[Tensor, int], ...]) -> list[Tensor]:
 
 
 def rank_within(groups: Tensor, num_groups: int) -> Tensor:
-    """Rank from 0 of each row within its group; ``groups`` int64 [Z] ascending -> int64 [Z]."""
-    starts = starts_of(groups, num_groups)
-    return torch.arange(len(groups), device=groups.device) - starts[groups]
+    """Rank from 0 of each row within its group; ``groups`` int64 [Z] ascending -> int64 [Z]. No synchronisation.
+
+    Memory never grows with the number of groups: where there are more than rows, each row looks for its group's begin.
+    """
+    rows = torch.arange(len(groups), device=groups.device)
+    if num_groups > len(groups):
+        return rows - torch.searchsorted(groups, groups)
+    return rows - starts_of(groups, num_groups)[groups]
 
 
 def starts_of(groups: Tensor, num_groups: int) -> Tensor:

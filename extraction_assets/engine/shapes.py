@@ -6,6 +6,7 @@ K  ``top_k_examples``          P  ``top_positions``
 n  samples of a chunk          N  samples in all
 Z  positive activations (non-zeros of the encoded features)
 E  examples (feature, sample)  M  firings of those examples, in all
+C  pairs (sample, feature) in which the feature fires at a counted position
 """
 
 from __future__ import annotations
@@ -81,3 +82,41 @@ class TopKTable(NamedTuple):
     """int64 [M]: positions of the counted firings, strongest first, ties to the lower position."""
     activations: Tensor
     """float32 [M], descending within an example; the first equals ``max_activation``."""
+
+
+class DrawRules(NamedTuple):
+    """What is drawn from the samples of a corpus; the settings of an extraction say what each is."""
+
+    draw_seed: int = 0
+    interval_examples: int = 5
+    random_examples: int = 10
+    sample_one_in: int = 16
+
+
+class Draws(NamedTuple):
+    """Examples drawn by a seeded hash of (feature, sample), ordered by (neuron_index, interval, hash, sample_index)."""
+
+    neuron_index: Tensor
+    """int64 [E]"""
+    interval: Tensor
+    """int64 [E]: the interval of the sample's maximum from which the example was drawn, 0 .. 79
+    (``selection.intervals``), or -1 if it was drawn from all samples in which the feature fires."""
+    sample_index: Tensor
+    """int64 [E], absolute."""
+    max_activation: Tensor
+    """float32 [E]"""
+    firing_offsets: Tensor
+    """int64 [E + 1]: the firings of example e are ``firing_offsets[e]:firing_offsets[e + 1]``."""
+    positions: Tensor
+    """int64 [M]: positions of the counted firings, strongest first, ties to the lower position."""
+    activations: Tensor
+    """float32 [M], descending within an example; the first equals ``max_activation``."""
+
+
+class SampledFeatures(NamedTuple):
+    """All firings at counted positions of a part of the samples, which a hash of their number chooses."""
+
+    sample_index: Tensor
+    """int64 [S], absolute, ascending."""
+    rows: FeatureRows
+    """Their firings; ``num_samples`` is S, and samples in which nothing fires are there too."""

@@ -11,7 +11,7 @@ from extraction_assets.catalog import TOP_K_TABLE, ChunkAsset, chunk_assets
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import Chunk
 from extraction_assets.stores.sealed import DamagedFileError, damaged, named, set_aside
-from extraction_assets.stores.table_statistics import look_at_files
+from extraction_assets.stores.table_companions import look_at_files
 
 _READERS = 4
 

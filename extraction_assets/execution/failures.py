@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from extraction_assets.database.queries import UnknownResultError
+from extraction_assets.database.queries.extractions import UnknownResultError
 from extraction_assets.database.urls import DatabaseError, DatabaseUnavailableError
 from extraction_assets.engine.chunk_pass.context import NonFiniteError
 from extraction_assets.engine.corpora.documents import CorpusError

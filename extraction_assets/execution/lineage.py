@@ -44,8 +44,12 @@ _KINDS_OF_PART = {
     "activations": ("hook_output", "model"),
     "sae": ("sae",),
     "features": (SAE_FEATURES,),
+    "model": ("model",),
+    "other_saes": ("sae",),
+    "display": ("tokenizer",),
 }
-"""Part of the fingerprint of the corpus or a chunk asset -> kinds whose version is in it, beside the asset's kind."""
+"""Part of the fingerprint of the corpus, a chunk asset or one of weights alone -> kinds whose version is in it, beside
+the asset's kind."""
 
 
 class CodeVersions:
@@ -68,11 +72,11 @@ class CodeVersions:
         """What is in a code version: what is upstream of a chunk, then what the catalog says of the asset itself."""
         if row.name == CORPUS:
             return self._samples(row)
-        above = asset_row(str(row.upstream))
+        above = None if row.upstream is None else asset_row(row.upstream)
         parts: dict[str, Any] = {}
-        if above.name == CORPUS:  # without its length: its first chunks stay as they were
+        if above is not None and above.name == CORPUS:  # without its length: its first chunks stay as they were
             parts["samples"] = self._samples(above, by_chunk=True)
-        elif above.partitioned and row.partitioned:
+        elif above is not None and above.partitioned and row.partitioned:
             parts |= self._parts(above, sae)
         for look in row.looks_at:
             parts |= self._look(look, sae)
@@ -90,6 +94,12 @@ class CodeVersions:
                 return {"hooks": [settings.saes[sae].hook]}
             case "sae", str():
                 return {"sae": sae_identity(settings.saes[sae])}
+            case "model", _:
+                return {"model": self._model}
+            case "written", str():
+                return {"written": settings.saes[sae].hook_out or settings.saes[sae].hook}
+            case "other_saes", str():
+                return {"other_saes": {name: sae_identity(one) for name, one in settings.saes.items() if name != sae}}
             case "table", str():
                 return {"table": self.of(TOP_K_TABLE, sae)}
             case name, _ if name in names():
@@ -106,9 +116,9 @@ class CodeVersions:
 
 
 def _kinds_within(row: Asset) -> Iterator[str]:
-    """Kinds of fingerprints within that of the corpus or of a chunk asset; whatever is made from chunks has their code
-    version, and chunks have the corpus's tokens."""
-    if row.name == CORPUS:
+    """Kinds of fingerprints within that of the corpus, of a chunk asset, or of one of weights alone; whatever is made
+    from chunks has their code version, and chunks have the corpus's tokens."""
+    if row.upstream is None:
         yield from _kinds_of_parts(row)
     while row.partitioned:
         yield from _kinds_of_parts(row)

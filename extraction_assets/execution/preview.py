@@ -4,7 +4,8 @@ import re
 
 import sqlalchemy as sa
 
-from extraction_assets.database.queries import Example, examples_of, find_feature, readable_features
+from extraction_assets.database.queries.examples import Example, examples_of, find_feature
+from extraction_assets.database.queries.words import readable_features
 from extraction_assets.engine.corpora.message_spans import speakers
 from extraction_assets.engine.corpora.visible_text import visible
 

@@ -47,6 +47,21 @@ def lease(
         sleep(_LEASE_POLL_SECONDS)
 
 
+@contextlib.contextmanager
+def lease_if_free(names: list[str], logger: logging.Logger, folder: Path | None = None) -> Iterator[int | None]:
+    """As ``lease``, but None at once where other processes hold all of them."""
+    folder = folder or gpu_lease_folder()
+    _make_lease_folder(folder)
+    for index, name in enumerate(names):
+        held = _try_lock(folder / f"{name}.lock")
+        if held is not None:
+            with held:
+                logger.info("using GPU %d (%s)", index, name)
+                yield index
+            return
+    yield None
+
+
 def _make_lease_folder(folder: Path) -> None:
     if folder.is_dir():
         return

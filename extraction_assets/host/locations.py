@@ -4,8 +4,13 @@ import os
 import re
 import tempfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from extraction_assets.host.project_home import default_home
+
+BROWSER_URL_VARIABLE = "EXTRACTION_BROWSER_URL"
+BROWSER_HOST, BROWSER_PORT = "127.0.0.1", 3080
+"""Where ``browse`` listens if nothing else is said."""
 
 _RELATIVE_SQLITE = re.compile(r"sqlite(\+\w+)?:///(?!/|:memory:|file:|$)")
 
@@ -47,6 +52,19 @@ def full_path(configured: str, what: str) -> Path:
     if not path.is_absolute():
         raise ValueError(f"{what} is {configured!r}, another folder in every working directory: give its full path")
     return path
+
+
+def browser_url() -> str:
+    """``EXTRACTION_BROWSER_URL``, where links to features lead, without a slash at its end; by default where ``browse``
+    listens. Raises ValueError if it is not an address of a web page."""
+    configured = os.environ.get(BROWSER_URL_VARIABLE) or f"http://{BROWSER_HOST}:{BROWSER_PORT}"
+    parts = urlsplit(configured)
+    plain = configured.isascii() and configured.isprintable() and " " not in configured
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or not plain:
+        raise ValueError(
+            f"{BROWSER_URL_VARIABLE} is {configured!r}, not an address such as http://{BROWSER_HOST}:{BROWSER_PORT}"
+        )
+    return configured.rstrip("/")
 
 
 def gpu_lease_folder() -> Path:

@@ -33,6 +33,7 @@ def _counted(row: Asset, settings: ExtractionSettings, sae: SaeSettings | None) 
         value = getattr(group, name)
         is_default = value == type(group).model_fields[name].get_default(call_default_factory=True)
         without = one.only_with is not None and getattr(group, one.only_with) is None
+        without |= one.not_with is not None and getattr(group, one.not_with[0]) == one.not_with[1]
         if not (one.when_set and (is_default or without)):
             yield one, value
 

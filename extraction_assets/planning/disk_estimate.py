@@ -19,6 +19,8 @@ _BYTES_PER_FIRING, _BYTES_PER_TOKEN = 8, 8
 _ASSUMED_L0 = 64.0
 _BYTES_PER_EXAMPLE = 40
 """Of the top-k table; 16 to 23 in the demo."""
+_INTERVALS_OF_A_FEATURE = 6
+"""Into which the maxima of a feature fall, of 80: three octaves."""
 _BYTES_PER_ROW = 200
 """Of the database: 192 a stored example in the demo."""
 
@@ -30,8 +32,8 @@ _LOWER = {
     "or select the other assets alone)",
     SAE_FEATURES: f"write no SAE features (`keep: {{{SAE_FEATURES}: false}}` and `run NAME --missing`, or select the "
     "other assets alone)",
-    TOP_K_TABLE: "lower top_k_examples",
-    "results": "lower top_k_examples",
+    TOP_K_TABLE: "lower top_k_examples or interval_examples",
+    "results": "lower top_k_examples or interval_examples",
 }
 
 
@@ -80,8 +82,10 @@ def estimate_files(
 
 
 def estimate_database(settings: ExtractionSettings, sizes: Sizes, to_come: Mapping[Part, int]) -> list[Estimate]:
-    """Bytes of the results database for the SAEs that have tables to come, at most: K rows for every feature."""
-    rows = settings.top_k_examples * _BYTES_PER_ROW
+    """Bytes of the results database for the SAEs that have tables to come, at most: K
+    rows for every feature, and its draws."""
+    drawn = _draws_per_feature(settings, settings.evaluation_samples)
+    rows = (settings.top_k_examples + drawn) * _BYTES_PER_ROW
     saes = [sae for asset, sae in to_come if asset == TOP_K_TABLE and sae is not None]
     return [Estimate("results", sae, sizes.latent_dims[sae] * rows) for sae in saes]
 
@@ -146,7 +150,7 @@ def _measured_per_sample(
     keys = {file.key for file in stored}
     if not keys:
         return None
-    generations = max(1, len(stored) // (len(keys) * (2 if asset == TOP_K_TABLE else 1)))
+    generations = max(1, sum(file.seal is None for file in stored) // len(keys))
     samples = sum(samples_of[key] for key in keys)
     return sum(size_of_file(file.path) for file in stored) / generations / samples
 
@@ -159,7 +163,17 @@ def _per_sample(settings: ExtractionSettings, sizes: Sizes, asset: ChunkAsset, s
     if asset == SAE_FEATURES:
         return length * _BYTES_PER_TOKEN + firing * _BYTES_PER_FIRING
     latent_dim, chunk = sizes.latent_dims[str(sae)], min(settings.chunk_size, settings.evaluation_samples)
-    examples: float = min(settings.top_k_examples, chunk) * latent_dim
+    full = settings.statistics == "full"
+    examples: float = (min(settings.top_k_examples, chunk) + _draws_per_feature(settings, chunk)) * latent_dim
     if sae in sizes.mean_l0:
-        examples = min(examples, chunk * firing)  # a sample cannot have more examples than firings
-    return (examples * _BYTES_PER_EXAMPLE + latent_dim * bytes_per_feature()) / chunk
+        # A sample cannot have more examples than firings, and each of them is drawn twice at most.
+        examples = min(examples, chunk * firing * (3 if full else 1))
+    sampled = (length * _BYTES_PER_TOKEN + firing * _BYTES_PER_FIRING) / settings.sample_one_in if full else 0.0
+    return (examples * _BYTES_PER_EXAMPLE + latent_dim * bytes_per_feature(full=full)) / chunk + sampled
+
+
+def _draws_per_feature(settings: ExtractionSettings, samples: int) -> int:
+    """About how many examples of a feature are drawn from so many samples: none twice from an interval or from all."""
+    if settings.statistics == "basic":
+        return 0
+    return min(settings.random_examples + _INTERVALS_OF_A_FEATURE * settings.interval_examples, 2 * samples)

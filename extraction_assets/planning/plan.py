@@ -16,9 +16,7 @@ from extraction_assets.catalog import (
 )
 from extraction_assets.engine.corpora.documents import CorpusError
 from extraction_assets.engine.models.changed import forward_version
-from extraction_assets.engine.models.checkpoint import LocalCheckpoint, checkpoint_files, resolve_checkpoint
-from extraction_assets.engine.models.model_folder import has_own_code
-from extraction_assets.engine.saes.checkpoint import sae_facts, sae_files
+from extraction_assets.engine.models.checkpoint import LocalCheckpoint, resolve_checkpoint
 from extraction_assets.engine.saes.resolved import resolve_extraction
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.planning.asset_fields import values_in_fingerprint
@@ -27,9 +25,10 @@ from extraction_assets.planning.tokenization import (
     tokenizer_fingerprint_of_rules_1,
     tokens_stand,
 )
-from extraction_assets.settings import Chunk, ExtractionSettings, ResolvedSae
+from extraction_assets.planning.weights import model_fingerprint, sae_fingerprint, weights_fingerprint
+from extraction_assets.settings import Chunk, ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkState, ChunkStore, CurrentCorpus
-from extraction_assets.stores.fingerprints import files_fingerprint, fingerprint, fingerprint_if_more, raised_versions
+from extraction_assets.stores.fingerprints import fingerprint, fingerprint_if_more, raised_versions
 from extraction_assets.stores.sealed import files_set_aside
 
 
@@ -73,13 +72,6 @@ def _recipe(settings: ExtractionSettings, tokenizer: str) -> str:
     """``tokenizer`` is the fingerprint of the tokenizer, the choice of its reading included."""
     row = asset_row(CORPUS)
     return fingerprint(row.name, tokenizer=tokenizer, **values_in_fingerprint(row, settings))
-
-
-def _sae_fingerprint(settings: ExtractionSettings, sae: ResolvedSae) -> str:
-    """Of what an SAE computes: its files, and the settings that change it where they are set."""
-    files = files_fingerprint(sae_files(sae.checkpoint))
-    options = values_in_fingerprint(asset_row(SAE_FEATURES), settings, sae, part="sae")
-    return fingerprint_if_more("sae", files, **{**sae_facts(sae.checkpoint), **options})
 
 
 class ExtractionPlan:
@@ -165,11 +157,7 @@ class ExtractionPlan:
 
     @cached_property
     def model_fingerprint(self) -> str:
-        checkpoint = self.extraction.checkpoint
-        whole = files_fingerprint(checkpoint_files(checkpoint))
-        own_code = checkpoint.trust_remote_code and has_own_code(checkpoint.folder)
-        # The buffers of such a model were once left unfilled.
-        return fingerprint_if_more("model", whole, **({"computed_buffers": "filled"} if own_code else {}))
+        return model_fingerprint(self.extraction.checkpoint)
 
     def fingerprint_of(self, name: str, chunk: Chunk | None, sae: str | None) -> str:
         """Fingerprint of any asset but the corpus, of a chunk where it is made chunk by chunk.
@@ -177,6 +165,8 @@ class ExtractionPlan:
         It covers what the catalog says that the asset's bytes depend on, and nothing else.
         """
         row, sae_settings = asset_row(name), None if sae is None else self.extraction.saes[sae]
+        if row.upstream is None and sae is not None:
+            return weights_fingerprint(row, self.settings, self.extraction, sae)
         if not row.fingerprint_parts and row.upstream is not None:
             return fingerprint_if_more(row.name, self.fingerprint_of(row.upstream, chunk, sae))
         parts = {part: self._part(part, chunk, sae) for part in row.fingerprint_parts}
@@ -207,7 +197,7 @@ class ExtractionPlan:
 
     @cached_property
     def _sae_fingerprints(self) -> dict[str, str]:
-        return {name: _sae_fingerprint(self.settings, sae) for name, sae in self.extraction.saes.items()}
+        return {name: sae_fingerprint(self.settings, sae) for name, sae in self.extraction.saes.items()}
 
     def _hook_fingerprint(self, chunk: Chunk, hook: str) -> str:
         """Fingerprint of one hook's output on a chunk."""

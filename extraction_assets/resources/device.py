@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from extraction_assets.host.gpu_lease import DeviceError, lease
+from extraction_assets.host.gpu_lease import DeviceError, lease, lease_if_free
 
 
 def check_device(wanted: str) -> None:
@@ -22,19 +22,39 @@ def check_device(wanted: str) -> None:
 def choose_device(wanted: str, logger: logging.Logger) -> Iterator[torch.device]:
     """The device for ``wanted``; with ``auto``, a GPU that no other run of this host holds."""
     if wanted != "auto":
-        check_device(wanted)
-        device = torch.device(wanted)
-        if device.type == "cuda":
-            device = torch.device("cuda", device.index or 0)
-            torch.cuda.set_device(device)  # kernels and events of this process go there
-        yield device
+        yield _named_device(wanted)
         return
-    count = torch.cuda.device_count()
-    if count == 0:
+    uuids = _uuids()
+    if not uuids:
         yield torch.device("cpu")
         return
-    uuids = [str(torch.cuda.get_device_properties(index).uuid) for index in range(count)]
     with lease(uuids, logger) as index:
-        device = torch.device("cuda", index)
-        torch.cuda.set_device(device)
-        yield device
+        yield _current("cuda", index)
+
+
+@contextlib.contextmanager
+def choose_idle_device(wanted: str, logger: logging.Logger) -> Iterator[torch.device]:
+    """As ``choose_device``, but with ``auto`` the CPU where other runs hold all GPUs: waits for none."""
+    if wanted != "auto":
+        yield _named_device(wanted)
+        return
+    with lease_if_free(_uuids(), logger) as index:
+        yield torch.device("cpu") if index is None else _current("cuda", index)
+
+
+def _named_device(wanted: str) -> torch.device:
+    check_device(wanted)
+    device = torch.device(wanted)
+    return _current("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+def _uuids() -> list[str]:
+    """Of the GPUs of this host, by index."""
+    return [str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count())]
+
+
+def _current(kind: str, index: int) -> torch.device:
+    """A GPU, to which kernels and events of this process go from now on."""
+    device = torch.device(kind, index)
+    torch.cuda.set_device(device)
+    return device

@@ -94,18 +94,27 @@ class GpuResource(dg.ConfigurableResource):
         with choose_device(self.device, logger) as device:
             yield device
 
+    @contextlib.contextmanager
+    def use_idle_device(self, logger: logging.Logger) -> "Iterator[torch.device]":
+        """As ``use_device``, but with ``auto`` the CPU where all GPUs are leased: for work that a CPU does too."""
+        from extraction_assets.resources.device import choose_idle_device
+
+        with choose_idle_device(self.device, logger) as device:
+            yield device
+
+    def memory_gb(self, device: "torch.device") -> float:
+        """GiB of the device's memory that may be planned with now."""
+        from extraction_assets.engine.chunk_pass.batching import available_memory_gb
+
+        return available_memory_gb(device, self.memory_budget_gb)
+
     def vectorization_batch(
         self, device: "torch.device", latent_dim: int, seq_len: int, logger: logging.Logger
     ) -> "AdaptiveBatch":
         """The batch to reduce at once, for SAEs of at most ``latent_dim`` features; call it after loading the model."""
-        from extraction_assets.engine.chunk_pass.batching import (
-            AdaptiveBatch,
-            available_memory_gb,
-            calculate_optimal_vectorization_batch,
-        )
+        from extraction_assets.engine.chunk_pass.batching import AdaptiveBatch, calculate_optimal_vectorization_batch
 
         size = self.vectorization_batch_size
         if size == "auto":
-            available = available_memory_gb(device, self.memory_budget_gb)
-            size = calculate_optimal_vectorization_batch(available, latent_dim, seq_len)
+            size = calculate_optimal_vectorization_batch(self.memory_gb(device), latent_dim, seq_len)
         return AdaptiveBatch(size, logger)

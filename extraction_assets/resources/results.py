@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from pydantic import Field
 
 from extraction_assets.database.backends import backend_of_url, parse_url
-from extraction_assets.database.connect import open_database, plain_errors
+from extraction_assets.database.connect import opened_database
 from extraction_assets.database.reading import read_database
 from extraction_assets.database.urls import URL_VARIABLE, DatabaseError, holds_password, shown_url
 from extraction_assets.host.locations import database_url
@@ -52,12 +52,8 @@ class ResultsResource(dg.ConfigurableResource):
 
         Raises DatabaseError if the database cannot be used, at once or later in the block.
         """
-        engine = open_database(self._url(), self._stated_in())
-        try:
-            with plain_errors(engine):
-                yield engine
-        finally:
-            engine.dispose()
+        with opened_database(self._url(), self._stated_in()) as engine:
+            yield engine
 
     @contextlib.contextmanager
     def read(self) -> Iterator[sa.Engine]:

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import field_validator, model_validator
 
@@ -73,6 +73,23 @@ class ExtractionSettings(Settings):
     """Positions of an example that previews name as its strongest (P); all firings are stored."""
     min_activation: float = 0.0
     """An example's maximum must be above this."""
+    statistics: Literal["full", "basic"] = "full"
+    """`full` also draws examples from the whole range of activations, and keeps all firings of a part of the samples,
+    from which tokens and neighbours of features are counted; `basic` leaves both out."""
+    interval_examples: int = 5
+    """Examples drawn of every feature from each half octave of the sample's maximum."""
+    random_examples: int = 10
+    """Examples drawn of every feature from all samples in which it fires."""
+    draw_seed: int = 0
+    """Seed of what is drawn."""
+    sample_one_in: int = 16
+    """One sample in so many is drawn, and all its firings are kept with its chunk."""
+    maximum_intervals: int = 0
+    """Equal parts between 0 and a feature's maximum from which examples are drawn too, such as 10 for tenths; 0 for
+    none. Only where all SAE features are stored, with `statistics: full`."""
+    quantile_intervals: int = 0
+    """Parts of equally many samples, by their maximum, from which examples are drawn too, such as 10 for deciles; 0 for
+    none. Only where all SAE features are stored, with `statistics: full`."""
     partitions_per_run: int | None = None
     """Chunks of one run when chunks are backfilled; by default all, so that the model is loaded once."""
     owners: tuple[str, ...] = ()
@@ -85,13 +102,24 @@ class ExtractionSettings(Settings):
     """Which files of the chunks stay once they are merged; by default all."""
 
     _counts_are_positive = at_least(
-        1, "evaluation_samples", "chunk_size", "top_k_examples", "top_positions", "partitions_per_run"
+        1, "evaluation_samples", "chunk_size", "top_k_examples", "top_positions", "partitions_per_run", "sample_one_in"
     )
-    _no_negative_bound = at_least(0, "start_sample", "min_activation")
+    _no_negative_bound = at_least(
+        0,
+        "start_sample",
+        "min_activation",
+        "interval_examples",
+        "random_examples",
+        "draw_seed",
+        "maximum_intervals",
+        "quantile_intervals",
+    )
+    _few_intervals = at_most(100, "maximum_intervals", "quantile_intervals")
     _keys_have_12_digits = at_most(
-        _MOST_SAMPLES, "evaluation_samples", "start_sample", "chunk_size", "partitions_per_run"
+        _MOST_SAMPLES, "evaluation_samples", "start_sample", "chunk_size", "partitions_per_run", "sample_one_in"
     )
-    _examples_can_be_ordered = at_most(10**6, "top_k_examples", "top_positions")
+    _examples_can_be_ordered = at_most(10**6, "top_k_examples", "top_positions", "interval_examples", "random_examples")
+    _seed_has_32_bits = at_most(2**32 - 1, "draw_seed")
 
     @model_validator(mode="after")
     def _chunks_can_be_partitions(self) -> Self:

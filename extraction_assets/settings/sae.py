@@ -105,3 +105,8 @@ class ResolvedSae(SaeSettings):
     def hooks(self) -> list[str]:
         """What the SAE reads, and what a transcoder gives."""
         return self.declared_hooks
+
+    @property
+    def written_hook(self) -> str:
+        """Where its reconstructions belong: the hook that it reads, or a transcoder's output hook."""
+        return self.hook_out or self.hook

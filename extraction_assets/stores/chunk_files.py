@@ -1,129 +1,137 @@
-"""The files of one chunk: model activations, SAE features, top-k table with its statistics.
+"""The files of one chunk: model activations, SAE features, top-k table with what belongs to it.
 
 Every file carries a record (JSON) with its fingerprint and, as ``numerics``, what can change its last bits.
 """
 
 import uuid
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from extraction_assets.engine.selection.merge import ranks
 from extraction_assets.engine.selection.statistics.descriptions import STATISTICS, FeatureStatistics
-from extraction_assets.engine.shapes import FeatureRows, TopKTable
-from extraction_assets.stores.chunk_names import statistics_path
-from extraction_assets.stores.chunk_record import (
-    RECORD_FIELD,
-    Record,
-    expect_fingerprint,
-    read_checked_record,
-    read_record,
-    record_json,
-    refusing,
-)
+from extraction_assets.engine.shapes import Draws, FeatureRows, SampledFeatures, TopKTable
+from extraction_assets.stores.chunk_names import DRAWS_FILE, SAMPLED_FILE, STATISTICS_FILE, companion_path
+from extraction_assets.stores.chunk_record import Record, look_at, read_checked_record, read_record, refusing
 from extraction_assets.stores.chunk_shapes import (
     ROW_TENSORS,
+    check_draws,
     check_table,
     checked_rows,
+    checked_sampled,
     checked_statistics,
 )
-from extraction_assets.stores.sealed import damaged, set_aside, verify, write_sealed
-from extraction_assets.stores.table_statistics import as_damage_of, named_statistics
-
-# Whole numbers as differences, LZ4: a third of the time to write and half of that to read of Parquet's defaults with
-# zstd, and no larger.
-_PARQUET_OPTIONS: dict[str, Any] = {
-    "store_schema": False,
-    "compression": "lz4",
-    "use_dictionary": False,
-    "column_encoding": dict.fromkeys(
-        ("neuron_index", "rank", "sample_index", "positions.list.element"), "DELTA_BINARY_PACKED"
-    ),
-}
-_ROW_GROUP_EXAMPLES = 2**24
-_COLUMNS = ["neuron_index", "sample_index", "max_activation", "positions", "activations"]
+from extraction_assets.stores.chunk_tensors import read_safetensors, write_safetensors
+from extraction_assets.stores.sealed import damaged, set_aside, verify
+from extraction_assets.stores.table_companions import as_damage_of, companions_of
+from extraction_assets.stores.table_parquet import (
+    read_draws_parquet,
+    read_table_parquet,
+    write_draws_parquet,
+    write_table_parquet,
+)
 
 PREFETCHED_TABLES = 3
 """Tables that are read and checked ahead of their use."""
 
 
 class TableFile(NamedTuple):
-    """A chunk's stored table with its statistics and its record."""
+    """A chunk's stored table with its statistics, its record and its draws."""
 
     table: TopKTable
     statistics: FeatureStatistics
     record: Record
+    draws: Draws | None = None
+    """None if nothing was drawn: ``statistics: basic``, or a file of an earlier version."""
 
 
 def write_activations(path: Path, activations: dict[str, Tensor], record: Record) -> None:
     """Hook outputs {hook: [n, T, D]} in the model's dtype, as safetensors."""
-    _write_safetensors(path, activations, record)
+    write_safetensors(path, activations, record)
 
 
 def read_activations(path: Path, fingerprint: str) -> tuple[dict[str, Tensor], Record]:
     """{hook: [n, T, D]}, memory-mapped, and their record, after checking the file."""
-    tensors, record, _ = _read_safetensors(path, fingerprint)
+    tensors, record, _ = read_safetensors(path, fingerprint)
     return tensors, record
 
 
 def write_features(path: Path, features: FeatureRows, record: Record) -> None:
     """Features at all non-padding positions in compressed rows, as safetensors: ``row_pointers`` int64 [n * T + 1],
     ``feature_ids`` int32 [Z], ``values`` float32 [Z]."""
-    shape = [features.num_samples, features.num_positions, features.num_features]
-    tensors = {name: getattr(features, name) for name in ROW_TENSORS}
-    _write_safetensors(path, tensors, {**record, "shape": shape})
+    write_safetensors(path, _row_tensors(features), {**record, "shape": _shape(features)})
 
 
 def read_features(path: Path, fingerprint: str) -> tuple[FeatureRows, Record]:
     """The stored features, memory-mapped, and their record, after checking the file."""
-    tensors, record, _ = _read_safetensors(path, fingerprint)
+    tensors, record, _ = read_safetensors(path, fingerprint)
     return checked_rows(path, tensors, record.get("shape")), record
 
 
-def write_table(path: Path, table: TopKTable, statistics: FeatureStatistics, record: Record) -> None:
-    """A top-k table as Parquet, its statistics beside it; the table comes last, so if it exists, both do.
+def write_table(
+    path: Path,
+    table: TopKTable,
+    statistics: FeatureStatistics,
+    record: Record,
+    draws: Draws | None = None,
+    sampled: SampledFeatures | None = None,
+) -> None:
+    """A top-k table as Parquet; its statistics, its draws and the sampled firings, if there are any, beside it. The
+    table comes last, so if it exists, all do.
 
-    The file name of the statistics holds their checksum, so that two runs on one chunk cannot mix their files.
+    The names of the files beside it hold their checksums, so that two runs on one chunk cannot mix their files.
     """
     counts = {"samples_seen": statistics.samples_seen, "tokens_seen": statistics.tokens_seen}
     num_features = len(statistics.sample_count)
     tensors = {one.name: tensor for one in STATISTICS if (tensor := getattr(statistics, one.name)) is not None}
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    checksum = _write_safetensors(draft, tensors, {**record, **counts})
-    beside = statistics_path(path, checksum)
-    if beside.is_dir():  # a folder in their place
-        set_aside(beside)
-    draft.rename(beside)
-    full = {**record, **counts, "statistics": checksum, "num_features": num_features}
-    write_sealed(path, lambda temporary: _write_parquet(temporary, _table_to_arrow(table, num_features), full))
+    beside = {
+        STATISTICS_FILE: _write_beside(
+            path, STATISTICS_FILE, lambda draft: write_safetensors(draft, tensors, {**record, **counts})
+        )
+    }
+    if draws is not None:
+        beside[DRAWS_FILE] = _write_beside(
+            path, DRAWS_FILE, lambda draft: write_draws_parquet(draft, draws, {**record, "num_features": num_features})
+        )
+    if sampled is not None:
+        rows = {"sample_index": sampled.sample_index, **_row_tensors(sampled.rows)}
+        shaped = {**record, "shape": _shape(sampled.rows)}
+        beside[SAMPLED_FILE] = _write_beside(path, SAMPLED_FILE, lambda draft: write_safetensors(draft, rows, shaped))
+    write_table_parquet(path, table, num_features, {**record, **counts, **beside, "num_features": num_features})
+
+
+def _write_beside(table: Path, kind: str, write: Callable[[Path], str]) -> str:
+    """Writes a file beside a table under the name of its checksum, which it returns."""
+    draft = table.with_name(f".{table.name}.{uuid.uuid4().hex}.tmp")
+    checksum = write(draft)
+    path = companion_path(table, kind, checksum)
+    if path.is_dir():  # a folder in its place
+        set_aside(path)
+    draft.rename(path)
+    return checksum
 
 
 def read_table(path: Path, fingerprint: str) -> TableFile:
-    """The stored table of a chunk, its statistics and its record, after checking both files."""
+    """The stored table of a chunk, its statistics, its draws and its record, after checking these files."""
     record = read_checked_record(path, fingerprint)
     statistics = _read_statistics(path, record)
-    with refusing(path), pq.ParquetFile(path) as file:
-        table = _table_from_arrow(file.read(_COLUMNS))
+    table = read_table_parquet(path)
     check_table(path, table, len(statistics.sample_count))
-    return TableFile(table, statistics, record)
+    return TableFile(table, statistics, record, _read_draws(path, record, len(statistics.sample_count)))
 
 
 def check_files(path: Path, fingerprint: str) -> None:
-    """Reads every byte of a chunk file, and of a table's statistics. Raises DamagedFileError if bytes have changed,
+    """Reads every byte of a chunk file, and of the files beside a table. Raises DamagedFileError if bytes have changed,
     FileNotFoundError if the file was removed."""
     record = read_checked_record(path, fingerprint)
     if path.suffix == ".parquet":
         _read_statistics(path, record)
+        for kind in (DRAWS_FILE, SAMPLED_FILE):
+            _check_beside(path, record, kind)
 
 
 def read_statistics(path: Path) -> tuple[FeatureStatistics, int]:
@@ -133,15 +141,56 @@ def read_statistics(path: Path) -> tuple[FeatureStatistics, int]:
     return _read_statistics(path, read_record(path)), examples
 
 
+def read_sampled(table: Path) -> SampledFeatures | None:
+    """The firings of the sampled samples of a chunk, from the file beside its table, which is checked; None if there is
+    none: ``statistics: basic``, or a table of an earlier version.
+
+    Raises DamagedFileError, which names the table; FileNotFoundError if the table does not exist.
+    """
+    record = read_record(table)
+    path = _check_beside(table, record, SAMPLED_FILE)
+    if path is None:
+        return None
+    with as_damage_of(table, path, SAMPLED_FILE):
+        tensors, said, _ = read_safetensors(path, str(record["fingerprint"]))
+        return checked_sampled(path, tensors, said.get("shape"))
+
+
 def _read_statistics(table: Path, record: Record) -> FeatureStatistics:
     """The statistics that a table names."""
-    checksum = named_statistics(table, record)
-    path = statistics_path(table, checksum)
-    with as_damage_of(table, path):
-        tensors, _, found = _read_safetensors(path, str(record["fingerprint"]))
-        if found != checksum:
-            raise damaged(path, "it is not the file that its table names")
+    path, checksum = companions_of(table, record)[STATISTICS_FILE]
+    with as_damage_of(table, path, STATISTICS_FILE):
+        tensors, _, found = read_safetensors(path, str(record["fingerprint"]))
+        _expect_named(path, found, checksum)
         return checked_statistics(path, tensors, record)
+
+
+def _read_draws(table: Path, record: Record, num_features: int) -> Draws | None:
+    """The draws that a table names, if it names some."""
+    path = _check_beside(table, record, DRAWS_FILE)
+    if path is None:
+        return None
+    with as_damage_of(table, path, DRAWS_FILE):
+        draws = read_draws_parquet(path)
+        check_draws(path, draws, num_features)
+        return draws
+
+
+def _check_beside(table: Path, record: Record, kind: str) -> Path | None:
+    """Path of a file beside a table after checking every byte of it; None if the table names none of its kind."""
+    named = companions_of(table, record).get(kind)
+    if named is None:
+        return None
+    path, checksum = named
+    with as_damage_of(table, path, kind):
+        _expect_named(path, verify(path), checksum)
+        look_at(path, str(record["fingerprint"]))
+    return path
+
+
+def _expect_named(path: Path, found: str, checksum: str) -> None:
+    if found != checksum:
+        raise damaged(path, "it is not the file that its table names")
 
 
 def read_tables(files: Iterable[tuple[Path, str]]) -> Iterator[TableFile]:
@@ -163,57 +212,10 @@ def read_tables(files: Iterable[tuple[Path, str]]) -> Iterator[TableFile]:
                 future.cancel()
 
 
-def _write_parquet(path: Path, arrow: pa.Table, record: Record) -> None:
-    with pq.ParquetWriter(path, arrow.schema, **_PARQUET_OPTIONS) as writer:
-        writer.write_table(arrow, row_group_size=_ROW_GROUP_EXAMPLES)
-        writer.add_key_value_metadata({RECORD_FIELD: record_json(record)})
+def _row_tensors(rows: FeatureRows) -> dict[str, Tensor]:
+    return {name: getattr(rows, name) for name in ROW_TENSORS}
 
 
-def _table_to_arrow(table: TopKTable, num_features: int) -> pa.Table:
-    offsets = pa.array(table.firing_offsets.numpy())
-    return pa.table(
-        {
-            "neuron_index": table.neuron_index.numpy(),
-            "rank": ranks(table, num_features).numpy().astype(np.int32),
-            "sample_index": table.sample_index.numpy(),
-            "max_activation": table.max_activation.numpy(),
-            "positions": pa.LargeListArray.from_arrays(offsets, table.positions.numpy().astype(np.int32)),
-            "activations": pa.LargeListArray.from_arrays(offsets, table.activations.numpy()),
-        }
-    )
-
-
-def _table_from_arrow(arrow: pa.Table) -> TopKTable:
-    """Shares the memory of columns that are in one piece, as they are in files of this version."""
-    neurons, samples, strongest, positions, activations = (_one_piece(arrow[name]) for name in _COLUMNS)
-    return TopKTable(
-        torch.from_dlpack(neurons),
-        torch.from_dlpack(samples),
-        torch.from_dlpack(strongest),
-        torch.from_numpy(positions.offsets.to_numpy().astype(np.int64)),
-        torch.from_numpy(positions.values.to_numpy().astype(np.int64)),
-        torch.from_dlpack(activations.values),
-    )
-
-
-def _one_piece(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-
-
-def _write_safetensors(path: Path, tensors: dict[str, Tensor], record: Record) -> str:
-    """One metadata entry alone: safetensors writes several in no fixed order."""
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    metadata = {RECORD_FIELD: record_json(record)}
-    try:
-        return write_sealed(path, lambda temporary: save_file(contiguous, temporary, metadata=metadata))
-    except SafetensorError as error:  # an error of the disk, such as a full one
-        raise OSError(f"{path} cannot be written: {error}") from error
-
-
-def _read_safetensors(path: Path, fingerprint: str) -> tuple[dict[str, Tensor], Record, str]:
-    """The tensors of a file, its record and its checksum, after checking it."""
-    checksum = verify(path)
-    record = read_record(path)
-    expect_fingerprint(path, record, fingerprint)
-    with refusing(path):
-        return load_file(path), record, checksum
+def _shape(rows: FeatureRows) -> list[int]:
+    """[n, T, F]"""
+    return [rows.num_samples, rows.num_positions, rows.num_features]

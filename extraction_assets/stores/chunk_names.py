@@ -1,5 +1,5 @@
 """The names of chunk files, formed and read here alone: ``<chunk key>-<fingerprint><form>``, and beside a table
-``<chunk key>-<fingerprint>.<checksum's first 12 digits>.statistics.safetensors``."""
+``<chunk key>-<fingerprint>.<checksum's first 12 digits>.statistics.safetensors`` and the like (``COMPANIONS``)."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -14,7 +14,17 @@ FORMS: dict[ChunkAsset, tuple[str, ...]] = {row.name: row.files for row in ASSET
 of these. A file of another form, such as one of a later version of this package, is never opened: its
 chunk counts as stale. A new form goes in front, such as ``(".v3.parquet", ".parquet")``, and its reader checks it."""
 
-_STATISTICS = ".statistics.safetensors"
+STATISTICS_FILE, DRAWS_FILE, SAMPLED_FILE = "statistics", "draws", "sampled"
+
+COMPANIONS = {
+    STATISTICS_FILE: ".statistics.safetensors",
+    DRAWS_FILE: ".draws.pq",  # Parquet; ``*.parquet`` are the tables alone, for other tools that read a folder of them
+    SAMPLED_FILE: ".sampled.safetensors",
+}
+"""Kind of a file beside a table -> how its name ends. The table's record names each by its checksum, as a field of the
+kind's name."""
+
+_KIND_OF_END = {end: kind for kind, end in COMPANIONS.items()}
 _SEAL_LENGTH = 12
 
 
@@ -25,7 +35,9 @@ class ChunkFile(NamedTuple):
     key: str
     fingerprint: str
     seal: str | None
-    """Of a statistics file: the beginning of the checksum by which its table names it."""
+    """Of a file beside a table: the beginning of the checksum by which its table names it."""
+    companion: str | None = None
+    """Of a file beside a table: its kind (``COMPANIONS``)."""
 
 
 def chunk_paths(folder: Path, asset: ChunkAsset, key: str, fingerprint: str) -> list[Path]:
@@ -33,14 +45,14 @@ def chunk_paths(folder: Path, asset: ChunkAsset, key: str, fingerprint: str) -> 
     return [folder / f"{key}-{fingerprint}{form}" for form in FORMS[asset]]
 
 
-def statistics_path(table: Path, checksum: str) -> Path:
-    """Path of the statistics beside a table, which name their own checksum: two runs on one chunk mix no files."""
-    return table.with_name(f"{_stem(table)}.{checksum[:_SEAL_LENGTH]}{_STATISTICS}")
+def companion_path(table: Path, kind: str, checksum: str) -> Path:
+    """Path of a file beside a table, which names its own checksum: two runs on one chunk mix no files."""
+    return table.with_name(f"{_stem(table)}.{checksum[:_SEAL_LENGTH]}{COMPANIONS[kind]}")
 
 
-def tables_of(statistics: Path) -> list[Path]:
-    """Paths of the table that a statistics file may belong to, in each form."""
-    return [statistics.with_name(_stem(statistics) + form) for form in FORMS[TOP_K_TABLE]]
+def tables_of(companion: Path) -> list[Path]:
+    """Paths of the table that a file beside it may belong to, in each form."""
+    return [companion.with_name(_stem(companion) + form) for form in FORMS[TOP_K_TABLE]]
 
 
 def chunk_files(paths: Iterable[Path]) -> Iterator[ChunkFile]:
@@ -49,7 +61,8 @@ def chunk_files(paths: Iterable[Path]) -> Iterator[ChunkFile]:
     for path in paths:
         match = name.fullmatch(path.name)
         if match:
-            yield ChunkFile(path, match["key"], match["fingerprint"], match["seal"])
+            kind = _KIND_OF_END[match["companion"]] if match["companion"] else None
+            yield ChunkFile(path, match["key"], match["fingerprint"], match["seal"], kind)
 
 
 def of_any_fingerprint(folder: Path, asset: ChunkAsset, key: str) -> Iterator[Path]:
@@ -60,7 +73,8 @@ def of_any_fingerprint(folder: Path, asset: ChunkAsset, key: str) -> Iterator[Pa
 
 def _pattern() -> re.Pattern[str]:
     ends = "|".join(sorted({re.escape(form) for forms in FORMS.values() for form in forms}))
-    seal = rf"\.(?P<seal>[0-9a-f]{{{_SEAL_LENGTH}}}){re.escape(_STATISTICS)}"
+    beside = "|".join(map(re.escape, COMPANIONS.values()))
+    seal = rf"\.(?P<seal>[0-9a-f]{{{_SEAL_LENGTH}}})(?P<companion>{beside})"
     return re.compile(rf"(?P<key>\d{{12,}})-(?P<fingerprint>[0-9a-f]{{{LENGTH}}})(?:{ends}|{seal})")
 
 

@@ -44,7 +44,7 @@ def read_record(path: Path) -> Record:
     open_stored(path).close()
     try:
         with refusing(path):
-            text = _parquet_record(path) if path.suffix == ".parquet" else _safetensors_record(path)
+            text = _parquet_record(path) if path.suffix in (".parquet", ".pq") else _safetensors_record(path)
     except MemoryError as error:  # a hostile footer can request any amount
         raise damaged(path, f"it needs more memory than is available ({error})") from error
     record = parse_json(text, path, MAKE_AGAIN)

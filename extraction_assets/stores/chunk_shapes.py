@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from extraction_assets.engine.selection.intervals import INTERVALS, OF_ALL
 from extraction_assets.engine.selection.statistics.accumulate import DTYPES
 from extraction_assets.engine.selection.statistics.descriptions import STATISTICS, FeatureStatistics
-from extraction_assets.engine.shapes import FeatureRows, TopKTable
+from extraction_assets.engine.shapes import Draws, FeatureRows, SampledFeatures, TopKTable
 from extraction_assets.stores.sealed import damaged
 
 ROW_TENSORS = {"row_pointers": torch.int64, "feature_ids": torch.int32, "values": torch.float32}
@@ -26,6 +27,17 @@ def checked_rows(path: Path, tensors: Mapping[str, Tensor], shape: Any) -> Featu
     if int(pointers[0]) != 0 or int(pointers[-1]) != len(values):
         raise damaged(path, f"its rows end at {int(pointers[-1])}, and it holds {len(values)} values")
     return FeatureRows(pointers, features, values, *shape)
+
+
+def checked_sampled(path: Path, tensors: Mapping[str, Tensor], shape: Any) -> SampledFeatures:
+    """The sampled firings in a file with recorded ``shape`` [S, T, F]. Raises DamagedFileError if they do not fit."""
+    of_rows = {name: tensor for name, tensor in tensors.items() if name in ROW_TENSORS}
+    rows = checked_rows(path, of_rows, shape)
+    others = {name: tensor for name, tensor in tensors.items() if name not in ROW_TENSORS}
+    (samples,) = _of_dtypes(path, others, {"sample_index": torch.int64})
+    if samples.shape != (rows.num_samples,):
+        raise damaged(path, f"it numbers {len(samples)} samples, and holds {rows.num_samples}")
+    return SampledFeatures(samples, rows)
 
 
 def checked_statistics(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> FeatureStatistics:
@@ -52,6 +64,15 @@ def check_table(path: Path, table: TopKTable, latent_dim: int) -> None:
     neurons = table.neuron_index
     if len(neurons) and not 0 <= int(neurons.min()) <= int(neurons.max()) < latent_dim:
         raise damaged(path, f"it names features beyond the {latent_dim} of its statistics")
+
+
+def check_draws(path: Path, draws: Draws, latent_dim: int) -> None:
+    """Raises DamagedFileError if draws name features that their table's statistics do not have, or no interval."""
+    for column, first, stop in ((draws.neuron_index, 0, latent_dim), (draws.interval, OF_ALL, INTERVALS)):
+        if len(column) and not first <= int(column.min()) <= int(column.max()) < stop:
+            raise damaged(
+                path, f"its draws are not of the {latent_dim} features and {INTERVALS} intervals that there are"
+            )
 
 
 def _of_dtypes(path: Path, tensors: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype]) -> list[Tensor]:

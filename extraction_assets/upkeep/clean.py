@@ -116,7 +116,7 @@ def _look_at_chunks(plan: ExtractionPlan, merged: Merged, garbage: Garbage) -> N
                 found += 1
             elif unwanted:
                 garbage.items.append(item(NOT_KEPT, file.path, store))
-            elif file.seal and is_old(file.path) and not _named_by_table(file.path, file.seal):
+            elif file.seal and is_old(file.path) and not _named_by_table(file):
                 garbage.items.append(item(TEMPORARY, file.path, store))
         if not settings.keep.keeps(asset) and not unwanted and store.chunk_files(settings.name, asset, sae):
             where = "/".join(part for part in (settings.name, sae, asset) if part)
@@ -172,15 +172,15 @@ def _is_merged(plan: ExtractionPlan, sae: str | None, merged: Merged) -> bool:
     return all(merged.get((name, one)) == plan.merge_fingerprint(one) for one in ([sae] if sae else plan.settings.saes))
 
 
-def _named_by_table(path: Path, seal: str) -> bool:
-    """Whether the table beside a statistics file names it; True if that cannot be read."""
-    return any(_names(table, seal) for table in tables_of(path))
+def _named_by_table(file: ChunkFile) -> bool:
+    """Whether the table beside a file names it; True if that cannot be read."""
+    return any(_names(table, str(file.companion), str(file.seal)) for table in tables_of(file.path))
 
 
-def _names(table: Path, seal: str) -> bool:
+def _names(table: Path, kind: str, seal: str) -> bool:
     try:
-        return str(read_record(table)["statistics"]).startswith(seal)
+        return str(read_record(table).get(kind, "")).startswith(seal)
     except FileNotFoundError:
         return False
-    except (DamagedFileError, KeyError, OSError):
+    except (DamagedFileError, OSError):
         return True

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from extraction_assets import cli
+from extraction_assets.engine.saes.formats import CheckpointError
 from extraction_assets_tests.command import declare
 from extraction_assets_tests.command import invoke as _invoke
 from extraction_assets_tests.tiny import make_faithful_sae, make_settings
@@ -128,7 +129,7 @@ def test_run_ends_with_five_features_and_where_things_are(module: str, ran: Ran)
 def test_runs_stand_in_the_persistent_history_that_the_ui_opens(ran: Ran) -> None:
     with dg.DagsterInstance.from_config(str(ran.home / "dagster")) as instance:
         assert {run.status for run in instance.get_runs()} == {dg.DagsterRunStatus.SUCCESS}
-        assert len(instance.get_runs()) == 4  # corpus, chunks, and a merge of each SAE
+        assert len(instance.get_runs()) == 5  # corpus, chunks, a merge of each SAE, and the directions of both
         key = dg.AssetKey(["tiny", "relu", "top_k_table"])
         assert len(instance.get_materialized_partitions(key)) == 3
 
@@ -203,6 +204,31 @@ def test_missing_leaves_a_merge_alone_that_is_current(ran_module: str, home: Pat
     assert "0 chunks, 0 merges: " in again.stdout
     assert report.is_file()
     assert "1 chunk, 2 merges: " in _invoke(ran_module, "run", "tiny", "--chunks", "0:1").stdout
+
+
+def test_missing_leaves_directions_alone_that_are_current(ran_module: str) -> None:
+    again = _invoke(ran_module, "run", "tiny", "--missing")
+    assert "directions of relu are current\ndirections of topk are current\n" in again.stderr
+    status = _invoke(ran_module, "status", "tiny").output
+    assert re.search(r"^relu/feature_directions +computed [-0-9]+ [:0-9]+ UTC$", status, re.MULTILINE)
+    _invoke(ran_module, "delete", "tiny", "--sae", "relu", "--yes")
+    assert re.search(r"^relu/feature_directions +not computed yet$", _invoke(ran_module, "status", "tiny").output, re.M)
+    again = _invoke(ran_module, "run", "tiny", "--missing")
+    assert "directions of relu\ndirections of topk are current\n" in again.stderr
+
+
+def test_directions_that_fail_leave_everything_else_there(
+    module: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise CheckpointError("the head is damaged")
+
+    monkeypatch.setattr("extraction_assets.assets.directions.run.compute_directions", refuse)
+    result = _invoke(module, "run", "tiny")
+    assert result.exit_code == 1
+    assert "what the features write is not known, all else is there: the head is damaged\n" in result.stderr
+    assert "3 chunks, 2 merges: " in result.stdout
+    assert (home / "tiny" / "topk" / "feature_report" / "report.html").is_file()
 
 
 def test_show_of_what_is_merged_but_not_declared_any_more(

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 import extraction_assets
 from extraction_assets.cli.app import _Group
 from extraction_assets.cli.terminal import echo, feature_lines, styled
-from extraction_assets.database.queries import Example
+from extraction_assets.database.queries.examples import Example
 from extraction_assets.engine.corpora.message_spans import MessageSpan
 
 HOSTILE = "a\x1b]0;title\x07\x1b[31mb\rc\nError: forged\u202egpj\u200b\u2028\udc80\x9b"

@@ -1,11 +1,13 @@
 """``extraction-assets ui`` with real processes: what it refuses, what it serves, how it ends."""
 
+import contextlib
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,6 +103,18 @@ def test_ctrl_c_ends_page_and_daemon_without_a_trace(served: tuple["subprocess.P
     assert alive == []
     assert "Traceback" not in log.read_text()
     assert "code_location_name" not in log.read_text()
+
+
+@pytest.mark.slow
+def test_the_browser_of_features_runs_beside_it(served: tuple["subprocess.Popen[bytes]", Path]) -> None:
+    address = served[1].read_text().split("(the features)")[0].split()[-1]
+
+    def shown() -> bool:
+        with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=10) as answer:
+            return b"Nothing is merged yet" in answer.read()
+        return False
+
+    wait_for("the browser", shown)
 
 
 TOGETHER = """

@@ -9,7 +9,8 @@ import pyarrow as pa
 import sqlalchemy as sa
 import torch
 
-from extraction_assets.database.load import CorpusSamples, ExtractionRow, replace_results
+from extraction_assets.database.load import ExtractionRow, replace_results
+from extraction_assets.database.samples import CorpusSamples
 from extraction_assets.database.tables import corpora, extractions
 from extraction_assets.engine.selection.statistics.descriptions import FeatureStatistics
 from extraction_assets.engine.shapes import TopKTable

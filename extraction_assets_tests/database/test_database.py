@@ -8,9 +8,11 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from extraction_assets.database import queries
-from extraction_assets.database.backends import backend_of
 from extraction_assets.database.connect import open_database, write_transaction
+from extraction_assets.database.queries.examples import examples_of, find_feature
+from extraction_assets.database.queries.extractions import UnknownResultError, find_extraction
+from extraction_assets.database.queries.frames import feature_table, list_extractions
+from extraction_assets.database.queries.words import readable_features
 from extraction_assets.database.tables import corpora, metadata
 from extraction_assets_tests.database.synthetic import make_results
 from extraction_assets_tests.project import Project
@@ -31,15 +33,7 @@ def test_migrations_make_the_tables_that_the_code_declares(results_url: str) -> 
     with write_transaction(engine) as connection:
         make_results("stored", 1.0, num_features=1).load(connection)
     with engine.connect() as connection:
-
-        def _is_in_the_schema(name: str | None, kind: str, _parents: object) -> bool:
-            return kind != "table" or not backend_of(engine).is_storage_detail(str(name))
-
-        context = MigrationContext.configure(connection, opts={"include_name": _is_in_the_schema})
-        differences = compare_metadata(context, metadata)
-    if engine.dialect.name == "sqlite":  # see migration 0002
-        differences = [difference for difference in differences if difference[0] != "remove_fk"]
-    assert differences == []
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     engine.dispose()
 
 
@@ -121,19 +115,19 @@ def test_queries_give_people_what_they_ask_for(tiny_folder: Path, home: Path) ->
     project = Project(make_settings(tiny_folder), home).everything()
     engine = open_database(project.url)
     with engine.connect() as connection:
-        extraction = queries.find_extraction(connection, "tiny", "topk")
-        assert list(queries.list_extractions(connection)["sae"]) == ["relu", "topk"]
-        table = queries.feature_table(connection, extraction.id)
+        extraction = find_extraction(connection, "tiny", "topk")
+        assert list(list_extractions(connection)["sae"]) == ["relu", "topk"]
+        table = feature_table(connection, extraction.id)
         strongest = int(table["max_activation"].idxmax())
-        examples = queries.examples_of(connection, extraction.id, strongest, limit=3)
+        examples = examples_of(connection, extraction.id, strongest, limit=3)
         assert [example.rank for example in examples] == [0, 1, 2]
         assert examples[0].tokens[examples[0].positions[0]] == examples[0].max_token
         assert examples[0].activations[0] == examples[0].max_activation == table["max_activation"].max()
-        assert len(queries.readable_features(connection, extraction.id, 4)) == 4
-        with pytest.raises(queries.UnknownResultError, match="choose one SAE of extraction 'tiny': relu, topk"):
-            queries.find_extraction(connection, "tiny")
-        with pytest.raises(queries.UnknownResultError, match="numbered from 0 to 47"):
-            queries.find_feature(connection, extraction.id, 48)
-        with pytest.raises(queries.UnknownResultError, match="no merged results of extraction 'none'"):
-            queries.find_extraction(connection, "none")
+        assert len(readable_features(connection, extraction.id, 4)) == 4
+        with pytest.raises(UnknownResultError, match="choose one SAE of extraction 'tiny': relu, topk"):
+            find_extraction(connection, "tiny")
+        with pytest.raises(UnknownResultError, match="numbered from 0 to 47"):
+            find_feature(connection, extraction.id, 48)
+        with pytest.raises(UnknownResultError, match="no merged results of extraction 'none'"):
+            find_extraction(connection, "none")
     engine.dispose()

@@ -6,11 +6,10 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from benchmarks.layouts import Inherited, OneTable
-from extraction_assets.database import connect as connect_module
-from extraction_assets.database.connect import open_database, write_transaction
-from extraction_assets.database.tables import feature_activations
-from extraction_assets_tests.database.synthetic import make_results, store_examples
+from extraction_assets.database.connect import write_transaction
+from extraction_assets.database.migrations.upgrade import upgrade
+from extraction_assets_tests.database.earlier import feature_activations, in_the_table, inherited
+from extraction_assets_tests.database.synthetic import store_examples
 from extraction_assets_tests.database.test_migrations import at_revision
 from extraction_assets_tests.postgres import Server
 
@@ -31,8 +30,8 @@ def before(postgres_url: str) -> Iterator[sa.Engine]:
     engine = at_revision(postgres_url, "0002")
     with write_transaction(engine) as connection:
         for extraction_id, activation in ((1, 1.0), (1, 2.0), (2, 3.0)):
-            store_examples(connection, Inherited().replace, extraction_id, activation)
-        store_examples(connection, OneTable().replace, 3, 4.0)
+            store_examples(connection, inherited, extraction_id, activation)
+        store_examples(connection, in_the_table, 3, 4.0)
     yield engine
     engine.dispose()
 
@@ -43,7 +42,7 @@ def _rows(engine: sa.Engine, statement: str) -> list[tuple[object, ...]]:
 
 
 def test_all_rows_stand_in_a_partition_of_their_extraction(before: sa.Engine, postgres_url: str) -> None:
-    open_database(postgres_url).dispose()
+    at_revision(postgres_url, "0003").dispose()
     assert _rows(before, STRONGEST) == MIGRATED
     of_loads = "SELECT relname FROM pg_class WHERE relname ~ '^(ix_)?feature_activations_(\\d+_\\d|before)'"
     assert _rows(before, of_loads) == [], "neither a table nor an index of the old scheme is left"
@@ -53,19 +52,8 @@ def test_tables_of_loads_become_partitions_without_a_copy(before: sa.Engine, pos
     file = "SELECT relfilenode FROM pg_class WHERE relname = '{}'"
     names = ("feature_activations_1_2", "feature_activations_1_2_pkey", "ix_feature_activations_1_2_sample")
     files = [_rows(before, file.format(name)) for name in names]
-    open_database(postgres_url).dispose()
+    at_revision(postgres_url, "0003").dispose()
     assert [_rows(before, file.format(name.replace("_1_2", "_1"))) for name in names] == files
-
-
-def test_migrated_examples_are_replaced_and_new_ones_added(before: sa.Engine, postgres_url: str) -> None:
-    engine = open_database(postgres_url)
-    for sae in ("1", "3", "new"):
-        with write_transaction(engine) as connection:
-            make_results("new", 9.0, num_features=2, sae=sae).load(connection)
-    replaced = [(name, number, 9.0, 200) for name, number, *_ in (MIGRATED[0], MIGRATED[2])]
-    assert _rows(engine, STRONGEST)[:3] == [replaced[0], MIGRATED[1], replaced[1]]
-    assert len(_rows(engine, STRONGEST)) == 4
-    engine.dispose()
 
 
 def test_what_people_granted_and_their_views_go_over(
@@ -80,7 +68,7 @@ def test_what_people_granted_and_their_views_go_over(
         "CREATE VIEW of_strongest AS SELECT max_activation FROM strongest WHERE extraction_id = 1",
     ):
         postgres_server.execute(statement, name)
-    open_database(postgres_url).dispose()
+    at_revision(postgres_url, "0003").dispose()
     assert _rows(before, "SELECT * FROM strongest ORDER BY 1") == [(1, 2.0), (2, 3.0), (3, 4.0)]
     assert _rows(before, "SELECT * FROM of_strongest") == [(2.0,)]
     for table in ("feature_activations", "strongest"):
@@ -94,7 +82,7 @@ def test_the_table_keeps_its_owner_whoever_upgrades(
     name = postgres_url.rpartition("/")[2]
     postgres_server.execute(f"CREATE ROLE {name}_owner", name)
     postgres_server.execute(f"ALTER TABLE feature_activations OWNER TO {name}_owner", name)
-    open_database(postgres_url).dispose()
+    at_revision(postgres_url, "0003").dispose()
     owner = "SELECT relowner::regrole::text FROM pg_class WHERE relname = 'feature_activations'"
     assert _rows(before, owner) == [(f"{name}_owner",)]
 
@@ -110,16 +98,16 @@ def test_a_migration_that_is_cut_off_changes_nothing_and_can_be_done_again(
             raise RuntimeError("the machine stops here")
 
     event.listen(before, "before_cursor_execute", fail)
-    with pytest.raises(RuntimeError):
-        connect_module._upgrade(before)
+    with pytest.raises(RuntimeError), write_transaction(before) as connection:
+        upgrade(connection, "0003")
     event.remove(before, "before_cursor_execute", fail)
     assert _rows(before, STRONGEST) == rows
-    open_database(postgres_url).dispose()
+    at_revision(postgres_url, "0003").dispose()
     assert _rows(before, STRONGEST) == MIGRATED
 
 
 def test_a_reader_that_began_before_still_sees_all_rows(before: sa.Engine, postgres_url: str) -> None:
     with before.connect() as reader:
         reader.exec_driver_sql("SELECT * FROM extractions").all()
-        open_database(postgres_url).dispose()
+        at_revision(postgres_url, "0003").dispose()
         assert reader.scalar(sa.select(sa.func.count()).select_from(feature_activations)) == 800

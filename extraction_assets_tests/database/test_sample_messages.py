@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from extraction_assets.database import queries
 from extraction_assets.database.connect import open_database, write_transaction
-from extraction_assets.database.load import CorpusSamples, replace_results
+from extraction_assets.database.load import replace_results
+from extraction_assets.database.queries.examples import examples_of
+from extraction_assets.database.queries.words import role_counts, role_query
 from extraction_assets.database.remove import count_results, delete_results
+from extraction_assets.database.samples import CorpusSamples
 from extraction_assets.database.tables import sample_messages, samples
 from extraction_assets.engine.corpora.message_spans import MessageSpan, SampleMessages
-from extraction_assets_tests.database.synthetic import CORPUS, NUM_SAMPLES, make_results
+from extraction_assets_tests.database.earlier import before_lists
+from extraction_assets_tests.database.plans import assert_uses_index
+from extraction_assets_tests.database.synthetic import CORPUS, NUM_SAMPLES, make_results, store_examples
 from extraction_assets_tests.database.test_migrations import at_revision
 from extraction_assets_tests.postgres import Server
 
@@ -53,7 +57,7 @@ def test_an_example_says_who_speaks_in_its_sample(engine: sa.Engine) -> None:
     with write_transaction(engine) as connection:
         number = load(connection, chats())
     with engine.connect() as connection:
-        (odd,), (even,) = (queries.examples_of(connection, number, feature) for feature in (1, 2))
+        (odd,), (even,) = (examples_of(connection, number, feature) for feature in (1, 2))
     assert (odd.sample_index, even.sample_index) == (7919, 15838)
     assert odd.messages == (MessageSpan("user", 1, 3), MessageSpan("assis\\x00tant", 4, 8))
     assert even.messages == (MessageSpan("user", 1, 3),)
@@ -70,8 +74,8 @@ def test_messages_are_numbered_from_0_in_each_sample(engine: sa.Engine) -> None:
 def test_an_example_of_text_says_nothing_of_who_speaks(engine: sa.Engine) -> None:
     with write_transaction(engine) as connection:
         number = load(connection, CORPUS)
-        assert queries.examples_of(connection, number, 1)[0].messages == ()
-        assert queries.role_counts(connection, number).empty
+        assert examples_of(connection, number, 1)[0].messages == ()
+        assert role_counts(connection, number).empty
 
 
 def test_messages_go_with_their_samples(engine: sa.Engine) -> None:
@@ -111,14 +115,14 @@ def test_other_roles_of_the_same_tokens_replace_those_before(engine: sa.Engine) 
     with write_transaction(engine) as connection:
         load(connection, chats("human"))
         number = load(connection, chats("user"))
-        assert queries.examples_of(connection, number, 1)[0].messages[0].role == "user"
+        assert examples_of(connection, number, 1)[0].messages[0].role == "user"
         assert count(connection, sample_messages) == 12
 
 
 def test_features_are_counted_by_who_speaks_at_their_strongest_token(engine: sa.Engine) -> None:
     with write_transaction(engine) as connection:
         number = load(connection, chats())
-        found = queries.role_counts(connection, number)
+        found = role_counts(connection, number)
     # Feature f fires at position f of sample 7919 f: positions 0 and 3 are the template's, so are 4 and 6 of even ones.
     assert found.to_dict("index") == {
         1: {"assis\\x00tant": 0, "user": 1},
@@ -128,23 +132,41 @@ def test_features_are_counted_by_who_speaks_at_their_strongest_token(engine: sa.
     }
 
 
-def test_the_documented_queries_by_role_give_the_same(engine: sa.Engine) -> None:
-    (query,) = re.findall(rf"```{engine.dialect.name}\n(.*?);", DOCS.read_text("utf-8"), re.DOTALL)
+def test_the_documented_query_by_role_gives_the_same(engine: sa.Engine) -> None:
+    (query,) = re.findall(r"```sql\n([^;]*FROM feature_roles[^;]*);", DOCS.read_text("utf-8"))
     with write_transaction(engine) as connection:
-        load(connection, chats("assistant"))
+        number = load(connection, chats("assistant"))
         rows = connection.execute(sa.text(query)).all()
+        assert rows == connection.execute(role_query(number, "assistant")).all()
+        assert_uses_index(connection, role_query(number, "assistant"), "feature_roles")
     assert [tuple(row) for row in rows] == [(1, 1), (2, 1)]
+
+
+def test_a_migration_counts_the_roles_of_earlier_results(results_url: str) -> None:
+    engine = at_revision(results_url, "0005")
+    with write_transaction(engine) as connection:
+        store_examples(connection, before_lists, 1, 1.0, count=3)  # all at position 1 of sample 42
+        for number, (start, stop) in enumerate([(0, 1), (1, 2)]):
+            said = {"sample_index": 42, "number": number, "role": f"r{number}", "start": start, "stop": stop}
+            connection.execute(sa.insert(sample_messages).values(corpus_id=1, **said))
+    engine.dispose()
+    engine = open_database(results_url)
+    with engine.connect() as connection:
+        assert role_counts(connection, 1).to_dict("index") == {5: {"r1": 3}}
+    engine.dispose()
 
 
 def test_results_of_an_earlier_version_are_shown_without_roles(results_url: str) -> None:
     engine = at_revision(results_url, "0004")
     with write_transaction(engine) as connection:
-        number = load(connection, CORPUS)
+        store_examples(connection, before_lists, 1, 1.0, count=1)
+        row = {"sample_index": 42, "document_id": "d", "first_token": 0, "token_ids": [0, 1], "tokens": ["a", "b"]}
+        connection.execute(sa.insert(samples).values(corpus_id=1, **row))
     engine.dispose()
     engine = open_database(results_url)
     with engine.connect() as connection:
         assert count(connection, sample_messages) == 0
-        assert queries.examples_of(connection, number, 5)[0].messages == ()
+        assert examples_of(connection, 1, 5)[0].messages == ()
     engine.dispose()
 
 

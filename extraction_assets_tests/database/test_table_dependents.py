@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from extraction_assets.database.connect import open_database
 from extraction_assets.database.urls import DatabaseError
+from extraction_assets_tests.database.test_migrations import at_revision
 from extraction_assets_tests.database.test_partitioning import MIGRATED, STRONGEST, _rows, before
 from extraction_assets_tests.postgres import Server
 
@@ -101,7 +102,7 @@ def test_what_cannot_go_over_is_named_and_nothing_is_changed(
     assert _rows(before, STRONGEST) == rows
     for statement in drop:
         put(statement)
-    open_database(postgres_url).dispose()
+    at_revision(postgres_url, "0003").dispose()
     assert _rows(before, STRONGEST) == MIGRATED
 
 
@@ -127,7 +128,7 @@ def test_indexes_of_people_go_over_with_their_names(before: sa.Engine, put: Put,
     for table in ("feature_activations", "feature_activations_2_1"):
         put(f"CREATE INDEX {table}_strong ON {table} (max_activation DESC) WHERE rank = 0")
         put(f"CREATE INDEX {table}_token ON {table} (max_token)")
-    open_database(postgres_url).dispose()
+    at_revision(postgres_url, "0003").dispose()
     assert _rows(before, STRONGEST) == MIGRATED
     indexes = "SELECT indexname FROM pg_indexes WHERE tablename = '{}' ORDER BY 1"
     (key, strong, token, sample) = _rows(before, indexes.format("feature_activations"))
@@ -144,7 +145,7 @@ def test_options_of_views_go_over(before: sa.Engine, put: Put, postgres_url: str
     )
     options = "SELECT reloptions FROM pg_class WHERE relname = 'seen'"
     old = _rows(before, options)
-    open_database(postgres_url).dispose()
+    at_revision(postgres_url, "0003").dispose()
     assert _rows(before, options) == old == [(["security_barrier=true", "check_option=local"],)]
     assert len(_rows(before, "SELECT * FROM seen")) == len(_rows(before, "SELECT * FROM feature_activations"))
 
@@ -153,7 +154,7 @@ def test_grants_on_columns_and_comments_go_over(before: sa.Engine, put: Put, pos
     put("GRANT SELECT (rank, max_token) ON feature_activations TO ROLE")
     put("COMMENT ON TABLE feature_activations IS 'it''s 100 %'")
     put("COMMENT ON COLUMN feature_activations.rank IS 'from 0'")
-    open_database(postgres_url).dispose()
+    at_revision(postgres_url, "0003").dispose()
     role, table = f"{postgres_url.rpartition('/')[2]}_other", "'feature_activations'"
     columns = f"SELECT attname FROM pg_attribute WHERE attrelid = {table}::regclass AND attacl IS NOT NULL ORDER BY 1"
     assert _rows(before, columns) == [("max_token",), ("rank",)]
@@ -165,7 +166,7 @@ def test_grants_on_columns_and_comments_go_over(before: sa.Engine, put: Put, pos
 
 def test_default_privileges_do_not_open_the_new_table(before: sa.Engine, put: Put, postgres_url: str) -> None:
     put("ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO ROLE")
-    open_database(postgres_url).dispose()
+    at_revision(postgres_url, "0003").dispose()
     role = f"{postgres_url.rpartition('/')[2]}_other"
     assert _rows(before, f"SELECT has_table_privilege('{role}', 'feature_activations', 'SELECT')") == [(False,)]
 

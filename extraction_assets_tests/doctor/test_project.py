@@ -21,6 +21,7 @@ from extraction_assets.database.migrations.revisions import known_revisions
 from extraction_assets.doctor import instance as doctor_instance
 from extraction_assets.doctor import project as doctor_project
 from extraction_assets.engine.findings import Finding
+from extraction_assets.host.disk import readable_size
 from extraction_assets_tests.command import declare, invoke
 from extraction_assets_tests.engine.saes.formats.published_layouts import D_SAE, write_gemma_scope, write_gemma_scope_2
 from extraction_assets_tests.engine.saes.formats.published_layouts_b import write_qwen_scope
@@ -280,14 +281,15 @@ def test_the_estimate_is_what_is_still_to_come(tiny_folder: Path, home: Path, mo
     def text() -> str:
         return next(iter(doctor_project.check_estimate(lambda: {"tiny": settings}))).message
 
-    # activations 23 * 16 * 16 * 4 * 2 hooks, features 23 * 16 * 520 * 2, tables 48 * (5 * 40 + 1132) / 8 * 23 * 2 and
-    # rows 48 * 5 * 200 * 2: 47,104 + 382,720 + 367,632 + 96,000
-    assert text() == "tiny: about 893.5 kB to come"
+    # activations 23 * 16 * 16 * 4 * 2 hooks, features 23 * 16 * 520 * 2, tables of 48 * ((5 + 16) * 40 + 1772) / 8 a
+    # sample with a sixteenth of the features, and rows 48 * (5 + 40) * 200 * 2:
+    # 47,104 + 382,720 + 720,912 + 23,920 + 864,000
+    assert text() == "tiny: about 2.0 MB to come"
     project = Project(settings, home)
     project.corpus()
     project.chunks(0, 0)
     bytes_of_one = sum(len(data) for name, data in project.files("tiny/*/**/*").items() if "corpus" not in name)
-    assert text() == f"tiny: about {(bytes_of_one * 15 / 8 + 96_000) / 1000:.1f} kB to come"
+    assert text() == f"tiny: about {readable_size(bytes_of_one * 15 / 8 + 864_000)} to come"
     with monkeypatch.context() as full:
         full.setattr(doctor_project.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
         assert list(doctor_project.check_estimate(lambda: {"tiny": settings}))[-1].severity == "error"
@@ -295,7 +297,7 @@ def test_the_estimate_is_what_is_still_to_come(tiny_folder: Path, home: Path, mo
     assert text() == "tiny: all chunks are on disk"
     settings = make_settings(tiny_folder, top_k_examples=3)
     tables = sum(len(data) for name, data in project.files("tiny/*/top_k_table/*").items())
-    rows = 48 * 3 * 200 * 2
-    assert text() == f"tiny: about {(tables + rows) / 1000:.1f} kB to come", (
+    rows = 48 * (3 + 40) * 200 * 2
+    assert text() == f"tiny: about {readable_size(tables + rows)} to come", (
         "stale tables are computed again, and nothing else"
     )

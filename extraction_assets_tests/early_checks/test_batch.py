@@ -167,11 +167,21 @@ def test_the_estimate_by_hand(tiny_folder: Path, home: Path) -> None:
     found = {one.name: one.size for one in estimate_files(settings, store, sizes, to_come)}
     assert found["model_activations"] == 10 * 16 * (16 + 32) * 2
     assert found["topk/sae_features"] == 10 * 16 * (8 + 1.5 * 8)
-    # a chunk of 8 samples has at most 8 * 16 * 1.5 examples, fewer than 8 for each of 1,000 features
-    assert found["topk/top_k_table"] == pytest.approx(16 / 8 * (8 * 16 * 1.5 * 40 + 1000 * 1132))
+    # a chunk of 8 samples has at most 8 * 16 * 1.5 examples, fewer than 8 for each of 1,000 features, each drawn twice
+    sampled = 16 * (8 + 1.5 * 8) / 16
+    assert found["topk/top_k_table"] == pytest.approx(16 / 8 * (3 * 8 * 16 * 1.5 * 40 + 1000 * 1772) + 16 * sampled)
     (rows,) = estimate_database(settings, sizes, to_come)
-    assert (rows.name, rows.size) == ("topk/results", 1000 * 50 * 200)
-    assert listed([rows]) == "topk/results 10.0 MB"
+    assert (rows.name, rows.size) == ("topk/results", 1000 * (50 + 40) * 200)
+    assert listed([rows]) == "topk/results 18.0 MB"
+
+
+def test_the_estimate_of_basic_statistics_by_hand(tiny_folder: Path, home: Path) -> None:
+    settings = make_settings(tiny_folder, top_k_examples=50, statistics="basic")
+    sizes, to_come = Sizes({}, {"topk": 1000}, 2, {"topk": 1.5}), {("top_k_table", "topk"): 16}
+    (table,) = estimate_files(settings, ChunkStore(home), sizes, to_come)
+    assert table.size == pytest.approx(16 / 8 * (8 * 16 * 1.5 * 40 + 1000 * 1132))
+    (rows,) = estimate_database(settings, sizes, to_come)
+    assert rows.size == 1000 * 50 * 200
 
 
 def test_a_disk_with_just_enough_room_is_enough(tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

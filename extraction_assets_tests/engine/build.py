@@ -14,7 +14,8 @@ from extraction_assets.engine.selection.sparse import dense_to_sparse, keep_coun
 from extraction_assets.engine.selection.statistics.accumulate import feature_statistics
 from extraction_assets.engine.selection.statistics.descriptions import FeatureStatistics
 from extraction_assets.engine.selection.statistics.shown import feature_rows
-from extraction_assets.engine.shapes import SparseFeatures, TopKTable
+from extraction_assets.engine.shapes import Draws, SparseFeatures, TopKTable
+from extraction_assets_tests import draws_oracle
 from extraction_assets_tests.engine.oracle import Example
 from extraction_assets_tests.engine.strategies import Drawn
 from extraction_assets_tests.statistics_oracle import Firings, differences
@@ -82,6 +83,18 @@ def plain(table: TopKTable) -> dict[int, list[Example]]:
         firings = list(zip(table.positions[span].tolist(), table.activations[span].tolist(), strict=True))
         example = (float(table.max_activation[row]), int(table.sample_index[row]), firings)
         found.setdefault(neuron, []).append(example)
+    return found
+
+
+def plain_draws(draws: Draws) -> dict[tuple[int, int], list[draws_oracle.Draw]]:
+    """Draws as the oracle writes them."""
+    offsets, found = draws.firing_offsets.tolist(), dict[tuple[int, int], list[draws_oracle.Draw]]()
+    assert offsets[-1] == len(draws.positions) == len(draws.activations)
+    for row, key in enumerate(zip(draws.neuron_index.tolist(), draws.interval.tolist(), strict=True)):
+        span = slice(offsets[row], offsets[row + 1])
+        firings = list(zip(draws.positions[span].tolist(), draws.activations[span].tolist(), strict=True))
+        found.setdefault(key, []).append((int(draws.sample_index[row]), float(draws.max_activation[row]), firings))
+    assert list(found) == sorted(found)
     return found
 
 

@@ -49,7 +49,8 @@ def _tied_features(n: int, t: int, f: int) -> torch.Tensor:
 
 def _equal(ours: tuple[object, ...], theirs: tuple[object, ...]) -> bool:
     return all(
-        torch.equal(torch.as_tensor(a).cpu(), torch.as_tensor(b).cpu()) for a, b in zip(ours, theirs, strict=True)
+        a is b is None or torch.equal(torch.as_tensor(a).cpu(), torch.as_tensor(b).cpu())
+        for a, b in zip(ours, theirs, strict=True)
     )
 
 

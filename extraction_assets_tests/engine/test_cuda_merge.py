@@ -1,11 +1,12 @@
 """Merging on a GPU: as on the CPU, in bounded memory, and where memory runs out."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 
-from extraction_assets.engine.selection import merge as heap
+from extraction_assets.engine.selection import deferred as heap
 from extraction_assets.engine.selection.merge import DeferredTopKHeap, merge_top_k_tables
 from extraction_assets.engine.shapes import TopKTable
 from extraction_assets_tests.engine.build import assert_same
@@ -66,7 +67,7 @@ def test_memory_that_runs_out_halves_the_features_and_changes_nothing(monkeypatc
     needed = torch.cuda.max_memory_allocated() - before
     merge = heap._merge
 
-    def counted(*arguments: object) -> TopKTable:
+    def counted(*arguments: Any) -> TopKTable:
         calls.append(1)
         return merge(*arguments)
 

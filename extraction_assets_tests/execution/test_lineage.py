@@ -13,6 +13,7 @@ from dagster._core.execution.context import data_version_cache
 from dagster._core.loader import LoadingContextForTest
 
 from extraction_assets import default_resources
+from extraction_assets.catalog import FEATURE_DIRECTIONS, FEATURE_RELATIONS
 from extraction_assets.component import build_definitions
 from extraction_assets.execution.keys import activations_key, sae_key
 from extraction_assets.settings import ExtractionSettings
@@ -43,6 +44,8 @@ def with_sae(settings: ExtractionSettings, name: str, **changes: Any) -> Extract
 
 
 CHUNKS = 4
+NEVER_MADE = (FEATURE_RELATIONS, FEATURE_DIRECTIONS)
+"""Of the project below."""
 
 
 @pytest.fixture(scope="module", params=["few chunks", "many chunks"])
@@ -118,7 +121,8 @@ def test_another_version_of_a_kind_marks_it_and_what_is_made_from_it(
     project: Project, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setitem(VERSIONS, kind, 99)
-    assert {key.split("/")[-1] for key in stale_assets(project, project.settings)} == shown_by_dagster(kind)
+    made = shown_by_dagster(kind) - set(NEVER_MADE)  # Dagster calls what is missing missing, not stale
+    assert {key.split("/")[-1] for key in stale_assets(project, project.settings)} == made
 
 
 def test_a_checkpoint_is_the_same_wherever_its_folder_lies(project: Project, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from extraction_assets.database.queries import Example
+from extraction_assets.database.queries.examples import Example
 from extraction_assets.engine.corpora.message_spans import MessageSpan
 from extraction_assets.execution.preview import code, context_markdown
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from extraction_assets.host.gpu_lease import DeviceError, lease
+from extraction_assets.host.gpu_lease import DeviceError, lease, lease_if_free
 from extraction_assets_tests.stores.build import HOSTILE
 
 LOGGER = logging.getLogger(__name__)
@@ -31,6 +31,13 @@ def test_two_leases_get_two_gpus_and_a_third_waits(tmp_path: Path) -> None:
             pass
     assert len(waits) == 1
     with lease(names, LOGGER, tmp_path) as again:
+        assert again == 0
+
+
+def test_who_does_not_want_to_wait_gets_a_free_gpu_or_none(tmp_path: Path) -> None:
+    with lease_if_free(["GPU-a"], LOGGER, tmp_path) as first, lease_if_free(["GPU-a"], LOGGER, tmp_path) as second:
+        assert (first, second) == (0, None)
+    with lease_if_free(["GPU-a"], LOGGER, tmp_path) as again:
         assert again == 0
 
 

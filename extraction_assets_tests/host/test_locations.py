@@ -9,7 +9,7 @@ import pytest
 
 from extraction_assets.host import locations as home_module
 from extraction_assets.host import project_home
-from extraction_assets.host.locations import dagster_home, database_url, extraction_home
+from extraction_assets.host.locations import browser_url, dagster_home, database_url, extraction_home
 from extraction_assets.resources import ChunkStoreResource
 from extraction_assets_tests.processes import run_module
 
@@ -113,7 +113,7 @@ ASK = """
 import sys
 from importlib import import_module
 import_module(sys.argv[1]).defs()  # as a code server does; the working directory is another
-from extraction_assets.host.locations import dagster_home, database_url, extraction_home
+from extraction_assets.host.locations import browser_url, dagster_home, database_url, extraction_home
 print(extraction_home(), database_url(), dagster_home())
 """
 
@@ -184,3 +184,20 @@ def test_a_module_without_a_project_keeps_the_place_that_it_had(
     monkeypatch.delenv("EXTRACTION_HOME")
     project_home.use_project_of_module("alone")
     assert extraction_home() == CHECKOUT / ".extraction"
+
+
+def test_links_lead_to_the_default_address_of_browse(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EXTRACTION_BROWSER_URL", raising=False)
+    assert browser_url() == "http://127.0.0.1:3080"
+
+
+def test_links_lead_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXTRACTION_BROWSER_URL", "https://features.example.org/of/us/")
+    assert browser_url() == "https://features.example.org/of/us"
+
+
+@pytest.mark.parametrize("wrong", ["javascript:alert(1)", "localhost:3080", "http://", "http://a b", "http://a?x=1"])
+def test_an_address_of_no_web_page_is_one_sentence(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXTRACTION_BROWSER_URL", wrong)
+    with pytest.raises(ValueError, match=r"EXTRACTION_BROWSER_URL is .*, not an address such as http://127"):
+        browser_url()

@@ -27,7 +27,12 @@ def of(asset: str, *saes: str) -> set[str]:
 
 def from_tables(*saes: str) -> set[str]:
     """The tables of SAEs and what is made from them."""
-    return of("top_k_table", *saes) | of("feature_examples", *saes) | of("feature_report", *saes)
+    return of("top_k_table", *saes) | from_merges(*saes)
+
+
+def from_merges(*saes: str) -> set[str]:
+    """The merged examples of SAEs and what is made from them."""
+    return of("feature_examples", *saes) | of("feature_relations", *saes) | of("feature_report", *saes)
 
 
 def from_features(*saes: str) -> set[str]:
@@ -41,8 +46,10 @@ ACTIVATIONS = {"model_activations"}
 CHUNKS = ACTIVATIONS | from_features(*BOTH)
 EVERYTHING = CORPUS | CHUNKS
 TABLES = from_tables(*BOTH)
-MERGES = of("feature_examples", *BOTH) | of("feature_report", *BOTH)
+MERGES = from_merges(*BOTH)
 RELU = from_features("relu")
+DIRECTIONS = of("feature_directions", *BOTH)
+OF_RELU = of("feature_directions", "relu")
 REPORTS = of("feature_report", *BOTH)
 """They have no settings of their own: their code version stays, and Dagster sees their merge's new data version."""
 
@@ -72,16 +79,17 @@ NAMED = {
     "saes.sae_id": "blocks.0.hook_resid_post",
 }
 TRANSCODER = {"saes.path": "@transcoder", "saes.hook_out": "layers.1"}
+BASIC = {"statistics": "basic"}
 OWN_CODE = {"language_model.path": "@with-code"}
 
 SETTINGS = (
     Row("name", "other", NOTHING),  # another extraction of equal content, in folders and rows of its own
     # The tokenizer of the other model is the same. Definitions do not know which of a model's files make tokens.
-    Row("language_model.path", "@other-model", CHUNKS, code=EVERYTHING),
-    Row("language_model.revision", "branch", CHUNKS, HUB_MODEL, code=EVERYTHING),
+    Row("language_model.path", "@other-model", CHUNKS | DIRECTIONS, code=EVERYTHING | DIRECTIONS),
+    Row("language_model.revision", "branch", CHUNKS | DIRECTIONS, HUB_MODEL, code=EVERYTHING | DIRECTIONS),
     Row("language_model.revision", "branch", NOTHING),  # of a folder
     Row("language_model.dtype", "float32", CHUNKS),
-    Row("language_model.trust_remote_code", True, EVERYTHING, OWN_CODE),
+    Row("language_model.trust_remote_code", True, EVERYTHING | DIRECTIONS, OWN_CODE),
     Row("language_model.trust_remote_code", True, NOTHING),  # of a model without code of its own
     Row("corpus.source", "@other-texts", EVERYTHING),
     # The texts are read again and give the same tokens. Definitions cannot know that before.
@@ -99,7 +107,8 @@ SETTINGS = (
     Row("corpus.attention_mask_column", None, EVERYTHING, TOKEN_ROWS),
     Row("corpus.messages_column", "other_chat", EVERYTHING, CHAT_ROWS),
     Row("corpus.shuffle_seed", 1, EVERYTHING, TEXT_ROWS),
-    Row("corpus.tokenizer", "transformers", CORPUS, code=EVERYTHING),  # the same tokens, with this tokenizer
+    # The same tokens, with this tokenizer. It shows the tokens of the logit lens too.
+    Row("corpus.tokenizer", "transformers", CORPUS | DIRECTIONS, code=EVERYTHING | DIRECTIONS),
     Row("corpus.packing", "concatenated", EVERYTHING, {"evaluation_samples": 16}),
     Row("corpus.sequence_separator_token", "none", EVERYTHING, JOINED),
     Row("corpus.max_length", 15, EVERYTHING),
@@ -109,16 +118,17 @@ SETTINGS = (
     Row("corpus.exclude_first_positions", 2, TABLES),
     Row("corpus.exclude_positions", [3], TABLES),
     Row("corpus.exclude_outlier_norms", 10.0, TABLES),
-    Row("saes.release", "gemma-2-2b-res-snap-matryoshka-dc", RELU, NAMED),
-    Row("saes.sae_id", "blocks.1.hook_resid_post", RELU, NAMED),
-    Row("saes.path", "@other-sae", RELU),
-    Row("saes.subfolder", "other", RELU, {"saes.path": "@nested", "saes.subfolder": "sae"}),
-    Row("saes.revision", "branch", RELU, HUB_SAE),
-    Row("saes.hook", "layers.2", ACTIVATIONS | RELU),  # one file of activations holds every hook
-    Row("saes.hook_out", "layers.2", ACTIVATIONS | RELU, TRANSCODER),
-    Row("saes.center_input", True, RELU),
-    Row("saes.norm_scaling_factor", 0.5, RELU),
-    Row("saes.fold_decoder_norm", True, RELU),
+    # The nearest rows of an SAE are those of the others too, whose options leave their directions as they are.
+    Row("saes.release", "gemma-2-2b-res-snap-matryoshka-dc", RELU | DIRECTIONS, NAMED),
+    Row("saes.sae_id", "blocks.1.hook_resid_post", RELU | DIRECTIONS, NAMED),
+    Row("saes.path", "@other-sae", RELU | DIRECTIONS),
+    Row("saes.subfolder", "other", RELU | DIRECTIONS, {"saes.path": "@nested", "saes.subfolder": "sae"}),
+    Row("saes.revision", "branch", RELU | DIRECTIONS, HUB_SAE),
+    Row("saes.hook", "layers.2", ACTIVATIONS | RELU | OF_RELU),  # one file of activations holds every hook
+    Row("saes.hook_out", "layers.2", ACTIVATIONS | RELU | OF_RELU, TRANSCODER),
+    Row("saes.center_input", True, RELU | OF_RELU),
+    Row("saes.norm_scaling_factor", 0.5, RELU | OF_RELU),
+    Row("saes.fold_decoder_norm", True, RELU | OF_RELU),
     # Bounds that a chunk passes while it is computed: what is stored passed those of its time.
     Row("saes.minimum_variance_explained", 0.25, NOTHING),
     Row("saes.maximum_l0", 9.0, NOTHING),
@@ -129,6 +139,17 @@ SETTINGS = (
     Row("chunk_size", 5, CHUNKS),
     Row("top_k_examples", 4, TABLES),
     Row("min_activation", 0.5, TABLES),
+    Row("statistics", "basic", TABLES),
+    Row("interval_examples", 2, TABLES),
+    Row("random_examples", 2, TABLES),
+    Row("draw_seed", 1, TABLES),
+    Row("sample_one_in", 4, TABLES),
+    *(
+        Row(field, 3, NOTHING, BASIC)
+        for field in ("interval_examples", "random_examples", "draw_seed", "sample_one_in")
+    ),
+    Row("maximum_intervals", 10, of("feature_relations", *BOTH)),
+    Row("quantile_intervals", 10, of("feature_relations", *BOTH)),
     Row("top_positions", 2, NOTHING),  # how many positions previews name; all are stored
     Row("partitions_per_run", 1, NOTHING),
     Row("owners", ["team:a"], NOTHING),
@@ -230,7 +251,7 @@ def test_no_field_of_the_gpu_resource_makes_anything_stale(
     for project in (one, other):
         project.corpus()
         project.chunks(2, 2)
-        names.append(sorted(file for file in project.files("tiny/**/0*-*") if ".statistics." not in file))
+        names.append(sorted(file for file in project.files("tiny/**/0*-*") if file.count(".") == 1))
         records.append(read_record(project.plan.chunk_path("top_k_table", settings.chunks[2], "relu"))["numerics"])
     assert names[0] == names[1]
     assert compiled

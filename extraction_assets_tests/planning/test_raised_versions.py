@@ -15,22 +15,27 @@ from extraction_assets_tests.planning.golden import LAST_CHUNK, golden_plan
 from extraction_assets_tests.planning.test_golden_fingerprints import EVERYTHING_SET
 
 REPORT = {"feature_report"}
-MERGE = {"feature_examples"} | REPORT
+RELATIONS = {"feature_relations"}
+MERGE = {"feature_examples"} | RELATIONS | REPORT
 TABLE = {"top_k_table"} | MERGE
 FEATURES = {"sae_features"} | TABLE
 ACTIVATIONS = {"model_activations"} | FEATURES
 
+DIRECTIONS = {"feature_directions"}
+
 STALE: dict[str, set[str]] = {
     # Chunks are known by their tokens: where the corpus that is made again has the same ones, they stay.
     "corpus": {"corpus"},
-    "tokenizer": {"corpus"},
-    "model": ACTIVATIONS,
+    "tokenizer": {"corpus"} | DIRECTIONS,
+    "model": ACTIVATIONS | DIRECTIONS,
     "hook_output": ACTIVATIONS,
     "model_activations": {"model_activations"},  # a file of all hooks; features are made from the hook's output
-    "sae": FEATURES,
+    "sae": FEATURES | DIRECTIONS,
     "sae_features": FEATURES,
     "top_k_table": TABLE,
     "feature_examples": MERGE,
+    "feature_relations": RELATIONS,
+    "feature_directions": DIRECTIONS,
     "feature_report": REPORT,
 }
 """Kind -> assets that are stale once its version is raised, of every SAE."""
@@ -49,7 +54,7 @@ def _fingerprints(plan: ExtractionPlan) -> dict[tuple[str, str | None], str]:
     }
     for sae in plan.settings.saes:
         found |= {(name, sae): plan.fingerprint_of(name, chunk, sae) for name in ("sae_features", "top_k_table")}
-        found |= {(name, sae): plan.fingerprint_of(name, None, sae) for name in sorted(MERGE)}
+        found |= {(name, sae): plan.fingerprint_of(name, None, sae) for name in sorted(MERGE | DIRECTIONS)}
     return found
 
 

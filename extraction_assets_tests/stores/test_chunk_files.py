@@ -17,7 +17,7 @@ from extraction_assets.engine.selection.sparse import dense_to_sparse, to_rows
 from extraction_assets.engine.selection.statistics.accumulate import feature_statistics
 from extraction_assets.engine.selection.statistics.descriptions import STATISTICS
 from extraction_assets.engine.shapes import SparseFeatures
-from extraction_assets.stores import chunk_files
+from extraction_assets.stores import chunk_files, table_parquet
 from extraction_assets.stores.sealed import DamagedFileError
 from extraction_assets_tests.engine.build import assert_same
 
@@ -66,7 +66,7 @@ def test_a_table_in_several_pieces_comes_back_equal(
     tmp_path: Path, features: SparseFeatures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _write_table(tmp_path / "one.parquet", features)
-    monkeypatch.setattr(chunk_files, "_ROW_GROUP_EXAMPLES", 4)
+    monkeypatch.setattr(table_parquet, "_ROW_GROUP_EXAMPLES", 4)
     _write_table(tmp_path / "many.parquet", features)
     assert pq.ParquetFile(tmp_path / "many.parquet").num_row_groups > 2
     one, many = (chunk_files.read_table(tmp_path / f"{name}.parquet", "abc").table for name in ("one", "many"))
@@ -79,7 +79,7 @@ def test_a_table_of_an_earlier_version_comes_back_equal(tmp_path: Path, features
     new = chunk_files.read_table(tmp_path / "t.parquet", "abc").table
     arrow = pq.read_table(tmp_path / "t.parquet")
     pq.write_table(arrow, tmp_path / "old.parquet", store_schema=False, compression="zstd", row_group_size=5)
-    old = chunk_files._table_from_arrow(pq.ParquetFile(tmp_path / "old.parquet").read())
+    old = table_parquet.read_table_parquet(tmp_path / "old.parquet")
     assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(old, new, strict=True))
 
 

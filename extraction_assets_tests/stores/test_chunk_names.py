@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 
 from extraction_assets.stores.chunk_names import (
+    COMPANIONS,
     FORMS,
     ChunkFile,
     chunk_files,
     chunk_paths,
+    companion_path,
     of_any_fingerprint,
-    statistics_path,
     tables_of,
 )
 
@@ -27,13 +28,14 @@ def test_names_are_those_of_earlier_versions() -> None:
     (table,) = chunk_paths(Path("folder"), "top_k_table", KEY, FINGERPRINT)
     assert table == Path("folder/000000000008-0123456789abcdef01234567.parquet")
     name = "000000000008-0123456789abcdef01234567.abababababab.statistics.safetensors"
-    assert statistics_path(table, CHECKSUM) == Path("folder") / name
+    assert companion_path(table, "statistics", CHECKSUM) == Path("folder") / name
 
 
-def test_statistics_are_known_by_the_checksum_in_their_name() -> None:
+@pytest.mark.parametrize("kind", COMPANIONS)
+def test_files_beside_a_table_are_known_by_the_checksum_in_their_name(kind: str) -> None:
     (table,) = chunk_paths(Path("folder"), "top_k_table", KEY, FINGERPRINT)
-    beside = statistics_path(table, CHECKSUM)
-    assert list(chunk_files([beside])) == [ChunkFile(beside, KEY, FINGERPRINT, CHECKSUM[:12])]
+    beside = companion_path(table, kind, CHECKSUM)
+    assert list(chunk_files([beside])) == [ChunkFile(beside, KEY, FINGERPRINT, CHECKSUM[:12], kind)]
     assert tables_of(beside) == [table]
 
 

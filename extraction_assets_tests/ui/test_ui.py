@@ -192,5 +192,5 @@ def test_the_report_opens_from_the_path_that_the_ui_shows(page: Browser, home_of
     path = home_of_all / "demo" / "layer1" / "feature_report" / "report.html"
     page.wait_for_text(str(path))
     page.open(path.as_uri(), width=1000, height=1250)
-    page.wait_for_text("Features to begin with")
+    page.wait_for_text("FEATURES WORTH A LOOK")
     page.screenshot("report")

@@ -40,7 +40,7 @@ def test_superseded_chunks_are_listed_then_removed_and_the_current_ones_stay(
     listed = succeed(module, "clean", "--dry-run")
     assert newer.files() == everything
     assert "superseded" in listed
-    assert _line(listed, "tiny/relu/top_k_table")[1] == "6"  # tables and statistics of three chunks
+    assert _line(listed, "tiny/relu/top_k_table")[1] == "12"  # tables of three chunks with three files beside each
     size = sum(len(everything[name]) for name in old)
     output = succeed(module, "clean", "--yes")
     assert f"freed {size / 1000:.1f} kB" in output
@@ -196,6 +196,8 @@ def test_a_temporary_goes_only_once_its_writer_is_dead_and_it_is_old(
         "tiny/gone/sae_features/.x.safetensors.0123456789abcdef0123456789abcdef.tmp",
         "corpora/.0123456789abcdef0123456789abcdef.tmp/token_ids.npy",
         "tiny/relu/top_k_table/{table}.0123456789ab.statistics.safetensors",  # its table came from another process
+        "tiny/relu/top_k_table/{table}.0123456789ab.draws.pq",
+        "tiny/relu/top_k_table/{table}.0123456789ab.sampled.safetensors",
     ],
 )
 def test_every_kind_of_leftover_goes_once_it_is_old(
@@ -251,7 +253,7 @@ def test_a_name_limits_the_cleaning_to_one_extraction(
     changed = [make_settings(tiny_folder, name=name, top_k_examples=3) for name in ("tiny", "other")]
     module = declare(monkeypatch, *changed)
     succeed(module, "clean", "other", "--yes")
-    assert len(_tables(project)) == 12  # those of tiny
+    assert len(_tables(project)) == 24  # those of tiny
     assert "no extraction 'gone' is declared (only other, tiny)" in invoke(module, "clean", "gone").output
 
 
@@ -284,7 +286,7 @@ def test_what_is_not_to_be_kept_goes_once_it_is_merged(
     module = declare(monkeypatch, _keeping(tiny_folder))
     assert "not to be kept, and merged" in succeed(module, "clean", "--yes")
     assert not any("/model_activations/" in name or "/sae_features/" in name for name in project.files())
-    assert len(_tables(project)) == 12
+    assert len(_tables(project)) == 24
     status = succeed(module, "status", "tiny")
     assert "not kept" in _line_text(status, "model_activations")
     assert "stale" not in _line_text(status, "relu/feature_examples")

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import dagster as dg
 
-from extraction_assets.assets.chunks.loaded import LoadedModels
 from extraction_assets.catalog import MODEL_ACTIVATIONS, SAE_FEATURES
 from extraction_assets.engine.chunk_pass.context import PassSettings
 from extraction_assets.engine.chunk_pass.forward import (
@@ -21,12 +20,14 @@ from extraction_assets.engine.models.kernels import kernel_versions
 from extraction_assets.engine.preflight.compatibility import refuse_unknown_tokens
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.execution.keys import Target
+from extraction_assets.execution.loaded_models import LoadedModels
 from extraction_assets.execution.stored_inputs import (
     activations_suffice,
     features_suffice,
     read_stored_activations,
     read_stored_features,
 )
+from extraction_assets.planning.draw_rules import draw_rules
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.resources.utilization import Utilization, UtilizationSampler
 from extraction_assets.settings import Chunk
@@ -145,6 +146,7 @@ def _pass_settings(plan: ExtractionPlan, loaded: LoadedModels, targets: list[Tar
         keep_activations=MODEL_ACTIVATIONS in assets,
         keep_features=SAE_FEATURES in assets,
         exclude_outlier_norms=plan.settings.corpus.exclude_outlier_norms,
+        draws=draw_rules(plan.settings),
     )
 
 

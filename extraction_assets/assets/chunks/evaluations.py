@@ -15,7 +15,8 @@ from extraction_assets.assets.chunks.checks import (
 from extraction_assets.assets.chunks.compute import QueuedChunk
 from extraction_assets.catalog import TOP_K_TABLE
 from extraction_assets.early_checks.batch import first_or_special
-from extraction_assets.engine.chunk_pass.sae_pass import RECONSTRUCTION_SAMPLES, SaeResult
+from extraction_assets.engine.chunk_pass.sae_pass import RECONSTRUCTION_SAMPLES
+from extraction_assets.engine.chunk_pass.sae_result import SaeResult
 from extraction_assets.engine.preflight.sanity import bos_share
 from extraction_assets.engine.preflight.verdicts import (
     Verdict,
@@ -24,8 +25,10 @@ from extraction_assets.engine.preflight.verdicts import (
     sparsity_verdict,
 )
 from extraction_assets.engine.selection.legacy import LegacyComparison, compare_with_legacy
+from extraction_assets.engine.selection.legacy_draws import DrawsToCompare
 from extraction_assets.engine.selection.statistics.descriptions import FeatureStatistics
 from extraction_assets.execution.keys import sae_key
+from extraction_assets.planning.draw_rules import draw_rules
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import SaeSettings
 
@@ -81,7 +84,7 @@ def mean_l0(statistics: FeatureStatistics) -> float:
 
 
 def _compare(plan: ExtractionPlan, queued: QueuedChunk, result: SaeResult, seconds: float) -> LegacyComparison:
-    settings, samples = plan.settings, queued.samples
+    settings, samples, rules = plan.settings, queued.samples, draw_rules(plan.settings)
     latent_dim = len(result.statistics.sample_count)
     return compare_with_legacy(
         result.table,
@@ -92,6 +95,7 @@ def _compare(plan: ExtractionPlan, queued: QueuedChunk, result: SaeResult, secon
         top_k=settings.top_k_examples,
         min_activation=settings.min_activation,
         seconds=seconds,
+        draws=None if result.draws is None or rules is None else DrawsToCompare(result.draws, rules),
     )
 
 

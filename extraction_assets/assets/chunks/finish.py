@@ -89,7 +89,7 @@ class _Results:
             assert result.features is not None, "features are kept where their asset is selected"
             write_features(path, result.features, record)
         else:
-            write_table(path, result.table, result.statistics, record)
+            write_table(path, result.table, result.statistics, record, result.draws, result.sampled)
 
     def _record(self, fingerprint: str, sae: str | None) -> dict[str, Any]:
         """The record in a chunk's files: no times or sizes, which differ from run to run."""

@@ -6,7 +6,7 @@ from functools import cached_property
 import dagster as dg
 
 from extraction_assets.assets.chunks.checks import CHUNK_CHECKS
-from extraction_assets.catalog import FEATURE_EXAMPLES, FEATURE_REPORT, TOP_K_TABLE
+from extraction_assets.catalog import FEATURE_DIRECTIONS, FEATURE_EXAMPLES, TOP_K_TABLE
 from extraction_assets.dagster_instance.private_names import AssetCheckExecutionResolvedStatus
 from extraction_assets.execution.keys import Target, chunk_partitions, chunk_targets, sae_key
 from extraction_assets.execution.lineage import CodeVersions, data_version, recorded_versions
@@ -95,11 +95,22 @@ class Pending:
 
 
 def merge_is_recorded(plan: ExtractionPlan, sae: str, instance: dg.DagsterInstance) -> bool:
-    """Whether the latest events of an SAE's merge and of its report say what is current."""
+    """Whether the latest event of an SAE's merge says what is current."""
     version, code = plan.merge_fingerprint(sae), CodeVersions(plan.settings).of(FEATURE_EXAMPLES, sae)
-    examples = _latest_versions(instance, sae_key(plan.settings, sae, FEATURE_EXAMPLES))
-    report, _ = _latest_versions(instance, sae_key(plan.settings, sae, FEATURE_REPORT))
-    return examples == (version, code) and report == version
+    return _latest_versions(instance, sae_key(plan.settings, sae, FEATURE_EXAMPLES)) == (version, code)
+
+
+def is_recorded(plan: ExtractionPlan, asset: str, sae: str, instance: dg.DagsterInstance) -> bool:
+    """Whether the latest event of an asset that is made from an SAE's merge says what is current."""
+    version, _ = _latest_versions(instance, sae_key(plan.settings, sae, asset))
+    return version == plan.fingerprint_of(asset, None, sae)
+
+
+def directions_are_recorded(plan: ExtractionPlan, sae: str, instance: dg.DagsterInstance) -> bool:
+    """Whether the latest event of an SAE's directions says what is current."""
+    code = CodeVersions(plan.settings).of(FEATURE_DIRECTIONS, sae)
+    latest = _latest_versions(instance, sae_key(plan.settings, sae, FEATURE_DIRECTIONS))
+    return latest == (plan.fingerprint_of(FEATURE_DIRECTIONS, None, sae), code)
 
 
 def _latest_versions(instance: dg.DagsterInstance, key: dg.AssetKey) -> tuple[str | None, str | None]:

@@ -13,13 +13,13 @@ import torch
 from extraction_assets.assets.chunks.checks import replayed
 from extraction_assets.assets.chunks.compute import QueuedChunk, compute_chunk
 from extraction_assets.assets.chunks.finish import FinishedChunk, WrittenFile, finish_chunk
-from extraction_assets.assets.chunks.loaded import LoadedModels
 from extraction_assets.assets.chunks.recorded_numbers import replayed_metadata
 from extraction_assets.assets.chunks.start import examine_start
 from extraction_assets.catalog import MODEL_ACTIVATIONS, TOP_K_TABLE
 from extraction_assets.execution.damage import is_sound
 from extraction_assets.execution.keys import Target, chunk_targets
 from extraction_assets.execution.lineage import Lineage
+from extraction_assets.execution.loaded_models import LoadedModels
 from extraction_assets.execution.progress import Progress, progress
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.resources import GpuResource

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from extraction_assets.assets.chunks.loaded import LoadedModels
 from extraction_assets.catalog import MODEL_ACTIVATIONS
 from extraction_assets.early_checks.batch import (
     FORWARD_SAMPLES,
@@ -19,6 +18,7 @@ from extraction_assets.engine.models.alone import examine_alone
 from extraction_assets.engine.preflight.sanity import SaeSanity
 from extraction_assets.engine.saes.sae import SAE
 from extraction_assets.execution.keys import Target
+from extraction_assets.execution.loaded_models import LoadedModels
 from extraction_assets.execution.stored_inputs import activations_suffice, features_suffice, read_stored_activations
 from extraction_assets.planning.disk_estimate import Part, Sizes, estimate_files
 from extraction_assets.planning.plan import ExtractionPlan

@@ -9,7 +9,9 @@ import sqlalchemy as sa
 import torch
 
 from extraction_assets.assets.examples.claims import MATCH_TABLES
-from extraction_assets.database.tables import feature_activations, features
+from extraction_assets.assets.examples.drawn import Draw, ExpectedDraws
+from extraction_assets.database.tables import features
+from extraction_assets.database.views import feature_activations, feature_draws
 from extraction_assets.engine.selection.merge import Firings, as_dict
 from extraction_assets.engine.selection.statistics.accumulate import DTYPES
 from extraction_assets.engine.selection.statistics.descriptions import (
@@ -18,7 +20,8 @@ from extraction_assets.engine.selection.statistics.descriptions import (
     FeatureStatistics,
 )
 from extraction_assets.engine.selection.statistics.shown import feature_rows
-from extraction_assets.engine.shapes import TopKTable
+from extraction_assets.engine.shapes import DrawRules, TopKTable
+from extraction_assets.stores.chunk_files import TableFile
 
 CHECKED_FEATURES = 64
 
@@ -34,6 +37,8 @@ class Expected(NamedTuple):
 
     examples: Examples
     row: Row
+    draws: list[Draw] | None = None
+    """None if nothing was drawn from some chunk."""
 
 
 class Expectation:
@@ -42,15 +47,18 @@ class Expectation:
     Its memory does not grow with the number of chunks.
     """
 
-    def __init__(self, top_k: int) -> None:
+    def __init__(self, top_k: int, rules: DrawRules | None = None) -> None:
         self._top_k = top_k
+        self._draws = ExpectedDraws(rules)
         self._examples: dict[int, Examples] = {}
         self._numbers: dict[str, list[Any] | None] = {}
         self._seen = {"samples_seen": 0, "tokens_seen": 0}
 
-    def add(self, table: TopKTable, statistics: FeatureStatistics) -> None:
+    def add(self, chunk: TableFile) -> None:
         """Add a chunk, as its file holds it."""
+        table, statistics = chunk.table, chunk.statistics
         chosen = _seeded_features(len(statistics.sample_count))
+        self._draws.add(chunk.draws, chosen)
         for feature in chosen:
             examples = [*self._examples.get(feature, []), *_examples_in(table, feature)]
             self._examples[feature] = sorted(examples, key=lambda example: (-example[0], example[1]))[: self._top_k]
@@ -66,7 +74,7 @@ class Expectation:
         """Feature -> what must be stored."""
         rows = _rows_of(self._numbers, self._seen)
         return {
-            feature: Expected(examples, row)
+            feature: Expected(examples, row, self._draws.of(feature))
             for (feature, examples), row in zip(self._examples.items(), rows, strict=True)
         }
 
@@ -79,6 +87,8 @@ def compare_with_tables(
     for feature, right in expected.items():
         if _stored_examples(connection, extraction_id, feature) != right.examples:
             wrong.append(f"examples of feature {feature}")
+        if _stored_draws(connection, extraction_id, feature) != (right.draws or []):
+            wrong.append(f"draws of feature {feature}")
         if _stored_row(connection, extraction_id, feature) != right.row:
             wrong.append(f"counts of feature {feature}")
     return dg.AssetCheckResult(
@@ -138,6 +148,19 @@ def _stored_examples(connection: sa.Connection, extraction_id: int, feature: int
     return [
         (strongest, sample, list(zip(positions, activations, strict=True)))
         for strongest, sample, positions, activations in connection.execute(query)
+    ]
+
+
+def _stored_draws(connection: sa.Connection, extraction_id: int, feature: int) -> list[Draw]:
+    fd = feature_draws.c
+    query = (
+        sa.select(fd.interval, fd.sample_index, fd.max_activation, fd.positions, fd.activations)
+        .where(fd.extraction_id == extraction_id, fd.neuron_index == feature)
+        .order_by(fd.interval, fd.rank)
+    )
+    return [
+        (interval, sample, strongest, list(zip(positions, activations, strict=True)))
+        for interval, sample, strongest, positions, activations in connection.execute(query)
     ]
 
 

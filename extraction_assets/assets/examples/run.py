@@ -12,19 +12,22 @@ import numpy as np
 from extraction_assets.assets.chunks.checks import CHUNK_CHECKS
 from extraction_assets.assets.examples.checks import Expectation, Expected, compare_with_tables
 from extraction_assets.assets.examples.claims import MATCH_TABLES, NONE_MISSING
+from extraction_assets.assets.examples.drawn import MergedDraws
 from extraction_assets.catalog import TOP_K_TABLE
 from extraction_assets.dagster_instance.dead_runs import note_host
 from extraction_assets.database.connect import write_transaction
-from extraction_assets.database.load import CorpusSamples, ExtractionRow, replace_results
+from extraction_assets.database.load import ExtractionRow, replace_results
+from extraction_assets.database.samples import CorpusSamples
 from extraction_assets.database.urls import shown_url
 from extraction_assets.engine.corpora.display import display_tokens
 from extraction_assets.engine.selection.merge import DeferredTopKHeap
 from extraction_assets.engine.selection.statistics.accumulate import merge_statistics
 from extraction_assets.engine.selection.statistics.descriptions import FeatureStatistics
-from extraction_assets.engine.shapes import TopKTable
+from extraction_assets.engine.shapes import DrawRules, Draws, TopKTable
 from extraction_assets.execution.damage import put_aside
 from extraction_assets.execution.failures import as_dagster_failure, failure
 from extraction_assets.execution.hub_downloads import hub_downloads
+from extraction_assets.execution.links import browser_metadata, links_to_browser
 from extraction_assets.execution.pictures import (
     DENSITY_TITLE,
     EXAMPLES_TITLE,
@@ -34,6 +37,7 @@ from extraction_assets.execution.pictures import (
 )
 from extraction_assets.execution.preview import preview
 from extraction_assets.execution.progress import progress
+from extraction_assets.planning.draw_rules import draw_rules
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.planning.tokenization import load_tokenizer
 from extraction_assets.resources import ChunkStoreResource, ResultsResource
@@ -61,6 +65,8 @@ class Merged(NamedTuple):
     """The different numerics records of the chunks; more than one means that last bits may differ between chunks."""
     expected: dict[int, Expected]
     """The expected rows of a seeded part of the features, computed without the merge."""
+    draws: Draws | None = None
+    """What was drawn of every feature; None if a chunk has no draws."""
 
 
 def run_merge(
@@ -91,7 +97,9 @@ def _merge_into_database(
     display = display_tokens(load_tokenizer(plan.settings, plan.extraction.checkpoint))
     corpus = _corpus_samples(plan)
     with results.open() as engine, write_transaction(engine) as connection:
-        extraction_id = replace_results(connection, extraction, corpus, merged.table, merged.statistics, display)
+        extraction_id = replace_results(
+            connection, extraction, corpus, merged.table, merged.statistics, display, merged.draws, merged.numerics
+        )
         match = compare_with_tables(connection, extraction_id, merged.expected)
         if not match.passed:
             raise MergeRefused(
@@ -102,6 +110,7 @@ def _merge_into_database(
     database = shown_url(engine.url)
     return dg.MaterializeResult(
         metadata={
+            **browser_metadata(links_to_browser(logger), plan.settings.name, sae),
             "preview": dg.MetadataValue.md(shown),
             **_pictures(merged, plan.settings.top_k_examples),
             **metadata,
@@ -166,7 +175,8 @@ def _merge_files(plan: ExtractionPlan, sae: str, logger: logging.Logger) -> Merg
     files = ((plan.chunk_path(TOP_K_TABLE, chunk, sae), plan.table_fingerprint(chunk, sae)) for chunk in chunks)
     with progress("merge", len(chunks), "chunks", logger) as update:
         tables = _of_own_samples(settings, read_tables(files))
-        merged = merge_tables(tables, settings.top_k_examples, settings.min_activation, lambda: update(1))
+        rules = draw_rules(settings)
+        merged = merge_tables(tables, settings.top_k_examples, settings.min_activation, lambda: update(1), rules)
     if len(merged.numerics) > 1:
         logger.warning(
             "%d different numerics records: last bits may differ between chunks: %s",
@@ -181,24 +191,30 @@ def merge_tables(
     top_k: int,
     min_activation: float = 0.0,
     merged_one: Callable[[], object] = lambda: None,
+    rules: DrawRules | None = None,
 ) -> Merged:
-    """Tables of disjoint samples as one. Every file is read once, and no table is kept as it is."""
+    """Tables of disjoint samples as one, and what was drawn by ``rules`` beside them. Every file is read once, and no
+    table is kept as it is."""
     heap: DeferredTopKHeap | None = None
+    draws: MergedDraws | None = None
     statistics: FeatureStatistics | None = None
     numerics: list[dict[str, Any]] = []
-    expectation = Expectation(top_k)
+    expectation = Expectation(top_k, rules)
     for chunk in chunks:
         heap = heap or DeferredTopKHeap(len(chunk.statistics.sample_count), top_k, min_activation)
         heap.add_batch(heap.contenders(chunk.table))
+        draws = draws or MergedDraws(heap.num_features, rules)
+        draws.add(chunk.draws)
         statistics = merge_statistics([chunk.statistics] if statistics is None else [statistics, chunk.statistics])
         chunk_numerics = chunk.record.get("numerics", {})
         if chunk_numerics not in numerics:
             numerics.append(chunk_numerics)
-        expectation.add(chunk.table, chunk.statistics)
+        expectation.add(chunk)
         merged_one()
     assert heap is not None, "an extraction has at least one chunk"
     assert statistics is not None
-    return Merged(heap.build_heaps(), statistics, numerics, expectation.by_feature())
+    assert draws is not None
+    return Merged(heap.build_heaps(), statistics, numerics, expectation.by_feature(), draws.build())
 
 
 def _of_own_samples(settings: ExtractionSettings, files: Iterable[TableFile]) -> Iterator[TableFile]:

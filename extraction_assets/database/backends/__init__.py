@@ -21,6 +21,7 @@ PORTABLE_TYPES: dict[ColumnKind, TypeEngine[Any]] = {
     "integers": sa.JSON(),
     "doubles": sa.JSON(),
     "texts": sa.JSON(),
+    "json": sa.JSON(none_as_null=True),
 }
 """Column types of a backend that does not override them in ``column_types``."""
 

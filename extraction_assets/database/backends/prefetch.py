@@ -1,12 +1,25 @@
-"""Making the next piece of a load while the database takes the one before."""
+"""Making the next pieces of a load while the database takes those before."""
 
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
 
 _END: object = object()
+
+
+def in_order(work: Iterable[Callable[[], T]], threads: int = 2) -> Iterator[T]:
+    """The results of calls in their order, ``threads`` of them made at once while the caller works on those before."""
+    with ThreadPoolExecutor(threads, thread_name_prefix="load") as pool:
+        coming: deque[Future[T]] = deque()
+        for call in work:
+            coming.append(pool.submit(call))
+            if len(coming) > threads:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
 
 
 def prefetch(items: Iterable[T]) -> Iterator[T]:

@@ -4,7 +4,7 @@ Everything else of ``database/`` is SQLAlchemy that works on all of them. A back
 all databases of its kind. Arrow, which only who writes needs, is imported where it is used.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -17,11 +17,32 @@ from extraction_assets.database.urls import DatabaseError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-EXAMPLES_TABLE = "feature_activations"
-"""The one table that is large: a backend may store its rows in parts, as long as a query of it finds them all."""
-
-ColumnKind = Literal["row_id", "integers", "doubles", "texts"]
+ColumnKind = Literal["row_id", "integers", "doubles", "texts", "json"]
 """Columns that have another type in some database: a number that the database gives a new row, and lists."""
+
+
+class TextIndex(Protocol):
+    """How the text of samples is found: an index that the database makes, and a condition for each way to ask.
+
+    The text of a sample is its display strings, one after the other.
+    """
+
+    def index_some(self, connection: sa.Connection, count: int) -> int:
+        """Add up to ``count`` samples that are not in the index, which is made if it is not there, inside the open
+        transaction; returns how many, always 0 where the database cannot have one."""
+
+    def exists(self, connection: sa.Connection) -> bool:
+        """Whether there is an index."""
+
+    def forget(self, connection: sa.Connection) -> None:
+        """Drop the index, if there is one, inside the open transaction."""
+
+    def indexed(self, samples: sa.Table, corpus_id: sa.ColumnElement[int], text: str) -> sa.ColumnElement[bool] | None:
+        """The condition on a sample of a corpus that it contains ``text``, whatever the case, by the index; None if the
+        text is too short for it. No sign in the text has a meaning."""
+
+    def scanned(self, tokens: sa.ColumnElement[Any], text: str) -> sa.ColumnElement[bool]:
+        """The same condition without the index."""
 
 
 class Backend(Protocol):
@@ -51,8 +72,16 @@ class Backend(Protocol):
     def column_types(self) -> Mapping[ColumnKind, TypeEngine[Any]]:
         """The kinds of columns that differ from ``PORTABLE_TYPES`` in it."""
 
-    def first_of_list(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
-        """The first number of a column of kind ``integers``, inside a query."""
+    @property
+    def views(self) -> Mapping[str, str]:
+        """The query of each view of ``database/views.py``, by name."""
+
+    @property
+    def text_index(self) -> TextIndex:
+        """The index over the text of samples."""
+
+    def list_length(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
+        """The number of elements of a list in a column of JSON as text, inside a query."""
 
     def with_driver(self, url: sa.URL, variable: str) -> sa.URL:
         """The URL with the one driver that is used; ``variable`` is where it stands, for messages.
@@ -70,9 +99,6 @@ class Backend(Protocol):
     def reading(self, url: sa.URL) -> AbstractContextManager[sa.Engine]:
         """An engine for a database that exists, which writes nothing, not even on a disk that is full or read-only."""
 
-    def before_writing(self, engine: sa.Engine) -> None:
-        """Housekeeping that cannot be part of the transaction of a write, done before each."""
-
     @property
     def write_options(self) -> Mapping[str, Any]:
         """Execution options of a connection that writes."""
@@ -83,14 +109,21 @@ class Backend(Protocol):
     def insert(self, connection: sa.Connection, table: sa.Table, parts: "Iterable[pa.Table]") -> None:
         """Insert rows in bulk inside the open transaction; a part is made while the one before is inserted."""
 
-    def replace_rows(self, connection: sa.Connection, table: sa.Table, extraction_id: int, rows: "pa.Table") -> None:
-        """Put rows in the place of an extraction's old ones, inside the open transaction under the writers' lock.
+    def replace_rows(
+        self, connection: sa.Connection, table: sa.Table, extraction_id: int, parts: "Iterable[pa.Table]"
+    ) -> None:
+        """Put rows in the place of an extraction's old ones, inside the open transaction under the writers' lock; a
+        part is made while the one before is inserted.
 
         Whoever reads sees the old rows until the transaction commits, and for as long as their own transaction lasts.
         """
 
-    def is_storage_detail(self, table_name: str) -> bool:
-        """Whether a table is part of how ``EXAMPLES_TABLE`` is stored, and so no part of the schema."""
+    def upsert(self, table: sa.Table, keys: Sequence[str]) -> sa.Insert:
+        """An INSERT that puts its values in the place of a row with the same ``keys``, the table's primary key."""
+
+    def analyze(self, connection: sa.Connection, tables: Iterable[sa.Table]) -> None:
+        """Renew the statistics by which the database chooses indexes, at the end of a transaction that has written to
+        these tables; in a time that does not grow with them."""
 
     def plain_error(self, engine: sa.Engine, reason: BaseException) -> DatabaseError | None:
         """One sentence for an error of the driver that lies in the server, the network, the file, its disk or a

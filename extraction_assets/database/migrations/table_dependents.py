@@ -27,7 +27,8 @@ _LOST = """
     AND NOT coalesce(CASE classid
         WHEN 'pg_type'::regclass THEN objid IN (SELECT oid FROM row_type)
         WHEN 'pg_constraint'::regclass THEN k.contype IN ('p', 'n') AND k.conrelid = '{t}'::regclass
-        WHEN 'pg_class'::regclass THEN c.relkind = 't' OR c.relkind = 'i' AND (i.indisprimary OR NOT i.indisunique)
+        WHEN 'pg_class'::regclass THEN c.relkind = 't' OR c.oid = '{t}'::regclass
+            OR c.relkind IN ('i', 'I') AND (i.indisprimary OR NOT i.indisunique)
             OR EXISTS (SELECT FROM pg_inherits WHERE inhrelid = c.oid AND c.relname ~ '{child}')
         WHEN 'pg_rewrite'::regclass THEN r.ev_type = '1' AND v.relkind = 'v' AND v.relpersistence <> 't'
             AND pg_has_role(v.relowner, 'USAGE') AND has_schema_privilege(v.relnamespace, 'CREATE')
@@ -60,6 +61,10 @@ _REPLACED_VIEWS = """
 _INDEXES = """
     SELECT pg_get_indexdef(indexrelid) FROM pg_index JOIN pg_class c ON c.oid = indexrelid
     WHERE indrelid = '{t}'::regclass AND NOT indisprimary AND relname <> '{ours}' ORDER BY relname
+"""
+_PEOPLES_INDEXES = """
+    SELECT pg_describe_object('pg_class'::regclass, indexrelid, 0) FROM pg_index JOIN pg_class c ON c.oid = indexrelid
+    WHERE indrelid = '{t}'::regclass AND NOT indisprimary AND relname <> 'ix_{t}_sample' ORDER BY relname
 """
 _RIGHTS = """
     WITH acl AS (
@@ -109,11 +114,34 @@ def refuse_what_would_be_lost(connection: sa.Connection, table: str, child: str)
         if not _listed(connection, f"SELECT 1 FROM {row['load']} LIMIT 1"):
             lost.append(f"{row['dependent']} of table {row['load']}, which is empty")
     if lost:
-        raise DatabaseError(
-            f"the results database {shown_url(connection.engine.url)} must be migrated, which makes the table {table} "
-            f"again, but this cannot go over to the new table: {'; '.join(lost)}. Nothing was changed: keep the "
-            "definitions, drop these, open the database again, and create them again afterwards"
-        )
+        raise refusal(connection, f"makes the table {table} again", "to the new table", lost)
+
+
+def refusal(connection: sa.Connection, change: str, over: str, lost: list[str]) -> DatabaseError:
+    """The error for what cannot go over when a migration changes a table."""
+    return DatabaseError(
+        f"the results database {shown_url(connection.engine.url)} must be migrated, which {change}, but this cannot go "
+        f"over {over}: {'; '.join(lost)}. Nothing was changed: keep the definitions, drop these, open the database "
+        "again, and create them again afterwards"
+    )
+
+
+def refuse_what_a_view_loses(connection: sa.Connection, table: str, child: str) -> None:
+    """Raises DatabaseError if something depends on a partitioned ``table``, or on one of its partitions, that cannot
+    go over to a view of its name: what ``refuse_what_would_be_lost`` names, people's indexes, and what reads a
+    partition. ``child`` is a regular expression for the names of partitions. Changes nothing."""
+    lost = _listed(connection, _LOST.format(t=table, child=child)) + _listed(connection, _LOST_OF_LOADS.format(t=table))
+    lost += _listed(connection, _PEOPLES_INDEXES.format(t=table))
+    on_partitions = run_as_written(connection, _ON_LOADS.format(t=table)).mappings()
+    lost += [f"{row['dependent']} of table {row['load']}" for row in on_partitions]
+    if lost:
+        raise refusal(connection, f"makes the table {table} a view", "to the view", lost)
+
+
+def statements_for_new_view(connection: sa.Connection, table: str) -> list[str]:
+    """What gives a view of the same name the owner, the rights and the comments that ``table`` has now."""
+    statements = statements_for_new_table(connection, table)
+    return [statement.replace("COMMENT ON TABLE", "COMMENT ON VIEW", 1) for statement in statements]
 
 
 def statements_for_new_table(connection: sa.Connection, table: str) -> list[str]:

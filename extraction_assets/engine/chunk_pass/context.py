@@ -1,5 +1,6 @@
 """What the SAEs of one pass over a chunk have in common: its samples, its settings, its streams."""
 
+import bisect
 import contextlib
 import functools
 from collections.abc import Mapping
@@ -11,8 +12,9 @@ from torch import Tensor
 from extraction_assets.engine.chunk_pass.batching import AdaptiveBatch
 from extraction_assets.engine.chunk_pass.stage_clock import StageClock
 from extraction_assets.engine.chunk_pass.staging import HostStaging
+from extraction_assets.engine.selection.hashing import sampled
 from extraction_assets.engine.selection.outliers import outlier_positions
-from extraction_assets.engine.shapes import Samples
+from extraction_assets.engine.shapes import DrawRules, Samples
 
 
 class NonFiniteError(ValueError):
@@ -31,6 +33,8 @@ class PassSettings(NamedTuple):
     keep_features: bool = False
     exclude_outlier_norms: float | None = None
     """Multiple of the median; see ``outlier_positions``."""
+    draws: DrawRules | None = None
+    """What is drawn; None with ``statistics: basic``, then nothing is and samples are not counted by interval."""
 
 
 class PassContext:
@@ -49,9 +53,25 @@ class PassContext:
         self.attention_mask = samples.attention_mask.to(device)
         self.counted = samples.counted.to(device)
         self.all_count = settings.exclude_outlier_norms is None and torch.equal(samples.counted, samples.attention_mask)
+        self.sampled_rows = self._choose_samples()
+        self._sampled_on_device = torch.tensor(self.sampled_rows, dtype=torch.int64, device=device)
         self._counted_by_hook: dict[str, Tensor] = {}
         self.clock, self.staging = StageClock(device), HostStaging(device)
         self._stream = _reducing_stream(device) if device.type == "cuda" else None
+
+    def _choose_samples(self) -> list[int]:
+        """Rows of the chunk whose firings are kept, known before the pass; none with basic statistics."""
+        rules, first, count = self.settings.draws, self.samples.first_sample, len(self.samples.token_ids)
+        if rules is None:
+            return []
+        chosen = sampled(rules.draw_seed, torch.arange(first, first + count), rules.sample_one_in)
+        return chosen.nonzero().squeeze(1).tolist()
+
+    def sampled_between(self, start: int, stop: int) -> Tensor | None:
+        """Those of rows ``start:stop`` whose firings are kept, counted from ``start``: int64 [S] on the device; None if
+        there are none. No synchronisation."""
+        first, last = (bisect.bisect_left(self.sampled_rows, row) for row in (start, stop))
+        return self._sampled_on_device[first:last] - start if first < last else None
 
     def reducing(self) -> contextlib.AbstractContextManager[object]:
         """Encode and select in here: on a GPU they have a stream of their own beside the forward pass's, which goes

@@ -14,7 +14,8 @@ from torch import Tensor
 from extraction_assets.engine.chunk_pass.batching import AdaptiveBatch
 from extraction_assets.engine.chunk_pass.context import PassContext, PassSettings
 from extraction_assets.engine.chunk_pass.forward import HookReader, prefetch_hooks
-from extraction_assets.engine.chunk_pass.sae_pass import SaePass, SaeResult, SaeTask, UnfinishedSae
+from extraction_assets.engine.chunk_pass.sae_pass import SaePass, SaeTask
+from extraction_assets.engine.chunk_pass.sae_result import SaeResult, UnfinishedSae
 from extraction_assets.engine.chunk_pass.stage_clock import StageClock
 from extraction_assets.engine.chunk_pass.staging import HostStaging
 from extraction_assets.engine.shapes import Samples
@@ -75,9 +76,12 @@ def chunk_steps(
     ``tile_samples``. Synchronisations on a GPU for each reduced batch and SAE: 5 (1 to encode, 2 for topk; 1 to look
     for NaN, 3 to select), 1 more where special tokens are stored but do not count, 1 where outlier norms do not; about
     4 more for each compaction of the top-k table, which come ever more rarely, and some 10 at the end of the chunk.
+    With full statistics (``settings.draws``) 6 more, 1 where a sampled sample is in the batch, and as many for each
+    compaction of the draws.
     Peak device memory: two groups of hook outputs, one dense tile of at most 128 MiB (or one sample), the sparse
-    features of one batch and, for each SAE, O(F * K). Kept results go to pinned host memory while the next batch
-    computes.
+    features of one batch and, for each SAE, O(F * K) and its statistics (1.1 kB a feature). Full statistics add the
+    draws, which are O(F), and 964 bytes a feature of thresholds and populations, 1 GB at F = 2^20. Kept results go to
+    pinned host memory while the next batch computes.
     Raises NonFiniteError; ForwardOutOfMemoryError; MemoryError if one sample does not fit.
     """
     started = time.perf_counter()

@@ -6,15 +6,20 @@ import torch
 from torch import Tensor
 
 from extraction_assets.engine.chunk_pass.context import PassContext
+from extraction_assets.engine.chunk_pass.sae_result import UnfinishedSae
 from extraction_assets.engine.memory import within_memory
 from extraction_assets.engine.saes.sae import SAE, VarianceExplained, matmul_precision
+from extraction_assets.engine.selection.draws import DrawHeap, select_with_draws
 from extraction_assets.engine.selection.legacy import LegacyHeaps
+from extraction_assets.engine.selection.legacy_draws import LegacyDraws
 from extraction_assets.engine.selection.merge import DeferredTopKHeap
+from extraction_assets.engine.selection.pairs import FiringPairs, pairs_above
 from extraction_assets.engine.selection.select import sample_maxima, select_top_k
 from extraction_assets.engine.selection.sparse import (
-    concatenate_rows,
     each_sample,
     keep_counted,
+    no_rows,
+    rows_of_samples,
     take_rows,
     take_samples,
     to_dense,
@@ -25,8 +30,7 @@ from extraction_assets.engine.selection.statistics.accumulate import (
     StatisticsUpdate,
     statistics_update,
 )
-from extraction_assets.engine.selection.statistics.descriptions import FeatureStatistics
-from extraction_assets.engine.shapes import FeatureRows, SparseFeatures, TopKTable
+from extraction_assets.engine.shapes import Draws, FeatureRows, SparseFeatures, TopKTable
 
 RECONSTRUCTION_SAMPLES = 32
 """Samples of each chunk whose reconstruction is scored."""
@@ -47,24 +51,6 @@ class SaeTask(NamedTuple):
     """Whose activations the SAE reconstructs, if not those that it reads."""
 
 
-class SaeResult(NamedTuple):
-    """A chunk's results for one SAE, on the CPU."""
-
-    table: TopKTable
-    statistics: FeatureStatistics
-    features: FeatureRows | None
-    """Features at all non-padding positions, if kept."""
-    probe: dict[int, Tensor]
-    """Dense features float32 [T, F] of a few samples by row of the chunk, for the comparison with the legacy loop."""
-    variance_explained: float | None
-    """Over a few samples; NaN where the features were read from a file, None of an SAE that encodes only."""
-    all_finite: bool
-    """Whether no token of the kept features, counted or not, has a NaN or an infinity: otherwise the features cannot be
-    selected from again with other rules for counted positions."""
-    encode_tile_tokens: int | None
-    """Tokens of one matrix product; None if the features were read from a file."""
-
-
 def tile_samples(batch_size: int, num_positions: int, num_features: int) -> int:
     """Samples whose tokens are encoded in one matrix product.
 
@@ -73,29 +59,6 @@ def tile_samples(batch_size: int, num_positions: int, num_features: int) -> int:
     """
     fits = min(_TILE_BYTES // (num_positions * num_features * 4), _TILE_TOKENS // num_positions)
     return max([count for count in range(1, batch_size + 1) if batch_size % count == 0 and count <= fits], default=1)
-
-
-class UnfinishedSae(NamedTuple):
-    """A chunk's results for one SAE, once its copies are complete."""
-
-    table: TopKTable
-    statistics: FeatureStatistics
-    features: list[FeatureRows]
-    probe: dict[int, SparseFeatures]
-    variance_explained: Tensor | None
-    all_finite: Tensor
-    encode_tile_tokens: int | None
-
-    def result(self) -> SaeResult:
-        return SaeResult(
-            table=self.table,
-            statistics=self.statistics,
-            features=concatenate_rows(self.features) if self.features else None,
-            probe={row: to_dense(sparse)[0] for row, sparse in self.probe.items()},
-            variance_explained=None if self.variance_explained is None else float(self.variance_explained),
-            all_finite=bool(self.all_finite),
-            encode_tile_tokens=self.encode_tile_tokens,
-        )
 
 
 class _Batch(NamedTuple):
@@ -110,6 +73,9 @@ class _Batch(NamedTuple):
     rows: FeatureRows | None
     """The features as they are stored, if they are."""
     table: TopKTable | None
+    draws: Draws | None
+    sampled: FeatureRows | None
+    """The counted firings of the samples that are kept, if some of these are."""
     statistics: StatisticsUpdate
 
 
@@ -125,12 +91,17 @@ class SaePass:
         self._tile = (
             None if task.stored_features else tile_samples(self._settings.batch_size, num_positions, latent_dim)
         )
+        rules = self._settings.draws
         self._heap: DeferredTopKHeap | LegacyHeaps
+        self._draws: DrawHeap | LegacyDraws | None = None
         if self._settings.vectorized:
             self._heap = DeferredTopKHeap(latent_dim, self._settings.top_k, self._settings.min_activation)
+            self._draws = None if rules is None else DrawHeap(latent_dim, rules)
         else:
-            self._heap = LegacyHeaps(latent_dim, self._settings.top_k, self._settings.min_activation)
-        self._statistics = StatisticsAccumulator(latent_dim, shared.device)
+            self._draws = None if rules is None else LegacyDraws(rules)
+            self._heap = LegacyHeaps(latent_dim, self._settings.top_k, self._settings.min_activation, self._draws)
+        self._statistics = StatisticsAccumulator(latent_dim, shared.device, full=rules is not None)
+        self._sampled = None if rules is None else [no_rows(num_positions, latent_dim)]
         self._all_finite = torch.ones((), dtype=torch.bool, device=shared.device)
         self._features: list[FeatureRows] = []
         self._probe: dict[int, SparseFeatures] = {}
@@ -161,6 +132,10 @@ class SaePass:
             variance_explained=staging.copy(self._explained.value()) if self.task.sae.reconstructs else None,
             all_finite=staging.copy(self._all_finite),
             encode_tile_tokens=self._tile and self._tile * self._shared.samples.token_ids.shape[1],
+            draws=None if self._draws is None else staging.copy_fields(self._draws.build_heaps()),
+            sampled=self._sampled,
+            sampled_index=torch.tensor(self._shared.sampled_rows, dtype=torch.int64)
+            + self._shared.samples.first_sample,
         )
 
     def _reduce(self, start: int, stop: int, activations: Tensor | None, target: Tensor | None) -> "list[_Batch]":
@@ -189,12 +164,9 @@ class SaePass:
         if not self._shared.all_count and self._features_everywhere:
             counted_features = keep_counted(features, self._counted[start:stop])
         maxima = sample_maxima(counted_features)
-        table = None
-        if isinstance(self._heap, DeferredTopKHeap):
-            floor = self._heap.floor(self._shared.device)
-            first_sample = self._shared.samples.first_sample + start
-            table = select_top_k(counted_features, maxima, first_sample, self._settings.top_k, floor)
-        rows = to_rows(features) if self._settings.keep_features else None
+        pairs = None if self._settings.draws is None else pairs_above(maxima)
+        table, draws = self._examples(start, counted_features, maxima, pairs)
+        chosen = self._shared.sampled_between(start, stop)
         return _Batch(
             start,
             stop,
@@ -202,9 +174,25 @@ class SaePass:
             target,
             features,
             counted_features,
-            rows,
-            table,
-            statistics_update(counted_features, maxima),
+            rows=to_rows(features) if self._settings.keep_features else None,
+            table=table,
+            draws=draws,
+            sampled=None if chosen is None else rows_of_samples(counted_features, chosen),
+            statistics=statistics_update(counted_features, maxima, pairs),
+        )
+
+    def _examples(
+        self, start: int, features: SparseFeatures, maxima: Tensor, pairs: FiringPairs | None
+    ) -> tuple[TopKTable | None, Draws | None]:
+        """The table and the draws of samples from ``start`` on; None where the sequential loop makes them."""
+        if not isinstance(self._heap, DeferredTopKHeap):
+            return None, None
+        device, top_k = self._shared.device, self._settings.top_k
+        first_sample, floor = self._shared.samples.first_sample + start, self._heap.floor(device)
+        if pairs is None or not isinstance(self._draws, DrawHeap):
+            return select_top_k(features, maxima, first_sample, top_k, floor), None
+        return select_with_draws(
+            features, pairs, first_sample, top_k, floor, self._draws.order, self._draws.thresholds(device)
         )
 
     @property
@@ -253,6 +241,11 @@ class SaePass:
             self._heap.add_batch(batch.table)
         else:
             self._add_to_legacy(self._heap, batch)
+        if isinstance(self._draws, DrawHeap):
+            assert batch.draws is not None
+            self._draws.add_batch(batch.draws)
+        if batch.sampled is not None and self._sampled is not None:
+            self._sampled.append(self._shared.staging.copy_fields(batch.sampled))
         if batch.rows is not None:
             self._features.append(self._shared.staging.copy_fields(batch.rows))
         for row in sorted(self._shared.probe_rows & set(range(batch.start, batch.stop))):

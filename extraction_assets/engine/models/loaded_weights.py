@@ -75,7 +75,7 @@ class LoadedWeights:
         self._faults: dict[str, str] = {}
         """Parameter or buffer -> what is wrong with it."""
         for name in () if is_quantized else self._held:
-            if name in rivals and not _are_equal(stored, self._keys[name]):
+            if name in rivals and not are_equal(stored, self._keys[name]):
                 self._faults[name] = _AMBIGUOUS
             elif self._unknown_types(name):
                 self._faults[name] = _UNKNOWN_TYPE
@@ -137,7 +137,7 @@ class LoadedWeights:
         of which others have other numbers is at fault itself. Where the files hold no other, it is missing."""
         for key, name in copies.items():
             both = [*self._keys.get(name, ()), *self._keys.get(key, [key])]
-            if name not in self._faults and not _are_equal(self._stored, both):
+            if name not in self._faults and not are_equal(self._stored, both):
                 self._faults[name] = _AMBIGUOUS
         return dict.fromkeys(copies)
 
@@ -258,7 +258,7 @@ def keys_by_name(module: nn.Module, stored: StoredWeights) -> tuple[dict[str, li
     return dict(keys), rivals
 
 
-def _are_equal(stored: StoredWeights, keys: Sequence[str]) -> bool:
+def are_equal(stored: StoredWeights, keys: Sequence[str]) -> bool:
     """Whether all that the files hold under ``keys`` is the same."""
     from safetensors import safe_open
 

@@ -57,7 +57,7 @@ def _find_own_class(model: nn.Module) -> OwnClass | None:
     try:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            whole = _from_configuration(name, copy.deepcopy(config))
+            whole = class_from_configuration(name, copy.deepcopy(config))
     except Exception:  # of whatever a model's constructor runs: such a class has no names to offer
         return None
     if whole is None:
@@ -67,15 +67,16 @@ def _find_own_class(model: nn.Module) -> OwnClass | None:
     return OwnClass(name, inner[0] if inner else None, frozenset(names) - {""})
 
 
-def _from_configuration(name: str, config: Any) -> nn.Module | None:
-    """A model of the class ``name``, of transformers or of the checkpoint's own code (which was trusted before)."""
+def class_from_configuration(name: str, config: Any, **options: Any) -> nn.Module | None:
+    """A model of the class ``name``, of transformers or of the checkpoint's own code (which was trusted before), on the
+    current device; None of any other class. ``options`` are such as ``dtype``."""
     import transformers
 
     found = getattr(transformers, name, None)
     if found is not None and hasattr(found, "_from_config"):
-        whole: nn.Module = found._from_config(config)
+        whole: nn.Module = found._from_config(config, **options)
         return whole
     for auto, reference in (getattr(config, "auto_map", None) or {}).items():
         if str(reference).rpartition(".")[2] == name and type(config).__module__.startswith("transformers_modules"):
-            return getattr(transformers, auto).from_config(config, trust_remote_code=True)
+            return getattr(transformers, auto).from_config(config, trust_remote_code=True, **options)
     return None

@@ -60,7 +60,7 @@ class SAE:
         if weights.rescale_acts_by_decoder_norm and self._w_dec is not None:
             # encode multiplies by the norms, so decode divides by them
             scale = self._w_dec.norm(dim=1)  # [F]
-            self._w_dec = self._w_dec / scale[:, None]
+            self._w_dec = self._w_dec / scale.clamp(min=torch.finfo(scale.dtype).tiny)[:, None]
         self._selection_scale: Tensor | None = None
         if weights.selects_by_decoder_norm and self._w_dec is not None:
             # encode multiplies by the norms, and divides what fires by them
@@ -78,6 +78,17 @@ class SAE:
     def reconstructs(self) -> bool:
         """Whether it has a decoder of its own."""
         return self._w_dec is not None
+
+    @property
+    def decoder(self) -> Tensor | None:
+        """float32 [F, d_out]: what each feature adds to a reconstruction for every unit of its activation, before an
+        input normalisation is undone; None of an SAE that encodes only."""
+        return self._w_dec
+
+    @property
+    def restores_input(self) -> bool:
+        """Whether decode gives what the decoder adds up in the scale of each token's activations."""
+        return self._input.is_restored
 
     def encode(self, activations: Tensor) -> Tensor:
         """Hook output [N, d_in] of any float dtype -> features float32 [N, d_sae], on the same device.

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from extraction_assets.engine.selection.legacy_draws import DrawsToCompare, LegacyDraws
 from extraction_assets.engine.selection.merge import Firings
 from extraction_assets.engine.shapes import TopKTable
 
@@ -30,8 +31,16 @@ def column_firings(column: np.ndarray, counted: np.ndarray) -> Firings:
 class LegacyHeaps:
     """One ``heapq`` of at most ``top_k`` examples for each feature."""
 
-    def __init__(self, num_features: int, top_k: int = 100, min_activation: float = 0.0) -> None:
+    def __init__(
+        self,
+        num_features: int,
+        top_k: int = 100,
+        min_activation: float = 0.0,
+        draws: LegacyDraws | None = None,
+    ) -> None:
         self.top_k = top_k
+        self.draws = draws
+        """Draws from the same samples, if any are made."""
         self.min_activation = float(np.float32(min_activation))  # activations are float32: compare like with like
         self.heaps: list[list[Entry]] = [[] for _ in range(num_features)]
 
@@ -43,6 +52,8 @@ class LegacyHeaps:
             firings = column_firings(column, mask)
             if firings and firings[0][1] > self.min_activation:
                 self._push(feature, (firings[0][1], -sample_index, firings))
+            if firings and self.draws is not None:
+                self.draws.push(feature, sample_index, firings)
 
     def _push(self, feature: int, entry: Entry) -> None:
         if len(self.heaps[feature]) < self.top_k:
@@ -89,8 +100,9 @@ def compare_with_legacy(
     top_k: int,
     min_activation: float = 0.0,
     seconds: float = float("inf"),
+    draws: DrawsToCompare | None = None,
 ) -> LegacyComparison:
-    """Whether the table agrees with the legacy loop on each probed (sample, feature) pair.
+    """Whether the table, and ``draws`` where given, agree with the legacy loop on each probed (sample, feature) pair.
 
     ``probe`` holds dense features float32 [T, F] by row of the chunk, ``counted`` bool [n, T]. An example that the
     loop finds must stand in the table with the same maximum and firings, or be beaten by K others. Stops after
@@ -109,6 +121,8 @@ def compare_with_legacy(
                 mismatches.append(
                     f"feature {feature}, sample {first_sample + row}: the legacy loop finds {firings[:5]}"
                 )
+            elif draws is not None and not draws.agree(feature, first_sample + row, firings):
+                mismatches.append(f"feature {feature}, sample {first_sample + row}: the legacy loop draws otherwise")
             if len(mismatches) >= 10 or time.monotonic() > deadline:
                 return LegacyComparison(pairs, mismatches)
     return LegacyComparison(pairs, mismatches)

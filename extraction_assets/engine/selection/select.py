@@ -17,6 +17,7 @@ from extraction_assets.engine.ordering import (
     rank_within,
     starts_of,
 )
+from extraction_assets.engine.selection.pairs import FiringPairs, pairs_above
 from extraction_assets.engine.shapes import SparseFeatures, TopKTable
 
 
@@ -91,21 +92,27 @@ def select_top_k(
     K-th example of a table that holds only earlier samples, which no newcomer with an equal maximum can beat.
     Works on the non-zeros and on [n, F], never on [n, T, F]. Three synchronisations.
     """
-    samples, neurons = (maxima > floor).nonzero(as_tuple=True)  # [C], [C]
-    strongest = maxima[samples, neurons]
-    order = order_by(
-        (neurons, bits_for(features.num_features)),
-        (descending_bits(strongest), VALUE_BITS),
-        (samples, bits_for(features.num_samples)),
-    )
-    order = order[rank_within(neurons[order], features.num_features) < top_k]  # [E]
-    samples, neurons, strongest = samples[order], neurons[order], strongest[order]
-    offsets, positions, activations = _firings_of(features, samples, neurons)
+    pairs = pairs_above(maxima, floor)
+    samples, neurons, strongest = pairs.take(strongest_pairs(pairs, features.num_samples, features.num_features, top_k))
+    offsets, positions, activations = firings_of(features, samples, neurons)
     return TopKTable(neurons, samples + first_sample, strongest, offsets, positions, activations)
 
 
-def _firings_of(features: SparseFeatures, samples: Tensor, neurons: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """All firings of the given examples, strongest first: (offsets [E + 1], positions [M], activations [M])."""
+def strongest_pairs(pairs: FiringPairs, num_samples: int, num_features: int, top_k: int) -> Tensor:
+    """Rows int64 [E] of the ``top_k`` strongest pairs of each feature, in the order of a table. One synchronisation."""
+    order = order_by(
+        (pairs.features, bits_for(num_features)),
+        (descending_bits(pairs.maxima), VALUE_BITS),
+        (pairs.samples, bits_for(num_samples)),
+    )
+    return order[rank_within(pairs.features[order], num_features) < top_k]
+
+
+def firings_of(features: SparseFeatures, samples: Tensor, neurons: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """All firings of the given examples, strongest first: (offsets [E + 1], positions [M], activations [M]).
+
+    Peak extra memory: 8 bytes a cell of [n, F] and 16 an entry. One synchronisation.
+    """
     count = len(samples)
     numbers = torch.full((features.num_samples * features.num_features,), -1, device=samples.device)
     numbers[samples * features.num_features + neurons] = torch.arange(count, device=samples.device)

@@ -6,6 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from extraction_assets.engine.ordering import offsets_of
 from extraction_assets.engine.shapes import FeatureRows, SparseFeatures
 
 
@@ -84,6 +85,25 @@ def take_rows(rows: FeatureRows, start: int, stop: int, device: torch.device | N
         torch.arange(len(lengths), device=device), lengths, output_size=last - first
     )  # the size is known: no synchronisation
     return SparseFeatures(tokens, features.to(torch.int64), values, stop - start, rows.num_positions, rows.num_features)
+
+
+def rows_of_samples(sparse: SparseFeatures, samples: Tensor) -> FeatureRows:
+    """Some of the samples as compressed rows, on the same device; ``samples`` int64 [S] on it, counted from the first
+    one here. One synchronisation."""
+    positions = torch.arange(sparse.num_positions + 1, device=samples.device)
+    edges = samples[:, None] * sparse.num_positions + positions  # [S, T + 1]
+    ends = torch.searchsorted(sparse.tokens, edges)  # [S, T + 1]
+    bounds = ends[:, :: sparse.num_positions].tolist()  # first and last entry of each sample
+    features = torch.cat([sparse.features[first:last] for first, last in bounds])
+    values = torch.cat([sparse.values[first:last] for first, last in bounds])
+    pointers = offsets_of(ends.diff(dim=1).flatten())
+    return FeatureRows(pointers, features.to(torch.int32), values, len(bounds), *sparse[4:])
+
+
+def no_rows(num_positions: int, num_features: int) -> FeatureRows:
+    """Compressed rows of no samples."""
+    none = torch.zeros(0)
+    return FeatureRows(torch.zeros(1, dtype=torch.int64), none.to(torch.int32), none, 0, num_positions, num_features)
 
 
 def concatenate_rows(parts: Sequence[FeatureRows]) -> FeatureRows:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import pytest
 import torch
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
@@ -62,6 +63,11 @@ def chunked(done: Project, home: Path) -> Project:
     return Project(done.settings, home)
 
 
+def float32(text: float) -> float:
+    """The float32 whose shortest text was read as a double."""
+    return float(np.float32(text))
+
+
 @pytest.mark.parametrize("sae", ["relu", "topk"])
 def test_rows_equal_a_brute_force_computation(done: Project, sae: str) -> None:
     arrays = done.plan.corpus.arrays
@@ -76,7 +82,8 @@ def test_rows_equal_a_brute_force_computation(done: Project, sae: str) -> None:
         )
         stored = features.rows(neuron)
         expected = top_examples(*stored, top_k=5)
-        assert [(m, s, json.loads(p), json.loads(a)) for m, s, p, a in rows] == expected
+        as_read = [(float32(m), s, json.loads(p), [float32(one) for one in json.loads(a)]) for m, s, p, a in rows]
+        assert as_read == expected
         names = ", ".join(f"f.{name}" for name in ORACLE)
         ((*values,),) = done.rows(
             f"SELECT {names} FROM features f JOIN extractions e ON e.id = f.extraction_id "
@@ -182,7 +189,7 @@ def test_a_chunk_of_an_earlier_version_leaves_what_was_added_later_null_until_it
     right = merged.rows(FEATURES)
     plan, chunk = merged.plan, merged.settings.chunks[1]
     path = plan.chunk_path("top_k_table", chunk, "relu")
-    table, statistics, record = read_table(path, plan.table_fingerprint(chunk, "relu"))
+    table, statistics, record, _ = read_table(path, plan.table_fingerprint(chunk, "relu"))
     later = [one for one in STATISTICS if one.added_later]
     write_table(path, table, statistics._replace(**{one.name: None for one in later}), record)
     merged.merge("relu")
@@ -214,11 +221,18 @@ def test_a_merge_keeps_no_table_that_it_was_given(count: int, monkeypatch: pytes
     assert most[0] <= 6  # two tensors of each: the first (its statistics are the sum so far), the last, the new one
 
 
+def named_by(project: Project) -> set[int]:
+    """Samples of examples and of draws."""
+    queries = (f"SELECT DISTINCT sample_index FROM {view}" for view in ("feature_activations", "feature_draws"))
+    return {index for query in queries for (index,) in project.rows(query)}
+
+
 def test_samples_hold_exactly_those_that_some_example_names(merged: Project, tiny_folder: Path) -> None:
-    named = {index for (index,) in merged.rows("SELECT DISTINCT sample_index FROM feature_activations")}
+    named = named_by(merged)
     assert {row[0] for row in merged.rows(SAMPLES)} == named
-    fewer = Project(make_settings(tiny_folder, top_k_examples=1), merged.home).everything()
-    still_named = {index for (index,) in fewer.rows("SELECT DISTINCT sample_index FROM feature_activations")}
+    few = make_settings(tiny_folder, top_k_examples=1, interval_examples=0, random_examples=1)
+    fewer = Project(few, merged.home).everything()
+    still_named = named_by(fewer)
     assert {row[0] for row in fewer.rows(SAMPLES)} == still_named < named
 
 

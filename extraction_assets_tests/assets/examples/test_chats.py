@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from extraction_assets.assets.report.run import render_report
-from extraction_assets.database import queries
 from extraction_assets.database.connect import open_database
+from extraction_assets.database.queries.extractions import find_extraction
+from extraction_assets.database.queries.words import role_counts
 from extraction_assets.engine.corpora.message_spans import SampleMessages
 from extraction_assets.engine.models.tokenizers import load_tokenizer
 from extraction_assets.planning.plan import ExtractionPlan
@@ -78,9 +79,9 @@ def test_show_says_who_speaks(ran: Project, settings: ExtractionSettings, monkey
     module = declare(monkeypatch, settings)
     engine = open_database(ran.url)
     with engine.connect() as connection:
-        number = queries.find_extraction(connection, "tiny", "relu").id
-        (feature, *_) = queries.role_counts(connection, number).query("assistant > 0").index
-        page = render_report(connection, queries.find_extraction(connection, "tiny", "relu"))
+        number = find_extraction(connection, "tiny", "relu").id
+        (feature, *_) = role_counts(connection, number).query("assistant > 0").index
+        page = render_report(connection, find_extraction(connection, "tiny", "relu"))
     engine.dispose()
     shown = succeed(module, "show", "tiny", str(feature), "--sae", "relu", "--limit", "20", "--context", "60")
     assert "assistant<|end_header_id|>⏎⏎«assistant»" in re.sub(r"[‹›\[\]]", "", shown)  # noqa: RUF001

@@ -12,8 +12,13 @@ from extraction_assets.database.backends.postgresql import copy
 from extraction_assets.database.backends.prefetch import prefetch
 from extraction_assets.database.backends.sqlite import bulk
 from extraction_assets.database.connect import open_database, write_transaction
-from extraction_assets.database.load import _storable
-from extraction_assets.database.tables import feature_activations, features, samples
+from extraction_assets.database.samples import storable
+from extraction_assets.database.tables import features, samples
+from extraction_assets_tests.database import earlier
+
+# A table with every kind of column that the package has stored examples in.
+feature_activations = earlier.feature_activations.to_metadata(sa.MetaData(), name="of_every_kind")
+feature_activations.indexes.clear()
 
 FLOATS = [1.401298464324817e-45, 3.4028234663852886e38, 0.10000000149011612, 1.0, 16777216.0, 5e-324, 1e22, 1 / 3]
 TEXTS = ["", "plain", "\\N", "a\tb\nc\r", '"{},\\\\', "naïve 😀", "\\x00", "ünï" * 400, "NULL"]
@@ -33,10 +38,8 @@ def _stored(url: str, table: sa.Table, columns: dict[str, pa.Array]) -> list[tup
             for name in ("features", "samples"):
                 connection.exec_driver_sql(f"ALTER TABLE {name} DROP CONSTRAINT {name}_{_PARENT[name]}_fkey")
         if table is feature_activations:
-            extraction_id = columns["extraction_id"][0].as_py()
-            backend_of(engine).replace_rows(connection, table, extraction_id, pa.table(columns))
-        else:
-            backend_of(engine).insert(connection, table, [pa.table(columns)])
+            table.create(connection)
+        backend_of(engine).insert(connection, table, [pa.table(columns)])
     with engine.connect() as connection:
         chosen = [table.c[name] for name in columns]
         rows = [tuple(row) for row in connection.execute(sa.select(*chosen).order_by(*list(table.primary_key)))]
@@ -144,4 +147,4 @@ def test_items_that_nobody_wants_are_not_made() -> None:
 
 
 def test_names_that_are_no_text_are_stored_escaped() -> None:
-    assert _storable("caf\udce9 \0 ünï 😀") == "caf\\udce9 \\x00 ünï 😀"
+    assert storable("caf\udce9 \0 ünï 😀") == "caf\\udce9 \\x00 ünï 😀"

@@ -10,16 +10,20 @@ from extraction_assets.engine.chunk_pass.forward import (
     stored_activations,
 )
 from extraction_assets.engine.chunk_pass.gpu_pass import ChunkResult, run_chunk
-from extraction_assets.engine.chunk_pass.sae_pass import SaeResult, SaeTask
+from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
+from extraction_assets.engine.chunk_pass.sae_result import SaeResult
 from extraction_assets.engine.selection.sparse import take_rows
-from extraction_assets.engine.shapes import Samples, SparseFeatures
+from extraction_assets.engine.shapes import DrawRules, Samples, SparseFeatures
 from extraction_assets_tests.engine.build import assert_same
 
 N, T, K, FIRST = 23, 12, 3, 1000
 TILE = 4  # samples of 12 positions: all of a forward batch
 CPU = torch.device("cpu")
 HOOKS = {"standard": "layers.0", "jumprelu": "layers.1", "topk": "layers.1", "gated": "layers.0"}
-SETTINGS = PassSettings(batch_size=4, top_k=K, min_activation=0.125, keep_activations=True, keep_features=True)
+RULES = DrawRules(draw_seed=3, interval_examples=2, random_examples=3, sample_one_in=4)
+SETTINGS = PassSettings(
+    batch_size=4, top_k=K, min_activation=0.125, keep_activations=True, keep_features=True, draws=RULES
+)
 
 
 def make_samples() -> Samples:
@@ -67,12 +71,24 @@ def assert_same_saes(one: ChunkResult, other: ChunkResult) -> None:
         own = other.saes[name]
         assert_same(result.table, own.table)
         assert_same(result.statistics, own.statistics)
+        if result.draws is not None or own.draws is not None:
+            assert_same_draws(result, own)
         assert (result.features is None) == (own.features is None)
         if result.features is not None and own.features is not None:
             assert_same(result.features, own.features)
         assert result.probe.keys() == own.probe.keys()
         assert all(torch.equal(dense, own.probe[row]) for row, dense in result.probe.items())
         assert result.variance_explained == own.variance_explained
+
+
+def assert_same_draws(one: SaeResult, other: SaeResult) -> None:
+    assert one.draws is not None
+    assert other.draws is not None
+    assert one.sampled is not None
+    assert other.sampled is not None
+    assert_same(one.draws, other.draws)
+    assert torch.equal(one.sampled.sample_index, other.sampled.sample_index)
+    assert_same(one.sampled.rows, other.sampled.rows)
 
 
 def with_values(expected: ChunkResult, where: Tensor, value: float, hook: str = "layers.1") -> HookReader:

@@ -8,9 +8,11 @@ import torch
 from extraction_assets.engine.chunk_pass.batching import AdaptiveBatch
 from extraction_assets.engine.chunk_pass.context import PassSettings
 from extraction_assets.engine.chunk_pass.gpu_pass import run_chunk
-from extraction_assets.engine.chunk_pass.sae_pass import SaeResult, SaeTask
+from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
+from extraction_assets.engine.chunk_pass.sae_result import SaeResult
 from extraction_assets.engine.saes.sae import load_sae
 from extraction_assets.engine.shapes import Samples
+from extraction_assets_tests.engine.chunk_pass.build import RULES, assert_same_draws
 from extraction_assets_tests.tiny import make_sae
 
 N, T, D, F = 300, 3, 768, 1027
@@ -25,7 +27,7 @@ def _run(folder: Path, size: int) -> SaeResult:
     hidden = torch.randn(N, T, D, generator=torch.Generator().manual_seed(0))
     everywhere = torch.ones(N, T, dtype=torch.bool)
     samples = Samples(torch.ones(N, T, dtype=torch.int64), everywhere, everywhere, 0)
-    task, settings = SaeTask("odd", "h", load_sae(folder)), PassSettings(batch_size=128, top_k=10)
+    task, settings = SaeTask("odd", "h", load_sae(folder)), PassSettings(batch_size=128, top_k=10, draws=RULES)
     cpu = torch.device("cpu")
     result = run_chunk(samples, lambda a, b: {"h": hidden[a:b]}, [task], settings, AdaptiveBatch(size), cpu, [0])
     return result.saes["odd"]
@@ -37,3 +39,4 @@ def test_the_vectorization_batch_changes_no_bit(sae_folder: Path, size: int) -> 
     assert all(torch.equal(a, b) for a, b in zip(ours.table, theirs.table, strict=True))
     pairs = zip(ours.statistics, theirs.statistics, strict=True)
     assert all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in pairs)
+    assert_same_draws(ours, theirs)

@@ -20,21 +20,24 @@ from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
 from extraction_assets.engine.models.language_model import LanguageModel
 from extraction_assets.engine.saes.formats import read_checkpoint
 from extraction_assets.engine.saes.sae import SAE, load_sae, variance_explained
+from extraction_assets.engine.selection.draws import DrawHeap, merge_draws
 from extraction_assets.engine.selection.merge import DeferredTopKHeap, merge_top_k_tables
-from extraction_assets.engine.selection.sparse import keep_counted, take_rows, to_dense, to_rows
+from extraction_assets.engine.selection.sparse import concatenate_rows, keep_counted, take_rows, to_dense, to_rows
 from extraction_assets.engine.selection.statistics.accumulate import merge_statistics
-from extraction_assets_tests import tiny
+from extraction_assets_tests import draws_oracle, tiny
 from extraction_assets_tests.engine import oracle
-from extraction_assets_tests.engine.build import assert_same, plain, statistics_differences
+from extraction_assets_tests.engine.build import assert_same, plain, plain_draws, statistics_differences
 from extraction_assets_tests.engine.chunk_pass.build import (
     CPU,
     FIRST,
+    RULES,
     SAMPLES,
     SETTINGS,
     TILE,
     K,
     N,
     T,
+    assert_same_draws,
     assert_same_result,
     at,
     features_of,
@@ -52,6 +55,47 @@ def test_tables_and_statistics_are_those_of_brute_force_on_the_features(expected
         assert statistics_differences(result.statistics, oracle.firings(*drawn)) == []
         assert result.statistics.samples_seen == N
         assert result.statistics.tokens_seen == int(SAMPLES.counted.sum())
+
+
+def test_draws_are_those_of_brute_force_on_the_features(expected: ChunkResult) -> None:
+    for result in expected.saes.values():
+        drawn = to_dense(features_of(result)).numpy(), SAMPLES.counted.numpy()
+        right = draws_oracle.drawn(*drawn, first_sample=FIRST, seed=3, per_interval=2, of_all=3)
+        assert plain_draws(result.draws) == right
+        maxima = drawn[0].max(axis=1, where=drawn[1][:, :, None], initial=0)
+        counts = [draws_oracle.populations([m for m in column if m > 0]) for column in maxima.T.tolist()]
+        assert result.statistics.interval_samples.tolist() == counts
+
+
+def test_the_firings_of_sampled_samples_are_all_kept(expected: ChunkResult) -> None:
+    chosen = [row for row in range(N) if draws_oracle.is_sampled(3, FIRST + row, 4)]
+    assert 0 < len(chosen) < N
+    for result in expected.saes.values():
+        dense = to_dense(keep_counted(features_of(result), SAMPLES.counted))
+        assert (result.sampled.sample_index - FIRST).tolist() == chosen
+        assert torch.equal(to_dense(take_rows(result.sampled.rows, 0, len(chosen))), dense[chosen])
+
+
+def test_a_chunk_without_sampled_samples_has_rows_of_none(model: LanguageModel, tasks: list[SaeTask]) -> None:
+    settings = SETTINGS._replace(draws=RULES._replace(sample_one_in=10**9))
+    sampled = run_pass(forward_pass(model, SAMPLES, 4), tasks[:1], settings=settings).saes[tasks[0].name].sampled
+    assert sampled.sample_index.tolist() == []
+    assert sampled.rows.row_pointers.tolist() == [0]
+    assert sampled.rows[3:] == (0, T, tiny.NUM_FEATURES)
+
+
+@pytest.mark.parametrize("vectorized", [True, False])
+def test_basic_statistics_draw_nothing_and_change_nothing_else(
+    vectorized: bool, model: LanguageModel, tasks: list[SaeTask], expected: ChunkResult
+) -> None:
+    settings = SETTINGS._replace(draws=None, vectorized=vectorized)
+    result = run_pass(forward_pass(model, SAMPLES, 4), tasks, settings=settings)
+    for name, basic in result.saes.items():
+        full = expected.saes[name]
+        assert basic.draws is None
+        assert basic.sampled is None
+        assert_same(basic.table, full.table)
+        assert_same(basic.statistics, full.statistics._replace(interval_samples=None))
 
 
 def test_features_are_those_of_encoding_each_tile_alone(expected: ChunkResult, tasks: list[SaeTask]) -> None:
@@ -188,6 +232,10 @@ def assert_merged_in_reverse(parts: list[ChunkResult], expected: ChunkResult) ->
         tables = [part.saes[name].table for part in reversed(parts)]
         assert_same(merge_top_k_tables(tables, K, tiny.NUM_FEATURES), whole.table)
         assert_same(merge_statistics([part.saes[name].statistics for part in reversed(parts)]), whole.statistics)
+        draws = [part.saes[name].draws for part in reversed(parts)]
+        assert_same(merge_draws([one for one in draws if one is not None], RULES, tiny.NUM_FEATURES), whole.draws)
+        sampled = [part.saes[name].sampled for part in parts]
+        assert_same(concatenate_rows([one.rows for one in sampled if one is not None]), whole.sampled.rows)
 
 
 @pytest.mark.parametrize("bounds", [[0, 23], [0, 7, 8, 23], [0, 12, 23], list(range(24))])
@@ -226,7 +274,12 @@ def test_a_floor_that_rises_during_the_pass_changes_nothing(
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments, buffer_examples=0)
 
+    class EagerDraws(DrawHeap):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments, buffer_examples=0)
+
     monkeypatch.setattr(sae_pass, "DeferredTopKHeap", EagerHeap)
+    monkeypatch.setattr(sae_pass, "DrawHeap", EagerDraws)
     assert_same_result(run_pass(forward_pass(model, SAMPLES, 4), tasks, size=size), expected)
 
 
@@ -237,6 +290,7 @@ def test_stored_features_give_the_same_without_a_model(size: int, tasks: list[Sa
     for name, own in result.saes.items():
         assert_same(own.table, expected.saes[name].table)
         assert_same(own.statistics, expected.saes[name].statistics)
+        assert_same_draws(own, expected.saes[name])
         assert np.isnan(own.variance_explained)
 
 

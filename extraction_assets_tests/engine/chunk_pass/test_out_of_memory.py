@@ -22,14 +22,16 @@ from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
 from extraction_assets.engine.models.language_model import LanguageModel
 from extraction_assets.engine.saes.activation import Firings
 from extraction_assets.engine.saes.sae import SAE
-from extraction_assets.engine.shapes import SparseFeatures
+from extraction_assets.engine.shapes import DrawRules, SparseFeatures
 from extraction_assets_tests.engine.build import assert_same
 from extraction_assets_tests.engine.chunk_pass.build import (
     CPU,
+    RULES,
     SAMPLES,
     SETTINGS,
     N,
     T,
+    assert_same_draws,
     assert_same_result,
     run_pass,
 )
@@ -69,10 +71,10 @@ def limit_statistics(monkeypatch: pytest.MonkeyPatch, samples: int) -> None:
     """Working out the statistics of more samples at once runs out of memory."""
     real = sae_pass.statistics_update
 
-    def statistics_update(features: SparseFeatures, maxima: Tensor) -> Any:
+    def statistics_update(features: SparseFeatures, *arguments: Any) -> Any:
         if features.num_samples > samples:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
-        return real(features, maxima)
+        return real(features, *arguments)
 
     monkeypatch.setattr(sae_pass, "statistics_update", statistics_update)
 
@@ -153,26 +155,31 @@ def test_only_what_failed_is_encoded_again(
     assert result.saes["standard"].statistics.samples_seen == N
 
 
+@pytest.mark.parametrize(("name", "draws"), [("select_top_k", None), ("select_with_draws", RULES)])
 def test_a_selection_that_failed_encodes_its_range_again_and_no_other(
-    monkeypatch: pytest.MonkeyPatch, tasks: list[SaeTask], expected: ChunkResult
+    monkeypatch: pytest.MonkeyPatch, tasks: list[SaeTask], expected: ChunkResult, name: str, draws: DrawRules | None
 ) -> None:
     tried, done = limit_memory(monkeypatch, N * T), list[int]()
-    real = sae_pass.select_top_k
+    real = getattr(sae_pass, name)
 
-    def select_top_k(features: SparseFeatures, *arguments: Any) -> Any:
+    def select(features: SparseFeatures, *arguments: Any) -> Any:
         if len(done) == 1:
             done.append(0)  # once, at the second batch
             raise out_of_memory()
         done.append(features.num_samples)
         return real(features, *arguments)
 
-    monkeypatch.setattr(sae_pass, "select_top_k", select_top_k)
-    batch = AdaptiveBatch(8)
-    result = run_pass(stored_activations(expected.activations, CPU), tasks[:1], batch=batch)
+    monkeypatch.setattr(sae_pass, name, select)
+    batch, settings = AdaptiveBatch(8), SETTINGS._replace(draws=draws)
+    result = run_pass(stored_activations(expected.activations, CPU), tasks[:1], batch=batch, settings=settings)
     assert (tried, done) == ([8, 8, 4, 4, 4, 4], [8, 0, 4, 4, 4, 3])
     assert batch.halvings == [8]
-    assert_same(result.saes["standard"].statistics, expected.saes["standard"].statistics)
-    assert_same(result.saes["standard"].table, expected.saes["standard"].table)
+    right = expected.saes["standard"]
+    populations = right.statistics.interval_samples if draws else None
+    assert_same(result.saes["standard"].statistics, right.statistics._replace(interval_samples=populations))
+    assert_same(result.saes["standard"].table, right.table)
+    if draws:
+        assert_same_draws(result.saes["standard"], right)
 
 
 def test_memory_that_runs_out_after_encoding_counts_nothing_twice(

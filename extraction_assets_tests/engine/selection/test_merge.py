@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extraction_assets.engine.selection import merge as heap_module
+from extraction_assets.engine.selection import deferred as heap_module
 from extraction_assets.engine.selection.merge import DeferredTopKHeap, as_dict, empty_table, merge_top_k_tables, ranks
 from extraction_assets.engine.shapes import TopKTable
 from extraction_assets_tests.engine import oracle
@@ -250,11 +250,11 @@ def test_memory_that_runs_out_merges_half_of_the_features_after_the_other(monkey
     expected = merge_top_k_tables(tables, 4, 9)
     merge, tried = heap_module._merge, list[int]()
 
-    def limited(own: Any, top_k: int, num_features: int) -> TopKTable:
-        tried.append(sum(len(table.neuron_index) for table in own))
+    def limited(parts: Any, *arguments: Any) -> TopKTable:
+        tried.append(sum(len(table.neuron_index) for table in parts))
         if tried[-1] > 30:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return merge(own, top_k, num_features)
+        return merge(parts, *arguments)
 
     monkeypatch.setattr(heap_module, "_merge", limited)
     assert_same(merge_top_k_tables(tables, 4, 9), expected)

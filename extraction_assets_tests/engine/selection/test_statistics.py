@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.profiler import ProfilerActivity, profile
 
+from extraction_assets.engine.selection.intervals import HISTOGRAM_BINS
+from extraction_assets.engine.selection.pairs import pairs_above
 from extraction_assets.engine.selection.select import sample_maxima
 from extraction_assets.engine.selection.statistics.accumulate import (
     DTYPES,
@@ -25,7 +27,6 @@ from extraction_assets.engine.selection.statistics.accumulate import (
 )
 from extraction_assets.engine.selection.statistics.descriptions import (
     COLUMNS,
-    HISTOGRAM_BINS,
     HISTOGRAM_EDGES,
     STATISTICS,
     Addition,
@@ -263,7 +264,8 @@ def accumulated(groups: list[Drawn], num_features: int) -> FeatureStatistics:
     accumulator = StatisticsAccumulator(num_features)
     for group in groups:
         features = counted_features(group)
-        update = statistics_update(features, sample_maxima(features))
+        maxima = sample_maxima(features)
+        update = statistics_update(features, maxima, pairs_above(maxima))
         accumulator.add(update, len(group.dense), int(group.counted.sum()))
     return accumulator.build()
 

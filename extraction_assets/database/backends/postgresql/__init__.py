@@ -1,7 +1,7 @@
 """PostgreSQL: a server, psycopg2, lists as arrays, binary COPY, an advisory lock for everything that writes results."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,9 @@ from sqlalchemy import event
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import TypeEngine
 
-from extraction_assets.database.backends.protocol import EXAMPLES_TABLE, ColumnKind
+from extraction_assets.database.backends.postgresql import text_index
+from extraction_assets.database.backends.postgresql.views import VIEWS
+from extraction_assets.database.backends.protocol import ColumnKind, TextIndex
 from extraction_assets.database.urls import DatabaseError, DatabaseUnavailableError, error_sentence
 
 if TYPE_CHECKING:
@@ -50,12 +52,15 @@ class PostgresqlBackend:
         "integers": postgresql.ARRAY(sa.Integer),
         "doubles": postgresql.ARRAY(sa.Double),
         "texts": postgresql.ARRAY(sa.Text),
+        "json": postgresql.JSONB(none_as_null=True),
     }
+    views = VIEWS
+    text_index: TextIndex = text_index
     # A snapshot taken before the wait for the lock would not see what the writer before has committed.
     write_options: Mapping[str, Any] = {"isolation_level": "READ COMMITTED"}
 
-    def first_of_list(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
-        return sa.type_coerce(column, postgresql.ARRAY(sa.Integer))[1]
+    def list_length(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
+        return sa.func.json_array_length(column, type_=sa.Integer())
 
     def with_driver(self, url: sa.URL, variable: str) -> sa.URL:
         if url.drivername not in (*self.url_names, DRIVER):
@@ -86,12 +91,6 @@ class PostgresqlBackend:
         finally:
             engine.dispose()
 
-    def before_writing(self, engine: sa.Engine) -> None:
-        """Drop the partitions that earlier writers emptied."""
-        from extraction_assets.database.backends.postgresql.examples import drop_emptied
-
-        drop_emptied(engine, LOCK_KEY)
-
     def lock_writers(self, connection: sa.Connection) -> None:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK_KEY)))
 
@@ -100,21 +99,22 @@ class PostgresqlBackend:
 
         copy_rows(connection, table, parts)
 
-    def replace_rows(self, connection: sa.Connection, table: sa.Table, extraction_id: int, rows: "pa.Table") -> None:
+    def replace_rows(
+        self, connection: sa.Connection, table: sa.Table, extraction_id: int, parts: "Iterable[pa.Table]"
+    ) -> None:
         from extraction_assets.database.backends.postgresql.copy import copy_rows
-        from extraction_assets.database.backends.postgresql.examples import replace_examples
 
-        if table.name == EXAMPLES_TABLE:
-            replace_examples(connection, table, extraction_id, rows)
-            return
         # To drop an index, or to truncate, would hold up readers.
         connection.execute(sa.delete(table).where(table.c.extraction_id == extraction_id))
-        copy_rows(connection, table, [rows])
+        copy_rows(connection, table, parts)
 
-    def is_storage_detail(self, table_name: str) -> bool:
-        from extraction_assets.database.backends.postgresql.examples import is_partition
+    def analyze(self, connection: sa.Connection, tables: Iterable[sa.Table]) -> None:
+        connection.exec_driver_sql(f"ANALYZE {', '.join(table.name for table in tables)}")
 
-        return is_partition(table_name)
+    def upsert(self, table: sa.Table, keys: Sequence[str]) -> sa.Insert:
+        insert = postgresql.insert(table)
+        changed = {column.name: insert.excluded[column.name] for column in table.c if column.name not in keys}
+        return insert.on_conflict_do_update(index_elements=list(keys), set_=changed)
 
     def plain_error(self, engine: sa.Engine, reason: BaseException) -> DatabaseError | None:
         driver = engine.dialect.dbapi

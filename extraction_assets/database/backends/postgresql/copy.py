@@ -102,7 +102,15 @@ def _texts(column: pa.Array) -> list[pa.Array]:
 
 
 def _json(column: pa.Array) -> list[pa.Array]:
-    return _texts(json_numbers(column))
+    if column.null_count:
+        assert column.null_count == len(column), "a statistic is known of all features or of none"
+        return [pa.array([_NULL] * len(column), _BYTES)]
+    return _texts(column if pa.types.is_string(column.type) else json_numbers(column))
+
+
+def _jsonb(column: pa.Array) -> list[pa.Array]:
+    """JSON texts, after the number of the format."""
+    return _texts(pc.binary_join_element_wise(pa.scalar(b"\x01", _BYTES), column.cast(_BYTES), pa.scalar(b"", _BYTES)))
 
 
 def _number_lists(kind: str, oid: int) -> Callable[[pa.Array], list[pa.Array]]:
@@ -166,7 +174,9 @@ _FIELDS: dict[str, Callable[[pa.Array], list[pa.Array]]] = {
     "BIGINT": _numbers(">i8"),
     "DOUBLE PRECISION": _numbers(">f8"),
     "TEXT": _texts,
+    "SMALLINT": _numbers(">i2"),
     "JSON": _json,
+    "JSONB": _jsonb,
     "INTEGER[]": _number_lists(">i4", _INT4_OID),
     "DOUBLE PRECISION[]": _number_lists(">f8", _FLOAT8_OID),
     "TEXT[]": _text_lists,

@@ -2,16 +2,19 @@
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.dialects import sqlite as dialect
 from sqlalchemy.types import TypeEngine
 
-from extraction_assets.database.backends.protocol import ColumnKind
+from extraction_assets.database.backends.protocol import ColumnKind, TextIndex
+from extraction_assets.database.backends.sqlite import text_index
 from extraction_assets.database.backends.sqlite.read_only_disk import readable_path
+from extraction_assets.database.backends.sqlite.views import VIEWS
 from extraction_assets.database.urls import (
     DatabaseError,
     DatabaseUnavailableError,
@@ -28,6 +31,7 @@ BUSY_TIMEOUT_MS = 120_000
 """How long a writer waits for another to finish."""
 
 _CACHE_KB = 256 * 1024  # an upper bound; with the default 2 MB, replacing an index's pages takes thrice as long
+_ANALYSIS_LIMIT = 400  # rows of an index that ANALYZE looks at; SQLite's documentation advises 100 to 1000
 _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 _WRITES = "extraction_assets_writes"
 
@@ -43,9 +47,11 @@ class SqliteBackend:
     # SQLite numbers rows by itself only for INTEGER.
     column_types: Mapping[ColumnKind, TypeEngine[Any]] = {"row_id": sa.Integer()}
     write_options: Mapping[str, Any] = {_WRITES: True}
+    views = VIEWS
+    text_index: TextIndex = text_index
 
-    def first_of_list(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
-        return sa.func.json_extract(column, "$[0]", type_=sa.Integer())
+    def list_length(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
+        return sa.func.json_array_length(column, type_=sa.Integer())
 
     def with_driver(self, url: sa.URL, variable: str) -> sa.URL:
         """Python's own driver needs no name."""
@@ -75,9 +81,6 @@ class SqliteBackend:
             stack.callback(engine.dispose)
             yield engine
 
-    def before_writing(self, engine: sa.Engine) -> None:
-        """Nothing."""
-
     def lock_writers(self, connection: sa.Connection) -> None:
         """Nothing: BEGIN IMMEDIATE has waited."""
 
@@ -86,18 +89,26 @@ class SqliteBackend:
 
         insert_rows(connection, table, parts)
 
-    def replace_rows(self, connection: sa.Connection, table: sa.Table, extraction_id: int, rows: "pa.Table") -> None:
-        from extraction_assets.database.backends.sqlite.bulk import indexes_afterwards, insert_rows
+    def replace_rows(
+        self, connection: sa.Connection, table: sa.Table, extraction_id: int, parts: "Iterable[pa.Table]"
+    ) -> None:
+        from extraction_assets.database.backends.sqlite.bulk import insert_rows
 
         of_extraction = table.c.extraction_id == extraction_id
-        others = connection.scalar(sa.select(sa.func.count()).select_from(table).where(~of_extraction)) or 0
-        with indexes_afterwards(connection, table, len(rows), others):
-            # SQLite empties a table at once where no condition is given.
-            connection.execute(sa.delete(table).where(of_extraction) if others else sa.delete(table))
-            insert_rows(connection, table, [rows])
+        others = connection.scalar(sa.select(sa.exists().where(~of_extraction)))
+        # SQLite empties a table at once where no condition is given.
+        connection.execute(sa.delete(table).where(of_extraction) if others else sa.delete(table))
+        insert_rows(connection, table, parts)
 
-    def is_storage_detail(self, table_name: str) -> bool:
-        return False
+    def analyze(self, connection: sa.Connection, tables: Iterable[sa.Table]) -> None:
+        connection.exec_driver_sql(f"PRAGMA analysis_limit = {_ANALYSIS_LIMIT}")
+        for table in tables:
+            connection.exec_driver_sql(f"ANALYZE {table.name}")
+
+    def upsert(self, table: sa.Table, keys: Sequence[str]) -> sa.Insert:
+        insert = dialect.insert(table)
+        changed = {column.name: insert.excluded[column.name] for column in table.c if column.name not in keys}
+        return insert.on_conflict_do_update(index_elements=list(keys), set_=changed)
 
     def plain_error(self, engine: sa.Engine, reason: BaseException) -> DatabaseError | None:
         damaged = str(getattr(reason, "sqlite_errorname", "")).startswith(_DAMAGED)

@@ -1,6 +1,5 @@
 """Bulk insert into SQLite: ``executemany`` of many rows a statement on the driver's own connection, lists as JSON."""
 
-import contextlib
 import json
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -14,7 +13,6 @@ from extraction_assets.database.backends.prefetch import prefetch
 
 _BATCH_ROWS = 20_000
 _STATEMENT_ROWS = 50  # a row a statement takes 1.5 times as long; of 9 columns they are 450 of SQLite's 999 parameters
-_REBUILD_SHARE = 4  # a table may hold this many times the loaded rows for its indexes to be rebuilt
 
 
 def insert_rows(connection: sa.Connection, table: sa.Table, parts: Iterable[pa.Table]) -> None:
@@ -32,22 +30,6 @@ def _execute(driver: Any, table: sa.Table, names: list[str], values: list[Any], 
     statement = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES {', '.join([row] * rows)}"
     step = rows * len(names)
     driver.executemany(statement, (values[at : at + step] for at in range(0, len(values), step)))
-
-
-@contextlib.contextmanager
-def indexes_afterwards(connection: sa.Connection, table: sa.Table, new_rows: int, other_rows: int) -> Iterator[None]:
-    """Rebuilds a table's indexes after the block, if that takes less time than updating them row by row.
-
-    In the block's transaction: whoever reads sees the table with its old rows and indexes until it commits, and
-    keeps seeing them if it fails.
-    """
-    again = other_rows + new_rows <= _REBUILD_SHARE * new_rows
-    indexes = list(table.indexes) if again else []
-    for index in indexes:
-        index.drop(connection)
-    yield
-    for index in indexes:
-        index.create(connection)
 
 
 def _flat_batches(parts: Iterable[pa.Table]) -> Iterator[tuple[list[str], list[Any]]]:

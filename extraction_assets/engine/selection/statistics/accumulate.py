@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from extraction_assets.engine.ordering import ascending_bits
+from extraction_assets.engine.selection.intervals import INTERVALS
+from extraction_assets.engine.selection.pairs import FiringPairs, intervals_of, pairs_above
 from extraction_assets.engine.selection.statistics.descriptions import (
     STATISTICS,
     Addition,
@@ -25,41 +27,50 @@ DTYPES = {"int64": torch.int64, "float32": torch.float32}
 _MANTISSA_BITS = 23
 
 
-def statistics_update(features: SparseFeatures, maxima: Tensor) -> StatisticsUpdate:
-    """What the samples of ``features`` add; counted positions only, ``maxima`` float32 [n, F] their maxima.
+def statistics_update(features: SparseFeatures, maxima: Tensor, pairs: FiringPairs | None = None) -> StatisticsUpdate:
+    """What the samples of ``features`` add; counted positions only, ``maxima`` float32 [n, F] their maxima and
+    ``pairs`` those of them above 0. Without ``pairs``, statistics that need them are left out
+    (``Statistic.only_full``).
 
-    No synchronisation. Peak extra memory: 104 bytes per entry and 12 a feature; the update keeps 56 and 12.
+    No synchronisation. Peak extra memory: 104 bytes per entry and 12 a feature, and 40 a pair; the update keeps 56, 12
+    and 16.
     """
-    firings = _counted_firings(features, maxima)
-    return {one.name: one.additions(firings) for one in STATISTICS if one.additions is not None}
+    firings = _counted_firings(features, maxima, pairs)
+    return {
+        one.name: one.additions(firings)
+        for one in STATISTICS
+        if one.additions is not None and not (one.only_full and pairs is None)
+    }
 
 
-def _counted_firings(features: SparseFeatures, maxima: Tensor) -> CountedFirings:
+def _counted_firings(features: SparseFeatures, maxima: Tensor, pairs: FiringPairs | None = None) -> CountedFirings:
     bits = ascending_bits(features.values)
     exponent = bits >> _MANTISSA_BITS
     mantissa = (bits & (1 << _MANTISSA_BITS) - 1) | torch.where(exponent > 0, 1 << _MANTISSA_BITS, 0)
-    return CountedFirings(features.features, mantissa, exponent.clamp_(min=1), maxima)
+    by_interval = None if pairs is None else pairs.features * INTERVALS + intervals_of(pairs.maxima)
+    return CountedFirings(features.features, mantissa, exponent.clamp_(min=1), maxima, by_interval)
 
 
 class StatisticsAccumulator:
     """Adds up the statistics of samples; ``bytes_per_feature`` a feature, whatever their number.
 
-    Adds integers and takes maxima alone, so neither the order nor a GPU's scheduling can change a bit.
+    Adds integers and takes maxima alone, so neither the order nor a GPU's scheduling can change a bit. Unless ``full``,
+    statistics that need the pairs are None in the end.
     """
 
-    def __init__(self, num_features: int, device: torch.device | str = "cpu") -> None:
+    def __init__(self, num_features: int, device: torch.device | str = "cpu", *, full: bool = True) -> None:
+        self._added = [one for one in STATISTICS if one.additions is not None and (full or not one.only_full)]
         self._totals = {
             one.name: torch.zeros(num_features * (one.size or 1), dtype=DTYPES[one.dtype], device=device)
-            for one in STATISTICS
-            if one.additions is not None
+            for one in self._added
         }
         self._samples_seen, self._tokens_seen = 0, 0
 
     def add(self, update: StatisticsUpdate, samples: int, tokens: int) -> None:
         """Counts an update of so many samples and counted positions. No synchronisation; needs no memory, so that it
         cannot fail half-way."""
-        for one in STATISTICS:
-            for addition in update.get(one.name, ()):
+        for one in self._added:
+            for addition in update[one.name]:
                 _add(self._totals[one.name], one, addition)
         self._samples_seen += samples
         self._tokens_seen += tokens
@@ -68,8 +79,7 @@ class StatisticsAccumulator:
         """The statistics so far."""
         found: dict[str, Any] = {
             one.name: self._totals[one.name] if one.size is None else self._totals[one.name].view(-1, one.size)
-            for one in STATISTICS
-            if one.additions is not None
+            for one in self._added
         }
         found |= {one.name: one.derive(found) for one in STATISTICS if one.derive is not None}
         return FeatureStatistics(**found, samples_seen=self._samples_seen, tokens_seen=self._tokens_seen)
@@ -93,10 +103,11 @@ def feature_statistics(features: SparseFeatures, maxima: Tensor, counted: Tensor
     """Statistics of one group of samples.
 
     ``features`` holds counted positions only, ``maxima`` float32 [n, F] is ``sample_maxima(features)``,
-    ``counted`` bool [n, T]. One synchronisation. Peak extra memory: 104 bytes per entry and that of an accumulator.
+    ``counted`` bool [n, T]. Two synchronisations. Peak extra memory: that of an update and of an accumulator.
     """
     accumulator = StatisticsAccumulator(features.num_features, features.values.device)
-    accumulator.add(statistics_update(features, maxima), features.num_samples, int(counted.sum()))
+    update = statistics_update(features, maxima, pairs_above(maxima))
+    accumulator.add(update, features.num_samples, int(counted.sum()))
     return accumulator.build()
 
 

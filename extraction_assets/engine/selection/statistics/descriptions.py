@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
+from extraction_assets.engine.selection.intervals import FIRST_EXPONENT, HISTOGRAM_BINS, INTERVALS
 from extraction_assets.engine.selection.statistics.exact_sums import (
     EXPONENTS_PER_LIMB,
     LIMBS,
@@ -21,9 +22,7 @@ from extraction_assets.engine.selection.statistics.exact_sums import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-HISTOGRAM_BINS = 40
-HISTOGRAM_FIRST_EXPONENT = -20
-HISTOGRAM_EDGES = [0.0, *(2.0**e for e in range(HISTOGRAM_FIRST_EXPONENT + 1, 20)), float("inf")]
+HISTOGRAM_EDGES = [0.0, *(2.0**e for e in range(FIRST_EXPONENT + 1, 20)), float("inf")]
 """Bin b holds activations in [EDGES[b], EDGES[b + 1]): one power of two a bin, the ends open."""
 
 _BIAS = 127
@@ -42,6 +41,7 @@ class FeatureStatistics(NamedTuple):
     tokens_seen: int
     """Counted positions looked at."""
     square_limbs: "Tensor | None" = None
+    interval_samples: "Tensor | None" = None
 
 
 class CountedFirings(NamedTuple):
@@ -55,6 +55,9 @@ class CountedFirings(NamedTuple):
     """int64 [Z]: that of the float32 with its bias of 127; 1 for a subnormal too."""
     maxima: "Tensor"
     """float32 [n, F]: maximum of each feature in each sample, 0 where it does not fire."""
+    by_interval: "Tensor | None" = None
+    """int64 [C], for each (sample, feature) pair in which the feature fires: feature * 80 + interval of its maximum
+    (``selection.intervals``). None with ``statistics: basic``."""
 
     def bits(self) -> "Tensor":
         """int64 [Z]: the values as the 31 bits of a float32, which order like them (``ordering.ascending_bits``)."""
@@ -85,7 +88,8 @@ class StatisticColumn:
     values: Callable[[FeatureStatistics], np.ndarray]
     """From the merged statistics, on the CPU: [F], or [F, size] of a list."""
     nullable: bool = False
-    """NULL for a feature that never fires."""
+    """NULL for a feature that never fires. Columns of a statistic that was added later may be NULL for all features,
+    whatever this says."""
     shown: str = ""
     """How pages show it, such as ``mean {:.2f}``; empty if they do not, or format it themselves."""
 
@@ -113,11 +117,15 @@ class Statistic:
     """Whether files of earlier versions do not have it; always so for a statistic that is added once results exist.
     Its field of ``FeatureStatistics`` then has the default None: if any chunk of a result is such a file, the statistic
     is None and its columns are NULL. Without the two, every earlier file counts as damaged."""
+    only_full: bool = False
+    """Whether it needs ``CountedFirings.by_interval`` and is left out with ``statistics: basic``; it is ``added_later``
+    then, too."""
 
 
-def bytes_per_feature() -> int:
-    """Of the statistics of a chunk, in memory and on disk."""
-    return sum((one.size or 1) * (8 if one.dtype == "int64" else 4) for one in STATISTICS)
+def bytes_per_feature(*, full: bool = True) -> int:
+    """Of the statistics of a chunk, in memory and on disk; ``full`` as in the settings."""
+    counted = [one for one in STATISTICS if full or not one.only_full]
+    return sum((one.size or 1) * (8 if one.dtype == "int64" else 4) for one in counted)
 
 
 # How much each adds, and its columns in the database
@@ -139,7 +147,7 @@ def _limbs_of_the_sum(firings: CountedFirings) -> list[Addition]:
 
 
 def _bins(firings: CountedFirings) -> list[Addition]:
-    bins = (firings.exponent - _BIAS - HISTOGRAM_FIRST_EXPONENT).clamp_(0, HISTOGRAM_BINS - 1)
+    bins = (firings.exponent - _BIAS - FIRST_EXPONENT).clamp_(0, HISTOGRAM_BINS - 1)
     bins += firings.features * HISTOGRAM_BINS
     return [Addition(bins.new_ones(len(bins)), bins)]
 
@@ -151,6 +159,11 @@ def _limbs_of_the_squares(firings: CountedFirings) -> list[Addition]:
     at = firings.features * SQUARE_LIMBS + (doubled >> 3)
     shift = doubled & 7
     return [Addition((square & 0xFFFFFF) << shift, at), Addition((square >> 24) << shift, at, offset=3)]
+
+
+def _samples_by_interval(firings: CountedFirings) -> list[Addition]:
+    assert firings.by_interval is not None, "only with full statistics"
+    return [Addition(firings.by_interval.new_ones(len(firings.by_interval)), firings.by_interval)]
 
 
 def activation_sum(statistics: FeatureStatistics) -> np.ndarray:
@@ -171,6 +184,12 @@ def std_activation(statistics: FeatureStatistics) -> np.ndarray:
     """
     assert statistics.square_limbs is not None, "read only where it is known"
     return std_of_limbs(statistics.token_count, statistics.activation_limbs, statistics.square_limbs)
+
+
+def known(tensor: "Tensor | None") -> "Tensor":
+    """A statistic that was added later, where it is not None."""
+    assert tensor is not None, "read only where it is known"
+    return tensor
 
 
 STATISTICS = (
@@ -281,6 +300,25 @@ STATISTICS = (
         ),
         additions=_limbs_of_the_squares,
         added_later=True,
+    ),
+    Statistic(
+        "interval_samples",
+        "int64",
+        INTERVALS,
+        "sum",
+        "samples by half octave of the feature's maximum in them (selection.intervals)",
+        (
+            StatisticColumn(
+                "interval_samples",
+                "integers",
+                "samples in which it fires by half octaves of its maximum there: 80 counts from 2^-20 to 2^20, ends "
+                "open; NULL with `statistics: basic`, or while a chunk is of an earlier version",
+                lambda s: known(s.interval_samples).numpy(),
+            ),
+        ),
+        additions=_samples_by_interval,
+        added_later=True,
+        only_full=True,
     ),
 )
 """All statistics, in the order of the columns."""

@@ -37,10 +37,10 @@ def shown_sizes(feature: Any) -> str:
 
 
 def unknown_sizes(features: Iterable[Any]) -> str | None:
-    """One sentence on the statistics that are NULL although some of these rows of the table ``features`` fire; None if
-    there are none. Earlier versions did not count them."""
+    """One sentence on the shown statistics that are NULL although some of these rows of the table ``features`` fire;
+    None if there are none. Earlier versions did not count them."""
     firing = [feature for feature in features if feature.activation_count]
-    later = [column.name for one in STATISTICS if one.added_later for column in one.columns]
+    later = [column.name for one in STATISTICS if one.added_later for column in one.columns if column.shown]
     unknown = [name for name in later if any(getattr(feature, name) is None for feature in firing)]
     if not unknown:
         return None

@@ -1,0 +1,55 @@
+"""The browser on the results of the tiny extraction, without a socket."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from extraction_assets.database.connect import opened_database
+from extraction_assets.database.reading import read_database
+from extraction_assets_tests.project import Project
+
+if TYPE_CHECKING:
+    from starlette.testclient import TestClient
+
+BASE = "http://localhost:3080"
+
+
+def make_client(url: str, **options: Any) -> "TestClient":
+    """A client of the browser on a database."""
+    testclient = pytest.importorskip("starlette.testclient")
+    from extraction_assets.browser.app import create_app
+    from extraction_assets.browser.page import Options
+
+    app = create_app(partial(read_database, url), Options(**options), partial(opened_database, url))
+    return testclient.TestClient(app, base_url=BASE)  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def client(project: Project) -> Iterator["TestClient"]:
+    """A client of the browser on the tiny extraction, with the SAEs ``relu`` and ``topk``."""
+    with make_client(project.url) as made:
+        yield made
+
+
+@pytest.fixture
+def empty_client(results_url: str) -> Iterator["TestClient"]:
+    """A client of the browser on a database without results, of each kind in turn."""
+    with make_client(results_url) as made:
+        yield made
+
+
+Fetch = Callable[[str], str]
+
+
+@pytest.fixture
+def page(client: "TestClient") -> Fetch:
+    """The HTML of a page that is there."""
+
+    def fetch(address: str) -> str:
+        answer = client.get(address)
+        assert answer.status_code == 200, answer.text
+        return answer.text
+
+    return fetch
