@@ -1,10 +1,11 @@
-"""Dagster's SQLite storage without what it builds again for every connection: engines, compiled statements, and the map
+"""Dagster's SQLite storage without what it builds again for every query: connections, compiled statements, and the map
 of Alembic's revisions; and Dagster without telemetry. Half of the CPU time of a tiny extraction's runs went there.
 Processes that tests start have Dagster as it is."""
 
 import contextlib
 import functools
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from dagster._core import telemetry
 from dagster._core.execution import compute_logs
 from dagster._core.storage import local_compute_log_manager
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
 
@@ -36,9 +38,46 @@ def _revisions(config: Config) -> ScriptDirectory:
 
 @functools.lru_cache(maxsize=64)
 def _engine(url: str, timeout: float | None) -> sa.Engine:
-    """An engine without a pool: it holds no connection, so that the file may be removed or copied."""
+    """An engine that keeps one connection for the next use: opening a file and its log takes longer than most queries.
+    The connection goes once the storage is disposed of, or where another file lies in the place."""
     arguments = {} if timeout is None else {"timeout": timeout}
-    return sa.create_engine(url, poolclass=sa.pool.NullPool, connect_args=arguments)
+    engine = sa.create_engine(url, poolclass=sa.pool.QueuePool, pool_size=1, max_overflow=-1, connect_args=arguments)
+    path = engine.url.database or ""
+
+    @sa.event.listens_for(engine, "connect")
+    def _note_file(_connection: Any, record: Any) -> None:
+        record.info["file"] = _file_at(path)
+
+    @sa.event.listens_for(engine, "checkout")
+    def _compare_file(_connection: Any, record: Any, _proxy: Any) -> None:
+        if record.info["file"] != _file_at(path):
+            raise sa.exc.DisconnectionError
+
+    _closers[path] = engine.dispose
+    engine.dispose = lambda close=True: None  # type: ignore[method-assign]  # Dagster does after each query
+    return engine
+
+
+_closers: dict[str, Callable[[], None]] = {}
+"""By file, what closes the kept connection."""
+
+
+def _file_at(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+_dispose_of_watcher = SqliteEventLogStorage.dispose
+
+
+def _dispose(storage: Any) -> None:
+    """After Dagster's: nothing holds a connection, so that files may be copied. What needs one opens it again."""
+    _dispose_of_watcher(storage)
+    for close in _closers.values():
+        close()
 
 
 def _create_engine(url: str, *, poolclass: type[sa.pool.Pool], connect_args: dict[str, Any] | None = None) -> sa.Engine:
@@ -66,5 +105,6 @@ def hurry() -> None:
     ScriptDirectory.from_config = _revisions  # type: ignore[method-assign]
     for storage in (sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage):
         storage.create_engine = _create_engine  # type: ignore[attr-defined]
+    SqliteEventLogStorage.dispose = _dispose  # type: ignore[method-assign]
     local_compute_log_manager.mirror_stream_to_file = _mirror_if_a_file  # type: ignore[assignment]
     telemetry._get_instance_telemetry_enabled = lambda _instance: False

@@ -65,10 +65,10 @@ def test_peak_memory_is_that_since_the_restart() -> None:
         del ballast
         after_it = sampler.read().peak_ram_gb
         sampler.restart()
-        anew = sampler.read().peak_ram_gb
+        after_restart = sampler.read().peak_ram_gb
     assert with_ballast - before == pytest.approx(0.5, abs=0.1)
     assert after_it == with_ballast
-    assert anew < with_ballast - 0.4
+    assert after_restart < with_ballast - 0.4
 
 
 def test_the_thread_samples_by_itself_and_ends() -> None:

@@ -121,7 +121,7 @@ _BERT: Points = {
     "mlp.hook_out": ("output.dense", "output"),
 }
 _PARALLEL = {
-    "hook_resid_mid": "attention and MLP of its blocks read the same stream, so there is none between them: take "
+    "hook_resid_mid": "attention and MLP of its blocks read the same stream, so no stream lies between them: take "
     "hook_resid_pre or hook_resid_post"
 }
 _POST_NORM = "TransformerLens's versions mean different tensors by it in a block with norms behind the additions: take "

@@ -81,7 +81,7 @@ def likely_cause(tried: Tried, minimum: float, precision: str = "high") -> str:
 
 
 def better_hook(tried: Tried, precision: str = "high") -> str:
-    """A note on another hook at which the SAE leaves much less unexplained; empty if there is none."""
+    """A note on another hook at which the SAE explains much more; empty if there is no such hook."""
     with matmul_precision(precision):
         before = _explained(tried.sae, _unchanged(tried), tried.counted)
         others = [
