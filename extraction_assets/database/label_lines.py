@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from extraction_assets.database.queries.labels import Label
+from extraction_assets.engine.corpora.visible_text import visible
 from extraction_assets.settings import check_name
 
 _TEXTS = ("name", "sae", "label", "mark", "note", "updated_at")
@@ -44,7 +45,7 @@ def label_line(label: Label) -> str:
     that the line is safe in a terminal."""
     values = {**label._asdict(), "updated_at": label.updated_at.astimezone(dt.UTC).isoformat()}
     text = json.dumps(values, ensure_ascii=False)
-    return "".join(ch if ch.isprintable() else json.dumps(ch)[1:-1] for ch in text)
+    return "".join(ch if ch.isprintable() and visible(ch) == ch else json.dumps(ch)[1:-1] for ch in text)
 
 
 def read_label_lines(lines: Iterable[bytes], name: str, now: dt.datetime | None = None) -> list[NumberedLabel]:

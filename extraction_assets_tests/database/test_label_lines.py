@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from extraction_assets.database.label_lines import BadLinesError, label_line, read_label_lines
 from extraction_assets.database.queries.labels import MARKS, Label
+from extraction_assets.engine.corpora.visible_text import visible
 
 NOW = dt.datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=dt.UTC)
 LABEL = Label("e", "s", 7, "pop() calls", "interesting", "two\nlines", NOW)
@@ -46,7 +47,16 @@ def test_what_is_written_is_read_as_it_was(label: Label) -> None:
 
 @given(labels)
 def test_a_line_is_one_line_that_is_safe_in_a_terminal(label: Label) -> None:
-    assert label_line(label).isprintable()
+    line = label_line(label)
+    assert line.isprintable()
+    assert visible(line) == line
+
+
+def test_characters_that_hide_though_they_are_printable_are_escaped_as_json_has_it() -> None:
+    hidden = LABEL._replace(label="a\U000e0100\U000e0101\u3164")
+    line = label_line(hidden)
+    assert visible(line) == line
+    assert json.loads(line)["label"] == hidden.label
 
 
 def test_every_line_has_its_number_and_empty_ones_are_passed_over() -> None:
