@@ -5,8 +5,12 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from extraction_assets.database.tables import corpora, extractions
+from extraction_assets.catalog import TOP_K_TABLE
+from extraction_assets.database.tables import corpora, extractions, features
 from extraction_assets.planning.plan import ExtractionPlan
+from extraction_assets.stores.chunk_names import DRAWS_FILE
+from extraction_assets.stores.chunk_record import read_record
+from extraction_assets.stores.sealed import DamagedFileError
 
 
 class StoredMerge(NamedTuple):
@@ -35,4 +39,25 @@ def stored_merge(connection: sa.Connection, plan: ExtractionPlan, sae: str) -> S
     # extraction may have added samples to the same corpus: then its content is not known here.
     if samples <= len(plan.corpus) and plan.corpus.content_fingerprint(slice(0, samples)) != content:
         return StoredMerge(finished_at, "its documents have other names or places now")
+    if _lacks_draws(connection, plan, sae):
+        return StoredMerge(finished_at, "its chunks were computed again, with more statistics")
     return StoredMerge(finished_at, None)
+
+
+def _lacks_draws(connection: sa.Connection, plan: ExtractionPlan, sae: str) -> bool:
+    """Whether a merge of tables from an earlier version, which have no draws, stands beside tables that have: what is
+    made again has the same fingerprint."""
+    if plan.settings.statistics == "basic":
+        return False
+    query = (
+        sa.select(features.c.interval_samples.is_(None))
+        .join(extractions, extractions.c.id == features.c.extraction_id)
+        .where(extractions.c.name == plan.settings.name, extractions.c.sae == sae, features.c.neuron_index == 0)
+    )
+    if not connection.scalar(query):
+        return False
+    try:
+        paths = (plan.chunk_path(TOP_K_TABLE, chunk, sae) for chunk in plan.settings.chunks)
+        return all(DRAWS_FILE in read_record(path) for path in paths)
+    except (DamagedFileError, FileNotFoundError):
+        return False  # the state of the chunk says so

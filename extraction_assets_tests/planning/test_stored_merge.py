@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from extraction_assets.database.connect import open_database
+from extraction_assets.database.tables import features
 from extraction_assets.planning.stored_merge import stored_merge
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_settings, make_texts
@@ -58,3 +60,17 @@ def test_an_extraction_that_was_never_merged_has_none(project: Project) -> None:
     other = Project(project.settings.model_copy(update={"name": "other"}), project.home)
     other.corpus()
     assert why_stale(other) == "absent"
+
+
+def test_a_merge_without_draws_is_stale_once_all_its_tables_have_some(project: Project) -> None:
+    assert why_stale(project) is None
+    engine = open_database(project.url)
+    try:
+        with engine.connect() as connection:
+            connection.execute(sa.update(features).values(interval_samples=sa.null()))
+            found = stored_merge(connection, project.plan, "relu")
+            connection.rollback()
+    finally:
+        engine.dispose()
+    assert found is not None
+    assert found.stale == "its chunks were computed again, with more statistics"
