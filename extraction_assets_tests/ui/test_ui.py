@@ -97,10 +97,10 @@ def test_the_backfill_dialog_takes_a_batch_size_and_the_backfill_ends_with_the_m
     page.open("/runs?view=backfills", height=800)
     page.wait_for_text("Success")
     page.click("View")
-    page.wait("all six assets", lambda: page.text.count("100% completed") == 6)
+    page.wait("all eight assets", lambda: page.text.count("100% completed") == 8)
     page.screenshot("backfill")
     statuses = _runs(address)
-    assert len(statuses) == 3  # corpus; all chunks in one run; merge and report
+    assert len(statuses) == 3  # corpus and directions; all chunks in one run; merge, relations and report
     assert set(statuses) == {"SUCCESS"}
 
 
