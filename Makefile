@@ -22,7 +22,7 @@ UI_TESTS := $(VENV)/.installed-ui-tests
 
 SEEDED := $(if $(SEED),--seed $(SEED))
 
-PICTURES := backfill checks chunk-plots examples graph launch report
+PICTURES := backfill browser-compare browser-feature browser-feature-dark browser-feature-phone browser-features checks chunk-plots examples graph launch report
 
 .PHONY: demo test test-fast mutations test-ui screenshots docs published ui browse lint install clean-venv
 
@@ -98,7 +98,7 @@ $(TESTS): $(ALL_EXTRAS) $(TOOLS)
 	$(call pip_install,oracle,sae-lens for the tests)
 
 $(UI_TESTS): $(TOOLS)
-	$(call pip_install,ui-test,selenium)
+	$(call pip_install,ui-test,selenium and axe-core)
 
 COMMA := ,
 

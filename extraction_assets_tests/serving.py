@@ -1,4 +1,4 @@
-"""``extraction-assets ui`` as a real process, on a port of its own."""
+"""``extraction-assets ui`` and ``browse`` as real processes, each on a port of its own."""
 
 import contextlib
 import os
@@ -24,26 +24,31 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def serving(
-    command: Sequence[str], port: int, log: Path, folder: Path, environment: Mapping[str, str]
+    command: Sequence[str],
+    port: int,
+    log: Path,
+    folder: Path,
+    environment: Mapping[str, str],
+    page: str = "server_info",
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """The running command, once its page answers on ``port``; it and its children are gone at the end of the block."""
+    """The running command, once ``page`` answers on ``port``; it and its children are gone at the end of the block."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, cwd=folder, env={**os.environ, **environment}, stdout=output, stderr=output, start_new_session=True
         )
     try:
-        _wait_for_page(process, port, log)
+        _wait_for_page(process, f"http://{HOST}:{port}/{page}", log)
         yield process
     finally:
         _end(process)
 
 
-def _wait_for_page(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+def _wait_for_page(process: "subprocess.Popen[bytes]", address: str, log: Path) -> None:
     deadline = time.monotonic() + STARTS_WITHIN
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()
         try:
-            with urllib.request.urlopen(f"http://{HOST}:{port}/server_info", timeout=10):
+            with urllib.request.urlopen(address, timeout=10):
                 return
         except OSError:
             time.sleep(0.5)

@@ -50,12 +50,12 @@ class Browser:
     """One page of the UI at ``address``; screenshots go to ``folder``."""
 
     def __init__(self, driver: webdriver.Chrome, address: str, folder: Path) -> None:
-        self.driver, self._address, self._folder = driver, address, folder
+        self.driver, self.address, self._folder = driver, address, folder
 
     def open(self, path: str, *, width: int = 1600, height: int = 1000) -> None:
         """Open a path of the UI, or a whole address, in a window of this size."""
         self.driver.set_window_size(width, height)
-        self.driver.get(path if "://" in path else self._address + path)
+        self.driver.get(path if "://" in path else self.address + path)
 
     def screenshot(self, name: str) -> None:
         """Save what the window shows now as NAME.png."""
@@ -65,7 +65,7 @@ class Browser:
     def text(self) -> str:
         return self.driver.find_element(By.TAG_NAME, "body").text
 
-    def wait(self, what: str, condition: Callable[[], T], seconds: float = PAGE_SECONDS) -> T:
+    def wait(self, what: str, condition: Callable[[], T], seconds: float = PAGE_SECONDS, every: float = 0.5) -> T:
         """The condition's value once it is true; an AssertionError with the page's text if it never is."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -73,7 +73,7 @@ class Browser:
                 value = condition()
                 if value:
                     return value
-            time.sleep(0.5)
+            time.sleep(every)
         self.screenshot("timeout")
         raise AssertionError(f"waited {seconds:.0f} s for {what}; the page says:\n{self.text[:4000]}")
 
@@ -134,6 +134,7 @@ def chromium(address: str, folder: Path, profile: Path) -> Iterator[Browser]:
     options.binary_location = program
     for flag in (*FLAGS, f"--user-data-dir={profile}"):
         options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     folder.mkdir(parents=True, exist_ok=True)
     driver = webdriver.Chrome(options=options, service=Service(driver_program))
     driver.set_page_load_timeout(PAGE_SECONDS)

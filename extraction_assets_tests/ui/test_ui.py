@@ -1,6 +1,6 @@
 """The demo driven through the real UI: one backfill from the dialog, then what every page shows of it.
 
-The tests of this file share one home, one server and one browser, and run in their order.
+The tests of this file share one server, one home and one browser, and run in their order.
 """
 
 import json
@@ -12,13 +12,8 @@ from typing import Any
 
 import pytest
 
-try:
-    import selenium  # noqa: F401
-except ImportError:
-    pytest.fail("the UI tests need selenium: pip install 'extraction-assets[ui-test]'", pytrace=False)
-
 from extraction_assets_tests.serving import HOST, free_port, serving
-from extraction_assets_tests.ui.browser import Browser, chromium
+from extraction_assets_tests.ui.browser import Browser
 
 pytestmark = pytest.mark.ui
 
@@ -26,11 +21,6 @@ BACKFILL_SECONDS = 900.0
 GROUP = "/locations/__repository__@extraction_assets/asset-groups/demo"
 LAUNCHPAD = "/locations/extraction_assets/jobs/__ASSET_JOB/playground"
 BATCH = 32
-
-
-@pytest.fixture(scope="module")
-def home_of_all(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
 
 
 @pytest.fixture(scope="module")
@@ -43,18 +33,10 @@ def address(home_of_all: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield f"http://{HOST}:{port}"
 
 
-@pytest.fixture(scope="module")
-def shared_browser(
-    address: str, pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Browser]:
-    folder = (pytestconfig.rootpath / pytestconfig.getoption("--screenshots")).absolute()
-    with chromium(address, folder, tmp_path_factory.mktemp("profile")) as browser:
-        yield browser
-
-
 @pytest.fixture
-def page(shared_browser: Browser, request: pytest.FixtureRequest) -> Iterator[Browser]:
+def page(shared_browser: Browser, address: str, request: pytest.FixtureRequest) -> Iterator[Browser]:
     """The browser; what it shows at the end of each test is kept, whether the test passes or fails."""
+    shared_browser.address = address
     yield shared_browser
     shared_browser.screenshot(f"end-of-{request.node.name}")
 
@@ -115,10 +97,10 @@ def test_the_backfill_dialog_takes_a_batch_size_and_the_backfill_ends_with_the_m
     page.open("/runs?view=backfills", height=800)
     page.wait_for_text("Success")
     page.click("View")
-    page.wait("all six assets", lambda: page.text.count("100% completed") == 6)
+    page.wait("all eight assets", lambda: page.text.count("100% completed") == 8)
     page.screenshot("backfill")
     statuses = _runs(address)
-    assert len(statuses) == 3  # corpus; all chunks in one run; merge and report
+    assert len(statuses) == 3  # corpus and directions; all chunks in one run; merge, relations and report
     assert set(statuses) == {"SUCCESS"}
 
 
