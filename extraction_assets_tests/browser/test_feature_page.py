@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from extraction_assets.browser.links import NoLinks
 from extraction_assets.browser.pages.feature import Reading, feature_view
 from extraction_assets.browser.rendering import environment
+from extraction_assets.browser.shown.feature_reads import first_tokens
 from extraction_assets.database.connect import opened_database
 from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets_tests.browser.conftest import make_client
@@ -309,6 +310,8 @@ def test_no_part_of_a_page_has_an_id_twice(small: "TestClient", url: str) -> Non
     [
         ("/small/one/6", 404, "no feature 6: features are numbered from 0 to 5"),
         ("/small/one/99999999999999999999", 404, "no feature"),
+        (f"/small/one/{'1' * 5000}", 404, "there is no page"),
+        ("/small/one/samples/99999999999999999999", 404, "sample 99999999999999999999 is not stored"),
         ("/small/one/0?window=11", 400, "window=11 is not one of 10, 20, 40, all"),
         ("/small/one/0?top=0", 400, "top=0 is not a whole number from 1 to 1000"),
         ("/small/one/0?marks=2", 400, "marks=2 is not one of 0, 1"),
@@ -318,3 +321,18 @@ def test_no_part_of_a_page_has_an_id_twice(small: "TestClient", url: str) -> Non
 def test_what_cannot_be_shown_is_one_sentence(small: "TestClient", address: str, status: int, sentence: str) -> None:
     answer = small.get(address)
     assert (answer.status_code, sentence in html.unescape(answer.text)) == (status, True)
+
+
+def test_tokens_of_neighbours_are_of_the_current_result_alone(url: str) -> None:
+    add(url, store_relations, "an earlier one")
+    with opened_database(url) as engine, engine.connect() as connection:
+        assert first_tokens(connection, 1, [0, 1]) == {}
+
+
+def test_the_link_to_all_examples_asks_for_no_more_than_a_page_shows(
+    small: "TestClient", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("extraction_assets.browser.pages.feature.MOST_TOP", 3)
+    text = small.get("/small/one/0?top=2").text
+    assert 'href="/small/one/0?top=3"' in text
+    assert ">3 strongest examples" in text

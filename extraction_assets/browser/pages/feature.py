@@ -99,6 +99,17 @@ class FeaturePage(NamedTuple):
         return f"{self.feature.extraction}/{self.feature.sae}/{self.feature.neuron_index}"
 
     @property
+    def most_top(self) -> int:
+        """Strongest examples that a page shows at most."""
+        return MOST_TOP
+
+    @property
+    def more_top(self) -> int | None:
+        """How many strongest examples the page can show, if these are more than it does."""
+        most = min(self.feature.examples.stored, MOST_TOP)
+        return most if most > len(self.feature.examples.top) else None
+
+    @property
     def marks(self) -> tuple[str, ...]:
         """What the feature can be marked as."""
         return MARKS
@@ -174,4 +185,4 @@ def examples_shown(
     )
 
 
-PAGE = Page("/{extraction}/{sae}/{neuron:int}", "feature.html", feature_page)
+PAGE = Page("/{extraction}/{sae}/{neuron:number}", "feature.html", feature_page)

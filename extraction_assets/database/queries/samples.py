@@ -41,7 +41,8 @@ class Place(NamedTuple):
 
 def find_sample(connection: sa.Connection, extraction: sa.Row[Any], sample_index: int) -> Sample:
     """A stored sample of the corpus of an extraction. Raises UnknownResultError."""
-    row = connection.execute(sample_query(extraction.corpus_id, sample_index)).one_or_none()
+    storable = sample_index < 2**63
+    row = connection.execute(sample_query(extraction.corpus_id, sample_index)).one_or_none() if storable else None
     if row is None:
         raise UnknownResultError(
             f"sample {sample_index} is not stored: the database holds the samples that an example of some feature names"
