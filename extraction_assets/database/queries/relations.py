@@ -107,7 +107,8 @@ def flag_counts_query(extraction_id: int) -> sa.Select[Any]:
 def ranges_query(extraction_id: int, neuron_index: int) -> sa.Select[Any]:
     """The further intervals of a feature as one row, see ``feature_ranges``; none where none were asked for."""
     of_feature = (feature_ranges.c.extraction_id == extraction_id) & (feature_ranges.c.neuron_index == neuron_index)
-    return sa.select(feature_ranges.c.ranges).where(of_feature, relations_are_current(extraction_id))
+    query = sa.select(feature_ranges.c.ranges).where(of_feature, relations_are_current(extraction_id))
+    return query.execution_options(about="its further intervals")
 
 
 def find_relations(connection: sa.Connection, extraction_id: int) -> sa.Row[Any] | None:

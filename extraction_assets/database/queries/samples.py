@@ -106,6 +106,14 @@ def maxima_query(extraction_id: int, neuron_indices: Iterable[int]) -> sa.Select
     return query.execution_options(about="the maxima of these features")
 
 
+def where_query(corpus_id: int, sample_indices: Iterable[int]) -> sa.Select[Any]:
+    """(sample_index, document_id, first_token) of those of some samples that are stored."""
+    query = sa.select(samples.c.sample_index, samples.c.document_id, samples.c.first_token).where(
+        samples.c.corpus_id == corpus_id, samples.c.sample_index.in_(sorted(set(sample_indices)))
+    )
+    return query.execution_options(about="where the samples of further intervals stand")
+
+
 def document_query(corpus_id: int, document_id: str, after: Place | None, limit: int) -> sa.Select[Any]:
     """(sample_index, first_token, tokens) of the stored samples that begin in a document, in its order."""
     found = samples.c
