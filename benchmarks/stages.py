@@ -150,7 +150,8 @@ class Stages:
         for draws in kinds.values():
             spent(least, draws)  # warms up
         fitting = int(least / spent(least, None) * self._options.time_limit / (2 * _TURNS))
-        count = max(least, min(most, fitting))
+        chunk = self._options.chunk_size if self._device.type == "cuda" else 0  # thresholds begin with each chunk
+        count = max(least, min(most, max(fitting, chunk)))
         with metered(self._device) as usage:
             for _ in range(_TURNS):
                 for kind, draws in kinds.items():

@@ -44,6 +44,14 @@ class StoredFeatures:
         rows[row, position] = self._values[of_feature]
         return samples, np.where(self.counted[samples], rows, 0)
 
+    def dense(self) -> np.ndarray:
+        """Every activation at counted positions, zero elsewhere, float32 [N, T, F]: for small corpora."""
+        found = np.zeros((*self.counted.shape, self.num_features), dtype=np.float32)
+        for feature in range(self.num_features):
+            samples, rows = self.rows(feature)
+            found[samples, :, feature] = rows
+        return found
+
 
 def top_examples(samples: np.ndarray, rows: np.ndarray, top_k: int) -> list[tuple[Any, ...]]:
     """A feature's examples (max_activation, sample_index, positions, activations), strongest first."""

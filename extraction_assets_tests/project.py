@@ -81,6 +81,11 @@ class Project:
             self.execute([sae_key(self.settings, sae, "feature_report")])
         return self
 
+    def relations_and_directions(self) -> None:
+        """What ``everything`` leaves out, which few tests look at."""
+        for sae in self.settings.saes:
+            self.execute([sae_key(self.settings, sae, asset) for asset in ("feature_relations", "feature_directions")])
+
     def execute(
         self, keys: list[dg.AssetKey], tags: dict[str, str] | None = None, config: dict[str, Any] | None = None
     ) -> dg.ExecuteInProcessResult:

@@ -59,6 +59,7 @@ def test_everything_on_postgres_gives_the_rows_of_sqlite(
     result = _invoke(module, "run", "tiny")
     assert result.exit_code == 0, result.output
     on_sqlite = Project(make_settings(tiny_folder), tmp_path / "other").everything()
+    on_sqlite.relations_and_directions()
     rows = all_rows(on_postgres[0])
     assert rows == all_rows(on_sqlite.url)
     assert len(rows["features"]) == 2 * 48

@@ -5,7 +5,7 @@ from typing import IO
 import click
 
 from extraction_assets.cli.app import count, main
-from extraction_assets.cli.terminal import echo
+from extraction_assets.cli.terminal import echo, write_line
 from extraction_assets.cli.workspace import Workspace, open_workspace
 
 _MOST_SENTENCES = 20
@@ -32,7 +32,7 @@ def export_labels(module: str, name: str, sae: str | None) -> None:
         _refuse_unknown(workspace, name)
         echo(f"no feature of {name}/{sae} is labelled" if sae else f"no feature of {name} is labelled", err=True)
     for label in found:
-        click.echo(label_line(label).encode())
+        write_line(label_line(label))
 
 
 @labels.command("import")

@@ -31,6 +31,12 @@ def echo(*lines: str, err: bool = False) -> None:
     click.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=err)
 
 
+def write_line(line: str) -> None:
+    """Print one line that a program reads, as UTF-8 whatever the terminal's encoding; what cannot be seen is shown as
+    by ``echo``, so a line that is to be read back has escaped it itself."""
+    click.echo(visible(line).encode())
+
+
 def feature_lines(feature: Any, examples: "Sequence[Example]", width: int) -> list[str]:
     """A heading with the feature's statistics, then one line for each example: its strongest token in context."""
     if not examples:

@@ -90,8 +90,10 @@ def offsets_of(lengths: Tensor) -> Tensor:
 
 
 def gather_segments(offsets: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of the chosen segments, in the chosen order: (row numbers [M'], offsets [len(chosen) + 1])."""
+    """Rows of the chosen segments, in the chosen order: (row numbers [M'], offsets [len(chosen) + 1]). One
+    synchronisation; ``repeat_interleave`` makes two where nobody says how many rows there will be."""
     lengths = (offsets[1:] - offsets[:-1])[chosen]
     new_offsets = offsets_of(lengths)
-    shift = torch.repeat_interleave(offsets[:-1][chosen] - new_offsets[:-1], lengths)
-    return torch.arange(len(shift), device=offsets.device) + shift, new_offsets
+    total = int(new_offsets[-1])
+    shift = torch.repeat_interleave(offsets[:-1][chosen] - new_offsets[:-1], lengths, output_size=total)
+    return torch.arange(total, device=offsets.device) + shift, new_offsets

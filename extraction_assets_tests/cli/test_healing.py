@@ -150,8 +150,16 @@ def test_whatever_lies_in_the_place_of_a_pointer_is_named_and_replaced(
     }
 
 
+def _report(project: Project, module: str) -> Path:
+    """The report of a result whose features' relations are there, as a command leaves it."""
+    (path,) = project.home.glob("tiny/relu/feature_report/*.html")
+    path.unlink()
+    succeed(module, "run", "tiny", "--missing")
+    return path
+
+
 def test_a_damaged_report_is_written_again_without_a_merge(project: Project, module: str) -> None:
-    (victim,) = project.home.glob("tiny/relu/feature_report/*.html")
+    victim = _report(project, module)
     before = victim.read_bytes()
     _flip(victim)
     output = succeed(module, "run", "tiny", "--missing")
@@ -162,7 +170,7 @@ def test_a_damaged_report_is_written_again_without_a_merge(project: Project, mod
 
 
 def test_a_report_of_an_earlier_version_gets_its_checksum(project: Project, module: str) -> None:
-    (victim,) = project.home.glob("tiny/relu/feature_report/*.html")
+    victim = _report(project, module)
     before = victim.read_bytes()
     victim.write_bytes(before.partition(b"\n")[2])
     succeed(module, "run", "tiny", "--missing")

@@ -436,14 +436,14 @@ def test_a_check_of_an_unknown_hook_is_one_sentence(tiny_folder: Path, monkeypat
 
 @pytest.mark.slow
 def test_a_check_that_the_disk_is_too_small(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=500_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1_500_000))
     saes = {"own": {"path": str(make_faithful_sae(tmp_path / "faithful")), "hook": "layers.1"}}
     result = invoke(declare(monkeypatch, make_settings(tiny_folder, saes=saes)), "check", "tiny")
     assert result.exit_code == 0, result.output
     corpus = {"source": "standard-library", "max_length": 16}
     more = make_settings(tiny_folder, saes=saes, evaluation_samples=700, corpus=corpus)
     output = _check(monkeypatch, more)
-    assert "where 500.0 kB are free: own/top_k_table" in output
+    assert "where 1.5 MB are free: own/top_k_table" in output
     assert "disk   own/results" in output, "what was found before is shown"
 
 
@@ -454,7 +454,7 @@ def test_what_keep_leaves_out_makes_a_full_disk_a_warning(
     saes = {"own": {"path": str(make_faithful_sae(tmp_path / "faithful")), "hook": "layers.1"}}
     keep = {"model_activations": False, "sae_features": False}
     settings = make_settings(tiny_folder, saes=saes, keep=keep, corpus={"source": "standard-library", "max_length": 64})
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=400_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1_200_000))
     result = invoke(declare(monkeypatch, settings), "check", "tiny")
     assert result.exit_code == 0, result.output
     assert "warning  about" in result.output

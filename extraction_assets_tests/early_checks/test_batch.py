@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from extraction_assets.assets.chunks import checks as recorded
-from extraction_assets.assets.chunks import loaded
 from extraction_assets.assets.chunks import run as chunk_run
 from extraction_assets.assets.chunks.checks import CHUNK_CHECKS, CHUNK_WARNINGS
 from extraction_assets.assets.examples import run as examples
 from extraction_assets.engine.models.language_model import load_language_model
+from extraction_assets.execution import loaded_models
 from extraction_assets.execution.keys import activations_key, sae_key
 from extraction_assets.host.disk import free_bytes, nearest, readable_size
 from extraction_assets.planning.disk_estimate import Sizes, disk_findings, estimate_database, estimate_files, listed
@@ -114,7 +114,7 @@ def test_stored_activations_are_looked_at_where_they_are_read(
 ) -> None:
     _project(tiny_folder, home).chunks(assets=[activations_key(make_settings(tiny_folder))])
     strict = _project(tiny_folder, home, minimum_variance_explained=0.5)
-    monkeypatch.setattr(loaded, "load_language_model", lambda *_a, **_o: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(loaded_models, "load_language_model", lambda *_a, **_o: pytest.fail("the model was loaded"))
     with pytest.raises(dg.Failure, match=r"SAE 'relu' at 'layers\.0' explains -"):
         strict.chunks(assets=[sae_key(strict.settings, "relu", "top_k_table")])
 

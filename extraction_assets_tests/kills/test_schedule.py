@@ -13,8 +13,9 @@ ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRun
 
 
 def test_the_schedule_computes_what_is_missing_and_the_merge_follows(lab: Lab, uninterrupted: Project) -> None:
+    before = len(lab.durable())
     dead = lab.launch_chunks(lab.settings.chunk_keys[:30])
-    wait_for("chunks of the run", lambda: len(lab.durable()) > 10)
+    wait_for("chunks of the run", lambda: len(lab.durable()) > before + 10)
     assert lab.kill_run(dead)
     lab.switch_on("tiny_missing_chunks", "tiny_automation")
     wait_for("the merged examples", lambda: len(lab.rows("SELECT 1 FROM extractions")) == 2, seconds=900)

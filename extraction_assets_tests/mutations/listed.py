@@ -19,13 +19,13 @@ MUTATIONS = (
     Mutation(
         "equal maxima: the later sample first",
         "engine/selection/select.py",
-        "        (samples, bits_for(features.num_samples)),",
-        "        (features.num_samples - 1 - samples, bits_for(features.num_samples)),",
+        "        (pairs.samples, bits_for(num_samples)),",
+        "        (num_samples - 1 - pairs.samples, bits_for(num_samples)),",
         ("engine/selection/test_select.py",),
     ),
     Mutation(
         "a maximum of exactly min_activation enters",
-        "engine/selection/select.py",
+        "engine/selection/pairs.py",
         "(maxima > floor).nonzero(as_tuple=True)",
         "(maxima >= floor).nonzero(as_tuple=True)",
         ("engine/selection/test_select.py",),

@@ -196,7 +196,7 @@ def test_history_goes_only_when_asked_for(tiny_folder: Path, home: Path, monkeyp
     succeed(module, "delete", "tiny", "--yes")
     with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
         assert len(instance.get_materialized_partitions(table)) == 3
-    assert "history of 7 assets" in succeed(module, "delete", "tiny", "--history", "--yes")
+    assert "history of 8 assets" in succeed(module, "delete", "tiny", "--history", "--yes")
     with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
         assert {key.path[0] for key in instance.all_asset_keys()} == {"other"}
 

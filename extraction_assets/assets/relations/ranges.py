@@ -25,8 +25,8 @@ _SCHEMA = pa.schema([("neuron_index", pa.int64()), ("ranges", pa.string())])
 def range_rules(plan: ExtractionPlan) -> RangeRules | None:
     """What the settings ask for; None for nothing."""
     settings = plan.settings
-    asked = {"maximum": settings.maximum_intervals, "quantile": settings.quantile_intervals}
-    parts: dict[Any, int] = {kind: count for kind, count in asked.items() if count}
+    counts = {"maximum": settings.maximum_intervals, "quantile": settings.quantile_intervals}
+    parts: dict[Any, int] = {kind: count for kind, count in counts.items() if count}
     if not parts or settings.statistics == "basic":
         return None
     return RangeRules(parts, settings.interval_examples, settings.draw_seed)

@@ -20,6 +20,7 @@ from extraction_assets.browser.shown.feature_parts import (
     scope_sentence,
     shuffled_after,
 )
+from extraction_assets.catalog import FEATURE_DIRECTIONS, FEATURE_RELATIONS
 from extraction_assets.database.queries import directions as directions_queries
 from extraction_assets.database.queries import feature_facts as facts
 from extraction_assets.database.queries import relations as relations_queries
@@ -68,7 +69,7 @@ def missing_relations(connection: sa.Connection, extraction: sa.Row[Any]) -> tup
     """What an extraction's relations were counted of, or None and why there are none of its current result."""
     row = relations_queries.find_relations(connection, extraction.id)
     if row is None:
-        asset = f"{extraction.name}/{extraction.sae}/feature_relations"
+        asset = f"{extraction.name}/{extraction.sae}/{FEATURE_RELATIONS}"
         return None, f"not computed for this result: materialize {asset}"
     return row, ""
 
@@ -119,7 +120,7 @@ def directions_of(
     """What the weights say of a feature, or None and why."""
     made = directions_queries.find_directions(connection, extraction.name, extraction.sae)
     if made is None:
-        return None, f"not computed: materialize {extraction.name}/{extraction.sae}/feature_directions"
+        return None, f"not computed: materialize {extraction.name}/{extraction.sae}/{FEATURE_DIRECTIONS}"
     logits = directions_queries.logits_of(connection, made.id, neuron_index)
     undefined = None if logits else made.undefined or "its decoder row is zero, which is no direction"
     nearest = directions_queries.nearest_of(connection, made.id, neuron_index)

@@ -83,6 +83,9 @@ class Backend(Protocol):
     def list_length(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
         """The number of elements of a list in a column of JSON as text, inside a query."""
 
+    def number_pairs(self, pairs: str) -> tuple[sa.ColumnElement[int], sa.ColumnElement[int]]:
+        """The two columns of a JSON list of pairs of whole numbers, inside a query: a row a pair."""
+
     def with_driver(self, url: sa.URL, variable: str) -> sa.URL:
         """The URL with the one driver that is used; ``variable`` is where it stands, for messages.
 

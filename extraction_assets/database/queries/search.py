@@ -8,8 +8,8 @@ import re
 from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
+from extraction_assets.database.backends import backend_of
 from extraction_assets.database.queries.feature_list import Found
 from extraction_assets.database.queries.texts import text_query
 from extraction_assets.database.tables import SPACE, feature_labels, feature_tokens, features
@@ -113,22 +113,9 @@ def text_found(connection: sa.Connection, extraction: sa.Row[Any], wanted: Wante
     if len(wanted.text) < SHORTEST:
         return None, f"a text to look for has at least {SHORTEST} characters"
     rows = connection.execute(text_select(connection, extraction.id, wanted.text))
-    number, hits = _pairs(connection.dialect.name, json.dumps([list(row) for row in rows]))
+    number, hits = backend_of(connection).number_pairs(json.dumps([list(row) for row in rows]))
     members = sa.select(number.label("neuron_index"))
     return Found(members.add_columns(hits.label("hits")), number, members), None
-
-
-def _pairs(dialect_name: str, pairs: str) -> list[sa.ColumnElement[int]]:
-    """The two columns of a JSON list of pairs of numbers."""
-    if dialect_name == "sqlite":
-        value = sa.func.json_each(pairs).table_valued("value", name="found").c.value
-        return [sa.func.json_extract(value, f"$[{at}]", type_=sa.BigInteger()) for at in (0, 1)]
-    value = (
-        sa.func.jsonb_array_elements(sa.cast(sa.literal(pairs, sa.Text()), postgresql.JSONB))
-        .table_valued("value", name="found")
-        .c.value
-    )
-    return [sa.cast(sa.type_coerce(value, postgresql.JSONB)[at].as_string(), sa.BigInteger) for at in (0, 1)]
 
 
 def text_select(connection: sa.Connection, extraction_id: int, text: str) -> sa.Select[Any]:

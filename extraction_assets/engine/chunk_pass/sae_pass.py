@@ -7,6 +7,7 @@ from torch import Tensor
 
 from extraction_assets.engine.chunk_pass.context import PassContext
 from extraction_assets.engine.chunk_pass.sae_result import UnfinishedSae
+from extraction_assets.engine.chunk_pass.sampled_rows import SampledRows
 from extraction_assets.engine.memory import within_memory
 from extraction_assets.engine.saes.sae import SAE, VarianceExplained, matmul_precision
 from extraction_assets.engine.selection.draws import DrawHeap, select_with_draws
@@ -101,7 +102,7 @@ class SaePass:
             self._draws = None if rules is None else LegacyDraws(rules)
             self._heap = LegacyHeaps(latent_dim, self._settings.top_k, self._settings.min_activation, self._draws)
         self._statistics = StatisticsAccumulator(latent_dim, shared.device, full=rules is not None)
-        self._sampled = None if rules is None else [no_rows(num_positions, latent_dim)]
+        self._sampled = None if rules is None else SampledRows(no_rows(num_positions, latent_dim), shared.staging)
         self._all_finite = torch.ones((), dtype=torch.bool, device=shared.device)
         self._features: list[FeatureRows] = []
         self._probe: dict[int, SparseFeatures] = {}
@@ -133,7 +134,7 @@ class SaePass:
             all_finite=staging.copy(self._all_finite),
             encode_tile_tokens=self._tile and self._tile * self._shared.samples.token_ids.shape[1],
             draws=None if self._draws is None else staging.copy_fields(self._draws.build_heaps()),
-            sampled=self._sampled,
+            sampled=None if self._sampled is None else self._sampled.finish(),
             sampled_index=torch.tensor(self._shared.sampled_rows, dtype=torch.int64)
             + self._shared.samples.first_sample,
         )
@@ -245,7 +246,7 @@ class SaePass:
             assert batch.draws is not None
             self._draws.add_batch(batch.draws)
         if batch.sampled is not None and self._sampled is not None:
-            self._sampled.append(self._shared.staging.copy_fields(batch.sampled))
+            self._sampled.add(batch.sampled)
         if batch.rows is not None:
             self._features.append(self._shared.staging.copy_fields(batch.rows))
         for row in sorted(self._shared.probe_rows & set(range(batch.start, batch.stop))):

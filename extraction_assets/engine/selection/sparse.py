@@ -107,7 +107,9 @@ def no_rows(num_positions: int, num_features: int) -> FeatureRows:
 
 
 def concatenate_rows(parts: Sequence[FeatureRows]) -> FeatureRows:
-    """Compressed rows of consecutive groups of samples as one."""
+    """Compressed rows of consecutive groups of samples as one; of one group its own memory. No synchronisation."""
+    if len(parts) == 1:
+        return parts[0]
     first, pointers = 0, [parts[0].row_pointers[:1]]
     for part in parts:
         pointers.append(part.row_pointers[1:] + first)

@@ -9,13 +9,14 @@ import dagster as dg
 import pytest
 import torch
 
-from extraction_assets.assets.chunks import compute, loaded
+from extraction_assets.assets.chunks import compute
 from extraction_assets.assets.chunks import run as chunk_run
 from extraction_assets.assets.chunks.checks import CHUNK_CHECKS, CHUNK_WARNINGS
 from extraction_assets.engine.chunk_pass import gpu_pass
 from extraction_assets.engine.models.language_model import LanguageModel
 from extraction_assets.engine.saes.sae import SAE
 from extraction_assets.engine.shapes import Samples
+from extraction_assets.execution import loaded_models
 from extraction_assets.execution.keys import activations_key, sae_key
 from extraction_assets.stores.chunk_files import read_table
 from extraction_assets_tests.assets.chunks.conftest import Done
@@ -66,7 +67,7 @@ def test_a_new_sae_on_known_activations_costs_no_forward_pass(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project.chunks(assets=[activations_key(project.settings)])
-    monkeypatch.setattr(loaded, "load_language_model", lambda *_a, **_o: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(loaded_models, "load_language_model", lambda *_a, **_o: pytest.fail("the model was loaded"))
     project.chunks(assets=[sae_key(project.settings, "topk", "top_k_table")])
     assert project.plan.chunk_state("top_k_table", project.settings.chunk("000000000016"), "topk") == "done"
 

@@ -136,13 +136,32 @@ def _tokens(tiny_folder: Path, folder: Path, *documents: list[int]) -> Extractio
     return make_settings(tiny_folder, corpus=corpus, evaluation_samples=len(documents), chunk_size=2)
 
 
-def test_a_wrong_selection_fails_the_legacy_check(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def _too_strong(rows: Any) -> Any:
+    return rows._replace(max_activation=rows.max_activation * 2)
+
+
+def test_a_wrong_selection_fails_the_legacy_check(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     right = sae_pass.select_top_k
+    monkeypatch.setattr(sae_pass, "select_top_k", lambda *args: _too_strong(right(*args)))
+    project = Project(make_settings(tiny_folder, statistics="basic"), tmp_path / "home")
+    project.corpus()
+    with pytest.raises(dg.Failure, match="vectorized_matches_legacy failed"):
+        project.chunks()
 
-    def too_strong(*args: Any) -> Any:
-        table = right(*args)
-        return table._replace(max_activation=table.max_activation * 2)
 
-    monkeypatch.setattr(sae_pass, "select_top_k", too_strong)
+@pytest.mark.parametrize("wrong", [0, 1], ids=["table", "draws"])
+def test_a_wrong_table_or_wrong_draws_of_one_selection_fail_the_legacy_check(
+    project: Project, monkeypatch: pytest.MonkeyPatch, wrong: int
+) -> None:
+    right = sae_pass.select_with_draws
+
+    def one_too_strong(*args: Any) -> Any:
+        selected = list(right(*args))
+        selected[wrong] = _too_strong(selected[wrong])
+        return tuple(selected)
+
+    monkeypatch.setattr(sae_pass, "select_with_draws", one_too_strong)
     with pytest.raises(dg.Failure, match="vectorized_matches_legacy failed"):
         project.chunks()

@@ -10,12 +10,13 @@ import dagster as dg
 import pytest
 import torch
 
-from extraction_assets.assets.chunks import compute, loaded
+from extraction_assets.assets.chunks import compute
 from extraction_assets.assets.chunks import finish as chunk_writer
 from extraction_assets.engine.chunk_pass import gpu_pass
 from extraction_assets.engine.chunk_pass.stage_clock import StageClock
 from extraction_assets.engine.models.language_model import LanguageModel
 from extraction_assets.engine.shapes import Samples
+from extraction_assets.execution import loaded_models
 from extraction_assets.execution.keys import REUSE_TAG, activations_key, sae_key
 from extraction_assets_tests.assets.chunks.conftest import Done
 from extraction_assets_tests.project import Project
@@ -86,13 +87,13 @@ def test_seconds_of_writing_are_those_of_the_assets_own_file(project: Project, m
 def test_loading_the_model_slows_neither_the_chunk_nor_the_progress(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load = loaded.load_language_model
+    load = loaded_models.load_language_model
 
     def slow(*args: Any, **options: Any) -> LanguageModel:
         time.sleep(3)
         return load(*args, **options)
 
-    monkeypatch.setattr(loaded, "load_language_model", slow)
+    monkeypatch.setattr(loaded_models, "load_language_model", slow)
     result = project.chunks(0, 0)
     assert _metadata(project, activations_key(project.settings))["seconds"] < 3
     (line,) = _log_lines(project, result, "chunks: ")

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from extraction_assets.assets.report.run import render_report
 from extraction_assets.database.connect import open_database
 from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets.database.queries.words import role_counts
@@ -81,12 +80,15 @@ def test_show_says_who_speaks(ran: Project, settings: ExtractionSettings, monkey
     with engine.connect() as connection:
         number = find_extraction(connection, "tiny", "relu").id
         (feature, *_) = role_counts(connection, number).query("assistant > 0").index
-        page = render_report(connection, find_extraction(connection, "tiny", "relu"))
     engine.dispose()
     shown = succeed(module, "show", "tiny", str(feature), "--sae", "relu", "--limit", "20", "--context", "60")
     assert "assistant<|end_header_id|>⏎⏎«assistant»" in re.sub(r"[‹›\[\]]", "", shown)  # noqa: RUF001
     assert "«user»" in shown
-    assert "<b>assistant</b> " in page
+
+
+def test_the_report_says_who_speaks(ran: Project) -> None:
+    page = (ran.home / "tiny" / "relu" / "feature_report" / "report.html").read_text("utf-8")
+    assert '<b class="role">«assistant»</b>' in page
 
 
 def test_the_rows_are_those_of_the_corpus(ran: Project) -> None:

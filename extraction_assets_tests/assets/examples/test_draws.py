@@ -48,14 +48,10 @@ def stored_features(project: Project) -> StoredFeatures:
     return StoredFeatures(project.plan.store.asset_folder(project.settings.name, "sae_features", SAE), counted)
 
 
-def dense_of(stored: StoredFeatures) -> np.ndarray:
-    return np.stack([stored.dense(feature) for feature in range(stored.num_features)], axis=2)
-
-
 def test_merged_draws_are_those_of_brute_force_on_the_stored_features(computed: Project) -> None:
     stored, settings = stored_features(computed), computed.settings
     sizes = {"seed": 5, "per_interval": 2, "of_all": 4}
-    right = draws_oracle.drawn(dense_of(stored), stored.counted, first_sample=settings.start_sample, **sizes)
+    right = draws_oracle.drawn(stored.dense(), stored.counted, first_sample=settings.start_sample, **sizes)
     merged = merged_draws(computed)
     assert merged.draws is not None
     assert plain_draws(merged.draws) == right
@@ -71,7 +67,7 @@ def test_populations_of_intervals_add_up_to_the_samples(computed: Project) -> No
 
 
 def test_sampled_firings_are_those_of_the_stored_features(computed: Project) -> None:
-    dense, seen = dense_of(stored_features(computed)), 0
+    dense, seen = stored_features(computed).dense(), 0
     for chunk in computed.settings.chunks:
         sampled = read_sampled(computed.plan.chunk_path("top_k_table", chunk, SAE))
         assert sampled is not None

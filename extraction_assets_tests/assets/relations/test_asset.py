@@ -54,7 +54,7 @@ def corpus_of(project: Project, rows: list[int]) -> Corpus:
     arrays = project.plan.corpus.arrays
     counted = arrays.attention_mask & ~arrays.special_tokens_mask
     features = StoredFeatures(project.home / "tiny" / "relu" / "sae_features", counted)
-    dense = np.stack([features.dense(number) for number in range(NUM_FEATURES)], axis=2)
+    dense = features.dense()
     return Corpus(*(np.asarray(array)[rows] for array in (dense, arrays.token_ids, arrays.attention_mask, counted)))
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeEngine
 
 from extraction_assets.database.backends.postgresql import text_index
@@ -61,6 +62,12 @@ class PostgresqlBackend:
 
     def list_length(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
         return sa.func.json_array_length(column, type_=sa.Integer())
+
+    def number_pairs(self, pairs: str) -> tuple[sa.ColumnElement[int], sa.ColumnElement[int]]:
+        elements = sa.func.jsonb_array_elements(sa.cast(sa.literal(pairs, sa.Text()), JSONB))
+        pair = sa.type_coerce(elements.table_valued("value", name="found").c.value, JSONB)
+        first, second = (sa.cast(pair[at].as_string(), sa.BigInteger) for at in (0, 1))
+        return first, second
 
     def with_driver(self, url: sa.URL, variable: str) -> sa.URL:
         if url.drivername not in (*self.url_names, DRIVER):
