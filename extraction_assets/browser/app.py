@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, quote
 import anyio
 import anyio.to_thread
 from starlette.applications import Starlette
+from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -41,6 +42,15 @@ _STATUS: dict[type[Exception], int] = {
     DatabaseError: 503,
 }
 _log = logging.getLogger(__name__)
+
+
+class _Number(IntegerConvertor):
+    """``{neuron:number}`` in a path. ``int`` refuses thousands of digits with an error of its own."""
+
+    regex = "[0-9]{1,40}"
+
+
+register_url_convertor("number", _Number())
 
 
 def create_app(read: OpenDatabase, options: Options | None = None, write: OpenDatabase | None = None) -> Starlette:
@@ -137,13 +147,11 @@ class _Browser:
         form, files = parse_form(body, request.headers.get("content-type", ""))
         self.token.check(request.headers, form.text(Token.FIELD))
         with self.results.writing() as connection:
-            address = action.act(ActionRequest(connection, request.path_params, form, files, self.links))
+            address = action.act(ActionRequest(connection, _names(request), form, files, self.links))
         return RedirectResponse(address, status_code=303)
 
     def _page_request(self, connection: Any, request: Request, parameters: Parameters, here: Here) -> PageRequest:
-        if any("\0" in str(part) for part in request.path_params.values()):
-            raise UnknownResultError("no extraction and no SAE has such a name")  # PostgreSQL takes no such text
-        return PageRequest(connection, request.path_params, parameters, self.links, here, self.options)
+        return PageRequest(connection, _names(request), parameters, self.links, here, self.options)
 
     def _parameters(self, request: Request) -> Parameters:
         return Parameters(_pairs(request.scope["query_string"]))
@@ -170,6 +178,13 @@ class _Browser:
         assert isinstance(error, HTTPException)
         sentences = {404: f"there is no page at {request.url.path}", 405: "this address takes no such request"}
         return self._error(request, error.status_code, sentences.get(error.status_code, error.detail))
+
+
+def _names(request: Request) -> dict[str, Any]:
+    """The variable parts of an address. Raises UnknownResultError for a text that PostgreSQL takes nowhere."""
+    if any("\0" in str(part) for part in request.path_params.values()):
+        raise UnknownResultError("no extraction and no SAE has such a name")
+    return request.path_params
 
 
 def _pairs(query: bytes) -> list[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """What the address of a feature list asks for: filter, order and place, read from its parameters."""
 
+import math
 from typing import NamedTuple, get_args
 
 from extraction_assets.browser.parameters import BadRequestError, Parameters
@@ -67,7 +68,10 @@ def _key(parameters: Parameters, name: str) -> Key | None:
     try:
         if not colon:
             raise ValueError(text)
-        return Key(float(value) if value else None, _number(number))
+        key = Key(float(value) if value else None, _number(number))
+        if key.value is not None and math.isnan(key.value):
+            raise ValueError(text)
+        return key
     except ValueError as error:
         raise BadRequestError(f"{name}={text} is not where a page ends: take the address of a link") from error
 

@@ -12,8 +12,10 @@ import sqlalchemy as sa
 from extraction_assets.browser.links import NoLinks
 from extraction_assets.browser.pages.feature import Reading, feature_view
 from extraction_assets.browser.rendering import environment
+from extraction_assets.browser.shown.feature_reads import first_tokens
 from extraction_assets.database.connect import opened_database
 from extraction_assets.database.queries.extractions import find_extraction
+from extraction_assets.database.tables import feature_ranges
 from extraction_assets_tests.browser.conftest import make_client
 from extraction_assets_tests.browser.small_results import (
     store_directions,
@@ -309,6 +311,8 @@ def test_no_part_of_a_page_has_an_id_twice(small: "TestClient", url: str) -> Non
     [
         ("/small/one/6", 404, "no feature 6: features are numbered from 0 to 5"),
         ("/small/one/99999999999999999999", 404, "no feature"),
+        (f"/small/one/{'1' * 5000}", 404, "there is no page"),
+        ("/small/one/samples/99999999999999999999", 404, "sample 99999999999999999999 is not stored"),
         ("/small/one/0?window=11", 400, "window=11 is not one of 10, 20, 40, all"),
         ("/small/one/0?top=0", 400, "top=0 is not a whole number from 1 to 1000"),
         ("/small/one/0?marks=2", 400, "marks=2 is not one of 0, 1"),
@@ -318,3 +322,59 @@ def test_no_part_of_a_page_has_an_id_twice(small: "TestClient", url: str) -> Non
 def test_what_cannot_be_shown_is_one_sentence(small: "TestClient", address: str, status: int, sentence: str) -> None:
     answer = small.get(address)
     assert (answer.status_code, sentence in html.unescape(answer.text)) == (status, True)
+
+
+def test_tokens_of_neighbours_are_of_the_current_result_alone(url: str) -> None:
+    add(url, store_relations, "an earlier one")
+    with opened_database(url) as engine, engine.connect() as connection:
+        assert first_tokens(connection, 1, [0, 1]) == {}
+
+
+def test_the_link_to_all_examples_asks_for_no_more_than_a_page_shows(
+    small: "TestClient", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("extraction_assets.browser.pages.feature.MOST_TOP", 3)
+    text = small.get("/small/one/0?top=2").text
+    assert 'href="/small/one/0?top=3"' in text
+    assert ">3 strongest examples" in text
+
+
+FURTHER = [
+    ["quantile", 0.5, 8.0, 4, []],
+    ["maximum", 0.0, 4.0, 1, [[12, 0.5, "b", [31, 30], [0.5, 0.25], 21, ["x"] * 9 + ["a", "b", "c"]]]],
+    ["maximum", 4.0, 8.0, 3, [[7, 8.0, " cat", [2], [8.0], 0, ["<|endoftext|>", "The", " cat", " sat"]]]],
+]
+
+
+def store_further(connection: sa.Connection) -> None:
+    row = {"extraction_id": 1, "neuron_index": 0, "ranges": FURTHER}
+    connection.execute(sa.insert(feature_ranges), [row])
+
+
+def test_intervals_of_other_kinds_are_shown_from_the_strongest(small: "TestClient", url: str) -> None:
+    add(url, store_relations)
+    add(url, store_further)
+    found = feature(small)["feature"]["examples"]["further"]
+    assert [(one["kind"], one["low"], one["samples"], one["share"]) for one in found] == [
+        ("maximum", 4.0, 3, 0.75),
+        ("maximum", 0.0, 1, 0.25),
+        ("quantile", 0.5, 4, 1.0),
+    ]
+    assert found[0]["examples"][0]["document_id"] == "a.txt"
+
+
+def test_a_sample_of_a_further_interval_has_the_positions_of_the_sample_and_no_link(
+    small: "TestClient", url: str
+) -> None:
+    add(url, store_relations)
+    add(url, store_further)
+    text = small.get("/small/one/0").text
+    assert "b · 0.500 · position 31" in text
+    assert "a · 0.250 · position 30" in text
+    assert "samples/12" not in text
+
+
+def test_further_intervals_of_an_earlier_result_are_not_shown(small: "TestClient", url: str) -> None:
+    add(url, store_relations, "an earlier one")
+    add(url, store_further)
+    assert feature(small)["feature"]["examples"]["further"] == []

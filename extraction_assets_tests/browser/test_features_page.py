@@ -203,3 +203,13 @@ def test_every_statement_of_a_searched_list_runs_as_it_is_shown(client: "TestCli
     assert any("it''s 100%" in statement for statement in shown)
     for statement in shown:
         project.rows(statement.replace(":", r"\:"))
+
+
+def test_flags_of_an_earlier_result_filter_nothing(listed: "TestClient") -> None:
+    answer = listed.get(f"{LIST}?flag=dead")
+    assert answer.status_code == 400
+    assert "cannot be filtered by flags, which are not computed for this result" in answer.text
+
+
+def test_a_place_that_is_no_number_is_refused(listed: "TestClient") -> None:
+    assert listed.get(f"{LIST}?after=nan:3").status_code == 400

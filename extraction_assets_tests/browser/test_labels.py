@@ -143,3 +143,15 @@ def test_an_extraction_that_there_is_not_has_no_labels(client: "TestClient") -> 
     answer = client.get("/labels/none")
     assert answer.status_code == 404
     assert "no merged results and no labels of extraction &#39;none&#39;" in answer.text
+
+
+@pytest.mark.parametrize("query", ["added=0", "kept=3"])
+def test_an_address_with_a_part_of_what_an_import_did_is_a_page(client: "TestClient", query: str) -> None:
+    answer = client.get(f"/labels/tiny?{query}")
+    assert answer.status_code == 200
+    assert "0 replaced older ones" in answer.text
+
+
+def test_a_name_that_no_database_holds_takes_no_label(client: "TestClient") -> None:
+    answer = client.post("/tiny/re%00lu/3/label", data={"csrf": token(client), "label": "x"})
+    assert answer.status_code == 404

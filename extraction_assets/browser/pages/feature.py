@@ -23,6 +23,7 @@ from extraction_assets.browser.shown.feature_reads import (
     provenance_of,
     relations_of,
 )
+from extraction_assets.browser.shown.further_ranges import further_ranges
 from extraction_assets.browser.shown.intervals import feature_intervals
 from extraction_assets.database.queries.examples import Draw, Example, draws_of, examples_of, find_feature
 from extraction_assets.database.queries.extractions import find_extraction
@@ -99,6 +100,17 @@ class FeaturePage(NamedTuple):
         return f"{self.feature.extraction}/{self.feature.sae}/{self.feature.neuron_index}"
 
     @property
+    def most_top(self) -> int:
+        """Strongest examples that a page shows at most."""
+        return MOST_TOP
+
+    @property
+    def more_top(self) -> int | None:
+        """How many strongest examples the page can show, if these are more than it does."""
+        most = min(self.feature.examples.stored, MOST_TOP)
+        return most if most > len(self.feature.examples.top) else None
+
+    @property
     def marks(self) -> tuple[str, ...]:
         """What the feature can be marked as."""
         return MARKS
@@ -133,6 +145,7 @@ def feature_view(
     top = examples_of(connection, extraction.id, neuron_index, reading.top)
     stored = stored_examples(connection, extraction.id, neuron_index)
     drawn = draws_of(connection, extraction.id, neuron_index) if draws else None
+    further = further_ranges(connection, extraction, neuron_index, row.max_activation or 0.0) if draws else ()
     relations, relations_missing = relations_of(connection, extraction, neuron_index)
     directions, directions_missing = directions_of(connection, extraction, neuron_index)
     return FeatureView(
@@ -144,7 +157,7 @@ def feature_view(
         unknown=unknown_sizes([row]),
         flags=flags_of(connection, extraction, neuron_index) if relations else (),
         histogram=activation_histogram(row.histogram),
-        examples=examples_shown(row, top, stored, drawn, reading),
+        examples=examples_shown(row, top, stored, drawn, reading)._replace(further=further),
         relations=relations,
         relations_missing=relations_missing,
         directions=directions,
@@ -174,4 +187,4 @@ def examples_shown(
     )
 
 
-PAGE = Page("/{extraction}/{sae}/{neuron:int}", "feature.html", feature_page)
+PAGE = Page("/{extraction}/{sae}/{neuron:number}", "feature.html", feature_page)

@@ -11,6 +11,7 @@ from extraction_assets.browser.list_facets import Facet, density_facets, flag_fa
 from extraction_assets.browser.list_search import Search, Searched, search
 from extraction_assets.browser.listed_features import ListedFeature, listed_features
 from extraction_assets.browser.page import Page, PageRequest
+from extraction_assets.browser.parameters import BadRequestError
 from extraction_assets.browser.scatter import Scatter, scatter
 from extraction_assets.browser.shown.feature_reads import missing_relations
 from extraction_assets.database.bins import DENSITY_EDGES, MAX_EDGES
@@ -72,6 +73,8 @@ def features_view(request: PageRequest) -> FeaturesView:
     extraction = find_extraction(connection, request.path["extraction"], request.path["sae"])
     query = list_query(request.parameters)
     relations, missing = missing_relations(connection, extraction)
+    if query.wanted.flags and relations is None:
+        raise BadRequestError(f"the list cannot be filtered by flags, which are {missing}")
     found = search(connection, extraction, query, request.here, counted=relations is not None)
     listing = queries.Listing(extraction.id, extraction.name, extraction.sae, query.wanted, found and found.found)
     bins = queries.feature_bins(connection, listing)

@@ -40,8 +40,9 @@ def labels_view(request: PageRequest) -> LabelsView:
     if not merged and not found:
         raise UnknownResultError(f"no merged results and no labels of extraction {name!r}")
     counts = {what: request.parameters.integer(what) for what in _COUNTS}
-    imported = {what: number for what, number in counts.items() if number is not None}
-    return LabelsView(name, merged, [Written(one, one.sae in merged) for one in found], imported or None)
+    known = any(number is not None for number in counts.values())
+    imported = {what: number or 0 for what, number in counts.items()} if known else None
+    return LabelsView(name, merged, [Written(one, one.sae in merged) for one in found], imported)
 
 
 def labels_file(request: PageRequest) -> str:
@@ -89,5 +90,5 @@ def _lines(text: str | None) -> str:
 
 PAGE = Page("/labels/{extraction}", "labels.html", labels_view)
 FILE = Download("/labels/{extraction}.jsonl", "application/jsonl", "labels.jsonl", labels_file)
-SAVE = Action("/{extraction}/{sae}/{neuron:int}/label", save)
+SAVE = Action("/{extraction}/{sae}/{neuron:number}/label", save)
 IMPORT = Action("/labels/{extraction}/import", read_file)

@@ -162,4 +162,4 @@ def _note(token: SampleToken) -> str:
     return f"{visible(token.token)} · {named}{more} · position {token.position}"
 
 
-PAGE = Page("/{extraction}/{sae}/samples/{sample:int}", "sample.html", sample_view)
+PAGE = Page("/{extraction}/{sae}/samples/{sample:number}", "sample.html", sample_view)

@@ -109,6 +109,19 @@ class Directions(NamedTuple):
     nearest: tuple[Nearest, ...]
 
 
+class FurtherRange(NamedTuple):
+    """One of the intervals that ``maximum_intervals`` and ``quantile_intervals`` ask for."""
+
+    kind: str
+    """``maximum``: an equal part up to the feature's maximum; ``quantile``: a part of equally many samples."""
+    low: float
+    high: float
+    samples: int
+    share: float | None
+    """Of the samples of all intervals of the kind."""
+    examples: tuple[ShownExample, ...]
+
+
 class Label(NamedTuple):
     """What people call a feature."""
 
@@ -160,6 +173,8 @@ class Examples(NamedTuple):
     random: tuple[ShownExample, ...]
     missing: str | None
     """Why there are no draws, if there are none though the feature fires."""
+    further: tuple[FurtherRange, ...] = ()
+    """Intervals of other kinds, the strongest first; none unless the settings ask for them."""
 
 
 class FeatureView(NamedTuple):

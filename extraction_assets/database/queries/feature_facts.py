@@ -6,6 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from extraction_assets.database.backends import backend_of
+from extraction_assets.database.queries.relations import relations_are_current
 from extraction_assets.database.tables import (
     corpora,
     extractions,
@@ -16,7 +17,7 @@ from extraction_assets.database.tables import (
 
 
 def first_tokens_query(extraction_id: int, neuron_indices: Iterable[int], count: int) -> sa.Select[Any]:
-    """(neuron_index, token) of the ``count`` most frequent tokens of some features."""
+    """(neuron_index, token) of the ``count`` most frequent tokens of some features, of the current result alone."""
     tokens = feature_tokens.c
     query = (
         sa.select(tokens.neuron_index, tokens.token)
@@ -25,6 +26,7 @@ def first_tokens_query(extraction_id: int, neuron_indices: Iterable[int], count:
             tokens.neuron_index.in_(sorted(set(neuron_indices))),
             tokens.place == "firing",
             tokens.rank < count,
+            relations_are_current(extraction_id),
         )
         .order_by(tokens.neuron_index, tokens.rank)
     )

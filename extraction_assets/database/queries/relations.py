@@ -41,7 +41,7 @@ def relations_query(extraction_id: int) -> sa.Select[Any]:
     """What relations were counted of (``scope``, ``sample_one_in``, ``sample_count``, ``token_count``,
     ``finished_at``); no row where they are not computed for the current result."""
     columns = (relations.c[name] for name in ("scope", "sample_one_in", "sample_count", "token_count", "finished_at"))
-    query = sa.select(*columns).where(relations.c.extraction_id == extraction_id, _are_current(extraction_id))
+    query = sa.select(*columns).where(relations.c.extraction_id == extraction_id, relations_are_current(extraction_id))
     return query.execution_options(about="what relations were counted of")
 
 
@@ -51,7 +51,7 @@ def tokens_query(extraction_id: int, neuron_index: int, place: str = "firing") -
     of_feature = (feature_tokens.c.extraction_id == extraction_id) & (feature_tokens.c.neuron_index == neuron_index)
     query = (
         sa.select(*(feature_tokens.c[name] for name in names))
-        .where(of_feature, feature_tokens.c.place == place, _are_current(extraction_id))
+        .where(of_feature, feature_tokens.c.place == place, relations_are_current(extraction_id))
         .order_by(feature_tokens.c.rank)
     )
     return query.execution_options(about=f"its top tokens: {place}")
@@ -65,7 +65,7 @@ def features_of_token_query(
     of_token = (feature_tokens.c.extraction_id == extraction_id) & (feature_tokens.c.token == token)
     query = (
         sa.select(*(feature_tokens.c[name] for name in names))
-        .where(of_token, feature_tokens.c.place == place, _are_current(extraction_id))
+        .where(of_token, feature_tokens.c.place == place, relations_are_current(extraction_id))
         .order_by(feature_tokens.c.count.desc(), feature_tokens.c.neuron_index)
         .limit(limit)
     )
@@ -77,7 +77,7 @@ def neighbours_query(extraction_id: int, neuron_index: int) -> sa.Select[Any]:
     query = sa.select(feature_neighbours.c.tokens, feature_neighbours.c.neighbours).where(
         feature_neighbours.c.extraction_id == extraction_id,
         feature_neighbours.c.neuron_index == neuron_index,
-        _are_current(extraction_id),
+        relations_are_current(extraction_id),
     )
     return query.execution_options(about="the features that fire together with it")
 
@@ -87,7 +87,7 @@ def flags_query(extraction_id: int, neuron_index: int) -> sa.Select[Any]:
     of_feature = (feature_flags.c.extraction_id == extraction_id) & (feature_flags.c.neuron_index == neuron_index)
     query = (
         sa.select(feature_flags.c.flag, feature_flags.c.detail)
-        .where(of_feature, _are_current(extraction_id))
+        .where(of_feature, relations_are_current(extraction_id))
         .order_by(feature_flags.c.flag)
     )
     return query.execution_options(about="its flags")
@@ -97,7 +97,7 @@ def flag_counts_query(extraction_id: int) -> sa.Select[Any]:
     """How many features have each flag."""
     query = (
         sa.select(feature_flags.c.flag, sa.func.count().label("features"))
-        .where(feature_flags.c.extraction_id == extraction_id, _are_current(extraction_id))
+        .where(feature_flags.c.extraction_id == extraction_id, relations_are_current(extraction_id))
         .group_by(feature_flags.c.flag)
         .order_by(feature_flags.c.flag)
     )
@@ -107,7 +107,8 @@ def flag_counts_query(extraction_id: int) -> sa.Select[Any]:
 def ranges_query(extraction_id: int, neuron_index: int) -> sa.Select[Any]:
     """The further intervals of a feature as one row, see ``feature_ranges``; none where none were asked for."""
     of_feature = (feature_ranges.c.extraction_id == extraction_id) & (feature_ranges.c.neuron_index == neuron_index)
-    return sa.select(feature_ranges.c.ranges).where(of_feature, _are_current(extraction_id))
+    query = sa.select(feature_ranges.c.ranges).where(of_feature, relations_are_current(extraction_id))
+    return query.execution_options(about="its further intervals")
 
 
 def find_relations(connection: sa.Connection, extraction_id: int) -> sa.Row[Any] | None:
@@ -136,7 +137,7 @@ def flag_counts(connection: sa.Connection, extraction_id: int) -> dict[str, int]
     return {row.flag: row.features for row in connection.execute(flag_counts_query(extraction_id))}
 
 
-def _are_current(extraction_id: int) -> sa.ColumnElement[bool]:
+def relations_are_current(extraction_id: int) -> sa.ColumnElement[bool]:
     """Whether the relations of an extraction are those of its current merge: a condition that looks at one row."""
     both = sa.select(relations.c.extraction_id).join(extractions, extractions.c.id == relations.c.extraction_id)
     return both.where(

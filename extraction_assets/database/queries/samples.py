@@ -41,7 +41,8 @@ class Place(NamedTuple):
 
 def find_sample(connection: sa.Connection, extraction: sa.Row[Any], sample_index: int) -> Sample:
     """A stored sample of the corpus of an extraction. Raises UnknownResultError."""
-    row = connection.execute(sample_query(extraction.corpus_id, sample_index)).one_or_none()
+    storable = sample_index < 2**63
+    row = connection.execute(sample_query(extraction.corpus_id, sample_index)).one_or_none() if storable else None
     if row is None:
         raise UnknownResultError(
             f"sample {sample_index} is not stored: the database holds the samples that an example of some feature names"
@@ -103,6 +104,14 @@ def maxima_query(extraction_id: int, neuron_indices: Iterable[int]) -> sa.Select
         features.c.extraction_id == extraction_id, features.c.neuron_index.in_(sorted(set(neuron_indices)))
     )
     return query.execution_options(about="the maxima of these features")
+
+
+def where_query(corpus_id: int, sample_indices: Iterable[int]) -> sa.Select[Any]:
+    """(sample_index, document_id, first_token) of those of some samples that are stored."""
+    query = sa.select(samples.c.sample_index, samples.c.document_id, samples.c.first_token).where(
+        samples.c.corpus_id == corpus_id, samples.c.sample_index.in_(sorted(set(sample_indices)))
+    )
+    return query.execution_options(about="where the samples of further intervals stand")
 
 
 def document_query(corpus_id: int, document_id: str, after: Place | None, limit: int) -> sa.Select[Any]:
