@@ -64,8 +64,15 @@ def replace_directions(connection: sa.Connection, row: DirectionsRow, loaded: Lo
     return directions_id
 
 
-def _delete(connection: sa.Connection, name: str, sae: str) -> None:
-    ids = connection.scalars(sa.select(directions.c.id).where(directions.c.name == name, directions.c.sae == sae)).all()
+def delete_stale_directions(connection: sa.Connection, name: str, sae: str, current: str) -> None:
+    """Deletes directions that were computed from other checkpoints than those of the fingerprint ``current``: pages
+    would show them beside the merge of another SAE under the same name. Call it inside ``write_transaction``."""
+    _delete(connection, name, sae, directions.c.fingerprint != current)
+
+
+def _delete(connection: sa.Connection, name: str, sae: str, *which: sa.ColumnElement[bool]) -> None:
+    named = (directions.c.name == name, directions.c.sae == sae, *which)
+    ids = connection.scalars(sa.select(directions.c.id).where(*named)).all()
     connection.execute(sa.delete(feature_logits).where(feature_logits.c.directions_id.in_(ids)))
     connection.execute(sa.delete(directions).where(directions.c.id.in_(ids)))
 

@@ -13,9 +13,10 @@ from extraction_assets.assets.chunks.checks import CHUNK_CHECKS
 from extraction_assets.assets.examples.checks import Expectation, Expected, compare_with_tables
 from extraction_assets.assets.examples.claims import MATCH_TABLES, NONE_MISSING
 from extraction_assets.assets.examples.drawn import MergedDraws
-from extraction_assets.catalog import TOP_K_TABLE
+from extraction_assets.catalog import FEATURE_DIRECTIONS, TOP_K_TABLE, asset_row
 from extraction_assets.dagster_instance.dead_runs import note_host
 from extraction_assets.database.connect import write_transaction
+from extraction_assets.database.directions import delete_stale_directions
 from extraction_assets.database.load import ExtractionRow, replace_results
 from extraction_assets.database.samples import CorpusSamples
 from extraction_assets.database.urls import shown_url
@@ -40,6 +41,7 @@ from extraction_assets.execution.progress import progress
 from extraction_assets.planning.draw_rules import draw_rules
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.planning.tokenization import load_tokenizer
+from extraction_assets.planning.weights import weights_fingerprint
 from extraction_assets.resources import ChunkStoreResource, ResultsResource
 from extraction_assets.settings import Chunk, ExtractionSettings
 from extraction_assets.stores.chunk_files import TableFile, check_files, read_tables
@@ -100,6 +102,7 @@ def _merge_into_database(
         extraction_id = replace_results(
             connection, extraction, corpus, merged.table, merged.statistics, display, merged.draws, merged.numerics
         )
+        delete_stale_directions(connection, plan.settings.name, sae, _directions_fingerprint(plan, sae))
         match = compare_with_tables(connection, extraction_id, merged.expected)
         if not match.passed:
             raise MergeRefused(
@@ -119,6 +122,10 @@ def _merge_into_database(
         check_results=[complete, match],
         data_version=dg.DataVersion(extraction.fingerprint),
     )
+
+
+def _directions_fingerprint(plan: ExtractionPlan, sae: str) -> str:
+    return weights_fingerprint(asset_row(FEATURE_DIRECTIONS), plan.settings, plan.extraction, sae)
 
 
 def _none_is_missing(plan: ExtractionPlan, statistics: FeatureStatistics) -> dg.AssetCheckResult:
