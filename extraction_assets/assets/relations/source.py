@@ -34,22 +34,36 @@ class NothingToCount(NamedTuple):
     reason: str
 
 
+MOST_STORED_BYTES = 2**30
+"""Of stored features whose whole corpus is counted: some 130 million firings, which take a minute or two of a core. Of
+more than that the sampled ones are counted, if they are there and no further intervals are asked for."""
+
+
 def find_source(plan: ExtractionPlan, sae: str) -> Source | NothingToCount:
-    """The whole corpus where all its SAE features are stored; else the sampled features of all chunks.
+    """The whole corpus where all its SAE features are stored; else the sampled features of all chunks, which are
+    preferred where the stored ones are very many (``MOST_STORED_BYTES``).
 
     Stored features do not say which positions are outliers (``exclude_outlier_norms``): sampled ones leave them out.
     """
     chunks, settings = plan.settings.chunks, plan.settings
     stored = all(plan.chunk_state(SAE_FEATURES, chunk, sae) == "done" for chunk in chunks)
-    if stored and settings.corpus.exclude_outlier_norms is None:
-        return Source("corpus", lambda: (_whole_chunk(plan, chunk, sae) for chunk in chunks))
     problems = Counter(filter(None, (_without_sample(plan, chunk, sae) for chunk in chunks)))
+    if stored and settings.corpus.exclude_outlier_norms is None and (problems or _are_to_be_counted(plan, sae)):
+        return Source("corpus", lambda: (_whole_chunk(plan, chunk, sae) for chunk in chunks))
     if not problems:
         return Source("sample", lambda: (_sampled(plan, chunk, sae) for chunk in chunks))
     kinds = "; ".join(f"{count} of {len(chunks)} chunks {problem}" for problem, count in problems.items())
     return NothingToCount(
         f"{kinds}. `run {settings.name}` computes them again, with `statistics: full`; or keep {SAE_FEATURES}"
     )
+
+
+def _are_to_be_counted(plan: ExtractionPlan, sae: str) -> bool:
+    """Whether stored features are few enough, or further intervals need them."""
+    if plan.settings.maximum_intervals or plan.settings.quantile_intervals:
+        return True
+    paths = (plan.chunk_path(SAE_FEATURES, chunk, sae) for chunk in plan.settings.chunks)
+    return sum(path.stat().st_size for path in paths) <= MOST_STORED_BYTES
 
 
 def _without_sample(plan: ExtractionPlan, chunk: Chunk, sae: str) -> str | None:

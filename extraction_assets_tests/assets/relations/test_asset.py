@@ -9,6 +9,7 @@ import dagster as dg
 import numpy as np
 import pytest
 
+from extraction_assets.assets.relations import source
 from extraction_assets.database.connect import open_database
 from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets.database.queries.texts import text_is_indexed
@@ -111,6 +112,13 @@ def test_without_them_over_the_sampled_samples(project: Project) -> None:
     assert relate(project)["scope"] == "over one sample in 2"
     assert_rows_are_those_of(project, corpus)
     assert scope_of(project) == [("sample", ONE_IN, len(rows), int(corpus.counted.sum()))]
+
+
+def test_of_very_many_stored_features_the_sampled_ones_are_counted(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "MOST_STORED_BYTES", 1)
+    assert relate(project)["scope"] == "over one sample in 2"
 
 
 def test_flags_of_the_whole_corpus_are_those_of_the_merge(project: Project) -> None:
