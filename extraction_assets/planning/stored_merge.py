@@ -39,12 +39,12 @@ def stored_merge(connection: sa.Connection, plan: ExtractionPlan, sae: str) -> S
     # extraction may have added samples to the same corpus: then its content is not known here.
     if samples <= len(plan.corpus) and plan.corpus.content_fingerprint(slice(0, samples)) != content:
         return StoredMerge(finished_at, "its documents have other names or places now")
-    if _lacks_draws(connection, plan, sae):
+    if _is_without_draws(connection, plan, sae):
         return StoredMerge(finished_at, "its chunks were computed again, with more statistics")
     return StoredMerge(finished_at, None)
 
 
-def _lacks_draws(connection: sa.Connection, plan: ExtractionPlan, sae: str) -> bool:
+def _is_without_draws(connection: sa.Connection, plan: ExtractionPlan, sae: str) -> bool:
     """Whether a merge of tables from an earlier version, which have no draws, stands beside tables that have: what is
     made again has the same fingerprint."""
     if plan.settings.statistics == "basic":
