@@ -73,7 +73,7 @@ class Results:
         return engine
 
     def _current(self) -> sa.Engine | None:
-        """The engine of the database that is there now; None if there is none."""
+        """The engine of the database that is there now; None if no database is there."""
         with self._lock:
             if self._engine is None or self._identity != _identity(self._engine):
                 self._forget()

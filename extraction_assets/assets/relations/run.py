@@ -119,7 +119,7 @@ def _compute(
 
 def _counts_of_merge(connection: sa.Connection, plan: ExtractionPlan, sae: str) -> CorpusCounts:
     """Raises RelationsRefused if the merge in the database is not that of the current chunks; UnknownResultError if
-    there is none."""
+    nothing is merged."""
     name = plan.settings.name
     extraction = find_extraction(connection, name, sae)
     if extraction.fingerprint != plan.merge_fingerprint(sae):

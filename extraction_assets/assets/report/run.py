@@ -67,7 +67,7 @@ def run_report(
 
 
 def _plan(settings: ExtractionSettings, store: ChunkStore) -> tuple[ExtractionPlan | None, str]:
-    """The plan of an extraction, or why there is none: the report is of what was merged, whatever is on disk now."""
+    """The plan of an extraction, or why it fails: the report is of what was merged, whatever is on disk now."""
     try:
         return ExtractionPlan(settings, store), ""
     except (ValueError, LookupError, OSError) as error:  # no corpus, no checkpoint, no hub

@@ -87,7 +87,7 @@ def label_found(name: str, sae: str, wanted: Wanted) -> Found:
 
 
 def number_found(extraction_id: int, number: int) -> Found:
-    """The feature of a number; nothing if there is none."""
+    """The feature of a number; nothing if no feature has it."""
     column = features.c
     query = sa.select(column.neuron_index).where(column.extraction_id == extraction_id, column.neuron_index == number)
     return Found(query.add_columns(sa.literal_column("1").label("hits")), query.selected_columns[0], query)

@@ -107,7 +107,7 @@ def features_of_token(connection: sa.Connection, extraction_id: int, token: str,
     strongest examples. First the features with the most such examples, then the larger activation, the lower index.
 
     Case counts; spaces and line breaks around the word do not, unless ``exact`` (or where there is nothing else).
-    Raises UnknownResultError, which lists similar words, if there is none, and if the text cannot be a token.
+    Raises UnknownResultError, which lists similar words, if no feature does, and if the text cannot be a token.
     """
     _refuse_no_token(token)
     found = [int(index) for index in connection.scalars(token_query(extraction_id, token, exact=exact))]

@@ -25,7 +25,7 @@ class FinalNorm(NamedTuple):
     is_centred: bool
     """Whether the mean over D is subtracted: a LayerNorm."""
     rule: str
-    """How the gain follows from what is stored: ``weight``, ``1 + weight`` (Gemma), or ``""`` where there is none."""
+    """How the gain follows from what is stored: ``weight``, ``1 + weight`` (Gemma), or ``""`` without a gain."""
     has_bias: bool
 
     def apply(self, rows: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ What a group is, and what comes first in it, is a ``Ranking``: the strongest of 
 hashes of a feature and an interval (``draws``).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import pairwise
@@ -169,7 +170,7 @@ def _refuse_duplicates(rows: Columns, groups: Tensor, order: Tensor) -> None:
         )
 
 
-class DeferredHeap(Generic[Examples]):
+class DeferredHeap(ABC, Generic[Examples]):
     """Keeps the first examples of each group of a ranking.
 
     Selection is deferred: ``add_batch`` only appends arrays, and once the appended examples outnumber
@@ -213,6 +214,6 @@ class DeferredHeap(Generic[Examples]):
         last = (rank == self._ranking.sizes(groups) - 1).nonzero().squeeze(1)
         self._remember(table, last, groups[last])
 
+    @abstractmethod
     def _remember(self, table: Examples, last: Tensor, groups: Tensor) -> None:
         """``last`` are the rows of the last examples of the groups that are full, ``groups`` these groups."""
-        raise NotImplementedError
