@@ -139,28 +139,7 @@ MUTATIONS = (
         """            if path.is_dir():  # a folder in the file's place
                 set_aside(path)
             os.replace(temporary, path)
-            sync(path    Mutation(
-        "top tokens: equal counts go to the higher token",
-        "engine/relations/top_tokens.py",
-        "order = np.lexsort((token, -counts, feature))",
-        "order = np.lexsort((-token, -counts, feature))",
-        ("engine/relations/test_top_tokens.py",),
-    ),
-    Mutation(
-        "neighbours: those that are tied with the last one are dropped",
-        "engine/relations/counting.py",
-        "keep = jaccard >= np.partition(jaccard, -top)[-top]",
-        "keep = jaccard > np.partition(jaccard, -top)[-top]",
-        ("engine/relations/test_neighbours.py",),
-    ),
-    Mutation(
-        "the token after a sample's end is padding",
-        "engine/relations/parts.py",
-        "np.where(mask[:, 1:], token_ids[:, 1:], NO_TOKEN)",
-        "token_ids[:, 1:]",
-        ("engine/relations/test_top_tokens.py",),
-    ),
-)
+            sync(path)
 """,
         ("stores/test_sealed.py",),
     ),
@@ -226,5 +205,26 @@ MUTATIONS = (
         'fingerprint_parts=("model", "sae", "written", "other_saes", "display"),',
         'fingerprint_parts=("model", "sae", "written", "display"),',
         ("planning/test_dependency_matrix.py::test_exactly_these_assets_go_stale",),
+    ),
+    Mutation(
+        "top tokens: equal counts go to the higher token",
+        "engine/relations/top_tokens.py",
+        "order = np.lexsort((token, -counts, feature))",
+        "order = np.lexsort((-token, -counts, feature))",
+        ("engine/relations/test_top_tokens.py",),
+    ),
+    Mutation(
+        "neighbours: those that are tied with the last one are dropped",
+        "engine/relations/counting.py",
+        "keep = jaccard >= np.partition(jaccard, -top)[-top]",
+        "keep = jaccard > np.partition(jaccard, -top)[-top]",
+        ("engine/relations/test_neighbours.py",),
+    ),
+    Mutation(
+        "the token after a sample's end is padding",
+        "engine/relations/parts.py",
+        "np.where(mask[:, 1:], token_ids[:, 1:], NO_TOKEN)",
+        "token_ids[:, 1:]",
+        ("engine/relations/test_top_tokens.py",),
     ),
 )

@@ -19,6 +19,12 @@ def test_what_a_fault_replaces_occurs_once(mutation: Mutation) -> None:
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_a_fault_leaves_python_that_can_run(mutation: Mutation) -> None:
+    whole = (PACKAGE / mutation.file).read_text("utf-8")
+    compile(whole.replace(mutation.old, mutation.new), mutation.file, "exec")
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 def test_the_tests_of_a_fault_are_there(mutation: Mutation) -> None:
     for test in mutation.tests:
         file, _, name = test.partition("::")

@@ -59,7 +59,9 @@ def upgrade() -> None:
     else:
         _refuse_what_sqlite_loses(connection)
     _create_lists()
-    _create_more()
+    _create_relations()
+    _create_directions()
+    _create_labels()
     op.add_column("extractions", sa.Column("numerics", sa.JSON))
     _change_features(connection)
     op.create_index("ix_samples_document", "samples", ["corpus_id", "document_id", "first_token"])
@@ -127,7 +129,8 @@ def _create_lists() -> None:
     )
 
 
-def _create_more() -> None:
+def _create_relations() -> None:
+    """Tokens, neighbours and flags of features, and from what they were counted."""
     op.create_table(
         "relations",
         sa.Column("extraction_id", sa.BigInteger, primary_key=True, autoincrement=False),
@@ -170,6 +173,9 @@ def _create_more() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("ix_feature_flags_feature", "feature_flags", ["extraction_id", "neuron_index"])
+
+
+def _create_directions() -> None:
     op.create_table(
         "directions",
         sa.Column("id", _ID, primary_key=True),
@@ -189,6 +195,9 @@ def _create_more() -> None:
         *(sa.Column(name, sa.Double) for name in ("mean", "std", "minimum", "maximum")),
         *(sa.Column(name, _JSON) for name in ("histogram", "neighbours")),
     )
+
+
+def _create_labels() -> None:
     op.create_table(
         "feature_labels",
         sa.Column("name", sa.Text, primary_key=True),
