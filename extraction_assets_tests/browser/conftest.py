@@ -34,9 +34,9 @@ def client(project: Project) -> Iterator["TestClient"]:
 
 
 @pytest.fixture
-def empty_client(results_url: str) -> Iterator["TestClient"]:
+def empty_client(empty_url: str) -> Iterator["TestClient"]:
     """A client of the browser on a database without results, of each kind in turn."""
-    with make_client(results_url) as made:
+    with make_client(empty_url) as made:
         yield made
 
 

@@ -5,12 +5,10 @@ from pathlib import Path
 import pytest
 
 from extraction_assets.settings import ExtractionSettings
-from extraction_assets_tests.cli.test_init import ARGUMENTS, FIRST, _declared, _init, workshop
+from extraction_assets_tests.cli.new_project import ARGUMENTS, FIRST, init, settings_of
 from extraction_assets_tests.command import invoke
 from extraction_assets_tests.engine.saes.formats.published_layouts_b import write_qwen_scope
 from extraction_assets_tests.tiny import make_faithful_sae
-
-__all__ = ["workshop"]
 
 HUB = ["--model", "google/gemma-2-2b", "--corpus", "../things/texts"]
 
@@ -27,9 +25,9 @@ def _refused(*arguments: str) -> str:
 
 
 def test_a_release_ends_at_the_first_slash_and_the_id_may_hold_others(workshop: Path) -> None:
-    output = _init(*HUB, "--sae", "gemma-scope-2b-pt-res-canonical/layer_12/width_16k/canonical")
+    output = init(*HUB, "--sae", "gemma-scope-2b-pt-res-canonical/layer_12/width_16k/canonical")
     assert "warning" not in output
-    assert _saes(_declared(workshop)) == {
+    assert _saes(settings_of(workshop)) == {
         "layer_12_width_16k_canonical": (
             "gemma-scope-2b-pt-res-canonical",
             "layer_12/width_16k/canonical",
@@ -41,8 +39,8 @@ def test_a_release_ends_at_the_first_slash_and_the_id_may_hold_others(workshop: 
 
 def test_names_folders_and_hub_ids_may_be_mixed(workshop: Path) -> None:
     named = ["--sae", "gemma-2-2b-res-matryoshka-dc/blocks.3.hook_resid_post"]
-    _init(*ARGUMENTS, *named, *FIRST, "--sae", "someone/some-sae", "--subfolder", ".")
-    assert _saes(_declared(workshop)) == {
+    init(*ARGUMENTS, *named, *FIRST, "--sae", "someone/some-sae", "--subfolder", ".")
+    assert _saes(settings_of(workshop)) == {
         "blocks_3_hook_resid_post": ("gemma-2-2b-res-matryoshka-dc", "blocks.3.hook_resid_post", None, None),
         "first_sae": (None, None, "../../../../things/first-sae", "layers.0"),
         "some_sae": (None, None, "someone/some-sae", None),
@@ -53,16 +51,16 @@ def test_names_folders_and_hub_ids_may_be_mixed(workshop: Path) -> None:
 
 def test_a_path_that_exists_comes_before_a_name(workshop: Path) -> None:
     make_faithful_sae(workshop / "gpt2-small-res-jb" / "blocks.8.hook_resid_pre", hook="layers.0")
-    _init(*ARGUMENTS, "--sae", "gpt2-small-res-jb/blocks.8.hook_resid_pre")
-    (sae,) = _declared(workshop).saes.values()
+    init(*ARGUMENTS, "--sae", "gpt2-small-res-jb/blocks.8.hook_resid_pre")
+    (sae,) = settings_of(workshop).saes.values()
     assert (sae.release, sae.path) == (None, "../../../gpt2-small-res-jb/blocks.8.hook_resid_pre")
 
 
 def test_another_model_than_the_registrys_is_a_warning(workshop: Path) -> None:
-    output = _init(*ARGUMENTS, "--sae", "gpt2-small-res-jb/blocks.8.hook_resid_pre", "--hook", "layers.1")
+    output = init(*ARGUMENTS, "--sae", "gpt2-small-res-jb/blocks.8.hook_resid_pre", "--hook", "layers.1")
     said = "it was trained on model gpt2-small, but runs on ../things/model"
     assert f"warning  SAE blocks_8_hook_resid_pre: {said}" in output
-    (sae,) = _declared(workshop).saes.values()
+    (sae,) = settings_of(workshop).saes.values()
     assert sae.hook == "layers.1"
 
 
@@ -105,16 +103,16 @@ def test_a_subfolder_does_not_go_with_a_name(workshop: Path) -> None:
 def test_a_copy_of_a_published_sae_is_declared_by_its_names_too(workshop: Path, tmp_path: Path) -> None:
     copy, inside = tmp_path / "GPT2-Small-SAEs-Reformatted", "blocks.8.hook_resid_pre"
     make_faithful_sae(copy / inside, hook="layers.0")
-    output = _init(*ARGUMENTS, "--sae", str(copy), "--subfolder", inside)
+    output = init(*ARGUMENTS, "--sae", str(copy), "--subfolder", inside)
     assert f"SAE {inside.replace('.', '_')}  by its folder's name it is gpt2-small-res-jb/{inside} of SAELens" in output
-    (sae,) = _declared(workshop).saes.values()
+    (sae,) = settings_of(workshop).saes.values()
     assert (sae.release, sae.sae_id, sae.subfolder) == ("gpt2-small-res-jb", inside, None)
 
 
 def test_a_hook_of_another_layer_than_the_names_is_a_warning(workshop: Path) -> None:
     named = ["--sae", "gpt2-small-res-jb/blocks.1.hook_resid_pre"]
     said = "by its name it was trained on blocks.1.hook_resid_pre, but reads layers.1"
-    assert said in _init(*ARGUMENTS, *named, "--hook", "layers.1")
+    assert said in init(*ARGUMENTS, *named, "--hook", "layers.1")
 
 
 @pytest.mark.parametrize("subfolder", [None, "resid_post"])

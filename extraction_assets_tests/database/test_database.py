@@ -28,8 +28,8 @@ CORPUS = {
 }
 
 
-def test_migrations_make_the_tables_that_the_code_declares(results_url: str) -> None:
-    engine = open_database(results_url)
+def test_migrations_make_the_tables_that_the_code_declares(empty_url: str) -> None:
+    engine = open_database(empty_url)
     with write_transaction(engine) as connection:
         make_results("stored", 1.0, num_features=1).load(connection)
     with engine.connect() as connection:
@@ -37,13 +37,13 @@ def test_migrations_make_the_tables_that_the_code_declares(results_url: str) -> 
     engine.dispose()
 
 
-def test_opening_twice_changes_nothing(results_url: str) -> None:
+def test_opening_twice_changes_nothing(empty_url: str) -> None:
     for _ in range(2):
-        engine = open_database(results_url)
+        engine = open_database(empty_url)
         with write_transaction(engine) as connection:
             connection.execute(sa.insert(corpora).values(CORPUS))
         engine.dispose()
-    engine = open_database(results_url)
+    engine = open_database(empty_url)
     with engine.connect() as connection:
         assert connection.scalar(sa.select(sa.func.count()).select_from(corpora)) == 2
         assert connection.scalar(sa.select(corpora.c.sample_count)) == 2**40

@@ -19,11 +19,11 @@ from extraction_assets_tests.browser.small_results import (
 from extraction_assets_tests.database.plans import assert_uses_index
 
 
-@pytest.fixture
-def stored(results_url: str) -> Iterator[sa.Connection]:
+@pytest.fixture(scope="module")
+def stored(shared_results_url: str) -> Iterator[sa.Connection]:
     """Hand-made results in a database of each kind, with its statistics."""
-    store_results(results_url)
-    with opened_database(results_url) as engine, engine.begin() as connection:
+    store_results(shared_results_url)
+    with opened_database(shared_results_url) as engine, engine.begin() as connection:
         store_relations(connection)
         store_directions(connection)
         store_label(connection, "cats", None, None)

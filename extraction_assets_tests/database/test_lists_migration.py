@@ -39,9 +39,9 @@ def _store_rows(connection: sa.Connection, extraction_id: int, _rows: pa.Table) 
 
 
 @pytest.fixture
-def before(results_url: str) -> Iterator[sa.Engine]:
+def before(empty_url: str) -> Iterator[sa.Engine]:
     """A database of revision 0005 with two extractions."""
-    engine = at_revision(results_url, "0005")
+    engine = at_revision(empty_url, "0005")
     with write_transaction(engine) as connection:
         store_examples(connection, _store_rows, 1, 1.0)
         store_examples(connection, before_lists, 2, 1.5, count=3)

@@ -68,12 +68,12 @@ def test_the_names_of_the_files_say_the_revisions() -> None:
     assert known_revisions() == [one.revision for one in ScriptDirectory.from_config(config).walk_revisions()]
 
 
-def test_the_first_version_is_upgraded_in_place_with_its_rows(results_url: str) -> None:
-    engine = at_revision(results_url, "0001")
+def test_the_first_version_is_upgraded_in_place_with_its_rows(empty_url: str) -> None:
+    engine = at_revision(empty_url, "0001")
     with write_transaction(engine) as connection:
         store_examples(connection, in_the_table, 1, 1.0)
     engine.dispose()
-    engine = open_database(results_url)
+    engine = open_database(empty_url)
     with engine.connect() as connection:
         assert revision_of(connection) == known_revisions()[0] != "0001"
         assert connection.scalar(sa.select(extractions.c.fingerprint)) == "kept"
@@ -81,24 +81,24 @@ def test_the_first_version_is_upgraded_in_place_with_its_rows(results_url: str) 
     engine.dispose()
 
 
-def test_a_later_version_keeps_the_rows_and_this_one_then_refuses_them(results_url: str, tmp_path: Path) -> None:
-    engine = open_database(results_url)
+def test_a_later_version_keeps_the_rows_and_this_one_then_refuses_them(empty_url: str, tmp_path: Path) -> None:
+    engine = open_database(empty_url)
     with write_transaction(engine) as connection:
         make_results("kept", 1.0, num_features=1).load(connection)
     engine.dispose()
     with later_version(tmp_path / "migrations"):
-        engine = open_database(results_url)
+        engine = open_database(empty_url)
     with engine.connect() as connection:
         assert connection.scalar(sa.text("SELECT language FROM corpora")) == "English"
         assert connection.scalar(sa.select(sa.func.count()).select_from(feature_activations)) == 100
     engine.dispose()
     with pytest.raises(NewerDatabaseError, match="has schema later, which this version") as raised:
-        open_database(results_url)
-    assert "tester:***@" in str(raised.value) or results_url.startswith("sqlite")
+        open_database(empty_url)
+    assert "tester:***@" in str(raised.value) or empty_url.startswith("sqlite")
 
 
-def test_an_upgrade_that_fails_half_way_leaves_nothing_and_can_be_done_again(results_url: str) -> None:
-    engine = connect(results_url)
+def test_an_upgrade_that_fails_half_way_leaves_nothing_and_can_be_done_again(empty_url: str) -> None:
+    engine = connect(empty_url)
 
     @event.listens_for(engine, "before_cursor_execute")
     def fail(_connection: object, _cursor: object, statement: str, *_: object) -> None:
@@ -109,18 +109,18 @@ def test_an_upgrade_that_fails_half_way_leaves_nothing_and_can_be_done_again(res
         connect_module._upgrade(engine)
     assert sa.inspect(engine).get_table_names() == []
     engine.dispose()
-    engine = open_database(results_url)
+    engine = open_database(empty_url)
     assert "samples" in sa.inspect(engine).get_table_names()
     engine.dispose()
 
 
 @pytest.mark.slow
-def test_processes_that_open_an_empty_database_at_once_all_find_it_ready(results_url: str) -> None:
+def test_processes_that_open_an_empty_database_at_once_all_find_it_ready(empty_url: str) -> None:
     code = (
         "import sys; from extraction_assets.database.connect import open_database; sys.stdin.read()\n"
         "for _ in range(3): open_database(sys.argv[1]).dispose()"
     )
-    command_line = [sys.executable, "-c", code, results_url]
+    command_line = [sys.executable, "-c", code, empty_url]
     processes = [
         subprocess.Popen(command_line, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)
     ]
@@ -131,7 +131,7 @@ def test_processes_that_open_an_empty_database_at_once_all_find_it_ready(results
     for process in processes:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
-    engine = open_database(results_url)
+    engine = open_database(empty_url)
     with engine.connect() as connection:
         assert connection.execute(sa.select(corpora)).all() == []
     engine.dispose()

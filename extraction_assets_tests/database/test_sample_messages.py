@@ -142,28 +142,28 @@ def test_the_documented_query_by_role_gives_the_same(engine: sa.Engine) -> None:
     assert [tuple(row) for row in rows] == [(1, 1), (2, 1)]
 
 
-def test_a_migration_counts_the_roles_of_earlier_results(results_url: str) -> None:
-    engine = at_revision(results_url, "0005")
+def test_a_migration_counts_the_roles_of_earlier_results(empty_url: str) -> None:
+    engine = at_revision(empty_url, "0005")
     with write_transaction(engine) as connection:
         store_examples(connection, before_lists, 1, 1.0, count=3)  # all at position 1 of sample 42
         for number, (start, stop) in enumerate([(0, 1), (1, 2)]):
             said = {"sample_index": 42, "number": number, "role": f"r{number}", "start": start, "stop": stop}
             connection.execute(sa.insert(sample_messages).values(corpus_id=1, **said))
     engine.dispose()
-    engine = open_database(results_url)
+    engine = open_database(empty_url)
     with engine.connect() as connection:
         assert role_counts(connection, 1).to_dict("index") == {5: {"r1": 3}}
     engine.dispose()
 
 
-def test_results_of_an_earlier_version_are_shown_without_roles(results_url: str) -> None:
-    engine = at_revision(results_url, "0004")
+def test_results_of_an_earlier_version_are_shown_without_roles(empty_url: str) -> None:
+    engine = at_revision(empty_url, "0004")
     with write_transaction(engine) as connection:
         store_examples(connection, before_lists, 1, 1.0, count=1)
         row = {"sample_index": 42, "document_id": "d", "first_token": 0, "token_ids": [0, 1], "tokens": ["a", "b"]}
         connection.execute(sa.insert(samples).values(corpus_id=1, **row))
     engine.dispose()
-    engine = open_database(results_url)
+    engine = open_database(empty_url)
     with engine.connect() as connection:
         assert count(connection, sample_messages) == 0
         assert examples_of(connection, 1, 5)[0].messages == ()

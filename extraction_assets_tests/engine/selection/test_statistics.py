@@ -29,8 +29,6 @@ from extraction_assets.engine.selection.statistics.descriptions import (
     COLUMNS,
     HISTOGRAM_EDGES,
     STATISTICS,
-    Addition,
-    CountedFirings,
     FeatureStatistics,
     Statistic,
     activation_sum,
@@ -39,6 +37,7 @@ from extraction_assets.engine.selection.statistics.descriptions import (
     std_activation,
 )
 from extraction_assets.engine.selection.statistics.exact_sums import whole_numbers
+from extraction_assets.engine.selection.statistics.firings import Addition, CountedFirings
 from extraction_assets.engine.selection.statistics.shown import feature_rows, statistics_table, unknown_sizes
 from extraction_assets_tests import statistics_oracle
 from extraction_assets_tests.engine import oracle

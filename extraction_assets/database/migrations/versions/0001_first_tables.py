@@ -16,6 +16,12 @@ _TEXTS = sa.JSON().with_variant(postgresql.ARRAY(sa.Text), "postgresql")
 
 
 def upgrade() -> None:
+    _create_extractions()
+    _create_features()
+    _create_samples()
+
+
+def _create_extractions() -> None:
     op.create_table(
         "corpora",
         sa.Column("id", _ID, primary_key=True),
@@ -45,6 +51,9 @@ def upgrade() -> None:
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=False),
         sa.UniqueConstraint("name", "sae"),
     )
+
+
+def _create_features() -> None:
     op.create_table(
         "features",
         sa.Column("extraction_id", sa.BigInteger, sa.ForeignKey("extractions.id"), primary_key=True),
@@ -70,6 +79,9 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("ix_feature_activations_sample", "feature_activations", ["extraction_id", "sample_index"])
+
+
+def _create_samples() -> None:
     op.create_table(
         "samples",
         sa.Column("corpus_id", sa.BigInteger, sa.ForeignKey("corpora.id"), primary_key=True),

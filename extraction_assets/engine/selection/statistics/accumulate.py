@@ -12,11 +12,10 @@ from extraction_assets.engine.selection.intervals import INTERVALS
 from extraction_assets.engine.selection.pairs import FiringPairs, intervals_of, pairs_above
 from extraction_assets.engine.selection.statistics.descriptions import (
     STATISTICS,
-    Addition,
-    CountedFirings,
     FeatureStatistics,
     Statistic,
 )
+from extraction_assets.engine.selection.statistics.firings import Addition, CountedFirings
 from extraction_assets.engine.shapes import SparseFeatures
 
 StatisticsUpdate = dict[str, list[Addition]]
