@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import logging
 import os
 import re
 import shutil
@@ -128,6 +129,14 @@ def pytest_collection_finish() -> None:
     that run out of memory on purpose collect at every halving."""
     gc.freeze()
     gc.enable()
+    _let_loggers_propagate()
+
+
+def _let_loggers_propagate() -> None:
+    """pytest hands two handlers to each logger that does not, three times a test, and torch has sixty of them."""
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.startswith("torch.") and isinstance(logger, logging.Logger):
+            logger.propagate = True
 
 
 @pytest.fixture(scope="session")

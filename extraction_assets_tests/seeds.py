@@ -1,5 +1,6 @@
 """The seed of all that is random in the tests: ``pytest --seed N`` repeats what ``--seed random`` has drawn."""
 
+import functools
 import os
 import random
 import zlib
@@ -40,7 +41,15 @@ def start(seed: int) -> None:
     """Sets the generators that a test may use without naming one."""
     random.seed(seed)
     np.random.seed(seed)
-    torch.manual_seed(seed)
+    if _has_gpu():
+        torch.manual_seed(seed)
+    else:  # the same without a millisecond for each kind of device, of which torch notes who asked to seed it
+        torch.default_generator.manual_seed(seed)
+
+
+@functools.cache
+def _has_gpu() -> bool:
+    return torch.accelerator.is_available()
 
 
 def said(config: pytest.Config) -> str:
