@@ -5,10 +5,7 @@ import os
 import random
 import zlib
 
-import hypothesis
-import numpy as np
 import pytest
-import torch
 
 _VARIABLE = "EXTRACTION_TESTS_SEED"
 """By it the workers of pytest-xdist learn the seed that their controller has drawn."""
@@ -26,6 +23,8 @@ def choose(config: pytest.Config) -> None:
     if not asked.isdecimal():
         raise pytest.UsageError(f"--seed takes a whole number or random, got {asked!r}")
     config.option.seed = int(asked)
+    import hypothesis
+
     hypothesis.settings.register_profile("suite", deadline=None, derandomize=not config.option.seed, print_blob=False)
     hypothesis.settings.load_profile("suite")
     if config.option.seed and config.getoption("--hypothesis-seed") is None:
@@ -39,6 +38,9 @@ def of_test(node: pytest.Item) -> int:
 
 def start(seed: int) -> None:
     """Sets the generators that a test may use without naming one."""
+    import numpy as np
+    import torch
+
     random.seed(seed)
     np.random.seed(seed)
     if _has_gpu():
@@ -49,6 +51,8 @@ def start(seed: int) -> None:
 
 @functools.cache
 def _has_gpu() -> bool:
+    import torch
+
     return torch.accelerator.is_available()
 
 

@@ -11,6 +11,8 @@ from extraction_assets_tests.database.test_database import CORPUS
 from extraction_assets_tests.postgres import Server
 from extraction_assets_tests.reused_database import ReusedDatabase
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def database(postgres_server: Server) -> Iterator[ReusedDatabase]:

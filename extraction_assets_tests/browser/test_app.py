@@ -49,6 +49,7 @@ def test_the_twin_of_the_extractions_counts_dead_features(client: "TestClient", 
     assert found["topk"]["dead_count"] == dead
 
 
+@pytest.mark.slow
 def test_a_database_without_results_says_what_to_do(empty_client: "TestClient") -> None:
     answer = empty_client.get("/")
     assert answer.status_code == 200

@@ -68,6 +68,7 @@ def test_a_problem_gives_exit_code_1_and_json_holds_every_finding(
 
 
 @pytest.mark.parametrize("body", ["raise RuntimeError('first line\\nsecond')", "import sys; sys.exit(5)"])
+@pytest.mark.slow
 def test_definitions_that_do_not_load_are_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
     (tmp_path / "broken_definitions.py").write_text(body)
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -69,6 +69,7 @@ def test_what_is_said_is_what_is_missing_once_the_corpus_is_there(project: Proje
     assert len(smaller.plan.missing_chunks()) == 6
 
 
+@pytest.mark.slow
 def test_few_samples_in_one_short_chunk_may_grow(tiny_folder: Path, home: Path) -> None:
     project = Project(make_settings(tiny_folder, evaluation_samples=5), home)
     project.corpus()

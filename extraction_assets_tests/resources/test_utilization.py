@@ -57,6 +57,7 @@ def test_a_busy_core_is_a_hundred_percent_and_a_sleeping_one_none() -> None:
 
 
 @pytest.mark.usefixtures("by_hand")
+@pytest.mark.slow
 def test_peak_memory_is_that_since_the_restart() -> None:
     with UtilizationSampler(CPU, LOGGER) as sampler:
         before = sampler.read().peak_ram_gb

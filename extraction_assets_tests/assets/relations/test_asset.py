@@ -138,6 +138,7 @@ def test_a_token_is_stored_as_samples_show_it(project: Project) -> None:
     assert shown[token_id] == token
 
 
+@pytest.mark.slow
 def test_chunks_without_sampled_features_are_said_and_earlier_rows_go(tiny_folder: Path, home: Path) -> None:
     project = Project(make_settings(tiny_folder, statistics="basic"), home).everything()
     relate(project)
