@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from extraction_assets.database.connect import opened_database
 from extraction_assets.database.reading import read_database
+from extraction_assets_tests.browser.small_results import store_results
 from extraction_assets_tests.project import Project
 
 if TYPE_CHECKING:
@@ -24,6 +26,14 @@ def make_client(url: str, **options: Any) -> "TestClient":
 
     app = create_app(partial(read_database, url), Options(**options), partial(opened_database, url))
     return testclient.TestClient(app, base_url=BASE)  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="session")
+def small_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with hand-made results. Not to be changed."""
+    file = tmp_path_factory.mktemp("small") / "results.sqlite"
+    store_results(f"sqlite:///{file}")
+    return file
 
 
 @pytest.fixture

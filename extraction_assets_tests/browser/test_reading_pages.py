@@ -2,6 +2,7 @@
 
 import html
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,6 @@ from extraction_assets_tests.browser.small_results import (
     store_directions,
     store_label,
     store_relations,
-    store_results,
 )
 
 if TYPE_CHECKING:
@@ -26,11 +26,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
+def url(small_results: Path, tmp_path: Path) -> str:
     """A database with hand-made results."""
-    made = f"sqlite:///{tmp_path / 'results.sqlite'}"
-    store_results(made)
-    return made
+    return f"sqlite:///{shutil.copy(small_results, tmp_path)}"
 
 
 @pytest.fixture
