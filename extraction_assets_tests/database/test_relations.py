@@ -1,5 +1,6 @@
 """Relations in the database: what is loaded is what is read, by indexes, and only with the merge it belongs to."""
 
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -41,6 +42,7 @@ def display(ids: list[int]) -> list[str]:
     return [f"{HOSTILE}{token}" for token in ids]
 
 
+@functools.cache
 def found_in(seed: int) -> Relations:
     groups = groups_of(random_corpus(seed, features=FEATURES))
     totals = count_totals(groups)
