@@ -60,7 +60,7 @@ def add(url: str, store: Callable[..., None], *values: Any) -> None:
 
 
 def shown_text(context: Twin) -> str:
-    return "".join(token["text"] for token in context["tokens"])
+    return "".join(context["tokens"])
 
 
 def plain_text(page: str) -> str:
@@ -71,14 +71,26 @@ def plain_text(page: str) -> str:
 def test_examples_come_strongest_first_in_context(small: "TestClient") -> None:
     top = feature(small)["feature"]["examples"]["top"]
     assert [(one["sample_index"], one["max_activation"]) for one in top] == [(7, 8.0), (8, 8.0), (9, 4.0), (10, 0.5)]
-    assert shown_text(top[0]["context"]) == "<|endoftext|>The cat sat\n    on “mats."
-    assert shown_text(top[1]["context"]) == "<|endoftext|> 🙂 and the \\xff cat"
+    assert shown_text(top[0]["context"]) == "<|endoftext|>The cat sat\n    on \\xe2\\x80\\x9cmats."
+    assert shown_text(top[1]["context"]) == "<|endoftext|> \\xf0\\x9f\\x99\\x82 and the \\xff cat"
+
+
+def test_characters_split_over_tokens_are_joined_for_people(small: "TestClient") -> None:
+    page = plain_text(small.get("/small/one/0").text)
+    assert "on “mats" in page
+    assert "🙂 and the" in page
+
+
+def test_a_twin_says_where_a_feature_fires_and_on_what_scale_it_is_shaded(small: "TestClient") -> None:
+    found = feature(small)["feature"]["examples"]["top"][0]["context"]
+    assert (found["positions"], found["activations"], found["scale"]) == ([2, 9], [8.0, 2.0], 8.0)
+    assert (found["strongest"], found["special"], found["roles"]) == (2, [0], {})
 
 
 def test_the_strongest_token_is_marked_and_the_others_shaded_by_the_features_maximum(small: "TestClient") -> None:
-    tokens = feature(small)["feature"]["examples"]["top"][0]["context"]["tokens"]
-    assert [(one["position"], one["shade"]) for one in tokens if one["shade"]] == [(2, 20), (9, 5)]
-    assert [one["position"] for one in tokens if one["strongest"]] == [2]
+    page = small.get("/small/one/0").text
+    assert 'class="t t20 peak" title=" cat · 8.00 · position 2"' in page
+    assert 'class="t t5" title="mats · 2.00 · position 9"' in page
 
 
 def test_a_shaded_token_says_its_activation_on_hover_and_aloud(small: "TestClient") -> None:
