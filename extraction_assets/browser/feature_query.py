@@ -4,7 +4,9 @@ import math
 from typing import NamedTuple, get_args
 
 from extraction_assets.browser.parameters import BadRequestError, Parameters
-from extraction_assets.database.queries.feature_list import FLAGS, LABELLED, MARKS, FeatureFilter, Key, Range, Sort
+from extraction_assets.database.queries.feature_filter import FLAGS, LABELLED, FeatureFilter, Range
+from extraction_assets.database.queries.feature_list import Key, Sort
+from extraction_assets.database.queries.labels import MARKS
 from extraction_assets.database.queries.search import FOUND_BY, FoundBy
 
 DEFAULT_SORT: Sort = "maximum"

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from extraction_assets.browser.feature_query import ListQuery
 from extraction_assets.browser.links import Here
 from extraction_assets.database.queries import search as queries
-from extraction_assets.database.queries.feature_list import Found
+from extraction_assets.database.queries.feature_filter import Found
 from extraction_assets.database.queries.search import FOUND_BY, FoundBy
 
 _TITLES: dict[FoundBy, str] = {"token": "as a token", "text": "in the text of examples", "label": "in labels and notes"}

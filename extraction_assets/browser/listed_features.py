@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from extraction_assets.browser.shown.context import Context, context, window
-from extraction_assets.database.queries import feature_list as queries
-from extraction_assets.database.queries.feature_list import ListedRow, Listing
+from extraction_assets.database.queries import feature_rows as queries
+from extraction_assets.database.queries.feature_filter import Found, Listing
+from extraction_assets.database.queries.feature_list import ListedRow
 
 WIDTH = 12
 """Tokens on each side of the strongest one."""
@@ -54,7 +55,13 @@ class ListedFeature(NamedTuple):
 
 
 def listed_features(
-    connection: sa.Connection, extraction: sa.Row[Any], listing: Listing, rows: Sequence[ListedRow], *, top_tokens: bool
+    connection: sa.Connection,
+    extraction: sa.Row[Any],
+    listing: Listing,
+    rows: Sequence[ListedRow],
+    *,
+    top_tokens: bool,
+    sorted_by_hits: bool,
 ) -> list[ListedFeature]:
     """The rows with labels, flags, tokens and an example each; ``top_tokens`` if they are computed."""
     numbers = [row.neuron_index for row in rows]
@@ -65,7 +72,7 @@ def listed_features(
     if top_tokens:
         tokens = _pairs(connection, queries.top_tokens_select(extraction.id, numbers))
     flags = _pairs(connection, queries.row_flags_select(extraction.id, numbers)) if top_tokens else {}
-    hits = {} if listing.found is None else _hits(connection, listing.found, numbers)
+    hits = _hits(connection, listing.found, rows, sorted_by_hits=sorted_by_hits)
     found = []
     for row in rows:
         number = row.neuron_index
@@ -88,8 +95,16 @@ def listed_features(
     return found
 
 
-def _hits(connection: sa.Connection, found: queries.Found, numbers: Sequence[int]) -> dict[int, int]:
-    return {row.neuron_index: int(row.hits) for row in connection.execute(queries.hits_select(found, numbers))}
+def _hits(
+    connection: sa.Connection, found: Found | None, rows: Sequence[ListedRow], *, sorted_by_hits: bool
+) -> dict[int, int]:
+    """How often a search found each of the rows."""
+    if found is None:
+        return {}
+    if sorted_by_hits:
+        return {row.neuron_index: int(row.sorted_by or 0) for row in rows}
+    query = queries.hits_select(found, [row.neuron_index for row in rows])
+    return {row.neuron_index: int(row.hits) for row in connection.execute(query)}
 
 
 def _pairs(connection: sa.Connection, query: sa.Select[Any]) -> dict[int, list[str]]:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from extraction_assets.browser.list_facets import DENSITIES
 from extraction_assets.database.connect import open_database
-from extraction_assets.database.queries.feature_list import FeatureFilter, Range
+from extraction_assets.database.queries.feature_filter import FeatureFilter, Range
 from extraction_assets.database.tables import feature_labels
 from extraction_assets_tests.browser.conftest import Fetch, make_client
 from extraction_assets_tests.database.listed import NAME, SAE, make_features, store_features

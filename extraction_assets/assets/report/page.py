@@ -14,7 +14,8 @@ from extraction_assets.browser.scatter import Scatter, scatter
 from extraction_assets.browser.shown.feature_parts import Provenance, ShownExample, flag, shown_example
 from extraction_assets.browser.shown.feature_reads import missing_relations, provenance_of
 from extraction_assets.database.queries.examples import examples_of, find_feature
-from extraction_assets.database.queries.feature_list import Listing, Range, feature_bins
+from extraction_assets.database.queries.feature_counts import feature_cells
+from extraction_assets.database.queries.feature_filter import Listing, Range
 from extraction_assets.database.queries.labels import Label, labels_of
 from extraction_assets.database.queries.overview import (
     DENSE,
@@ -113,7 +114,7 @@ def report_view(
         for one in group.features
     }
     labels = labels_of(connection, extraction.name, extraction.sae, list(rows))
-    bins = feature_bins(connection, Listing(extraction.id, extraction.name, extraction.sae))
+    cells = feature_cells(connection, Listing(extraction.id, extraction.name, extraction.sae))
     sae = (extraction.settings.get("saes") or {}).get(extraction.sae) or {}
     return ReportView(
         name=extraction.name,
@@ -123,7 +124,7 @@ def report_view(
         settings=json.dumps(extraction.settings, indent=2, ensure_ascii=False),
         shares=shares(connection, extraction.id),
         dense=DENSE,
-        plot=scatter(bins, Range(), Range()),
+        plot=scatter(cells, Range(), Range()),
         # labels and numbers of our own, nothing to escape
         pictures=[(title, markupsafe.Markup(bar_chart(bars))) for title, bars in pictures],
         recorded=recorded,
