@@ -6,9 +6,11 @@ import sqlalchemy as sa
 
 from extraction_assets.browser.feature_query import ListQuery
 from extraction_assets.browser.links import Here
+from extraction_assets.catalog import FEATURE_RELATIONS
 from extraction_assets.database.queries import search as queries
 from extraction_assets.database.queries.feature_filter import Found
 from extraction_assets.database.queries.search import FOUND_BY, FoundBy
+from extraction_assets.database.queries.texts import text_is_indexed
 
 _TITLES: dict[FoundBy, str] = {"token": "as a token", "text": "in the text of examples", "label": "in labels and notes"}
 
@@ -66,7 +68,7 @@ def search(
     first: FoundBy = next((by for by, count in counts.items() if count), "text")
     chosen = query.found_by or first
     if chosen == "text":  # the one search that takes long: it is made where it is asked for
-        places["text"] = _text_place(connection, extraction, wanted)
+        places["text"] = _text_place(connection, extraction, wanted, counted=counted)
         counts["text"] = _count(connection, "text", places["text"])
     kept = {"after": None, "before": None}
     shown = [
@@ -90,9 +92,14 @@ def _place(extraction: sa.Row[Any], wanted: queries.Wanted, by: FoundBy, *, coun
     return _Place(None, None, "")
 
 
-def _text_place(connection: sa.Connection, extraction: sa.Row[Any], wanted: queries.Wanted) -> _Place:
+def _text_place(connection: sa.Connection, extraction: sa.Row[Any], wanted: queries.Wanted, *, counted: bool) -> _Place:
     found, missing = queries.text_found(connection, extraction, wanted)
-    return _Place(found, missing, f"of the first {queries.MOST_SAMPLES} samples with the text")
+    scope = f"of the first {queries.MOST_SAMPLES} samples with the text"
+    if not text_is_indexed(connection, extraction.id):
+        asset = f"{extraction.name}/{extraction.sae}/{FEATURE_RELATIONS}"
+        why = "this database has no complete index of texts" if counted else f"the index of texts is made with {asset}"
+        scope = f"{scope}; all samples were read, which takes long: {why}"
+    return _Place(found, missing, scope)
 
 
 def _count(connection: sa.Connection, by: FoundBy, place: _Place) -> int | None:

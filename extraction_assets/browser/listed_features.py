@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from extraction_assets.browser.shown.context import Context, context, window
+from extraction_assets.browser.shown.context import Context, context, special_positions, window
 from extraction_assets.database.queries import feature_rows as queries
+from extraction_assets.database.queries.feature_facts import special_ids
 from extraction_assets.database.queries.feature_filter import Found, Listing
 from extraction_assets.database.queries.feature_list import ListedRow
 
@@ -27,12 +28,17 @@ class ListedExample(NamedTuple):
     positions: list[int]
     """Where the feature fires, strongest first."""
     activations: list[float]
+    special: list[int]
+    """Positions of special tokens among those below."""
 
     def context(self) -> Context:
         """The tokens for a page, shaded."""
         shown = dict(zip(self.positions, self.activations, strict=True))
         near = {at - self.first: shown[at] for at in self.positions if 0 <= at - self.first < len(self.tokens)}
-        return context(self.tokens, list(near), list(near.values()), width=None, scale=self.max_activation)
+        special = [at - self.first for at in self.special]
+        return context(
+            self.tokens, list(near), list(near.values()), width=None, scale=self.max_activation, special=special
+        )
 
 
 class ListedFeature(NamedTuple):
@@ -124,6 +130,7 @@ def _examples(
     samples = {
         row.sample_index: row for row in connection.execute(queries.samples_select(extraction.corpus_id, wanted))
     }
+    ids = special_ids(connection, extraction.corpus_id)
     examples, tokens = {}, {}
     for number, example, *others in stored:
         if not example:
@@ -133,6 +140,8 @@ def _examples(
         if sample_index in samples:
             sample = samples[sample_index]
             first, stop = window(len(sample.tokens), positions[0], WIDTH)
-            shown = (first, sample.tokens[first:stop], positions, activations)
+            texts = sample.tokens[first:stop]
+            special = special_positions(texts, sample.token_ids[first:stop], ids)
+            shown = (first, texts, positions, activations, [first + at for at in special])
             examples[number] = ListedExample(sample_index, sample.document_id, max_activation, *shown)
     return examples, tokens

@@ -15,7 +15,7 @@ from extraction_assets.browser.rendering import environment
 from extraction_assets.browser.shown.feature_reads import first_tokens
 from extraction_assets.database.connect import opened_database
 from extraction_assets.database.queries.extractions import find_extraction
-from extraction_assets.database.tables import feature_ranges
+from extraction_assets.database.tables import corpora, feature_ranges
 from extraction_assets_tests.browser.conftest import make_client
 from extraction_assets_tests.browser.small_results import (
     store_directions,
@@ -102,6 +102,15 @@ def test_a_shaded_token_says_its_activation_on_hover_and_aloud(small: "TestClien
 
 def test_special_tokens_are_dimmed(small: "TestClient") -> None:
     assert '<span class="sp">&lt;|endoftext|&gt;</span>' in small.get("/small/one/0").text
+
+
+def test_special_tokens_are_known_by_their_ids_once_the_corpus_says_them(small: "TestClient", url: str) -> None:
+    with opened_database(url) as engine, engine.begin() as connection:
+        connection.execute(sa.update(corpora).values(special_ids=[101]))
+    for address in ("/small/one/0", "/small/one/samples/7", "/small/one/documents?id=a.txt", "/small/one/"):
+        page = small.get(address).text
+        assert '<span class="sp">The</span>' in page, address
+        assert '<span class="sp">&lt;|endoftext' not in page, address
 
 
 def test_who_speaks_is_said_as_show_says_it(small: "TestClient") -> None:

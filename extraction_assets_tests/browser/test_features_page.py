@@ -163,6 +163,8 @@ def test_a_token_is_found_in_the_strongest_examples(client: "TestClient", projec
         ("label=good", "label=good is not one of labelled, interesting, polysemantic, dead end"),
         ("after=3", "after=3 is not where a page ends: take the address of a link"),
         ("after=x:3", "after=x:3 is not where a page ends: take the address of a link"),
+        ("sort=density&after=:12", "after=:12 is not where a page sorted by density ends: take the address of a link"),
+        ("q=a&before=:12", "before=:12 is not where a page sorted by found ends: take the address of a link"),
         ("after=1.0:3&before=1.0:3", "after= and before= exclude each other"),
         ("rows=0", "rows=0 is not a whole number from 1 to 500"),
         ("rows=501", "rows=501 is not a whole number from 1 to 500"),
@@ -209,6 +211,14 @@ def test_flags_of_an_earlier_result_filter_nothing(listed: "TestClient") -> None
     answer = listed.get(f"{LIST}?flag=dead")
     assert answer.status_code == 400
     assert "cannot be filtered by flags, which are not computed for this result" in answer.text
+
+
+def test_a_text_that_is_read_without_the_index_says_so(client: "TestClient", project: Project) -> None:
+    [(word,)] = project.rows("SELECT word FROM strongest_tokens WHERE length(word) > 3 ORDER BY examples DESC LIMIT 1")
+    text = client.get(f"/tiny/relu/?q={word}&by=text").text
+    assert (
+        "all samples were read, which takes long: the index of texts is made with tiny/relu/feature_relations" in text
+    )
 
 
 def test_a_place_that_is_no_number_is_refused(listed: "TestClient") -> None:

@@ -56,5 +56,6 @@ def assert_uses_index(connection: sa.Connection, select: sa.Select[Any], name: s
         return
     scans = rf"\bSCAN {name}\b(?! USING)|Seq Scan on {name}\b"
     assert not re.search(scans, plan), plan
-    finds = rf"\b(SEARCH|SCAN) {name} USING|Index (Only )?Scan (Backward )?using \w+ on {name}\b|Bitmap Heap Scan on {name}\b"
+    by_index = r"Index (Only )?Scan (Backward )?using \w+"
+    finds = rf"\b(SEARCH|SCAN) {name} USING|({by_index}|Bitmap Heap Scan) on {name}\b"
     assert re.search(finds, plan), plan

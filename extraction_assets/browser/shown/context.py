@@ -155,9 +155,7 @@ def context(
     inside = [(at, value) for at, value in zip(positions, activations, strict=True) if first <= at < stop]
     shown = tuple(tokens[first:stop])
     if special is None:
-        found = tuple(at for at, token in enumerate(shown, first) if is_special(token))
-    else:
-        found = tuple(at for at in sorted(special) if first <= at < stop)
+        special = special_positions(tokens, (), None)
     return Context(
         first,
         stop,
@@ -167,7 +165,7 @@ def context(
         tuple(value for _, value in inside),
         strongest,
         scale,
-        found,
+        tuple(at for at in special if first <= at < stop),
         speakers(messages, first, stop),
     )
 
@@ -212,16 +210,17 @@ def shade_of(activation: float, scale: float) -> int:
     return max(1, min(SHADES, math.ceil(SHADES * share)))
 
 
-def special_positions(token_ids: Sequence[int], special_ids: Collection[int] | None) -> tuple[int, ...] | None:
-    """Where the special tokens of a sample are; None if the database does not hold which ids are special."""
+def special_positions(
+    tokens: Sequence[str], token_ids: Sequence[int], special_ids: Collection[int] | None
+) -> tuple[int, ...]:
+    """Where the special tokens are: by their ids, or by their texts where it is not known which ids are special."""
     if special_ids is None:
-        return None
+        return tuple(at for at, token in enumerate(tokens) if is_special(token))
     return tuple(at for at, token_id in enumerate(token_ids) if token_id in special_ids)
 
 
 def is_special(token: str) -> bool:
-    """Whether a token looks like one that the tokenizer or a chat template adds, such as ``<|endoftext|>``: by its
-    text, where the database does not hold which ids are special. It only dims it."""
+    """Whether a token looks like one that the tokenizer or a chat template adds, such as ``<|endoftext|>``."""
     return token[:1] in _BRACKETS and _SPECIAL.fullmatch(token) is not None
 
 

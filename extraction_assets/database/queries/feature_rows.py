@@ -46,9 +46,9 @@ def examples_select(extraction_id: int, numbers: Sequence[int]) -> sa.Select[Any
 
 
 def samples_select(corpus_id: int, numbers: Sequence[int]) -> sa.Select[Any]:
-    """Some samples of a corpus with their tokens."""
+    """Some samples of a corpus with their tokens and the ids of those."""
     stored = samples.c
-    query = sa.select(stored.sample_index, stored.document_id, stored.tokens)
+    query = sa.select(stored.sample_index, stored.document_id, stored.tokens, stored.token_ids)
     query = query.where(stored.corpus_id == corpus_id, stored.sample_index.in_(numbers))
     return query.execution_options(about="the samples of these examples")
 

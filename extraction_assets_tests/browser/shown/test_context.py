@@ -114,12 +114,13 @@ def test_tokens_of_text_do_not(token: str):
 
 
 def test_where_the_ids_of_special_tokens_are_known_their_texts_say_nothing():
-    found = context(["<s>", "a", "b"], [], [], width=None, scale=1.0, special=special_positions([7, 3, 5], {5}))
+    tokens = ["<s>", "a", "b"]
+    found = context(tokens, [], [], width=None, scale=1.0, special=special_positions(tokens, [7, 3, 5], {5}))
     assert [(token.position, token.special) for token in shown(found)] == [(2, True)]
 
 
 def test_without_the_ids_their_texts_say_which_tokens_are_special():
-    assert special_positions([7, 3], None) is None
+    assert special_positions(["a", "<s>"], [7, 3], None) == (1,)
     assert [token.position for token in shown(context(["<s>", "a"], [], [], width=None, scale=1.0))] == [0]
 
 
