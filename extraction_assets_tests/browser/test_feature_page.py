@@ -384,7 +384,15 @@ def test_intervals_of_other_kinds_are_shown_from_the_strongest(small: "TestClien
     assert found[0]["examples"][0]["document_id"] == "a.txt"
 
 
-def test_a_sample_of_a_further_interval_has_the_positions_of_the_sample_and_no_link(
+def test_a_stored_sample_of_a_further_interval_has_its_links(small: "TestClient", url: str) -> None:
+    add(url, store_relations)
+    add(url, store_further)
+    further = small.get("/small/one/0").text.partition('<section id="further">')[2].partition("</section>")[0]
+    assert 'href="/small/one/samples/7?feature=0"' in further
+    assert 'href="/small/one/documents?id=a.txt"' in further
+
+
+def test_a_sample_of_a_further_interval_that_is_not_stored_has_the_positions_of_the_sample_and_no_link(
     small: "TestClient", url: str
 ) -> None:
     add(url, store_relations)
@@ -393,6 +401,7 @@ def test_a_sample_of_a_further_interval_has_the_positions_of_the_sample_and_no_l
     assert "b · 0.500 · position 31" in text
     assert "a · 0.250 · position 30" in text
     assert "samples/12" not in text
+    assert "<bdi>sample 12</bdi>" in text
 
 
 def test_further_intervals_of_an_earlier_result_are_not_shown(small: "TestClient", url: str) -> None:

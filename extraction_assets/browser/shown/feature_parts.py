@@ -22,6 +22,8 @@ class ShownExample(NamedTuple):
     first_token: int
     """Where in the document the sample begins, in tokens."""
     context: Context
+    stored: bool = True
+    """Whether the sample is stored, so that it has a page, and its document is known."""
 
 
 class Flag(NamedTuple):
