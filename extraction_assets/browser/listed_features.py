@@ -5,14 +5,16 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from extraction_assets.browser.shown.context import Context, context, special_positions, window
+from extraction_assets.browser.shown.context import Context, context, special_positions
 from extraction_assets.database.queries import feature_rows as queries
 from extraction_assets.database.queries.feature_facts import special_ids
 from extraction_assets.database.queries.feature_filter import Found, Listing
 from extraction_assets.database.queries.feature_list import ListedRow
 
-WIDTH = 12
-"""Tokens on each side of the strongest one."""
+AFTER = 12
+"""Tokens after the strongest one."""
+BEFORE = 26
+"""Characters before it, about: a column shows some sixty, and the strongest token must be among them."""
 
 
 class ListedExample(NamedTuple):
@@ -139,9 +141,18 @@ def _examples(
         tokens[number] = list(dict.fromkeys([token, *filter(None, others)]))[: queries.SHOWN_TOKENS]
         if sample_index in samples:
             sample = samples[sample_index]
-            first, stop = window(len(sample.tokens), positions[0], WIDTH)
+            first, stop = listed_window(sample.tokens, positions[0])
             texts = sample.tokens[first:stop]
             special = special_positions(texts, sample.token_ids[first:stop], ids)
             shown = (first, texts, positions, activations, [first + at for at in special])
             examples[number] = ListedExample(sample_index, sample.document_id, max_activation, *shown)
     return examples, tokens
+
+
+def listed_window(tokens: Sequence[str], strongest: int) -> tuple[int, int]:
+    """(first, one past the last) position of what a row shows around its strongest token."""
+    first, characters = strongest, 0
+    while first > 0 and characters + len(tokens[first - 1]) <= BEFORE:
+        first -= 1
+        characters += len(tokens[first])
+    return first, min(len(tokens), strongest + AFTER + 1)

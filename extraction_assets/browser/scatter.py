@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from extraction_assets.browser.rendering import three_digits
 from extraction_assets.database.bins import DENSITY_EDGES, MAX_EDGES
 from extraction_assets.database.queries.feature_counts import Cell
 from extraction_assets.database.queries.feature_filter import Range
@@ -117,8 +116,7 @@ def _powers(base: float, first: float, last: float, length: float, *, percent: b
 
 
 def _tick_text(value: float, percent: bool) -> str:
-    text = three_digits(100 * value if percent else value)
-    text = text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
+    text = f"{100 * value if percent else value:,.10f}".rstrip("0").rstrip(".")
     return f"{text} %" if percent else text
 
 

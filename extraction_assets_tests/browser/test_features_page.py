@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from extraction_assets.browser.list_facets import DENSITIES
+from extraction_assets.browser.listed_features import listed_window
 from extraction_assets.database.connect import open_database
 from extraction_assets.database.queries.feature_filter import FeatureFilter, Range
 from extraction_assets.database.tables import feature_labels
@@ -57,6 +58,13 @@ def test_a_row_has_density_maximum_mean_tokens_and_an_example(page: Fetch, clien
     assert f'href="/tiny/relu/{first["neuron_index"]}"' in row[0]
     assert all(f"<code>{html.escape(token)}</code>" in row[0] for token in first["tokens"] if token.isalnum())
     assert 'class="t t20 peak"' in row[0]
+
+
+def test_an_example_begins_shortly_before_its_strongest_token() -> None:
+    tokens = [" abcdefg"] * 9 + [" peak"] + [" after"] * 30
+    assert listed_window(tokens, 9) == (6, 22)  # three tokens of eight characters
+    assert listed_window(tokens[:10], 9) == (6, 10)
+    assert listed_window(tokens, 0) == (0, 13)
 
 
 def test_walking_all_pages_by_their_links_gives_each_feature_once(listed: "TestClient") -> None:
