@@ -60,7 +60,7 @@ def assert_finds_features(connection: sa.Connection, query: sa.Select[tuple[obje
         if table in plan:
             assert_uses_index(connection, query, table)
     if connection.dialect.name == "sqlite":
-        assert "features USING COVERING INDEX ix_features_numbers (extraction_id=? AND neuron_index=?)" in plan
+        assert "features USING COVERING INDEX ix_features_numbers (extraction_id=? AND neuron_index=?" in plan
 
 
 @pytest.mark.parametrize("by", [*FOUND, *WANTED])

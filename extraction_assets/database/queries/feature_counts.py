@@ -85,7 +85,7 @@ def flags_select(listing: Listing) -> sa.Select[Any]:
         query = query if listing.found is None else query.where(number.in_(listing.found.members))
     elif listing.is_large:  # each flagged feature is looked up
         query = query.join_from(feature_flags, features, features.c.neuron_index == no_index(number))
-        query = query.where(*conditions(listing, walks=True))
+        query = query.where(*conditions(listing))
     else:
         query = query.where(number.in_(sa.select(features.c.neuron_index).where(*conditions(listing))))
     return query.group_by(flags.flag).execution_options(about="listed features by flag")
