@@ -22,8 +22,9 @@ def copy_to_postgresql(path: Path, url: str) -> None:
     with sqlite3.connect(path) as source, engine.begin() as connection:
         for table in metadata.sorted_tables:
             _copy(source, connection, table)
-        connection.exec_driver_sql("ANALYZE")
     index_texts(engine)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("VACUUM ANALYZE")  # as the server does by itself within a minute
     engine.dispose()
 
 
