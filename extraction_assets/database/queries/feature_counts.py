@@ -43,7 +43,8 @@ def cells_select(listing: Listing) -> sa.Select[Any]:
     """
     cell: list[sa.ColumnElement[int]] = [features.c.density_bin, features.c.max_bin]
     groups = [no_index(column) for column in cell] if names_features(listing) else cell
-    maximum, density = in_maximum(listing.wanted.maximum, alone=True), in_density(listing.wanted.density, alone=True)
+    maximum = in_maximum(listing.wanted.maximum, counted=True)
+    density = in_density(listing.wanted.density, counted=True)
     query = sa.select(
         *(group.label(column.key) for group, column in zip(groups, cell, strict=True)),
         sa.func.count().label("features"),

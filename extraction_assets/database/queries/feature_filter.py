@@ -3,7 +3,7 @@
 Ranges of density and maximum are conditions on the bins of ``bins.py`` where a bound is an edge of theirs.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
@@ -103,14 +103,21 @@ def no_index(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
     return column + sa.literal_column("0")  # no parameter: PostgreSQL compares what is grouped by
 
 
-def in_density(limits: Range, *, alone: bool = False) -> list[sa.ColumnElement[bool]]:
-    """The conditions of a density; ``alone``: the bins of a row are looked at, not looked for."""
-    return list(_in_bins(limits, features.c.token_frequency, features.c.density_bin, DENSITY_EDGES, alone))
+def in_density(limits: Range, *, alone: bool = False, counted: bool = False) -> list[sa.ColumnElement[bool]]:
+    """The conditions of a density; ``alone``: the bins of a row are looked at, not looked for; ``counted``: in a column
+    of the result, for which no index is looked for anyway."""
+    of_row = (features.c.token_frequency, features.c.density_bin)
+    return list(_in_bins(limits, *of_row, DENSITY_EDGES, alone or counted, _as_it_is if counted else no_index))
 
 
-def in_maximum(limits: Range, *, alone: bool = False) -> list[sa.ColumnElement[bool]]:
-    """The conditions of a maximum; ``alone``: the bins of a row are looked at, not looked for."""
-    return list(_in_bins(limits, features.c.max_activation, features.c.max_bin, MAX_EDGES, alone))
+def in_maximum(limits: Range, *, alone: bool = False, counted: bool = False) -> list[sa.ColumnElement[bool]]:
+    """The conditions of a maximum; see ``in_density``."""
+    of_row = (features.c.max_activation, features.c.max_bin)
+    return list(_in_bins(limits, *of_row, MAX_EDGES, alone or counted, _as_it_is if counted else no_index))
+
+
+def _as_it_is(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    return column
 
 
 def _in_range(limits: Range, column: sa.ColumnElement[Any]) -> Iterable[sa.ColumnElement[bool]]:
@@ -121,18 +128,23 @@ def _in_range(limits: Range, column: sa.ColumnElement[Any]) -> Iterable[sa.Colum
 
 
 def _in_bins(
-    limits: Range, column: sa.ColumnElement[Any], number: sa.ColumnElement[Any], edges: tuple[float, ...], alone: bool
+    limits: Range,
+    column: sa.ColumnElement[Any],
+    number: sa.ColumnElement[Any],
+    edges: tuple[float, ...],
+    alone: bool,
+    written: Callable[[sa.ColumnElement[Any]], sa.ColumnElement[Any]],
 ) -> Iterable[sa.ColumnElement[bool]]:
     """A range as a range of bins, and the exact bounds where they are not edges of bins; ``alone``: as few conditions
-    as say it, for which no index is looked for."""
+    as say it, for which no index is looked for. ``written`` is how a column stands in a condition."""
     low, high = limits
-    number = no_index(number) if alone else number
+    number = written(number) if alone else number
     if low is not None:
         edge = _edge(low, edges)
         if edge is not None or not alone:
             yield number >= bin_of(low if edge is None else edge, edges)
         if edge is None:
-            yield no_index(column) >= low
+            yield written(column) >= low
     if high is not None:
         edge = _edge(high, edges)
         if edge is not None:
@@ -140,7 +152,7 @@ def _in_bins(
         else:
             if not alone:
                 yield number <= bin_of(high, edges)
-            yield no_index(column) < high
+            yield written(column) < high
 
 
 def _edge(value: float, edges: tuple[float, ...]) -> float | None:
