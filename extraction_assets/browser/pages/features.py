@@ -101,7 +101,7 @@ def features_view(request: PageRequest) -> FeaturesView:
         token_count=extraction.token_count,
         total=total,
         relations_missing=missing or None,
-        search=found and found.search,
+        search=found and found.search.counting(total),
         query=query,
         columns=_columns(query, here),
         features=rows,

@@ -99,6 +99,11 @@ def count_select(found: Found, about: str) -> sa.Select[Any]:
     return sa.select(sa.func.count(number.distinct())).execution_options(about=about)
 
 
+def any_select(found: Found, about: str) -> sa.Select[Any]:
+    """Whether a search finds a feature."""
+    return sa.select(found.members.exists()).execution_options(about=about)
+
+
 SHORTEST = 3
 """Characters that a text to look for has at least: fewer are no trigram."""
 
