@@ -1,10 +1,11 @@
 """How long each page of the browser takes, at small and large results.
 
-    python -m benchmarks.browsing [--features 4096 131072] [--repeats 5] [--folder FOLDER] [--json FILE]
+    python -m benchmarks.browsing [--features 4096 131072] [--repeats 5] [--folder FOLDER] [--postgres URL]
 
 Makes a SQLite database of made-up results with 100 examples a feature (13 million at 131,072 features: 2 GB, a few
 minutes), serves it on loopback, and reads every page and its JSON twin by HTTP. A line is the median of ``repeats``
-requests after one that nobody counts; the largest of them stands beside it.
+requests after one that nobody counts; the largest of them stands beside it. With the URL of an empty PostgreSQL
+database the results, of one size then, are copied there and read from it.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
+from benchmarks.browsing_copy import copy_to_postgresql
 from benchmarks.browsing_results import FREQUENT, NAME, RARE_WORD, SAE, Sizes, make_results
 from extraction_assets.browser.app import create_app
 from extraction_assets.browser.server import listen
@@ -116,15 +118,19 @@ def serving(url: str) -> Iterator[int]:
         thread.join(timeout=10)
 
 
-def run(sizes: Sizes, folder: Path, repeats: int) -> list[Line]:
-    """All pages at one size."""
+def run(sizes: Sizes, folder: Path, repeats: int, postgres: str | None = None) -> list[Line]:
+    """All pages at one size, from SQLite, or from the empty PostgreSQL database of a URL."""
     path = folder / f"results-{sizes.features}.sqlite"
     if not path.exists():
         began = time.perf_counter()
         make_results(path, sizes)
         print(f"{sizes.features:,} features, {sizes.examples:,} examples: {path.stat().st_size / 1e9:.1f} GB", end="")
         print(f" in {time.perf_counter() - began:.0f} s", flush=True)
-    with serving(f"sqlite:///{path}") as port:
+    if postgres is not None:
+        began = time.perf_counter()
+        copy_to_postgresql(path, postgres)
+        print(f"copied to PostgreSQL in {time.perf_counter() - began:.0f} s", flush=True)
+    with serving(postgres or f"sqlite:///{path}") as port:
         return [measure(port, page, address, sizes, repeats) for page, address in pages(sizes).items()]
 
 
@@ -135,13 +141,16 @@ def main(arguments: list[str] | None = None) -> list[Line]:
     parser.add_argument("--samples", type=int, default=50_000)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="keeps the databases, and reads those that are there")
+    parser.add_argument("--postgres", metavar="URL", help="an empty database; takes one of --features")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
+    if options.postgres and len(options.features) > 1:
+        parser.error("--postgres takes one number of --features: an extraction of each size would be the same one")
     lines: list[Line] = []
     with contextlib.ExitStack() as stack:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for features in options.features:
-            lines += run(Sizes(features, options.samples), folder, options.repeats)
+            lines += run(Sizes(features, options.samples), folder, options.repeats, options.postgres)
     _print(lines)
     if options.json:
         options.json.write_text(json.dumps([line._asdict() for line in lines], indent=1))

@@ -141,3 +141,17 @@ def test_every_page_of_the_browser_is_timed(tmp_path: Path) -> None:
     assert [line.page for line in lines] == list(browsing.pages(Sizes(600, 900)))
     assert all(line.html_ms > 0 and line.kilobytes > 1 for line in lines)
     assert len(json.loads((tmp_path / "lines.json").read_text())) == len(lines)
+
+
+@pytest.mark.slow
+def test_pages_of_the_browser_on_postgresql_have_the_same_rows(tmp_path: Path, postgres_url: str) -> None:
+    pytest.importorskip("uvicorn")
+    from benchmarks import browsing
+
+    sizes = ["--features", "600", "--samples", "900", "--repeats", "1", "--folder", str(tmp_path)]
+    pages = [
+        {line.page: line.kilobytes for line in browsing.main([*sizes, *more])}
+        for more in ([], ["--postgres", postgres_url])
+    ]
+    for page, kilobytes in pages[0].items():  # the SQL of a page is written otherwise
+        assert pages[1][page] == pytest.approx(kilobytes, rel=0.15, abs=2), page

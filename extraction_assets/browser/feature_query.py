@@ -4,7 +4,9 @@ import math
 from typing import NamedTuple, get_args
 
 from extraction_assets.browser.parameters import BadRequestError, Parameters
-from extraction_assets.database.queries.feature_list import FLAGS, LABELLED, MARKS, FeatureFilter, Key, Range, Sort
+from extraction_assets.database.queries.feature_filter import FLAGS, LABELLED, FeatureFilter, Range
+from extraction_assets.database.queries.feature_list import WITH_UNKNOWN, Key, Sort
+from extraction_assets.database.queries.labels import MARKS
 from extraction_assets.database.queries.search import FOUND_BY, FoundBy
 
 DEFAULT_SORT: Sort = "maximum"
@@ -41,6 +43,11 @@ def list_query(parameters: Parameters) -> ListQuery:
     after, before = (_key(parameters, name) for name in ("after", "before"))
     if after and before:
         raise BadRequestError("after= and before= exclude each other")
+    if any(key and key.value is None for key in (after, before)) and sort not in ("number", *WITH_UNKNOWN):
+        name = "after" if after else "before"
+        raise BadRequestError(
+            f"{name}={parameters.text(name)} is not where a page sorted by {sort} ends: take the address of a link"
+        )
     limit = parameters.integer("rows", 1, MOST_ROWS) or ROWS
     return ListQuery(_wanted(parameters), sort, order == "desc", after, before, limit, typed, by)
 

@@ -8,8 +8,9 @@ from typing import Any
 
 
 def json_bytes(value: Any) -> bytes:
-    """UTF-8 JSON of a view."""
-    return json.dumps(plain(value), ensure_ascii=False, allow_nan=False, indent=1).encode("utf-8", "backslashreplace")
+    """UTF-8 JSON of a view, without white space: a browser sets it out by itself, and so does ``jq``."""
+    text = json.dumps(plain(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode("utf-8", "backslashreplace")
 
 
 def plain(value: Any) -> Any:

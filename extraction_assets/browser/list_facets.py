@@ -7,8 +7,9 @@ import sqlalchemy as sa
 
 from extraction_assets.browser.links import Here
 from extraction_assets.database.bins import DENSITY_EDGES, bin_of
-from extraction_assets.database.queries import feature_list as queries
-from extraction_assets.database.queries.feature_list import Listing, Range
+from extraction_assets.database.queries.feature_counts import flag_counts, label_counts
+from extraction_assets.database.queries.feature_filter import FLAGS, LABELLED, Listing, Range
+from extraction_assets.database.queries.labels import MARKS
 
 PLACE = {"after": None, "before": None}
 
@@ -52,9 +53,9 @@ def density_facets(counts: Mapping[int | None, int], density: Range, here: Here)
 
 def flag_facets(connection: sa.Connection, listing: Listing, here: Here, *, computed: bool) -> list[Facet]:
     """Flags of features. Several may be chosen: features with all of them are listed."""
-    counts = queries.flag_counts(connection, listing) if computed else {}
+    counts = flag_counts(connection, listing) if computed else {}
     found = []
-    for flag in queries.FLAGS:
+    for flag in FLAGS:
         active = flag in listing.wanted.flags
         flags = [one for one in listing.wanted.flags if one != flag] if active else [*listing.wanted.flags, flag]
         address = here.repeated("flag", flags, "after", "before")
@@ -65,9 +66,9 @@ def flag_facets(connection: sa.Connection, listing: Listing, here: Here, *, comp
 
 def label_facets(connection: sa.Connection, listing: Listing, here: Here) -> list[Facet]:
     """What people have labelled and marked."""
-    counts = queries.label_counts(connection, listing)
+    counts = label_counts(connection, listing)
     found = []
-    for name in (queries.LABELLED, *queries.MARKS):
+    for name in (LABELLED, *MARKS):
         active = listing.wanted.label == name
         address = here.changed(label=None if active else name, **PLACE)
         found.append(Facet(name, counts.get(name, 0), address, active))

@@ -1,14 +1,17 @@
 """The search of a feature list: a token, a text in examples, a label or ``#number``, and where it was found."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from extraction_assets.browser.feature_query import ListQuery
 from extraction_assets.browser.links import Here
+from extraction_assets.catalog import FEATURE_RELATIONS
 from extraction_assets.database.queries import search as queries
-from extraction_assets.database.queries.feature_list import Found
+from extraction_assets.database.queries.feature_filter import FeatureFilter, Found
 from extraction_assets.database.queries.search import FOUND_BY, FoundBy
+from extraction_assets.database.queries.texts import text_is_indexed
 
 _TITLES: dict[FoundBy, str] = {"token": "as a token", "text": "in the text of examples", "label": "in labels and notes"}
 
@@ -36,6 +39,14 @@ class Search(NamedTuple):
     scope: str | None
     """What the hits of this list count."""
 
+    def counting(self, total: int) -> "Search":
+        """With the features of the whole list as those of the chosen place, where nothing else narrows it down."""
+        places = [
+            one._replace(features=total) if one.active and one.features is None and one.missing is None else one
+            for one in self.places
+        ]
+        return self._replace(places=places)
+
 
 class Searched(NamedTuple):
     """A search with what it found, which narrows the list down."""
@@ -62,12 +73,11 @@ def search(
             Search(query.typed, wanted.number, [], None), queries.number_found(extraction.id, wanted.number)
         )
     places = {by: _place(extraction, wanted, by, counted=counted) for by in FOUND_BY}
-    counts: dict[FoundBy, int | None] = {by: _count(connection, by, places[by]) for by in FOUND_BY if by != "text"}
-    first: FoundBy = next((by for by, count in counts.items() if count), "text")
-    chosen = query.found_by or first
+    chosen = query.found_by or _first(connection, places)
     if chosen == "text":  # the one search that takes long: it is made where it is asked for
-        places["text"] = _text_place(connection, extraction, wanted)
-        counts["text"] = _count(connection, "text", places["text"])
+        places["text"] = _text_place(connection, extraction, wanted, counted=counted)
+    is_total = query.wanted == FeatureFilter()  # of the chosen place: the list counts it
+    counts = {by: _count(connection, by, places[by]) for by in FOUND_BY if not (by == chosen and is_total)}
     kept = {"after": None, "before": None}
     shown = [
         FoundPlace(by, _TITLES[by], counts.get(by), places[by].missing, here.changed(by=by, **kept), by == chosen)
@@ -75,6 +85,14 @@ def search(
     ]
     found = places[chosen].found or queries.number_found(extraction.id, -1)
     return Searched(Search(query.typed, None, shown, places[chosen].scope), found)
+
+
+def _first(connection: sa.Connection, places: Mapping[FoundBy, _Place]) -> FoundBy:
+    """The first place that has anything; texts are looked at last."""
+    for by, place in places.items():
+        if place.found is not None and connection.scalar(queries.any_select(place.found, f"any {_TITLES[by]}")):
+            return by
+    return "text"
 
 
 def _place(extraction: sa.Row[Any], wanted: queries.Wanted, by: FoundBy, *, counted: bool) -> _Place:
@@ -90,9 +108,14 @@ def _place(extraction: sa.Row[Any], wanted: queries.Wanted, by: FoundBy, *, coun
     return _Place(None, None, "")
 
 
-def _text_place(connection: sa.Connection, extraction: sa.Row[Any], wanted: queries.Wanted) -> _Place:
+def _text_place(connection: sa.Connection, extraction: sa.Row[Any], wanted: queries.Wanted, *, counted: bool) -> _Place:
     found, missing = queries.text_found(connection, extraction, wanted)
-    return _Place(found, missing, f"of the first {queries.MOST_SAMPLES} samples with the text")
+    scope = f"of the first {queries.MOST_SAMPLES} samples with the text"
+    if not text_is_indexed(connection, extraction.id):
+        asset = f"{extraction.name}/{extraction.sae}/{FEATURE_RELATIONS}"
+        why = "this database has no complete index of texts" if counted else f"the index of texts is made with {asset}"
+        scope = f"{scope}; all samples were read, which takes long: {why}"
+    return _Place(found, missing, scope)
 
 
 def _count(connection: sa.Connection, by: FoundBy, place: _Place) -> int | None:

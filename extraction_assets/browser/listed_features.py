@@ -5,12 +5,16 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from extraction_assets.browser.shown.context import Context, context, window
-from extraction_assets.database.queries import feature_list as queries
-from extraction_assets.database.queries.feature_list import ListedRow, Listing
+from extraction_assets.browser.shown.context import Context, context, special_positions
+from extraction_assets.database.queries import feature_rows as queries
+from extraction_assets.database.queries.feature_facts import special_ids
+from extraction_assets.database.queries.feature_filter import Found, Listing
+from extraction_assets.database.queries.feature_list import ListedRow
 
-WIDTH = 12
-"""Tokens on each side of the strongest one."""
+AFTER = 12
+"""Tokens after the strongest one."""
+BEFORE = 26
+"""Characters before it, about: a column shows some sixty, and the strongest token must be among them."""
 
 
 class ListedExample(NamedTuple):
@@ -26,12 +30,17 @@ class ListedExample(NamedTuple):
     positions: list[int]
     """Where the feature fires, strongest first."""
     activations: list[float]
+    special: list[int]
+    """Positions of special tokens among those below."""
 
     def context(self) -> Context:
         """The tokens for a page, shaded."""
         shown = dict(zip(self.positions, self.activations, strict=True))
         near = {at - self.first: shown[at] for at in self.positions if 0 <= at - self.first < len(self.tokens)}
-        return context(self.tokens, list(near), list(near.values()), width=None, scale=self.max_activation)
+        special = [at - self.first for at in self.special]
+        return context(
+            self.tokens, list(near), list(near.values()), width=None, scale=self.max_activation, special=special
+        )
 
 
 class ListedFeature(NamedTuple):
@@ -54,7 +63,13 @@ class ListedFeature(NamedTuple):
 
 
 def listed_features(
-    connection: sa.Connection, extraction: sa.Row[Any], listing: Listing, rows: Sequence[ListedRow], *, top_tokens: bool
+    connection: sa.Connection,
+    extraction: sa.Row[Any],
+    listing: Listing,
+    rows: Sequence[ListedRow],
+    *,
+    top_tokens: bool,
+    sorted_by_hits: bool,
 ) -> list[ListedFeature]:
     """The rows with labels, flags, tokens and an example each; ``top_tokens`` if they are computed."""
     numbers = [row.neuron_index for row in rows]
@@ -65,7 +80,7 @@ def listed_features(
     if top_tokens:
         tokens = _pairs(connection, queries.top_tokens_select(extraction.id, numbers))
     flags = _pairs(connection, queries.row_flags_select(extraction.id, numbers)) if top_tokens else {}
-    hits = {} if listing.found is None else _hits(connection, listing.found, numbers)
+    hits = _hits(connection, listing.found, rows, sorted_by_hits=sorted_by_hits)
     found = []
     for row in rows:
         number = row.neuron_index
@@ -88,8 +103,16 @@ def listed_features(
     return found
 
 
-def _hits(connection: sa.Connection, found: queries.Found, numbers: Sequence[int]) -> dict[int, int]:
-    return {row.neuron_index: int(row.hits) for row in connection.execute(queries.hits_select(found, numbers))}
+def _hits(
+    connection: sa.Connection, found: Found | None, rows: Sequence[ListedRow], *, sorted_by_hits: bool
+) -> dict[int, int]:
+    """How often a search found each of the rows."""
+    if found is None:
+        return {}
+    if sorted_by_hits:
+        return {row.neuron_index: int(row.sorted_by or 0) for row in rows}
+    query = queries.hits_select(found, [row.neuron_index for row in rows])
+    return {row.neuron_index: int(row.hits) for row in connection.execute(query)}
 
 
 def _pairs(connection: sa.Connection, query: sa.Select[Any]) -> dict[int, list[str]]:
@@ -109,6 +132,7 @@ def _examples(
     samples = {
         row.sample_index: row for row in connection.execute(queries.samples_select(extraction.corpus_id, wanted))
     }
+    ids = special_ids(connection, extraction.corpus_id)
     examples, tokens = {}, {}
     for number, example, *others in stored:
         if not example:
@@ -117,7 +141,18 @@ def _examples(
         tokens[number] = list(dict.fromkeys([token, *filter(None, others)]))[: queries.SHOWN_TOKENS]
         if sample_index in samples:
             sample = samples[sample_index]
-            first, stop = window(len(sample.tokens), positions[0], WIDTH)
-            shown = (first, sample.tokens[first:stop], positions, activations)
+            first, stop = listed_window(sample.tokens, positions[0])
+            texts = sample.tokens[first:stop]
+            special = special_positions(texts, sample.token_ids[first:stop], ids)
+            shown = (first, texts, positions, activations, [first + at for at in special])
             examples[number] = ListedExample(sample_index, sample.document_id, max_activation, *shown)
     return examples, tokens
+
+
+def listed_window(tokens: Sequence[str], strongest: int) -> tuple[int, int]:
+    """(first, one past the last) position of what a row shows around its strongest token."""
+    first, characters = strongest, 0
+    while first > 0 and characters + len(tokens[first - 1]) <= BEFORE:
+        first -= 1
+        characters += len(tokens[first])
+    return first, min(len(tokens), strongest + AFTER + 1)

@@ -7,9 +7,9 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from extraction_assets.browser.rendering import three_digits
 from extraction_assets.database.bins import DENSITY_EDGES, MAX_EDGES
-from extraction_assets.database.queries.feature_list import Bin, Range
+from extraction_assets.database.queries.feature_counts import Cell
+from extraction_assets.database.queries.feature_filter import Range
 
 WIDTH, HEIGHT = 640.0, 166.0
 """Of the plot, without its labels, in the SVG's units."""
@@ -32,6 +32,7 @@ class Shade(NamedTuple):
     shade: int
     """Of the style sheet, 1 to 20."""
     path: str
+    """In cells, from the upper left one."""
 
 
 class Box(NamedTuple):
@@ -47,6 +48,8 @@ class Scatter(NamedTuple):
     """The plot. Densities go to the right, maxima up, both on logarithmic axes."""
 
     shades: list[Shade]
+    cell_width: float
+    cell_height: float
     across: list[Tick]
     up: list[Tick]
     chosen: Box | None
@@ -58,24 +61,24 @@ class Scatter(NamedTuple):
     """What the edges of the plot stand for."""
 
 
-def scatter(bins: Sequence[Bin], density: Range, maximum: Range) -> Scatter | None:
+def scatter(cells: Sequence[Cell], density: Range, maximum: Range) -> Scatter | None:
     """The plot of the features that fire; None if none does."""
-    cells = [(one.density_bin, one.max_bin, one.features) for one in bins if one.max_bin is not None]
-    known = [(x, y, count) for x, y, count in cells if x is not None]
+    known = [(x, y, count) for x, y, count, *_ in cells if x is not None and y is not None]
     if not known:
         return None
     left, right = _axis([x for x, _, _ in known], len(DENSITY_EDGES))
     bottom, top = _axis([y for _, y, _ in known], len(MAX_EDGES))
-    width, height = WIDTH / (right - left), HEIGHT / (top - bottom)
     largest = max(count for *_, count in known)
+    shade_of = {count: _shade(count, largest) for count in {count for *_, count in known}}
     paths: dict[int, list[str]] = {}
     for x, y, count in known:
-        corner = f"M{(x - left) * width:.1f} {(top - 1 - y) * height:.1f}"
-        paths.setdefault(_shade(count, largest), []).append(f"{corner}h{width:.1f}v{height:.1f}h-{width:.1f}z")
+        paths.setdefault(shade_of[count], []).append(f"M{x - left} {top - 1 - y}h1v1h-1z")
     first_density, last_density = _begin(left, DENSITY_EDGES), _begin(right, DENSITY_EDGES)
     first_maximum, last_maximum = _begin(bottom, MAX_EDGES), _begin(top, MAX_EDGES)
     return Scatter(
         shades=[Shade(shade, "".join(path)) for shade, path in sorted(paths.items())],
+        cell_width=round(WIDTH / (right - left), 4),
+        cell_height=round(HEIGHT / (top - bottom), 4),
         across=_powers(10.0, first_density, last_density, WIDTH, percent=True),
         up=[Tick(HEIGHT - at, text) for at, text in _powers(4.0, first_maximum, last_maximum, HEIGHT, percent=False)],
         chosen=_box(density, maximum, (first_density, last_density), (first_maximum, last_maximum)),
@@ -113,8 +116,7 @@ def _powers(base: float, first: float, last: float, length: float, *, percent: b
 
 
 def _tick_text(value: float, percent: bool) -> str:
-    text = three_digits(100 * value if percent else value)
-    text = text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
+    text = f"{100 * value if percent else value:,.10f}".rstrip("0").rstrip(".")
     return f"{text} %" if percent else text
 
 

@@ -61,8 +61,10 @@ def import_file(module: str, name: str, file: IO[bytes]) -> None:
         f"{count(len(numbered), 'label')}: {done.added} added, {done.replaced} replaced older ones, {done.kept} older "
         f"than those here, {done.unchanged} unchanged"
     )
-    if done.without_results:
-        echo(f"{done.without_results} of them are of SAEs of which nothing is merged yet: pages show them after that")
+    if done.unmerged:
+        saes = ", ".join(sorted(done.unmerged))
+        total = sum(done.unmerged.values())
+        echo(f"{total} of them are of SAEs of which nothing is merged yet ({saes}): pages show them after that")
 
 
 def _refuse_unknown(workspace: Workspace, name: str) -> None:

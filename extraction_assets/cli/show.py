@@ -32,8 +32,9 @@ def show(module: str, name: str, feature: str | None, sae: str | None, limit: in
     """Show examples of a feature in context: its strongest token in [], the other tokens on which it fires in ‹›.
 
     FEATURE is a number, 12 or #12. TOKEN is any other text: shown are the features that have it as the strongest token
-    of one of their 20 strongest examples, best first. Upper and lower case differ, spaces around it do not count; in
-    quotes of its own, "'12'" or "' import'", it is taken as it is. Without either: features that are easy to read.
+    of one of their 20 strongest examples, best first; if there are none, those that fire on it most often. Upper and
+    lower case differ, spaces around it do not count; in quotes of its own, "'12'" or "' import'", it is taken as it is.
+    Without either: features that are easy to read.
     """
     workspace = open_workspace(module, name)
     known = set(workspace.extractions)
@@ -81,14 +82,12 @@ def show_features(
     from extraction_assets.cli.terminal import feature_lines
     from extraction_assets.database.queries.examples import examples_of, find_feature
     from extraction_assets.database.queries.extractions import find_extraction
-    from extraction_assets.database.queries.words import features_of_token, readable_features
+    from extraction_assets.database.queries.words import readable_features
 
     with engine.connect() as connection:
         extraction = find_extraction(connection, name, sae)
         if isinstance(feature, Token):
-            found = features_of_token(connection, extraction.id, feature.text, exact=feature.exact)
-            chosen = found[:features]
-            _echo_found(feature.text, found, features)
+            chosen = _features_of_token(connection, extraction.id, feature, features)
         elif feature is None:
             chosen = readable_features(connection, extraction.id, features)
         else:
@@ -100,6 +99,24 @@ def show_features(
         _echo_unknown(name, found_features)
 
 
+def _features_of_token(connection: "sa.Connection", extraction_id: int, token: Token, shown: int) -> list[int]:
+    """The first features that a token finds: in their strongest examples, else among the tokens on which they fire most
+    often, which is said."""
+    from extraction_assets.database.queries.extractions import UnknownResultError
+    from extraction_assets.database.queries.words import features_firing_on, features_of_token
+
+    by = f"with {token.text!r} as the strongest token of some of their strongest examples"
+    try:
+        found = features_of_token(connection, extraction_id, token.text, exact=token.exact)
+    except UnknownResultError:
+        found = features_firing_on(connection, extraction_id, token.text, exact=token.exact)
+        if not found:
+            raise
+        by = f"with {token.text!r} among the tokens on which they fire most often, but not in their strongest examples"
+    _echo_found(by, found, shown)
+    return found[:shown]
+
+
 def _echo_unknown(name: str, features: "list[sa.Row[Any]]") -> None:
     """What is NULL of these features, because chunks of an earlier version did not count it."""
     from extraction_assets.engine.selection.statistics.shown import unknown_sizes  # NumPy, not for --help
@@ -109,11 +126,10 @@ def _echo_unknown(name: str, features: "list[sa.Row[Any]]") -> None:
         echo(f"{unknown}; `run {name}` computes them again", "")
 
 
-def _echo_found(token: str, found: list[int], shown: int) -> None:
-    """How many features a token finds, and the numbers of those that are not shown."""
+def _echo_found(by: str, found: list[int], shown: int) -> None:
+    """How many features a token finds, ``by`` what, and the numbers of those that are not shown."""
     rest = f"; the first {shown} are shown, then come {few(list(map(str, found[shown:])), 10)}"
-    found_by = f"with {token!r} as the strongest token of some of their strongest examples"
-    echo(f"{count(len(found), 'feature')} {found_by}" + (rest if len(found) > shown else ""), "")
+    echo(f"{count(len(found), 'feature')} {by}" + (rest if len(found) > shown else ""), "")
 
 
 @main.command()

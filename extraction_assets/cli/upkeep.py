@@ -205,10 +205,13 @@ def _delete_rows_and_files(workspace: Workspace, rows: dict[str, int], name: str
 def _delete_rows(workspace: Workspace, rows: dict[str, int], name: str, sae: str | None) -> None:
     from extraction_assets.database.connect import write_transaction
     from extraction_assets.database.remove import delete_results
+    from extraction_assets.database.text_index import index_texts_again
 
     if rows:
-        with workspace.results.open() as engine, write_transaction(engine) as connection:
-            delete_results(connection, name, sae)
+        with workspace.results.open() as engine:
+            with write_transaction(engine) as connection:
+                delete_results(connection, name, sae)
+            index_texts_again(engine)
 
 
 def _known(workspace: Workspace) -> list[str]:

@@ -1,6 +1,7 @@
 """Opening the results database: engine, schema, and transactions that readers never see half of."""
 
 import contextlib
+import logging
 from collections.abc import Iterator
 
 import sqlalchemy as sa
@@ -8,6 +9,8 @@ import sqlalchemy as sa
 from extraction_assets.database.backends import backend_of, backend_of_url, parse_url
 from extraction_assets.database.migrations.revisions import known_revisions, revision_of
 from extraction_assets.database.urls import URL_VARIABLE, DatabaseError, NotWritableError, shown_url
+
+_log = logging.getLogger(__name__)
 
 
 class NewerDatabaseError(DatabaseError):
@@ -111,6 +114,9 @@ def _migrate(connection: sa.Connection) -> None:
             f"the results database {shown_url(connection.engine.url)} has schema {current}, which "
             "this version of extraction_assets does not know: upgrade the package or use another database"
         )
+    if current not in (None, known[0]):
+        database = shown_url(connection.engine.url)
+        _log.warning("the results database %s is migrated once, from schema %s to %s", database, current, known[0])
     with _plain_refusal(connection.engine, known[0]):
         upgrade(connection)
 

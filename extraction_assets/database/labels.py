@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime as dt
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -31,8 +32,8 @@ class Imported(NamedTuple):
     kept: int
     """Those that are newer in the database than in the file."""
     unchanged: int
-    without_results: int
-    """Of all, those of SAEs of which nothing is merged, so that no page shows them yet."""
+    unmerged: dict[str, int]
+    """Of all, those of each SAE of which nothing is merged, so that no page shows them yet."""
 
 
 @contextlib.contextmanager
@@ -95,7 +96,7 @@ def import_labels(connection: sa.Connection, name: str, lines: Iterable[Numbered
         if what in ("added", "replaced"):
             newer.append(one)
     _store(connection, newer)
-    return Imported(**counts, without_results=sum(one.sae not in sizes for _, one in numbered))
+    return Imported(**counts, unmerged=dict(Counter(one.sae for _, one in numbered if one.sae not in sizes)))
 
 
 def refusal(label: Label) -> str | None:

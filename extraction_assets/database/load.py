@@ -146,11 +146,16 @@ def _corpus_id(connection: sa.Connection, corpus: CorpusSamples) -> int:
     query = sa.select(corpora).where(*same, corpora.c.sample_count <= count).order_by(corpora.c.sample_count.desc())
     for row in connection.execute(query).all():
         if corpus.content_fingerprint(row.sample_count) == row.fingerprint:
-            grown = {"sample_count": count, "fingerprint": corpus.content_fingerprint(count)}
+            grown = {"sample_count": count, "fingerprint": corpus.content_fingerprint(count), **_special(corpus)}
             connection.execute(sa.update(corpora).where(corpora.c.id == row.id).values(grown))
             return int(row.id)
-    new = {**described, "sample_count": count, "fingerprint": corpus.content_fingerprint(count)}
+    new = {**described, "sample_count": count, "fingerprint": corpus.content_fingerprint(count), **_special(corpus)}
     return _inserted_id(connection.execute(sa.insert(corpora).values(new)))
+
+
+def _special(corpus: CorpusSamples) -> dict[str, list[int]]:
+    """The column of special tokens, where they are known."""
+    return {} if corpus.special_ids is None else {"special_ids": list(corpus.special_ids)}
 
 
 def _upsert_extraction(
@@ -230,7 +235,7 @@ def delete_unreferenced(connection: sa.Connection, except_corpus: int | None = N
         _delete_messages_without_sample(connection, corpus_id)
     used = sa.exists().where(extractions.c.corpus_id == corpora.c.id)
     if connection.execute(sa.delete(corpora).where(~used)).rowcount:
-        backend_of(connection).text_index.forget(connection)  # SQLite gives the corpus's number to the next one
+        backend_of(connection).text_index.forget_corpora(connection)
 
 
 def _delete_messages_without_sample(connection: sa.Connection, corpus_id: int) -> None:

@@ -40,6 +40,8 @@ class CorpusSamples(NamedTuple):
     """Hash of the first n rows."""
     messages: SampleMessages | None = None
     """Who speaks where, in a corpus of chats."""
+    special_ids: tuple[int, ...] | None = None
+    """Ids of the tokenizer's special tokens; None if they are not known."""
 
 
 def present_samples(connection: sa.Connection, corpus_id: int) -> np.ndarray:

@@ -42,6 +42,8 @@ corpora = Table(
     Column("source", Text, nullable=False),
     Column("tokenizer", Text, nullable=False),
     Column("packing", Text, nullable=False),
+    # [token_id…] of the tokenizer's special tokens; NULL for what was merged before they were kept.
+    Column("special_ids", JSON(none_as_null=True)),
 )
 
 extractions = Table(
@@ -71,8 +73,9 @@ SORTED_BY = ("max_activation", "mean_activation", "std_activation", "token_frequ
 """Columns of ``features`` that have an index with ``neuron_index`` behind, for pages by key; ``neuron_index`` itself
 has the primary key."""
 
-IN_BINS = ("density_bin", "max_bin", "neuron_index", "token_frequency", *SORTED_BY[:3])
-"""Columns of the index that answers a filtered list, its counts and its plot alone, without reading a row."""
+NUMBERS = ("token_frequency", *SORTED_BY[:3])
+"""Columns that a list filters by, in two indexes that answer a filter, its counts and its plot alone, without reading a
+row: one by the bins, and one by ``neuron_index`` for features that a search found or a flag has."""
 
 _STATISTICS = [
     Column(column.name, _STATISTIC_TYPES[column.type], nullable=column.nullable or one.added_later)
@@ -90,7 +93,8 @@ features = Table(
     Column("density_bin", SmallInteger),
     Column("max_bin", SmallInteger),
     *(Index(f"ix_features_{name}", "extraction_id", name, "neuron_index") for name in SORTED_BY),
-    Index("ix_features_bins", "extraction_id", *IN_BINS),
+    Index("ix_features_bins", "extraction_id", "density_bin", "max_bin", "neuron_index", *NUMBERS),
+    Index("ix_features_numbers", "extraction_id", "neuron_index", "density_bin", "max_bin", *NUMBERS),
 )
 
 # Lists are JSON as text; see the views of PostgreSQL for why.

@@ -6,6 +6,8 @@ import sqlalchemy as sa
 
 from extraction_assets.database.backends import backend_of
 from extraction_assets.database.connect import write_transaction
+from extraction_assets.database.queries.texts import text_is_indexed
+from extraction_assets.database.tables import relations
 
 _AT_ONCE = 20_000  # samples a transaction: other writers wait some seconds
 
@@ -21,3 +23,12 @@ def index_texts(engine: sa.Engine, progress: Callable[[int], object] = lambda co
         with write_transaction(engine) as connection:
             added = text_index.index_some(connection, _AT_ONCE)
         progress(added)
+
+
+def index_texts_again(engine: sa.Engine) -> None:
+    """Bring the index up to date if it had the texts of a result and has lost them: on SQLite it goes with a corpus."""
+    with engine.connect() as connection:
+        merged = connection.scalars(sa.select(relations.c.extraction_id)).all()
+        complete = all(text_is_indexed(connection, one) for one in merged)
+    if not complete:
+        index_texts(engine)

@@ -16,7 +16,7 @@ from extraction_assets.browser.rendering import environment
 from extraction_assets.browser.shown.feature_reads import first_tokens
 from extraction_assets.database.connect import opened_database
 from extraction_assets.database.queries.extractions import find_extraction
-from extraction_assets.database.tables import feature_ranges
+from extraction_assets.database.tables import corpora, feature_ranges
 from extraction_assets_tests.browser.conftest import make_client
 from extraction_assets_tests.browser.small_results import (
     store_directions,
@@ -58,7 +58,7 @@ def add(url: str, store: Callable[..., None], *values: Any) -> None:
 
 
 def shown_text(context: Twin) -> str:
-    return "".join(token["text"] for token in context["tokens"])
+    return "".join(context["tokens"])
 
 
 def plain_text(page: str) -> str:
@@ -69,14 +69,26 @@ def plain_text(page: str) -> str:
 def test_examples_come_strongest_first_in_context(small: "TestClient") -> None:
     top = feature(small)["feature"]["examples"]["top"]
     assert [(one["sample_index"], one["max_activation"]) for one in top] == [(7, 8.0), (8, 8.0), (9, 4.0), (10, 0.5)]
-    assert shown_text(top[0]["context"]) == "<|endoftext|>The cat sat\n    on “mats."
-    assert shown_text(top[1]["context"]) == "<|endoftext|> 🙂 and the \\xff cat"
+    assert shown_text(top[0]["context"]) == "<|endoftext|>The cat sat\n    on \\xe2\\x80\\x9cmats."
+    assert shown_text(top[1]["context"]) == "<|endoftext|> \\xf0\\x9f\\x99\\x82 and the \\xff cat"
+
+
+def test_characters_split_over_tokens_are_joined_for_people(small: "TestClient") -> None:
+    page = plain_text(small.get("/small/one/0").text)
+    assert "on “mats" in page
+    assert "🙂 and the" in page
+
+
+def test_a_twin_says_where_a_feature_fires_and_on_what_scale_it_is_shaded(small: "TestClient") -> None:
+    found = feature(small)["feature"]["examples"]["top"][0]["context"]
+    assert (found["positions"], found["activations"], found["scale"]) == ([2, 9], [8.0, 2.0], 8.0)
+    assert (found["strongest"], found["special"], found["roles"]) == (2, [0], {})
 
 
 def test_the_strongest_token_is_marked_and_the_others_shaded_by_the_features_maximum(small: "TestClient") -> None:
-    tokens = feature(small)["feature"]["examples"]["top"][0]["context"]["tokens"]
-    assert [(one["position"], one["shade"]) for one in tokens if one["shade"]] == [(2, 20), (9, 5)]
-    assert [one["position"] for one in tokens if one["strongest"]] == [2]
+    page = small.get("/small/one/0").text
+    assert 'class="t t20 peak" title=" cat · 8.00 · position 2"' in page
+    assert 'class="t t5" title="mats · 2.00 · position 9"' in page
 
 
 def test_a_shaded_token_says_its_activation_on_hover_and_aloud(small: "TestClient") -> None:
@@ -88,6 +100,15 @@ def test_a_shaded_token_says_its_activation_on_hover_and_aloud(small: "TestClien
 
 def test_special_tokens_are_dimmed(small: "TestClient") -> None:
     assert '<span class="sp">&lt;|endoftext|&gt;</span>' in small.get("/small/one/0").text
+
+
+def test_special_tokens_are_known_by_their_ids_once_the_corpus_says_them(small: "TestClient", url: str) -> None:
+    with opened_database(url) as engine, engine.begin() as connection:
+        connection.execute(sa.update(corpora).values(special_ids=[101]))
+    for address in ("/small/one/0", "/small/one/samples/7", "/small/one/documents?id=a.txt", "/small/one/"):
+        page = small.get(address).text
+        assert '<span class="sp">The</span>' in page, address
+        assert '<span class="sp">&lt;|endoftext' not in page, address
 
 
 def test_who_speaks_is_said_as_show_says_it(small: "TestClient") -> None:
@@ -361,7 +382,15 @@ def test_intervals_of_other_kinds_are_shown_from_the_strongest(small: "TestClien
     assert found[0]["examples"][0]["document_id"] == "a.txt"
 
 
-def test_a_sample_of_a_further_interval_has_the_positions_of_the_sample_and_no_link(
+def test_a_stored_sample_of_a_further_interval_has_its_links(small: "TestClient", url: str) -> None:
+    add(url, store_relations)
+    add(url, store_further)
+    further = small.get("/small/one/0").text.partition('<section id="further">')[2].partition("</section>")[0]
+    assert 'href="/small/one/samples/7?feature=0"' in further
+    assert 'href="/small/one/documents?id=a.txt"' in further
+
+
+def test_a_sample_of_a_further_interval_that_is_not_stored_has_the_positions_of_the_sample_and_no_link(
     small: "TestClient", url: str
 ) -> None:
     add(url, store_relations)
@@ -370,6 +399,7 @@ def test_a_sample_of_a_further_interval_has_the_positions_of_the_sample_and_no_l
     assert "b · 0.500 · position 31" in text
     assert "a · 0.250 · position 30" in text
     assert "samples/12" not in text
+    assert "<bdi>sample 12</bdi>" in text
 
 
 def test_further_intervals_of_an_earlier_result_are_not_shown(small: "TestClient", url: str) -> None:

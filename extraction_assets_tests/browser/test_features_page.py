@@ -9,8 +9,9 @@ import pytest
 import sqlalchemy as sa
 
 from extraction_assets.browser.list_facets import DENSITIES
+from extraction_assets.browser.listed_features import listed_window
 from extraction_assets.database.connect import open_database
-from extraction_assets.database.queries.feature_list import FeatureFilter, Range
+from extraction_assets.database.queries.feature_filter import FeatureFilter, Range
 from extraction_assets.database.tables import feature_labels
 from extraction_assets_tests.browser.conftest import Fetch, make_client
 from extraction_assets_tests.database.listed import NAME, SAE, make_features, store_features
@@ -57,6 +58,13 @@ def test_a_row_has_density_maximum_mean_tokens_and_an_example(page: Fetch, clien
     assert f'href="/tiny/relu/{first["neuron_index"]}"' in row[0]
     assert all(f"<code>{html.escape(token)}</code>" in row[0] for token in first["tokens"] if token.isalnum())
     assert 'class="t t20 peak"' in row[0]
+
+
+def test_an_example_begins_shortly_before_its_strongest_token() -> None:
+    tokens = [" abcdefg"] * 9 + [" peak"] + [" after"] * 30
+    assert listed_window(tokens, 9) == (6, 22)  # three tokens of eight characters
+    assert listed_window(tokens[:10], 9) == (6, 10)
+    assert listed_window(tokens, 0) == (0, 13)
 
 
 def test_walking_all_pages_by_their_links_gives_each_feature_once(listed: "TestClient") -> None:
@@ -163,6 +171,8 @@ def test_a_token_is_found_in_the_strongest_examples(client: "TestClient", projec
         ("label=good", "label=good is not one of labelled, interesting, polysemantic, dead end"),
         ("after=3", "after=3 is not where a page ends: take the address of a link"),
         ("after=x:3", "after=x:3 is not where a page ends: take the address of a link"),
+        ("sort=density&after=:12", "after=:12 is not where a page sorted by density ends: take the address of a link"),
+        ("q=a&before=:12", "before=:12 is not where a page sorted by found ends: take the address of a link"),
         ("after=1.0:3&before=1.0:3", "after= and before= exclude each other"),
         ("rows=0", "rows=0 is not a whole number from 1 to 500"),
         ("rows=501", "rows=501 is not a whole number from 1 to 500"),
@@ -209,6 +219,14 @@ def test_flags_of_an_earlier_result_filter_nothing(listed: "TestClient") -> None
     answer = listed.get(f"{LIST}?flag=dead")
     assert answer.status_code == 400
     assert "cannot be filtered by flags, which are not computed for this result" in answer.text
+
+
+def test_a_text_that_is_read_without_the_index_says_so(client: "TestClient", project: Project) -> None:
+    [(word,)] = project.rows("SELECT word FROM strongest_tokens WHERE length(word) > 3 ORDER BY examples DESC LIMIT 1")
+    text = client.get(f"/tiny/relu/?q={word}&by=text").text
+    assert (
+        "all samples were read, which takes long: the index of texts is made with tiny/relu/feature_relations" in text
+    )
 
 
 def test_a_place_that_is_no_number_is_refused(listed: "TestClient") -> None:

@@ -122,6 +122,20 @@ def test_a_file_is_added_to_what_is_there(client: "TestClient") -> None:
     assert [one["neuron_index"] for one in listed(client)] == [3, 4]
 
 
+def test_labels_of_an_sae_of_which_nothing_is_merged_are_said(client: "TestClient") -> None:
+    answer = send_file(client, LINE.replace(b"relu", b"later"))
+    assert "Imported: 1 added" in answer.text
+    assert "Nothing is merged yet of later: pages show those labels after that." in answer.text
+
+
+def test_a_file_for_an_extraction_that_there_is_not_is_refused(client: "TestClient") -> None:
+    form = {"csrf": token(client, "/labels/tiny")}
+    answer = client.post("/labels/tyni/import", data=form, files={"file": ("labels.jsonl", LINE)})
+    assert answer.status_code == 404
+    assert "no merged results and no labels of extraction &#39;tyni&#39;" in answer.text
+    assert client.get("/labels/tyni.jsonl").status_code == 404
+
+
 def test_bad_lines_of_a_file_are_named_and_nothing_is_imported(client: "TestClient") -> None:
     answer = send_file(client, LINE + b"{\n\xff\n")
     assert answer.status_code == 400

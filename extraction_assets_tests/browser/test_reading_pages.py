@@ -75,7 +75,7 @@ def test_the_feature_nearest_to_its_maximum_comes_first(small: "TestClient") -> 
 
 def test_a_sample_is_shaded_by_one_feature_on_demand(small: "TestClient") -> None:
     found = twin(small, "/small/one/samples/7", feature=2)
-    assert [one["position"] for one in found["context"]["tokens"] if one["shade"]] == [2, 3]
+    assert found["context"]["positions"] == [2, 3]
     assert found["features"][0]["neuron_index"] == 2
 
 

@@ -78,7 +78,7 @@ def test_an_extraction_that_there_is_not_is_one_sentence(labels: Labels, command
 
 def test_labels_of_an_sae_without_results_are_counted(labels: Labels) -> None:
     result = labels("import", "made-up", "-", typed=FIRST.replace('"sae": "sae"', '"sae": "later"'))
-    assert "1 of them are of SAEs of which nothing is merged yet" in result.output
+    assert "1 of them are of SAEs of which nothing is merged yet (later)" in result.output
 
 
 def test_delete_says_that_labels_stay_and_leaves_them(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

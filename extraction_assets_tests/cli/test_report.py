@@ -87,7 +87,7 @@ def written(result: Result, path: str = "tiny-relu.html") -> str:
 
 
 def features(page: str) -> list[int]:
-    return [int(number) for number in re.findall(r'<article class="cols" id="feature-([0-9]+)"', page)]
+    return [int(number) for number in re.findall(r'<article class="cols feature" id="feature-([0-9]+)"', page)]
 
 
 def test_features_stand_in_the_order_in_which_they_were_asked_for(report: Report) -> None:

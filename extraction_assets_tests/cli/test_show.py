@@ -1,14 +1,18 @@
 """``show``: a feature by its number, or features by a token."""
 
+import datetime as dt
 import re
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from click.testing import Result
 
 from extraction_assets.cli.show import Token, parse_feature
 from extraction_assets.database.connect import open_database, write_transaction
+from extraction_assets.database.tables import feature_tokens, relations
 from extraction_assets_tests.command import declare, invoke
 from extraction_assets_tests.database.synthetic import make_results
 
@@ -72,6 +76,26 @@ def test_a_token_that_no_feature_has_is_one_sentence(show: Show) -> None:
     assert result.output == (
         "Error: no feature has 'T4' as the strongest token of one of its 20 strongest examples; there are 't4'\n"
     )
+
+
+def test_a_token_that_stands_in_no_strongest_example_shows_the_features_that_fire_on_it(
+    show: Show, tmp_path: Path
+) -> None:
+    engine = open_database(f"sqlite:///{tmp_path}/results.sqlite")
+    row = {"extraction_id": 1, "place": "firing", "rank": 0, "token_id": 9, "token": " rare"}
+    row |= {"mean_activation": 1.0, "share": 0.5}
+    counted = {"fingerprint": "r", "merge_fingerprint": "f", "scope": "sample", "sample_one_in": 16}
+    with write_transaction(engine) as connection:
+        fired = [
+            {**row, "neuron_index": number, "token": " rare", "count": count} for number, count in ((3, 1), (8, 5))
+        ]
+        connection.execute(sa.insert(feature_tokens), fired)
+        sizes = {"sample_count": 1, "token_count": 1, "finished_at": dt.datetime.now(dt.UTC)}
+        connection.execute(sa.insert(relations).values(extraction_id=1, **counted, **sizes))
+    engine.dispose()
+    output = show("rare").output
+    assert output.startswith("2 features with 'rare' among the tokens on which they fire most often, but not in their")
+    assert re.findall("^feature ([0-9]+) ", output, re.MULTILINE) == ["8", "3"]
 
 
 def test_without_a_feature_as_many_as_asked_for_are_shown(show: Show) -> None:

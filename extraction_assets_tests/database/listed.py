@@ -7,10 +7,23 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from extraction_assets.database.bins import DENSITY_EDGES, MAX_EDGES, bin_of
-from extraction_assets.database.queries.feature_list import FLAGS, LABELLED, MARKS, FeatureFilter, Listing, Range
+from extraction_assets.database.queries.feature_filter import FLAGS, LABELLED, FeatureFilter, Listing, Range
+from extraction_assets.database.queries.labels import MARKS
 from extraction_assets.database.tables import corpora, extractions, feature_flags, feature_labels, features
 
 NAME, SAE = "listed", "sae"
+
+FILTERS = [
+    FeatureFilter(),
+    FeatureFilter(density=Range(0.001, 0.01)),
+    FeatureFilter(density=Range(0.0012, None), maximum=Range(None, 4.0)),
+    FeatureFilter(maximum=Range(0.7, 7.3), mean=Range(0.26, None)),
+    FeatureFilter(flags=("dense",), std=Range(None, 0.2)),
+    FeatureFilter(flags=("dense", "one_token"), label="interesting"),
+    FeatureFilter(label=LABELLED),
+    FeatureFilter(density=Range(0.3, None)),
+]
+"""Every kind of filter, alone and with others."""
 
 
 class Feature(NamedTuple):
@@ -69,6 +82,9 @@ def make_features(count: int = 120, seed: int = 0) -> list[Feature]:
             )
         )
     return made
+
+
+MADE = make_features()
 
 
 def store_features(engine: sa.Engine, made: list[Feature]) -> Listing:

@@ -1,50 +1,18 @@
 """Lists of features against a brute-force sort and count, on both databases."""
 
-from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
 import sqlalchemy as sa
 
-from extraction_assets.database.bins import DENSITY_EDGES, bin_of
-from extraction_assets.database.connect import open_database
 from extraction_assets.database.queries import feature_list as queries
-from extraction_assets.database.queries.feature_list import (
-    FLAGS,
-    LABELLED,
-    MARKS,
-    FeatureFilter,
-    Key,
-    Listing,
-    Range,
-    Sort,
-)
+from extraction_assets.database.queries.feature_filter import FeatureFilter, Found, Listing
+from extraction_assets.database.queries.feature_list import Key, Sort
 from extraction_assets.database.tables import features
-from extraction_assets_tests.database.listed import Feature, make_features, store_features
+from extraction_assets_tests.database.listed import FILTERS, MADE, Feature
 from extraction_assets_tests.database.plans import assert_uses_index
 
 SORTS: tuple[Sort, ...] = ("number", "density", "maximum", "mean", "std")
-FILTERS = [
-    FeatureFilter(),
-    FeatureFilter(density=Range(0.001, 0.01)),
-    FeatureFilter(density=Range(0.0012, None), maximum=Range(None, 4.0)),
-    FeatureFilter(maximum=Range(0.7, 7.3), mean=Range(0.26, None)),
-    FeatureFilter(flags=("dense",), std=Range(None, 0.2)),
-    FeatureFilter(flags=("dense", "one_token"), label="interesting"),
-    FeatureFilter(label=LABELLED),
-    FeatureFilter(density=Range(0.3, None)),
-]
-
-MADE = make_features()
-
-
-@pytest.fixture
-def listing(results_url: str) -> Iterator[tuple[sa.Connection, Listing]]:
-    engine = open_database(results_url)
-    found = store_features(engine, MADE)
-    with engine.connect() as connection:
-        yield connection, found
-    engine.dispose()
 
 
 def brute_force(wanted: FeatureFilter, sort: str, descending: bool) -> list[int]:
@@ -99,45 +67,10 @@ def test_the_way_back_gives_the_same_pages(
         assert page.after
 
 
-def left(wanted: FeatureFilter) -> int:
-    return sum(one.is_wanted(wanted) for one in MADE)
-
-
-def test_facets_count_what_they_would_leave(listing: tuple[sa.Connection, Listing]) -> None:
-    for wanted in FILTERS:
-        connection, of = listing[0], listing[1]._replace(wanted=wanted)
-        flags, labels = queries.flag_counts(connection, of), queries.label_counts(connection, of)
-        assert connection.scalar(queries.total_select(of)) == left(wanted)
-        for flag in FLAGS:
-            assert flags.get(flag, 0) == left(wanted._replace(flags=(*wanted.flags, flag)))
-        for label in (LABELLED, *MARKS):
-            assert labels.get(label, 0) == left(wanted._replace(label=label))
-
-
-def density_bin(one: Feature) -> int | None:
-    return bin_of(None if one.maximum is None else one.density, DENSITY_EDGES)
-
-
-def test_densities_and_cells_count_the_features_in_them(listing: tuple[sa.Connection, Listing]) -> None:
-    for wanted in FILTERS:
-        connection, of = listing[0], listing[1]._replace(wanted=wanted)
-        free = [density_bin(one) for one in MADE if one.is_wanted(wanted._replace(density=Range()))]
-        densities = queries.density_counts(connection, of)
-        assert densities == {number: free.count(number) for number in set(free)}
-        cells = queries.feature_bins(connection, of)
-        assert sum(cell.features for cell in cells) == left(wanted._replace(density=Range(), maximum=Range()))
-
-
-def test_a_bound_that_is_spelled_otherwise_is_the_same_edge(listing: tuple[sa.Connection, Listing]) -> None:
-    connection, of = listing
-    exact, near = (of._replace(wanted=FeatureFilter(density=Range(low, None))) for low in (0.01, 0.01 * (1 + 1e-15)))
-    assert connection.scalar(queries.total_select(near)) == connection.scalar(queries.total_select(exact))
-
-
 def test_what_a_search_finds_can_be_sorted_by_how_often(listing: tuple[sa.Connection, Listing]) -> None:
     number = features.c.neuron_index
     members = sa.select(number).where(number < 9)
-    found = queries.Found(members.add_columns((number % 3).label("hits")), number, members)
+    found = Found(members.add_columns((number % 3).label("hits")), number, members)
     page = queries.feature_page(
         listing[0], listing[1]._replace(found=found), "found", descending=True, limit=5, after=Key(2, 5)
     )
@@ -148,15 +81,6 @@ def test_what_a_search_finds_can_be_sorted_by_how_often(listing: tuple[sa.Connec
 def test_an_unfiltered_list_follows_the_index_of_its_order(listing: tuple[sa.Connection, Listing], sort: Sort) -> None:
     connection, of = listing
     column = queries.COLUMNS[sort].key
-    postgresql = connection.dialect.name == "postgresql"
-    key = "features_pkey" if postgresql else "features"
-    index = key if sort == "number" else f"ix_features_{column}"
+    index = "features" if sort == "number" else f"ix_features_{column}"
     query = queries.page_select(of, sort, descending=True, limit=10, start=Key(1.0, 5))
     assert_uses_index(connection, query, index)
-
-
-def test_counts_and_the_plot_read_the_index_of_bins_alone(listing: tuple[sa.Connection, Listing]) -> None:
-    connection, of = listing
-    filtered = of._replace(wanted=FeatureFilter(density=Range(0.001, 0.01), mean=Range(0.26, None)))
-    for query in (queries.bins_select(of), queries.density_select(of), queries.total_select(filtered)):
-        assert_uses_index(connection, query, "ix_features_bins")

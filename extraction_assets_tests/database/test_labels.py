@@ -176,25 +176,25 @@ def test_labels_at_once_for_one_feature_leave_one_of_them(engine: sa.Engine) -> 
 
 
 def test_an_import_adds_what_is_new(engine: sa.Engine) -> None:
-    assert read(engine, label(1), label(2)) == Imported(2, 0, 0, 0, 0)
+    assert read(engine, label(1), label(2)) == Imported(2, 0, 0, 0, {})
     assert [one.neuron_index for one in stored(engine)] == [1, 2]
 
 
 def test_the_newer_of_two_labels_stays(engine: sa.Engine) -> None:
     read(engine, label(1, "old"), label(2, "new", minutes=9))
-    assert read(engine, label(1, "newer", minutes=1), label(2, "older", minutes=8)) == Imported(0, 1, 1, 0, 0)
+    assert read(engine, label(1, "newer", minutes=1), label(2, "older", minutes=8)) == Imported(0, 1, 1, 0, {})
     assert [one.label for one in stored(engine)] == ["newer", "new"]
 
 
 def test_of_two_labels_of_one_moment_that_of_the_file_stays(engine: sa.Engine) -> None:
     read(engine, label(1, "here"))
-    assert read(engine, label(1, "in the file")) == Imported(0, 1, 0, 0, 0)
+    assert read(engine, label(1, "in the file")) == Imported(0, 1, 0, 0, {})
     assert [one.label for one in stored(engine)] == ["in the file"]
 
 
 def test_an_import_of_what_is_there_changes_nothing(engine: sa.Engine) -> None:
     read(engine, label(1), label(2))
-    assert read(engine, label(1), label(2)) == Imported(0, 0, 0, 2, 0)
+    assert read(engine, label(1), label(2)) == Imported(0, 0, 0, 2, {})
 
 
 def test_a_bad_line_is_named_and_nothing_of_the_file_is_imported(engine: sa.Engine) -> None:
@@ -208,7 +208,7 @@ def test_a_bad_line_is_named_and_nothing_of_the_file_is_imported(engine: sa.Engi
 
 
 def test_labels_of_an_sae_that_is_not_merged_yet_are_kept_for_it(engine: sa.Engine) -> None:
-    assert read(engine, label(10**9, sae="later")) == Imported(1, 0, 0, 0, 1)
+    assert read(engine, label(10**9, sae="later")) == Imported(1, 0, 0, 0, {"later": 1})
     assert stored(engine) == [label(10**9, sae="later")]
 
 

@@ -1,6 +1,7 @@
 """Schema changes: in place, whole or not at all, one process at a time, never by older code."""
 
 import contextlib
+import re
 import shutil
 import subprocess
 import sys
@@ -144,3 +145,17 @@ def test_a_role_that_may_not_make_tables_gets_one_sentence(postgres_server: Serv
     with pytest.raises(DatabaseError, match="permission denied for schema public") as raised:
         open_database(url)
     assert "reader-secret" not in str(raised.value)
+
+
+def test_a_migration_is_said_in_one_line(results_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    at_revision(results_url, "0006").dispose()
+    for _ in range(2):
+        open_database(results_url).dispose()
+    head = known_revisions()[0]
+    [said] = caplog.messages
+    assert re.fullmatch(rf"the results database \S+ is migrated once, from schema 0006 to {head}", said)
+
+
+def test_a_new_database_is_no_migration(results_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    open_database(results_url).dispose()
+    assert caplog.messages == []

@@ -10,7 +10,6 @@ import torch
 
 from extraction_assets.database.connect import open_database, write_transaction
 from extraction_assets.database.queries.relations import (
-    features_of_token_query,
     find_relations,
     flag_counts,
     flag_counts_query,
@@ -23,7 +22,9 @@ from extraction_assets.database.queries.relations import (
     tokens_of,
     tokens_query,
 )
+from extraction_assets.database.queries.words import features_firing_on
 from extraction_assets.database.relations import RelationsRow, delete_relations, replace_relations
+from extraction_assets.database.tables import relations
 from extraction_assets.engine.relations.flags import Flag
 from extraction_assets.engine.relations.found import Relations, join_tokens
 from extraction_assets.engine.relations.neighbours import feature_neighbours
@@ -104,8 +105,12 @@ def test_a_token_gives_the_features_that_fire_on_it_most_often_first(connection:
     tokens = found_in(0).tokens["firing"]
     mine = tokens.token_id == 2
     order = np.lexsort((tokens.neuron_index[mine], -tokens.counts[mine]))
-    rows = connection.execute(features_of_token_query(1, f"{HOSTILE}2")).all()
-    assert [row.neuron_index for row in rows] == tokens.neuron_index[mine][order].tolist()
+    assert features_firing_on(connection, 1, f"{HOSTILE}2") == tokens.neuron_index[mine][order].tolist()
+
+
+def test_a_token_gives_nothing_of_an_earlier_result(connection: sa.Connection) -> None:
+    connection.execute(sa.update(relations).values(merge_fingerprint="earlier"))
+    assert features_firing_on(connection, 1, f"{HOSTILE}2") == []
 
 
 @pytest.mark.parametrize(
@@ -113,7 +118,6 @@ def test_a_token_gives_the_features_that_fire_on_it_most_often_first(connection:
     [
         (relations_query(1), "relations"),
         (tokens_query(1, 7), "feature_tokens"),
-        (features_of_token_query(1, "x", limit=50), "ix_feature_tokens_token"),
         (neighbours_query(1, 7), "feature_neighbours"),
         (flags_query(1, 7), "feature_flags"),
         (ranges_query(1, 7), "feature_ranges"),

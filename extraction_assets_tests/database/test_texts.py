@@ -12,7 +12,7 @@ from extraction_assets.database.load import replace_results
 from extraction_assets.database.queries.texts import samples_with_text, text_is_indexed, text_query
 from extraction_assets.database.remove import delete_results
 from extraction_assets.database.tables import extractions, relations
-from extraction_assets.database.text_index import index_texts
+from extraction_assets.database.text_index import index_texts, index_texts_again
 from extraction_assets_tests.database.plans import plan_of
 from extraction_assets_tests.database.synthetic import CORPUS, make_results
 
@@ -56,6 +56,7 @@ def _index(engine: sa.Engine) -> None:
     """As the asset of relations does."""
     index_texts(engine)
     with write_transaction(engine) as connection:
+        connection.execute(sa.delete(relations))
         row = {"fingerprint": "r", "scope": "sample", "sample_one_in": 16, "sample_count": 1, "token_count": 1}
         for number, merged in connection.execute(sa.select(extractions.c.id, extractions.c.fingerprint)).all():
             at = sa.func.now() if engine.dialect.name == "postgresql" else sa.func.current_timestamp()
@@ -105,17 +106,46 @@ def test_samples_are_added_to_the_index_in_several_transactions(
 ) -> None:
     monkeypatch.setattr(text_index, "_AT_ONCE", 1)
     with write_transaction(engine) as connection:
-        backend_of(connection).text_index.forget(connection)
+        connection.exec_driver_sql(f"DROP TABLE IF EXISTS {_table(connection)}")
     added: list[int] = []
     index_texts(engine, added.append)
     assert added == [1, 1, 1, 1, 0]
 
 
-def test_the_index_goes_with_a_corpus(engine: sa.Engine) -> None:
-    """Its number may be given to another corpus, whose samples have other texts."""
+def _table(connection: sa.Connection) -> str:
+    return {"sqlite": "sample_text", "postgresql": "sample_texts"}[connection.dialect.name]
+
+
+def test_the_texts_of_a_corpus_go_with_it(engine: sa.Engine) -> None:
+    """SQLite gives its number to another corpus, whose samples have other texts."""
     with write_transaction(engine) as connection:
         delete_results(connection, "made-up")
-        assert not backend_of(connection).text_index.exists(connection)
+        assert not backend_of(connection).text_index.holds(connection, 1, 0)
+
+
+def test_another_corpus_keeps_its_search_when_one_goes(engine: sa.Engine) -> None:
+    with write_transaction(engine) as connection:
+        corpus = CORPUS._replace(token_ids=CORPUS.token_ids.copy(), source="another")
+        made = make_results("g", 1.0, num_features=1, top_k=1, sae="third")
+        named = made.extraction._replace(name="another")
+        replace_results(connection, named, corpus, made.table, made.statistics, _display)
+    _index(engine)
+    with write_transaction(engine) as connection:
+        delete_results(connection, "made-up")
+    index_texts_again(engine)
+    with engine.connect() as connection:
+        number = connection.scalar(sa.select(extractions.c.id))
+        assert text_is_indexed(connection, number)
+        assert samples_with_text(connection, number, 'the "quoted"') == [0]
+
+
+def test_an_index_that_is_being_made_again_is_not_used_before_it_has_all(engine: sa.Engine) -> None:
+    with write_transaction(engine) as connection:
+        connection.exec_driver_sql(f"DROP TABLE IF EXISTS {_table(connection)}")
+        backend_of(connection).text_index.index_some(connection, 2)  # of samples 0 to 3
+        assert backend_of(connection).text_index.holds(connection, 1, 1)
+        assert not text_is_indexed(connection, 1)
+        assert samples_with_text(connection, 1, "the") == [0, 1, 2]
 
 
 def test_without_the_extension_texts_are_searched_without_an_index(

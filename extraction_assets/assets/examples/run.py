@@ -21,6 +21,7 @@ from extraction_assets.database.load import ExtractionRow, replace_results
 from extraction_assets.database.samples import CorpusSamples
 from extraction_assets.database.urls import shown_url
 from extraction_assets.engine.corpora.display import display_tokens
+from extraction_assets.engine.corpora.document_tokens import special_token_ids
 from extraction_assets.engine.selection.merge import DeferredTopKHeap
 from extraction_assets.engine.selection.statistics.accumulate import merge_statistics
 from extraction_assets.engine.selection.statistics.descriptions import FeatureStatistics
@@ -96,8 +97,9 @@ def _merge_into_database(
     merged = merge_chunks(plan, sae, logger)
     complete = _none_is_missing(plan, merged.statistics)
     extraction = _extraction_row(plan, sae, len(merged.statistics.sample_count))
-    display = display_tokens(load_tokenizer(plan.settings, plan.extraction.checkpoint))
-    corpus = _corpus_samples(plan)
+    tokenizer = load_tokenizer(plan.settings, plan.extraction.checkpoint)
+    display = display_tokens(tokenizer)
+    corpus = _corpus_samples(plan)._replace(special_ids=tuple(special_token_ids(tokenizer)))
     with results.open() as engine, write_transaction(engine) as connection:
         extraction_id = replace_results(
             connection, extraction, corpus, merged.table, merged.statistics, display, merged.draws, merged.numerics

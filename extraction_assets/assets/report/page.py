@@ -1,7 +1,7 @@
 """The page of a whole result: what was run, whether it can be trusted, how features are spread, which to look at."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 import markupsafe
@@ -13,8 +13,10 @@ from extraction_assets.browser.one_file import render_file
 from extraction_assets.browser.scatter import Scatter, scatter
 from extraction_assets.browser.shown.feature_parts import Provenance, ShownExample, flag, shown_example
 from extraction_assets.browser.shown.feature_reads import missing_relations, provenance_of
-from extraction_assets.database.queries.examples import examples_of, find_feature
-from extraction_assets.database.queries.feature_list import Listing, Range, feature_bins
+from extraction_assets.database.queries.examples import Example, examples_of, find_feature
+from extraction_assets.database.queries.feature_counts import feature_cells
+from extraction_assets.database.queries.feature_facts import special_ids
+from extraction_assets.database.queries.feature_filter import Listing, Range
 from extraction_assets.database.queries.labels import Label, labels_of
 from extraction_assets.database.queries.overview import (
     DENSE,
@@ -113,7 +115,7 @@ def report_view(
         for one in group.features
     }
     labels = labels_of(connection, extraction.name, extraction.sae, list(rows))
-    bins = feature_bins(connection, Listing(extraction.id, extraction.name, extraction.sae))
+    cells = feature_cells(connection, Listing(extraction.id, extraction.name, extraction.sae))
     sae = (extraction.settings.get("saes") or {}).get(extraction.sae) or {}
     return ReportView(
         name=extraction.name,
@@ -123,7 +125,7 @@ def report_view(
         settings=json.dumps(extraction.settings, indent=2, ensure_ascii=False),
         shares=shares(connection, extraction.id),
         dense=DENSE,
-        plot=scatter(bins, Range(), Range()),
+        plot=scatter(cells, Range(), Range()),
         # labels and numbers of our own, nothing to escape
         pictures=[(title, markupsafe.Markup(bar_chart(bars))) for title, bars in pictures],
         recorded=recorded,
@@ -144,6 +146,10 @@ def _flagged(connection: sa.Connection, extraction: sa.Row[Any]) -> Iterator[Not
             yield NotedGroup(title, "by their flags, the strongest first", noted)
 
 
+def _shown(example: Example, scale: float, special_ids: Collection[int] | None) -> ShownExample:
+    return shown_example(example, width=WINDOW, scale=scale, special_ids=special_ids)
+
+
 def _group(
     connection: sa.Connection,
     extraction: sa.Row[Any],
@@ -151,7 +157,7 @@ def _group(
     rows: dict[int, sa.Row[Any]],
     labels: dict[int, Label],
 ) -> Group:
-    found = []
+    found, special = [], special_ids(connection, extraction.corpus_id)
     for index, why in group.features:
         row = rows[index]
         examples = examples_of(connection, extraction.id, index, 1)
@@ -163,7 +169,7 @@ def _group(
                 row.token_frequency,
                 row.max_activation,
                 shown_sizes(row),
-                shown_example(examples[0], width=WINDOW, scale=row.max_activation) if examples else None,
+                _shown(examples[0], row.max_activation, special) if examples else None,
             )
         )
     return Group(group.title, group.about, found)

@@ -1,11 +1,15 @@
 """A document: its samples that are stored."""
 
-from typing import NamedTuple
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
 
 from extraction_assets.browser.page import Page, PageRequest
 from extraction_assets.browser.parameters import BadRequestError
-from extraction_assets.browser.shown.context import Context, context
+from extraction_assets.browser.shown.context import Context, context, special_positions
 from extraction_assets.database.queries.extractions import UnknownResultError, find_extraction
+from extraction_assets.database.queries.feature_facts import special_ids
 from extraction_assets.database.queries.samples import Place, document_query
 
 SAMPLES_SHOWN = 50
@@ -41,8 +45,9 @@ def document_view(request: PageRequest) -> DocumentView:
     found = request.connection.execute(query).all()
     if not found:
         raise UnknownResultError(f"no stored sample begins in a document {document_id or ''!r}")
+    special = special_ids(request.connection, extraction.corpus_id)
     samples = tuple(
-        DocumentSample(row.sample_index, row.first_token, len(row.tokens), _beginning(row.tokens))
+        DocumentSample(row.sample_index, row.first_token, len(row.tokens), _beginning(row, special))
         for row in found[:SAMPLES_SHOWN]
     )
     more = Place(samples[-1].first_token, samples[-1].sample_index) if len(found) > SAMPLES_SHOWN else None
@@ -56,8 +61,9 @@ def _after(request: PageRequest) -> Place | None:
     return None if token is None or sample is None else Place(token, sample)
 
 
-def _beginning(tokens: list[str]) -> Context:
-    return context(tokens, (), (), width=BEGINNING, scale=1.0)
+def _beginning(row: sa.Row[Any], special_ids: Collection[int] | None) -> Context:
+    special = special_positions(row.tokens, row.token_ids, special_ids)
+    return context(row.tokens, (), (), width=BEGINNING, scale=1.0, special=special)
 
 
 PAGE = Page("/{extraction}/{sae}/documents", "document.html", document_view)

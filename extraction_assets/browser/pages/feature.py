@@ -1,5 +1,6 @@
 """A feature: what it fires on, in numbers and in text."""
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -27,7 +28,7 @@ from extraction_assets.browser.shown.further_ranges import further_ranges
 from extraction_assets.browser.shown.intervals import feature_intervals
 from extraction_assets.database.queries.examples import Draw, Example, draws_of, examples_of, find_feature
 from extraction_assets.database.queries.extractions import find_extraction
-from extraction_assets.database.queries.feature_facts import stored_examples
+from extraction_assets.database.queries.feature_facts import special_ids, stored_examples
 from extraction_assets.database.queries.labels import MARKS
 from extraction_assets.engine.selection.intervals import OF_ALL
 from extraction_assets.engine.selection.statistics.shown import unknown_sizes
@@ -144,6 +145,7 @@ def feature_view(
     row = find_feature(connection, extraction.id, neuron_index)
     top = examples_of(connection, extraction.id, neuron_index, reading.top)
     stored = stored_examples(connection, extraction.id, neuron_index)
+    special = special_ids(connection, extraction.corpus_id)
     drawn = draws_of(connection, extraction.id, neuron_index) if draws else None
     further = further_ranges(connection, extraction, neuron_index, row.max_activation or 0.0) if draws else ()
     relations, relations_missing = relations_of(connection, extraction, neuron_index)
@@ -157,7 +159,7 @@ def feature_view(
         unknown=unknown_sizes([row]),
         flags=flags_of(connection, extraction, neuron_index) if relations else (),
         histogram=activation_histogram(row.histogram),
-        examples=examples_shown(row, top, stored, drawn, reading)._replace(further=further),
+        examples=examples_shown(row, top, stored, drawn, reading, special)._replace(further=further),
         relations=relations,
         relations_missing=relations_missing,
         directions=directions,
@@ -167,14 +169,19 @@ def feature_view(
 
 
 def examples_shown(
-    row: sa.Row[Any], top: list[Example], stored: int, draws: list[Draw] | None, reading: Reading
+    row: sa.Row[Any],
+    top: list[Example],
+    stored: int,
+    draws: list[Draw] | None,
+    reading: Reading,
+    special_ids: Collection[int] | None,
 ) -> Examples:
     """The examples of a feature in context. ``row`` is its row of ``features``; ``stored`` strongest ones there are;
-    ``draws`` is None where they were not read."""
+    ``draws`` is None where they were not read; ``special_ids`` are those of the corpus."""
     scale = row.max_activation or 0.0
 
     def shown(example: Example | Draw) -> ShownExample:
-        return shown_example(example, width=reading.width, scale=scale)
+        return shown_example(example, width=reading.width, scale=scale, special_ids=special_ids)
 
     found = feature_intervals(row.interval_samples, ((draw.interval, draw) for draw in draws or ()))
     of_all = [draw for draw in draws or () if draw.interval == OF_ALL]

@@ -14,10 +14,10 @@ from extraction_assets.browser.page import Page, PageRequest
 from extraction_assets.browser.parameters import BadRequestError
 from extraction_assets.browser.scatter import Scatter, scatter
 from extraction_assets.browser.shown.feature_reads import missing_relations
-from extraction_assets.database.bins import DENSITY_EDGES, MAX_EDGES
-from extraction_assets.database.queries import feature_list as queries
+from extraction_assets.database.queries import feature_counts as counts
 from extraction_assets.database.queries.extractions import find_extraction
-from extraction_assets.database.queries.feature_list import Range
+from extraction_assets.database.queries.feature_filter import Listing
+from extraction_assets.database.queries.feature_list import Key, ListedRow, feature_page
 
 PLACE = ("after", "before")
 """Parameters that say where in a list a page is: another filter or order begins at its start."""
@@ -76,16 +76,20 @@ def features_view(request: PageRequest) -> FeaturesView:
     if query.wanted.flags and relations is None:
         raise BadRequestError(f"the list cannot be filtered by flags, which are {missing}")
     found = search(connection, extraction, query, request.here, counted=relations is not None)
-    listing = queries.Listing(extraction.id, extraction.name, extraction.sae, query.wanted, found and found.found)
-    bins = queries.feature_bins(connection, listing)
-    densities = _densities(connection, listing, bins)
-    total = _total(connection, listing, densities)
+    listing = Listing(extraction.id, extraction.name, extraction.sae, query.wanted, found and found.found)
+    cells = counts.feature_cells(connection, listing)
+    total = counts.total(cells)
     listing = listing._replace(is_large=total * LARGE > extraction.latent_dim)
     places = {"after": query.after, "before": query.before}
-    page = queries.feature_page(
-        connection, listing, query.sort, descending=query.descending, limit=query.limit, **places
+    page = feature_page(connection, listing, query.sort, descending=query.descending, limit=query.limit, **places)
+    rows = listed_features(
+        connection,
+        extraction,
+        listing,
+        page.rows,
+        top_tokens=relations is not None,
+        sorted_by_hits=query.sort == "found",
     )
-    rows = listed_features(connection, extraction, listing, page.rows, top_tokens=relations is not None)
     here = request.here
     return FeaturesView(
         extraction=extraction.name,
@@ -97,45 +101,19 @@ def features_view(request: PageRequest) -> FeaturesView:
         token_count=extraction.token_count,
         total=total,
         relations_missing=missing or None,
-        search=found and found.search,
+        search=found and found.search.counting(total),
         query=query,
         columns=_columns(query, here),
         features=rows,
         previous=_place(here, "before", page.rows[:1]) if page.before else None,
         next=_place(here, "after", page.rows[-1:]) if page.after else None,
         clear=_clear(here),
-        scatter=scatter(bins, query.wanted.density, query.wanted.maximum),
-        density=density_facets(densities, query.wanted.density, here),
+        scatter=scatter(cells, query.wanted.density, query.wanted.maximum),
+        density=density_facets(counts.density_counts(cells), query.wanted.density, here),
         flags=flag_facets(connection, listing, here, computed=relations is not None),
         labels=label_facets(connection, listing, here),
         leads_to=_leads_to(request, extraction, found),
     )
-
-
-def _densities(connection: sa.Connection, listing: queries.Listing, bins: list[queries.Bin]) -> dict[int | None, int]:
-    """Features by bin of density, whatever their density; from the bins of the plot if those say it."""
-    maximum = queries.bins_within(listing.wanted.maximum, MAX_EDGES)
-    if maximum is None:
-        return queries.density_counts(connection, listing)
-    counts: dict[int | None, int] = {}
-    for one in bins:
-        if _is_in(one.max_bin, maximum, listing.wanted.maximum):
-            counts[one.density_bin] = counts.get(one.density_bin, 0) + one.features
-    return counts
-
-
-def _total(connection: sa.Connection, listing: queries.Listing, densities: dict[int | None, int]) -> int:
-    """Features on all pages, from the counts by density if those say it."""
-    density = queries.bins_within(listing.wanted.density, DENSITY_EDGES)
-    if density is None:
-        return int(connection.scalar(queries.total_select(listing)) or 0)
-    limits = listing.wanted.density
-    return sum(count for number, count in densities.items() if _is_in(number, density, limits))
-
-
-def _is_in(number: int | None, bins: range, limits: Range) -> bool:
-    """Whether a bin lies in a range; features that never fire, which have none, in the open one alone."""
-    return limits.is_open if number is None else number in bins
 
 
 def _leads_to(request: PageRequest, extraction: sa.Row[Any], found: Searched | None) -> str | None:
@@ -171,10 +149,10 @@ def _column(name: str, title: str, query: ListQuery, here: Here) -> Column:
     return Column(name, title, here.changed(**changed, **dict.fromkeys(PLACE)), said if sorted_by else None)
 
 
-def _place(here: Here, name: str, rows: list[queries.ListedRow]) -> str | None:
+def _place(here: Here, name: str, rows: list[ListedRow]) -> str | None:
     """The address of the page that goes on at a row."""
     for row in rows:
-        key = key_text(queries.Key(row.sorted_by, row.neuron_index))
+        key = key_text(Key(row.sorted_by, row.neuron_index))
         return here.changed(**{**dict.fromkeys(PLACE), name: key})
     return None
 

@@ -1,13 +1,14 @@
 """A sample: which stored features fire where in it. Read from examples and draws, without a model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from extraction_assets.browser.page import Page, PageRequest
 from extraction_assets.browser.parameters import BadRequestError
 from extraction_assets.browser.rendering import three_digits
-from extraction_assets.browser.shown.context import Context, context
+from extraction_assets.browser.shown.context import Context, context, special_positions
 from extraction_assets.database.queries.extractions import find_extraction
+from extraction_assets.database.queries.feature_facts import special_ids
 from extraction_assets.database.queries.samples import (
     Sample,
     SampleFiring,
@@ -114,7 +115,7 @@ def sample_view(request: PageRequest) -> SampleView:
         first_token=sample.first_token,
         tokens=tokens,
         chosen=chosen,
-        context=shaded_text(sample, tokens, maxima),
+        context=shaded_text(sample, tokens, maxima, special_ids(connection, extraction.corpus_id)),
         feature_count=len(named),
         first=first,
         features=features,
@@ -145,11 +146,21 @@ def tokens_with_features(
     )
 
 
-def shaded_text(sample: Sample, tokens: Sequence[SampleToken], maxima: Mapping[int, float]) -> Context:
+def shaded_text(
+    sample: Sample, tokens: Sequence[SampleToken], maxima: Mapping[int, float], special_ids: Collection[int] | None
+) -> Context:
     """The whole sample, every token as dark as its first feature is near to that feature's maximum."""
     shares = {one.position: _share(one.firings[0], maxima) for one in tokens if one.firings}
     order = sorted(shares, key=lambda position: (-shares[position], position))
-    return context(sample.tokens, order, [shares[at] for at in order], width=None, scale=1.0, messages=sample.messages)
+    return context(
+        sample.tokens,
+        order,
+        [shares[at] for at in order],
+        width=None,
+        scale=1.0,
+        messages=sample.messages,
+        special=special_positions(sample.tokens, sample.token_ids, special_ids),
+    )
 
 
 def _share(firing: TokenFiring, maxima: Mapping[int, float]) -> float:

@@ -2,10 +2,11 @@
 
 from typing import NamedTuple
 
-from extraction_assets.browser.live import MAX_CHARACTERS, LiveError, LiveFeature, LiveResult, LiveText
+from extraction_assets.browser.live import MAX_CHARACTERS, LiveError, LiveFeature, LiveResult, LiveText, LiveToken
 from extraction_assets.browser.page import Page, PageRequest
-from extraction_assets.browser.shown.context import Context, context
+from extraction_assets.browser.shown.context import Context, context, special_positions
 from extraction_assets.database.queries.extractions import UnknownResultError, find_extraction
+from extraction_assets.database.queries.feature_facts import special_ids
 
 
 class TryView(NamedTuple):
@@ -20,24 +21,28 @@ class TryView(NamedTuple):
     chosen: LiveFeature | None
     """The feature whose activations shade the text; the strongest unless ``feature`` names another."""
     result: LiveResult | None
+    special_ids: frozenset[int] | None = None
+    """Ids of the special tokens; None if the database does not hold them."""
 
     def shaded(self) -> list[Context]:
         """The samples of the text, shaded by the chosen feature."""
         samples = [] if self.result is None else self.result.samples
-        return [self._shaded(number, [token.text for token in sample]) for number, sample in enumerate(samples)]
+        return [self._shaded(number, sample) for number, sample in enumerate(samples)]
 
-    def _shaded(self, sample: int, tokens: list[str]) -> Context:
+    def _shaded(self, sample: int, tokens: list[LiveToken]) -> Context:
         places = [] if self.chosen is None else [one for one in self.chosen.places if one.sample == sample]
         positions, activations = [one.position for one in places], [one.activation for one in places]
         scale = 0.0 if self.chosen is None else self.chosen.max_activation
-        return context(tokens, positions, activations, width=None, scale=scale)
+        texts = [token.text for token in tokens]
+        special = special_positions(texts, [token.token_id for token in tokens], self.special_ids)
+        return context(texts, positions, activations, width=None, scale=scale, special=special)
 
 
 def try_view(request: PageRequest) -> TryView:
     """The form, and what the SAE makes of its text."""
     name, sae = request.path["extraction"], request.path["sae"]
     live = _live(request.options.live, name, sae)
-    find_extraction(request.connection, name, sae)  # links lead to its features
+    extraction = find_extraction(request.connection, name, sae)  # links lead to its features
     text = (request.parameters.text("text") or "").replace("\r\n", "\n")  # as a form sends line breaks
     wanted = request.parameters.integer("feature")
     if not text:
@@ -46,7 +51,8 @@ def try_view(request: PageRequest) -> TryView:
         result = live.submit(text, sae).result()
     except LiveError as error:
         return TryView(name, sae, text, MAX_CHARACTERS, str(error), None, None)
-    return TryView(name, sae, text, MAX_CHARACTERS, None, _chosen(result, wanted), result)
+    special = special_ids(request.connection, extraction.corpus_id)
+    return TryView(name, sae, text, MAX_CHARACTERS, None, _chosen(result, wanted), result, special)
 
 
 def _live(live: LiveText | None, name: str, sae: str) -> LiveText:

@@ -44,9 +44,14 @@ class _Split(NamedTuple):
     bytes: tuple[_Byte, ...]
 
 
+def has_split_characters(tokens: Sequence[str]) -> bool:
+    """Whether some token shows bytes, so that a character may be split over several. False for most texts."""
+    return "\\x" in "".join(tokens)
+
+
 def display_units(tokens: Sequence[str]) -> list[Unit]:
     """The tokens of a text as units, in order; every token is in exactly one."""
-    if "\\x" not in "".join(tokens):
+    if not has_split_characters(tokens):
         return [Unit(at, at + 1, token) for at, token in enumerate(tokens)]
     split = [one for run in _byte_runs(tokens) for one in _split_characters(run)]
     joined_with_next = {at for one in split for at in range(one.bytes[0].token, one.bytes[-1].token)}

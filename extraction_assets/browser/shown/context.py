@@ -6,13 +6,13 @@ shown is joined (characters split over tokens) or marked (white space).
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import markupsafe
 
 from extraction_assets.browser.rendering import three_digits
-from extraction_assets.browser.shown.characters import Unit, display_units
+from extraction_assets.browser.shown.characters import Unit, display_units, has_split_characters
 from extraction_assets.browser.shown.runs import Run, runs_markup
 from extraction_assets.browser.shown.whitespace import segments
 from extraction_assets.engine.corpora.message_spans import MessageSpan, speakers
@@ -26,6 +26,9 @@ _SPECIAL = re.compile(
     r"|\[(?:BOS|EOS|PAD|UNK|MASK|SEP|CLS|/?INST)\]|<id [0-9]+>",
 )
 
+_BRACKETS = ("<", "[")
+"""What such a token begins with."""
+
 _MARGIN = 8
 
 
@@ -38,7 +41,8 @@ class Firing(NamedTuple):
 
 
 class ShownToken(NamedTuple):
-    """What is shown in one place: a token, or tokens that hold parts of the same characters."""
+    """What is shown in one place and is more than plain text: a token, or tokens that hold parts of the same
+    characters."""
 
     position: int
     """Of its first token."""
@@ -52,24 +56,65 @@ class ShownToken(NamedTuple):
     strongest: bool
     """Whether it holds the sample's strongest token."""
     special: bool
-    """Whether it looks like a token that the tokenizer or a template adds."""
+    """Whether it is a token that the tokenizer or a template adds."""
     role: str
     """Who speaks from here on, where a message of a chat begins; as ``show`` writes it."""
 
 
 class Context(NamedTuple):
-    """A window of a sample."""
+    """A window of a sample, as the database holds it; ``shown`` is what people see of it."""
 
     first: int
     stop: int
     length: int
     """Tokens of the whole sample."""
-    tokens: tuple[ShownToken, ...]
+    tokens: tuple[str, ...]
+    """One string for each token from ``first`` to before ``stop``."""
+    positions: tuple[int, ...]
+    """Where the feature fires inside the window, strongest first."""
+    activations: tuple[float, ...]
+    strongest: int | None
+    """Position of the sample's strongest token; it may lie outside the window."""
+    scale: float
+    """The activation with the darkest shade."""
+    special: tuple[int, ...]
+    """Positions of tokens that the tokenizer or a template adds."""
+    roles: Mapping[int, str]
+    """Position -> who speaks from there on."""
 
     @property
     def whole(self) -> bool:
         """Whether it is the whole sample."""
         return self.first == 0 and self.stop == self.length
+
+    def shown(self) -> Iterator[str | ShownToken]:
+        """The window in order: plain text, and what is more than that. A page has thousands of tokens, few of which are
+        more than plain text."""
+        firing = dict(zip(self.positions, self.activations, strict=True))
+        marked = sorted({*firing, *self.special, *self.roles})
+        at = self.first
+        for unit in _units_at(self.tokens, self.first, marked):
+            if at < unit.first:
+                yield _joined_text(self.tokens[at - self.first : unit.first - self.first])
+            yield self._token(unit, firing)
+            at = unit.stop
+        if at < self.stop:
+            yield _joined_text(self.tokens[at - self.first :])
+
+    def _token(self, unit: Unit, firing: Mapping[int, float]) -> ShownToken:
+        first, stop, text = unit
+        places = range(first, stop)
+        firings = tuple(Firing(at, self.tokens[at - self.first], firing[at]) for at in places if at in firing)
+        return ShownToken(
+            position=first,
+            stop=stop,
+            text=text,
+            firings=firings,
+            shade=max((shade_of(one.activation, self.scale) for one in firings), default=0),
+            strongest=self.strongest is not None and self.strongest in places,
+            special=stop == first + 1 and first in self.special,
+            role=next((self.roles[at] for at in places if at in self.roles), ""),
+        )
 
     def markup(
         self, marks: bool = False, lines: bool = False, notes: Mapping[int, str] | None = None
@@ -80,17 +125,10 @@ class Context(NamedTuple):
     def runs(self, marks: bool = False, lines: bool = False, notes: Mapping[int, str] | None = None) -> list[Run]:
         """The window for a page; ``marks`` and ``lines`` are those of ``whitespace.segments``. ``notes`` say what
         hovering says of positions, instead of one feature's activation."""
-        found: list[Run] = []
-        plain: list[str] = []
-        for token in self.tokens:
-            if not (token.firings or token.special or token.role):
-                plain.append(token.text)
-                continue
-            if plain:
-                found.append(Run(segments("".join(plain), marks, lines)))
-                plain = []
-            found.append(_run(token, marks, lines, notes))
-        return [*found, Run(segments("".join(plain), marks, lines))] if plain else found
+        return [
+            Run(segments(one, marks, lines)) if isinstance(one, str) else _run(one, marks, lines, notes)
+            for one in self.shown()
+        ]
 
 
 def context(
@@ -102,36 +140,59 @@ def context(
     scale: float,
     messages: Sequence[MessageSpan] = (),
     center: int | None = None,
+    special: Collection[int] | None = None,
 ) -> Context:
     """A window of a sample.
 
     ``tokens`` are one display string each; ``positions`` those of the firings with their ``activations``, strongest
     first, so that ``positions[0]`` is what the window stands around unless ``center`` says otherwise. ``width`` tokens
     are shown on each side, all where it is None; a character is never cut. ``scale`` is the activation with the
-    darkest shade.
+    darkest shade. ``special`` are the positions of special tokens; without it their texts say which are.
     """
     strongest = positions[0] if positions else None
     middle = center if center is not None else strongest or 0
-    first, stop = window(len(tokens), middle, width)
-    units = _units(tokens, first, stop)
-    first, stop = (units[0].first, units[-1].stop) if units else (0, 0)
-    firing = dict(zip(positions, activations, strict=True))
-    roles = speakers(messages, first, stop)
+    first, stop = _whole_characters(tokens, *window(len(tokens), middle, width))
+    inside = [(at, value) for at, value in zip(positions, activations, strict=True) if first <= at < stop]
+    shown = tuple(tokens[first:stop])
+    if special is None:
+        special = special_positions(tokens, (), None)
     return Context(
         first,
         stop,
         len(tokens),
-        tuple(_shown(tokens, unit, firing, strongest, scale, roles) for unit in units),
+        shown,
+        tuple(at for at, _ in inside),
+        tuple(value for _, value in inside),
+        strongest,
+        scale,
+        tuple(at for at in special if first <= at < stop),
+        speakers(messages, first, stop),
     )
 
 
-def _units(tokens: Sequence[str], first: int, stop: int) -> list[Unit]:
-    """What is shown of positions ``first`` to ``stop``. A character has at most 4 bytes, so a few tokens on each side
-    of a window say which characters its border would cut."""
+def _whole_characters(tokens: Sequence[str], first: int, stop: int) -> tuple[int, int]:
+    """A window made larger where its borders would cut a character. One has at most 4 bytes, so a few tokens on each
+    side say which do."""
     begin = max(0, first - _MARGIN)
     near = display_units(tokens[begin : stop + _MARGIN])
-    found = (Unit(unit.first + begin, unit.stop + begin, unit.text) for unit in near)
-    return [unit for unit in found if unit.first < stop and unit.stop > first]
+    found = [unit for unit in near if unit.first + begin < stop and unit.stop + begin > first]
+    return (found[0].first + begin, found[-1].stop + begin) if found else (0, 0)
+
+
+def _units_at(tokens: Sequence[str], first: int, marked: Sequence[int]) -> Iterator[Unit]:
+    """The units that hold the marked positions, each once."""
+    if not has_split_characters(tokens):
+        yield from (Unit(at, at + 1, tokens[at - first]) for at in marked)
+        return
+    left = set(marked)
+    for unit in display_units(tokens):
+        if left.intersection(range(unit.first + first, unit.stop + first)):
+            yield Unit(unit.first + first, unit.stop + first, unit.text)
+
+
+def _joined_text(tokens: Sequence[str]) -> str:
+    """Plain tokens as one text."""
+    return "".join(unit.text for unit in display_units(tokens)) if has_split_characters(tokens) else "".join(tokens)
 
 
 def window(length: int, middle: int, width: int | None) -> tuple[int, int]:
@@ -149,34 +210,18 @@ def shade_of(activation: float, scale: float) -> int:
     return max(1, min(SHADES, math.ceil(SHADES * share)))
 
 
-def _shown(
-    tokens: Sequence[str],
-    unit: Unit,
-    firing: Mapping[int, float],
-    strongest: int | None,
-    scale: float,
-    roles: Mapping[int, str],
-) -> ShownToken:
-    first, stop, text = unit
-    firings = tuple(Firing(at, tokens[at], firing[at]) for at in range(first, stop) if at in firing)
-    return ShownToken(
-        position=first,
-        stop=stop,
-        text=text,
-        firings=firings,
-        shade=max((shade_of(one.activation, scale) for one in firings), default=0),
-        strongest=strongest is not None and first <= strongest < stop,
-        special=stop == first + 1 and is_special(text),
-        role=next((roles[at] for at in range(first, stop) if at in roles), ""),
-    )
+def special_positions(
+    tokens: Sequence[str], token_ids: Sequence[int], special_ids: Collection[int] | None
+) -> tuple[int, ...]:
+    """Where the special tokens are: by their ids, or by their texts where it is not known which ids are special."""
+    if special_ids is None:
+        return tuple(at for at, token in enumerate(tokens) if is_special(token))
+    return tuple(at for at, token_id in enumerate(token_ids) if token_id in special_ids)
 
 
 def is_special(token: str) -> bool:
-    """Whether a token looks like one that the tokenizer or a chat template adds, such as ``<|endoftext|>``.
-
-    By its text, for the database does not hold which ids are special; it only dims it.
-    """
-    return _SPECIAL.fullmatch(token) is not None
+    """Whether a token looks like one that the tokenizer or a chat template adds, such as ``<|endoftext|>``."""
+    return token[:1] in _BRACKETS and _SPECIAL.fullmatch(token) is not None
 
 
 def _run(token: ShownToken, marks: bool, lines: bool, notes: Mapping[int, str] | None) -> Run:

@@ -3,11 +3,11 @@
 The page of the server and the report in one file show the same parts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from extraction_assets.browser.shown.charts import Histogram
-from extraction_assets.browser.shown.context import Context, context
+from extraction_assets.browser.shown.context import Context, context, special_positions
 from extraction_assets.browser.shown.intervals import Interval
 from extraction_assets.database.queries.examples import Draw, Example
 
@@ -22,6 +22,8 @@ class ShownExample(NamedTuple):
     first_token: int
     """Where in the document the sample begins, in tokens."""
     context: Context
+    stored: bool = True
+    """Whether the sample is stored, so that it has a page, and its document is known."""
 
 
 class Flag(NamedTuple):
@@ -221,8 +223,11 @@ def scope_sentence(scope: str, one_in: int, samples: int, tokens: int) -> str:
     return f"counted over {where}: {samples:,} samples, {tokens:,} tokens"
 
 
-def shown_example(example: Example | Draw, *, width: int | None, scale: float) -> ShownExample:
-    """An example in a window of ``width`` tokens on each side, all if None; ``scale`` is the feature's maximum."""
+def shown_example(
+    example: Example | Draw, *, width: int | None, scale: float, special_ids: Collection[int] | None
+) -> ShownExample:
+    """An example in a window of ``width`` tokens on each side, all if None; ``scale`` is the feature's maximum,
+    ``special_ids`` those of the corpus."""
     return ShownExample(
         example.sample_index,
         example.max_activation,
@@ -236,6 +241,7 @@ def shown_example(example: Example | Draw, *, width: int | None, scale: float) -
             width=width,
             scale=scale,
             messages=example.messages,
+            special=special_positions(example.tokens, example.token_ids, special_ids),
         ),
     )
 

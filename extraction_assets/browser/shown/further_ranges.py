@@ -55,4 +55,4 @@ def _example(row: list[Any], places: dict[int, tuple[str, int]], scale: float) -
     at, values = [at for at, _ in near], [value for _, value in near]
     shown = context([*before, *tokens], at, values, width=_WINDOW, scale=scale)
     document_id, first_token = places.get(sample_index, ("", 0))
-    return ShownExample(sample_index, maximum, token, document_id, first_token, shown)
+    return ShownExample(sample_index, maximum, token, document_id, first_token, shown, stored=sample_index in places)

@@ -28,14 +28,16 @@ class TextIndex(Protocol):
     """
 
     def index_some(self, connection: sa.Connection, count: int) -> int:
-        """Add up to ``count`` samples that are not in the index, which is made if it is not there, inside the open
-        transaction; returns how many, always 0 where the database cannot have one."""
+        """Add up to ``count`` samples that are not in the index, in their order, inside the open transaction; returns
+        how many, always 0 where the database cannot have an index. It is made if it is not there."""
 
-    def exists(self, connection: sa.Connection) -> bool:
-        """Whether there is an index."""
+    def holds(self, connection: sa.Connection, corpus_id: int, sample_index: int) -> bool:
+        """Whether there is an index and this sample is in it; so then are the samples of its corpus before it that were
+        there when it was added."""
 
-    def forget(self, connection: sa.Connection) -> None:
-        """Drop the index, if there is one, inside the open transaction."""
+    def forget_corpora(self, connection: sa.Connection) -> None:
+        """Remove the texts of corpora that are no longer there, perhaps with all others, inside the open
+        transaction."""
 
     def indexed(self, samples: sa.Table, corpus_id: sa.ColumnElement[int], text: str) -> sa.ColumnElement[bool] | None:
         """The condition on a sample of a corpus that it contains ``text``, whatever the case, by the index; None if the

@@ -1,6 +1,6 @@
 """One feature: its statistics, its strongest examples and its draws, with their samples and who speaks there."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
@@ -25,6 +25,8 @@ class Example(NamedTuple):
     positions: list[int]
     """Positions of the firings, strongest first."""
     activations: list[float]
+    token_ids: Sequence[int] = ()
+    """Of the sample, one for each of ``tokens``."""
     messages: tuple[MessageSpan, ...] = ()
     """Who speaks where, by position; nothing if the corpus holds no chats."""
 
@@ -44,10 +46,11 @@ class Draw(NamedTuple):
     tokens: list[str]
     positions: list[int]
     activations: list[float]
+    token_ids: Sequence[int] = ()
     messages: tuple[MessageSpan, ...] = ()
 
 
-_OF_SAMPLES = ("document_id", "first_token", "tokens")
+_OF_SAMPLES = ("document_id", "first_token", "tokens", "token_ids")
 _Found = TypeVar("_Found", Example, Draw)
 
 

@@ -44,6 +44,13 @@ def corpus_query(corpus_id: int) -> sa.Select[Any]:
     return sa.select(corpora).where(corpora.c.id == corpus_id).execution_options(about="its corpus")
 
 
+def special_ids(connection: sa.Connection, corpus_id: int) -> frozenset[int] | None:
+    """Ids of the special tokens of a corpus; None for what was merged before they were kept."""
+    query = sa.select(corpora.c.special_ids).where(corpora.c.id == corpus_id)
+    found = connection.scalar(query.execution_options(about="the special tokens of its corpus"))
+    return None if found is None else frozenset(found)
+
+
 def stored_examples(connection: sa.Connection, extraction_id: int, neuron_index: int) -> int:
     """How many strongest examples of a feature are stored."""
     stored = feature_example_lists.c

@@ -57,21 +57,6 @@ def tokens_query(extraction_id: int, neuron_index: int, place: str = "firing") -
     return query.execution_options(about=f"its top tokens: {place}")
 
 
-def features_of_token_query(
-    extraction_id: int, token: str, place: str = "firing", limit: int | None = None
-) -> sa.Select[Any]:
-    """Features that have a token among their top tokens: those that fire on it most often first."""
-    names = ("neuron_index", "rank", "count", "mean_activation", "share")
-    of_token = (feature_tokens.c.extraction_id == extraction_id) & (feature_tokens.c.token == token)
-    query = (
-        sa.select(*(feature_tokens.c[name] for name in names))
-        .where(of_token, feature_tokens.c.place == place, relations_are_current(extraction_id))
-        .order_by(feature_tokens.c.count.desc(), feature_tokens.c.neuron_index)
-        .limit(limit)
-    )
-    return query.execution_options(about="features that fire on the token")
-
-
 def neighbours_query(extraction_id: int, neuron_index: int) -> sa.Select[Any]:
     """The strongest neighbours of a feature as one row, see ``feature_neighbours``."""
     query = sa.select(feature_neighbours.c.tokens, feature_neighbours.c.neighbours).where(

@@ -115,10 +115,10 @@ def where_query(corpus_id: int, sample_indices: Iterable[int]) -> sa.Select[Any]
 
 
 def document_query(corpus_id: int, document_id: str, after: Place | None, limit: int) -> sa.Select[Any]:
-    """(sample_index, first_token, tokens) of the stored samples that begin in a document, in its order."""
+    """(sample_index, first_token, tokens, token_ids) of the stored samples that begin in a document, in its order."""
     found = samples.c
     query = (
-        sa.select(found.sample_index, found.first_token, found.tokens)
+        sa.select(found.sample_index, found.first_token, found.tokens, found.token_ids)
         .where(found.corpus_id == corpus_id, found.document_id == document_id)
         .order_by(found.first_token, found.sample_index)
         .limit(limit)

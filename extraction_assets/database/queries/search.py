@@ -1,6 +1,6 @@
 """What a search finds: features by a token, by a text in their examples, or by what people have written about them.
 
-Each search gives the SELECTs of a ``Found``, which ``feature_list`` narrows a list down with.
+Each search gives the SELECTs of a ``Found``, which ``feature_filter`` narrows a list down with.
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import sqlalchemy as sa
 
 from extraction_assets.database.backends import backend_of
-from extraction_assets.database.queries.feature_list import Found
+from extraction_assets.database.queries.feature_filter import Found
 from extraction_assets.database.queries.texts import text_query
 from extraction_assets.database.tables import SPACE, feature_labels, feature_tokens, features
 from extraction_assets.database.views import sample_features, strongest_tokens
@@ -97,6 +97,11 @@ def count_select(found: Found, about: str) -> sa.Select[Any]:
     """How many features a search finds."""
     number = found.members.subquery("found").c.neuron_index
     return sa.select(sa.func.count(number.distinct())).execution_options(about=about)
+
+
+def any_select(found: Found, about: str) -> sa.Select[Any]:
+    """Whether a search finds a feature."""
+    return sa.select(found.members.exists()).execution_options(about=about)
 
 
 SHORTEST = 3

@@ -36,10 +36,18 @@ def text_query(connection: sa.Connection, extraction_id: int, text: str, limit: 
 
 
 def text_is_indexed(connection: sa.Connection, extraction_id: int) -> bool:
-    """Whether the index of texts has all samples of the extraction: it is brought up to date before the relations of a
-    result are stored (``text_index.index_texts``)."""
+    """Whether the index of texts has all samples of the extraction.
+
+    It is brought up to date before the relations of a result are stored (``text_index.index_texts``). If it was dropped
+    since, with a corpus, and is being made again, it has them all once it has the last one.
+    """
+    named = sample_feature_lists.c
+    last = sa.select(sa.func.max(named.sample_index)).where(named.extraction_id == extractions.c.id).scalar_subquery()
     current = sa.exists().where(
         relations.c.extraction_id == extractions.c.id, relations.c.merge_fingerprint == extractions.c.fingerprint
     )
-    known = connection.scalar(sa.select(current).select_from(extractions).where(extractions.c.id == extraction_id))
-    return bool(known) and backend_of(connection).text_index.exists(connection)
+    query = sa.select(extractions.c.corpus_id, last).where(extractions.c.id == extraction_id, current)
+    row = connection.execute(query).one_or_none()
+    if row is None or row[1] is None:
+        return False
+    return backend_of(connection).text_index.holds(connection, *row)

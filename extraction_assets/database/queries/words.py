@@ -7,6 +7,8 @@ import sqlalchemy as sa
 
 from extraction_assets.database.queries.extractions import UnknownResultError
 from extraction_assets.database.queries.frames import frame
+from extraction_assets.database.queries.relations import find_relations
+from extraction_assets.database.queries.search import Wanted, token_found
 from extraction_assets.database.tables import (
     LOOKED_AT,
     SPACE,
@@ -118,6 +120,16 @@ def features_of_token(connection: sa.Connection, extraction_id: int, token: str,
             + (f"; there are {', '.join(map(repr, near))}" if near else "")
         )
     return found
+
+
+def features_firing_on(connection: sa.Connection, extraction_id: int, token: str, *, exact: bool = False) -> list[int]:
+    """Features that have a token among those on which they fire most often in the corpus (``feature_relations``): those
+    with the most firings on it first. None where that is not computed for the current result."""
+    if find_relations(connection, extraction_id) is None:
+        return []
+    found = token_found(extraction_id, Wanted(token, exact=exact), counted=True).hits.subquery("found").c
+    query = sa.select(found.neuron_index).order_by(found.hits.desc(), found.neuron_index)
+    return [int(index) for index in connection.scalars(query)]
 
 
 def token_query(extraction_id: int, token: str, *, exact: bool = False) -> sa.Select[Any]:

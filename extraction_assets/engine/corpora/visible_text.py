@@ -38,7 +38,8 @@ def visible(text: str, keep: str = "") -> str:
     become ``\x1b``, ``\u202e`` or ``\U000e0041``. ``keep`` names characters that stay, such as ``"\n\t"``. Doing it
     twice changes nothing more.
     """
-    if text.isprintable() and not _SUSPECT.search(text):
+    plain = text.translate(dict.fromkeys(map(ord, keep))) if keep else text
+    if plain.isprintable() and not _SUSPECT.search(text):
         return text
     in_place = {match.start() for match in _IN_PLACE.finditer(text)}
     return "".join(ch if at in in_place or ch in keep else _shown(ch) for at, ch in enumerate(text))

@@ -20,6 +20,7 @@ from extraction_assets.assets.examples.claims import MATCH_TABLES
 from extraction_assets.assets.examples.run import merge_tables
 from extraction_assets.engine.selection.merge import DeferredTopKHeap
 from extraction_assets.engine.selection.statistics.descriptions import STATISTICS
+from extraction_assets.planning.tokenization import load_tokenizer
 from extraction_assets.stores.chunk_files import TableFile, read_table, write_table
 from extraction_assets_tests.brute_force import StoredFeatures, feature_differences, top_examples
 from extraction_assets_tests.database.synthetic import NUM_SAMPLES, make_results
@@ -309,6 +310,12 @@ def test_the_report_is_shown_in_the_ui_and_its_page_holds_the_same_pictures(done
     page = Path(str(metadata["path"].value)).read_text()
     assert re.findall(r"all 5: \d+", top) == re.findall(r"all 5: \d+", page)
     assert page.count("<svg ") == 3  # density against maximum too
+
+
+def test_the_corpus_says_which_ids_are_special(done: Project) -> None:
+    tokenizer = load_tokenizer(done.settings, done.plan.extraction.checkpoint)
+    [(stored,)] = done.rows("SELECT special_ids FROM corpora")
+    assert json.loads(stored) == sorted(set(tokenizer.all_special_ids)) != []
 
 
 def test_a_merge_of_chunks_with_different_numerics_says_so(project: Project) -> None:

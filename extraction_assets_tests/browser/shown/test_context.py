@@ -2,7 +2,17 @@
 
 import pytest
 
-from extraction_assets.browser.shown.context import SHADES, Context, context, is_special, shade_of, title, window
+from extraction_assets.browser.shown.context import (
+    SHADES,
+    Context,
+    ShownToken,
+    context,
+    is_special,
+    shade_of,
+    special_positions,
+    title,
+    window,
+)
 from extraction_assets.engine.corpora.message_spans import MessageSpan
 
 LETTERS = [f" {chr(97 + at)}" for at in range(26)]
@@ -13,13 +23,18 @@ def around(tokens: list[str], firing: dict[int, float], width: int | None = 10, 
 
 
 def text(one: Context) -> str:
-    return "".join(token.text for token in one.tokens)
+    return "".join(part if isinstance(part, str) else part.text for part in one.shown())
 
 
-@pytest.mark.parametrize(("middle", "shown"), [(13, (3, 24)), (2, (0, 13)), (25, (15, 26)), (0, (0, 11))])
-def test_a_window_ends_where_the_sample_does(middle: int, shown: tuple[int, int]):
+def shown(one: Context) -> list[ShownToken]:
+    """Its tokens that are more than plain text."""
+    return [part for part in one.shown() if not isinstance(part, str)]
+
+
+@pytest.mark.parametrize(("middle", "place"), [(13, (3, 24)), (2, (0, 13)), (25, (15, 26)), (0, (0, 11))])
+def test_a_window_ends_where_the_sample_does(middle: int, place: tuple[int, int]):
     found = around(LETTERS, {middle: 1.0})
-    assert (found.first, found.stop) == shown == window(26, middle, 10)
+    assert (found.first, found.stop) == place == window(26, middle, 10)
 
 
 def test_the_whole_sample_has_every_token():
@@ -45,7 +60,7 @@ def test_the_border_of_a_window_cuts_no_character():
 
 def test_a_joined_character_keeps_the_positions_of_its_tokens():
     found = around(["a", "\\xe2\\x80", "\\x9c"], {2: 3.0, 1: 1.0})
-    joined = found.tokens[1]
+    [joined] = shown(found)
     assert (joined.position, joined.stop, joined.text, joined.strongest) == (1, 3, "“", True)
     assert [(one.position, one.token, one.activation) for one in joined.firings] == [
         (1, "\\xe2\\x80", 1.0),
@@ -57,16 +72,17 @@ def test_a_joined_character_keeps_the_positions_of_its_tokens():
 
 def test_of_equal_activations_the_first_in_the_list_is_the_strongest():
     found = around(LETTERS, {3: 2.0, 5: 2.0})
-    assert [token.position for token in found.tokens if token.strongest] == [3]
+    assert [token.position for token in shown(found) if token.strongest] == [3]
 
 
 def test_a_sample_without_firings_begins_at_its_start():
     found = around(LETTERS, {}, width=2)
-    assert (found.first, found.stop, any(token.strongest for token in found.tokens)) == (0, 3, False)
+    assert (found.first, found.stop, shown(found)) == (0, 3, [])
 
 
 def test_a_sample_without_tokens_is_empty():
-    assert around([], {}) == Context(0, 0, 0, ())
+    found = around([], {})
+    assert (found.first, found.stop, found.length, list(found.shown())) == (0, 0, 0, [])
 
 
 @pytest.mark.parametrize(
@@ -97,10 +113,27 @@ def test_tokens_of_text_do_not(token: str):
     assert not is_special(token)
 
 
+def test_where_the_ids_of_special_tokens_are_known_their_texts_say_nothing():
+    tokens = ["<s>", "a", "b"]
+    found = context(tokens, [], [], width=None, scale=1.0, special=special_positions(tokens, [7, 3, 5], {5}))
+    assert [(token.position, token.special) for token in shown(found)] == [(2, True)]
+
+
+def test_without_the_ids_their_texts_say_which_tokens_are_special():
+    assert special_positions(["a", "<s>"], [7, 3], None) == (1,)
+    assert [token.position for token in shown(context(["<s>", "a"], [], [], width=None, scale=1.0))] == [0]
+
+
+def test_a_window_holds_the_tokens_as_they_are_stored():
+    found = around(["a", "\\xe2\\x80", "\\x9c", "b", "c"], {2: 3.0, 4: 1.0}, width=1)
+    assert (found.first, found.tokens) == (1, ("\\xe2\\x80", "\\x9c", "b"))
+    assert (found.positions, found.activations) == ((2,), (3.0,))
+
+
 def test_a_message_that_began_before_the_window_is_named_as_show_does():
     said = [MessageSpan("user", 0, 10), MessageSpan("assistant", 12, 26)]
     found = around(LETTERS, {12: 1.0}, width=4, messages=said)
-    assert {token.position: token.role for token in found.tokens if token.role} == {8: "user …", 12: "assistant"}
+    assert {token.position: token.role for token in shown(found) if token.role} == {8: "user …", 12: "assistant"}
 
 
 def test_tokens_that_look_alike_are_one_run():

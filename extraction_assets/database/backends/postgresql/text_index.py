@@ -13,7 +13,7 @@ _MAKE = (
 _FILL = """
     INSERT INTO sample_texts SELECT corpus_id, sample_index, array_to_string(tokens, '') FROM samples s
     WHERE NOT EXISTS (SELECT FROM sample_texts t WHERE t.corpus_id = s.corpus_id AND t.sample_index = s.sample_index)
-    LIMIT %s
+    ORDER BY corpus_id, sample_index LIMIT %s
 """
 _LEAST = 3
 """Characters that a trigram has."""
@@ -21,7 +21,7 @@ _LEAST = 3
 
 def index_some(connection: sa.Connection, count: int) -> int:
     """Add up to so many samples that are not in it; returns how many, 0 without the extension."""
-    if not exists(connection):
+    if not _exists(connection):
         if not _has_trigrams(connection):
             return 0
         for statement in _MAKE:
@@ -38,12 +38,21 @@ def _has_trigrams(connection: sa.Connection) -> bool:
     return True
 
 
-def exists(connection: sa.Connection) -> bool:
+def _exists(connection: sa.Connection) -> bool:
     return connection.scalar(sa.select(sa.func.to_regclass(_TEXTS.name))) is not None
 
 
-def forget(connection: sa.Connection) -> None:
-    connection.exec_driver_sql("DROP TABLE IF EXISTS sample_texts")
+def holds(connection: sa.Connection, corpus_id: int, sample_index: int) -> bool:
+    if not _exists(connection):
+        return False
+    there = sa.exists().where(_TEXTS.c.corpus_id == corpus_id, _TEXTS.c.sample_index == sample_index)
+    return bool(connection.scalar(sa.select(there)))
+
+
+def forget_corpora(connection: sa.Connection) -> None:
+    if _exists(connection):
+        gone = "DELETE FROM sample_texts t WHERE NOT EXISTS (SELECT FROM corpora c WHERE c.id = t.corpus_id)"
+        connection.exec_driver_sql(gone)
 
 
 def indexed(samples: sa.Table, corpus_id: sa.ColumnElement[int], text: str) -> sa.ColumnElement[bool] | None:

@@ -15,7 +15,7 @@ _FILL = f"""
     INSERT INTO sample_text (rowid, text)
     SELECT corpus_id * {_PLACES} + sample_index, (SELECT group_concat(value, '') FROM json_each(tokens)) FROM samples
     WHERE NOT EXISTS (SELECT 1 FROM sample_text_docsize WHERE id = corpus_id * {_PLACES} + sample_index)
-    LIMIT ?
+    ORDER BY corpus_id, sample_index LIMIT ?
 """
 _LEAST = 3
 """Characters that a trigram has."""
@@ -27,11 +27,16 @@ def index_some(connection: sa.Connection, count: int) -> int:
     return connection.exec_driver_sql(_FILL, (count,)).rowcount
 
 
-def exists(connection: sa.Connection) -> bool:
-    return sa.inspect(connection).has_table(_INDEX.name)
+def holds(connection: sa.Connection, corpus_id: int, sample_index: int) -> bool:
+    if not sa.inspect(connection).has_table(_INDEX.name):
+        return False
+    found = "SELECT EXISTS (SELECT 1 FROM sample_text_docsize WHERE id = ?)"
+    return bool(connection.exec_driver_sql(found, (corpus_id * _PLACES + sample_index,)).scalar())
 
 
-def forget(connection: sa.Connection) -> None:
+def forget_corpora(connection: sa.Connection) -> None:
+    """Drops the index: nothing less can be done without the texts, and SQLite gives the number of the corpus to the
+    next one."""
     connection.exec_driver_sql("DROP TABLE IF EXISTS sample_text")
 
 
