@@ -16,6 +16,7 @@ import sqlalchemy as sa
 import yaml
 
 from extraction_assets.cli import main
+from extraction_assets.database.backends import backend_of
 from extraction_assets.database.connect import open_database, write_transaction
 from extraction_assets.database.tables import metadata
 from extraction_assets.engine.saes.formats import FORMATS
@@ -194,6 +195,15 @@ def test_the_columns_of_the_database_are_described(table: sa.Table) -> None:
     section = page.partition(f"### `{table.name}`\n")[2].partition("\n#")[0]
     cells = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
     assert re.findall(r"`(\w+)`", " ".join(cells)) == [column.name for column in table.columns]
+
+
+def test_every_table_people_read_is_listed_once() -> None:
+    page = (ROOT / "docs" / "database.md").read_text("utf-8")
+    listed = re.findall(r"^\| \[`(\w+)`\]\(#\1\)", page, re.MULTILINE)
+    of_lists = {name for name in metadata.tables if name.endswith("_lists")}  # which views show
+    assert sorted(listed) == sorted(
+        [*(metadata.tables.keys() - of_lists), *backend_of(sa.create_engine("sqlite://")).views]
+    )
 
 
 QUERIES = [
