@@ -147,15 +147,15 @@ def test_a_role_that_may_not_make_tables_gets_one_sentence(postgres_server: Serv
     assert "reader-secret" not in str(raised.value)
 
 
-def test_a_migration_is_said_in_one_line(results_url: str, caplog: pytest.LogCaptureFixture) -> None:
-    at_revision(results_url, "0006").dispose()
+def test_a_migration_is_said_in_one_line(empty_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    at_revision(empty_url, "0006").dispose()
     for _ in range(2):
-        open_database(results_url).dispose()
+        open_database(empty_url).dispose()
     head = known_revisions()[0]
     [said] = caplog.messages
     assert re.fullmatch(rf"the results database \S+ is migrated once, from schema 0006 to {head}", said)
 
 
-def test_a_new_database_is_no_migration(results_url: str, caplog: pytest.LogCaptureFixture) -> None:
-    open_database(results_url).dispose()
+def test_a_new_database_is_no_migration(empty_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    open_database(empty_url).dispose()
     assert caplog.messages == []
