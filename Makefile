@@ -1,7 +1,7 @@
 # make demo   the demo extraction, end to end        make ui    Dagster's UI on 127.0.0.1:3000
 # make browse   the features in a web browser, on 127.0.0.1:3080
 # make test   all tests but those of the UI          make lint  lint, format, imports and types
-# make test-fast    those that take less than half a second: 90 s on two cores
+# make test-fast    those that take less than half a second: under 2 minutes on two cores
 # make test SEED=random   random tests with a new seed, which the last line names; SEED=N repeats it
 # make mutations    puts faults into a copy of the package, and says which test notices each
 # make test-ui      the real UI in headless Chromium; screenshots in build/screenshots
