@@ -62,13 +62,13 @@ def test_other_spellings_are_read(text: str, version: tuple[int, int]) -> None:
     ids=range(13),
 )
 def test_what_is_no_header_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="^(its|it|Exceeds)"):
+    with pytest.raises(ValueError, match=r"^(its|it|Exceeds)"):
         read_npy_header(_stream(text))
 
 
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"PK\x03\x04 a zip file", b"\x93NUMPY\x01\x00\xff\x00{"])
 def test_a_file_that_is_cut_or_another_is_refused(content: bytes) -> None:
-    with pytest.raises(ValueError, match="^it (ends within|does not begin)"):
+    with pytest.raises(ValueError, match=r"^it (ends within|does not begin)"):
         read_npy_header(io.BytesIO(content))
 
 
