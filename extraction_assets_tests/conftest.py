@@ -5,6 +5,7 @@ import os
 import shutil
 import sqlite3
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from huggingface_hub.utils import close_session
 
 from extraction_assets.engine.hub import transfer
 from extraction_assets.execution import failures
-from extraction_assets_tests import hub_server, postgres, quick_dagster, seeds, tiny
+from extraction_assets_tests import hub_server, postgres, processes, quick_dagster, seeds, tiny
 from extraction_assets_tests.project import Project
 
 gc.disable()  # until all tests are collected
@@ -45,6 +46,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     seeds.choose(config)
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        shared = tempfile.TemporaryDirectory(prefix="forks-")
+        config.add_cleanup(shared.cleanup)
+        os.environ[processes.SHARED] = shared.name  # which workers inherit
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
