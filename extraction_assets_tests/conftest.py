@@ -2,11 +2,13 @@
 
 import gc
 import logging
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from extraction_assets_tests import seeds
+from extraction_assets_tests import processes, seeds
 
 gc.disable()  # until all tests are collected
 
@@ -22,6 +24,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         # Not where pytest-xdist starts workers: it runs no test, and they wait for it.
         config.pluginmanager.import_plugin("extraction_assets_tests.fixtures")
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        shared = tempfile.TemporaryDirectory(prefix="forks-")
+        config.add_cleanup(shared.cleanup)
+        os.environ[processes.SHARED] = shared.name  # which workers inherit
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

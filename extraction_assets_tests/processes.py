@@ -7,6 +7,7 @@ environment, working directory and standard streams of their own.
 
 import atexit
 import contextlib
+import fcntl
 import functools
 import gc
 import multiprocessing
@@ -20,6 +21,7 @@ from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess, _children
 from pathlib import Path
+from typing import Any
 
 _PRELOAD = [
     "dagster._cli",
@@ -31,6 +33,7 @@ _PRELOAD = [
     "extraction_assets.early_checks.extraction",
     "extraction_assets_tests.project",
     "transformers.models.llama.modeling_llama",
+    "extraction_assets_tests.preloaded",
 ]
 
 
@@ -40,12 +43,52 @@ FORK_SERVER = "EXTRACTION_TESTS_FORK_SERVER"
 """The variable with the address of the server, for processes in which Dagster's own are forks: ``forked_dagster``."""
 
 
+SHARED = "EXTRACTION_TESTS_SHARED_SERVER"
+"""The variable with the folder in which the workers of pytest-xdist find the one server of all."""
+
+ROOT = Path(__file__).parent.parent
+
+
 @functools.cache
 def forks() -> ForkServerContext:
     """Its ``Process`` begins with everything imported and nothing used."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOAD)
+    if SHARED in os.environ:
+        _share(Path(os.environ[SHARED]))
+    else:
+        _start_server()
     return context
+
+
+def _share(folder: Path) -> None:
+    """Joins the server that another worker has started, or starts it for all: importing takes 6 CPU seconds."""
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _join(folder):
+            _start_server()
+            (folder / "socket").unlink(missing_ok=True)
+            os.link(_server._forkserver_address, folder / "socket")  # the other name goes with this process
+            (folder / "alive").write_text(f"/proc/{os.getpid()}/fd/{_server._forkserver_alive_fd}")
+    _server._forkserver_address = str(folder / "socket")
+
+
+def _join(folder: Path) -> bool:
+    """Whether there is a server. It lives as long as any process that has its pipe open, as this one has then."""
+    try:
+        _server._forkserver_alive_fd = os.open((folder / "alive").read_text(), os.O_WRONLY)
+    except FileNotFoundError:  # the worker that has started it is gone, or none has
+        return False
+    _server.ensure_running = lambda: None  # another process's child, which this one cannot wait for
+    return True
+
+
+_server: Any = forkserver._forkserver  # type: ignore[attr-defined]
+
+
+def _start_server() -> None:
+    with contextlib.chdir(ROOT):  # where it finds what it imports, whatever the folder of the test that needs it first
+        forkserver.ensure_running()
 
 
 def run_module(
@@ -92,8 +135,7 @@ def streams() -> Path:
 def address() -> str:
     """Where other processes reach the server that forks."""
     forks()
-    forkserver.ensure_running()
-    return str(forkserver._forkserver._forkserver_address)  # type: ignore[attr-defined]
+    return str(_server._forkserver_address)
 
 
 def _become(module: str, arguments: list[str], folder: Path, environment: dict[str, str], streams: Path) -> None:

@@ -25,8 +25,13 @@ class Firings:
     """Counted positions of all samples, whether it fires there or not."""
 
     @cached_property
+    def firing(self) -> list[list[float]]:
+        """Those of the samples in which it fires."""
+        return list(filter(None, self.samples))
+
+    @cached_property
     def all(self) -> list[float]:
-        return list(chain.from_iterable(self.samples))
+        return list(chain.from_iterable(self.firing))
 
 
 BINS, FIRST_EXPONENT = 40, -20
@@ -52,15 +57,15 @@ def standard_deviation(values: list[float]) -> float | None:
 
 
 ORACLE: dict[str, Callable[[Firings], Any]] = {
-    "activation_count": lambda firings: sum(bool(sample) for sample in firings.samples),
-    "activation_frequency": lambda firings: sum(map(bool, firings.samples)) / max(1, len(firings.samples)),
+    "activation_count": lambda firings: len(firings.firing),
+    "activation_frequency": lambda firings: len(firings.firing) / max(1, len(firings.samples)),
     "token_count": lambda firings: len(firings.all),
     "token_frequency": lambda firings: len(firings.all) / max(1, firings.tokens_seen),
     "max_activation": lambda firings: max(firings.all, default=None),
     "mean_activation": lambda firings: mean(firings.all),
     "histogram": lambda firings: histogram(firings.all),
     "std_activation": lambda firings: standard_deviation(firings.all),
-    "interval_samples": lambda firings: populations([max(sample) for sample in firings.samples if sample]),
+    "interval_samples": lambda firings: populations([max(sample) for sample in firings.firing]),
 }
 
 RELATIVE = 1e-13

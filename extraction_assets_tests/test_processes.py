@@ -1,6 +1,7 @@
 """Processes that tests fork instead of starting them."""
 
 import os
+import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,3 +31,50 @@ def test_a_forked_module_has_folder_environment_arguments_and_streams_of_its_own
     assert rest == f"{tmp_path} yes ['a', 'b'] True\n"
     assert (done.returncode, done.stderr) == (3, "to the other stream\n")
     assert "spoken" not in sys.modules
+
+
+WORKER = """
+import os, sys
+from extraction_assets_tests import processes
+
+processes._PRELOAD.clear()
+print(processes.address(), flush=True)
+sys.stdin.readline()
+process = processes.forks().Process(target=os.getppid)
+process.start()
+process.join()
+print(process.exitcode, flush=True)
+"""
+
+
+def _worker(folder: Path) -> "subprocess.Popen[str]":
+    environment = {**os.environ, "PYTHONPATH": str(processes.ROOT), processes.SHARED: str(folder)}
+    words = [sys.executable, "-c", WORKER]
+    return subprocess.Popen(words, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def _says(worker: "subprocess.Popen[str]", to_it: str = "") -> str:
+    """The next line of a worker, once it has read a line itself."""
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    worker.stdin.write(to_it)
+    worker.stdin.flush()
+    return worker.stdout.readline()
+
+
+def test_workers_share_a_server_that_outlives_the_one_that_started_it(tmp_path: Path) -> None:
+    with _worker(tmp_path) as first, _worker(tmp_path) as second:
+        address = _says(first)
+        assert _says(second) == address
+        starter, other = sorted((first, second), key=lambda one: f"/{one.pid}/" not in (tmp_path / "alive").read_text())
+        assert _says(starter, "\n") == "0\n"
+        assert starter.wait() == 0
+        assert _says(other, "\n") == "0\n"
+
+
+def test_a_worker_that_comes_after_the_server_ended_starts_another(tmp_path: Path) -> None:
+    for _ in range(2):
+        with _worker(tmp_path) as worker:
+            assert _says(worker) == f"{tmp_path}/socket\n"
+            assert f"/{worker.pid}/" in (tmp_path / "alive").read_text()
+            assert _says(worker, "\n") == "0\n"

@@ -9,6 +9,8 @@ its fingerprint (``ExtractionPlan.chunk_state``), which covers every byte.
 import hashlib
 from collections.abc import Collection, Iterable, Iterator
 from functools import cached_property
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -209,27 +211,14 @@ class Lineage:
         """Records an event after the run has stopped taking events."""
         self.instance.report_runless_asset_event(event)
 
-    def targeted(self, evaluation: dg.AssetCheckEvaluation) -> dg.AssetCheckEvaluation:
-        """An evaluation that names the latest materialization of its chunk; without one Dagster takes it for outdated.
+    def targeted(self, evaluations: Iterable[dg.AssetCheckEvaluation]) -> Iterator[dg.AssetCheckEvaluation]:
+        """Evaluations that name the latest materialization of their chunk; without one Dagster takes it for outdated.
 
-        Call it after the materialization was recorded.
+        Call it after the materializations were recorded. Each is looked up once for evaluations that follow each other.
         """
-        record = _latest(self.instance, evaluation.asset_key, evaluation.partition)
-        if record is None:
-            return evaluation
-        return dg.AssetCheckEvaluation(
-            asset_key=evaluation.asset_key,
-            check_name=evaluation.check_name,
-            passed=evaluation.passed,
-            metadata=evaluation.metadata,
-            target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
-                storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
-            ),
-            severity=evaluation.severity,
-            description=evaluation.description,
-            blocking=evaluation.blocking,
-            partition=evaluation.partition,
-        )
+        for (key, partition), of_chunk in groupby(evaluations, attrgetter("asset_key", "partition")):
+            record = _latest(self.instance, key, partition)
+            yield from (_targeted(evaluation, record) for evaluation in of_chunk)
 
     def tags(self, asset: ChunkAsset, sae: str | None, chunk: Chunk) -> dict[str, str]:
         """Tags of the event of a chunk; call it after the upstream event of the same run, if any, was recorded."""
@@ -251,6 +240,24 @@ class Lineage:
             return upstream, self._plan.corpus_version, self._corpus_pointer
         version = data_version(self._plan, above.name, sae, chunk)
         return upstream, version, _pointer(self.instance, upstream, chunk.key)
+
+
+def _targeted(evaluation: dg.AssetCheckEvaluation, record: dg.EventLogRecord | None) -> dg.AssetCheckEvaluation:
+    if record is None:
+        return evaluation
+    return dg.AssetCheckEvaluation(
+        asset_key=evaluation.asset_key,
+        check_name=evaluation.check_name,
+        passed=evaluation.passed,
+        metadata=evaluation.metadata,
+        target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
+            storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
+        ),
+        severity=evaluation.severity,
+        description=evaluation.description,
+        blocking=evaluation.blocking,
+        partition=evaluation.partition,
+    )
 
 
 def data_version(plan: ExtractionPlan, asset: ChunkAsset, sae: str | None, chunk: Chunk) -> str:

@@ -8,7 +8,8 @@ import numpy as np
 
 from extraction_assets.engine.corpora.message_spans import SampleMessages
 from extraction_assets.engine.corpora.tokenize import TokenizedCorpus
-from extraction_assets.stores.sealed import damaged, open_stored
+from extraction_assets.engine.file_boundary.npy_header import read_npy_header
+from extraction_assets.stores.sealed import DamagedFileError, damaged, open_stored
 from extraction_assets.stores.sealed_json import parse_json
 
 TOKENIZE_AGAIN = "`run NAME --missing` tokenizes the corpus again"
@@ -84,16 +85,16 @@ def _messages(folder: Path, shape: tuple[int, ...]) -> SampleMessages:
 
 
 def _mapped(path: Path, dtype: type[np.generic]) -> np.ndarray:
-    open_stored(path, TOKENIZE_AGAIN).close()
     try:
-        array: np.ndarray = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, MemoryError):  # of the disk or the machine; what the bytes say raises others
+        with open_stored(path, TOKENIZE_AGAIN) as file:
+            header, offset = read_npy_header(file), file.tell()
+        if header.dtype == dtype and not header.is_fortran:
+            return np.memmap(path, dtype, "r", offset, header.shape)
+    except (OSError, MemoryError, DamagedFileError):  # of the disk or the machine, or said already
         raise
-    except Exception as error:  # a header is Python source: what NumPy raises for a hostile one has no common type
+    except Exception as error:  # sizes that no file can have: NumPy and mmap raise several types
         raise _damaged(path, f"it is no array that can be mapped ({error})") from error
-    if array.dtype != dtype or not array.flags.c_contiguous:
-        raise _damaged(path, f"it holds {array.dtype}, not {np.dtype(dtype)} in C order")
-    return array
+    raise _damaged(path, f"it holds {header.dtype}, not {np.dtype(dtype)} in C order")
 
 
 def _texts(path: Path, what: str) -> list[str]:

@@ -16,10 +16,12 @@ from extraction_assets import default_resources
 from extraction_assets.catalog import FEATURE_DIRECTIONS, FEATURE_RELATIONS
 from extraction_assets.component import build_definitions
 from extraction_assets.execution.keys import activations_key, sae_key
+from extraction_assets.execution.lineage import Lineage
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.fingerprints import VERSIONS
 from extraction_assets_tests.planning.test_raised_versions import shown_by_dagster
 from extraction_assets_tests.project import Project
+from extraction_assets_tests.statements import counted_statements
 from extraction_assets_tests.tiny import make_sae, make_settings
 
 
@@ -198,3 +200,19 @@ def test_a_pointer_of_an_earlier_form_still_names_the_corpus(tiny_folder: Path, 
     del content["version"], content["checksum"]
     pointer.write_text(json.dumps(content, indent=1, sort_keys=True))
     assert project.plan.corpus_version == project.plan.corpus.manifest.fingerprint
+
+
+def test_the_checks_of_a_chunk_are_targeted_with_one_query(project: Project) -> None:
+    table, chunk = sae_key(project.settings, "relu", "top_k_table"), project.settings.chunk_keys[0]
+    lineage = Lineage(project.instance, project.plan)
+    checks = [
+        dg.AssetCheckEvaluation(check_name=name, passed=True, metadata={}, asset_key=table, partition=chunk)
+        for name in ("one", "two", "three", "four")
+    ]
+    with counted_statements("event_logs") as queries:
+        targeted = list(lineage.targeted(checks))
+    assert len(queries) == 1
+    assert [one.check_name for one in targeted] == ["one", "two", "three", "four"]
+    latest = project.instance.get_latest_data_version_record(table, partition_key=chunk)
+    assert latest is not None
+    assert {one.target_materialization_data.storage_id for one in targeted} == {latest.storage_id}  # type: ignore[union-attr]

@@ -23,8 +23,15 @@ def uninterrupted(settings: ExtractionSettings, tmp_path_factory: pytest.TempPat
 
 
 @pytest.fixture
-def lab(settings: ExtractionSettings, tmp_path: Path) -> Iterator[Lab]:
+def lab_at_rest(settings: ExtractionSettings, tmp_path: Path) -> Iterator[Lab]:
+    """A project with its corpus and one chunk, whose daemon has not been started: what is launched stays queued."""
     with Lab(tmp_path / "project", settings) as lab:
         lab.command("run", "tiny", "--chunks", "0:1")
-        lab.start_daemon()
         yield lab
+
+
+@pytest.fixture
+def lab(lab_at_rest: Lab) -> Lab:
+    """The same, with its daemon."""
+    lab_at_rest.start_daemon()
+    return lab_at_rest

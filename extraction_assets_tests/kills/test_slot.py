@@ -11,11 +11,13 @@ QUEUED = dg.DagsterRunStatus.QUEUED
 SUCCESS, FAILURE = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
 
 
-def test_a_killed_run_gives_back_its_slot_and_the_next_one_runs(lab: Lab) -> None:
+def test_a_killed_run_gives_back_its_slot_and_the_next_one_runs(lab_at_rest: Lab) -> None:
+    lab = lab_at_rest
     keys = lab.settings.chunk_keys[:30]
     before = len(lab.durable())
     first = lab.launch_chunks(keys)
     second = lab.launch_chunks(keys[:2])
+    lab.start_daemon()  # not sooner: the first run might be over before the second is there
     wait_for("chunks of the first run", lambda: len(lab.durable()) > before + 10)
     assert lab.status(second) == QUEUED  # the pool has one slot
     assert lab.kill_run(first)

@@ -1,5 +1,6 @@
 """Stored corpora: every byte of what vouches for them is covered, and nothing hostile is believed or raised raw."""
 
+import ast
 import json
 import os
 import time
@@ -252,3 +253,17 @@ def test_a_pointer_takes_the_place_of_a_folder(store: ChunkStore, stored: Stored
 def test_arrays_come_back_equal(store: ChunkStore, stored: StoredCorpus) -> None:
     for found, right in zip(open_corpus(store.corpora, stored.folder.name).arrays, make_arrays(), strict=True):
         assert np.array_equal(found, right)
+
+
+def test_a_whole_corpus_is_not_set_aside_where_pythons_parser_fails(
+    store: ChunkStore, stored: StoredCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it may in CPython before 3.11.9 while another thread parses: NumPy reads the headers of arrays with it."""
+    before = os.stat(stored.folder).st_ino
+
+    def fails(_text: str) -> None:
+        raise SystemError("AST constructor recursion depth mismatch")
+
+    monkeypatch.setattr(ast, "literal_eval", fails)
+    store_corpus(store)
+    assert os.stat(stored.folder).st_ino == before

@@ -144,7 +144,7 @@ class ChunkRun:
             raise
         for one in finished.written:
             yield self._materialization(pending.chunk, one)
-        yield from map(self._lineage.targeted, finished.evaluations) if finished.written else finished.evaluations
+        yield from self._lineage.targeted(finished.evaluations) if finished.written else finished.evaluations
         self._pending = None  # only now: an interrupt on the way must not lose the record
         finished.refuse()
 
@@ -160,8 +160,8 @@ class ChunkRun:
             yield self._materialization(chunk, WrittenFile(target, metadata))
             if target.asset == TOP_K_TABLE:
                 record = read_record(self._plan.chunk_path(target.asset, chunk, target.sae))
-                for name in checks_of(record):
-                    yield self._lineage.targeted(replayed(dg.AssetCheckKey(target.key, name), chunk.key, record))
+                checks = [dg.AssetCheckKey(target.key, name) for name in checks_of(record)]
+                yield from self._lineage.targeted(replayed(check, chunk.key, record) for check in checks)
 
 
 class _Pending:

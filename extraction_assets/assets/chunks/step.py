@@ -40,7 +40,7 @@ def run_chunks(
                 yield from run.events(chunks, reuse=_resumes(context))
         else:  # "Execute" of the Checks tab: checks alone, and no partition
             checks, chunks = context.selected_asset_check_keys, requested_chunks(context, settings)
-            yield from map(lineage.targeted, recorded_checks(plan, checks, chunks, context.log))
+            yield from lineage.targeted(recorded_checks(plan, checks, chunks, context.log))
         yield from _check_outputs(context, settings)
 
 

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from extraction_assets.engine.file_boundary.checkpoint_file import CheckpointFile, shown
+from extraction_assets.engine.file_boundary.npy_header import NpyHeader, read_npy_header
 from extraction_assets.engine.file_boundary.stored_tensors import StoredTensors, room_for
 
 if TYPE_CHECKING:
@@ -86,20 +87,14 @@ def _read(file: CheckpointFile, member: zipfile.ZipInfo, name: str, device: torc
     return room
 
 
-def _read_header(file: CheckpointFile, stream: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(stream)
-    read_array_header = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }.get(version)
-    if read_array_header is None:
-        raise file.error(f"holds {name} in an unknown version of the npy format")
-    shape, is_fortran, dtype = read_array_header(stream)
-    if dtype.kind != "f" or dtype.itemsize > 8:
-        raise file.error(f"holds {name} as {shown(str(dtype))}, expected floating point numbers")
-    if any(type(one) is not int or one < 0 for one in shape):
-        raise file.error(f"holds {name} of shape {shown(shape)}")
-    return shape, is_fortran, dtype
+def _read_header(file: CheckpointFile, stream: IO[bytes], name: str) -> NpyHeader:
+    try:
+        header = read_npy_header(stream)
+    except ValueError as error:
+        raise file.error(f"holds {name} as no npy array that can be read: {error}") from error
+    if header.dtype.kind != "f" or header.dtype.itemsize > 8:
+        raise file.error(f"holds {name} as {shown(str(header.dtype))}, expected floating point numbers")
+    return header
 
 
 def _fill(room: Tensor, stream: IO[bytes], dtype: np.dtype[Any]) -> None:
