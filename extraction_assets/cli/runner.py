@@ -1,7 +1,7 @@
 """Runs the parts of an extraction as Dagster runs of this process, on the persistent instance."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,11 +14,13 @@ from extraction_assets.assets.chunks.pending import (
     merge_is_recorded,
     range_tags,
     ranges,
+    report_precedes_relations,
 )
 from extraction_assets.assets.report.run import report_damage
 from extraction_assets.catalog import (
     FEATURE_DIRECTIONS,
     FEATURE_EXAMPLES,
+    FEATURE_RELATIONS,
     FEATURE_REPORT,
     assets_after_chunks,
     assets_of_weights,
@@ -31,6 +33,7 @@ from extraction_assets.execution import damage
 from extraction_assets.execution.keys import REUSE_TAG, chunk_targets, corpus_key, sae_key
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.planning.stored_merge import stored_merge
+from extraction_assets.planning.stored_relations import missing_relations
 from extraction_assets.resources import ChunkStoreResource, ResultsResource
 from extraction_assets.resources.resolve import resolve_resource
 from extraction_assets.settings import ExtractionSettings
@@ -131,14 +134,25 @@ class Runner:
         rows are at fault."""
         plan, found = self._plan(), dict[str, str | None]()
         for asset in assets_after_chunks():
-            wrong = (
-                report_damage(plan.store.asset_file(plan.settings.name, asset, sae))
-                if asset == FEATURE_REPORT
-                else None
-            )
+            wrong = self._fault_after_merge(plan, asset, sae, found)
             if asset != FEATURE_EXAMPLES and (wrong or not is_recorded(plan, asset, sae, self._instance)):
                 found[asset] = wrong
         return found
+
+    def _fault_after_merge(self, plan: ExtractionPlan, asset: str, sae: str, missing: Collection[str]) -> str | None:
+        """What the history does not say of an asset's file or rows; ``missing`` are the assets before it that are."""
+        if asset == FEATURE_REPORT:
+            if FEATURE_RELATIONS in missing or report_precedes_relations(plan, sae, self._instance):
+                return f"the report of {sae} was written before its relations were counted; it is written again"
+            return report_damage(plan.store.asset_file(plan.settings.name, asset, sae))
+        if asset == FEATURE_RELATIONS:
+            try:
+                with self._results.read() as engine, engine.connect() as connection:
+                    why = missing_relations(connection, plan, sae)
+            except DatabaseError:
+                return None  # the run will fail on it, on record
+            return f"the relations of {sae} are counted again: {why}" if why else None
+        return None
 
     def merge_is_current(self, sae: str) -> bool:
         """Whether the database and Dagster's history hold the merge of the current chunks."""
