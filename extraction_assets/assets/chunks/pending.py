@@ -6,13 +6,7 @@ from functools import cached_property
 import dagster as dg
 
 from extraction_assets.assets.chunks.checks import CHUNK_CHECKS
-from extraction_assets.catalog import (
-    FEATURE_DIRECTIONS,
-    FEATURE_EXAMPLES,
-    FEATURE_RELATIONS,
-    FEATURE_REPORT,
-    TOP_K_TABLE,
-)
+from extraction_assets.catalog import FEATURE_DIRECTIONS, FEATURE_EXAMPLES, TOP_K_TABLE
 from extraction_assets.dagster_instance.private_names import AssetCheckExecutionResolvedStatus
 from extraction_assets.execution.keys import Target, chunk_partitions, chunk_targets, sae_key
 from extraction_assets.execution.lineage import CodeVersions, data_version, recorded_versions
@@ -110,16 +104,6 @@ def is_recorded(plan: ExtractionPlan, asset: str, sae: str, instance: dg.Dagster
     """Whether the latest event of an asset that is made from an SAE's merge says what is current."""
     version, _ = _latest_versions(instance, sae_key(plan.settings, sae, asset))
     return version == plan.fingerprint_of(asset, None, sae)
-
-
-def report_precedes_relations(plan: ExtractionPlan, sae: str, instance: dg.DagsterInstance) -> bool:
-    """Whether an SAE's relations were recorded after its report, which shows their flags."""
-    made = [
-        event.timestamp if event is not None else 0.0
-        for asset in (FEATURE_REPORT, FEATURE_RELATIONS)
-        for event in [instance.get_latest_materialization_event(sae_key(plan.settings, sae, asset))]
-    ]
-    return made[0] < made[1]
 
 
 def directions_are_recorded(plan: ExtractionPlan, sae: str, instance: dg.DagsterInstance) -> bool:
