@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from extraction_assets.assets.examples.run import Merged, merge_tables
+from extraction_assets.assets.examples.merging import Merged, merge_tables
 from extraction_assets.database.connect import open_database, write_transaction
 from extraction_assets.database.load import ExtractionRow, replace_results
 from extraction_assets.database.remove import delete_results

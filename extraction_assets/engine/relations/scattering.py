@@ -36,8 +36,7 @@ def add_scattered(
     for group in groups:
         for cells in _cells(group.tokens, rows, num_features, firings.device, pairs):
             counts.view(-1).index_add_(0, cells, counts.new_ones(1).expand(len(cells)))
-    own = torch.arange(len(rows), device=firings.device)
-    counts[own, own + rows.start] = 0
+    counts.diagonal(rows.start).zero_()
     add_counts(counts, Tile(rows, range(num_features)), firings, strongest)
 
 

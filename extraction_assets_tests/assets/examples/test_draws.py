@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from extraction_assets.assets.examples.drawn import ExpectedDraws, MergedDraws, draws_of
-from extraction_assets.assets.examples.run import Merged, merge_chunks
+from extraction_assets.assets.examples.merging import Merged
+from extraction_assets.assets.examples.run import merge_chunks
 from extraction_assets.engine.shapes import DrawRules
 from extraction_assets.stores.chunk_files import read_sampled, read_table, write_table
 from extraction_assets_tests import draws_oracle

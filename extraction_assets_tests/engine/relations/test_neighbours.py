@@ -76,11 +76,14 @@ def test_some_rows_of_the_table_and_some_pairs_at_a_time_change_nothing(monkeypa
     assert plain(found_of(corpus, way="scattered", room=Room(rows=7))) == oracle.neighbours(corpus, 4)
 
 
-@pytest.mark.parametrize(("features", "way"), [(16_384, "products"), (1 << 17, "scattered"), (1 << 20, "counted")])
-def test_on_a_gpu_the_number_of_features_decides(features: int, way: Way) -> None:
+@pytest.mark.parametrize(
+    ("features", "firings", "way"),
+    [(1 << 14, 64, "scattered"), (1 << 14, 256, "products"), (1 << 17, 64, "scattered"), (1 << 21, 64, "counted")],
+)
+def test_on_a_gpu_the_numbers_of_features_and_of_firings_decide(features: int, firings: int, way: Way) -> None:
     totals = count_totals(groups_of(random_corpus(0)))
-    firings = np.zeros(features, np.int64)
-    many = totals._replace(tokens=1 << 20, firings=firings, together=firings + (1 << 32) // features)
+    none, pairs = np.zeros(features, np.int64), (1 << 20) * firings**2
+    many = totals._replace(tokens=1 << 20, firings=none, together=none + pairs // features)
     assert choose_way(many, torch.device("cuda")) == way
     assert choose_way(many, CPU) == "counted"
 
