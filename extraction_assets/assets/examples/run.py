@@ -4,6 +4,8 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any
 
 import dagster as dg
@@ -78,10 +80,12 @@ def _merge_into_database(
     plan: ExtractionPlan, sae: str, results: ResultsResource, logger: logging.Logger
 ) -> dg.MaterializeResult:
     started = time.perf_counter()
-    merged = merge_chunks(plan, sae, logger)
-    complete = _none_is_missing(plan, merged.statistics)
+    with ThreadPoolExecutor(1, "tokenizer") as beside:  # a second, if it is the first of the process
+        tokenizer = beside.submit(copy_context().run, load_tokenizer, plan.settings, plan.extraction.checkpoint)
+        merged = merge_chunks(plan, sae, logger)
+        complete = _none_is_missing(plan, merged.statistics)
+        display = display_tokens(tokenizer.result())
     extraction = _extraction_row(plan, sae, len(merged.statistics.sample_count))
-    display = display_tokens(load_tokenizer(plan.settings, plan.extraction.checkpoint))
     corpus = _corpus_samples(plan)
     with results.open() as engine, write_transaction(engine) as connection:
         extraction_id = replace_results(
@@ -93,9 +97,10 @@ def _merge_into_database(
             raise MergeRefused(
                 MATCH_TABLES, f"the loaded rows differ from the chunk tables, nothing was changed: {match.description}"
             )
-        shown = preview(connection, extraction_id, plan.settings.top_positions)
     metadata = _metadata(merged, time.perf_counter() - started)
-    database = shown_url(engine.url)
+    with results.read() as engine, engine.connect() as connection:  # what people look at, outside the transaction
+        shown = preview(connection, extraction_id, plan.settings.top_positions)
+        database = shown_url(engine.url)
     return dg.MaterializeResult(
         metadata={
             **browser_metadata(links_to_browser(logger), plan.settings.name, sae),
