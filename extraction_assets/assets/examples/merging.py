@@ -14,7 +14,9 @@ from extraction_assets.engine.selection.statistics.descriptions import FeatureSt
 from extraction_assets.engine.shapes import DrawRules, Draws, TopKTable
 from extraction_assets.stores.chunk_files import TableFile
 
-_MOST_SHARDS = 8
+_MOST_THREADS = 8
+_SHARD_EXAMPLES = 1 << 20
+"""That are kept of a range of features which is merged at once, at most: what merging takes beside them is bounded."""
 
 
 class Merged(NamedTuple):
@@ -36,7 +38,7 @@ class _Merging:
     def __init__(
         self, latent_dim: int, top_k: int, min_activation: float, rules: DrawRules | None, pool: ThreadPoolExecutor
     ) -> None:
-        shards = _shards()
+        shards = max(_threads(), -(-latent_dim * top_k // _SHARD_EXAMPLES))
         self._table = ShardedHeap(
             lambda features: DeferredTopKHeap(len(features), top_k, min_activation), latent_dim, shards, pool
         )
@@ -75,8 +77,8 @@ class _Merging:
         self._statistics = merge_statistics([more] if self._statistics is None else [self._statistics, more])
 
 
-def _shards() -> int:
-    return min(_MOST_SHARDS, os.cpu_count() or 1)
+def _threads() -> int:
+    return min(_MOST_THREADS, os.cpu_count() or 1)
 
 
 def merge_tables(
@@ -89,7 +91,7 @@ def merge_tables(
     """Tables of disjoint samples as one, and what was drawn by ``rules`` beside them. Every file is read once, and no
     table is kept as it is."""
     merging: _Merging | None = None
-    with shard_threads(_shards()) as pool, ThreadPoolExecutor(3, "merge") as beside:
+    with shard_threads(_threads()) as pool, ThreadPoolExecutor(3, "merge") as beside:
         for chunk in chunks:
             if merging is None:
                 merging = _Merging(len(chunk.statistics.sample_count), top_k, min_activation, rules, pool)
