@@ -1,6 +1,6 @@
 """Chunk tables to rows: how fast tables are merged and loaded, and in how much memory.
 
-    python -m benchmarks.storing [--tables 20] [--features 16384] [--postgres URL] [--json FILE]
+    python -m benchmarks.storing [--tables 20] [--features 16384] [--draws] [--postgres URL] [--json FILE]
 
 Makes chunk tables like those of a real extraction, merges them, and loads the result twice into a new SQLite file, and
 into PostgreSQL where a URL is given: first, and in the place of as many other rows. It removes the rows that it loads;
@@ -22,18 +22,22 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from extraction_assets.assets.examples.run import Merged, merge_tables
+from extraction_assets.assets.examples.merging import Merged, merge_tables
 from extraction_assets.database.connect import open_database, write_transaction
 from extraction_assets.database.load import ExtractionRow, replace_results
 from extraction_assets.database.remove import delete_results
 from extraction_assets.database.samples import CorpusSamples
 from extraction_assets.engine.ordering import ascending_bits, bits_for, offsets_of, order_by
+from extraction_assets.engine.selection.draws import merge_draws
+from extraction_assets.engine.selection.intervals import OF_ALL
+from extraction_assets.engine.selection.pairs import intervals_of
 from extraction_assets.engine.selection.statistics.descriptions import FeatureStatistics
-from extraction_assets.engine.shapes import TopKTable
+from extraction_assets.engine.shapes import DrawRules, Draws, TopKTable
 from extraction_assets.stores.chunk_files import read_table, read_tables, write_table
 
 NAME = "benchmark of storing"
 POSITIONS, VOCABULARY, CHUNK_SAMPLES = 128, 32_000, 5_000
+RULES = DrawRules()
 _RECORD: dict[str, Any] = {"fingerprint": "benchmark", "numerics": {}, "checks": {}}
 
 
@@ -41,6 +45,7 @@ class Sizes(NamedTuple):
     tables: int
     features: int
     top_k: int
+    draws: bool = False
 
 
 class Stage(NamedTuple):
@@ -87,6 +92,15 @@ def make_table(sizes: Sizes, number: int) -> tuple[TopKTable, FeatureStatistics]
     return table, _statistics(sizes, firing, maxima, neurons)
 
 
+def make_draws(sizes: Sizes, table: TopKTable) -> Draws:
+    """Of the samples of a table as many as are drawn at most, from all and from each interval."""
+    of_all, intervals = torch.full_like(table.neuron_index, OF_ALL), intervals_of(table.max_activation)
+    offsets = torch.cat([table.firing_offsets, table.firing_offsets[1:] + len(table.positions)])
+    twice = TopKTable(*(torch.cat([column, column]) for column in table))._replace(firing_offsets=offsets)
+    every = Draws(twice.neuron_index, torch.cat([of_all, intervals]), *twice[1:])
+    return merge_draws([every], RULES, sizes.features)
+
+
 def _statistics(sizes: Sizes, firing: torch.Tensor, maxima: torch.Tensor, neurons: torch.Tensor) -> FeatureStatistics:
     strongest = torch.zeros(sizes.features).scatter_reduce_(0, neurons, maxima, "amax")
     tokens = firing * 3 // 2
@@ -126,13 +140,15 @@ def measure(sizes: Sizes, folder: Path, urls: dict[str, str]) -> Iterator[Stage]
     writing = 0.0
     for number, (path, _) in enumerate(files):
         table, statistics = make_table(sizes, number)
+        draws = make_draws(sizes, table) if sizes.draws else None
         started = time.perf_counter()
-        write_table(path, table, statistics, _RECORD)
+        write_table(path, table, statistics, _RECORD, draws)
         writing += time.perf_counter() - started
     yield _stage("write tables", writing, sizes.tables, "tables/s")
     yield _stage("read and check one table", _seconds(lambda: read_table(*files[0])), 1, "tables/s")
     merged: list[Merged] = []
-    seconds = _seconds(lambda: merged.append(merge_tables(read_tables(files), sizes.top_k)))
+    rules = RULES if sizes.draws else None
+    seconds = _seconds(lambda: merged.append(merge_tables(read_tables(files), sizes.top_k, rules=rules)))
     yield _stage(f"merge {sizes.tables} tables, reading included", seconds, sizes.tables, "tables/s")
     corpus = make_corpus(sizes.tables * CHUNK_SAMPLES)
     for database, url in urls.items():
@@ -142,6 +158,7 @@ def measure(sizes: Sizes, folder: Path, urls: dict[str, str]) -> Iterator[Stage]
 def _load(database: str, url: str, sizes: Sizes, merged: Merged, corpus: CorpusSamples) -> Iterator[Stage]:
     engine = open_database(url)
     total = len(corpus.token_ids)
+    draws = merged.draws
     other = merged.table._replace(sample_index=(merged.table.sample_index + total // 2) % total)
     try:
         for what, table in (("first load", merged.table), ("replacement", other)):
@@ -149,7 +166,7 @@ def _load(database: str, url: str, sizes: Sizes, merged: Merged, corpus: CorpusS
             def load(table: TopKTable = table, what: str = what) -> None:
                 row = ExtractionRow(NAME, "sae", "none", "none", sizes.features, POSITIONS, sizes.top_k, {}, what)
                 with write_transaction(engine) as connection:
-                    replace_results(connection, row, corpus, table, merged.statistics, display)
+                    replace_results(connection, row, corpus, table, merged.statistics, display, draws)
 
             yield _stage(f"{database}, {what}", _seconds(load), len(table.neuron_index), "examples/s")
     finally:
@@ -189,10 +206,11 @@ def main() -> None:
     parser.add_argument("--tables", type=int, default=20, help="chunks to merge")
     parser.add_argument("--features", type=int, default=16_384)
     parser.add_argument("--top-k", type=int, default=100)
+    parser.add_argument("--draws", action="store_true", help="with the draws of full statistics")
     parser.add_argument("--postgres", metavar="URL", help="a database to load into as well, postgresql://…")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file too")
     options = parser.parse_args()
-    sizes = Sizes(options.tables, options.features, options.top_k)
+    sizes = Sizes(options.tables, options.features, options.top_k, options.draws)
     stated = conditions(sizes)
     print(", ".join(f"{name} {value}" for name, value in stated.items()))
     print("\n| stage | seconds | rate | peak memory |\n| --- | ---: | ---: | ---: |")

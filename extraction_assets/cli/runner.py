@@ -1,11 +1,14 @@
 """Runs the parts of an extraction as Dagster runs of this process, on the persistent instance."""
 
+import datetime as dt
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import dagster as dg
+import sqlalchemy as sa
 
 from extraction_assets.assets.chunks.pending import (
     Pending,
@@ -19,6 +22,7 @@ from extraction_assets.assets.report.run import report_damage
 from extraction_assets.catalog import (
     FEATURE_DIRECTIONS,
     FEATURE_EXAMPLES,
+    FEATURE_RELATIONS,
     FEATURE_REPORT,
     assets_after_chunks,
     assets_of_weights,
@@ -31,11 +35,14 @@ from extraction_assets.execution import damage
 from extraction_assets.execution.keys import REUSE_TAG, chunk_targets, corpus_key, sae_key
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.planning.stored_merge import stored_merge
+from extraction_assets.planning.stored_relations import missing_relations, stored_relations
 from extraction_assets.resources import ChunkStoreResource, ResultsResource
 from extraction_assets.resources.resolve import resolve_resource
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.in_use import runs_of
 from extraction_assets.stores.sealed import named
+
+T = TypeVar("T")
 
 GPU_OPTIONS = ("device", "batch_size", "vectorization_batch_size", "vectorized")
 
@@ -131,14 +138,35 @@ class Runner:
         rows are at fault."""
         plan, found = self._plan(), dict[str, str | None]()
         for asset in assets_after_chunks():
-            wrong = (
-                report_damage(plan.store.asset_file(plan.settings.name, asset, sae))
-                if asset == FEATURE_REPORT
-                else None
-            )
+            wrong = self._fault_after_merge(plan, asset, sae, found)
             if asset != FEATURE_EXAMPLES and (wrong or not is_recorded(plan, asset, sae, self._instance)):
                 found[asset] = wrong
         return found
+
+    def _fault_after_merge(self, plan: ExtractionPlan, asset: str, sae: str, missing: Collection[str]) -> str | None:
+        """What the history does not say of an asset's file or rows; ``missing`` are the assets before it that are."""
+        if asset == FEATURE_REPORT:
+            path = plan.store.asset_file(plan.settings.name, asset, sae)
+            if FEATURE_RELATIONS in missing or self._precedes_relations(path, plan, sae):
+                return f"{path} was written before the relations of {sae} were counted; it is written again"
+            return report_damage(path)
+        if asset == FEATURE_RELATIONS:
+            why = self._of_database(lambda connection: missing_relations(connection, plan, sae))
+            return f"the relations of {sae} are counted again: {why}" if why else None
+        return None
+
+    def _precedes_relations(self, report: Path, plan: ExtractionPlan, sae: str) -> bool:
+        """Whether a report that exists is older than the relations, whose flags it shows."""
+        found = self._of_database(lambda connection: stored_relations(connection, plan, sae))
+        return found is not None and report.is_file() and report.stat().st_mtime < _timestamp(found.finished_at)
+
+    def _of_database(self, look_up: Callable[[sa.Connection], T]) -> T | None:
+        """None if the database does not answer: the run will fail on it, on record."""
+        try:
+            with self._results.read() as engine, engine.connect() as connection:
+                return look_up(connection)
+        except DatabaseError:
+            return None
 
     def merge_is_current(self, sae: str) -> bool:
         """Whether the database and Dagster's history hold the merge of the current chunks."""
@@ -185,6 +213,11 @@ class Runner:
         )
         if not result.success:
             raise RunFailed(named(_first_error(result), self._settings.name))
+
+
+def _timestamp(utc: dt.datetime) -> float:
+    """Of a time in UTC; SQLite gives it without its zone."""
+    return utc.replace(tzinfo=dt.UTC).timestamp()
 
 
 class _OnTheTerminal(logging.Handler):

@@ -273,7 +273,7 @@ def _relations_state(engine: "sa.Engine", plan: "ExtractionPlan", sae: str) -> s
         found = stored_relations(connection, plan, sae)
     if found is None:
         return "not computed yet"
-    stale = "" if found.is_current else ", stale: of an earlier result"
+    stale = f", stale: {found.stale}" if found.stale else ""
     return f"counted {found.finished_at:%Y-%m-%d %H:%M} UTC {scope_text(found)}{stale}"
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from extraction_assets.database.backends import backend_of
+from extraction_assets.database.backends.prefetch import made_ahead
 from extraction_assets.database.bins import DENSITY_EDGES, MAX_EDGES
 from extraction_assets.database.example_lists import (
     Listed,
@@ -23,10 +24,10 @@ from extraction_assets.database.example_lists import (
 from extraction_assets.database.samples import (
     CorpusSamples,
     Display,
-    add_samples,
     delete_samples,
     lists,
     present_samples,
+    sample_parts,
 )
 from extraction_assets.database.tables import (
     corpora,
@@ -76,19 +77,30 @@ def replace_results(
     """
     corpus_id = _corpus_id(connection, corpus)
     extraction_id = _upsert_extraction(connection, extraction, corpus_id, statistics, numerics)
-    parts = _parts_of_tables(extraction_id, corpus, table, statistics, display_tokens, draws)
-    for stored, rows in parts.items():
-        backend_of(connection).replace_rows(connection, stored, extraction_id, rows)
-    named = np.unique(table.sample_index.numpy())
-    if draws is not None:
-        named = np.union1d(named, draws.sample_index.numpy())
+    named = _named_samples(corpus, table, draws)
     present = present_samples(connection, corpus_id)
     new, unnamed = (np.setdiff1d(*sets, assume_unique=True) for sets in ((named, present), (present, named)))
-    add_samples(connection, corpus_id, corpus, new, display_tokens)
+    replaced = _parts_of_tables(extraction_id, corpus, table, statistics, display_tokens, draws)
+    added = sample_parts(corpus_id, corpus, new, display_tokens)
+    backend = backend_of(connection)
+    with made_ahead({**replaced, **added}) as parts:
+        for stored in replaced:
+            backend.replace_rows(connection, stored, extraction_id, parts[stored])
+        for stored in added:
+            backend.insert(connection, stored, parts[stored])
     delete_samples(connection, corpus_id, extraction_id, unnamed)
     delete_unreferenced(connection, except_corpus=corpus_id)
-    backend_of(connection).analyze(connection, (*parts, extractions, corpora, samples, sample_messages))
+    backend.analyze(connection, (*replaced, extractions, corpora, samples, sample_messages))
     return extraction_id
+
+
+def _named_samples(corpus: CorpusSamples, table: TopKTable, draws: "Draws | None") -> np.ndarray:
+    """Absolute indices of the samples that an example or a draw names, ascending."""
+    is_named = np.zeros(len(corpus.token_ids), dtype=bool)  # to sort millions of examples would take a second
+    is_named[table.sample_index.numpy() - corpus.start_sample] = True
+    if draws is not None:
+        is_named[draws.sample_index.numpy() - corpus.start_sample] = True
+    return np.flatnonzero(is_named) + corpus.start_sample
 
 
 def _parts_of_tables(

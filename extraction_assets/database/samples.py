@@ -1,13 +1,14 @@
 """The samples that results name, and who speaks in them: shared by all extractions of a corpus."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import sqlalchemy as sa
 
-from extraction_assets.database.backends import backend_of
+from extraction_assets.database.backends.prefetch import in_order
 from extraction_assets.database.example_lists import constant, displayed, storable
 from extraction_assets.database.tables import extractions, sample_feature_lists, sample_messages, samples
 from extraction_assets.engine.corpora.message_spans import SampleMessages
@@ -50,33 +51,37 @@ def present_samples(connection: sa.Connection, corpus_id: int) -> np.ndarray:
     return np.sort(np.asarray(present, dtype=np.int64))
 
 
-def add_samples(
-    connection: sa.Connection, corpus_id: int, corpus: CorpusSamples, new: np.ndarray, display_tokens: Display
-) -> None:
-    """Insert samples (absolute indices, ascending)."""
+def sample_parts(
+    corpus_id: int, corpus: CorpusSamples, new: np.ndarray, display_tokens: Display
+) -> dict[sa.Table, Iterable[pa.Table]]:
+    """The rows of samples (absolute indices, ascending), made when they are asked for."""
     step = max(1, _TOKENS_AT_ONCE // corpus.token_ids.shape[1])
     parts = [new[first : first + step] for first in range(0, len(new), step)]
-    columns = (_sample_columns(corpus_id, corpus, part, display_tokens) for part in parts)
-    backend_of(connection).insert(connection, samples, map(pa.table, columns))
+    found: dict[sa.Table, Iterable[pa.Table]] = {
+        samples: in_order(partial(_sample_rows, corpus_id, corpus, part, display_tokens) for part in parts)
+    }
     if corpus.messages is not None:
         said = (_message_columns(corpus_id, corpus.messages, part, corpus.start_sample) for part in parts)
-        backend_of(connection).insert(connection, sample_messages, map(pa.table, said))
+        found[sample_messages] = map(pa.table, said)
+    return found
 
 
-def _sample_columns(corpus_id: int, corpus: CorpusSamples, new: np.ndarray, display_tokens: Display) -> dict[str, Any]:
+def _sample_rows(corpus_id: int, corpus: CorpusSamples, new: np.ndarray, display_tokens: Display) -> pa.Table:
     rows = new - corpus.start_sample
     mask = corpus.attention_mask[rows]
     lengths, token_ids = mask.sum(axis=1), corpus.token_ids[rows][mask]
     documents, document = np.unique(corpus.document_numbers[rows], return_inverse=True)
     document_ids = pa.array([storable(corpus.document_ids[number]) for number in documents], pa.string())
-    return {
-        "corpus_id": constant(corpus_id, len(new)),
-        "sample_index": pa.array(new),
-        "document_id": document_ids.take(pa.array(document)),
-        "first_token": pa.array(corpus.first_tokens[rows]),
-        "token_ids": lists(lengths, pa.array(token_ids)),
-        "tokens": lists(lengths, displayed(token_ids, display_tokens)),
-    }
+    return pa.table(
+        {
+            "corpus_id": constant(corpus_id, len(new)),
+            "sample_index": pa.array(new),
+            "document_id": document_ids.take(pa.array(document)),
+            "first_token": pa.array(corpus.first_tokens[rows]),
+            "token_ids": lists(lengths, pa.array(token_ids)),
+            "tokens": lists(lengths, displayed(token_ids, display_tokens)),
+        }
+    )
 
 
 def _message_columns(corpus_id: int, messages: SampleMessages, new: np.ndarray, start_sample: int) -> dict[str, Any]:

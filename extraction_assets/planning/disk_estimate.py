@@ -5,7 +5,15 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from extraction_assets.catalog import MODEL_ACTIVATIONS, SAE_FEATURES, TOP_K_TABLE, ChunkAsset, chunk_assets
+from extraction_assets.catalog import (
+    FEATURE_DIRECTIONS,
+    FEATURE_RELATIONS,
+    MODEL_ACTIVATIONS,
+    SAE_FEATURES,
+    TOP_K_TABLE,
+    ChunkAsset,
+    chunk_assets,
+)
 from extraction_assets.engine.findings import Finding
 from extraction_assets.engine.selection.statistics.descriptions import bytes_per_feature
 from extraction_assets.host.disk import free_bytes, nearest, readable_size
@@ -19,14 +27,25 @@ _BYTES_PER_FIRING, _BYTES_PER_TOKEN = 8, 8
 _ASSUMED_L0 = 64.0
 _BYTES_PER_EXAMPLE = 40
 """Of the top-k table; 16 to 23 in the demo."""
-_INTERVALS_OF_A_FEATURE = 6
-"""Into which the maxima of a feature fall, of 80: three octaves."""
-_BYTES_PER_ROW = 200
-"""Of the database: 192 a stored example in the demo."""
+_INTERVALS_OF_A_FEATURE = 10
+"""Into which the maxima of a feature fall, of 80: five octaves, as in the demo."""
+
+# Of the database, pages and indexes included, as the demo has them in SQLite (4,096 features, K = 100, 4.4 firings an
+# example): lists of examples 87 bytes an example, of draws 78, and 24 for either in the lists by sample.
+_BYTES_PER_STORED_EXAMPLE, _BYTES_PER_STORED_DRAW = 111, 102
+_BYTES_PER_FEATURE = 600
+"""Statistics with their indexes, and the lists of strongest tokens."""
+_BYTES_PER_SAMPLE_TOKEN = 24
+"""Ids and texts of a sample that a row names: 14, and 10 in the index of texts."""
+_BYTES_OF_RELATIONS = 3_600
+"""A feature: 40 rows of top tokens with their index 2,900, neighbours and flags 700."""
+_BYTES_OF_DIRECTIONS = 2_100
+"""A feature."""
 
 Part = tuple[ChunkAsset, str | None]
 """A chunk asset and the SAE that it belongs to, if to one."""
 
+_ELSEWHERE = "keep the results in a database on another disk (EXTRACTION_DATABASE_URL)"
 _LOWER = {
     MODEL_ACTIVATIONS: f"write no model activations (`keep: {{{MODEL_ACTIVATIONS}: false}}` and `run NAME --missing`, "
     "or select the other assets alone)",
@@ -34,6 +53,8 @@ _LOWER = {
     "other assets alone)",
     TOP_K_TABLE: "lower top_k_examples or interval_examples",
     "results": "lower top_k_examples or interval_examples",
+    FEATURE_RELATIONS: _ELSEWHERE,
+    FEATURE_DIRECTIONS: _ELSEWHERE,
 }
 
 
@@ -55,7 +76,7 @@ class Sizes(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """About how many bytes of an asset are still to be written."""
+    """About how many bytes of an asset, or of the results of a merge, are still to be written."""
 
     asset: str
     sae: str | None
@@ -82,12 +103,17 @@ def estimate_files(
 
 
 def estimate_database(settings: ExtractionSettings, sizes: Sizes, to_come: Mapping[Part, int]) -> list[Estimate]:
-    """Bytes of the results database for the SAEs that have tables to come, at most: K
-    rows for every feature, and its draws."""
-    drawn = _draws_per_feature(settings, settings.evaluation_samples)
-    rows = (settings.top_k_examples + drawn) * _BYTES_PER_ROW
+    """Bytes of the results database for the SAEs that have tables to come, at most: the examples and draws of every
+    feature, what is counted of them and what their weights say; and the samples that they name, once."""
+    count = settings.evaluation_samples
+    drawn, kept = _draws_per_feature(settings, count), min(settings.top_k_examples, count)
+    rows = kept * _BYTES_PER_STORED_EXAMPLE + drawn * _BYTES_PER_STORED_DRAW + _BYTES_PER_FEATURE
     saes = [sae for asset, sae in to_come if asset == TOP_K_TABLE and sae is not None]
-    return [Estimate("results", sae, sizes.latent_dims[sae] * rows) for sae in saes]
+    a_feature = {"results": rows, FEATURE_RELATIONS: _BYTES_OF_RELATIONS, FEATURE_DIRECTIONS: _BYTES_OF_DIRECTIONS}
+    found = [Estimate(asset, sae, sizes.latent_dims[sae] * size) for sae in saes for asset, size in a_feature.items()]
+    named = min(count, sum(sizes.latent_dims[sae] for sae in saes) * (kept + drawn))
+    texts = named * settings.corpus.max_length * _BYTES_PER_SAMPLE_TOKEN
+    return [*found, Estimate("results", None, texts)] if saes else []
 
 
 def samples_to_come(settings: ExtractionSettings, store: ChunkStore) -> dict[Part, int]:

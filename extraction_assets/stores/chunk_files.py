@@ -3,6 +3,7 @@
 Every file carries a record (JSON) with its fingerprint and, as ``numerics``, what can change its last bits.
 """
 
+import os
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -35,8 +36,12 @@ from extraction_assets.stores.table_parquet import (
     write_table_parquet,
 )
 
-PREFETCHED_TABLES = 3
-"""Tables that are read and checked ahead of their use."""
+PREFETCHED_TABLES = 8
+"""Tables that are read and checked ahead of their use, on as many cores."""
+
+PREFETCHED_BYTES = 2**28
+"""Their files, with those beside them, hold at most so much, or they are one table: three to four times that in
+memory."""
 
 
 class TableFile(NamedTuple):
@@ -196,20 +201,32 @@ def _expect_named(path: Path, found: str, checksum: str) -> None:
 def read_tables(files: Iterable[tuple[Path, str]]) -> Iterator[TableFile]:
     """The tables of files with their fingerprints, in their order; ``read_table`` in threads, a few tables ahead.
 
-    At most ``PREFETCHED_TABLES + 1`` tables are in memory, if the caller keeps only the last one.
+    If the caller keeps only the last one, that one is in memory and those that are read ahead: ``PREFETCHED_TABLES``,
+    or fewer where they are large (``PREFETCHED_BYTES``).
     """
     pending: deque[Future[TableFile]] = deque()
-    with ThreadPoolExecutor(PREFETCHED_TABLES, thread_name_prefix="table reader") as pool:
+    most = 1
+    with ThreadPoolExecutor(min(PREFETCHED_TABLES, os.cpu_count() or 1), thread_name_prefix="table reader") as pool:
         try:
             for path, fingerprint in files:
-                if len(pending) == PREFETCHED_TABLES:
+                while len(pending) >= most:
                     yield pending.popleft().result()
+                most = min(PREFETCHED_TABLES, max(1, PREFETCHED_BYTES // max(1, _bytes_of(path))))
                 pending.append(pool.submit(read_table, path, fingerprint))
             while pending:
                 yield pending.popleft().result()
         finally:
             for future in pending:
                 future.cancel()
+
+
+def _bytes_of(table: Path) -> int:
+    """Of a table and the files beside it; 0 if it is not there, which reading it will say."""
+    try:
+        beside = table.parent.glob(f"{table.stem}.*")
+        return sum(path.stat().st_size for path in beside)
+    except OSError:
+        return 0
 
 
 def _row_tensors(rows: FeatureRows) -> dict[str, Tensor]:

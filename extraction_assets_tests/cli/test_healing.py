@@ -1,5 +1,6 @@
 """`run NAME --missing` makes again what is damaged and says so; `status` and `check` name it."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,31 @@ def test_a_report_of_an_earlier_version_gets_its_checksum(project: Project, modu
     victim.write_bytes(before.partition(b"\n")[2])
     succeed(module, "run", "tiny", "--missing")
     assert victim.read_bytes() == before
+
+
+def test_relations_of_samples_are_counted_of_the_whole_corpus_once_its_features_are_stored(
+    project: Project, module: str
+) -> None:
+    features, away = project.home / "tiny/relu/sae_features", project.home / "away"
+    features.rename(away)
+    succeed(module, "run", "tiny", "--missing")
+    scopes = "SELECT scope FROM relations r JOIN extractions e ON e.id = r.extraction_id WHERE sae = 'relu'"
+    assert project.rows(scopes) == [("sample",)]
+    away.rename(features)
+    output = succeed(module, "run", "tiny", "--missing")
+    assert "the relations of relu are counted again: the SAE features of the whole corpus are stored now" in output
+    assert project.rows(scopes) == [("corpus",)]
+    assert "relations of" not in succeed(module, "run", "tiny", "--missing")
+
+
+def test_a_report_that_was_written_before_its_relations_is_written_again(project: Project, module: str) -> None:
+    victim = _report(project, module)
+    with_relations = victim.read_bytes()
+    victim.write_bytes(b"without their flags")
+    os.utime(victim, (0, 0))
+    assert f"{victim} was written before the relations of relu" in succeed(module, "run", "tiny", "--missing")
+    assert victim.read_bytes() == with_relations
+    assert "was written before" not in succeed(module, "run", "tiny", "--missing")
 
 
 @pytest.mark.parametrize(("samples", "missing"), [(23, "all 3 chunks are missing"), (8, "the only chunk is missing")])

@@ -47,7 +47,8 @@ def display(ids: list[int]) -> list[str]:
 def found_in(seed: int) -> Relations:
     groups = groups_of(random_corpus(seed, features=FEATURES))
     totals = count_totals(groups)
-    tokens = {place: join_tokens(feature_tokens(groups, totals, place)) for place in PLACES}
+    found = list(feature_tokens(groups, totals))
+    tokens = {place: join_tokens(one[place] for one in found) for place in PLACES}
     flags = [Flag(3, "dead", {"tokens": 5}), Flag(4, "one_token", {"token_id": 2, "count": 11, "share": 1.0})]
     return Relations(totals, tokens, feature_neighbours(groups, totals, torch.device("cpu")), flags)
 

@@ -123,7 +123,8 @@ def test_a_load_that_fails_leaves_rows_and_index(
     for other in range(others):
         _load(engine, make_results("other", 3.0, num_features=3, sae=str(other)))
     _load(engine, make_results("old", 1.0, num_features=3))
-    monkeypatch.setattr(load_module, "add_samples", lambda *_: 1 / 0)
+    fails_late = {samples: (1 / 0 for _ in range(1))}
+    monkeypatch.setattr(load_module, "sample_parts", lambda *_: fails_late)
     with pytest.raises(ZeroDivisionError):
         _load(engine, make_results("new", 2.0, num_features=3))
     _finds_by_sample(engine)

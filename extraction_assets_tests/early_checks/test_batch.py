@@ -1,6 +1,9 @@
 """What a run of chunks finds before its first chunk, and what its checks say of every chunk."""
 
 import shutil
+import sqlite3
+from contextlib import closing
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +17,7 @@ from extraction_assets.assets.chunks import checks as recorded
 from extraction_assets.assets.chunks import run as chunk_run
 from extraction_assets.assets.chunks.checks import CHUNK_CHECKS, CHUNK_WARNINGS
 from extraction_assets.assets.examples import run as examples
+from extraction_assets.database.connect import open_database
 from extraction_assets.engine.models.language_model import load_language_model
 from extraction_assets.execution import loaded_models
 from extraction_assets.execution.keys import activations_key, sae_key
@@ -23,7 +27,7 @@ from extraction_assets.stores.chunk_files import read_record
 from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets_tests.engine.checkpoints import local
 from extraction_assets_tests.project import Project
-from extraction_assets_tests.tiny import make_sae, make_settings
+from extraction_assets_tests.tiny import NUM_FEATURES, make_sae, make_settings
 
 
 def _project(tiny_folder: Path, home: Path, **relu: Any) -> Project:
@@ -170,9 +174,16 @@ def test_the_estimate_by_hand(tiny_folder: Path, home: Path) -> None:
     # a chunk of 8 samples has at most 8 * 16 * 1.5 examples, fewer than 8 for each of 1,000 features, each drawn twice
     sampled = 16 * (8 + 1.5 * 8) / 16
     assert found["topk/top_k_table"] == pytest.approx(16 / 8 * (3 * 8 * 16 * 1.5 * 40 + 1000 * 1772) + 16 * sampled)
-    (rows,) = estimate_database(settings, sizes, to_come)
-    assert (rows.name, rows.size) == ("topk/results", 1000 * (50 + 40) * 200)
-    assert listed([rows]) == "topk/results 18.0 MB"
+    rows = {one.name: one.size for one in estimate_database(settings, sizes, to_come)}
+    assert rows == {
+        "topk/results": 1000 * (23 * 111 + 46 * 102 + 600),  # of the corpus's 23 samples
+        "topk/feature_relations": 1000 * 3600,
+        "topk/feature_directions": 1000 * 2100,
+        "results": 23 * 16 * 24,
+    }
+    assert listed(estimate_database(settings, sizes, to_come)).startswith(
+        "topk/results 7.8 MB, topk/feature_relations 3.6"
+    )
 
 
 def test_the_estimate_of_basic_statistics_by_hand(tiny_folder: Path, home: Path) -> None:
@@ -180,8 +191,28 @@ def test_the_estimate_of_basic_statistics_by_hand(tiny_folder: Path, home: Path)
     sizes, to_come = Sizes({}, {"topk": 1000}, 2, {"topk": 1.5}), {("top_k_table", "topk"): 16}
     (table,) = estimate_files(settings, ChunkStore(home), sizes, to_come)
     assert table.size == pytest.approx(16 / 8 * (8 * 16 * 1.5 * 40 + 1000 * 1132))
-    (rows,) = estimate_database(settings, sizes, to_come)
-    assert rows.size == 1000 * 50 * 200
+    rows, *_ = estimate_database(settings, sizes, to_come)
+    assert rows.size == 1000 * (23 * 111 + 600)
+
+
+@pytest.mark.slow
+def test_a_database_grows_by_what_was_estimated(tiny_folder: Path, home: Path, tmp_path: Path) -> None:
+    for copy, path in product(range(10), (tiny_folder / "texts").iterdir()):
+        shutil.copy(path, tmp_path / f"{copy}-{path.name}")
+    corpus = {"source": str(tmp_path / "*.txt"), "max_length": 16}
+    settings = make_settings(tiny_folder, corpus=corpus, evaluation_samples=400, chunk_size=200, top_k_examples=100)
+    project = Project(settings, home)
+    open_database(project.url).dispose()
+    before = (home / "results.sqlite").stat().st_size
+    project.everything()
+    project.relations_and_directions()
+    with closing(sqlite3.connect(home / "results.sqlite")) as connection:
+        connection.execute("VACUUM")
+    grown = (home / "results.sqlite").stat().st_size - before
+    sizes = Sizes({}, dict.fromkeys(settings.saes, NUM_FEATURES))
+    to_come = {("top_k_table", sae): 400 for sae in settings.saes}
+    estimated = sum(one.size for one in estimate_database(settings, sizes, to_come))
+    assert grown < estimated < 2.5 * grown  # half of these features fire, on few different tokens
 
 
 def test_a_disk_with_just_enough_room_is_enough(tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

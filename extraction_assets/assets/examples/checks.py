@@ -60,7 +60,9 @@ class Expectation:
         chosen = _seeded_features(len(statistics.sample_count))
         self._draws.add(chunk.draws, chosen)
         for feature in chosen:
-            examples = [*self._examples.get(feature, []), *_examples_in(table, feature)]
+            known = self._examples.get(feature, [])
+            least = known[-1][0] if len(known) == self._top_k else 0.0
+            examples = [*known, *_examples_in(table, feature, least)]
             self._examples[feature] = sorted(examples, key=lambda example: (-example[0], example[1]))[: self._top_k]
         for one in STATISTICS:
             tensor = getattr(statistics, one.name)
@@ -122,8 +124,10 @@ def _rows_of(numbers: dict[str, list[Any] | None], seen: dict[str, int]) -> list
     return feature_rows(FeatureStatistics(**{**tensors, **seen}))
 
 
-def _examples_in(table: TopKTable, feature: int) -> Examples:
+def _examples_in(table: TopKTable, feature: int, least: float) -> Examples:
+    """Those with at least this maximum: of a table, which has the strongest first, a beginning."""
     first, last = torch.searchsorted(table.neuron_index, torch.tensor([feature, feature + 1])).tolist()
+    last = first + int((table.max_activation[first:last] >= least).sum())
     if first == last:
         return []
     offsets = table.firing_offsets[first : last + 1]

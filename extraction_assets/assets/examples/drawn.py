@@ -1,11 +1,15 @@
 """The draws of all chunks as one, and what they must be, worked out without the code of the merge."""
 
+from concurrent.futures import Executor
+from functools import partial
+
 import torch
 
 from extraction_assets.engine.selection.draws import DrawHeap
 from extraction_assets.engine.selection.hashing import pair_hash, sample_keys
 from extraction_assets.engine.selection.intervals import OF_ALL
 from extraction_assets.engine.selection.merge import Firings
+from extraction_assets.engine.selection.shards import ShardedHeap
 from extraction_assets.engine.shapes import DrawRules, Draws
 
 Draw = tuple[int, int, float, Firings]
@@ -16,19 +20,25 @@ class MergedDraws:
     """Draws of disjoint samples, added one chunk after the other; None as soon as one chunk has none: those of a part
     of the samples would pass for those of all."""
 
-    def __init__(self, num_features: int, rules: DrawRules | None) -> None:
-        self._heap = None if rules is None else DrawHeap(num_features, rules)
+    def __init__(self, num_features: int, rules: DrawRules | None, shards: int, pool: Executor) -> None:
+        self._heap: ShardedHeap[Draws] | None = None
+        if rules is not None:
+            self._heap = ShardedHeap(partial(_heap, rules), num_features, shards, pool)
 
     def add(self, draws: Draws | None) -> None:
         """A chunk's draws, as its file holds them."""
         if draws is None:
             self._heap = None
         elif self._heap is not None:
-            self._heap.add_batch(self._heap.contenders(draws))
+            self._heap.add(draws)
 
     def build(self) -> Draws | None:
-        """The draws of all chunks."""
-        return None if self._heap is None else self._heap.build_heaps()
+        """The draws of all chunks; nothing can be added afterwards."""
+        return None if self._heap is None else self._heap.build()
+
+
+def _heap(rules: DrawRules, features: range) -> DrawHeap:
+    return DrawHeap(len(features), rules, first_feature=features.start)
 
 
 class ExpectedDraws:

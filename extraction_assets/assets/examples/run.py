@@ -3,16 +3,19 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from typing import Any
 
 import dagster as dg
 import numpy as np
+import torch
 
 from extraction_assets.assets.chunks.checks import CHUNK_CHECKS
-from extraction_assets.assets.examples.checks import Expectation, Expected, compare_with_tables
+from extraction_assets.assets.examples.checks import compare_with_tables
 from extraction_assets.assets.examples.claims import MATCH_TABLES, NONE_MISSING
-from extraction_assets.assets.examples.drawn import MergedDraws
+from extraction_assets.assets.examples.merging import Merged, merge_tables
 from extraction_assets.catalog import FEATURE_DIRECTIONS, TOP_K_TABLE, asset_row
 from extraction_assets.dagster_instance.dead_runs import note_host
 from extraction_assets.database.connect import write_transaction
@@ -22,10 +25,7 @@ from extraction_assets.database.samples import CorpusSamples
 from extraction_assets.database.urls import shown_url
 from extraction_assets.engine.corpora.display import display_tokens
 from extraction_assets.engine.corpora.document_tokens import special_token_ids
-from extraction_assets.engine.selection.merge import DeferredTopKHeap
-from extraction_assets.engine.selection.statistics.accumulate import merge_statistics
 from extraction_assets.engine.selection.statistics.descriptions import FeatureStatistics
-from extraction_assets.engine.shapes import DrawRules, Draws, TopKTable
 from extraction_assets.execution.damage import put_aside
 from extraction_assets.execution.failures import as_dagster_failure, failure
 from extraction_assets.execution.hub_downloads import hub_downloads
@@ -59,19 +59,6 @@ class MergeRefused(ValueError):
         """The claim that does not hold."""
 
 
-class Merged(NamedTuple):
-    """All chunk tables of an SAE as one."""
-
-    table: TopKTable
-    statistics: FeatureStatistics
-    numerics: list[dict[str, Any]]
-    """The different numerics records of the chunks; more than one means that last bits may differ between chunks."""
-    expected: dict[int, Expected]
-    """The expected rows of a seeded part of the features, computed without the merge."""
-    draws: Draws | None = None
-    """What was drawn of every feature; None if a chunk has no draws."""
-
-
 def run_merge(
     context: dg.AssetExecutionContext,
     settings: ExtractionSettings,
@@ -94,12 +81,14 @@ def _merge_into_database(
     plan: ExtractionPlan, sae: str, results: ResultsResource, logger: logging.Logger
 ) -> dg.MaterializeResult:
     started = time.perf_counter()
-    merged = merge_chunks(plan, sae, logger)
-    complete = _none_is_missing(plan, merged.statistics)
+    with ThreadPoolExecutor(1, "tokenizer") as beside:  # a second, if it is the first of the process
+        loading = beside.submit(copy_context().run, load_tokenizer, plan.settings, plan.extraction.checkpoint)
+        merged = merge_chunks(plan, sae, logger)
+        complete = _none_is_missing(plan, merged.statistics)
+        tokenizer = loading.result()
+    display, special_ids = display_tokens(tokenizer), tuple(special_token_ids(tokenizer))
     extraction = _extraction_row(plan, sae, len(merged.statistics.sample_count))
-    tokenizer = load_tokenizer(plan.settings, plan.extraction.checkpoint)
-    display = display_tokens(tokenizer)
-    corpus = _corpus_samples(plan)._replace(special_ids=tuple(special_token_ids(tokenizer)))
+    corpus = _corpus_samples(plan)._replace(special_ids=special_ids)
     with results.open() as engine, write_transaction(engine) as connection:
         extraction_id = replace_results(
             connection, extraction, corpus, merged.table, merged.statistics, display, merged.draws, merged.numerics
@@ -110,9 +99,10 @@ def _merge_into_database(
             raise MergeRefused(
                 MATCH_TABLES, f"the loaded rows differ from the chunk tables, nothing was changed: {match.description}"
             )
-        shown = preview(connection, extraction_id, plan.settings.top_positions)
     metadata = _metadata(merged, time.perf_counter() - started)
-    database = shown_url(engine.url)
+    with results.read() as engine, engine.connect() as connection:  # what people look at, outside the transaction
+        shown = preview(connection, extraction_id, plan.settings.top_positions)
+        database = shown_url(engine.url)
     return dg.MaterializeResult(
         metadata={
             **browser_metadata(links_to_browser(logger), plan.settings.name, sae),
@@ -195,42 +185,12 @@ def _merge_files(plan: ExtractionPlan, sae: str, logger: logging.Logger) -> Merg
     return merged
 
 
-def merge_tables(
-    chunks: Iterable[TableFile],
-    top_k: int,
-    min_activation: float = 0.0,
-    merged_one: Callable[[], object] = lambda: None,
-    rules: DrawRules | None = None,
-) -> Merged:
-    """Tables of disjoint samples as one, and what was drawn by ``rules`` beside them. Every file is read once, and no
-    table is kept as it is."""
-    heap: DeferredTopKHeap | None = None
-    draws: MergedDraws | None = None
-    statistics: FeatureStatistics | None = None
-    numerics: list[dict[str, Any]] = []
-    expectation = Expectation(top_k, rules)
-    for chunk in chunks:
-        heap = heap or DeferredTopKHeap(len(chunk.statistics.sample_count), top_k, min_activation)
-        heap.add_batch(heap.contenders(chunk.table))
-        draws = draws or MergedDraws(heap.num_features, rules)
-        draws.add(chunk.draws)
-        statistics = merge_statistics([chunk.statistics] if statistics is None else [statistics, chunk.statistics])
-        chunk_numerics = chunk.record.get("numerics", {})
-        if chunk_numerics not in numerics:
-            numerics.append(chunk_numerics)
-        expectation.add(chunk)
-        merged_one()
-    assert heap is not None, "an extraction has at least one chunk"
-    assert statistics is not None
-    assert draws is not None
-    return Merged(heap.build_heaps(), statistics, numerics, expectation.by_feature(), draws.build())
-
-
 def _of_own_samples(settings: ExtractionSettings, files: Iterable[TableFile]) -> Iterator[TableFile]:
     """The chunks' tables, refused where one holds samples of another chunk: so no sample is counted twice."""
     for chunk, file in zip(settings.chunks, files, strict=True):
-        number = file.table.sample_index - chunk.first_sample
-        if bool(((number < 0) | (number >= chunk.num_samples)).any()):
+        samples = file.table.sample_index
+        first, last = (int(one) for one in torch.aminmax(samples)) if len(samples) else (chunk.first_sample,) * 2
+        if not chunk.first_sample <= first <= last < chunk.first_sample + chunk.num_samples:
             raise MergeRefused(NONE_MISSING, f"the table of chunk {chunk.key} holds samples of other chunks")
         problem = _failed_check(file.record)  # again, of a record that was verified
         if problem:

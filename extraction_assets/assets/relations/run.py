@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from extraction_assets.assets.relations.compute import CorpusCounts, compute_relations
 from extraction_assets.assets.relations.ranges import RangeRows, range_rules
-from extraction_assets.assets.relations.source import NothingToCount, Source, find_source
+from extraction_assets.assets.relations.source import Source, find_source
 from extraction_assets.catalog import FEATURE_EXAMPLES, FEATURE_RELATIONS, SAE_FEATURES
 from extraction_assets.dagster_instance.dead_runs import note_host
 from extraction_assets.database.connect import write_transaction
@@ -28,7 +28,7 @@ from extraction_assets.execution.damage import put_aside, warn
 from extraction_assets.execution.failures import as_dagster_failure, failure
 from extraction_assets.execution.hub_downloads import hub_downloads
 from extraction_assets.planning.plan import ExtractionPlan
-from extraction_assets.planning.stored_relations import scope_text, stored_relations
+from extraction_assets.planning.stored_relations import NothingToCount, scope_text, stored_relations
 from extraction_assets.planning.tokenization import load_tokenizer
 from extraction_assets.resources import ChunkStoreResource, GpuResource, ResultsResource
 from extraction_assets.settings import ExtractionSettings
@@ -71,7 +71,7 @@ def _bring_up_to_date(
     index_texts(engine)
     source = find_source(plan, sae)
     if isinstance(source, NothingToCount):
-        if stored is not None and stored.is_current:
+        if stored is not None and stored.stale is None:
             return {"unchanged": f"counted before, {scope_text(stored)}; now {source.reason}"}
         logger.warning("relations are not computed: %s", source.reason)
         with write_transaction(engine) as connection:

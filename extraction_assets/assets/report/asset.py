@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from extraction_assets.catalog import FEATURE_EXAMPLES, FEATURE_REPORT, asset_row
+from extraction_assets.catalog import FEATURE_EXAMPLES, FEATURE_RELATIONS, FEATURE_REPORT, asset_row
 from extraction_assets.execution.keys import sae_key
 from extraction_assets.execution.lineage import CodeVersions
 from extraction_assets.resources import ChunkStoreResource, ResultsResource
@@ -16,7 +16,8 @@ def build_feature_report(settings: ExtractionSettings, sae: str) -> dg.AssetsDef
     @dg.asset(
         key=sae_key(settings, sae, FEATURE_REPORT),
         group_name=settings.name,
-        deps=[sae_key(settings, sae, FEATURE_EXAMPLES)],
+        # The page shows the flags of the relations, so it is written after them.
+        deps=[sae_key(settings, sae, asset) for asset in (FEATURE_EXAMPLES, FEATURE_RELATIONS)],
         code_version=CodeVersions(settings).of(FEATURE_REPORT, sae),
         kinds={row.dagster_kind},
         description=row.description,

@@ -6,8 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from extraction_assets.engine.relations.parts import Group
+from extraction_assets.engine.relations.parts import ByFeature, Group
 from extraction_assets.engine.relations.strongest import Candidates
+from extraction_assets.engine.relations.top_tokens import feature_ranges
+from extraction_assets.engine.relations.totals import Totals
 
 _GATHERED = 1 << 21
 """Firings looked at in one step: 40 MB, however many tokens a feature fires on."""
@@ -20,9 +22,26 @@ class Beside(NamedTuple):
     """The features that fire together with one of them."""
 
     others: np.ndarray
-    """int64, ascending, without the feature itself."""
+    """int32, ascending, without the feature itself."""
     counts: np.ndarray
-    """int64, > 0: tokens on which both fire."""
+    """int32, > 0: tokens on which both fire."""
+
+
+_BYTES_PER_CELL = 8
+"""Of ``Beside``."""
+
+_MOST_ROWS = 1 << 16
+
+
+def cells_within(memory_gb: float) -> int:
+    """Pairs that one pass counts in a quarter of so much memory (GiB): never fewer than 2^22, never more than 2^29."""
+    return max(1 << 22, min(1 << 29, int(memory_gb * 2**30 / 4 / _BYTES_PER_CELL)))
+
+
+def row_ranges(totals: Totals, cells: int, most: int = _MOST_ROWS) -> Iterator[range]:
+    """Consecutive features that fire with at most so many others in all, each counted for each; or one feature."""
+    bound = np.minimum(totals.together, len(totals.together))
+    return (range(*edges) for edges in feature_ranges(bound, cells, most))
 
 
 def count_pairs(groups: Iterable[Group], firings: np.ndarray, top: int, rows: range) -> Candidates:
@@ -30,8 +49,8 @@ def count_pairs(groups: Iterable[Group], firings: np.ndarray, top: int, rows: ra
     are tied, for the caller to choose from.
 
     For each feature, the firings of all tokens on which it fires are counted: for all features that is the sum over
-    tokens of (firings squared) steps. One pass over ``groups``. Memory: 16 bytes a feature of ``rows`` and one that
-    fires with it, in two copies; never F * F.
+    tokens of (firings squared) steps. One pass over ``groups``. Memory: 8 bytes a feature of ``rows`` and one that
+    fires with it (``row_ranges``); never F * F.
     """
     beside = _of_rows(groups, rows, len(firings))
     found = [
@@ -39,7 +58,7 @@ def count_pairs(groups: Iterable[Group], firings: np.ndarray, top: int, rows: ra
     ]
     features = np.repeat(np.arange(rows.start, rows.stop), [len(others) for others, _, _ in found])
     others, counts, jaccard = (torch.from_numpy(np.concatenate(column)) for column in zip(*found, strict=True))
-    return Candidates(torch.from_numpy(features), others, counts, jaccard)
+    return Candidates(torch.from_numpy(features), others.to(torch.int64), counts.to(torch.int64), jaccard)
 
 
 def _strongest(one: Beside, firings: int, other_firings: np.ndarray, top: int) -> tuple[np.ndarray, ...]:
@@ -55,17 +74,18 @@ def _strongest(one: Beside, firings: int, other_firings: np.ndarray, top: int) -
 def _of_rows(groups: Iterable[Group], rows: range, num_features: int) -> list[Beside]:
     found: list[Beside] | None = None
     for group in groups:
-        new = [_beside(group, feature) for feature in rows]
-        found = new if found is None else [_sum(*pair, num_features) for pair in zip(found, new, strict=True)]
+        ordered = group.of_features(rows.start, rows.stop)
+        new = (_beside(group, ordered, feature) for feature in rows)
+        found = list(new) if found is None else [_sum(*pair, num_features) for pair in zip(found, new, strict=True)]
     assert found is not None, "an extraction has samples"
     return found
 
 
-def _beside(group: Group, feature: int) -> Beside:
+def _beside(group: Group, ordered: ByFeature, feature: int) -> Beside:
     """What fires on the tokens of a feature in one group."""
     num_features = group.tokens.num_features
-    first, last = group.by_feature.pointers[feature : feature + 2]
-    rows = group.by_feature.rows[first:last]
+    first, last = ordered.pointers[feature - ordered.start : feature - ordered.start + 2]
+    rows = ordered.rows[first:last]
     lengths = group.tokens.row_pointers[rows + 1] - group.tokens.row_pointers[rows]
     if lengths.sum() < num_features // _DENSE_SHARE:
         others, counts = np.unique(_ids_of(group, rows, lengths), return_counts=True)
@@ -76,7 +96,7 @@ def _beside(group: Group, feature: int) -> Beside:
         others = np.flatnonzero(dense)
         counts = dense[others]
     keep = others != feature
-    return Beside(others[keep].astype(np.int64), counts[keep].astype(np.int64))
+    return Beside(others[keep].astype(np.int32), counts[keep].astype(np.int32))
 
 
 def _steps(lengths: np.ndarray) -> Iterator[slice]:
@@ -97,10 +117,13 @@ def _ids_of(group: Group, rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def _sum(one: Beside, other: Beside, num_features: int) -> Beside:
-    """Of two groups of tokens; whole numbers, which float64 holds up to 2^53."""
+    """Of two groups of tokens."""
     if not len(other.others):
         return one
-    others = np.concatenate([one.others, other.others])
-    counts = np.bincount(others, weights=np.concatenate([one.counts, other.counts]), minlength=num_features)
-    there = np.flatnonzero(counts)
-    return Beside(there, counts[there].astype(np.int64))
+    if not len(one.others):
+        return other
+    total = np.zeros(num_features, dtype=np.int32)
+    total[one.others] = one.counts
+    total[other.others] += other.counts  # no feature twice
+    there = np.flatnonzero(total)
+    return Beside(there.astype(np.int32), total[there])

@@ -57,9 +57,9 @@ def add_products(
             counts += _product(rows, columns).to(torch.int32)
     if tile.rows == tile.columns:
         counts.fill_diagonal_(0)
-    _add(counts, tile, firings, strongest)
+    add_counts(counts, tile, firings, strongest)
     if tile.rows != tile.columns:
-        _add(counts.T, Tile(tile.columns, tile.rows), firings, strongest)
+        add_counts(counts.T, Tile(tile.columns, tile.rows), firings, strongest)
 
 
 def _operands(part: TokenPart, tile: Tile, device: torch.device, tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -110,8 +110,8 @@ def _product(rows: Tensor, columns: Tensor) -> Tensor:
     return torch.mm(rows.T, columns)  # TF32 holds 0 and 1 too
 
 
-def _add(counts: Tensor, tile: Tile, firings: Tensor, strongest: Strongest) -> None:
-    """Add the pairs of a tile that may enter the strongest of its rows, some rows at a time."""
+def add_counts(counts: Tensor, tile: Tile, firings: Tensor, strongest: Strongest) -> None:
+    """Add the pairs of a tile, counts [R, C], that may enter the strongest of its rows, some rows at a time."""
     step = max(1, _SELECTED // len(tile.columns))
     for start in range(tile.rows.start, tile.rows.stop, step):
         rows = range(start, min(start + step, tile.rows.stop))

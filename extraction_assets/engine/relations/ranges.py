@@ -92,12 +92,10 @@ def ranges_of_features(
 def _maxima(groups: Iterable[Group], start: int, stop: int) -> _Maxima:
     found = []
     for group in groups:
-        pointers, length = group.by_feature.pointers[start : stop + 1], group.tokens.num_positions
-        part = slice(int(pointers[0]), int(pointers[-1]))
-        rows = group.by_feature.rows[part]
-        features = np.repeat(np.arange(stop - start, dtype=np.int64), np.diff(pointers))
-        samples = group.tokens.sample_index[rows // length]
-        found.append((features, samples, rows % length, group.by_feature.values[part]))
+        ordered, length = group.of_features(start, stop), group.tokens.num_positions
+        features = np.repeat(np.arange(stop - start, dtype=np.int64), np.diff(ordered.pointers))
+        samples = group.tokens.sample_index[ordered.rows // length]
+        found.append((features, samples, ordered.rows % length, ordered.values))
     columns = [np.concatenate(column) for column in zip(*found, strict=True)]
     if len(found) > 1:
         order = np.argsort(columns[0], kind="stable")  # groups come in the order of their samples

@@ -22,8 +22,14 @@ class Totals(NamedTuple):
     """int64 [V]: counted positions at which each token stands; V is one above the largest id."""
     next_occurrences: np.ndarray
     """int64 [V]: counted positions that each token comes after."""
-    pairs: int
-    """Sum over tokens of the square of its firings: the steps of counting pairs one by one."""
+    together: np.ndarray
+    """int64 [F]: of each feature, the firings of all features on the tokens on which it fires, its own too: the steps
+    of counting its pairs one by one."""
+
+    @property
+    def pairs(self) -> int:
+        """Steps of counting all pairs."""
+        return int(self.together.sum())
 
 
 def count_totals(groups: Iterable[Group]) -> Totals:
@@ -48,8 +54,14 @@ def _totals_of(part: TokenPart) -> Totals:
         np.bincount(at_first, minlength=part.num_features),
         np.bincount(part.token_ids[part.counted]),
         np.bincount(following[following != NO_TOKEN]),
-        int((lengths.astype(np.int64) ** 2).sum()),
+        _together(part, lengths),
     )
+
+
+def _together(part: TokenPart, lengths: np.ndarray) -> np.ndarray:
+    """Doubles add these whole numbers exactly, below 2^53."""
+    beside = np.repeat(lengths.astype(np.float64), lengths)
+    return np.bincount(part.feature_ids, weights=beside, minlength=part.num_features).astype(np.int64)
 
 
 def _sum(one: Totals, other: Totals) -> Totals:

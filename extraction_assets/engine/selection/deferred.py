@@ -79,17 +79,17 @@ def _merge_features(tables: Sequence[Examples], ranking: Ranking, kind: type[Exa
         middle = len(features) // 2
         halves = []
         for half in (features[:middle], features[middle:]):
-            parts = [_of_features(table, half) for table in tables]
+            parts = [of_features(table, half) for table in tables]
             halves.append(_merge_features(parts, ranking, kind, half))
-        return _concatenate(halves)
+        return concatenate(halves)
 
     return within_memory(lambda: _merge(tables, ranking, kind), by_halves)
 
 
-def _of_features(table: Examples, features: range) -> Examples:
+def of_features(table: Examples, features: range) -> Examples:
     """The examples of a range of features, in the table's own memory but for the offsets. Three synchronisations."""
     neurons = table.neuron_index
-    edges = torch.arange(features.start, features.stop + 1, len(features), device=neurons.device)
+    edges = torch.tensor([features.start, features.stop], device=neurons.device)
     first, last = torch.searchsorted(neurons, edges).tolist()
     offsets = table.firing_offsets[first : last + 1]
     begin, end = int(offsets[0]), int(offsets[-1])
@@ -101,8 +101,10 @@ def _of_features(table: Examples, features: range) -> Examples:
     )
 
 
-def _concatenate(parts: list[Examples]) -> Examples:
+def concatenate(parts: list[Examples]) -> Examples:
     """Tables of ascending ranges of features as one; empties ``parts``, so that only one column is there twice."""
+    if len(parts) == 1:
+        return parts.pop()
     kind = type(parts[0])
     columns = {name: [getattr(part, name) for part in parts] for name in kind._fields}
     parts.clear()
@@ -213,6 +215,10 @@ class DeferredHeap(ABC, Generic[Examples]):
         rank = rank_within(groups, self._ranking.num_groups)
         last = (rank == self._ranking.sizes(groups) - 1).nonzero().squeeze(1)
         self._remember(table, last, groups[last])
+
+    @abstractmethod
+    def contenders(self, table: Examples) -> Examples:
+        """The examples of a table, of any samples, that may still enter; the others need not be added."""
 
     @abstractmethod
     def _remember(self, table: Examples, last: Tensor, groups: Tensor) -> None:

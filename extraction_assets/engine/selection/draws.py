@@ -36,15 +36,17 @@ class LowestHashFirst:
     """The order of draws: of each feature and interval the samples with the lowest hash, ties to the lower
     sample_index."""
 
-    def __init__(self, num_features: int, rules: DrawRules) -> None:
-        self.num_features, self.rules = num_features, rules
+    def __init__(self, num_features: int, rules: DrawRules, first_feature: int = 0) -> None:
+        """``first_feature`` is what a feature's number is counted from."""
+        self.num_features, self.rules, self.first_feature = num_features, rules, first_feature
         self.num_groups = num_features * GROUPS_PER_FEATURE
 
     def groups(self, columns: Columns) -> Tensor:
         return _group(columns["neuron_index"], columns["interval"])
 
     def priorities(self, columns: Columns) -> Tensor:
-        return pair_hash(sample_keys(self.rules.draw_seed, columns["sample_index"]), columns["neuron_index"])
+        features = columns["neuron_index"] + self.first_feature if self.first_feature else columns["neuron_index"]
+        return pair_hash(sample_keys(self.rules.draw_seed, columns["sample_index"]), features)
 
     def sizes(self, groups: Tensor) -> Tensor | int:
         of_interval, of_all = self.rules.interval_examples, self.rules.random_examples
@@ -71,8 +73,10 @@ class DrawHeap(DeferredHeap[Draws]):
     F = 2^20.
     """
 
-    def __init__(self, num_features: int, rules: DrawRules, buffer_examples: int = 1 << 18) -> None:
-        self.order = LowestHashFirst(num_features, rules)
+    def __init__(
+        self, num_features: int, rules: DrawRules, buffer_examples: int = 1 << 18, first_feature: int = 0
+    ) -> None:
+        self.order = LowestHashFirst(num_features, rules, first_feature)
         super().__init__(self.order, Draws, num_features, buffer_examples)
         self._thresholds: Tensor | None = None
 

@@ -15,9 +15,10 @@ import pytest
 import torch
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
+from extraction_assets.assets.examples import merging
 from extraction_assets.assets.examples import run as examples_module
 from extraction_assets.assets.examples.claims import MATCH_TABLES
-from extraction_assets.assets.examples.run import merge_tables
+from extraction_assets.assets.examples.merging import merge_tables
 from extraction_assets.engine.selection.merge import DeferredTopKHeap
 from extraction_assets.engine.selection.statistics.descriptions import STATISTICS
 from extraction_assets.planning.tokenization import load_tokenizer
@@ -155,7 +156,7 @@ def test_a_failed_check_of_the_merge_leaves_the_old_rows(merged: Project, monkey
 def test_a_wrong_load_is_noticed_before_the_commit(chunked: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     merge = examples_module.merge_chunks
 
-    def without_best(*args: object) -> examples_module.Merged:
+    def without_best(*args: object) -> merging.Merged:
         merged = merge(*args)  # type: ignore[arg-type]
         return merged._replace(table=merged.table._replace(sample_index=merged.table.sample_index.flip(0)))
 
@@ -204,7 +205,7 @@ def test_a_chunk_of_an_earlier_version_leaves_what_was_added_later_null_until_it
 @pytest.mark.parametrize("count", [4, 40])
 def test_a_merge_keeps_no_table_that_it_was_given(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tables alive at once, and so the memory, do not grow with their number."""
-    monkeypatch.setattr(examples_module, "DeferredTopKHeap", partial(DeferredTopKHeap, buffer_examples=0))
+    monkeypatch.setattr(merging, "DeferredTopKHeap", partial(DeferredTopKHeap, buffer_examples=0))
     alive, most = weakref.WeakSet[torch.Tensor](), [0]
 
     def chunks() -> Iterator[TableFile]:

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from extraction_assets.assets.examples.drawn import ExpectedDraws, MergedDraws, draws_of
-from extraction_assets.assets.examples.run import Merged, merge_chunks
+from extraction_assets.assets.examples.merging import Merged
+from extraction_assets.assets.examples.run import merge_chunks
+from extraction_assets.engine.selection.shards import shard_threads
 from extraction_assets.engine.shapes import DrawRules
 from extraction_assets.stores.chunk_files import read_sampled, read_table, write_table
 from extraction_assets_tests import draws_oracle
@@ -102,9 +104,10 @@ def test_draws_of_a_part_are_none_whichever_chunk_has_none(first: bool, chunked:
         chunked.plan.chunk_path("top_k_table", chunk, SAE), chunked.plan.table_fingerprint(chunk, SAE)
     ).draws
     assert draws is not None
-    merged, expected = MergedDraws(NUM_FEATURES, RULES), ExpectedDraws(RULES)
-    for one in (None, draws) if first else (draws, None):
-        merged.add(one)
-        expected.add(one, [0])
+    with shard_threads(2) as pool:
+        merged, expected = MergedDraws(NUM_FEATURES, RULES, 2, pool), ExpectedDraws(RULES)
+        for one in (None, draws) if first else (draws, None):
+            merged.add(one)
+            expected.add(one, [0])
     assert merged.build() is None
     assert expected.of(0) is None

@@ -9,7 +9,6 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from extraction_assets.assets.relations import source
 from extraction_assets.database.connect import open_database
 from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets.database.queries.texts import text_is_indexed
@@ -114,13 +113,6 @@ def test_without_them_over_the_sampled_samples(project: Project) -> None:
     assert scope_of(project) == [("sample", ONE_IN, len(rows), int(corpus.counted.sum()))]
 
 
-def test_of_very_many_stored_features_the_sampled_ones_are_counted(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(source, "MOST_STORED_BYTES", 1)
-    assert relate(project)["scope"] == "over one sample in 2"
-
-
 def test_flags_of_the_whole_corpus_are_those_of_the_merge(project: Project) -> None:
     relate(project)
     flags = dict(project.rows(f"SELECT neuron_index, detail FROM feature_flags r {OF_RELU} AND flag = 'dense'"))
@@ -207,6 +199,17 @@ def test_status_says_what_they_were_counted_of(project: Project, monkeypatch: py
     assert "relu/feature_relations       not computed yet" in succeed(module, "status", "tiny")
     relate(project)
     assert "UTC over the whole corpus\n" in succeed(module, "status", "tiny")
+
+
+def test_of_samples_they_are_stale_once_all_features_are_stored(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = project.home / "tiny" / "relu" / "sae_features"
+    features.rename(project.home / "away")
+    relate(project)
+    (project.home / "away").rename(features)
+    status = succeed(declare(monkeypatch, project.settings), "status", "tiny")
+    assert "UTC over one sample in 2, stale: the SAE features of the whole corpus are stored now\n" in status
 
 
 def test_delete_removes_them(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

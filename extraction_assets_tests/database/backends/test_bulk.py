@@ -1,5 +1,6 @@
 """Bulk load: what goes in comes out, bit for bit, whatever the database and wherever batches end."""
 
+import threading
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -9,7 +10,7 @@ import sqlalchemy as sa
 from extraction_assets.database.backends import backend_of
 from extraction_assets.database.backends.arrow_lists import json_numbers
 from extraction_assets.database.backends.postgresql import copy
-from extraction_assets.database.backends.prefetch import prefetch
+from extraction_assets.database.backends.prefetch import made_ahead, prefetch
 from extraction_assets.database.backends.sqlite import bulk
 from extraction_assets.database.connect import open_database, write_transaction
 from extraction_assets.database.samples import storable
@@ -148,3 +149,30 @@ def test_items_that_nobody_wants_are_not_made() -> None:
 
 def test_names_that_are_no_text_are_stored_escaped() -> None:
     assert storable("caf\udce9 \0 ünï 😀") == "caf\\udce9 \\x00 ünï 😀"
+
+
+def test_parts_of_several_tables_are_made_ahead_in_their_order() -> None:
+    made = list[str]()
+
+    def parts(name: str) -> Iterator[str]:
+        for number in range(3):
+            made.append(f"{name}{number}")
+            yield made[-1]
+
+    with made_ahead({"a": parts("a"), "b": parts("b"), "none": []}, ahead=10) as taken:
+        assert list(taken["a"]) == ["a0", "a1", "a2"]
+        assert list(taken["b"]) == ["b0", "b1", "b2"]
+        assert list(taken["none"]) == []
+    assert made == ["a0", "a1", "a2", "b0", "b1", "b2"]
+
+
+def test_an_error_of_what_is_made_ahead_comes_in_its_turn_and_no_thread_is_left() -> None:
+    with (
+        made_ahead({"a": [1], "b": (1 // zero for zero in [1, 0, 1])}) as taken,
+        pytest.raises(ZeroDivisionError),
+    ):
+        assert list(taken["a"]) == [1]
+        list(taken["b"])
+    with made_ahead({"a": range(1000)}, ahead=2) as taken:
+        next(taken["a"])  # and no more
+    assert not [thread for thread in threading.enumerate() if thread.name == "load"]

@@ -46,16 +46,8 @@ def top_tokens(corpus: Corpus, place: str, top: int) -> dict[int, list[tuple[int
                 values[token].append(value)
         ordered = sorted(values.items(), key=lambda item: (-len(item[1]), item[0]))[:top]
         if ordered:
-            found[feature] = [(t, len(v), _sum(v) / len(v), len(v) / there[t]) for t, v in ordered]
+            found[feature] = [(t, len(v), math.fsum(v) / len(v), len(v) / there[t]) for t, v in ordered]
     return found
-
-
-def _sum(values: list[float]) -> float:
-    """One after the other: Python's ``sum`` compensates."""
-    total = 0.0
-    for value in values:
-        total = total + value
-    return total
 
 
 def neighbours(corpus: Corpus, top: int) -> dict[int, list[tuple[int, int, float, float]]]:

@@ -23,7 +23,7 @@ def flags_of(**columns: np.ndarray) -> list[Flag]:
     counted[:, 0] = False
     groups = groups_of(Corpus(dense, ids, np.ones(shape, bool), counted))
     totals = count_totals(groups)
-    (tokens,) = feature_tokens(groups, totals, "firing")
+    (tokens,) = (found["firing"] for found in feature_tokens(groups, totals))
     neighbours = feature_neighbours(groups, totals, torch.device("cpu"))
     return feature_flags(totals.firings, totals.tokens, totals, tokens, neighbours)
 

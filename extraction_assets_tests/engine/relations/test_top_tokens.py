@@ -4,17 +4,29 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from extraction_assets.engine.relations.parts import NO_TOKEN
-from extraction_assets.engine.relations.top_tokens import PLACES, FeatureTokens, Place, feature_ranges, feature_tokens
+from extraction_assets.engine.relations.top_tokens import (
+    PLACES,
+    FeatureTokens,
+    Limits,
+    Place,
+    feature_ranges,
+    feature_tokens,
+)
 from extraction_assets.engine.relations.totals import count_totals
 from extraction_assets_tests.engine.relations import oracle
 from extraction_assets_tests.engine.relations.build import Corpus, groups_of, part_of, random_corpus
 
+CPU = torch.device("cpu")
+STREAMED = {"bounds": [3, 6, 9], "group": 1, "held": 1, "limits": Limits(60, 90)}
+"""Read again in each pass, and with so little memory that features are left to further passes."""
 
-def found_of(corpus: Corpus, place: Place, top: int = 3, **options: Any) -> list[FeatureTokens]:
-    groups = groups_of(corpus, options.pop("bounds", None), group=options.pop("group", 1 << 20))
-    return list(feature_tokens(groups, count_totals(groups), place, top, **options))
+
+def found_of(corpus: Corpus, place: Place, top: int = 3, limits: Limits | None = None, **options: Any) -> list[Any]:
+    groups = groups_of(corpus, **options)
+    return [one[place] for one in feature_tokens(groups, count_totals(groups), CPU, top, limits)]
 
 
 def plain(parts: list[FeatureTokens]) -> dict[int, list[tuple[int, int, float, float]]]:
@@ -32,7 +44,9 @@ def test_counts_means_and_shares_equal_a_count_of_every_firing(place: Place, see
     assert plain(found_of(corpus, place)) == oracle.top_tokens(corpus, place, 3)
 
 
-@pytest.mark.parametrize("options", [{"bounds": [1, 5, 5, 11]}, {"bounds": [4, 8], "group": 1}, {"range_firings": 40}])
+@pytest.mark.parametrize(
+    "options", [{"bounds": [1, 5, 5, 11]}, {"bounds": [4, 8], "group": 1}, {"limits": Limits(40, 40)}, STREAMED]
+)
 def test_chunks_groups_and_ranges_of_features_change_no_bit(options: dict[str, Any]) -> None:
     corpus = random_corpus(7, density=0.5)
     assert plain(found_of(corpus, "firing", **options)) == plain(found_of(corpus, "firing"))
@@ -52,11 +66,11 @@ def test_the_next_token_is_a_real_one_of_the_same_sample_counted_or_not() -> Non
     assert part.next_ids.tolist() == [6, 7, NO_TOKEN, NO_TOKEN, 9, 5, 6, NO_TOKEN]
 
 
-def test_a_mean_is_added_up_in_the_order_of_the_corpus() -> None:
-    values = np.array([2.0**53, 1, 1, 0.5], np.float32).reshape(4, 1, 1)  # the sum of the last three is kept by pairs
+def test_a_mean_is_the_exact_sum_rounded_once_by_the_count() -> None:
+    values = np.array([2.0**53, 1, 1, 0.5], np.float32).reshape(4, 1, 1)  # in their order the last three are lost
     corpus = Corpus(values, np.zeros((4, 1), np.int64), np.ones((4, 1), bool), np.ones((4, 1), bool))
     (found,) = found_of(corpus, "firing", bounds=[2])
-    assert found.mean_activation.tolist() == [2.0**53 / 4]
+    assert found.mean_activation.tolist() == [(2.0**53 + 2) / 4]
 
 
 def test_every_feature_is_in_one_range_which_holds_as_many_firings_as_allowed() -> None:

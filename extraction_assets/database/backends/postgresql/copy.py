@@ -7,6 +7,7 @@ rates stand in benchmarks/RESULTS.md.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 
 from extraction_assets.database.backends.arrow_lists import flat_lists, json_numbers
-from extraction_assets.database.backends.prefetch import prefetch
+from extraction_assets.database.backends.prefetch import in_order
 
 _BATCH_ROWS = 50_000
 _READ_BYTES = 2**16  # what the driver asks for at once; its default of 8 KB costs a tenth of the rate
@@ -51,17 +52,16 @@ def copy_rows(connection: sa.Connection, table: sa.Table, parts: Iterable[pa.Tab
 
 def _pieces(parts: Iterable[pa.Table], types: list[str]) -> Iterator[bytes | memoryview]:
     """The bytes of a binary COPY, some ten MB at once."""
+    batches = (batch for rows in parts for batch in rows.to_batches(max_chunksize=_BATCH_ROWS))
     yield _SIGNATURE
-    yield from prefetch(_batches(parts, types))
+    yield from in_order(partial(_rows, batch, types) for batch in batches)
     yield _TRAILER
 
 
-def _batches(parts: Iterable[pa.Table], types: list[str]) -> Iterator[memoryview]:
+def _rows(batch: pa.RecordBatch, types: list[str]) -> memoryview:
     count = pa.scalar(len(types).to_bytes(2, "big"), _BYTES)
-    for rows in parts:
-        for batch in rows.to_batches(max_chunksize=_BATCH_ROWS):
-            fields = [part for column, name in zip(batch.columns, types, strict=True) for part in _FIELDS[name](column)]
-            yield _content(pc.binary_join_element_wise(count, *fields, pa.scalar(b"", _BYTES)))
+    fields = [part for column, name in zip(batch.columns, types, strict=True) for part in _FIELDS[name](column)]
+    return _content(pc.binary_join_element_wise(count, *fields, pa.scalar(b"", _BYTES)))
 
 
 class _Stream:

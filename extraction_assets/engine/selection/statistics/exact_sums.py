@@ -25,6 +25,25 @@ def sum_of_limbs(limbs: "Tensor") -> np.ndarray:
     return total
 
 
+def exact_sums(offsets: np.ndarray, limbs: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    """Float64 [Q]: sums of which each is given by some limbs, rounded once.
+
+    Sum q is that of ``sums[i] * 2^(8 * limbs[i] - 150)`` for i from ``offsets[q]`` to ``offsets[q + 1]``, at least one
+    of them; no limb twice, and all ``sums`` >= 0.
+    """
+    starts, count = offsets[:-1], np.diff(offsets)
+    parts = np.ldexp(sums.astype(np.float64), limbs * EXPONENTS_PER_LIMB - 150)
+    total: np.ndarray = parts[starts]
+    two = np.flatnonzero(count == 2)
+    total[two] += parts[starts[two] + 1]
+    exact = np.logical_and.reduceat(sums < 1 << 53, starts) if len(starts) else count > 0
+    for place in np.flatnonzero((count > 2) | ~exact).tolist():  # more than one rounding: in whole numbers
+        span = slice(offsets[place], offsets[place + 1])
+        pairs = zip(sums[span].tolist(), limbs[span].tolist(), strict=True)
+        total[place] = math.ldexp(sum(one << EXPONENTS_PER_LIMB * limb for one, limb in pairs), -150)
+    return total
+
+
 def std_of_limbs(count: "Tensor", limbs: "Tensor", square_limbs: "Tensor") -> np.ndarray:
     """Population standard deviation of ``count`` [F] values with these sums and sums of squares: float64 [F], NaN where
     there are no values.
