@@ -73,7 +73,7 @@ def chunk_steps(
     ``read_hooks`` gives the hook outputs (``forward_pass`` or ``stored_activations``); it may be None where
     every task has stored features and no activations are kept. ``batch`` says how many samples are reduced at
     once. Results do not depend on it: the forward pass runs in batches of one fixed shape, encode in tiles of
-    ``tile_samples``. Synchronisations on a GPU for each reduced batch and SAE: 5 (1 to encode, 2 for topk; 1 to look
+    ``tile_samples``. Synchronisations on a GPU for each reduced batch and SAE: 5 (1 to encode; 1 to look
     for NaN, 3 to select), 1 more where special tokens are stored but do not count, 1 where outlier norms do not; about
     4 more for each compaction of the top-k table, which come ever more rarely, and some 10 at the end of the chunk.
     With full statistics (``settings.draws``) 6 more, 1 where a sampled sample is in the batch, and as many for each
