@@ -16,11 +16,12 @@ from extraction_assets.assets.chunks.finish import FinishedChunk, WrittenFile, f
 from extraction_assets.assets.chunks.recorded_numbers import replayed_metadata
 from extraction_assets.assets.chunks.start import examine_start
 from extraction_assets.catalog import MODEL_ACTIVATIONS, TOP_K_TABLE
+from extraction_assets.execution.assignment import Alone, Assignment
 from extraction_assets.execution.damage import is_sound
 from extraction_assets.execution.keys import Target, chunk_targets
 from extraction_assets.execution.lineage import Lineage
 from extraction_assets.execution.loaded_models import LoadedModels
-from extraction_assets.execution.progress import Progress, progress
+from extraction_assets.execution.progress import Progress
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.resources import GpuResource
 from extraction_assets.resources.utilization import UtilizationSampler
@@ -41,8 +42,10 @@ class ChunkRun:
         selected: Collection[dg.AssetKey],
         lineage: Lineage,
         logger: logging.Logger,
+        assignment: Assignment | None = None,
     ) -> None:
         self._plan, self._lineage, self._logger = plan, lineage, logger
+        self._assignment = assignment or Alone()
         self._targets = [target for target in chunk_targets(plan.settings) if target.key in selected]
         self._loaded = LoadedModels(
             plan.extraction,
@@ -75,13 +78,15 @@ class ChunkRun:
         With ``reuse`` (a retry, a run of the missing chunks), files on disk are not recomputed: their events are
         recorded again, because a partition without one counts as failed.
         """
-        with progress("chunks", sum(chunk.num_samples for chunk in chunks), "samples", self._logger) as update:
+        with self._assignment.progress(sum(chunk.num_samples for chunk in chunks), self._logger) as update:
             try:
                 missing_targets = yield from self._missing_targets(chunks, update, reuse=reuse)
                 if missing_targets:
                     examine_start(self._plan, self._loaded, missing_targets)
                 for chunk, targets in missing_targets.items():
-                    yield from self._events_of(chunk, targets, update)
+                    if self._assignment.take(chunk.key):
+                        yield from self._events_of(chunk, targets, update)
+                yield from self._events_of_others(update, reuse=reuse)
                 yield from self._durable()
             except (Exception, dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
                 yield from self._durable()  # what was computed before is recorded, whatever has happened since
@@ -91,6 +96,14 @@ class ChunkRun:
                     self._lineage.report(event)
                 raise
 
+    def _events_of_others(self, update: Progress, *, reuse: bool) -> Iterator[Event]:
+        """Makes chunks that other runs leave to this one."""
+        while (key := self._assignment.take_another()) is not None:
+            chunks = [self._plan.settings.chunk(key)]
+            missing_targets = yield from self._missing_targets(chunks, update, reuse=reuse)
+            for chunk, targets in missing_targets.items():
+                yield from self._events_of(chunk, targets, update)
+
     def _missing_targets(
         self, chunks: Sequence[Chunk], update: Progress, *, reuse: bool
     ) -> Generator[Event, None, dict[Chunk, list[Target]]]:
@@ -99,11 +112,15 @@ class ChunkRun:
         missing_targets = dict[Chunk, list[Target]]()
         for chunk in chunks:
             done = [t for t in self._targets if reuse and is_sound(self._plan, t.asset, chunk, t.sae, self._logger)]
+            missing = [target for target in self._targets if target not in done]
+            if not missing and not self._assignment.take(chunk.key):
+                continue
             yield from self._replayed(chunk, done)
-            missing_targets[chunk] = [target for target in self._targets if target not in done]
-            if not missing_targets[chunk]:
-                del missing_targets[chunk]
+            if missing:
+                missing_targets[chunk] = missing
+            else:
                 update.skip(chunk.num_samples)
+                self._assignment.durable(chunk.key)
         return missing_targets
 
     def _events_of(self, chunk: Chunk, targets: list[Target], update: Progress) -> Iterator[Event]:
@@ -147,6 +164,7 @@ class ChunkRun:
         yield from map(self._lineage.targeted, finished.evaluations) if finished.written else finished.evaluations
         self._pending = None  # only now: an interrupt on the way must not lose the record
         finished.refuse()
+        self._assignment.durable(pending.chunk.key)
 
     def _materialization(self, chunk: Chunk, written: WrittenFile) -> dg.AssetMaterialization:
         target = written.target
