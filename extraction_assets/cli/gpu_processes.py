@@ -205,11 +205,15 @@ class GpuProcesses:
 
     def _on_worked(self, number: int, update: Progress, count: int, note: str) -> None:
         self._unfinished[number] += count
-        update(count, f"{len(self._workers)} processes, {note}")
+        update(count, f"{_counted(len(self._workers))}, {note}")
 
     def _on_skipped(self, number: int, update: Progress, count: int) -> None:
         self._unfinished[number] += count
         update.skip(count)
+
+
+def _counted(processes: int) -> str:
+    return "1 process" if processes == 1 else f"{processes} processes"
 
 
 def _how_it_ended(process: BaseProcess, lost: Sequence[str]) -> str:

@@ -1,0 +1,124 @@
+"""The chunks of an extraction on several GPUs of one host, as ``run NAME --gpus N`` makes them."""
+
+import datetime
+import hashlib
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import dagster as dg
+
+from benchmarks.dagster_path import homes, in_own_process, numbers, record_corpus, resources
+from benchmarks.definitions import definitions
+from benchmarks.inputs import EXTRACTION, SAE_NAME, extraction_settings, random_corpus, store_corpus
+from benchmarks.lines import BOTH, Line
+from benchmarks.measure import GB
+from benchmarks.options import Options
+from extraction_assets.cli.gpu_processes import make_on_several_gpus
+from extraction_assets.cli.runner import Runner
+from extraction_assets.dagster_instance.home import prepare_dagster_home
+from extraction_assets.execution.keys import sae_key
+from extraction_assets.settings import ExtractionSettings
+
+_KEPT = {"tables": "tables alone", "features": "tables and features"}
+
+
+class GpusRan(NamedTuple):
+    """The chunk runs of one command."""
+
+    seconds: float
+    """From the start of the first run to the end of the last, by Dagster's own record."""
+    with_processes: float
+    """The same, from before the processes start until all have ended."""
+    chunks: list[int]
+    """Of each run."""
+    passes: list[float]
+    """Seconds of each run in its chunks' passes."""
+    first_event: float
+    """Seconds from the first run's start until the first chunk is recorded."""
+
+
+def gpus_path(options: Options, folder: Path, count: int) -> Iterator[Line]:
+    """Lines of the chunks of ``count`` samples on each number of GPUs; the tables are to be the same, byte for byte."""
+    corpus = random_corpus(count, options)
+    for kept in options.keep:
+        with tempfile.TemporaryDirectory(prefix="home-", dir=folder, ignore_cleanup_errors=True) as home, homes(home):
+            settings = extraction_settings(folder, options, count, keep_features=kept == "features")
+            store_corpus(settings, corpus, Path(home))
+            in_own_process(record_corpus, options, settings)
+            yield from _lines(options, settings, Path(home), f"{count:,} samples, {_KEPT[kept]} stored")
+
+
+def _lines(options: Options, settings: ExtractionSettings, home: Path, what: str) -> Iterator[Line]:
+    base: float | None = None
+    tables: str | None = None
+    for gpus in options.gpus:
+        os.sync()  # what earlier runs have written is none of this one's work
+        ran = in_own_process(partial(_run, gpus), options, settings)
+        found, size = _digest(home), sum(path.stat().st_size for path in _files(home))
+        notes = _notes(ran, size)
+        name, count = f"{what}, {gpus} GPU{'' if gpus == 1 else 's'}", settings.evaluation_samples
+        yield Line("gpus", name, count / ran.seconds, samples=count, seconds=ran.seconds, notes=notes, products=BOTH)
+        if base is None or tables is None:
+            base, tables = ran.seconds, found
+            continue
+        yield Line("gpus", f"{name} against {options.gpus[0]}", base / ran.seconds, "times")
+        equal = found == tables
+        yield Line("gpus", f"{name}: the same tables", notes={"equal": equal}, failed=not equal)
+
+
+def _notes(ran: GpusRan, size: int) -> dict[str, Any]:
+    return {
+        "chunks of each run": ran.chunks,
+        "seconds of each run in passes": ran.passes,
+        "seconds until the first chunk is recorded": ran.first_event,
+        "seconds with the start of the processes": ran.with_processes,
+        "GB written": size / GB,
+    }
+
+
+def _run(gpus: int, options: Options, settings: ExtractionSettings) -> GpusRan:
+    """All chunks once more, in as many processes; in a process of its own."""
+    prepare_dagster_home()
+    device = "cpu" if options.torch_device.type == "cpu" else "auto"  # a GPU of its own for each
+    load = partial(definitions, settings, {**resources(options), "device": device})
+    with Runner(load(), settings, {}) as runner:
+        began = time.time()
+        make_on_several_gpus(runner, load, settings.chunk_keys, gpus, only_missing=False)
+        ended = time.time()
+    with dg.DagsterInstance.get() as instance:
+        return _ran(instance, settings, began, ended)
+
+
+def _ran(instance: dg.DagsterInstance, settings: ExtractionSettings, began: float, ended: float) -> GpusRan:
+    since = datetime.datetime.fromtimestamp(began, datetime.UTC)
+    runs = instance.get_run_records(dg.RunsFilter(created_after=since))
+    starts, ends = [run.start_time or ended for run in runs], [run.end_time or ended for run in runs]
+    chunks, passes = Counter[str](), Counter[str]()
+    table = sae_key(settings, SAE_NAME, "top_k_table")
+    events = [one for one in instance.fetch_materializations(table, limit=10_000).records if one.timestamp >= began]
+    for event in events:
+        chunks[event.run_id] += 1
+        passes[event.run_id] += numbers(event)["seconds"]  # type: ignore[assignment]
+    first = min(event.timestamp for event in events) - min(starts)
+    return GpusRan(max(ends) - min(starts), ended - began, list(chunks.values()), list(passes.values()), first)
+
+
+def _files(home: Path) -> list[Path]:
+    return sorted(path for path in (home / EXTRACTION).rglob("*") if path.is_file())
+
+
+def _digest(home: Path) -> str:
+    """Of all tables and their statistics."""
+    digest = hashlib.sha256()
+    for path in _files(home):
+        if "top_k_table" in path.parts:
+            digest.update(path.relative_to(home).as_posix().encode())
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
