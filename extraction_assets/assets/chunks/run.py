@@ -1,6 +1,7 @@
 """A run over some chunks, one after the other: while one computes, the one before it is checked and written."""
 
 import logging
+from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -114,13 +115,14 @@ class ChunkRun:
         self._writer.submit(self._pending.write)
 
     def _computed(self, chunk: Chunk, targets: list[Target], update: Progress) -> Generator[Event, None, QueuedChunk]:
-        """Computes a chunk; between its batches, yields the events of the chunk before as soon as it is durable."""
+        """Computes a chunk; between its batches, yields the events of the chunk before once it is durable: one at a
+        time, because storing one takes Dagster longer than a GPU has work queued for."""
         steps = compute_chunk(self._plan, self._loaded, self._usage, chunk, targets, update.begin)
         try:
             while True:
                 update(next(steps), self._note(chunk))
                 if self._pending is not None and self._pending.finished.done():
-                    yield from self._durable()
+                    yield from self._record(self._pending, most=1)
         except StopIteration as done:
             computed: QueuedChunk = done.value
             return computed
@@ -131,22 +133,37 @@ class ChunkRun:
         return f"chunk {chunk.key}, batch {self._loaded.batch.size}" + ("" if busy is None else f", GPU {busy:.0f}%")
 
     def _durable(self) -> Iterator[Event]:
-        """Waits for the files of the chunk that is being written, if there is one, and gives its events. Fails where a
-        check of it failed."""
+        """Waits for the files of the chunk that is being written, if there is one, and gives the rest of its events.
+        Fails where a check of it failed."""
         pending = self._pending
         if pending is None:
             return
         self._writer.submit(pending.write)  # again, where an interrupt came before or during the first time
+        yield from self._record(pending)
+
+    def _record(self, pending: "_Pending", most: int | None = None) -> Iterator[Event]:
+        """Waits for a chunk's files and gives its events, at most so many of them. Fails where a check of it failed."""
         try:
             finished = pending.finished.result()
         except Exception:  # of the writer; an interrupt of this thread leaves the chunk to be waited for again
             self._pending = None
             raise
+        if pending.events is None:
+            pending.events = deque(self._events(pending.chunk, finished))
+        for _ in range(len(pending.events) if most is None else most):
+            if pending.events:
+                yield pending.events[0]()
+                pending.events.popleft()  # only now: an interrupt on the way must not lose the event
+        if not pending.events:
+            self._pending = None
+            finished.refuse()
+
+    def _events(self, chunk: Chunk, finished: FinishedChunk) -> Iterator[Callable[[], Event]]:
+        """Makers of a chunk's events: what one says of its lineage is known when those before it are recorded."""
         for one in finished.written:
-            yield self._materialization(pending.chunk, one)
-        yield from map(self._lineage.targeted, finished.evaluations) if finished.written else finished.evaluations
-        self._pending = None  # only now: an interrupt on the way must not lose the record
-        finished.refuse()
+            yield partial(self._materialization, chunk, one)
+        for evaluation in finished.evaluations:
+            yield partial(self._lineage.targeted if finished.written else _as_it_is, evaluation)
 
     def _materialization(self, chunk: Chunk, written: WrittenFile) -> dg.AssetMaterialization:
         target = written.target
@@ -164,12 +181,18 @@ class ChunkRun:
                     yield self._lineage.targeted(replayed(dg.AssetCheckKey(target.key, name), chunk.key, record))
 
 
+def _as_it_is(event: Event) -> Event:
+    return event
+
+
 class _Pending:
     """A chunk that the writer's thread has, or is about to get."""
 
     def __init__(self, chunk: Chunk, work: Callable[[], FinishedChunk]) -> None:
         self.chunk = chunk
         self.finished = Future[FinishedChunk]()
+        self.events: deque[Callable[[], Event]] | None = None
+        """Makers of those that are not recorded yet; None before the first one is."""
         self._work: Callable[[], FinishedChunk] | None = work
 
     def write(self) -> None:
