@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from itertools import zip_longest
 from types import TracebackType
 from typing import Self
 
@@ -12,7 +13,7 @@ import dagster as dg
 import torch
 
 from extraction_assets.assets.chunks.checks import replayed
-from extraction_assets.assets.chunks.compute import QueuedChunk, compute_chunk
+from extraction_assets.assets.chunks.compute import PreparedChunk, QueuedChunk, compute_chunk, queue_chunk
 from extraction_assets.assets.chunks.finish import FinishedChunk, WrittenFile, finish_chunk
 from extraction_assets.assets.chunks.recorded_numbers import replayed_metadata
 from extraction_assets.assets.chunks.start import examine_start
@@ -55,6 +56,8 @@ class ChunkRun:
         )
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chunk-writer")
         self._pending: _Pending | None = None
+        self._coming: PreparedChunk | None = None
+        """The next chunk, if its first forward pass is queued."""
         self._usage = UtilizationSampler(device, logger)
 
     def __enter__(self) -> Self:
@@ -81,8 +84,9 @@ class ChunkRun:
                 missing_targets = yield from self._missing_targets(chunks, update, reuse=reuse)
                 if missing_targets:
                     examine_start(self._plan, self._loaded, missing_targets)
-                for chunk, targets in missing_targets.items():
-                    yield from self._events_of(chunk, targets, update)
+                work = list(missing_targets.items())
+                for (chunk, targets), coming in zip_longest(work, work[1:]):
+                    yield from self._events_of(chunk, targets, update, coming)
                 yield from self._durable()
             except (Exception, dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
                 yield from self._durable()  # what was computed before is recorded, whatever has happened since
@@ -107,17 +111,25 @@ class ChunkRun:
                 update.skip(chunk.num_samples)
         return missing_targets
 
-    def _events_of(self, chunk: Chunk, targets: list[Target], update: Progress) -> Iterator[Event]:
-        """Computes ``targets`` of a chunk and hands them to the writer."""
-        computed = yield from self._computed(chunk, targets, update)
+    def _events_of(
+        self, chunk: Chunk, targets: list[Target], update: Progress, coming: tuple[Chunk, list[Target]] | None
+    ) -> Iterator[Event]:
+        """Computes ``targets`` of a chunk and hands them to the writer; ``coming`` is the next chunk."""
+        computed = yield from self._computed(chunk, targets, update, coming)
         yield from self._durable()
         self._pending = _Pending(chunk, partial(finish_chunk, self._plan, computed))
         self._writer.submit(self._pending.write)
 
-    def _computed(self, chunk: Chunk, targets: list[Target], update: Progress) -> Generator[Event, None, QueuedChunk]:
+    def _computed(
+        self, chunk: Chunk, targets: list[Target], update: Progress, coming: tuple[Chunk, list[Target]] | None
+    ) -> Generator[Event, None, QueuedChunk]:
         """Computes a chunk; between its batches, yields the events of the chunk before once it is durable: one at a
         time, because storing one takes Dagster longer than a GPU has work queued for."""
-        steps = compute_chunk(self._plan, self._loaded, self._usage, chunk, targets, update.begin)
+        prepared, self._coming = self._coming, None
+        queue_next = None if coming is None else partial(self._queue, *coming)
+        plan, loaded, usage = self._plan, self._loaded, self._usage
+        steps = compute_chunk(plan, loaded, usage, chunk, targets, update.begin, prepared, queue_next)
+        del prepared  # it holds the outputs of the first forward pass
         try:
             while True:
                 update(next(steps), self._note(chunk))
@@ -126,6 +138,15 @@ class ChunkRun:
         except StopIteration as done:
             computed: QueuedChunk = done.value
             return computed
+
+    def _queue(self, chunk: Chunk, targets: list[Target]) -> None:
+        """Queues the first forward pass of the next chunk behind the last one of this, so that the GPU has work while
+        this one's tables are finished. What fails here is left to the chunk's own turn: this one's results come first.
+        """
+        try:
+            self._coming = queue_chunk(self._plan, self._loaded, chunk, targets)
+        except Exception as error:  # of whatever kind
+            self._logger.debug("chunk %s is not prepared ahead: %s", chunk.key, error)
 
     def _note(self, chunk: Chunk) -> str:
         """What progress shows beside the rate."""
