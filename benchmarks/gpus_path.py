@@ -2,7 +2,6 @@
 
 import datetime
 import hashlib
-import os
 import tempfile
 import time
 from collections import Counter
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 
 import dagster as dg
 
-from benchmarks.dagster_path import homes, in_own_process, numbers, record_corpus, resources
+from benchmarks.dagster_path import homes, numbers, record_corpus, resources
 from benchmarks.definitions import definitions
 from benchmarks.inputs import EXTRACTION, SAE_NAME, extraction_settings, random_corpus, store_corpus
 from benchmarks.lines import BOTH, Line
@@ -22,6 +21,7 @@ from benchmarks.options import Options
 from extraction_assets.cli.gpu_processes import make_on_several_gpus
 from extraction_assets.cli.runner import Runner
 from extraction_assets.dagster_instance.home import prepare_dagster_home
+from extraction_assets.engine.corpora.tokenize import TokenizedCorpus
 from extraction_assets.execution.keys import sae_key
 from extraction_assets.settings import ExtractionSettings
 
@@ -41,55 +41,58 @@ class GpusRan(NamedTuple):
     """Seconds of each run in its chunks' passes."""
     first_event: float
     """Seconds from the first run's start until the first chunk is recorded."""
+    tables: str = ""
+    """Digest of all tables and their statistics."""
+    bytes: int = 0
+    """Of all files of chunks."""
 
 
 def gpus_path(options: Options, folder: Path, count: int) -> Iterator[Line]:
     """Lines of the chunks of ``count`` samples on each number of GPUs; the tables are to be the same, byte for byte."""
     corpus = random_corpus(count, options)
     for kept in options.keep:
-        with tempfile.TemporaryDirectory(prefix="home-", dir=folder, ignore_cleanup_errors=True) as home, homes(home):
-            settings = extraction_settings(folder, options, count, keep_features=kept == "features")
-            store_corpus(settings, corpus, Path(home))
-            in_own_process(record_corpus, options, settings)
-            yield from _lines(options, settings, Path(home), f"{count:,} samples, {_KEPT[kept]} stored")
+        base: GpusRan | None = None
+        for gpus in options.gpus:
+            ran = _in_new_home(options, folder, gpus, corpus, keep_features=kept == "features")
+            name = f"{count:,} samples, {_KEPT[kept]} stored, {gpus} GPU{'' if gpus == 1 else 's'}"
+            rate = count / ran.seconds
+            yield Line("gpus", name, rate, samples=count, seconds=ran.seconds, notes=_notes(ran), products=BOTH)
+            if base is None:
+                base = ran
+                continue
+            yield Line("gpus", f"{name} against {options.gpus[0]}", base.seconds / ran.seconds, "times")
+            equal = ran.tables == base.tables
+            yield Line("gpus", f"{name}: the same tables", notes={"equal": equal}, failed=not equal)
 
 
-def _lines(options: Options, settings: ExtractionSettings, home: Path, what: str) -> Iterator[Line]:
-    base: float | None = None
-    tables: str | None = None
-    for gpus in options.gpus:
-        os.sync()  # what earlier runs have written is none of this one's work
-        ran = in_own_process(partial(_run, gpus), options, settings)
-        found, size = _digest(home), sum(path.stat().st_size for path in _files(home))
-        notes = _notes(ran, size)
-        name, count = f"{what}, {gpus} GPU{'' if gpus == 1 else 's'}", settings.evaluation_samples
-        yield Line("gpus", name, count / ran.seconds, samples=count, seconds=ran.seconds, notes=notes, products=BOTH)
-        if base is None or tables is None:
-            base, tables = ran.seconds, found
-            continue
-        yield Line("gpus", f"{name} against {options.gpus[0]}", base / ran.seconds, "times")
-        equal = found == tables
-        yield Line("gpus", f"{name}: the same tables", notes={"equal": equal}, failed=not equal)
+def _in_new_home(options: Options, folder: Path, gpus: int, corpus: TokenizedCorpus, *, keep_features: bool) -> GpusRan:
+    with tempfile.TemporaryDirectory(prefix="home-", dir=folder, ignore_cleanup_errors=True) as home, homes(home):
+        settings = extraction_settings(folder, options, len(corpus.token_ids), keep_features=keep_features)
+        store_corpus(settings, corpus, Path(home))
+        record_corpus(options, settings)
+        ran = _run(gpus, options, settings)
+        size = sum(path.stat().st_size for path in _files(Path(home)))
+        return ran._replace(tables=_digest(Path(home)), bytes=size)
 
 
-def _notes(ran: GpusRan, size: int) -> dict[str, Any]:
+def _notes(ran: GpusRan) -> dict[str, Any]:
     return {
         "chunks of each run": ran.chunks,
         "seconds of each run in passes": ran.passes,
         "seconds until the first chunk is recorded": ran.first_event,
         "seconds with the start of the processes": ran.with_processes,
-        "GB written": size / GB,
+        "GB written": ran.bytes / GB,
     }
 
 
 def _run(gpus: int, options: Options, settings: ExtractionSettings) -> GpusRan:
-    """All chunks once more, in as many processes; in a process of its own."""
+    """All chunks, in as many new processes; this one only hands them out."""
     prepare_dagster_home()
     device = "cpu" if options.torch_device.type == "cpu" else "auto"  # a GPU of its own for each
     load = partial(definitions, settings, {**resources(options), "device": device})
     with Runner(load(), settings, {}) as runner:
         began = time.time()
-        make_on_several_gpus(runner, load, settings.chunk_keys, gpus, only_missing=False)
+        make_on_several_gpus(runner, load, settings.chunk_keys, gpus, only_missing=True)
         ended = time.time()
     with dg.DagsterInstance.get() as instance:
         return _ran(instance, settings, began, ended)
