@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import getpass
 import multiprocessing
 import os
 import shutil
@@ -27,6 +28,11 @@ from extraction_assets.execution.keys import activations_key, sae_key
 from extraction_assets.settings import ExtractionSettings
 
 _VARIABLES = ("EXTRACTION_HOME", "DAGSTER_HOME", "EXTRACTION_DATABASE_URL", "EXTRACTION_DAGSTER_POSTGRES_URL")
+_COMPILED = {
+    "TRITON_CACHE_DIR": str(Path.home() / ".triton" / "cache"),
+    "TORCHINDUCTOR_CACHE_DIR": str(Path(tempfile.gettempdir()) / f"torchinductor_{getpass.getuser()}"),
+}
+"""The caches of these libraries where nothing names others: a machine compiles each kernel once, in whatever home."""
 _SPARE_DISK_BYTES = 2 * 10**9
 PROCESSES: BaseContext = multiprocessing.get_context("spawn")
 
@@ -177,6 +183,8 @@ def homes(home: str) -> Iterator[None]:
     """Files, results and Dagster's history under ``home``, and nowhere else."""
     before = {name: os.environ.pop(name, None) for name in _VARIABLES}
     os.environ["EXTRACTION_HOME"] = home
+    for name, where in _COMPILED.items():
+        os.environ.setdefault(name, where)
     os.environ.setdefault("EXTRACTION_PROGRESS", "bar")
     try:
         yield

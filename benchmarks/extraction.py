@@ -69,8 +69,8 @@ def _measure(options: Options, folder: Path, figures: Figures) -> Iterator[None]
         _attempt(figures, "daemon", partial(daemon_path, options, folder, min(options.samples)))
         yield
     if "gpus" in options.only:
-        for count in options.samples:
-            _attempt(figures, "gpus", partial(gpus_path, options, folder, count))
+        for number, count in enumerate(options.samples):
+            _attempt(figures, "gpus", partial(gpus_path, options, folder, count, compiled=number > 0))
             yield
     if "shared" in options.only:
         _attempt(figures, "shared", partial(shared_resources, options, folder))

@@ -1,5 +1,6 @@
 """The chunks of an extraction on several GPUs of one host, as ``run NAME --gpus N`` makes them."""
 
+import dataclasses
 import datetime
 import hashlib
 import tempfile
@@ -47,9 +48,15 @@ class GpusRan(NamedTuple):
     """Of all files of chunks."""
 
 
-def gpus_path(options: Options, folder: Path, count: int) -> Iterator[Line]:
-    """Lines of the chunks of ``count`` samples on each number of GPUs; the tables are to be the same, byte for byte."""
+def gpus_path(options: Options, folder: Path, count: int, *, compiled: bool) -> Iterator[Line]:
+    """Lines of the chunks of ``count`` samples on each number of GPUs; the tables are to be the same, byte for byte.
+
+    A machine compiles each kernel once: unless they are ``compiled``, one chunk is made before.
+    """
     corpus = random_corpus(count, options)
+    if not compiled and options.torch_device.type == "cuda":
+        few = dataclasses.replace(options, chunk_size=min(count, 2 * options.batch_size))
+        _in_new_home(few, folder, 1, random_corpus(few.chunk_size, options), keep_features=True)
     for kept in options.keep:
         base: GpusRan | None = None
         for gpus in options.gpus:

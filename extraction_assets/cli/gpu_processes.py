@@ -84,7 +84,7 @@ class GpuProcesses:
         self._on_death: Callable[[], None] = lambda: None
 
     def __enter__(self) -> "GpuProcesses":
-        with _interrupts_ignored():  # until the new process has its own handler
+        with _handled(signal.SIG_IGN, signal.SIGINT):  # until the new process has its own handler
             for number in range(self._count):
                 ours, theirs = multiprocessing.Pipe()
                 arguments = (theirs, self._work, dict(os.environ), os.getcwd())
@@ -225,21 +225,21 @@ def _how_it_ended(process: BaseProcess, lost: Sequence[str]) -> str:
 
 @contextlib.contextmanager
 def _noted_interrupts() -> Iterator[Connection]:
-    """In the block, Ctrl-C raises nothing: the connection has one message more, and nothing is left half done."""
+    """In the block, Ctrl-C and SIGTERM raise nothing: the connection has one message more, and nothing is left half
+    done."""
     reader, writer = multiprocessing.Pipe(duplex=False)
-    before = signal.signal(signal.SIGINT, lambda _number, _frame: writer.send_bytes(b"interrupt"))
-    try:
+    with _handled(lambda _number, _frame: writer.send_bytes(b"interrupt"), signal.SIGINT, signal.SIGTERM):
         yield reader
-    finally:
-        signal.signal(signal.SIGINT, before)
-        reader.close()
-        writer.close()
+    reader.close()
+    writer.close()
 
 
 @contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _handled(handler: Any, *signals: signal.Signals) -> Iterator[None]:
+    """Signals of the main thread have a handler of their own in the block."""
+    before = {number: signal.signal(number, handler) for number in signals}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
