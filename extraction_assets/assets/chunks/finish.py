@@ -58,9 +58,7 @@ def finish_chunk(plan: ExtractionPlan, queued: QueuedChunk) -> FinishedChunk:
     tables = [target for target in queued.targets if target.asset == TOP_K_TABLE]
     others = [target for target in queued.targets if target.asset != TOP_K_TABLE]
     with ThreadPoolExecutor(_WRITERS, thread_name_prefix="chunk-file") as pool:
-        first = [
-            pool.submit(results.write, target) for target in others
-        ]  # first: a table waits for them
+        first = [pool.submit(results.write, target) for target in others]  # first: a table waits for them
         last = [pool.submit(results.write, target, partial(wait_for, first)) for target in tables]
         return FinishedChunk(wait_for([*first, *last]), results.evaluations)
 
