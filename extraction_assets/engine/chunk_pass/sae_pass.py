@@ -8,7 +8,9 @@ from torch import Tensor
 from extraction_assets.engine.chunk_pass.context import PassContext
 from extraction_assets.engine.chunk_pass.sae_result import UnfinishedSae
 from extraction_assets.engine.chunk_pass.sampled_rows import SampledRows
+from extraction_assets.engine.chunk_pass.staging import read_together
 from extraction_assets.engine.memory import within_memory
+from extraction_assets.engine.saes.activation import has_triton
 from extraction_assets.engine.saes.sae import SAE, VarianceExplained, matmul_precision
 from extraction_assets.engine.selection.draws import DrawHeap, select_with_draws
 from extraction_assets.engine.selection.legacy import LegacyHeaps
@@ -20,6 +22,8 @@ from extraction_assets.engine.selection.sparse import (
     each_sample,
     keep_counted,
     no_rows,
+    row_ends,
+    rows_between,
     rows_of_samples,
     take_rows,
     take_samples,
@@ -62,6 +66,11 @@ def tile_samples(batch_size: int, num_positions: int, num_features: int) -> int:
     return max([count for count in range(1, batch_size + 1) if batch_size % count == 0 and count <= fits], default=1)
 
 
+def kernels_run_on(device: torch.device) -> bool:
+    """Whether examples are selected and statistics counted by Triton kernels."""
+    return device.type == "cuda" and has_triton()
+
+
 class _Batch(NamedTuple):
     """Everything that one vectorization batch gives."""
 
@@ -78,6 +87,18 @@ class _Batch(NamedTuple):
     sampled: FeatureRows | None
     """The counted firings of the samples that are kept, if some of these are."""
     statistics: StatisticsUpdate
+    maxima: Tensor | None = None
+    """float32 [F, n], where kernels count the statistics."""
+
+
+class _Doubt(NamedTuple):
+    """Whether a group of samples holds a NaN or an infinity, which is looked at together with other numbers."""
+
+    wrong: Tensor
+    """bool [n, T]: counted positions that are not finite."""
+    activations: Tensor
+    """[n, T, D]"""
+    start: int
 
 
 class SaePass:
@@ -103,6 +124,7 @@ class SaePass:
             self._heap = LegacyHeaps(latent_dim, self._settings.top_k, self._settings.min_activation, self._draws)
         self._statistics = StatisticsAccumulator(latent_dim, shared.device, full=rules is not None)
         self._sampled = None if rules is None else SampledRows(no_rows(num_positions, latent_dim), shared.staging)
+        self._by_kernels = self._settings.vectorized and kernels_run_on(shared.device)
         self._all_finite = torch.ones((), dtype=torch.bool, device=shared.device)
         self._features: list[FeatureRows] = []
         self._probe: dict[int, SparseFeatures] = {}
@@ -146,24 +168,84 @@ class SaePass:
         """
         shared, size = self._shared, self._shared.batch.size
         with shared.clock.stage("encode"):
-            features = self._features_of(start, stop, activations)
+            features, doubt = self._features_of(start, stop, activations)
+        if doubt is not None and not self._by_kernels:
+            self._refuse(doubt) if bool(doubt.wrong.any()) else None
         batches = []
         with shared.clock.stage("select"):
             for first in range(0, stop - start, size):
                 last = min(first + size, stop - start)
                 part = take_samples(features, first, last)
                 inputs, outputs = (None if x is None else x[first:last] for x in (activations, target))
-                batches.append(self._select(start + first, part, inputs, outputs))
+                if self._by_kernels:
+                    batches.append(self._select_by_kernels(start + first, part, inputs, outputs, doubt))
+                    doubt = None
+                else:
+                    batches.append(self._select(start + first, part, inputs, outputs))
         return batches
+
+    def _select_by_kernels(
+        self,
+        start: int,
+        features: SparseFeatures,
+        activations: Tensor | None,
+        target: Tensor | None,
+        doubt: _Doubt | None,
+    ) -> "_Batch":
+        """As ``_select``, with one synchronisation."""
+        from extraction_assets.engine.selection.kernels import Contenders, DrawThresholds, pair_maxima
+
+        assert isinstance(self._heap, DeferredTopKHeap)
+        stop, device = start + features.num_samples, self._shared.device
+        counted = self._counted_alone(features, start)
+        maxima, first_sample = pair_maxima(counted), self._shared.samples.first_sample + start
+        drawn = None
+        if isinstance(self._draws, DrawHeap):
+            drawn = DrawThresholds(self._draws.thresholds(device), self._draws.order.rules.draw_seed)
+        contenders = Contenders(counted, maxima, first_sample, self._heap.floor(device), drawn)
+        chosen = self._shared.sampled_between(start, stop)
+        ends = None if chosen is None else row_ends(counted, chosen)
+        numbers = [contenders.sizes]
+        if doubt is not None:
+            numbers.append(doubt.wrong.any().long()[None])
+        if ends is not None:
+            numbers.append(ends[:, :: counted.num_positions].flatten())
+        sizes, *others = read_together(numbers)
+        if doubt is not None and others.pop(0)[0]:
+            self._refuse(doubt)
+        table: TopKTable | None
+        draws: Draws | None
+        if contenders.fits(sizes):
+            table, draws = contenders.collect(sizes)
+        else:
+            by_sample = maxima.t().contiguous()
+            table, draws = self._examples(start, counted, by_sample, pairs_above(by_sample) if drawn else None)
+        return _Batch(
+            start,
+            stop,
+            activations,
+            target,
+            features,
+            counted,
+            rows=to_rows(features) if self._settings.keep_features else None,
+            table=table,
+            draws=draws,
+            sampled=None if ends is None else rows_between(counted, ends, others[0]),
+            statistics={},
+            maxima=maxima,
+        )
+
+    def _counted_alone(self, features: SparseFeatures, start: int) -> SparseFeatures:
+        if self._shared.all_count or not self._features_everywhere:
+            return features
+        return keep_counted(features, self._counted[start : start + features.num_samples])
 
     def _select(
         self, start: int, features: SparseFeatures, activations: Tensor | None, target: Tensor | None
     ) -> "_Batch":
         """Pure. The table and the statistics of some samples' features at wanted positions."""
         stop = start + features.num_samples
-        counted_features = features
-        if not self._shared.all_count and self._features_everywhere:
-            counted_features = keep_counted(features, self._counted[start:stop])
+        counted_features = self._counted_alone(features, start)
         maxima = sample_maxima(counted_features)
         pairs = None if self._settings.draws is None else pairs_above(maxima)
         table, draws = self._examples(start, counted_features, maxima, pairs)
@@ -201,10 +283,10 @@ class SaePass:
         """Whether features stand at all non-padding positions, not at counted ones alone."""
         return self._settings.keep_features or self.task.stored_features is not None
 
-    def _features_of(self, start: int, stop: int, activations: Tensor | None) -> SparseFeatures:
+    def _features_of(self, start: int, stop: int, activations: Tensor | None) -> tuple[SparseFeatures, _Doubt | None]:
         """Features of samples ``start:stop`` at the positions that are wanted."""
         if self.task.stored_features is not None:
-            return take_rows(self.task.stored_features, start, stop, self._shared.device)
+            return take_rows(self.task.stored_features, start, stop, self._shared.device), None
         if activations is None or self._tile is None:
             raise ValueError(f"SAE {self.task.name!r} has neither stored features nor hook outputs to encode")
         count, num_positions, width = activations.shape
@@ -218,24 +300,24 @@ class SaePass:
                 activations.reshape(-1, width), self._tile * num_positions, wanted.reshape(-1)
             )
         finite = firings.finite.view(-1, num_positions)[:count]
-        self._refuse_non_finite(finite, activations[:count], start, stop)
         self._all_finite &= finite.all()
-        return SparseFeatures(*firings[:3], count, num_positions, self.task.sae.latent_dim)
+        features = SparseFeatures(*firings[:3], count, num_positions, self.task.sae.latent_dim)
+        return features, _Doubt(self._counted[start:stop] & ~finite, activations[:count], start)
 
-    def _refuse_non_finite(self, finite: Tensor, activations: Tensor, start: int, stop: int) -> None:
+    def _refuse(self, doubt: _Doubt) -> None:
         """A NaN in the hook's output is a NaN in the pre-activations too, so one check is enough. The message names the
         first module that gives one."""
-        wrong = self._counted[start:stop] & ~finite
-        if bool(wrong.any()):
-            hook, name = self.task.hook, self.task.name
-            self._shared.refuse_non_finite(
-                activations, start, f"the output of hook {hook!r}, which SAE {name!r} reads,"
-            )
-            self._shared.raise_for(wrong, start, f"the pre-activations of SAE {name!r} at {hook!r}")
+        hook, name = self.task.hook, self.task.name
+        self._shared.refuse_non_finite(
+            doubt.activations, doubt.start, f"the output of hook {hook!r}, which SAE {name!r} reads,"
+        )
+        self._shared.raise_for(doubt.wrong, doubt.start, f"the pre-activations of SAE {name!r} at {hook!r}")
 
     def _take(self, batch: "_Batch") -> None:
         """The one place where a batch's results are added up."""
         tokens = self._shared.tokens_counted(self.task.hook, batch.start, batch.stop)
+        if batch.maxima is not None:
+            self._statistics.count(batch.counted_features, batch.maxima)
         self._statistics.add(batch.statistics, batch.stop - batch.start, tokens)
         if isinstance(self._heap, DeferredTopKHeap):
             assert batch.table is not None

@@ -66,11 +66,18 @@ class StatisticsAccumulator:
         }
         self._samples_seen, self._tokens_seen = 0, 0
 
+    def count(self, features: SparseFeatures, maxima: Tensor) -> None:
+        """Counts samples by the kernels of a GPU, in place; ``maxima`` are ``kernels.pair_maxima(features)``. Counts
+        neither samples nor positions: ``add`` does. No synchronisation; needs no memory."""
+        from extraction_assets.engine.selection.statistics import kernels
+
+        kernels.count(features, maxima, self._totals)
+
     def add(self, update: StatisticsUpdate, samples: int, tokens: int) -> None:
         """Counts an update of so many samples and counted positions. No synchronisation; needs no memory, so that it
         cannot fail half-way."""
         for one in self._added:
-            for addition in update[one.name]:
+            for addition in update.get(one.name, []):
                 _add(self._totals[one.name], one, addition)
         self._samples_seen += samples
         self._tokens_seen += tokens
