@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from extraction_assets.engine.selection.draws import DrawHeap, select_with_draws
+from extraction_assets.engine.selection.draws import DrawHeap, DrawThresholds, select_with_draws
 from extraction_assets.engine.selection.merge import DeferredTopKHeap
 from extraction_assets.engine.selection.pairs import pairs_above
 from extraction_assets.engine.selection.select import sample_maxima
@@ -49,7 +49,7 @@ def by_kernels(
     heap = DrawHeap(features.num_features, rules or DrawRules(), buffer_examples)
     for first in range(0, features.num_samples, at_once):
         part = take_samples(features, first, min(first + at_once, features.num_samples))
-        thresholds = None if rules is None else kernels.DrawThresholds(heap.thresholds(CUDA), rules.draw_seed)
+        thresholds = None if rules is None else DrawThresholds(heap.thresholds(CUDA), rules.draw_seed)
         contenders = kernels.Contenders(part, kernels.pair_maxima(part), FIRST + first, top.floor(CUDA), thresholds)
         sizes = contenders.sizes.tolist()
         assert contenders.fits(sizes)
@@ -86,7 +86,7 @@ def test_the_same_group_gives_the_same_bits_again() -> None:
     features = features_of(256, 16, 2000)
     found = []
     for _ in range(3):
-        thresholds = kernels.DrawThresholds(DrawHeap(2000, RULES[0]).thresholds(CUDA), 11)
+        thresholds = DrawThresholds(DrawHeap(2000, RULES[0]).thresholds(CUDA), 11)
         floor = torch.zeros(2000, device=CUDA)
         contenders = kernels.Contenders(features, kernels.pair_maxima(features), 0, floor, thresholds)
         found.append(contenders.collect(contenders.sizes.tolist()))

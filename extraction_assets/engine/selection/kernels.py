@@ -8,14 +8,13 @@ A pair of a feature and a sample is numbered feature * n + sample: so examples c
 feature's thresholds are read together. Atomic operations are on integers alone: scheduling changes no bit.
 """
 
-from typing import NamedTuple
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from extraction_assets.engine.ordering import VALUE_BITS, bits_for
+from extraction_assets.engine.selection.draws import DrawThresholds
 from extraction_assets.engine.selection.hashing import HASH_BITS, seed_state
 from extraction_assets.engine.selection.intervals import FIRST_INTERVAL, INTERVALS, MANTISSA_BITS_BELOW, OF_ALL
 from extraction_assets.engine.shapes import Draws, SparseFeatures, TopKTable
@@ -26,14 +25,6 @@ _PAIRS = 2048
 """Pairs that one program looks at."""
 _KEY_BITS = 63
 _WARPS = 4
-
-
-class DrawThresholds(NamedTuple):
-    """What decides whether a pair may be drawn."""
-
-    hashes: Tensor
-    """int32 [F * 81]: as ``DrawHeap.thresholds``."""
-    seed: int
 
 
 def pair_maxima(features: SparseFeatures) -> Tensor:
@@ -171,9 +162,6 @@ def _grid(count: int, block: int) -> tuple[int]:
     return (triton.cdiv(count, block),)
 
 
-_SIZES = ["total", "cells", "num_positions", "num_samples", "first_sample", "seed", "blocks", "top", "drawn"]
-"""No kernel of its own for sizes that are 1 or a multiple of 16."""
-
 _GOLDEN = tl.constexpr(0x9E3779B97F4A7C15)
 _FIRST_MULTIPLIER, _SECOND_MULTIPLIER = tl.constexpr(0xBF58476D1CE4E5B9), tl.constexpr(0x94D049BB133111EB)
 _HASH_SHIFT = tl.constexpr(64 - HASH_BITS)
@@ -182,7 +170,7 @@ _BELOW, _VALUE_BITS = tl.constexpr(MANTISSA_BITS_BELOW), tl.constexpr(VALUE_BITS
 _LARGEST_VALUE = tl.constexpr(2**VALUE_BITS - 1)
 
 
-@triton.jit(do_not_specialize=_SIZES[:1] + _SIZES[2:4])
+@triton.jit(do_not_specialize=["total", "num_positions", "num_samples"])  # one compiled kernel for all sizes
 def _scatter_maxima(  # type: ignore[no-untyped-def]
     tokens, features, values, maxima, total, num_positions, num_samples, BLOCK: tl.constexpr
 ):

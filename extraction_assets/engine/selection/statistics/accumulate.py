@@ -9,7 +9,7 @@ from torch import Tensor
 
 from extraction_assets.engine.ordering import ascending_bits
 from extraction_assets.engine.selection.intervals import INTERVALS
-from extraction_assets.engine.selection.pairs import FiringPairs, intervals_of, pairs_above
+from extraction_assets.engine.selection.pairs import FiringPairs, pairs_above
 from extraction_assets.engine.selection.statistics.descriptions import (
     STATISTICS,
     Addition,
@@ -47,7 +47,7 @@ def _counted_firings(features: SparseFeatures, maxima: Tensor, pairs: FiringPair
     bits = ascending_bits(features.values)
     exponent = bits >> _MANTISSA_BITS
     mantissa = (bits & (1 << _MANTISSA_BITS) - 1) | torch.where(exponent > 0, 1 << _MANTISSA_BITS, 0)
-    by_interval = None if pairs is None else pairs.features * INTERVALS + intervals_of(pairs.maxima)
+    by_interval = None if pairs is None else pairs.features * INTERVALS + pairs.intervals
     return CountedFirings(features.features, mantissa, exponent.clamp_(min=1), maxima, by_interval)
 
 
