@@ -86,8 +86,8 @@ class _Results:
             return
         result = self._chunk.saes[str(target.sae)]
         if target.asset == SAE_FEATURES:
-            assert result.features is not None, "features are kept where their asset is selected"
-            write_features(path, result.features, record)
+            assert result.feature_parts is not None, "features are kept where their asset is selected"
+            write_features(path, result.feature_parts, record)
         else:
             write_table(path, result.table, result.statistics, record, result.draws, result.sampled)
 

@@ -1,9 +1,11 @@
 """A run over some chunks, one after the other: while one computes, the one before it is checked and written."""
 
 import logging
+from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from itertools import zip_longest
 from types import TracebackType
 from typing import Self
 
@@ -11,7 +13,7 @@ import dagster as dg
 import torch
 
 from extraction_assets.assets.chunks.checks import replayed
-from extraction_assets.assets.chunks.compute import QueuedChunk, compute_chunk
+from extraction_assets.assets.chunks.compute import PreparedChunk, QueuedChunk, compute_chunk, queue_chunk
 from extraction_assets.assets.chunks.finish import FinishedChunk, WrittenFile, finish_chunk
 from extraction_assets.assets.chunks.recorded_numbers import replayed_metadata
 from extraction_assets.assets.chunks.start import examine_start
@@ -54,6 +56,8 @@ class ChunkRun:
         )
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chunk-writer")
         self._pending: _Pending | None = None
+        self._coming: PreparedChunk | None = None
+        """The next chunk, if its first forward pass is queued."""
         self._usage = UtilizationSampler(device, logger)
 
     def __enter__(self) -> Self:
@@ -80,8 +84,9 @@ class ChunkRun:
                 missing_targets = yield from self._missing_targets(chunks, update, reuse=reuse)
                 if missing_targets:
                     examine_start(self._plan, self._loaded, missing_targets)
-                for chunk, targets in missing_targets.items():
-                    yield from self._events_of(chunk, targets, update)
+                work = list(missing_targets.items())
+                for (chunk, targets), coming in zip_longest(work, work[1:]):
+                    yield from self._events_of(chunk, targets, update, coming)
                 yield from self._durable()
             except (Exception, dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
                 yield from self._durable()  # what was computed before is recorded, whatever has happened since
@@ -106,24 +111,42 @@ class ChunkRun:
                 update.skip(chunk.num_samples)
         return missing_targets
 
-    def _events_of(self, chunk: Chunk, targets: list[Target], update: Progress) -> Iterator[Event]:
-        """Computes ``targets`` of a chunk and hands them to the writer."""
-        computed = yield from self._computed(chunk, targets, update)
+    def _events_of(
+        self, chunk: Chunk, targets: list[Target], update: Progress, coming: tuple[Chunk, list[Target]] | None
+    ) -> Iterator[Event]:
+        """Computes ``targets`` of a chunk and hands them to the writer; ``coming`` is the next chunk."""
+        computed = yield from self._computed(chunk, targets, update, coming)
         yield from self._durable()
         self._pending = _Pending(chunk, partial(finish_chunk, self._plan, computed))
         self._writer.submit(self._pending.write)
 
-    def _computed(self, chunk: Chunk, targets: list[Target], update: Progress) -> Generator[Event, None, QueuedChunk]:
-        """Computes a chunk; between its batches, yields the events of the chunk before as soon as it is durable."""
-        steps = compute_chunk(self._plan, self._loaded, self._usage, chunk, targets, update.begin)
+    def _computed(
+        self, chunk: Chunk, targets: list[Target], update: Progress, coming: tuple[Chunk, list[Target]] | None
+    ) -> Generator[Event, None, QueuedChunk]:
+        """Computes a chunk; between its batches, yields the events of the chunk before once it is durable: one at a
+        time, because storing one takes Dagster longer than a GPU has work queued for."""
+        prepared, self._coming = self._coming, None
+        queue_next = None if coming is None else partial(self._queue, *coming)
+        plan, loaded, usage = self._plan, self._loaded, self._usage
+        steps = compute_chunk(plan, loaded, usage, chunk, targets, update.begin, prepared, queue_next)
+        del prepared  # it holds the outputs of the first forward pass
         try:
             while True:
                 update(next(steps), self._note(chunk))
                 if self._pending is not None and self._pending.finished.done():
-                    yield from self._durable()
+                    yield from self._record(self._pending, most=1)
         except StopIteration as done:
             computed: QueuedChunk = done.value
             return computed
+
+    def _queue(self, chunk: Chunk, targets: list[Target]) -> None:
+        """Queues the first forward pass of the next chunk behind the last one of this, so that the GPU has work while
+        this one's tables are finished. What fails here is left to the chunk's own turn: this one's results come first.
+        """
+        try:
+            self._coming = queue_chunk(self._plan, self._loaded, chunk, targets)
+        except Exception as error:  # of whatever kind
+            self._logger.debug("chunk %s is not prepared ahead: %s", chunk.key, error)
 
     def _note(self, chunk: Chunk) -> str:
         """What progress shows beside the rate."""
@@ -131,22 +154,37 @@ class ChunkRun:
         return f"chunk {chunk.key}, batch {self._loaded.batch.size}" + ("" if busy is None else f", GPU {busy:.0f}%")
 
     def _durable(self) -> Iterator[Event]:
-        """Waits for the files of the chunk that is being written, if there is one, and gives its events. Fails where a
-        check of it failed."""
+        """Waits for the files of the chunk that is being written, if there is one, and gives the rest of its events.
+        Fails where a check of it failed."""
         pending = self._pending
         if pending is None:
             return
         self._writer.submit(pending.write)  # again, where an interrupt came before or during the first time
+        yield from self._record(pending)
+
+    def _record(self, pending: "_Pending", most: int | None = None) -> Iterator[Event]:
+        """Waits for a chunk's files and gives its events, at most so many of them. Fails where a check of it failed."""
         try:
             finished = pending.finished.result()
         except Exception:  # of the writer; an interrupt of this thread leaves the chunk to be waited for again
             self._pending = None
             raise
+        if pending.events is None:
+            pending.events = deque(self._events(pending.chunk, finished))
+        for _ in range(len(pending.events) if most is None else most):
+            if pending.events:
+                yield pending.events[0]()
+                pending.events.popleft()  # only now: an interrupt on the way must not lose the event
+        if not pending.events:
+            self._pending = None
+            finished.refuse()
+
+    def _events(self, chunk: Chunk, finished: FinishedChunk) -> Iterator[Callable[[], Event]]:
+        """Makers of a chunk's events: what one says of its lineage is known when those before it are recorded."""
         for one in finished.written:
-            yield self._materialization(pending.chunk, one)
-        yield from map(self._lineage.targeted, finished.evaluations) if finished.written else finished.evaluations
-        self._pending = None  # only now: an interrupt on the way must not lose the record
-        finished.refuse()
+            yield partial(self._materialization, chunk, one)
+        for evaluation in finished.evaluations:
+            yield partial(self._lineage.targeted if finished.written else _as_it_is, evaluation)
 
     def _materialization(self, chunk: Chunk, written: WrittenFile) -> dg.AssetMaterialization:
         target = written.target
@@ -164,12 +202,18 @@ class ChunkRun:
                     yield self._lineage.targeted(replayed(dg.AssetCheckKey(target.key, name), chunk.key, record))
 
 
+def _as_it_is(event: Event) -> Event:
+    return event
+
+
 class _Pending:
     """A chunk that the writer's thread has, or is about to get."""
 
     def __init__(self, chunk: Chunk, work: Callable[[], FinishedChunk]) -> None:
         self.chunk = chunk
         self.finished = Future[FinishedChunk]()
+        self.events: deque[Callable[[], Event]] | None = None
+        """Makers of those that are not recorded yet; None before the first one is."""
         self._work: Callable[[], FinishedChunk] | None = work
 
     def write(self) -> None:

@@ -9,6 +9,14 @@ import torch
 from torch import Tensor
 
 
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on ``device``. On a GPU the copy takes its turn among what is queued and the host waits for
+    nothing, as it would with memory that is not pinned."""
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 class HostStaging:
     """Copies tensors of one device to pinned host memory, on a stream of its own; on a CPU they are left as they are.
 

@@ -120,13 +120,18 @@ def concatenate_rows(parts: Sequence[FeatureRows]) -> FeatureRows:
     """Compressed rows of consecutive groups of samples as one; of one group its own memory. No synchronisation."""
     if len(parts) == 1:
         return parts[0]
-    first, pointers = 0, [parts[0].row_pointers[:1]]
-    for part in parts:
-        pointers.append(part.row_pointers[1:] + first)
-        first += len(part.values)
     return parts[0]._replace(
-        row_pointers=torch.cat(pointers),
+        row_pointers=joined_pointers(parts),
         feature_ids=torch.cat([part.feature_ids for part in parts]),
         values=torch.cat([part.values for part in parts]),
         num_samples=sum(part.num_samples for part in parts),
     )
+
+
+def joined_pointers(parts: Sequence[FeatureRows]) -> Tensor:
+    """``row_pointers`` int64 [n * T + 1] of consecutive groups of samples as one. No synchronisation."""
+    first, pointers = 0, [parts[0].row_pointers[:1]]
+    for part in parts:
+        pointers.append(part.row_pointers[1:] + first)
+        first += len(part.values)
+    return torch.cat(pointers)

@@ -1,0 +1,84 @@
+"""One chunk behind the other: what of the next one is done before this one ends, and when events are recorded."""
+
+import time
+from typing import Any
+
+import pytest
+
+from extraction_assets.assets.chunks import compute
+from extraction_assets.engine.chunk_pass import gpu_pass
+from extraction_assets.engine.shapes import Samples
+from extraction_assets_tests.assets.chunks.conftest import Done
+from extraction_assets_tests.project import Project
+
+pytestmark = pytest.mark.slow
+
+
+def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Queues the next chunk's first forward pass before this one ends; says of each chunk whether its pass was."""
+    found = list[bool]()
+
+    def steps(samples: Samples, *given: Any) -> Any:
+        *rest, queued, queue_next = given
+        found.append(queued is not None)
+        computing = gpu_pass.chunk_steps(samples, *rest, queued, queue_next)
+        yield next(computing)
+        if queue_next is not None:
+            queue_next()
+        return (yield from computing)
+
+    monkeypatch.setattr(compute, "chunk_steps", steps)
+    return found
+
+
+def test_chunks_that_are_queued_ahead_give_the_same_files(
+    done: Done, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = _as_on_a_gpu(monkeypatch)
+    project.chunks()
+    assert found == [False, True, True]
+    assert project.files() == done.project.files()
+
+
+def test_what_fails_ahead_is_left_to_the_chunks_own_turn(
+    done: Done, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = _as_on_a_gpu(monkeypatch)
+
+    def too_large(*_: Any) -> None:
+        raise MemoryError("two chunks at once")
+
+    monkeypatch.setattr(compute, "queue_forward", too_large)
+    project.chunks()
+    assert found == [False] * 3
+    assert project.files() == done.project.files()
+
+
+def test_a_chunk_that_is_read_is_not_queued_ahead(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.chunks()
+    found = _as_on_a_gpu(monkeypatch)
+    project.chunks(assets=[key for key in project.chunk_assets if key.path[-1] == "top_k_table"])
+    assert found == [False] * 3
+
+
+def test_a_chunks_events_are_recorded_one_between_two_batches(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = list[int]()
+
+    def counting(samples: Samples, *rest: Any) -> Any:
+        steps = gpu_pass.chunk_steps(samples, *rest)
+        yield next(steps)
+        if samples.first_sample == 8:
+            deadline = time.monotonic() + 60
+            while project.plan.missing_chunks()[0] == "000000000000" and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(0.5)  # until the writer's thread says so
+            for _ in range(4):
+                yield 0
+                counts.append(sum(len(project.instance.get_materialized_partitions(k)) for k in project.chunk_assets))
+        return (yield from steps)
+
+    monkeypatch.setattr(compute, "chunk_steps", counting)
+    project.chunks()
+    assert counts == [1, 2, 3, 4]
