@@ -9,7 +9,7 @@ from extraction_assets.engine.selection.pairs import pairs_above
 from extraction_assets.engine.selection.select import sample_maxima
 from extraction_assets.engine.selection.sparse import dense_to_sparse, keep_counted, take_samples
 from extraction_assets.engine.selection.statistics.accumulate import StatisticsAccumulator, statistics_update
-from extraction_assets.engine.selection.statistics.descriptions import FeatureStatistics
+from extraction_assets.engine.selection.statistics.descriptions import STATISTICS, FeatureStatistics
 from extraction_assets.engine.shapes import DrawRules, Draws, SparseFeatures, TopKTable
 from extraction_assets_tests.engine.build import assert_same
 from extraction_assets_tests.engine.strategies import random_features
@@ -126,3 +126,9 @@ def test_statistics_equal_their_twins_bit_for_bit(n: int, t: int, f: int, full: 
         bits = torch.randint(1, 0x7F800000, (len(features.values),), dtype=torch.int32, generator=generator)
         features = features._replace(values=bits.view(torch.float32).to(CUDA))
     assert_same(counted(features, full, by_kernels=True), counted(features, full, by_kernels=False))
+
+
+def test_the_statistics_with_a_kernel_are_those_that_say_so() -> None:
+    kernels = pytest.importorskip("extraction_assets.engine.selection.statistics.kernels", reason="needs Triton")
+    counted_there = {*kernels.OF_FIRINGS, *kernels.OF_SAMPLES, kernels.OF_INTERVALS}
+    assert counted_there == {one.name for one in STATISTICS if one.has_kernel}

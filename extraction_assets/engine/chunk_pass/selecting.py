@@ -15,7 +15,11 @@ from extraction_assets.engine.selection.merge import DeferredTopKHeap
 from extraction_assets.engine.selection.pairs import FiringPairs, pairs_above
 from extraction_assets.engine.selection.select import sample_maxima, select_top_k
 from extraction_assets.engine.selection.sparse import keep_counted, row_ends, rows_between, rows_of_samples, to_rows
-from extraction_assets.engine.selection.statistics.accumulate import StatisticsUpdate, statistics_update
+from extraction_assets.engine.selection.statistics.accumulate import (
+    StatisticsUpdate,
+    described,
+    statistics_update,
+)
 from extraction_assets.engine.shapes import Draws, FeatureRows, SparseFeatures, TopKTable
 
 
@@ -151,7 +155,14 @@ class KernelSelector(PlainSelector):
             pairs = None if self._settings.draws is None else pairs_above(maxima.t())
             table, draws = self._examples(start, counted, maxima.t(), pairs)
             batch = self._batch(start, features, counted, table, draws, sampled)
-        return batch._replace(maxima=maxima)
+        return batch._replace(maxima=maxima, statistics=self._uncounted(counted, maxima.t()))
+
+    def _uncounted(self, features: SparseFeatures, maxima: Tensor) -> StatisticsUpdate:
+        """What no kernel counts."""
+        full = self._settings.draws is not None
+        uncounted = described(full=full, without_kernel=True)
+        pairs = pairs_above(maxima) if any(one.only_full for one in uncounted) else None
+        return statistics_update(features, maxima, pairs, without_kernel=True)
 
     def _thresholds(self) -> DrawThresholds | None:
         if not isinstance(self._draws, DrawHeap):

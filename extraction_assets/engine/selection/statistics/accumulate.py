@@ -27,20 +27,31 @@ DTYPES = {"int64": torch.int64, "float32": torch.float32}
 _MANTISSA_BITS = 23
 
 
-def statistics_update(features: SparseFeatures, maxima: Tensor, pairs: FiringPairs | None = None) -> StatisticsUpdate:
+def statistics_update(
+    features: SparseFeatures, maxima: Tensor, pairs: FiringPairs | None = None, *, without_kernel: bool = False
+) -> StatisticsUpdate:
     """What the samples of ``features`` add; counted positions only, ``maxima`` float32 [n, F] their maxima and
     ``pairs`` those of them above 0. Without ``pairs``, statistics that need them are left out
-    (``Statistic.only_full``).
+    (``Statistic.only_full``); ``without_kernel``, so are those that kernels count.
 
     No synchronisation. Peak extra memory: 104 bytes per entry and 12 a feature, and 40 a pair; the update keeps 56, 12
     and 16.
     """
+    wanted = described(full=pairs is not None, without_kernel=without_kernel)
+    if not wanted:
+        return {}
     firings = _counted_firings(features, maxima, pairs)
-    return {
-        one.name: one.additions(firings)
+    return {one.name: one.additions(firings) for one in wanted if one.additions is not None}
+
+
+def described(*, full: bool, without_kernel: bool = False) -> list[Statistic]:
+    """The statistics that ``additions`` describes: of these ``full`` ones or basic ones, and those alone that no kernel
+    counts."""
+    return [
+        one
         for one in STATISTICS
-        if one.additions is not None and not (one.only_full and pairs is None)
-    }
+        if one.additions is not None and (full or not one.only_full) and not (without_kernel and one.has_kernel)
+    ]
 
 
 def _counted_firings(features: SparseFeatures, maxima: Tensor, pairs: FiringPairs | None = None) -> CountedFirings:
@@ -59,7 +70,7 @@ class StatisticsAccumulator:
     """
 
     def __init__(self, num_features: int, device: torch.device | str = "cpu", *, full: bool = True) -> None:
-        self._added = [one for one in STATISTICS if one.additions is not None and (full or not one.only_full)]
+        self._added = described(full=full)
         self._totals = {
             one.name: torch.zeros(num_features * (one.size or 1), dtype=DTYPES[one.dtype], device=device)
             for one in self._added

@@ -1,7 +1,7 @@
 """Triton kernels for CUDA: statistics are counted in place, in two kernels instead of fifty.
 
-Each statistic's description in ``descriptions`` is the twin of what stands here; one that is described there alone is
-counted as it says. Whole numbers and maxima alone: scheduling changes no bit. Imported only where there is a GPU.
+The ``additions`` in ``descriptions`` are their twins. Whole numbers and maxima alone: scheduling changes no bit.
+Imported only where there is a GPU.
 """
 
 from collections.abc import Mapping
@@ -24,8 +24,7 @@ from extraction_assets.engine.shapes import SparseFeatures
 OF_FIRINGS = ("activation_limbs", "square_limbs", "histogram")
 OF_SAMPLES = ("sample_count", "max_activation")
 OF_INTERVALS = "interval_samples"
-COUNTED = frozenset([*OF_FIRINGS, *OF_SAMPLES, OF_INTERVALS])
-"""Statistics that are counted here."""
+"""The statistics that are counted here: those with ``Statistic.has_kernel``."""
 
 _BLOCK = 1024
 _PAIRS = 2048
