@@ -110,6 +110,7 @@ class _Recording:
             # Otherwise the allocator would take the recording for unfinished, and free no memory that streams share.
             index = torch.cuda.current_device() if device.index is None else device.index
             torch._C._cuda_endAllocateToPool(index, self._graph.pool())
+            torch._C._cuda_releasePool(index, self._graph.pool())
             raise
 
     def replay(self, token_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
