@@ -77,7 +77,7 @@ class _Recording:
 
     def __init__(self, token_ids: Tensor, attention_mask: Tensor) -> None:
         self._token_ids, self._attention_mask = token_ids.clone(), attention_mask.clone()
-        self._graph = torch.cuda.CUDAGraph()
+        self._graph, self._pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
         self._outputs: dict[str, Tensor] = {}
 
     @classmethod
@@ -96,7 +96,7 @@ class _Recording:
         stream, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
-            self._graph.capture_begin(capture_error_mode="thread_local")  # other threads write files meanwhile
+            self._graph.capture_begin(self._pool, "thread_local")  # other threads write files meanwhile
             try:
                 self._outputs = run(self._token_ids, self._attention_mask)
             finally:
@@ -109,8 +109,8 @@ class _Recording:
         except RuntimeError:
             # Otherwise the allocator would take the recording for unfinished, and free no memory that streams share.
             index = torch.cuda.current_device() if device.index is None else device.index
-            torch._C._cuda_endAllocateToPool(index, self._graph.pool())
-            torch._C._cuda_releasePool(index, self._graph.pool())
+            torch._C._cuda_endAllocateToPool(index, self._pool)
+            torch._C._cuda_releasePool(index, self._pool)
             raise
 
     def replay(self, token_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
