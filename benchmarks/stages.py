@@ -13,13 +13,13 @@ from benchmarks.lines import BOTH, FLOOR, LEGACY, Line, rate_line
 from benchmarks.measure import Timing, measure_rate, metered, repeated, timed
 from benchmarks.options import Options
 from extraction_assets.engine.chunk_pass.batching import AdaptiveBatch
+from extraction_assets.engine.chunk_pass.chunks import merge_chunks, run_chunks
 from extraction_assets.engine.chunk_pass.context import PassSettings
-from extraction_assets.engine.chunk_pass.forward import forward_pass
+from extraction_assets.engine.chunk_pass.forward import HookReader, forward_pass
 from extraction_assets.engine.chunk_pass.gpu_pass import ChunkResult, run_chunk
 from extraction_assets.engine.chunk_pass.sae_pass import SaeTask, tile_samples
 from extraction_assets.engine.saes.sae import matmul_precision
 from extraction_assets.engine.selection.legacy import LegacyHeaps
-from extraction_assets.engine.selection.merge import merge_top_k_tables
 from extraction_assets.engine.selection.select import (
     sample_maxima,
     select_top_k,
@@ -27,7 +27,7 @@ from extraction_assets.engine.selection.select import (
     vectorized_top_k_positions,
 )
 from extraction_assets.engine.selection.sparse import dense_to_sparse, keep_counted
-from extraction_assets.engine.selection.statistics.accumulate import feature_statistics, merge_statistics
+from extraction_assets.engine.selection.statistics.accumulate import feature_statistics
 from extraction_assets.engine.shapes import DrawRules, Samples, SparseFeatures, TopKTable
 from extraction_assets.resources import GpuResource
 
@@ -210,13 +210,10 @@ class Stages:
         return self._pass(self._engine.samples.part(0, count), batch)
 
     def _in_chunks(self, count: int, batch: AdaptiveBatch) -> object:
-        size = self._options.chunk_size
-        bounds = [(start, min(start + size, count)) for start in range(0, count, size)]
-        results = [
-            self._pass(self._engine.samples.part(*chunk_bounds), batch).saes[SAE_NAME] for chunk_bounds in bounds
-        ]
-        table = merge_top_k_tables([r.table for r in results], self._options.top_k, self._options.latent_dim)
-        return table, merge_statistics([r.statistics for r in results])
+        size, settings = self._options.chunk_size, self._settings()
+        chunks = [self._engine.samples.part(start, min(start + size, count)) for start in range(0, count, size)]
+        results = list(run_chunks(chunks, self._reader, self._tasks(), settings, batch, self._device))
+        return merge_chunks(results, SAE_NAME, settings, self._device)
 
     def _pass(
         self,
@@ -229,16 +226,20 @@ class Stages:
         draws: DrawRules | None = None,
     ) -> ChunkResult:
         """``chunk_steps`` from tokens to table and statistics; basic ones without ``draws``."""
-        settings = PassSettings(
-            batch_size=batch_size or self._options.batch_size,
-            top_k=top_k or self._options.top_k,
-            vectorized=vectorized,
-            matmul_precision=self._options.matmul_precision,
-            draws=draws,
-        )
+        settings = self._settings()._replace(vectorized=vectorized, draws=draws)
+        settings = settings._replace(batch_size=batch_size or settings.batch_size, top_k=top_k or settings.top_k)
         reader = forward_pass(self._engine.model, samples, settings.batch_size)
-        tasks = [SaeTask(SAE_NAME, self._options.hook, self._engine.sae)]
-        return run_chunk(samples, reader, tasks, settings, batch, self._device)
+        return run_chunk(samples, reader, self._tasks(), settings, batch, self._device)
+
+    def _settings(self) -> PassSettings:
+        options = self._options
+        return PassSettings(options.batch_size, options.top_k, matmul_precision=options.matmul_precision)
+
+    def _reader(self, samples: Samples) -> HookReader:
+        return forward_pass(self._engine.model, samples, self._options.batch_size)
+
+    def _tasks(self) -> list[SaeTask]:
+        return [SaeTask(SAE_NAME, self._options.hook, self._engine.sae)]
 
     def _vectorization_batch(self, size: str) -> AdaptiveBatch:
         resource = GpuResource(vectorization_batch_size=size)

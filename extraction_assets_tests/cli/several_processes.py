@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from extraction_assets import default_resources
 from extraction_assets.cli.gpu_worker import RemoteAssignment
 from extraction_assets.component import build_definitions
 from extraction_assets.settings import ExtractionSettings
+from extraction_assets_tests.daemon_lab import wait_for
 
 
 def definitions(settings: ExtractionSettings) -> dg.Definitions:
@@ -50,7 +50,9 @@ def is_killed(number: int) -> None:
 
 
 def is_slow(_number: int) -> None:
-    time.sleep(1.5)
+    """Takes as long as five chunks of the others."""
+    tables = Path(os.environ["EXTRACTION_HOME"], "tiny", "topk", "top_k_table")
+    wait_for("the others", lambda: len(list(tables.glob("**/*.parquet"))) >= 5, 120, pause=0.1)
 
 
 def fails(number: int) -> None:

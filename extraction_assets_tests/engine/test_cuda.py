@@ -279,14 +279,14 @@ def test_synchronisations_are_noticed() -> None:
 @pytest.mark.parametrize(
     ("architecture", "keep_features", "special_tokens", "synchronisations"),
     [
-        ("standard", False, False, 5),
-        ("jumprelu", False, False, 5),
-        ("gated", False, False, 5),
-        ("topk", False, False, 6),
-        ("standard", True, False, 5),
-        ("standard", False, True, 5),
-        ("standard", True, True, 6),
-        ("topk", True, True, 7),
+        ("standard", False, False, 2),
+        ("jumprelu", False, False, 2),
+        ("gated", False, False, 2),
+        ("topk", False, False, 3),
+        ("standard", True, False, 2),
+        ("standard", False, True, 2),
+        ("standard", True, True, 3),
+        ("topk", True, True, 4),
     ],
 )
 def test_a_batch_synchronises_as_often_as_chunk_steps_says(

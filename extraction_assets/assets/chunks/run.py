@@ -23,6 +23,7 @@ from extraction_assets.execution.keys import Target, chunk_targets
 from extraction_assets.execution.lineage import Lineage
 from extraction_assets.execution.loaded_models import LoadedModels
 from extraction_assets.execution.progress import Progress
+from extraction_assets.execution.warm_up import WarmUp
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.resources import GpuResource
 from extraction_assets.resources.utilization import UtilizationSampler
@@ -65,9 +66,11 @@ class ChunkRun:
         self._ahead: tuple[Chunk, list[Target]] | None = None
         """The next chunk, if this run has taken it."""
         self._usage = UtilizationSampler(device, logger)
+        self._warm_up = WarmUp(device, logger)
 
     def __enter__(self) -> Self:
         self._usage.__enter__()
+        self._warm_up.__enter__()
         return self
 
     def __exit__(
@@ -77,6 +80,7 @@ class ChunkRun:
         traceback: TracebackType | None,
     ) -> None:
         self._usage.__exit__(error_type, error, traceback)
+        self._warm_up.__exit__(error_type, error, traceback)
         self._writer.shutdown(wait=True)
 
     def events(self, chunks: Sequence[Chunk], *, reuse: bool = False) -> Iterator[Event]:
@@ -89,7 +93,7 @@ class ChunkRun:
             try:
                 missing_targets = yield from self._missing_targets(chunks, update, reuse=reuse)
                 if missing_targets:
-                    examine_start(self._plan, self._loaded, missing_targets)
+                    examine_start(self._plan, self._loaded, missing_targets, self._warm_up)
                 self._work.extend(missing_targets.items())
                 while (work := self._take_next()) is not None:
                     yield from self._events_of(*work, update)

@@ -44,7 +44,7 @@ def forward_pass(model: LanguageModel, samples: Samples, batch_size: int) -> Hoo
             last = min(first + batch_size, stop)
             ids, mask = _padded(token_ids[first:last], rows), _padded(attention_mask[first:last], rows)
             mask[last - first :, 0] = True  # a filler has one token, so that no softmax is empty
-            for hook, output in model.activations(ids, mask).items():
+            for hook, output in model.repeated_activations(ids, mask).items():
                 parts[hook].append(output[: last - first])
         return {hook: _joined(outputs) for hook, outputs in parts.items()}  # [stop - start, T, D]
 

@@ -77,11 +77,10 @@ def chunk_steps(
     ``read_hooks`` gives the hook outputs (``forward_pass`` or ``stored_activations``); it may be None where
     every task has stored features and no activations are kept. ``batch`` says how many samples are reduced at
     once. Results do not depend on it: the forward pass runs in batches of one fixed shape, encode in tiles of
-    ``tile_samples``. Synchronisations on a GPU for each reduced batch and SAE: 5 (1 to encode, 2 for topk; 1 to look
-    for NaN, 3 to select), 1 more where special tokens are stored but do not count, 1 where outlier norms do not; about
-    4 more for each compaction of the top-k table, which come ever more rarely, and some 10 at the end of the chunk.
-    With full statistics (``settings.draws``) 6 more, 1 where a sampled sample is in the batch, and as many for each
-    compaction of the draws.
+    ``tile_samples``. Synchronisations on a GPU with Triton for each reduced batch and SAE: 2, whatever the statistics
+    (1 to encode, 2 for topk; 1 to select and to look for NaN), 1 more where special tokens are stored but do not count,
+    1 where outlier norms do not; about 4 more for each compaction of the top-k table and as many for each of the draws,
+    which come ever more rarely, and some 10 at the end of the chunk.
     Peak device memory: two groups of hook outputs (of this chunk, or its last and the next one's first), one dense tile
     of at most 128 MiB (or one sample), the sparse features of one batch and, for each SAE, O(F * K) and its statistics
     (1.1 kB a feature). Full statistics add the draws, which are O(F), and 964 bytes a feature of thresholds and

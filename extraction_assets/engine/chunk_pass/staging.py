@@ -1,6 +1,8 @@
 """Copies from a GPU to the host that overlap with computation."""
 
 import functools
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -55,6 +57,13 @@ class HostStaging:
         """Until every copy is complete: one synchronisation."""
         if self._stream is not None:
             self._stream.synchronize()
+
+
+def read_together(tensors: Sequence[Tensor]) -> list[list[int]]:
+    """The numbers of some int64 tensors [...] of one device. One synchronisation for all of them."""
+    numbers = torch.cat([tensor.flatten() for tensor in tensors]).tolist()
+    ends = list(accumulate(tensor.numel() for tensor in tensors))
+    return [numbers[end - tensor.numel() : end] for tensor, end in zip(tensors, ends, strict=True)]
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from extraction_assets.engine.models.capture import Capture
 from extraction_assets.engine.models.hooks import HookError, Site, resolve_hook, text_configuration
 from extraction_assets.engine.models.loaded_weights import LoadedWeights
 from extraction_assets.engine.models.parameters_in_use import InUse, parameters_in_use
+from extraction_assets.engine.models.replay import Replay
 from extraction_assets.engine.models.sites import text_model
 from extraction_assets.engine.models.text_pass import attention_window, noting_positions, refuse_other_inputs
 
@@ -38,6 +39,7 @@ class LanguageModel:
         self.eager_blocks: list[int] = []
         """Numbers of the blocks that were left as they are for hooks inside: part of what last bits depend on."""
         self._capture = Capture(self.module, self._resolved(hooks))
+        self._replay = Replay(lambda token_ids, attention_mask: self.activations(token_ids, attention_mask))
         self.weights: LoadedWeights | None = None
         """Whether the weights of a model that was loaded from files are as the files say."""
 
@@ -71,6 +73,14 @@ class LanguageModel:
         if not self._capture.is_watched:
             self._watch(token_ids, attention_mask)
         return self._shaped(self._capture.run(token_ids, self._mask_option(attention_mask)), token_ids)
+
+    @torch.inference_mode()
+    def repeated_activations(self, token_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        """As ``activations``, bit for bit, for many batches of one shape: on a GPU, after a few of them, the host
+        starts the kernels of a pass all at once (``Replay``). Compiled blocks are left as they are."""
+        if self.device.type != "cuda" or self.compiled:
+            return self.activations(token_ids, attention_mask)
+        return self._replay((token_ids.shape, self.hooks), token_ids, attention_mask)
 
     @torch.inference_mode()
     def activations_alone(self, token_ids: Tensor) -> dict[str, Tensor]:

@@ -68,17 +68,19 @@ def test_a_chunks_events_are_recorded_one_between_two_batches(
 ) -> None:
     counts = list[int]()
 
+    def recorded() -> int:
+        return sum(len(project.instance.get_materialized_partitions(key)) for key in project.chunk_assets)
+
     def counting(samples: Samples, *rest: Any) -> Any:
         steps = gpu_pass.chunk_steps(samples, *rest)
         yield next(steps)
         if samples.first_sample == 8:
             deadline = time.monotonic() + 60
-            while project.plan.missing_chunks()[0] == "000000000000" and time.monotonic() < deadline:
-                time.sleep(0.01)
-            time.sleep(0.5)  # until the writer's thread says so
-            for _ in range(4):
+            while not recorded() and time.monotonic() < deadline:  # until the chunk before it is durable
                 yield 0
-                counts.append(sum(len(project.instance.get_materialized_partitions(k)) for k in project.chunk_assets))
+            for _ in range(4):
+                counts.append(recorded())
+                yield 0
         return (yield from steps)
 
     monkeypatch.setattr(compute, "chunk_steps", counting)
