@@ -16,6 +16,14 @@ from extraction_assets.component import build_definitions
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets_tests.daemon_lab import wait_for
 
+MODULE = """
+from extraction_assets.settings import ExtractionSettings
+from extraction_assets_tests.cli import several_processes
+
+defs = several_processes.definitions(ExtractionSettings.model_validate_json('{settings}'))
+"""
+"""A module of definitions, for processes that find it in their working directory."""
+
 
 def definitions(settings: ExtractionSettings) -> dg.Definitions:
     torch.set_num_threads(1)  # as in the process of the tests

@@ -22,6 +22,7 @@ from extraction_assets.execution.keys import sae_key
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore
+from extraction_assets_tests import command
 from extraction_assets_tests.cli import several_processes
 from extraction_assets_tests.daemon_lab import wait_for
 from extraction_assets_tests.processes import forks
@@ -162,3 +163,16 @@ def test_only_missing_chunks_are_made_and_recorded_ones_kept(runner: Runner, alo
     assert before
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert _chunk_files(Project(runner.settings, home)) == _chunk_files(alone)
+
+
+def test_the_command_runs_and_merges(
+    settings: ExtractionSettings, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "labx.py").write_text(several_processes.MODULE.format(settings=settings.model_dump_json()))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(gpu_processes, "PROCESSES", forks())
+    command.declare(monkeypatch)
+    printed = command.succeed("labx", "run", "tiny", "--gpus", "2", "--device", "cpu")
+    assert "8 chunks, 000000000000 to 000000000021, in 2 processes" in printed
+    assert "8 chunks, 2 merges: " in printed
+    assert Project(settings, home).rows("SELECT count(*) FROM feature_activations")[0][0] > 0
