@@ -23,6 +23,8 @@ from extraction_assets.stores.chunk_store import ChunkStore
 
 _SECONDS_OF_LIMIT = 0.2
 """Of the time limit, for each resource and number of processes."""
+_PATIENCE_SECONDS = 120.0
+"""How long a process waits for the others."""
 _MIB = 2**20
 _LAUNCHES = 1000
 _LOOP = 100_000
@@ -61,17 +63,21 @@ def shared_resources(options: Options, folder: Path) -> Iterator[Line]:
 def _at_once(options: Options, settings: ExtractionSettings, home: Path, processes: int) -> dict[str, list[float]]:
     """Amount a second of each resource in each of the processes."""
     context: Any = dagster_path.PROCESSES
-    barrier, results = context.Barrier(processes), context.SimpleQueue()
-    places = [Place(options, settings, home, number) for number in range(processes)]
-    started = [context.Process(target=_measure, args=(place, dict(os.environ), barrier, results)) for place in places]
-    for process in started:
+    barrier = context.Barrier(processes)
+    started: list[tuple[Any, Any]] = []
+    for number in range(processes):
+        ours, theirs = context.Pipe()
+        place = Place(options, settings, home, number)
+        process = context.Process(target=_measure, args=(place, dict(os.environ), barrier, theirs))
         process.start()
-    found = [results.get() for _ in started]
-    for process in started:
+        theirs.close()
+        started.append((process, ours))
+    found = [ours.recv() for _, ours in started]  # EOFError where a process was killed
+    for process, _ in started:
         process.join()
     failed = [one for one in found if isinstance(one, str)]
     if failed:
-        raise RuntimeError(failed[0])
+        raise RuntimeError("; ".join(failed))
     return {name: [one[name] for one in found] for name in _WORK}
 
 
@@ -84,13 +90,13 @@ def _measure(place: Place, environment: dict[str, str], barrier: BarrierType, re
         for name, prepare in _WORK.items():
             work = prepare(place)
             work()
-            barrier.wait(120)
+            barrier.wait(_PATIENCE_SECONDS)
             rates[name] = _rate(work, place.options.time_limit * _SECONDS_OF_LIMIT)
-            barrier.wait(120)
-        results.put(rates)
+            barrier.wait(_PATIENCE_SECONDS)
+        results.send(rates)
     except Exception as error:
         barrier.abort()
-        results.put(f"{type(error).__name__}: {error}")
+        results.send(f"{type(error).__name__}: {error}")
 
 
 def _rate(work: Callable[[], float], limit: float) -> float:
