@@ -96,7 +96,7 @@ def test_firings_that_one_key_does_not_hold_are_selected_the_plain_way(
     """As at F = 2^20 with samples of thousands of tokens."""
     kernels = pytest.importorskip("extraction_assets.engine.selection.kernels", reason="needs Triton")
     theirs = small_pass(sae_folders["standard"], CPU, 64).saes["small"]
-    monkeypatch.setattr(kernels, "_KEY_BITS", 40)
+    monkeypatch.setattr(kernels, "_KEY_BITS", 30)
     monkeypatch.setattr(kernels.Contenders, "collect", None)
     ours = small_pass(sae_folders["standard"], CUDA, 7).saes["small"]
     assert_same_draws(ours, theirs)
