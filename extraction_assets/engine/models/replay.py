@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 Run = Callable[[Tensor, Tensor], dict[str, Tensor]]
 """(token ids int64 [B, T], attention mask bool [B, T]) -> {hook: [B, T, D]}"""
 
-_UNRECORDED_CALLS = 3
+_UNRECORDED_CALLS = 5
 """Passes over one shape before it is recorded: where there are few, recording takes longer than it saves."""
 
 _FREE_SHARE = 0.25
