@@ -50,6 +50,12 @@ class Replay:
             self._recording = self._record(token_ids, attention_mask, outputs)
         return outputs
 
+    def forget(self, except_for: Hashable = None) -> None:
+        """Drops the recording, unless it is of this key: a pass of another shape, run beside it, may replace what a
+        module keeps from pass to pass, such as a mask, and a recording reads where that was."""
+        if self._key != except_for:
+            self._key, self._calls, self._recording = None, 0, None
+
     @property
     def is_recorded(self) -> bool:
         """Whether passes are replayed."""
