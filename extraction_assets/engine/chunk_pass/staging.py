@@ -18,8 +18,8 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def reserve_pinned(sizes: Iterable[int]) -> None:
-    """Has torch make pinned blocks of so many bytes and keep them for the copies to come, which would wait for each, 0.5 s
-    a GB in all. For a thread beside the one that queues work."""
+    """Has torch make pinned blocks of so many bytes and keep them for the copies to come, which would wait 0.5 s a GB
+    for them. For a thread beside the one that queues work."""
     blocks = [torch.empty(size, dtype=torch.uint8, pin_memory=True) for size in sizes]
     del blocks  # all at once: one by one, the next would be the same block
 
