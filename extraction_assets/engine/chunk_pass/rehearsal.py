@@ -21,11 +21,14 @@ _MOST_RESERVED = 4 << 30
 
 
 def prepare_device(device: torch.device) -> None:
-    """Loads cuBLAS, and what Triton looks at before its first kernel: its own files, 0.8 s. For a thread of its own."""
+    """Loads the libraries of products and attention, and what Triton looks at before its first kernel: its own files,
+    0.8 s. For a thread of its own."""
     with torch.cuda.device(device):
         for dtype in (torch.bfloat16, torch.float32):
             matrix = torch.zeros(_SIDE, _SIDE, dtype=dtype, device=device)
             torch.mm(matrix, matrix)
+            heads = matrix.view(1, 2, _SIDE, _SIDE // 2)
+            torch.nn.functional.scaled_dot_product_attention(heads, heads, heads, is_causal=True)
     if has_triton():
         with contextlib.suppress(ImportError):  # no public name: another version may have it elsewhere
             from triton.runtime.cache import triton_key
