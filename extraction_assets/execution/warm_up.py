@@ -34,10 +34,13 @@ class WarmUp:
     ) -> None:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
-    def begin(self, what: str, work: Callable[[], object]) -> None:
-        """Queues ``work``; ``what`` names it in the log."""
-        if self._device.type == "cuda":
-            self._pending.append(self._thread.submit(self._do, what, work))
+    def begin(self, what: str, work: Callable[[], object], *, awaited: bool = True) -> None:
+        """Queues ``work``; ``what`` names it in the log, and ``awaited`` says whether ``wait`` waits for it."""
+        if self._device.type != "cuda":
+            return
+        future = self._thread.submit(self._do, what, work)
+        if awaited:
+            self._pending.append(future)
 
     def wait(self) -> None:
         """Until everything that was begun has ended: to be called before the precision of products is set, which is the

@@ -90,6 +90,20 @@ def test_a_pass_draws_on_the_gpu_what_it_draws_on_the_cpu(sae_folders: dict[str,
     assert_same(ours.table, theirs.table)
 
 
+def test_firings_that_one_key_does_not_hold_are_selected_the_plain_way(
+    sae_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at F = 2^20 with samples of thousands of tokens."""
+    kernels = pytest.importorskip("extraction_assets.engine.selection.kernels", reason="needs Triton")
+    theirs = small_pass(sae_folders["standard"], CPU, 64).saes["small"]
+    monkeypatch.setattr(kernels, "_KEY_BITS", 30)
+    monkeypatch.setattr(kernels.Contenders, "collect", None)
+    ours = small_pass(sae_folders["standard"], CUDA, 7).saes["small"]
+    assert_same_draws(ours, theirs)
+    assert_same(ours.statistics, theirs.statistics)
+    assert_same(ours.table, theirs.table)
+
+
 def test_merged_on_the_gpu_in_any_memory_draws_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     parts, merge, calls = [], deferred._merge, list[int]()
     for number in range(4):

@@ -195,10 +195,10 @@ def test_replayed_batches_give_the_bits_of_eager_ones(
     family: str, saved: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = load_language_model(local(saved(family)), HOOKS[:2], device=CUDA)
-    samples = samples_of(40, 80 if FAMILIES[family].linear else 30, VOCABULARY - 2)
+    samples = samples_of(56, 80 if FAMILIES[family].linear else 30, VOCABULARY - 2)
     read, ids, mask = forward_pass(model, samples, 8), samples.token_ids.to(CUDA), samples.attention_mask.to(CUDA)
     rows = 8 if model.is_causal else 9  # one more, always padding
-    for start in range(0, 40, 8):
+    for start in range(0, 56, 8):
         padded = [torch.nn.functional.pad(one[start : start + 8], (0, 0, 0, rows - 8)) for one in (ids, mask)]
         padded[1][8:, 0] = True
         expected = model.activations(*padded)

@@ -35,7 +35,7 @@ def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         assert torch.equal(output, expected[hook]), hook
 
 
-def repeated(model: LanguageModel, count: int = 6) -> None:
+def repeated(model: LanguageModel, count: int = 8) -> None:
     for seed in range(count):
         assert_equal(model.repeated_activations(*batch(seed)), model.activations(*batch(seed)))
 
@@ -59,9 +59,9 @@ def test_another_shape_and_other_hooks_are_recorded_anew(tiny_folder: Path) -> N
     repeated(model)
     assert_equal(model.repeated_activations(*batch(0, rows=5)), model.activations(*batch(0, rows=5)))
     with model.also_reading(["layers.1"]):
-        repeated(model, 2)
-        assert not model._replay.is_recorded
         repeated(model, 4)
+        assert not model._replay.is_recorded
+        repeated(model, 2)
         assert model._replay.is_recorded
     repeated(model)
 
@@ -112,7 +112,7 @@ def test_a_recording_that_gives_other_numbers_is_not_used(tiny_folder: Path) -> 
         return output * len(calls)
 
     handle = model.module.get_submodule("layers.0.mlp").register_forward_hook(counting)
-    for seed in range(5):
+    for seed in range(7):
         model.repeated_activations(*batch(seed))
     assert not model._replay.is_recorded
     handle.remove()

@@ -1,6 +1,7 @@
 """What is done for a GPU before a run's first batch."""
 
 import logging
+import threading
 import time
 
 import pytest
@@ -53,3 +54,12 @@ def test_the_thread_ends_with_the_run(prepared: list[torch.device]) -> None:
         warming.begin("slow", lambda: (time.sleep(0.1), done.append("slow")))
         time.sleep(0.02)
     assert done == ["slow"]
+
+
+def test_work_that_nobody_needs_at_once_is_not_waited_for(prepared: list[torch.device]) -> None:
+    ended = threading.Event()
+    with WarmUp(GPU, LOGGER) as warming:
+        warming.begin("pinning", lambda: ended.wait(10), awaited=False)
+        warming.wait()
+        assert not ended.is_set()
+        ended.set()

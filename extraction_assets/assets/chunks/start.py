@@ -15,8 +15,9 @@ from extraction_assets.early_checks.batch import (
     model_outputs,
     refuse_full_disk,
 )
-from extraction_assets.engine.chunk_pass.rehearsal import rehearse
+from extraction_assets.engine.chunk_pass.rehearsal import pinned_sizes, rehearse
 from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
+from extraction_assets.engine.chunk_pass.staging import reserve_pinned
 from extraction_assets.engine.findings import Finding, log_and_raise
 from extraction_assets.engine.models.alone import examine_alone
 from extraction_assets.engine.preflight.sanity import SaeSanity
@@ -73,7 +74,7 @@ def _examine_first_batch(
     else:
         model = loaded.model
         outputs = model_outputs(model, batch.samples, logger)
-        warm_up.begin("a rehearsal", _rehearsal(plan, loaded, targets, saes, batch.samples, outputs))
+        warm_up.begin("a rehearsal", _rehearsal(plan, loaded, chunk, targets, saes, batch.samples, outputs, warm_up))
         alone = examine_alone(model, batch.samples, outputs)
         warm_up.wait()
     precision = loaded.gpu.matmul_precision
@@ -86,14 +87,26 @@ def _examine_first_batch(
 def _rehearsal(
     plan: ExtractionPlan,
     loaded: LoadedModels,
+    chunk: Chunk,
     targets: Sequence[Target],
     saes: Mapping[str, SAE],
     samples: Samples,
     outputs: Mapping[str, Tensor],
+    warm_up: WarmUp,
 ) -> Callable[[], None]:
-    chosen = plan.extraction.saes
+    """A pass over the first samples, and then the memory for the features of two chunks, of which one is written while
+    the other is computed."""
+    chosen, settings = plan.extraction.saes, pass_settings(plan, loaded, targets)
     tasks = [SaeTask(name, chosen[name].hook, sae, None, chosen[name].hook_out) for name, sae in saes.items()]
-    return partial(rehearse, samples, outputs, tasks, pass_settings(plan, loaded, targets), loaded.device)
+
+    batch_size, chunks = loaded.batch.size, min(2, len(plan.settings.chunks))
+
+    def work() -> None:
+        firings = rehearse(samples, outputs, tasks, settings, loaded.device)
+        sizes = pinned_sizes(firings, chunk.num_samples, batch_size, chunks)
+        warm_up.begin("pinning memory", partial(reserve_pinned, sizes), awaited=False)
+
+    return work
 
 
 def _runs_the_model(plan: ExtractionPlan, loaded: LoadedModels, chunk: Chunk, targets: Sequence[Target]) -> bool:

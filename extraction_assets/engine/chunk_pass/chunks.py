@@ -74,12 +74,15 @@ def merge_chunks(
 ) -> MergedChunks:
     """The table and the statistics of all samples of some chunks, merged on ``device``.
 
-    Memory on it: O(F * K), and one table more.
+    Memory on it: O(F * K), and one table more. ``results`` may not be empty.
     """
-    statistics = merge_statistics([_moved(result.saes[sae].statistics, device) for result in results])
+    first, *others = (result.saes[sae] for result in results)
+    statistics = _moved(first.statistics, device)
     heap = DeferredTopKHeap(len(statistics.sample_count), settings.top_k, settings.min_activation)
-    for result in results:
-        heap.add_batch(heap.contenders(_moved(result.saes[sae].table, device)))
+    heap.add_batch(_moved(first.table, device))
+    for one in others:
+        statistics = merge_statistics([statistics, _moved(one.statistics, device)])
+        heap.add_batch(heap.contenders(_moved(one.table, device)))
     staging = HostStaging(device)
     merged = MergedChunks(staging.copy_fields(heap.build_heaps()), staging.copy_fields(statistics))
     staging.wait()

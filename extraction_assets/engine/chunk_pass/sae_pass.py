@@ -6,17 +6,16 @@ import torch
 from torch import Tensor
 
 from extraction_assets.engine.chunk_pass.context import PassContext
+from extraction_assets.engine.chunk_pass.reconstruction import Reconstructions
 from extraction_assets.engine.chunk_pass.sae_result import UnfinishedSae
 from extraction_assets.engine.chunk_pass.sampled_rows import SampledRows
 from extraction_assets.engine.chunk_pass.selecting import NonFinite, SaeBatch, selector_for
-from extraction_assets.engine.memory import within_memory
-from extraction_assets.engine.saes.sae import SAE, VarianceExplained, matmul_precision
+from extraction_assets.engine.saes.sae import SAE, matmul_precision
 from extraction_assets.engine.selection.draws import DrawHeap
 from extraction_assets.engine.selection.legacy import LegacyHeaps
 from extraction_assets.engine.selection.legacy_draws import LegacyDraws
 from extraction_assets.engine.selection.merge import DeferredTopKHeap
 from extraction_assets.engine.selection.sparse import (
-    each_sample,
     no_rows,
     take_rows,
     take_samples,
@@ -85,7 +84,7 @@ class SaePass:
         self._all_finite = torch.ones((), dtype=torch.bool, device=shared.device)
         self._features: list[FeatureRows] = []
         self._probe: dict[int, SparseFeatures] = {}
-        self._explained, self._num_scored = VarianceExplained(), 0
+        self._reconstructions = Reconstructions(task.sae, RECONSTRUCTION_SAMPLES)
 
     def add(self, start: int, stop: int, activations: Tensor | None, target: Tensor | None = None) -> None:
         """Samples ``start:stop`` of the chunk, with the hook's output [stop - start, T, D] if it was computed, and
@@ -95,6 +94,7 @@ class SaePass:
             inputs = None if activations is None else activations[first:last]
             return self._reduce(start + first, start + last, inputs, None if target is None else target[first:last])
 
+        self._reconstructions.add_up()
         for batches in self._shared.batch.map(stop - start, work, self._tile or 1):
             with self._shared.clock.stage("select"):
                 for batch in batches:
@@ -103,13 +103,14 @@ class SaePass:
 
     def finish(self) -> UnfinishedSae:
         """The chunk's results, queued to be copied to the host."""
-        staging = self._shared.staging
+        self._reconstructions.add_up()
+        staging, explained = self._shared.staging, self._reconstructions.value()
         return UnfinishedSae(
             table=staging.copy_fields(self._heap.build_heaps()),
             statistics=staging.copy_fields(self._statistics.build()),
             features=self._features,
             probe=self._probe,
-            variance_explained=staging.copy(self._explained.value()) if self.task.sae.reconstructs else None,
+            variance_explained=None if explained is None else staging.copy(explained),
             all_finite=staging.copy(self._all_finite),
             encode_tile_tokens=self._tile and self._tile * self._shared.samples.token_ids.shape[1],
             draws=None if self._draws is None else staging.copy_fields(self._draws.build_heaps()),
@@ -187,7 +188,10 @@ class SaePass:
         for row in sorted(self._shared.probe_rows & set(range(batch.start, batch.stop))):
             one = take_samples(batch.counted_features, row - batch.start, row - batch.start + 1)
             self._probe[row] = self._shared.staging.copy_fields(one)
-        self._score(batch)
+        target = batch.activations if self.task.hook_out is None else batch.target
+        if batch.activations is not None and target is not None and self.task.stored_features is None:
+            counted = self._counted[batch.start : batch.stop]
+            self._reconstructions.keep(batch.features, batch.activations, target, counted)
 
     def _add_to_legacy(self, heaps: LegacyHeaps, batch: SaeBatch) -> None:
         """The sequential loop: one sample after the other, one feature after the other."""
@@ -195,24 +199,3 @@ class SaePass:
             one = take_samples(batch.features, row - batch.start, row - batch.start + 1)
             samples = self._shared.samples
             heaps.add_sample(to_dense(one)[0], self._counted[row].cpu(), samples.first_sample + row)
-
-    def _score(self, batch: SaeBatch) -> None:
-        """Reconstructions of the chunk's first samples, for the variance that the SAE explains."""
-        if not self.task.sae.reconstructs:
-            return
-        count = min(batch.stop - batch.start, RECONSTRUCTION_SAMPLES - self._num_scored)
-        target = batch.activations if self.task.hook_out is None else batch.target
-        if batch.activations is None or target is None or self.task.stored_features is not None or count <= 0:
-            return
-        for row, features in enumerate(each_sample(batch.features, count)):  # one by one: no batch size changes a bit
-            sample = slice(row, row + 1)
-            x, y, counted = batch.activations[sample], target[sample], self._counted[batch.start + row]
-
-            def score(
-                features: SparseFeatures = features, x: Tensor = x, y: Tensor = y, counted: Tensor = counted
-            ) -> None:
-                sae = self.task.sae
-                self._explained.add(sae.target(y)[0], sae.decode(features, x)[0], counted)
-
-            within_memory(score, score)  # a sample needs little: freeing unused memory makes room
-        self._num_scored += count

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 Run = Callable[[Tensor, Tensor], dict[str, Tensor]]
 """(token ids int64 [B, T], attention mask bool [B, T]) -> {hook: [B, T, D]}"""
 
-_UNRECORDED_CALLS = 3
+_UNRECORDED_CALLS = 5
 """Passes over one shape before it is recorded: where there are few, recording takes longer than it saves."""
 
 _FREE_SHARE = 0.25
@@ -49,6 +49,12 @@ class Replay:
         if self._calls == _UNRECORDED_CALLS:
             self._recording = self._record(token_ids, attention_mask, outputs)
         return outputs
+
+    def forget(self, except_for: Hashable = None) -> None:
+        """Drops the recording, unless it is of this key: a pass of another shape, run beside it, may replace what a
+        module keeps from pass to pass, such as a mask, and a recording reads where that was."""
+        if self._key != except_for:
+            self._key, self._calls, self._recording = None, 0, None
 
     @property
     def is_recorded(self) -> bool:

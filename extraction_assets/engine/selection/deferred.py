@@ -132,8 +132,9 @@ def _merge(tables: Sequence[Examples], ranking: Ranking, kind: type[Examples]) -
     if overlap:
         _refuse_duplicates(rows, groups, order_by(group_column, sample_column))
     # A stable sort leaves equals in the order of their samples if the tables have it: often one sort instead of two.
-    in_order = not overlap and spans == sorted(spans)
-    columns = [group_column, (ranking.priorities(rows), VALUE_BITS), *([] if in_order else [sample_column])]
+    columns: list[tuple[Tensor, int]] = [group_column, (ranking.priorities(rows), VALUE_BITS)]
+    if overlap or spans != sorted(spans):
+        columns.append(sample_column)
     order = order_by(*columns, in_runs=True)
     groups = groups[order]
     order = order[rank_within(groups, ranking.num_groups) < ranking.sizes(groups)]
