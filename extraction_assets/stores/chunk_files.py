@@ -89,9 +89,10 @@ def write_table(
     record: Record,
     draws: Draws | None = None,
     sampled: SampledFeatures | None = None,
+    before_rename: Callable[[], object] | None = None,
 ) -> None:
     """A top-k table as Parquet; its statistics, its draws and the sampled firings, if there are any, beside it. The
-    table comes last, so if it exists, all do.
+    table comes last, and after ``before_rename``, so if it exists, all do.
 
     The names of the files beside it hold their checksums, so that two runs on one chunk cannot mix their files.
     """
@@ -111,7 +112,8 @@ def write_table(
         rows = {"sample_index": sampled.sample_index, **_row_tensors(sampled.rows)}
         shaped = {**record, "shape": _shape(sampled.rows)}
         beside[SAMPLED_FILE] = _write_beside(path, SAMPLED_FILE, lambda draft: write_safetensors(draft, rows, shaped))
-    write_table_parquet(path, table, num_features, {**record, **counts, **beside, "num_features": num_features})
+    record = {**record, **counts, **beside, "num_features": num_features}
+    write_table_parquet(path, table, num_features, record, before_rename)
 
 
 def _write_beside(table: Path, kind: str, write: Callable[[Path], str]) -> str:

@@ -104,12 +104,14 @@ def write_sealed_bytes(path: Path, pieces: Sequence[memoryview]) -> str:
         return checksum.result()
 
 
-def write_sealed(path: Path, write: Callable[[Path], object]) -> str:
-    """Write a file with ``write(temporary path)``, seal it, make it durable and rename it to ``path``.
+def write_sealed(path: Path, write: Callable[[Path], object], before_rename: Callable[[], object] | None = None) -> str:
+    """Write a file with ``write(temporary path)``, seal it, make it durable and rename it to ``path``, which waits for
+    ``before_rename``.
 
-    Returns the checksum. On an error nothing is left behind and an older file at ``path`` stays.
+    Returns the checksum. On an error, of ``before_rename`` too, nothing is left behind and an older file at ``path``
+    stays.
     """
-    with durable_path(path) as temporary:
+    with durable_path(path, before_rename) as temporary:
         write(temporary)
         return _seal(temporary)
 
@@ -162,8 +164,9 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def durable_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``; what is written there is fsynced and renamed to ``path`` at the end."""
+def durable_path(path: Path, before_rename: Callable[[], object] | None = None) -> Iterator[Path]:
+    """A temporary path beside ``path``; what is written there is fsynced and, after ``before_rename``, renamed to
+    ``path`` at the end."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     with writing(path.parent):
         try:
@@ -172,6 +175,8 @@ def durable_path(path: Path) -> Iterator[Path]:
             yield temporary
             temporary.chmod(permissions)
             sync(temporary)
+            if before_rename is not None:
+                before_rename()
             if path.is_dir():  # a folder in the file's place
                 set_aside(path)
             os.replace(temporary, path)

@@ -143,7 +143,7 @@ def compute_chunk(
 
 def prepare_chunk(plan: ExtractionPlan, loaded: LoadedModels, chunk: Chunk, targets: list[Target]) -> PreparedChunk:
     """Reads a chunk's samples and what is stored of it, and chooses the rest. Raises CorpusError."""
-    samples, settings = plan.samples(chunk), _pass_settings(plan, loaded, targets)
+    samples, settings = plan.samples(chunk), pass_settings(plan, loaded, targets)
     tasks, records = _tasks(plan, loaded, chunk, targets)
     needs_hooks = settings.keep_activations or any(task.stored_features is None for task in tasks)
     source = _hook_source(plan, loaded, chunk, targets, samples, settings) if needs_hooks else _HookSource()
@@ -188,7 +188,8 @@ def _attempt(
     return QueuedChunk(chunk, targets, samples, unfinished, numerics, records, taken, rng)
 
 
-def _pass_settings(plan: ExtractionPlan, loaded: LoadedModels, targets: list[Target]) -> PassSettings:
+def pass_settings(plan: ExtractionPlan, loaded: LoadedModels, targets: Sequence[Target]) -> PassSettings:
+    """Settings of the pass that computes ``targets`` of a chunk."""
     assets = {target.asset for target in targets}
     return PassSettings(
         batch_size=loaded.forward_batch.size,

@@ -23,6 +23,7 @@ from extraction_assets.execution.keys import Target, chunk_targets
 from extraction_assets.execution.lineage import Lineage
 from extraction_assets.execution.loaded_models import LoadedModels
 from extraction_assets.execution.progress import Progress, progress
+from extraction_assets.execution.warm_up import WarmUp
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.resources import GpuResource
 from extraction_assets.resources.utilization import UtilizationSampler
@@ -59,9 +60,11 @@ class ChunkRun:
         self._coming: PreparedChunk | None = None
         """The next chunk, if its first forward pass is queued."""
         self._usage = UtilizationSampler(device, logger)
+        self._warm_up = WarmUp(device, logger)
 
     def __enter__(self) -> Self:
         self._usage.__enter__()
+        self._warm_up.__enter__()
         return self
 
     def __exit__(
@@ -71,6 +74,7 @@ class ChunkRun:
         traceback: TracebackType | None,
     ) -> None:
         self._usage.__exit__(error_type, error, traceback)
+        self._warm_up.__exit__(error_type, error, traceback)
         self._writer.shutdown(wait=True)
 
     def events(self, chunks: Sequence[Chunk], *, reuse: bool = False) -> Iterator[Event]:
@@ -83,7 +87,7 @@ class ChunkRun:
             try:
                 missing_targets = yield from self._missing_targets(chunks, update, reuse=reuse)
                 if missing_targets:
-                    examine_start(self._plan, self._loaded, missing_targets)
+                    examine_start(self._plan, self._loaded, missing_targets, self._warm_up)
                 work = list(missing_targets.items())
                 for (chunk, targets), coming in zip_longest(work, work[1:]):
                     yield from self._events_of(chunk, targets, update, coming)

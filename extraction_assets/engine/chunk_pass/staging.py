@@ -1,7 +1,7 @@
 """Copies from a GPU to the host that overlap with computation."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -15,6 +15,13 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def reserve_pinned(sizes: Iterable[int]) -> None:
+    """Has torch make pinned blocks of so many bytes and keep them for the copies to come, which would wait 0.5 s a GB
+    for them. For a thread beside the one that queues work."""
+    blocks = [torch.empty(size, dtype=torch.uint8, pin_memory=True) for size in sizes]
+    del blocks  # all at once: one by one, the next would be the same block
 
 
 class HostStaging:

@@ -1,11 +1,13 @@
 """One chunk behind the other: what of the next one is done before this one ends, and when events are recorded."""
 
 import time
+from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
-from extraction_assets.assets.chunks import compute
+from extraction_assets.assets.chunks import compute, finish
 from extraction_assets.engine.chunk_pass import gpu_pass
 from extraction_assets.engine.shapes import Samples
 from extraction_assets_tests.assets.chunks.conftest import Done
@@ -66,19 +68,48 @@ def test_a_chunks_events_are_recorded_one_between_two_batches(
 ) -> None:
     counts = list[int]()
 
+    def recorded() -> int:
+        return sum(len(project.instance.get_materialized_partitions(key)) for key in project.chunk_assets)
+
     def counting(samples: Samples, *rest: Any) -> Any:
         steps = gpu_pass.chunk_steps(samples, *rest)
         yield next(steps)
         if samples.first_sample == 8:
             deadline = time.monotonic() + 60
-            while project.plan.missing_chunks()[0] == "000000000000" and time.monotonic() < deadline:
-                time.sleep(0.01)
-            time.sleep(0.5)  # until the writer's thread says so
-            for _ in range(4):
+            while not recorded() and time.monotonic() < deadline:  # until the chunk before it is durable
                 yield 0
-                counts.append(sum(len(project.instance.get_materialized_partitions(k)) for k in project.chunk_assets))
+            for _ in range(4):
+                counts.append(recorded())
+                yield 0
         return (yield from steps)
 
     monkeypatch.setattr(compute, "chunk_steps", counting)
     project.chunks()
     assert counts == [1, 2, 3, 4]
+
+
+def test_a_table_gets_its_name_after_the_chunks_other_files(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are written at the same time."""
+    seen, write_features = list[list[str]](), finish.write_features
+
+    def slow(path: Path, *rest: Any) -> None:
+        time.sleep(0.5)
+        seen.append([table.name for table in path.parent.parent.glob("top_k_table/0*.parquet")])
+        write_features(path, *rest)
+
+    monkeypatch.setattr(finish, "write_features", slow)
+    project.chunks(0, 0)
+    assert seen == [[], []]  # of two SAEs
+    assert project.plan.missing_chunks() == project.settings.chunk_keys[1:]
+
+
+def test_where_another_file_cannot_be_written_the_chunk_has_no_table(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> None:
+        raise PermissionError("no")
+
+    monkeypatch.setattr(finish, "write_features", refused)
+    with pytest.raises(dg.Failure, match="no"):
+        project.chunks(0, 0)
+    assert list(project.plan.store.root.glob("*/*/top_k_table/*.parquet")) == []
