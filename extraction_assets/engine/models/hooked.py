@@ -77,7 +77,7 @@ class LanguageModel:
     def _activations(self, token_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
         if not self._capture.is_watched:
             self._watch(token_ids, attention_mask)
-        with self._packed_check.asked_once():
+        with self._packed_check.known_answers():
             captured = self._capture.run(token_ids, self._mask_option(attention_mask))
         return self._shaped(captured, token_ids)
 

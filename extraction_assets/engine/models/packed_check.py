@@ -22,7 +22,7 @@ class PackedCheck:
         self._single = set[tuple[int, ...]]()
 
     @contextlib.contextmanager
-    def asked_once(self) -> Iterator[None]:
+    def known_answers(self) -> Iterator[None]:
         """A model that runs inside is asked once for each shape, in this thread."""
         _install()
         before, _active.check = getattr(_active, "check", None), self
@@ -44,7 +44,7 @@ class PackedCheck:
 
 @functools.cache
 def _install() -> None:
-    """Puts the check in place of that of transformers, which stays as it is outside ``asked_once``."""
+    """Puts the check in place of that of transformers, which stays as it is outside ``known_answers``."""
     from transformers import masking_utils
 
     find = getattr(masking_utils, "find_packed_sequence_indices", None)
@@ -52,8 +52,8 @@ def _install() -> None:
         return
 
     @functools.wraps(find)
-    def asked(position_ids: Any) -> Any:
+    def find_or_recall(position_ids: Any) -> Any:
         check: PackedCheck | None = getattr(_active, "check", None)
         return find(position_ids) if check is None else check.answer(find, position_ids)
 
-    masking_utils.find_packed_sequence_indices = asked
+    masking_utils.find_packed_sequence_indices = find_or_recall

@@ -42,7 +42,7 @@ def test_a_model_asks_once_for_each_shape(llama: str, asked: list[tuple[int, ...
 
 def test_packed_rows_are_found_every_time_and_outside_as_ever(asked: list[tuple[int, ...]]) -> None:
     packed, check = torch.tensor([[0, 1, 0, 1]]), PackedCheck()
-    with check.asked_once():
+    with check.known_answers():
         for _ in range(2):
             assert masking_utils.find_packed_sequence_indices(packed).tolist() == [[0, 0, 1, 1]]
     for _ in range(2):
