@@ -12,6 +12,7 @@ from extraction_assets.engine.findings import Finding
 from extraction_assets.engine.models.capture import Capture
 from extraction_assets.engine.models.hooks import HookError, Site, resolve_hook, text_configuration
 from extraction_assets.engine.models.loaded_weights import LoadedWeights
+from extraction_assets.engine.models.packed_check import PackedCheck
 from extraction_assets.engine.models.parameters_in_use import InUse, parameters_in_use
 from extraction_assets.engine.models.replay import Replay
 from extraction_assets.engine.models.sites import text_model
@@ -39,7 +40,7 @@ class LanguageModel:
         self.eager_blocks: list[int] = []
         """Numbers of the blocks that were left as they are for hooks inside: part of what last bits depend on."""
         self._capture = Capture(self.module, self._resolved(hooks))
-        self._replay = Replay(self._activations)
+        self._replay, self._packed_check = Replay(self._activations), PackedCheck()
         self.weights: LoadedWeights | None = None
         """Whether the weights of a model that was loaded from files are as the files say."""
 
@@ -76,7 +77,9 @@ class LanguageModel:
     def _activations(self, token_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
         if not self._capture.is_watched:
             self._watch(token_ids, attention_mask)
-        return self._shaped(self._capture.run(token_ids, self._mask_option(attention_mask)), token_ids)
+        with self._packed_check.known_answers():
+            captured = self._capture.run(token_ids, self._mask_option(attention_mask))
+        return self._shaped(captured, token_ids)
 
     @torch.inference_mode()
     def repeated_activations(self, token_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:

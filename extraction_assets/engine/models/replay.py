@@ -6,6 +6,7 @@ kernels with the same arguments, so the numbers are the same bits; each recordin
 made from. What cannot be recorded stays as it is: models that look at their numbers on the way, and small memories.
 """
 
+import functools
 import logging
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
@@ -99,7 +100,7 @@ class _Recording:
 
     def _record(self, run: Run) -> None:
         device = self._token_ids.device
-        stream, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+        stream, current = _recording_stream(device), torch.cuda.current_stream(device)
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
             self._graph.capture_begin(self._pool, "thread_local")  # other threads write files meanwhile
@@ -125,6 +126,12 @@ class _Recording:
         self._attention_mask.copy_(attention_mask)
         self._graph.replay()
         return {hook: output.clone() for hook, output in self._outputs.items()}
+
+
+@functools.cache
+def _recording_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all recordings: each stream that multiplies matrices keeps 32 MiB of workspace."""
+    return torch.cuda.Stream(device)
 
 
 class _HostWatch(TorchDispatchMode):
