@@ -85,6 +85,7 @@ _FIRST = (
     "execution/test_damage.py",
     "cli/test_init.py",
     "kills/test_slot.py",  # mostly waits
+    "kills/test_backfill.py",  # mostly waits
     "upkeep/test_clean.py",
     "upkeep/test_delete.py",
     "test_postgres.py",

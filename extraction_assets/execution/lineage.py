@@ -8,7 +8,7 @@ its fingerprint (``ExtractionPlan.chunk_state``), which covers every byte.
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +202,9 @@ class Lineage:
 
     def __init__(self, instance: dg.DagsterInstance, plan: ExtractionPlan) -> None:
         self.instance, self._plan = instance, plan
-        self._versions = CodeVersions(plan.settings)
+        self._version_of = cache(CodeVersions(plan.settings).of)  # reads files: once a run, not for every event
+        self._latest_target: tuple[tuple[dg.AssetKey, str | None], dg.EventLogRecord] | None = None
+        """The materialization that the last evaluation names: those of one chunk's table come one after the other."""
         self._corpus_pointer = _pointer(instance, corpus_key(plan.settings), None)
 
     def report(self, event: dg.AssetMaterialization | dg.AssetCheckEvaluation) -> None:
@@ -214,7 +216,7 @@ class Lineage:
 
         Call it after the materialization was recorded.
         """
-        record = _latest(self.instance, evaluation.asset_key, evaluation.partition)
+        record = self._target((evaluation.asset_key, evaluation.partition))
         if record is None:
             return evaluation
         return dg.AssetCheckEvaluation(
@@ -231,14 +233,21 @@ class Lineage:
             partition=evaluation.partition,
         )
 
+    def _target(self, chunk: tuple[dg.AssetKey, str | None]) -> dg.EventLogRecord | None:
+        if self._latest_target is None or self._latest_target[0] != chunk:
+            record = _latest(self.instance, *chunk)
+            self._latest_target = None if record is None else (chunk, record)
+        return None if self._latest_target is None else self._latest_target[1]
+
     def tags(self, asset: ChunkAsset, sae: str | None, chunk: Chunk) -> dict[str, str]:
         """Tags of the event of a chunk; call it after the upstream event of the same run, if any, was recorded."""
+        self._latest_target = None  # this event is the target of the next evaluations
         upstream, version, pointer = self._upstream(asset, sae, chunk)
         name = upstream.to_user_string()
         return {
             "dagster/data_version": data_version(self._plan, asset, sae, chunk),
             "dagster/data_version_is_user_provided": "true",
-            "dagster/code_version": self._versions.of(asset, sae),
+            "dagster/code_version": self._version_of(asset, sae),
             f"dagster/input_data_version/{name}": version,
             f"dagster/input_event_pointer/{name}": pointer,
         }

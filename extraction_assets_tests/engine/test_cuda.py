@@ -154,10 +154,12 @@ def test_memory_that_runs_out_halves_the_batch_and_changes_no_result(
         tasks, read = [SaeTask("wide", "h", sae)], lambda a, b: {"h": hidden[a:b]}
         return run_chunk(_everywhere(n), read, tasks, settings, batch, CUDA, [0]), batch
 
+    gc.collect()
+    before = torch.cuda.memory_allocated()  # of the SAE, and workspaces of streams
     torch.cuda.reset_peak_memory_stats()
     expected, whole = run(256)
     assert not whole.halvings
-    with limited_memory(0.8 * torch.cuda.max_memory_allocated()):
+    with limited_memory(before + 0.8 * (torch.cuda.max_memory_allocated() - before)):
         result, batch = run(256)
     assert batch.halvings[0] == n
     assert batch.size < n
@@ -279,14 +281,14 @@ def test_synchronisations_are_noticed() -> None:
 @pytest.mark.parametrize(
     ("architecture", "keep_features", "special_tokens", "synchronisations"),
     [
-        ("standard", False, False, 5),
-        ("jumprelu", False, False, 5),
-        ("gated", False, False, 5),
-        ("topk", False, False, 5),
-        ("standard", True, False, 5),
-        ("standard", False, True, 5),
-        ("standard", True, True, 6),
-        ("topk", True, True, 6),
+        ("standard", False, False, 2),
+        ("jumprelu", False, False, 2),
+        ("gated", False, False, 2),
+        ("topk", False, False, 2),
+        ("standard", True, False, 2),
+        ("standard", False, True, 2),
+        ("standard", True, True, 3),
+        ("topk", True, True, 3),
     ],
 )
 def test_a_batch_synchronises_as_often_as_chunk_steps_says(

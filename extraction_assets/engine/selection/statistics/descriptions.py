@@ -120,6 +120,8 @@ class Statistic:
     only_full: bool = False
     """Whether it needs ``CountedFirings.by_interval`` and is left out with ``statistics: basic``; it is ``added_later``
     then, too."""
+    has_kernel: bool = False
+    """Whether ``statistics.kernels`` counts it on a GPU; otherwise ``additions`` says it there, too."""
 
 
 def bytes_per_feature(*, full: bool = True) -> int:
@@ -211,6 +213,7 @@ STATISTICS = (
             ),
         ),
         additions=_samples_in_which_it_fires,
+        has_kernel=True,
     ),
     Statistic(
         "token_count",
@@ -246,6 +249,7 @@ STATISTICS = (
             ),
         ),
         additions=_maximum,
+        has_kernel=True,
     ),
     Statistic(
         "activation_limbs",
@@ -264,6 +268,7 @@ STATISTICS = (
             ),
         ),
         additions=_limbs_of_the_sum,
+        has_kernel=True,
     ),
     Statistic(
         "histogram",
@@ -280,6 +285,7 @@ STATISTICS = (
             ),
         ),
         additions=_bins,
+        has_kernel=True,
     ),
     Statistic(
         "square_limbs",
@@ -299,6 +305,7 @@ STATISTICS = (
             ),
         ),
         additions=_limbs_of_the_squares,
+        has_kernel=True,
         added_later=True,
     ),
     Statistic(
@@ -317,6 +324,7 @@ STATISTICS = (
             ),
         ),
         additions=_samples_by_interval,
+        has_kernel=True,
         added_later=True,
         only_full=True,
     ),
