@@ -11,6 +11,7 @@ import torch
 from benchmarks.lines import Line
 from benchmarks.measure import GB, metered, repeated, timed
 from benchmarks.options import Options
+from benchmarks.work import MATMUL
 from extraction_assets.engine.saes.sae import matmul_precision
 
 _SHARE_OF_LIMIT = 0.1
@@ -40,7 +41,7 @@ def _matmul(options: Options, dtype: torch.dtype, name: str) -> Line:
     product = torch.empty_like(a)
     with matmul_precision(options.matmul_precision):
         work = 2 * side**3 / 1e12
-        line = _line(options, f"matrix product, {name}", "TFLOP/s", work, lambda: torch.mm(a, a, out=product))
+        line = _line(options, f"{MATMUL}{name}", "TFLOP/s", work, lambda: torch.mm(a, a, out=product))
     line.notes["size"] = f"{side} x {side}"
     return line
 

@@ -1,6 +1,8 @@
 """The whole path through Dagster: a corpus on disk, all chunks in one run, the merge, rows in the database."""
 
 import contextlib
+import dataclasses
+import getpass
 import multiprocessing
 import os
 import shutil
@@ -17,7 +19,7 @@ import dagster as dg
 
 from benchmarks.definitions import definitions
 from benchmarks.inputs import SAE_NAME, extraction_settings, random_corpus, store_corpus
-from benchmarks.lines import Line
+from benchmarks.lines import BOTH, Line
 from benchmarks.measure import GB, Usage, metered
 from benchmarks.options import Options
 from extraction_assets.cli.runner import Runner
@@ -26,6 +28,11 @@ from extraction_assets.execution.keys import activations_key, sae_key
 from extraction_assets.settings import ExtractionSettings
 
 _VARIABLES = ("EXTRACTION_HOME", "DAGSTER_HOME", "EXTRACTION_DATABASE_URL", "EXTRACTION_DAGSTER_POSTGRES_URL")
+_COMPILED = {
+    "TRITON_CACHE_DIR": str(Path.home() / ".triton" / "cache"),
+    "TORCHINDUCTOR_CACHE_DIR": str(Path(tempfile.gettempdir()) / f"torchinductor_{getpass.getuser()}"),
+}
+"""The caches of these libraries where nothing names others: a machine compiles each kernel once, in whatever home."""
 _SPARE_DISK_BYTES = 2 * 10**9
 PROCESSES: BaseContext = multiprocessing.get_context("spawn")
 
@@ -108,20 +115,20 @@ def _run(options: Options, settings: ExtractionSettings) -> _Ran:
         started = min(r.start_time or time.time() for r in records if table in (r.dagster_run.asset_selection or ()))
         committed = instance.fetch_materializations(examples, limit=1).records[0]
         seconds = {key.path[-1]: _summed_seconds(instance, key) for key in keys}
-    return _Ran(chunks, merge, committed.timestamp - started, seconds, int(_numbers(committed)["examples"]))
+    return _Ran(chunks, merge, committed.timestamp - started, seconds, int(numbers(committed)["examples"]))
 
 
 def _summed_seconds(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, float]:
     """Every number of seconds in the metadata of an asset's events, summed over its partitions."""
     sums: dict[str, float] = defaultdict(float)
     for record in instance.fetch_materializations(key, limit=10_000).records:
-        for name, value in _numbers(record).items():
+        for name, value in numbers(record).items():
             if name.split("_")[0] == "seconds":
                 sums[name] += value
     return dict(sums)
 
 
-def _numbers(record: dg.EventLogRecord) -> dict[str, float]:
+def numbers(record: dg.EventLogRecord) -> dict[str, float]:
     event = record.asset_materialization
     values = {name: entry.value for name, entry in event.metadata.items()} if event else {}
     return {name: float(value) for name, value in values.items() if isinstance(value, (int, float))}
@@ -135,7 +142,8 @@ def _lines(ran: _Ran, stage: str, name: str, count: int) -> Iterator[Line]:
     notes = {"examples": ran.examples, "seconds_by_asset": by_asset}
     yield line(f"{name}: run start to commit", ran.to_commit, _together(ran.chunks, ran.merge), **notes)
     yield line(f"{name}: run of the chunks", ran.chunks.seconds, ran.chunks)
-    yield line(f"{name}: the chunks' passes alone", ran.seconds["top_k_table"]["seconds"], None)
+    passes = line(f"{name}: the chunks' passes alone", ran.seconds["top_k_table"]["seconds"], None)
+    yield dataclasses.replace(passes, products=BOTH)
     yield line(f"{name}: run of the merge, with the report", ran.merge.seconds, ran.merge)
 
 
@@ -175,6 +183,8 @@ def homes(home: str) -> Iterator[None]:
     """Files, results and Dagster's history under ``home``, and nowhere else."""
     before = {name: os.environ.pop(name, None) for name in _VARIABLES}
     os.environ["EXTRACTION_HOME"] = home
+    for name, where in _COMPILED.items():
+        os.environ.setdefault(name, where)
     os.environ.setdefault("EXTRACTION_PROGRESS", "bar")
     try:
         yield

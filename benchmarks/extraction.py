@@ -16,11 +16,13 @@ import torch
 from benchmarks.ceilings import ceilings
 from benchmarks.daemon_path import daemon_path
 from benchmarks.dagster_path import dagster_path
+from benchmarks.gpus_path import gpus_path
 from benchmarks.inputs import load_engine, make_checkpoints
 from benchmarks.lines import Line
 from benchmarks.many_saes import many_saes
 from benchmarks.options import DAGSTER_STAGES, ENGINE_STAGES, Options, parse_options
 from benchmarks.report import Figures, as_json, as_markdown, conditions
+from benchmarks.shared_resources import shared_resources
 from benchmarks.stages import Stages
 
 
@@ -29,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_options(arguments)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    figures = Figures(conditions(options), [])
+    figures = Figures(options, conditions(options), [])
     with tempfile.TemporaryDirectory(prefix="extraction-benchmark-", dir=options.folder) as name:
         for _ in _measure(options, Path(name), figures):
             if options.json:  # after every stage, so that an interrupted benchmark leaves its results
@@ -65,6 +67,13 @@ def _measure(options: Options, folder: Path, figures: Figures) -> Iterator[None]
             yield
     if "daemon" in options.only:
         _attempt(figures, "daemon", partial(daemon_path, options, folder, min(options.samples)))
+        yield
+    if "gpus" in options.only:
+        for number, count in enumerate(options.samples):
+            _attempt(figures, "gpus", partial(gpus_path, options, folder, count, compiled=number > 0))
+            yield
+    if "shared" in options.only:
+        _attempt(figures, "shared", partial(shared_resources, options, folder))
         yield
 
 

@@ -1,16 +1,15 @@
 """Inputs of the benchmarks: a random language model, an SAE that fires as often as a real one, a corpus on disk."""
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 
 from benchmarks.options import Options
+from benchmarks.sae_inputs import calibration_tokens, save_sae
 from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.engine.corpora.tokenize import TokenizedCorpus
 from extraction_assets.engine.models.checkpoint import LocalCheckpoint
@@ -25,11 +24,9 @@ from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore, CurrentCorpus
 from extraction_assets.stores.corpus_files import write_corpus
 
-EXTRACTION, SAE_NAME = "benchmark", "relu"
+EXTRACTION, SAE_NAME = "benchmark", "sae"
 BOS = 0
-_CALIBRATION_TOKENS = 4096
 _DOCUMENT_SAMPLES = 20
-_FEATURE_SLICE = 2048
 
 
 class Engine(NamedTuple):
@@ -57,13 +54,15 @@ def make_model(folder: Path, options: Options) -> None:
         intermediate_size=options.intermediate,
         num_hidden_layers=options.blocks,
         num_attention_heads=options.heads,
-        num_key_value_heads=options.heads,
+        num_key_value_heads=options.key_value_heads,
+        head_dim=options.head_size,
         max_position_embeddings=max(options.positions, 2048),
         bos_token_id=BOS,
         eos_token_id=BOS,
     )
     torch.manual_seed(0)
-    model = LlamaModel(config)
+    with options.torch_device:  # billions of random numbers
+        model = LlamaModel(config)
     # As large as in a trained model: by default the context would outweigh the token, and features would fire on whole
     # samples instead of tokens.
     torch.nn.init.normal_(model.embed_tokens.weight)
@@ -84,36 +83,14 @@ def _make_tokenizer(folder: Path, vocabulary: int) -> None:
 
 
 def make_sae(folder: Path, model_folder: Path, options: Options, hook: str) -> None:
-    """A standard SAE with random directions, its bias set so that features fire at ``hook`` at the requested rate."""
-    generator = torch.Generator().manual_seed(1)
-    directions = torch.nn.functional.normalize(
-        torch.randn(options.latent_dim, options.width, generator=generator), dim=1
-    )  # [F, D]
+    """An SAE of the options' architecture with random directions, which fires at ``hook`` at the wanted rate."""
     model = load_language_model(LocalCheckpoint(model_folder), [hook], device=options.torch_device)
-    outputs = _calibration_outputs(model, options)  # [n, D]
-    tensors = {
-        "W_enc": directions.T.contiguous(),
-        "b_enc": _bias(outputs, directions, options.features_per_token / options.latent_dim),
-        "W_dec": directions,
-        "b_dec": torch.zeros(options.width),
-    }
-    folder.mkdir(parents=True)
-    save_file(tensors, folder / "sae_weights.safetensors")
-    config = {
-        "architecture": "standard",
-        "d_in": options.width,
-        "d_sae": options.latent_dim,
-        "apply_b_dec_to_input": False,
-        "normalize_activations": "none",
-        "reshape_activations": "none",
-        "activation_fn": "relu",
-    }
-    (folder / "cfg.json").write_text(json.dumps(config))
+    save_sae(folder, options, _calibration_outputs(model, options))
 
 
 def _calibration_outputs(model: LanguageModel, options: Options) -> Tensor:
     """Hook outputs at some thousand counted positions of samples that are not in the corpus."""
-    count = -(-_CALIBRATION_TOKENS // options.positions)
+    count = -(-calibration_tokens(options) // options.positions)
     corpus = random_corpus(count, options, seed=2)
     ids, mask = torch.from_numpy(corpus.token_ids).long(), torch.from_numpy(corpus.attention_mask)
     counted = mask & ~torch.from_numpy(corpus.special_tokens_mask)
@@ -123,16 +100,6 @@ def _calibration_outputs(model: LanguageModel, options: Options) -> Tensor:
         (outputs,) = model.activations(ids[rows].to(model.device), mask[rows].to(model.device)).values()
         parts.append(outputs[counted[rows].to(model.device)].float())
     return torch.cat(parts)
-
-
-def _bias(outputs: Tensor, directions: Tensor, share: float) -> Tensor:
-    """Minus the pre-activation that ``share`` of the tokens exceed, for each feature: [F] on the CPU."""
-    above = max(1, round(len(outputs) * share))
-    bias = []
-    for part in directions.split(_FEATURE_SLICE):
-        strongest = (outputs @ part.to(outputs.device).T).topk(above + 1, dim=0).values  # [above + 1, f]
-        bias.append(-(strongest[-1] + strongest[-2]) / 2)
-    return torch.cat(bias).cpu()
 
 
 def random_corpus(count: int, options: Options, seed: int = 0) -> TokenizedCorpus:
@@ -152,7 +119,9 @@ def random_corpus(count: int, options: Options, seed: int = 0) -> TokenizedCorpu
     return TokenizedCorpus(token_ids, attention_mask, special, documents, first_tokens, names)
 
 
-def extraction_settings(folder: Path, options: Options, count: int, *, keep_activations: bool) -> ExtractionSettings:
+def extraction_settings(
+    folder: Path, options: Options, count: int, *, keep_activations: bool = False, keep_features: bool = True
+) -> ExtractionSettings:
     """The benchmark as an extraction of ``count`` samples."""
     sae = {"path": str(folder / "sae"), "hook": options.hook}
     return ExtractionSettings.model_validate(
@@ -164,7 +133,8 @@ def extraction_settings(folder: Path, options: Options, count: int, *, keep_acti
             "evaluation_samples": count,
             "chunk_size": options.chunk_size,
             "top_k_examples": options.top_k,
-            "keep": {"model_activations": keep_activations},
+            "statistics": options.statistics,
+            "keep": {"model_activations": keep_activations, "sae_features": keep_features},
         }
     )
 

@@ -6,6 +6,7 @@ from typing import Any
 from benchmarks.measure import Timing, Usage
 
 FLOOR = "forward + encode, eager (the floor)"
+BOTH = ("forward", "encode")
 LEGACY = "legacy loop on encoded features"
 
 
@@ -25,9 +26,13 @@ class Line:
     usage: Usage | None = None
     notes: dict[str, Any] = field(default_factory=dict)
     failed: bool = False
+    products: tuple[str, ...] = ()
+    """Matrix products that it does for each sample: ``forward``, ``encode``."""
 
 
-def rate_line(stage: str, name: str, timing: Timing, usage: Usage, **notes: Any) -> Line:
+def rate_line(
+    stage: str, name: str, timing: Timing, usage: Usage, products: tuple[str, ...] = (), **notes: Any
+) -> Line:
     """A line in samples a second."""
     return Line(
         stage,
@@ -38,4 +43,5 @@ def rate_line(stage: str, name: str, timing: Timing, usage: Usage, **notes: Any)
         repeats=len(timing.seconds),
         usage=usage,
         notes=notes,
+        products=products,
     )

@@ -7,10 +7,17 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.shapes import SHAPES, fill_shape
+
+ARCHITECTURES = ("relu", "jumprelu", "gated", "topk")
+MOST_FEATURES = 2**20
+
 _ALONE = ("forward", "floor", "encode", "legacy", "dense", "selection")
 ENGINE_STAGES = (*_ALONE, "ours", "statistics", "equality", "compiled")
 DAGSTER_STAGES = ("dagster", "dagster-activations")
-STAGES = ("ceilings", *ENGINE_STAGES, "saes", *DAGSTER_STAGES, "daemon")
+GPUS_STAGES = ("gpus", "shared")
+"""Parts that several GPUs of one host do, which run if they are named alone."""
+STAGES = ("ceilings", *ENGINE_STAGES, "saes", *DAGSTER_STAGES, "daemon", *GPUS_STAGES)
 """The parts of a benchmark, in the order in which they run."""
 
 
@@ -24,12 +31,16 @@ class Options:
     only: tuple[str, ...]
     time_limit: float
     folder: Path | None
+    shape: str
     blocks: int
     width: int
     heads: int
+    key_value_heads: int
+    head_size: int
     intermediate: int
     vocabulary: int
     positions: int
+    architecture: str
     latent_dim: int
     features_per_token: float
     top_k: int
@@ -38,6 +49,9 @@ class Options:
     vectorization_batch_sizes: tuple[str, ...]
     matmul_precision: str
     compile_model: bool
+    statistics: str
+    gpus: tuple[int, ...]
+    keep: tuple[str, ...]
     max_engine_samples: int
     legacy_samples: int
     saes: int
@@ -71,9 +85,14 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
         values["device"] = f"cuda:{torch.cuda.current_device()}"
     for name, gpu, cpu in (("batch_size", 128, 8), ("copy_mib", 1024, 128), ("matmul_size", 8192, 1024)):
         values[name] = values[name] or (gpu if on_gpu else cpu)
+    fill_shape(values)
     unknown = set(values["only"]) - set(STAGES)
     if unknown:
         parser.error(f"--only: no stage {', '.join(sorted(unknown))}; there are {', '.join(STAGES)}")
+    if values["latent_dim"] > MOST_FEATURES:
+        parser.error(f"--latent-dim: at most {MOST_FEATURES:,} features")
+    if on_gpu and max(values["gpus"]) > torch.cuda.device_count() and set(GPUS_STAGES) & set(values["only"]):
+        parser.error(f"--gpus: torch sees {torch.cuda.device_count()}")
     return Options(**values)
 
 
@@ -93,17 +112,22 @@ def _parser() -> argparse.ArgumentParser:
         help="samples of the whole path through Dagster, once for each; the other stages use the largest",
     )
     add("--json", type=Path, metavar="FILE", help="write the figures there too")
-    add("--only", type=_names, default=STAGES, metavar="NAME,…", help="run these stages alone")
+    one_device = tuple(stage for stage in STAGES if stage not in GPUS_STAGES)
+    add("--only", type=_names, default=one_device, metavar="NAME,…", help="run these stages alone")
     add("--time-limit", type=float, default=20.0, metavar="S", help="seconds of repeated measurement of one line")
     add("--folder", type=_full_path, help="where temporary files lie (default: the system's); its disk is measured too")
-    add("--blocks", type=_count, default=8, help="blocks of the language model; the hook is the last one")
-    add("--width", type=_count, default=768, help="D, the model's width")
-    add("--heads", type=_count, default=12, help="attention heads")
-    add("--intermediate", type=_count, default=3072, help="width of the MLPs")
-    add("--vocabulary", type=_count, default=32000, help="tokens of the vocabulary")
-    add("--positions", type=_count, default=128, help="T, positions of a sample")
-    add("--latent-dim", type=_count, default=16384, help="F, features of the SAE")
-    add("--features-per-token", type=float, default=60.0, help="how many features shall fire on a token")
+    add("--shape", choices=tuple(SHAPES), default="small", help="the sizes that the next options leave open")
+    add("--blocks", type=_count, help="blocks of the language model; the hook is the last one")
+    add("--width", type=_count, help="D, the model's width")
+    add("--heads", type=_count, help="attention heads")
+    add("--key-value-heads", type=_count, help="heads of keys and values")
+    add("--head-size", type=_count, help="width of an attention head")
+    add("--intermediate", type=_count, help="width of the MLPs")
+    add("--vocabulary", type=_count, help="tokens of the vocabulary")
+    add(*("--positions", "--context-length"), type=_count, default=128, metavar="T", help="positions of a sample")
+    add("--architecture", choices=ARCHITECTURES, default="relu", help="of the SAE")
+    add("--latent-dim", type=_count, default=16384, help=f"F, features of the SAE, at most {MOST_FEATURES:,}")
+    add("--features-per-token", type=float, default=60.0, help="that shall fire; k of a TopK")
     add("--top-k", type=_count, default=100, help="K, examples kept for a feature")
     add("--chunk-size", type=_count, default=5000, help="samples of a chunk")
     add("--batch-size", type=_count, help="samples of a forward pass (default: 128 on a GPU, 8 on a CPU)")
@@ -116,6 +140,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--matmul-precision", choices=("highest", "high", "medium"), default="high", help="of encode")
     add("--compile-model", action="store_true", help="compile the blocks in the path through Dagster")
+    add("--statistics", choices=("basic", "full"), default="basic", help="of the path through Dagster")
+    add("--gpus", type=_counts, default=(1, 2, 4), metavar="N,…", help="of the part gpus: processes, each on a GPU")
+    add(
+        "--keep",
+        type=_names,
+        default=("tables", "features"),
+        metavar="NAME,…",
+        help="of the part gpus: what is stored, tables alone, or features too",
+    )
     add("--max-engine-samples", type=_count, default=20000, help="at most so many samples in one measured pass")
     add("--legacy-samples", type=_count, default=4, help="samples of the legacy loop")
     add("--saes", type=_count, default=12, help="SAEs that share one forward pass, one at each block of a model")

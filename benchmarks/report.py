@@ -12,6 +12,7 @@ import torch
 from benchmarks.lines import FLOOR, LEGACY, Line
 from benchmarks.measure import GB, gpu_utilisation
 from benchmarks.options import Options
+from benchmarks.work import MATMUL, least_seconds
 
 _COLUMNS = (
     "measured",
@@ -19,6 +20,7 @@ _COLUMNS = (
     "unit",
     "of floor",
     "of legacy",
+    "of ceiling",
     "samples",
     "seconds",
     "repeats",
@@ -34,6 +36,7 @@ _COLUMNS = (
 class Figures:
     """The measurements of a benchmark, with their conditions."""
 
+    options: Options
     conditions: dict[str, Any]
     lines: list[Line]
 
@@ -41,6 +44,13 @@ class Figures:
     def ok(self) -> bool:
         """Whether no stage failed; the comparison with the legacy loop is one."""
         return not any(line.failed for line in self.lines)
+
+    def of_ceiling(self, line: Line) -> float | None:
+        """The share of a line's time that its matrix products would take at the ceilings measured in the same run."""
+        ceilings = {one.name.removeprefix(MATMUL): one.value for one in self.lines if one.name.startswith(MATMUL)}
+        measured = {precision: value for precision, value in ceilings.items() if value is not None}
+        least = least_seconds(self.options, line.products, measured)
+        return None if least is None or line.value is None else least * line.value
 
 
 def conditions(options: Options) -> dict[str, Any]:
@@ -75,7 +85,12 @@ def as_json(figures: Figures) -> dict[str, Any]:
     lines = figures.lines
     floor, legacy = _rate_of(lines, FLOOR), _rate_of(lines, LEGACY)
     rows = [
-        {**dataclasses.asdict(line), "to_floor": _ratio(line, floor), "to_legacy": _ratio(line, legacy)}
+        {
+            **dataclasses.asdict(line),
+            "to_floor": _ratio(line, floor),
+            "to_legacy": _ratio(line, legacy),
+            "to_ceiling": figures.of_ceiling(line),
+        }
         for line in lines
     ]
     return {"ok": figures.ok, "conditions": figures.conditions, "lines": rows}
@@ -87,13 +102,13 @@ def as_markdown(figures: Figures) -> str:
     floor, legacy = _rate_of(lines, FLOOR), _rate_of(lines, LEGACY)
     parts = [f"- {name.replace('_', ' ')}: {_plain(value)}" for name, value in figures.conditions.items()]
     parts += ["", _row(_COLUMNS), _row(["---", *["---:"] * (len(_COLUMNS) - 1)])]
-    parts += [_row(_cells(line, floor, legacy)) for line in lines]
+    parts += [_row(_cells(line, floor, legacy, figures.of_ceiling(line))) for line in lines]
     parts += _notes(lines)
     parts += _stage_table(lines)
     return "\n".join(parts)
 
 
-def _cells(line: Line, floor: float | None, legacy: float | None) -> list[str]:
+def _cells(line: Line, floor: float | None, legacy: float | None, of_ceiling: float | None) -> list[str]:
     usage = line.usage
     figure = "not measured" if line.value is None else _number(line.value)
     if "equal" in line.notes:
@@ -104,6 +119,7 @@ def _cells(line: Line, floor: float | None, legacy: float | None) -> list[str]:
         line.unit if line.value is not None else "",
         _number(_ratio(line, floor)),
         _number(_ratio(line, legacy)),
+        _number(of_ceiling),
         "" if line.samples is None else f"{line.samples:,}",
         _number(line.seconds),
         str(line.repeats),

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from benchmarks.inputs import SAE_NAME, Engine
-from benchmarks.lines import FLOOR, LEGACY, Line, rate_line
+from benchmarks.lines import BOTH, FLOOR, LEGACY, Line, rate_line
 from benchmarks.measure import Timing, measure_rate, metered, repeated, timed
 from benchmarks.options import Options
 from extraction_assets.engine.chunk_pass.batching import AdaptiveBatch
+from extraction_assets.engine.chunk_pass.chunks import merge_chunks, run_chunks
 from extraction_assets.engine.chunk_pass.context import PassSettings
-from extraction_assets.engine.chunk_pass.forward import forward_pass
+from extraction_assets.engine.chunk_pass.forward import HookReader, forward_pass
 from extraction_assets.engine.chunk_pass.gpu_pass import ChunkResult, run_chunk
 from extraction_assets.engine.chunk_pass.sae_pass import SaeTask, tile_samples
 from extraction_assets.engine.saes.sae import matmul_precision
 from extraction_assets.engine.selection.legacy import LegacyHeaps
-from extraction_assets.engine.selection.merge import merge_top_k_tables
 from extraction_assets.engine.selection.select import (
     sample_maxima,
     select_top_k,
@@ -27,7 +27,7 @@ from extraction_assets.engine.selection.select import (
     vectorized_top_k_positions,
 )
 from extraction_assets.engine.selection.sparse import dense_to_sparse, keep_counted
-from extraction_assets.engine.selection.statistics.accumulate import feature_statistics, merge_statistics
+from extraction_assets.engine.selection.statistics.accumulate import feature_statistics
 from extraction_assets.engine.shapes import DrawRules, Samples, SparseFeatures, TopKTable
 from extraction_assets.resources import GpuResource
 
@@ -36,6 +36,8 @@ _PLAN_MEMORY_SHARE = 4
 """The plan's dense form needs about 44 bytes an entry; the automatic batch size assumes 12."""
 _TURNS = 5
 """Measured passes with each kind of statistics."""
+_DENSE_BYTES = 2**30
+"""Of the floor's dense features at a time: a forward batch of 128 samples at F = 16,384."""
 _EQUALITY_TOP_K = 2
 """Small enough that some of a few samples are not kept."""
 _logger = logging.getLogger(__name__)
@@ -49,38 +51,40 @@ class Stages:
 
     def features_per_token(self) -> float:
         """Features that fire on a counted token, measured on the first batch of the corpus."""
-        count = min(self._options.batch_size, self._options.engine_samples)
-        encoded = self._encoded(count).flatten(0, 1)[self._counted(count).flatten()]
-        return float((encoded > 0).sum(1).double().mean())
+        ids, mask = self._batches()[0]
+        outputs, counted = self._hook_output(ids, mask).flatten(0, 1), self._counted(len(ids)).flatten()
+        with matmul_precision(self._options.matmul_precision):
+            firings = self._engine.sae.encode_sparse(outputs, self._tile, counted)
+        return len(firings.tokens) / int(counted.sum())
 
     def forward(self) -> Iterator[Line]:
         """The model alone, up to the hook."""
         batches = self._batches()
-        yield self._rate("forward", "forward alone, eager", lambda count: self._forward(batches, count))
+        yield self._rate("forward", "forward alone, eager", lambda count: self._forward(batches, count), ("forward",))
 
     def floor(self) -> Iterator[Line]:
-        """Forward and dense encode and nothing else: tokens lie on the device, one result at a time is kept."""
+        """Forward and dense encode and nothing else: tokens lie on the device, and of what is encoded 1 GiB at a time.
+
+        For every architecture the encoder's product, its bias and a ReLU: what selects among them is not counted."""
         batches, encode = self._batches(), self._dense_encode()
 
         def work(count: int) -> None:
             for ids, mask in self._first(batches, count):
                 encode(self._hook_output(ids, mask))
 
-        yield self._rate("floor", FLOOR, work)
+        yield self._rate("floor", FLOOR, work, BOTH)
 
     def encode(self) -> Iterator[Line]:
         """Encode alone on the hook outputs of one batch: the dense formula, then ours down to the non-zeros."""
         outputs, encode = self._hook_output(*self._batches()[0]), self._dense_encode()
-        options, sae = self._options, self._engine.sae
-        samples = tile_samples(options.batch_size, options.positions, options.latent_dim)
-        tile = samples * options.positions
+        sae, tile, product = self._engine.sae, self._tile, ("encode",)
 
         def sparse() -> object:
             with matmul_precision(self._options.matmul_precision):
                 return sae.encode_sparse(outputs.flatten(0, 1), tile)
 
-        yield self._repeated("encode", "encode alone, eager dense", len(outputs), lambda: encode(outputs))
-        yield self._repeated("encode", "encode alone, ours, to non-zeros", len(outputs), sparse)
+        yield self._repeated("encode", "encode alone, eager dense", len(outputs), lambda: encode(outputs), product)
+        yield self._repeated("encode", "encode alone, ours, to non-zeros", len(outputs), sparse, product)
 
     def legacy(self) -> Iterator[Line]:
         """The sequential loop; forward and encode are not counted, which favours it in every ratio."""
@@ -190,13 +194,15 @@ class Stages:
             self._engine.model.compile_blocks()
             seconds = timed(self._device, lambda: self._forward(batches, self._options.batch_size))
         yield Line("compiled", "compiling the blocks", seconds, "s", seconds=seconds, usage=usage)
-        yield self._rate("compiled", "forward alone, compiled", lambda count: self._forward(batches, count))
+        yield self._rate(
+            "compiled", "forward alone, compiled", lambda count: self._forward(batches, count), ("forward",)
+        )
         yield self._ours(f"ours, compiled, vectorization batch {size}", size, self._as_one_chunk)
 
     def _ours(self, name: str, size: str, run: Callable[[int, AdaptiveBatch], object]) -> Line:
         batch = self._vectorization_batch(size)
         group = self._options.batch_size * -(-batch.size // self._options.batch_size)
-        line = self._rate("ours", name, lambda count: run(count, batch), group)
+        line = self._rate("ours", name, lambda count: run(count, batch), least=group)
         line.notes |= {"vectorization_batch_size": batch.size, "halvings": list(batch.halvings)}
         return line
 
@@ -204,13 +210,10 @@ class Stages:
         return self._pass(self._engine.samples.part(0, count), batch)
 
     def _in_chunks(self, count: int, batch: AdaptiveBatch) -> object:
-        size = self._options.chunk_size
-        bounds = [(start, min(start + size, count)) for start in range(0, count, size)]
-        results = [
-            self._pass(self._engine.samples.part(*chunk_bounds), batch).saes[SAE_NAME] for chunk_bounds in bounds
-        ]
-        table = merge_top_k_tables([r.table for r in results], self._options.top_k, self._options.latent_dim)
-        return table, merge_statistics([r.statistics for r in results])
+        size, settings = self._options.chunk_size, self._settings()
+        chunks = [self._engine.samples.part(start, min(start + size, count)) for start in range(0, count, size)]
+        results = list(run_chunks(chunks, self._reader, self._tasks(), settings, batch, self._device))
+        return merge_chunks(results, SAE_NAME, settings, self._device)
 
     def _pass(
         self,
@@ -223,16 +226,20 @@ class Stages:
         draws: DrawRules | None = None,
     ) -> ChunkResult:
         """``chunk_steps`` from tokens to table and statistics; basic ones without ``draws``."""
-        settings = PassSettings(
-            batch_size=batch_size or self._options.batch_size,
-            top_k=top_k or self._options.top_k,
-            vectorized=vectorized,
-            matmul_precision=self._options.matmul_precision,
-            draws=draws,
-        )
+        settings = self._settings()._replace(vectorized=vectorized, draws=draws)
+        settings = settings._replace(batch_size=batch_size or settings.batch_size, top_k=top_k or settings.top_k)
         reader = forward_pass(self._engine.model, samples, settings.batch_size)
-        tasks = [SaeTask(SAE_NAME, self._options.hook, self._engine.sae)]
-        return run_chunk(samples, reader, tasks, settings, batch, self._device)
+        return run_chunk(samples, reader, self._tasks(), settings, batch, self._device)
+
+    def _settings(self) -> PassSettings:
+        options = self._options
+        return PassSettings(options.batch_size, options.top_k, matmul_precision=options.matmul_precision)
+
+    def _reader(self, samples: Samples) -> HookReader:
+        return forward_pass(self._engine.model, samples, self._options.batch_size)
+
+    def _tasks(self) -> list[SaeTask]:
+        return [SaeTask(SAE_NAME, self._options.hook, self._engine.sae)]
 
     def _vectorization_batch(self, size: str) -> AdaptiveBatch:
         resource = GpuResource(vectorization_batch_size=size)
@@ -262,39 +269,62 @@ class Stages:
     def _hook_output(self, ids: Tensor, mask: Tensor) -> Tensor:
         return self._engine.model.activations(ids, mask)[self._options.hook]
 
-    def _dense_encode(self) -> Callable[[Tensor], Tensor]:
-        """relu(xW + b) over a whole batch at the configured precision: [B, T, D] -> [B * T, F]."""
+    @property
+    def _tile(self) -> int:
+        """Tokens that the engine encodes in one matrix product."""
+        options = self._options
+        return tile_samples(options.batch_size, options.positions, options.latent_dim) * options.positions
+
+    def _dense_encode(self) -> Callable[[Tensor], None]:
+        """relu(xW + b) of a whole batch [B, T, D] at the configured precision, so many tokens at a time as give 1 GiB;
+        all results go to the same memory, as nothing reads them."""
         weight = self._engine.weights.w_enc.to(self._device).contiguous()
         bias = self._engine.weights.b_enc.to(self._device)
+        tokens = max(1, _DENSE_BYTES // (4 * self._options.latent_dim))
 
-        def encode(outputs: Tensor) -> Tensor:
+        def encode(outputs: Tensor) -> None:
             with matmul_precision(self._options.matmul_precision):
-                return torch.addmm(bias, outputs.flatten(0, 1).float(), weight).relu_()
+                for part in outputs.flatten(0, 1).float().split(tokens):
+                    torch.addmm(bias, part, weight).relu_()
 
         return encode
 
     def _encoded(self, count: int) -> Tensor:
         """Dense features of the first samples: float32 [count, T, F]."""
-        features = torch.empty(count, self._options.positions, self._options.latent_dim, device=self._device)
-        encode, size = self._dense_encode(), self._options.batch_size
+        positions, size = self._options.positions, self._options.batch_size
+        features = torch.empty(count, positions, self._options.latent_dim, device=self._device)
+        rows, step = features.flatten(0, 1), self._tile
         for number, (ids, mask) in enumerate(self._batches()[: -(-count // size)]):
-            rows = features[number * size : (number + 1) * size]
-            rows.copy_(encode(self._hook_output(ids[: len(rows)], mask[: len(rows)])).view_as(rows))
+            outputs = self._hook_output(ids, mask).flatten(0, 1)
+            for start in range(0, min(len(outputs), len(rows) - number * size * positions), step):
+                place = number * size * positions + start
+                with matmul_precision(self._options.matmul_precision):
+                    encoded = self._engine.sae.encode(outputs[start : start + step])
+                rows[place : place + step] = encoded[: len(rows) - place]
         return features
 
-    def _rate(self, stage: str, name: str, work: Callable[[int], object], least: int | None = None) -> Line:
+    def _rate(
+        self,
+        stage: str,
+        name: str,
+        work: Callable[[int], object],
+        products: tuple[str, ...] = BOTH,
+        least: int | None = None,
+    ) -> Line:
         """A line of a pass over as many samples as the time allows."""
         least, most = least or self._options.batch_size, self._options.engine_samples
         most = max(min(least, most), most // least * least)
         with metered(self._device) as usage:
             timing = measure_rate(self._device, work, least=least, most=most, limit=self._options.time_limit)
-        return rate_line(stage, name, timing, usage)
+        return rate_line(stage, name, timing, usage, products)
 
-    def _repeated(self, stage: str, name: str, samples: int, work: Callable[[], object]) -> Line:
+    def _repeated(
+        self, stage: str, name: str, samples: int, work: Callable[[], object], products: tuple[str, ...] = ()
+    ) -> Line:
         """A line of one batch, again and again."""
         with metered(self._device) as usage:
             seconds = repeated(self._device, work, self._options.time_limit)
-        return rate_line(stage, name, Timing(samples, seconds), usage)
+        return rate_line(stage, name, Timing(samples, seconds), usage, products)
 
 
 def table_of(result: ChunkResult) -> TopKTable:

@@ -77,6 +77,7 @@ _FIRST = (
     "cli/test_init_examination.py",
     "cli/test_check.py",
     "kills/test_slot.py",  # mostly waits
+    "kills/test_backfill.py",  # mostly waits
     "upkeep/test_clean.py",
     "upkeep/test_delete.py",
     "test_postgres.py",

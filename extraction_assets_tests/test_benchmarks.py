@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks import dagster_path, stages
+from benchmarks import dagster_path, inputs, stages
 from benchmarks.extraction import main
-from benchmarks.options import STAGES, parse_options
+from benchmarks.options import GPUS_STAGES, STAGES, parse_options
+from benchmarks.work import encode_operations, forward_operations, least_seconds
 from extraction_assets.engine.selection.merge import DeferredTopKHeap
 from extraction_assets.engine.shapes import TopKTable
 from extraction_assets_tests.processes import forks
@@ -63,7 +65,7 @@ def _forked(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 def test_every_line_is_measured_and_ours_equals_legacy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "figures.json"
-    assert main([*SHAPE, "--only", ",".join(set(STAGES) - {"daemon"}), "--json", str(file)]) == 0
+    assert main([*SHAPE, "--only", ",".join(set(STAGES) - {"daemon", *GPUS_STAGES}), "--json", str(file)]) == 0
     printed, figures = capsys.readouterr().out, json.loads(file.read_text())
     lines = {line["name"]: line for line in figures["lines"]}
     assert list(lines) == LINES
@@ -73,6 +75,8 @@ def test_every_line_is_measured_and_ours_equals_legacy(tmp_path: Path, capsys: p
     floor = lines["forward + encode, eager (the floor)"]["value"]
     ours = lines["ours, vectorization batch auto"]
     assert ours["to_floor"] == pytest.approx(ours["value"] / floor)
+    assert 0 < ours["to_ceiling"] < 1
+    assert lines["legacy loop on encoded features"]["to_ceiling"] is None
     assert 2 < figures["conditions"]["features_per_token"] < 10
     assert "| top_k_table | seconds |" in printed
 
@@ -155,3 +159,63 @@ def test_pages_of_the_browser_on_postgresql_have_the_same_rows(tmp_path: Path, p
     ]
     for page, kilobytes in pages[0].items():  # the SQL of a page is written otherwise
         assert pages[1][page] == pytest.approx(kilobytes, rel=0.15, abs=2), page
+
+
+@pytest.mark.slow
+def test_processes_that_share_the_chunks_are_measured(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    few = ["--gpus", "1,2", "--keep", "features", "--copy-mib", "4"]
+    assert main([*SHAPE, *few, "--only", "gpus,shared", "--json", str(file)]) == 0
+    lines = {line["name"]: line for line in json.loads(file.read_text())["lines"]}
+    name = "20 samples, tables and features stored, 2 GPUs"
+    assert sum(lines[name]["notes"]["chunks of each run"]) == 2
+    assert lines[f"{name}: the same tables"]["notes"]["equal"]
+    assert lines[f"{name} against 1"]["value"] > 0
+    assert len(lines["a loop of Python, 2 processes"]["notes"]["of each"]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["jumprelu", "gated", "topk"])
+def test_every_architecture_fires_as_often_as_wanted(tmp_path: Path, architecture: str) -> None:
+    file = tmp_path / "figures.json"
+    chosen = ["--architecture", architecture, "--only", "floor,equality", "--json", str(file)]
+    assert main([*SHAPE, *chosen]) == 0
+    assert 2 < json.loads(file.read_text())["conditions"]["features_per_token"] < 10
+
+
+def test_a_shape_gives_the_sizes_that_are_left_open() -> None:
+    options = parse_options(["--device", "cpu", "--shape", "gemma-2-2b", "--blocks", "2"])
+    sizes = options.blocks, options.width, options.heads, options.key_value_heads, options.head_size
+    assert sizes == (2, 2304, 8, 4, 256)
+
+
+def test_the_size_of_a_head_follows_from_width_and_heads_that_are_named() -> None:
+    options = parse_options(["--device", "cpu", "--shape", "gemma-2-2b", "--width", "64"])
+    assert (options.head_size, options.key_value_heads) == (8, 8)
+
+
+def test_more_features_than_the_engine_takes_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_options(["--device", "cpu", "--latent-dim", "1048577"])
+    assert "at most 1,048,576 features" in capsys.readouterr().err
+
+
+def test_each_product_has_a_ceiling_of_its_own() -> None:
+    """By hand: T = 2, D = 4, one block, one head of 4, MLP of 8, F = 16."""
+    sizes = {"blocks": 1, "width": 4, "heads": 1, "intermediate": 8, "positions": 2, "latent-dim": 16}
+    options = parse_options(["--device", "cpu", *(f"--{name}={value}" for name, value in sizes.items())])
+    assert forward_operations(options) == 2 * (2 * (4 * 4 * 4 + 3 * 4 * 8) + 2 * 4 * 2)
+    assert encode_operations(options) == 2 * 2 * 4 * 16
+    assert least_seconds(options, ("encode",), {"float32": 256e-12}) == pytest.approx(1.0)
+    assert least_seconds(options, ("encode",), {"bf16": 1.0}) is None
+
+
+def test_encoding_by_parts_gives_the_features_of_a_whole_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = parse_options(SHAPE)
+    inputs.make_checkpoints(tmp_path, options)
+    engine = inputs.load_engine(tmp_path, options)
+    ours = stages.Stages(options, engine)._encoded(11)
+    ids, mask = engine.samples.token_ids[:16], engine.samples.attention_mask[:16]
+    outputs = engine.model.activations(ids, mask)[options.hook].flatten(0, 1)
+    expected = engine.sae.encode(outputs).view(16, options.positions, -1)[:11]
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)

@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import click
 
 from extraction_assets.catalog import FEATURE_REPORT, TOP_K_TABLE
 from extraction_assets.cli.app import command_line, count, few, main, numbered
+from extraction_assets.cli.declared import import_definitions
 from extraction_assets.cli.show import show_features
 from extraction_assets.cli.terminal import echo, styled
 from extraction_assets.cli.workspace import Workspace, open_workspace
@@ -29,6 +31,14 @@ def _batch_size(_ctx: click.Context, _param: click.Parameter, value: str | None)
         return None if value is None else parse_batch_size(value)
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
+
+
+def _number_of_gpus(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | str | None:
+    if value is None or value == "all":
+        return value
+    if not re.fullmatch(r"0*[1-9]\d*", value):
+        raise click.BadParameter(f"must be a whole number of at least 1, or all, got {value!r}")
+    return int(value)
 
 
 def known_device(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
@@ -87,11 +97,19 @@ def list_command(ctx: click.Context) -> None:
 @click.option(
     "--device", callback=known_device, help="auto, cpu, cuda:0, …; as in the GPU resource, like the next ones."
 )
+@click.option(
+    "--gpus",
+    metavar="N|all",
+    callback=_number_of_gpus,
+    help="Share the chunks among N processes, each on a GPU of its own; all: as many as this host has GPUs.",
+)
 @click.option("--batch-size", type=click.IntRange(min=1), help="Samples of one forward pass.")
 @click.option("--vectorization-batch-size", metavar="auto|N", callback=_batch_size, help="Samples reduced at once.")
 @click.option("--vectorized/--legacy", default=None, help="The fast engine, or the sequential loop it replaces.")
 @click.pass_context
-def run(ctx: click.Context, name: str, chunks: str | None, missing: bool, **options: Any) -> None:
+def run(
+    ctx: click.Context, name: str, chunks: str | None, missing: bool, gpus: int | str | None, **options: Any
+) -> None:
     """Run extraction NAME: its corpus, then its chunks, then the merge of each SAE, and what its weights alone say.
 
     With --missing only what is not current: a merge with current rows is skipped.
@@ -105,14 +123,20 @@ def run(ctx: click.Context, name: str, chunks: str | None, missing: bool, **opti
     settings = workspace.find(name)
     chosen = chosen_chunks(settings, chunks)
     _check_resources(workspace, options["device"])
+    processes = number_of_processes(gpus, options["device"] or workspace.gpu.device)
     os.environ.setdefault("EXTRACTION_PROGRESS", "bar")
     debug = ctx.parent.params["debug"] if ctx.parent else False
     with running(workspace.store.root, name), Runner(workspace.definitions, settings, options, verbose=debug) as runner:
-        ctx.exit(_run_all(runner, workspace, settings, chosen, missing))
+        ctx.exit(_run_all(runner, workspace, settings, chosen, missing, processes))
 
 
 def _run_all(
-    runner: "Runner", workspace: Workspace, settings: "ExtractionSettings", chosen: list[str], missing: bool
+    runner: "Runner",
+    workspace: Workspace,
+    settings: "ExtractionSettings",
+    chosen: list[str],
+    missing: bool,
+    processes: int,
 ) -> int:
     """Corpus, chunks and merges; the command's exit code."""
     started = time.perf_counter()
@@ -122,9 +146,7 @@ def _run_all(
     echo(f"corpus of {settings.name}", err=True)
     runner.materialize_corpus()
     keys, recorded = _to_compute(runner, chosen) if missing else (chosen, 0)
-    for part in runner.ranges(keys):
-        echo(f"chunks {part[0]} to {part[-1]}", err=True)
-        runner.materialize_chunks(part, only_missing=missing)
+    _make_chunks(runner, workspace, keys, missing, processes)
     left = runner.pending().keys
     if left:
         others = runner.others()
@@ -146,6 +168,21 @@ def _run_all(
     if failed is not None:
         echo(failed, err=True)
     return 0 if failed is None else 1
+
+
+def _make_chunks(runner: "Runner", workspace: Workspace, keys: list[str], missing: bool, processes: int) -> None:
+    """The chunks, here or in several processes at once. Raises RunFailed."""
+    if processes > 1 and len(keys) > 1:
+        from extraction_assets.cli.gpu_processes import make_on_several_gpus
+
+        processes = min(processes, len(keys))
+        echo(f"{count(len(keys), 'chunk')}, {keys[0]} to {keys[-1]}, in {processes} processes", err=True)
+        load = partial(import_definitions, workspace.module)
+        make_on_several_gpus(runner, load, keys, processes, only_missing=missing)
+        return
+    for part in runner.ranges(keys):
+        echo(f"chunks {part[0]} to {part[-1]}", err=True)
+        runner.materialize_chunks(part, only_missing=missing)
 
 
 def _directions(runner: "Runner", settings: "ExtractionSettings", missing: bool) -> str | None:
@@ -182,6 +219,26 @@ def _check_resources(workspace: Workspace, chosen: str | None) -> None:
     workspace.results.parsed_url()
     if chosen is None:
         check_device(workspace.gpu.device)
+
+
+def number_of_processes(gpus: int | str | None, device: str) -> int:
+    """The processes that share the chunks, each on a device of its own. Raises ClickException."""
+    from extraction_assets.dagster_instance.home import count_gpus
+
+    if gpus is None or gpus == 1:
+        return 1
+    if device.startswith("cuda"):
+        raise click.ClickException(f"--gpus {gpus} chooses the GPUs itself, but the device is {device}: use auto")
+    if device == "cpu":
+        if gpus == "all":
+            raise click.ClickException("--gpus all counts the GPUs of this host, but the device is cpu: use a number")
+        return int(gpus)
+    there = count_gpus()
+    if there == 0:
+        raise click.ClickException(f"--gpus {gpus}: this host has no GPU; with --device cpu it takes the CPU")
+    if gpus != "all" and int(gpus) > there:
+        raise click.ClickException(f"--gpus {gpus}: this host has {count(there, 'GPU')}")
+    return there if gpus == "all" else int(gpus)
 
 
 def _what_is_left(settings: "ExtractionSettings", left: list[str], others: list[str], command: str) -> str:

@@ -1,6 +1,8 @@
 """Runs the parts of an extraction as Dagster runs of this process, on the persistent instance."""
 
+import contextlib
 import datetime as dt
+import gc
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -62,7 +64,7 @@ class Runner:
         *,
         verbose: bool = False,
     ) -> None:
-        self._settings = settings
+        self.settings, self.options, self.verbose = settings, options, verbose
         self._job = definitions.resolve_implicit_global_asset_job_def()
         self._store = resolve_resource(definitions.resources, ChunkStoreResource).open()
         self._results = resolve_resource(definitions.resources, ResultsResource)
@@ -87,16 +89,21 @@ class Runner:
         self._instance.dispose()
 
     def materialize_corpus(self) -> None:
-        self._execute([corpus_key(self._settings)], self._gpu_config)
+        self._execute([corpus_key(self.settings)], self._gpu_config)
 
     def materialize_chunks(self, keys: Sequence[str], *, only_missing: bool = False) -> None:
         """The chunk assets of contiguous ``keys``, in one run. With ``only_missing`` only the assets that are missing
         for some of these chunks: stored files upstream are read, and files without an event are recorded."""
-        if only_missing:
-            assets, tags = self.pending().assets(keys), {REUSE_TAG: "true"}
-        else:
-            assets, tags = [target.key for target in chunk_targets(self._settings)], {}
-        self._execute(assets, self._gpu_config, {**tags, **range_tags(keys)})
+        self.make_chunks(keys, self.chunk_assets(keys, only_missing=only_missing), reuse=only_missing)
+
+    def chunk_assets(self, keys: Sequence[str], *, only_missing: bool) -> list[dg.AssetKey]:
+        """The chunk assets; with ``only_missing`` those that are missing for some of these chunks."""
+        return self.pending().assets(keys) if only_missing else [t.key for t in chunk_targets(self.settings)]
+
+    def make_chunks(self, keys: Sequence[str], assets: Sequence[dg.AssetKey], *, reuse: bool) -> None:
+        """Chunk assets of contiguous ``keys``, in one run; with ``reuse`` what is stored is recorded."""
+        tags = {REUSE_TAG: "true"} if reuse else {}
+        self._execute(list(assets), self._gpu_config, {**tags, **range_tags(keys)})
 
     def merge(self, sae: str) -> None:
         """The merged examples of an SAE, and what is made from them."""
@@ -105,7 +112,7 @@ class Runner:
     def of_weights(self, saes: Sequence[str]) -> None:
         """What follows from the checkpoints alone, of some SAEs: a run of its own, so that nothing else fails with
         it."""
-        keys = [sae_key(self._settings, sae, asset) for sae in saes for asset in assets_of_weights()]
+        keys = [sae_key(self.settings, sae, asset) for sae in saes for asset in assets_of_weights()]
         self._execute(keys, self._gpu_config)
 
     def directions_are_current(self, sae: str) -> bool:
@@ -115,7 +122,7 @@ class Runner:
             return False
         try:
             with self._results.read() as engine, engine.connect() as connection:
-                found = find_directions(connection, self._settings.name, sae)
+                found = find_directions(connection, self.settings.name, sae)
                 return found is not None and found.fingerprint == plan.fingerprint_of(FEATURE_DIRECTIONS, None, sae)
         except DatabaseError:
             return False  # the run will fail on it, on record
@@ -126,12 +133,12 @@ class Runner:
 
     def materialize_after_chunks(self, sae: str, assets: Sequence[str]) -> None:
         """Some of the assets that are made once for an SAE when all its chunks are there."""
-        self._execute([sae_key(self._settings, sae, asset) for asset in assets], self._gpu_config)
+        self._execute([sae_key(self.settings, sae, asset) for asset in assets], self._gpu_config)
 
     def set_damaged_aside(self) -> list[str]:
         """One sentence for each damaged chunk file; these files now count as missing."""
         found = damage.find_damaged(self._plan(), whole=True)
-        return [damage.put_aside(one.error, self._settings.name) for one in found]
+        return [damage.put_aside(one.error, self.settings.name) for one in found]
 
     def missing_after_merge(self, sae: str) -> dict[str, str | None]:
         """Assets made from a current merge that are not current themselves, each with one sentence where its file or
@@ -183,20 +190,20 @@ class Runner:
     def others(self) -> list[str]:
         """Who else works on this extraction: queued or started Dagster runs of any process, and other ``run``
         commands."""
-        alive = alive_runs(self._instance, works_on(self._instance, self._settings.name))
-        commands = runs_of(self._store.root, self._settings.name)
+        alive = alive_runs(self._instance, works_on(self._instance, self.settings.name))
+        commands = runs_of(self._store.root, self.settings.name)
         return [*(f"run {run.run_id}" for run in alive), *(f"`run` in {command}" for command in commands)]
 
     def ranges(self, keys: Sequence[str]) -> Iterator[list[str]]:
         """Contiguous ranges of partition keys, at most ``partitions_per_run`` long."""
-        return ranges(self._settings.chunk_keys, keys, self._settings.partitions_per_run)
+        return ranges(self.settings.chunk_keys, keys, self.settings.partitions_per_run)
 
     def recover(self) -> list[DeadRun]:
         """Ends earlier runs of this extraction with a dead process."""
-        return fail_dead_runs(self._instance, works_on(self._instance, self._settings.name), retried=False)
+        return fail_dead_runs(self._instance, works_on(self._instance, self.settings.name), retried=False)
 
     def _plan(self) -> ExtractionPlan:
-        return ExtractionPlan(self._settings, self._store)
+        return ExtractionPlan(self.settings, self._store)
 
     def _execute(
         self,
@@ -204,15 +211,26 @@ class Runner:
         config: dict[str, Any] | None = None,
         tags: dict[str, str] | None = None,
     ) -> None:
-        result = self._job.execute_in_process(
-            run_config={**self._config, **(config or {})},
-            instance=self._instance,
-            asset_selection=keys,
-            tags={MAX_RETRIES_TAG: "0", **(tags or {})},  # the daemon cannot retry what this process ran
-            raise_on_error=False,
-        )
+        result = self._executed(keys, {**self._config, **(config or {})}, tags or {})
+        if result is None or _was_interrupted(result):
+            gc.collect()  # ends a step that is interrupted between two events, which then records what is durable
+            raise KeyboardInterrupt
         if not result.success:
-            raise RunFailed(named(_first_error(result), self._settings.name))
+            raise RunFailed(named(_first_error(result), self.settings.name))
+
+    def _executed(
+        self, keys: list[dg.AssetKey], config: dict[str, Any], tags: dict[str, str]
+    ) -> dg.ExecuteInProcessResult | None:
+        """A run of this process; None if it was interrupted outside a step."""
+        with contextlib.suppress(KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
+            return self._job.execute_in_process(
+                run_config=config,
+                instance=self._instance,
+                asset_selection=keys,
+                tags={MAX_RETRIES_TAG: "0", **tags},  # the daemon cannot retry what this process ran
+                raise_on_error=False,
+            )
+        return None
 
 
 def _timestamp(utc: dt.datetime) -> float:
@@ -225,6 +243,11 @@ class _OnTheTerminal(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         echo(record.getMessage(), err=True)
+
+
+def _was_interrupted(result: dg.ExecuteInProcessResult) -> bool:
+    errors = (event.step_failure_data.error for event in result.all_events if event.is_step_failure)
+    return any(error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__ for error in errors)
 
 
 def _first_error(result: dg.ExecuteInProcessResult) -> str:

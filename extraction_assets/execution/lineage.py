@@ -8,9 +8,7 @@ its fingerprint (``ExtractionPlan.chunk_state``), which covers every byte.
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator
-from functools import cached_property
-from itertools import groupby
-from operator import attrgetter
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -204,30 +202,52 @@ class Lineage:
 
     def __init__(self, instance: dg.DagsterInstance, plan: ExtractionPlan) -> None:
         self.instance, self._plan = instance, plan
-        self._versions = CodeVersions(plan.settings)
+        self._version_of = cache(CodeVersions(plan.settings).of)  # reads files: once a run, not for every event
+        self._latest_target: tuple[tuple[dg.AssetKey, str | None], dg.EventLogRecord] | None = None
+        """The materialization that the last evaluation names: those of one chunk's table come one after the other."""
         self._corpus_pointer = _pointer(instance, corpus_key(plan.settings), None)
 
     def report(self, event: dg.AssetMaterialization | dg.AssetCheckEvaluation) -> None:
         """Records an event after the run has stopped taking events."""
         self.instance.report_runless_asset_event(event)
 
-    def targeted(self, evaluations: Iterable[dg.AssetCheckEvaluation]) -> Iterator[dg.AssetCheckEvaluation]:
-        """Evaluations that name the latest materialization of their chunk; without one Dagster takes it for outdated.
+    def targeted(self, evaluation: dg.AssetCheckEvaluation) -> dg.AssetCheckEvaluation:
+        """An evaluation that names the latest materialization of its chunk; without one Dagster takes it for outdated.
 
-        Call it after the materializations were recorded. Each is looked up once for evaluations that follow each other.
+        Call it after the materialization was recorded. It is looked up once for evaluations that follow each other.
         """
-        for (key, partition), of_chunk in groupby(evaluations, attrgetter("asset_key", "partition")):
-            record = _latest(self.instance, key, partition)
-            yield from (_targeted(evaluation, record) for evaluation in of_chunk)
+        record = self._target((evaluation.asset_key, evaluation.partition))
+        if record is None:
+            return evaluation
+        return dg.AssetCheckEvaluation(
+            asset_key=evaluation.asset_key,
+            check_name=evaluation.check_name,
+            passed=evaluation.passed,
+            metadata=evaluation.metadata,
+            target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
+                storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
+            ),
+            severity=evaluation.severity,
+            description=evaluation.description,
+            blocking=evaluation.blocking,
+            partition=evaluation.partition,
+        )
+
+    def _target(self, chunk: tuple[dg.AssetKey, str | None]) -> dg.EventLogRecord | None:
+        if self._latest_target is None or self._latest_target[0] != chunk:
+            record = _latest(self.instance, *chunk)
+            self._latest_target = None if record is None else (chunk, record)
+        return None if self._latest_target is None else self._latest_target[1]
 
     def tags(self, asset: ChunkAsset, sae: str | None, chunk: Chunk) -> dict[str, str]:
         """Tags of the event of a chunk; call it after the upstream event of the same run, if any, was recorded."""
+        self._latest_target = None  # this event is the target of the next evaluations
         upstream, version, pointer = self._upstream(asset, sae, chunk)
         name = upstream.to_user_string()
         return {
             "dagster/data_version": data_version(self._plan, asset, sae, chunk),
             "dagster/data_version_is_user_provided": "true",
-            "dagster/code_version": self._versions.of(asset, sae),
+            "dagster/code_version": self._version_of(asset, sae),
             f"dagster/input_data_version/{name}": version,
             f"dagster/input_event_pointer/{name}": pointer,
         }
@@ -240,24 +260,6 @@ class Lineage:
             return upstream, self._plan.corpus_version, self._corpus_pointer
         version = data_version(self._plan, above.name, sae, chunk)
         return upstream, version, _pointer(self.instance, upstream, chunk.key)
-
-
-def _targeted(evaluation: dg.AssetCheckEvaluation, record: dg.EventLogRecord | None) -> dg.AssetCheckEvaluation:
-    if record is None:
-        return evaluation
-    return dg.AssetCheckEvaluation(
-        asset_key=evaluation.asset_key,
-        check_name=evaluation.check_name,
-        passed=evaluation.passed,
-        metadata=evaluation.metadata,
-        target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
-            storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
-        ),
-        severity=evaluation.severity,
-        description=evaluation.description,
-        blocking=evaluation.blocking,
-        partition=evaluation.partition,
-    )
 
 
 def data_version(plan: ExtractionPlan, asset: ChunkAsset, sae: str | None, chunk: Chunk) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
+from extraction_assets.host.compile_cache import keep_compiled_kernels
 from extraction_assets.host.gpu_lease import DeviceError, lease, lease_if_free
 
 
@@ -54,7 +55,8 @@ def _uuids() -> list[str]:
 
 
 def _current(kind: str, index: int) -> torch.device:
-    """A GPU, to which kernels and events of this process go from now on."""
+    """A GPU, to which kernels and events of this process go from now on, and which keeps what it compiles."""
+    keep_compiled_kernels()
     device = torch.device(kind, index)
     torch.cuda.set_device(device)
     return device

@@ -6,7 +6,7 @@ Every file carries a record (JSON) with its fingerprint and, as ``numerics``, wh
 import os
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pyarrow.parquet as pq
 from torch import Tensor
 
+from extraction_assets.engine.selection.sparse import joined_pointers
 from extraction_assets.engine.selection.statistics.descriptions import STATISTICS, FeatureStatistics
 from extraction_assets.engine.shapes import Draws, FeatureRows, SampledFeatures, TopKTable
 from extraction_assets.stores.chunk_names import DRAWS_FILE, SAMPLED_FILE, STATISTICS_FILE, companion_path
@@ -65,10 +66,19 @@ def read_activations(path: Path, fingerprint: str) -> tuple[dict[str, Tensor], R
     return tensors, record
 
 
-def write_features(path: Path, features: FeatureRows, record: Record) -> None:
+def write_features(path: Path, parts: Sequence[FeatureRows], record: Record) -> None:
     """Features at all non-padding positions in compressed rows, as safetensors: ``row_pointers`` int64 [n * T + 1],
-    ``feature_ids`` int32 [Z], ``values`` float32 [Z]."""
-    write_safetensors(path, _row_tensors(features), {**record, "shape": _shape(features)})
+    ``feature_ids`` int32 [Z], ``values`` float32 [Z].
+
+    ``parts`` are consecutive samples, at least one part, all [*, T, F]. What is large is written from their memory.
+    """
+    samples = sum(part.num_samples for part in parts)
+    tensors: dict[str, Tensor | Sequence[Tensor]] = {
+        "row_pointers": joined_pointers(parts),
+        "feature_ids": [part.feature_ids for part in parts],
+        "values": [part.values for part in parts],
+    }
+    write_safetensors(path, tensors, {**record, "shape": _shape(parts[0]._replace(num_samples=samples))})
 
 
 def read_features(path: Path, fingerprint: str) -> tuple[FeatureRows, Record]:
@@ -84,9 +94,10 @@ def write_table(
     record: Record,
     draws: Draws | None = None,
     sampled: SampledFeatures | None = None,
+    before_rename: Callable[[], object] | None = None,
 ) -> None:
     """A top-k table as Parquet; its statistics, its draws and the sampled firings, if there are any, beside it. The
-    table comes last, so if it exists, all do.
+    table comes last, and after ``before_rename``, so if it exists, all do.
 
     The names of the files beside it hold their checksums, so that two runs on one chunk cannot mix their files.
     """
@@ -106,7 +117,8 @@ def write_table(
         rows = {"sample_index": sampled.sample_index, **_row_tensors(sampled.rows)}
         shaped = {**record, "shape": _shape(sampled.rows)}
         beside[SAMPLED_FILE] = _write_beside(path, SAMPLED_FILE, lambda draft: write_safetensors(draft, rows, shaped))
-    write_table_parquet(path, table, num_features, {**record, **counts, **beside, "num_features": num_features})
+    record = {**record, **counts, **beside, "num_features": num_features}
+    write_table_parquet(path, table, num_features, record, before_rename)
 
 
 def _write_beside(table: Path, kind: str, write: Callable[[Path], str]) -> str:

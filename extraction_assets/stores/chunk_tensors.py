@@ -1,9 +1,9 @@
 """Tensors with a record in a sealed safetensors file."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from extraction_assets.stores.chunk_record import (
@@ -14,17 +14,16 @@ from extraction_assets.stores.chunk_record import (
     record_json,
     refusing,
 )
-from extraction_assets.stores.sealed import verify, write_sealed
+from extraction_assets.stores.safetensors_bytes import file_bytes
+from extraction_assets.stores.sealed import verify, write_sealed_bytes
 
 
-def write_safetensors(path: Path, tensors: dict[str, Tensor], record: Record) -> str:
-    """The checksum of the file. One metadata entry alone: safetensors writes several in no fixed order."""
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    metadata = {RECORD_FIELD: record_json(record)}
-    try:
-        return write_sealed(path, lambda temporary: save_file(contiguous, temporary, metadata=metadata))
-    except SafetensorError as error:  # an error of the disk, such as a full one
-        raise OSError(f"{path} cannot be written: {error}") from error
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor | Sequence[Tensor]], record: Record) -> str:
+    """The checksum of the file. A tensor may be given in pieces along its first dimension, which are not joined first.
+
+    One metadata entry alone: other readers and writers of safetensors keep several in no fixed order.
+    """
+    return write_sealed_bytes(path, file_bytes(tensors, {RECORD_FIELD: record_json(record)}))
 
 
 def read_safetensors(path: Path, fingerprint: str) -> tuple[dict[str, Tensor], Record, str]:

@@ -12,8 +12,9 @@ import mmap
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterator
-from io import BufferedReader
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from io import BufferedReader, FileIO
 from pathlib import Path
 
 from extraction_assets.host.regular_files import IrregularFileError, open_regular
@@ -28,6 +29,8 @@ _SEAL = re.compile(re.escape(_PREFIX) + rb"[0-9a-f]{64}")
 _SET_ASIDE = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{32}\.damaged")
 _METADATA_BYTES = 1 << 20  # the field lies in the first or last MiB, where headers and footers are
 
+_AT_ONCE = 64 << 20
+"""Bytes written in one call."""
 
 MAKE_AGAIN = "`run NAME --missing` computes its chunk again"
 """What to do about a damaged file of a chunk."""
@@ -82,12 +85,33 @@ def files_set_aside(folder: Path) -> set[str]:
     return {match["name"] for match in names if match}
 
 
-def write_sealed(path: Path, write: Callable[[Path], object]) -> str:
-    """Write a file with ``write(temporary path)``, seal it, make it durable and rename it to ``path``.
+def write_sealed_bytes(path: Path, pieces: Sequence[memoryview]) -> str:
+    """As ``write_sealed``, for a file that is consecutive ``pieces`` of memory, the place of the seal in the first.
 
-    Returns the checksum. On an error nothing is left behind and an older file at ``path`` stays.
+    One thread writes them and flushes them to the disk while another computes the checksum. Neither holds Python's
+    global lock for it, so that the thread that keeps a GPU busy is never held up by the size of a file.
     """
-    with durable_path(path) as temporary:
+    at = _find_digits(pieces[0])
+    if at is None:
+        raise ValueError(f"{path} has no place for a checksum in its metadata")
+    with durable_path(path) as temporary, ThreadPoolExecutor(1, thread_name_prefix="checksum") as other:
+        checksum = other.submit(_checksum, pieces, at)
+        with temporary.open("r+b", buffering=0) as file, naming(path):
+            for piece in pieces:
+                _write_all(file, piece)
+            os.fsync(file.fileno())
+            os.pwrite(file.fileno(), checksum.result().encode(), at)
+        return checksum.result()
+
+
+def write_sealed(path: Path, write: Callable[[Path], object], before_rename: Callable[[], object] | None = None) -> str:
+    """Write a file with ``write(temporary path)``, seal it, make it durable and rename it to ``path``, which waits for
+    ``before_rename``.
+
+    Returns the checksum. On an error, of ``before_rename`` too, nothing is left behind and an older file at ``path``
+    stays.
+    """
+    with durable_path(path, before_rename) as temporary:
         write(temporary)
         return _seal(temporary)
 
@@ -140,8 +164,9 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def durable_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``; what is written there is fsynced and renamed to ``path`` at the end."""
+def durable_path(path: Path, before_rename: Callable[[], object] | None = None) -> Iterator[Path]:
+    """A temporary path beside ``path``; what is written there is fsynced and, after ``before_rename``, renamed to
+    ``path`` at the end."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     with writing(path.parent):
         try:
@@ -150,6 +175,8 @@ def durable_path(path: Path) -> Iterator[Path]:
             yield temporary
             temporary.chmod(permissions)
             sync(temporary)
+            if before_rename is not None:
+                before_rename()
             if path.is_dir():  # a folder in the file's place
                 set_aside(path)
             os.replace(temporary, path)
@@ -185,23 +212,43 @@ def verify_bytes(data: bytes | mmap.mmap, path: Path, advice: str = MAKE_AGAIN) 
     if at is None:
         raise damaged(path, "its checksum is missing, so it is cut short or altered", advice)
     stored = bytes(data[at : at + _DIGITS]).decode()
-    if _checksum(data, at) != stored:
+    if _checksum([data], at) != stored:
         raise damaged(path, "its bytes do not match its checksum", advice)
     return stored
 
 
 def _seal(path: Path) -> str:
-    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as data:
-        at = _find_digits(data)
-        if at is None:
-            raise ValueError(f"{path} has no place for a checksum in its metadata")
-        checksum = _checksum(data, at)
-        data[at : at + _DIGITS] = checksum.encode()
-        data.flush()
+    """Puts the checksum of a file in its place. Reads the file through a mapping, but never flushes that:
+    ``mmap.flush`` waits for the disk with Python's global lock held."""
+    with path.open("r+b") as file:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            at = _find_digits(data)
+            if at is None:
+                raise ValueError(f"{path} has no place for a checksum in its metadata")
+            checksum = _checksum([data], at)
+        os.pwrite(file.fileno(), checksum.encode(), at)
         return checksum
 
 
-def _find_digits(data: bytes | mmap.mmap) -> int | None:
+def _write_all(file: FileIO, piece: memoryview) -> None:
+    """Writes a piece of memory; the kernel may take a part of it alone."""
+    written = 0
+    while written < len(piece):
+        written += file.write(piece[written : written + _AT_ONCE])
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Names the file in an error of the disk that names none, such as a full one's."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _find_digits(data: bytes | mmap.mmap | memoryview) -> int | None:
     """Where the 64 digits stand."""
     size = len(data)
     for start, stop in ((0, _METADATA_BYTES), (max(0, size - _METADATA_BYTES), size)):
@@ -211,13 +258,15 @@ def _find_digits(data: bytes | mmap.mmap) -> int | None:
     return None
 
 
-def _checksum(data: bytes | mmap.mmap, digits_at: int) -> str:
+def _checksum(pieces: Sequence[bytes | mmap.mmap | memoryview], digits_at: int) -> str:
+    """SHA-256 of consecutive pieces, with zeros for the digits in the first."""
     digest = hashlib.sha256()
-    view = memoryview(data)
-    try:
-        digest.update(view[:digits_at])
-        digest.update(b"0" * _DIGITS)
-        digest.update(view[digits_at + _DIGITS :])
-    finally:
-        view.release()
+    for number, piece in enumerate(pieces):
+        with memoryview(piece) as view:
+            if number:
+                digest.update(view)
+                continue
+            digest.update(view[:digits_at])
+            digest.update(b"0" * _DIGITS)
+            digest.update(view[digits_at + _DIGITS :])
     return digest.hexdigest()

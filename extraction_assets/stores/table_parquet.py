@@ -1,5 +1,6 @@
 """Examples as Parquet: top-k tables, and the draws beside them."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,17 @@ _TABLE_COLUMNS = ["neuron_index", "sample_index", "max_activation", "positions",
 _DRAW_COLUMNS = ["neuron_index", "interval", "sample_index", "max_activation", "positions", "activations"]
 
 
-def write_table_parquet(path: Path, table: TopKTable, num_features: int, record: Record) -> str:
-    """The checksum of the file."""
+def write_table_parquet(
+    path: Path,
+    table: TopKTable,
+    num_features: int,
+    record: Record,
+    before_rename: Callable[[], object] | None = None,
+) -> str:
+    """The checksum of the file, which gets its name after ``before_rename``."""
     rank = ranks(table, num_features).numpy().astype(np.int32)
-    return _write(path, {"neuron_index": table.neuron_index.numpy(), "rank": rank, **_example_columns(table)}, record)
+    columns = {"neuron_index": table.neuron_index.numpy(), "rank": rank, **_example_columns(table)}
+    return _write(path, columns, record, before_rename)
 
 
 def read_table_parquet(path: Path) -> TopKTable:
@@ -71,7 +79,9 @@ def _example_tensors(columns: dict[str, Any]) -> tuple[torch.Tensor, ...]:
     )
 
 
-def _write(path: Path, columns: dict[str, Any], record: Record) -> str:
+def _write(
+    path: Path, columns: dict[str, Any], record: Record, before_rename: Callable[[], object] | None = None
+) -> str:
     arrow = pa.table(columns)
     encoding = {name: "DELTA_BINARY_PACKED" for name in _DIFFERENCES if name.split(".")[0] in columns}
     options: dict[str, Any] = {"store_schema": False, "compression": "lz4", "use_dictionary": False}
@@ -81,7 +91,7 @@ def _write(path: Path, columns: dict[str, Any], record: Record) -> str:
             writer.write_table(arrow, row_group_size=_ROW_GROUP_EXAMPLES)
             writer.add_key_value_metadata({RECORD_FIELD: record_json(record)})
 
-    return write_sealed(path, write)
+    return write_sealed(path, write, before_rename)
 
 
 def _read(path: Path, names: list[str]) -> dict[str, Any]:

@@ -140,11 +140,11 @@ def _everywhere(n: int) -> Samples:
     return Samples(torch.ones(n, 16, dtype=torch.int64), mask, mask, 0)
 
 
-@pytest.mark.parametrize(("architecture", "n"), [("standard", 40), ("topk", 160)])
+@pytest.mark.parametrize(("architecture", "n"), [("standard", 40), ("topk", 2048)])
 def test_memory_that_runs_out_halves_the_batch_and_changes_no_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str, n: int
 ) -> None:
-    """At F = 65,536 most of the memory goes to the batch (topk: 20 bytes for each sample and feature), not to the
+    """At F = 65,536 most of the memory goes to the batch (topk: to the features that fire), not to the
     dense tile, which is one sample here."""
     monkeypatch.setattr(sae_pass, "_TILE_TOKENS", 16)
     sae = load_sae(make_sae(tmp_path / "wide", architecture, d_sae=65_536), CUDA)
@@ -155,13 +155,15 @@ def test_memory_that_runs_out_halves_the_batch_and_changes_no_result(
         tasks, read = [SaeTask("wide", "h", sae)], lambda a, b: {"h": hidden[a:b]}
         return run_chunk(_everywhere(n), read, tasks, settings, batch, CUDA, [0]), batch
 
+    gc.collect()
+    before = torch.cuda.memory_allocated()  # of the SAE, and workspaces of streams
     torch.cuda.reset_peak_memory_stats()
     expected, whole = run(256)
     assert not whole.halvings
-    with limited_memory(0.8 * torch.cuda.max_memory_allocated()):
+    with limited_memory(before + 0.8 * (torch.cuda.max_memory_allocated() - before)):
         result, batch = run(256)
-    assert batch.halvings[0] == n
-    assert batch.size < n
+    assert batch.halvings[0] == min(n, 256)
+    assert batch.size < min(n, 256)
     assert _equal(result.saes["wide"].table, expected.saes["wide"].table)
     assert _equal(result.saes["wide"].statistics, expected.saes["wide"].statistics)
 
@@ -280,14 +282,14 @@ def test_synchronisations_are_noticed() -> None:
 @pytest.mark.parametrize(
     ("architecture", "keep_features", "special_tokens", "synchronisations"),
     [
-        ("standard", False, False, 5),
-        ("jumprelu", False, False, 5),
-        ("gated", False, False, 5),
-        ("topk", False, False, 6),
-        ("standard", True, False, 5),
-        ("standard", False, True, 5),
-        ("standard", True, True, 6),
-        ("topk", True, True, 7),
+        ("standard", False, False, 2),
+        ("jumprelu", False, False, 2),
+        ("gated", False, False, 2),
+        ("topk", False, False, 2),
+        ("standard", True, False, 2),
+        ("standard", False, True, 2),
+        ("standard", True, True, 3),
+        ("topk", True, True, 3),
     ],
 )
 def test_a_batch_synchronises_as_often_as_chunk_steps_says(
@@ -324,7 +326,7 @@ def test_encoding_synchronises_as_often_for_many_tiles_as_for_one(
     sae.encode_sparse(x, 48 // tiles, wanted)  # compiles
     with counted_synchronisations() as found:
         sae.encode_sparse(x, 48 // tiles, wanted)
-    assert len(found) == (2 if architecture == "topk" else 1)
+    assert len(found) == 1
 
 
 def test_copies_to_the_host_are_pinned_and_equal_after_one_wait() -> None:

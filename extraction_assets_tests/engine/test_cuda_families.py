@@ -190,6 +190,24 @@ def test_the_gpu_is_near_the_cpu_in_float32(family: str, saved: Callable[[str], 
         assert float(errors.quantile(0.99)) < BOUNDS[torch.float32]
 
 
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_replayed_batches_give_the_bits_of_eager_ones(
+    family: str, saved: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = load_language_model(local(saved(family)), HOOKS[:2], device=CUDA)
+    samples = samples_of(56, 80 if FAMILIES[family].linear else 30, VOCABULARY - 2)
+    read, ids, mask = forward_pass(model, samples, 8), samples.token_ids.to(CUDA), samples.attention_mask.to(CUDA)
+    rows = 8 if model.is_causal else 9  # one more, always padding
+    for start in range(0, 56, 8):
+        padded = [torch.nn.functional.pad(one[start : start + 8], (0, 0, 0, rows - 8)) for one in (ids, mask)]
+        padded[1][8:, 0] = True
+        expected = model.activations(*padded)
+        for hook, output in read(start, start + 8).items():
+            assert torch.equal(output.view(torch.uint8), expected[hook][:8].contiguous().view(torch.uint8))
+    with capsys.disabled():
+        print(f"{family}: {'replayed' if model._replay.is_recorded else 'eager'}", end=" ")
+
+
 @pytest.mark.parametrize("dtype", ["auto", "float32"])
 def test_packed_weights_of_gpt_oss_are_those_of_the_unpacked_model(dtype: str, tmp_path: Path) -> None:
     """By default in bfloat16, whether or not kernels for packed weights are installed."""

@@ -210,7 +210,7 @@ def test_the_checks_of_a_chunk_are_targeted_with_one_query(project: Project) -> 
         for name in ("one", "two", "three", "four")
     ]
     with counted_statements("event_logs") as queries:
-        targeted = list(lineage.targeted(checks))
+        targeted = [lineage.targeted(check) for check in checks]
     assert len(queries) == 1
     assert [one.check_name for one in targeted] == ["one", "two", "three", "four"]
     latest = project.instance.get_latest_data_version_record(table, partition_key=chunk)

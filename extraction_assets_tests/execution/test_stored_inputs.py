@@ -41,7 +41,7 @@ def _mark_not_finite(project: Project) -> None:
     """As if a token that does not count had held a NaN when the features were stored."""
     path = project.plan.chunk_path("sae_features", project.settings.chunk(KEY), "relu")
     features, record = read_features(path, project.plan.features_fingerprint(project.settings.chunk(KEY), "relu"))
-    write_features(path, features, {**record, "all_finite": False})
+    write_features(path, [features], {**record, "all_finite": False})
 
 
 def _lines(project: Project, result: dg.ExecuteInProcessResult) -> list[str]:

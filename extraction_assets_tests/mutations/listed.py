@@ -124,8 +124,8 @@ MUTATIONS = (
     Mutation(
         "a checksum is not compared",
         "stores/sealed.py",
-        "if _checksum(data, at) != stored:",
-        "if len(_checksum(data, at)) != len(stored):",
+        "if _checksum([data], at) != stored:",
+        "if len(_checksum([data], at)) != len(stored):",
         ("stores/test_sealed.py",),
     ),
     Mutation(

@@ -159,7 +159,7 @@ def test_a_damaged_table_among_many_is_named_and_the_rest_is_not_read(tmp_path: 
 
 
 def test_features_come_back_equal(tmp_path: Path, features: SparseFeatures) -> None:
-    chunk_files.write_features(tmp_path / "f.safetensors", to_rows(features), RECORD)
+    chunk_files.write_features(tmp_path / "f.safetensors", [to_rows(features)], RECORD)
     stored, _ = chunk_files.read_features(tmp_path / "f.safetensors", "abc")
     assert_same(stored, to_rows(features))
 
@@ -173,7 +173,7 @@ def test_activations_keep_their_dtype(tmp_path: Path) -> None:
 
 
 def test_every_file_has_the_permissions_of_a_new_file(tmp_path: Path, features: SparseFeatures) -> None:
-    chunk_files.write_features(tmp_path / "f.safetensors", to_rows(features), RECORD)
+    chunk_files.write_features(tmp_path / "f.safetensors", [to_rows(features)], RECORD)
     _write_table(tmp_path / "t.parquet", features)
     (tmp_path / "new").touch()
     modes = {path.stat().st_mode for path in tmp_path.iterdir()}
@@ -181,7 +181,7 @@ def test_every_file_has_the_permissions_of_a_new_file(tmp_path: Path, features: 
 
 
 def test_a_file_of_another_fingerprint_is_refused(tmp_path: Path, features: SparseFeatures) -> None:
-    chunk_files.write_features(tmp_path / "f.safetensors", to_rows(features), RECORD)
+    chunk_files.write_features(tmp_path / "f.safetensors", [to_rows(features)], RECORD)
     with pytest.raises(DamagedFileError, match="made from other inputs: it carries fingerprint abc, expected xyz"):
         chunk_files.read_features(tmp_path / "f.safetensors", "xyz")
 

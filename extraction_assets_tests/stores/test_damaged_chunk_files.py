@@ -43,7 +43,7 @@ def table(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
-    chunk_files.write_features(tmp_path / "f.safetensors", to_rows(_features()), RECORD)
+    chunk_files.write_features(tmp_path / "f.safetensors", [to_rows(_features())], RECORD)
     return tmp_path / "f.safetensors"
 
 

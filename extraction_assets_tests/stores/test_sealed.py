@@ -1,12 +1,20 @@
 """Sealed files: whole or absent, and every altered byte is found."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
 from extraction_assets.stores import sealed
-from extraction_assets.stores.sealed import PLACEHOLDER, DamagedFileError, durable_path, verify, write_sealed
+from extraction_assets.stores.sealed import (
+    PLACEHOLDER,
+    DamagedFileError,
+    durable_path,
+    verify,
+    write_sealed,
+    write_sealed_bytes,
+)
 
 TEXT = f"header {PLACEHOLDER} then the body of the file"
 
@@ -78,3 +86,32 @@ def test_nothing_is_visible_before_the_file_is_synced(tmp_path: Path, monkeypatc
     write_sealed(path, _write)
     assert seen[0][1] is False  # the temporary file, before the rename
     assert seen[1] == (tmp_path.name, True)  # the folder, after it
+
+
+def test_pieces_of_memory_give_the_file_that_a_writer_of_it_gives(tmp_path: Path) -> None:
+    pieces = [memoryview(TEXT.encode()), memoryview(b"and more"), memoryview(b"")]
+    checksum = write_sealed_bytes(tmp_path / "pieces", pieces)
+    assert checksum == write_sealed(tmp_path / "file", lambda p: p.write_bytes(b"".join(pieces)))
+    assert (tmp_path / "pieces").read_bytes() == (tmp_path / "file").read_bytes()
+
+
+def test_pieces_without_a_place_for_the_seal_are_a_programming_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no place for a checksum"):
+        write_sealed_bytes(tmp_path / "file", [memoryview(b"nothing"), memoryview(PLACEHOLDER.encode())])
+
+
+def test_a_large_piece_is_written_in_several_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sealed, "_AT_ONCE", 7)
+    write_sealed_bytes(tmp_path / "file", [memoryview(TEXT.encode()), memoryview(bytes(range(100)))])
+    verify(tmp_path / "file")
+    assert (tmp_path / "file").read_bytes().endswith(bytes(range(100)))
+
+
+def test_a_full_disk_names_the_file_that_was_to_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/wanted'"):
+        write_sealed_bytes(tmp_path / "wanted", [memoryview(TEXT.encode())])
+    assert list(tmp_path.iterdir()) == []

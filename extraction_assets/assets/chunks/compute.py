@@ -11,10 +11,18 @@ from extraction_assets.engine.chunk_pass.context import PassSettings
 from extraction_assets.engine.chunk_pass.forward import (
     ForwardOutOfMemoryError,
     HookReader,
+    QueuedForward,
     forward_pass,
+    queue_forward,
     stored_activations,
 )
-from extraction_assets.engine.chunk_pass.gpu_pass import PROBE_SAMPLES, UnfinishedChunk, chunk_steps, numerics_record
+from extraction_assets.engine.chunk_pass.gpu_pass import (
+    PROBE_SAMPLES,
+    UnfinishedChunk,
+    chunk_steps,
+    forward_groups,
+    numerics_record,
+)
 from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
 from extraction_assets.engine.models.kernels import kernel_versions
 from extraction_assets.engine.preflight.compatibility import refuse_unknown_tokens
@@ -83,6 +91,20 @@ class _HookSource(NamedTuple):
     """Of the file that they are read from; None if the model computes them."""
 
 
+class PreparedChunk(NamedTuple):
+    """A chunk that is ready to be computed."""
+
+    samples: Samples
+    settings: PassSettings
+    tasks: list[SaeTask]
+    source: _HookSource
+    numerics: dict[str, Any]
+    stored: dict[str, Record]
+    """Records of the stored features that were read, by SAE."""
+    queued: QueuedForward | None = None
+    """Its first forward pass, if that is queued already."""
+
+
 def compute_chunk(
     plan: ExtractionPlan,
     loaded: LoadedModels,
@@ -90,9 +112,11 @@ def compute_chunk(
     chunk: Chunk,
     targets: list[Target],
     begin: Callable[[], None],
+    prepared: PreparedChunk | None = None,
+    queue_next: Callable[[], object] | None = None,
 ) -> Generator[int, None, QueuedChunk]:
-    """Computes ``targets`` of a chunk. Yields the number of samples of each group that is done; calls ``begin`` once
-    model and SAEs are loaded.
+    """Computes ``targets`` of a chunk, ``prepared`` or not. Yields the number of samples of each group that is done;
+    calls ``begin`` once model and SAEs are loaded, and on a GPU ``queue_next`` when the last forward pass is queued.
 
     Where the forward pass runs out of memory, the whole chunk is computed again with half the batch: the batch is part
     of the numerics record, so a chunk has one size from its first sample to its last. Raises MemoryError if not even
@@ -102,7 +126,12 @@ def compute_chunk(
     halvings = len(forward_batch.halvings)
     while True:
         try:
-            queued = yield from _attempt(plan, loaded, usage, chunk, targets, begin)
+            ready = prepared or prepare_chunk(plan, loaded, chunk, targets)
+            begin()
+            attempt = _attempt(ready, loaded, usage, chunk, targets, queue_next)
+            del ready
+            prepared = None  # its first outputs are not kept longer than the first group needs them
+            queued = yield from attempt
             return queued._replace(usage=queued.usage._replace(forward_halvings=forward_batch.halvings[halvings:]))
         except ForwardOutOfMemoryError as error:
             if forward_batch.size == 1:
@@ -112,30 +141,55 @@ def compute_chunk(
         forward_batch.halve(forward_batch.size)
 
 
+def prepare_chunk(plan: ExtractionPlan, loaded: LoadedModels, chunk: Chunk, targets: list[Target]) -> PreparedChunk:
+    """Reads a chunk's samples and what is stored of it, and chooses the rest. Raises CorpusError."""
+    samples, settings = plan.samples(chunk), pass_settings(plan, loaded, targets)
+    tasks, records = _tasks(plan, loaded, chunk, targets)
+    needs_hooks = settings.keep_activations or any(task.stored_features is None for task in tasks)
+    source = _hook_source(plan, loaded, chunk, targets, samples, settings) if needs_hooks else _HookSource()
+    return PreparedChunk(samples, settings, tasks, source, _numerics(loaded, source, settings), records)
+
+
+def queue_chunk(
+    plan: ExtractionPlan, loaded: LoadedModels, chunk: Chunk, targets: list[Target]
+) -> PreparedChunk | None:
+    """A chunk with its first forward pass queued on the GPU; None if it is made from stored files, which take long to
+    read and check. Raises what the chunk's own turn would raise, and MemoryError."""
+    if activations_suffice(plan, chunk, targets):
+        return None
+    if any(features_suffice(plan, chunk, name, targets, loaded.logger) for name in loaded.saes):
+        return None
+    prepared = prepare_chunk(plan, loaded, chunk, targets)
+    if prepared.source.read is None or prepared.source.record is not None:
+        return None
+    total, batch_size = len(prepared.samples.token_ids), prepared.settings.batch_size
+    first = next(forward_groups(total, batch_size, loaded.batch.size))
+    return prepared._replace(queued=queue_forward(prepared.source.read, first, loaded.device))
+
+
 def _attempt(
-    plan: ExtractionPlan,
+    ready: PreparedChunk,
     loaded: LoadedModels,
     usage: UtilizationSampler,
     chunk: Chunk,
     targets: list[Target],
-    begin: Callable[[], None],
+    queue_next: Callable[[], object] | None,
 ) -> Generator[int, None, QueuedChunk]:
-    samples, settings = plan.samples(chunk), _pass_settings(plan, loaded, targets)
-    tasks, feature_records = _tasks(plan, loaded, chunk, targets)
-    needs_hooks = settings.keep_activations or any(task.stored_features is None for task in tasks)
-    source = _hook_source(plan, loaded, chunk, targets, samples, settings) if needs_hooks else _HookSource()
-    numerics = _numerics(loaded, source, settings)
+    samples, settings, tasks, source, numerics, records, first = ready
+    del ready  # as above
     rng = random.Random(chunk.first_sample)
     rows = sorted(rng.sample(range(len(samples.token_ids)), min(PROBE_SAMPLES, len(samples.token_ids))))
     batch, halvings = loaded.batch, len(loaded.batch.halvings)
-    begin()
     usage.restart()
-    unfinished = yield from chunk_steps(samples, source.read, tasks, settings, batch, loaded.device, rows)
+    steps = chunk_steps(samples, source.read, tasks, settings, batch, loaded.device, rows, first, queue_next)
+    del first  # as above
+    unfinished = yield from steps
     taken = ResourceUsage(settings.batch_size, batch.size, batch.halvings[halvings:], usage.read())
-    return QueuedChunk(chunk, targets, samples, unfinished, numerics, feature_records, taken, rng)
+    return QueuedChunk(chunk, targets, samples, unfinished, numerics, records, taken, rng)
 
 
-def _pass_settings(plan: ExtractionPlan, loaded: LoadedModels, targets: list[Target]) -> PassSettings:
+def pass_settings(plan: ExtractionPlan, loaded: LoadedModels, targets: Sequence[Target]) -> PassSettings:
+    """Settings of the pass that computes ``targets`` of a chunk."""
     assets = {target.asset for target in targets}
     return PassSettings(
         batch_size=loaded.forward_batch.size,

@@ -1,7 +1,9 @@
 """What follows the pass over a chunk, in the writer's thread: checking its results and writing its files."""
 
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,7 +49,8 @@ class FinishedChunk(NamedTuple):
 def finish_chunk(plan: ExtractionPlan, queued: QueuedChunk) -> FinishedChunk:
     """Waits for a chunk's results, checks them and writes the requested files.
 
-    The tables come last: if they exist, everything does. Nothing is written if a blocking check fails.
+    They are written at once, and the tables get their names last: if they exist, everything does. Nothing is written if
+    a blocking check fails.
     """
     results = _Results(plan, queued)
     if not all(evaluation.passed for evaluation in results.evaluations if evaluation.blocking):
@@ -55,8 +58,14 @@ def finish_chunk(plan: ExtractionPlan, queued: QueuedChunk) -> FinishedChunk:
     tables = [target for target in queued.targets if target.asset == TOP_K_TABLE]
     others = [target for target in queued.targets if target.asset != TOP_K_TABLE]
     with ThreadPoolExecutor(_WRITERS, thread_name_prefix="chunk-file") as pool:
-        written = [file for group in (others, tables) for file in pool.map(results.write, group)]
-    return FinishedChunk(written, results.evaluations)
+        first = [pool.submit(results.write, target) for target in others]  # first: a table waits for them
+        last = [pool.submit(results.write, target, partial(wait_for, first)) for target in tables]
+        return FinishedChunk(wait_for([*first, *last]), results.evaluations)
+
+
+def wait_for(files: Sequence[Future[WrittenFile]]) -> list[WrittenFile]:
+    """The files, once all are durable. Raises the error of the first that could not be written."""
+    return [file.result() for file in files]
 
 
 class _Results:
@@ -70,26 +79,35 @@ class _Results:
         }
         self.evaluations = list(evaluate(plan, queued, self._outcomes))
 
-    def write(self, target: Target) -> WrittenFile:
-        """Writes one file."""
+    def write(self, target: Target, before_rename: Callable[[], object] | None = None) -> WrittenFile:
+        """Writes one file; a table gets its name after ``before_rename``."""
         chunk = self._queued.chunk
         path = self._plan.path_to_write(target.asset, chunk, target.sae)
         fingerprint = self._plan.fingerprint_of(target.asset, chunk, target.sae)
+        waited = 0.0
+
+        def wait() -> None:
+            nonlocal waited
+            began = time.perf_counter()
+            if before_rename is not None:
+                before_rename()
+            waited = time.perf_counter() - began
+
         started = time.perf_counter()
-        self._write(path, target, self._record(fingerprint, target.sae))
-        seconds = time.perf_counter() - started
+        self._write(path, target, self._record(fingerprint, target.sae), wait)
+        seconds = time.perf_counter() - started - waited
         return WrittenFile(target, self._metadata(path, fingerprint, target.sae, seconds))
 
-    def _write(self, path: Path, target: Target, record: dict[str, Any]) -> None:
+    def _write(self, path: Path, target: Target, record: dict[str, Any], wait: Callable[[], object]) -> None:
         if target.asset == MODEL_ACTIVATIONS:
             write_activations(path, self._chunk.activations, record)
             return
         result = self._chunk.saes[str(target.sae)]
         if target.asset == SAE_FEATURES:
-            assert result.features is not None, "features are kept where their asset is selected"
-            write_features(path, result.features, record)
+            assert result.feature_parts is not None, "features are kept where their asset is selected"
+            write_features(path, result.feature_parts, record)
         else:
-            write_table(path, result.table, result.statistics, record, result.draws, result.sampled)
+            write_table(path, result.table, result.statistics, record, result.draws, result.sampled, wait)
 
     def _record(self, fingerprint: str, sae: str | None) -> dict[str, Any]:
         """The record in a chunk's files: no times or sizes, which differ from run to run."""

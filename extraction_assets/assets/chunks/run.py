@@ -1,6 +1,7 @@
 """A run over some chunks, one after the other: while one computes, the one before it is checked and written."""
 
 import logging
+from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -11,16 +12,18 @@ import dagster as dg
 import torch
 
 from extraction_assets.assets.chunks.checks import replayed
-from extraction_assets.assets.chunks.compute import QueuedChunk, compute_chunk
+from extraction_assets.assets.chunks.compute import PreparedChunk, QueuedChunk, compute_chunk, queue_chunk
 from extraction_assets.assets.chunks.finish import FinishedChunk, WrittenFile, finish_chunk
 from extraction_assets.assets.chunks.recorded_numbers import replayed_metadata
 from extraction_assets.assets.chunks.start import examine_start
 from extraction_assets.catalog import MODEL_ACTIVATIONS, TOP_K_TABLE
+from extraction_assets.execution.assignment import Alone, Assignment
 from extraction_assets.execution.damage import is_sound
 from extraction_assets.execution.keys import Target, chunk_targets
 from extraction_assets.execution.lineage import Lineage
 from extraction_assets.execution.loaded_models import LoadedModels
-from extraction_assets.execution.progress import Progress, progress
+from extraction_assets.execution.progress import Progress
+from extraction_assets.execution.warm_up import WarmUp
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.resources import GpuResource
 from extraction_assets.resources.utilization import UtilizationSampler
@@ -41,8 +44,10 @@ class ChunkRun:
         selected: Collection[dg.AssetKey],
         lineage: Lineage,
         logger: logging.Logger,
+        assignment: Assignment | None = None,
     ) -> None:
         self._plan, self._lineage, self._logger = plan, lineage, logger
+        self._assignment = assignment or Alone()
         self._targets = [target for target in chunk_targets(plan.settings) if target.key in selected]
         self._loaded = LoadedModels(
             plan.extraction,
@@ -54,10 +59,18 @@ class ChunkRun:
         )
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chunk-writer")
         self._pending: _Pending | None = None
+        self._coming: PreparedChunk | None = None
+        """The next chunk, if its first forward pass is queued."""
+        self._work = deque[tuple[Chunk, list[Target]]]()
+        """What is left of the run's plan."""
+        self._ahead: tuple[Chunk, list[Target]] | None = None
+        """The next chunk, if this run has taken it."""
         self._usage = UtilizationSampler(device, logger)
+        self._warm_up = WarmUp(device, logger)
 
     def __enter__(self) -> Self:
         self._usage.__enter__()
+        self._warm_up.__enter__()
         return self
 
     def __exit__(
@@ -67,6 +80,7 @@ class ChunkRun:
         traceback: TracebackType | None,
     ) -> None:
         self._usage.__exit__(error_type, error, traceback)
+        self._warm_up.__exit__(error_type, error, traceback)
         self._writer.shutdown(wait=True)
 
     def events(self, chunks: Sequence[Chunk], *, reuse: bool = False) -> Iterator[Event]:
@@ -75,13 +89,15 @@ class ChunkRun:
         With ``reuse`` (a retry, a run of the missing chunks), files on disk are not recomputed: their events are
         recorded again, because a partition without one counts as failed.
         """
-        with progress("chunks", sum(chunk.num_samples for chunk in chunks), "samples", self._logger) as update:
+        with self._assignment.progress(sum(chunk.num_samples for chunk in chunks), self._logger) as update:
             try:
                 missing_targets = yield from self._missing_targets(chunks, update, reuse=reuse)
                 if missing_targets:
-                    examine_start(self._plan, self._loaded, missing_targets)
-                for chunk, targets in missing_targets.items():
-                    yield from self._events_of(chunk, targets, update)
+                    examine_start(self._plan, self._loaded, missing_targets, self._warm_up)
+                self._work.extend(missing_targets.items())
+                while (work := self._take_next()) is not None:
+                    yield from self._events_of(*work, update)
+                yield from self._events_of_others(update, reuse=reuse)
                 yield from self._durable()
             except (Exception, dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
                 yield from self._durable()  # what was computed before is recorded, whatever has happened since
@@ -91,6 +107,14 @@ class ChunkRun:
                     self._lineage.report(event)
                 raise
 
+    def _events_of_others(self, update: Progress, *, reuse: bool) -> Iterator[Event]:
+        """Makes chunks that other runs leave to this one."""
+        while (key := self._assignment.take_another()) is not None:
+            chunks = [self._plan.settings.chunk(key)]
+            missing_targets = yield from self._missing_targets(chunks, update, reuse=reuse)
+            for chunk, targets in missing_targets.items():
+                yield from self._events_of(chunk, targets, update)
+
     def _missing_targets(
         self, chunks: Sequence[Chunk], update: Progress, *, reuse: bool
     ) -> Generator[Event, None, dict[Chunk, list[Target]]]:
@@ -99,12 +123,27 @@ class ChunkRun:
         missing_targets = dict[Chunk, list[Target]]()
         for chunk in chunks:
             done = [t for t in self._targets if reuse and is_sound(self._plan, t.asset, chunk, t.sae, self._logger)]
+            missing = [target for target in self._targets if target not in done]
+            if not missing and not self._assignment.take(chunk.key):
+                continue
             yield from self._replayed(chunk, done)
-            missing_targets[chunk] = [target for target in self._targets if target not in done]
-            if not missing_targets[chunk]:
-                del missing_targets[chunk]
+            if missing:
+                missing_targets[chunk] = missing
+            else:
                 update.skip(chunk.num_samples)
+                self._assignment.durable(chunk.key)
         return missing_targets
+
+    def _take_next(self) -> tuple[Chunk, list[Target]] | None:
+        """The next chunk of the run's plan that this run makes, and what is to be computed for it."""
+        if self._ahead is not None:
+            taken, self._ahead = self._ahead, None
+            return taken
+        while self._work:
+            chunk, targets = self._work.popleft()
+            if self._assignment.take(chunk.key):
+                return chunk, targets
+        return None
 
     def _events_of(self, chunk: Chunk, targets: list[Target], update: Progress) -> Iterator[Event]:
         """Computes ``targets`` of a chunk and hands them to the writer."""
@@ -114,16 +153,32 @@ class ChunkRun:
         self._writer.submit(self._pending.write)
 
     def _computed(self, chunk: Chunk, targets: list[Target], update: Progress) -> Generator[Event, None, QueuedChunk]:
-        """Computes a chunk; between its batches, yields the events of the chunk before as soon as it is durable."""
-        steps = compute_chunk(self._plan, self._loaded, self._usage, chunk, targets, update.begin)
+        """Computes a chunk; between its batches, yields the events of the chunk before once it is durable: one at a
+        time, because storing one takes Dagster longer than a GPU has work queued for."""
+        prepared, self._coming = self._coming, None
+        plan, loaded, usage = self._plan, self._loaded, self._usage
+        steps = compute_chunk(plan, loaded, usage, chunk, targets, update.begin, prepared, self._queue_next)
+        del prepared  # it holds the outputs of the first forward pass
         try:
             while True:
                 update(next(steps), self._note(chunk))
                 if self._pending is not None and self._pending.finished.done():
-                    yield from self._durable()
+                    yield from self._record(self._pending, most=1)
         except StopIteration as done:
             computed: QueuedChunk = done.value
             return computed
+
+    def _queue_next(self) -> None:
+        """Queues the first forward pass of the next chunk behind the last one of this, so that the GPU has work while
+        this one's tables are finished. What fails here is left to the chunk's own turn: this one's results come first.
+        """
+        self._ahead = self._take_next()
+        if self._ahead is None:
+            return
+        try:
+            self._coming = queue_chunk(self._plan, self._loaded, *self._ahead)
+        except Exception as error:  # of whatever kind
+            self._logger.debug("chunk %s is not prepared ahead: %s", self._ahead[0].key, error)
 
     def _note(self, chunk: Chunk) -> str:
         """What progress shows beside the rate."""
@@ -131,22 +186,38 @@ class ChunkRun:
         return f"chunk {chunk.key}, batch {self._loaded.batch.size}" + ("" if busy is None else f", GPU {busy:.0f}%")
 
     def _durable(self) -> Iterator[Event]:
-        """Waits for the files of the chunk that is being written, if there is one, and gives its events. Fails where a
-        check of it failed."""
+        """Waits for the files of the chunk that is being written, if there is one, and gives the rest of its events.
+        Fails where a check of it failed."""
         pending = self._pending
         if pending is None:
             return
         self._writer.submit(pending.write)  # again, where an interrupt came before or during the first time
+        yield from self._record(pending)
+
+    def _record(self, pending: "_Pending", most: int | None = None) -> Iterator[Event]:
+        """Waits for a chunk's files and gives its events, at most so many of them. Fails where a check of it failed."""
         try:
             finished = pending.finished.result()
         except Exception:  # of the writer; an interrupt of this thread leaves the chunk to be waited for again
             self._pending = None
             raise
+        if pending.events is None:
+            pending.events = deque(self._events(pending.chunk, finished))
+        for _ in range(len(pending.events) if most is None else most):
+            if pending.events:
+                yield pending.events[0]()
+                pending.events.popleft()  # only now: an interrupt on the way must not lose the event
+        if not pending.events:
+            self._pending = None
+            finished.refuse()
+            self._assignment.durable(pending.chunk.key)
+
+    def _events(self, chunk: Chunk, finished: FinishedChunk) -> Iterator[Callable[[], Event]]:
+        """Makers of a chunk's events: what one says of its lineage is known when those before it are recorded."""
         for one in finished.written:
-            yield self._materialization(pending.chunk, one)
-        yield from self._lineage.targeted(finished.evaluations) if finished.written else finished.evaluations
-        self._pending = None  # only now: an interrupt on the way must not lose the record
-        finished.refuse()
+            yield partial(self._materialization, chunk, one)
+        for evaluation in finished.evaluations:
+            yield partial(self._lineage.targeted if finished.written else _as_it_is, evaluation)
 
     def _materialization(self, chunk: Chunk, written: WrittenFile) -> dg.AssetMaterialization:
         target = written.target
@@ -160,8 +231,12 @@ class ChunkRun:
             yield self._materialization(chunk, WrittenFile(target, metadata))
             if target.asset == TOP_K_TABLE:
                 record = read_record(self._plan.chunk_path(target.asset, chunk, target.sae))
-                checks = [dg.AssetCheckKey(target.key, name) for name in checks_of(record)]
-                yield from self._lineage.targeted(replayed(check, chunk.key, record) for check in checks)
+                for name in checks_of(record):
+                    yield self._lineage.targeted(replayed(dg.AssetCheckKey(target.key, name), chunk.key, record))
+
+
+def _as_it_is(event: Event) -> Event:
+    return event
 
 
 class _Pending:
@@ -170,6 +245,8 @@ class _Pending:
     def __init__(self, chunk: Chunk, work: Callable[[], FinishedChunk]) -> None:
         self.chunk = chunk
         self.finished = Future[FinishedChunk]()
+        self.events: deque[Callable[[], Event]] | None = None
+        """Makers of those that are not recorded yet; None before the first one is."""
         self._work: Callable[[], FinishedChunk] | None = work
 
     def write(self) -> None:

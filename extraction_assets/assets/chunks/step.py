@@ -9,6 +9,7 @@ from extraction_assets.assets.chunks.run import ChunkRun
 from extraction_assets.assets.corpus.run import materialize_corpus
 from extraction_assets.catalog import FEATURE_EXAMPLES
 from extraction_assets.dagster_instance.dead_runs import note_host
+from extraction_assets.execution.assignment import current_assignment
 from extraction_assets.execution.failures import as_dagster_failure
 from extraction_assets.execution.hub_downloads import hub_downloads
 from extraction_assets.execution.keys import REUSE_TAG, corpus_key, sae_key
@@ -32,15 +33,16 @@ def run_chunks(
         plan = ExtractionPlan(settings, store)
         selected, lineage = context.selected_asset_keys, Lineage(context.instance, plan)
         if selected:
+            assignment, chunks = current_assignment(), [settings.chunk(key) for key in context.partition_keys]
+            assignment.begin(context.partition_keys)  # before the wait for a GPU: others may do these chunks meanwhile
             with (
                 gpu.use_device(context.log) as device,
-                ChunkRun(plan, gpu, device, selected, lineage, context.log) as run,
+                ChunkRun(plan, gpu, device, selected, lineage, context.log, assignment) as run,
             ):
-                chunks = [settings.chunk(key) for key in context.partition_keys]
                 yield from run.events(chunks, reuse=_resumes(context))
         else:  # "Execute" of the Checks tab: checks alone, and no partition
             checks, chunks = context.selected_asset_check_keys, requested_chunks(context, settings)
-            yield from lineage.targeted(recorded_checks(plan, checks, chunks, context.log))
+            yield from map(lineage.targeted, recorded_checks(plan, checks, chunks, context.log))
         yield from _check_outputs(context, settings)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from extraction_assets.engine.chunk_pass.batching import AdaptiveBatch
 from extraction_assets.engine.chunk_pass.stage_clock import StageClock
-from extraction_assets.engine.chunk_pass.staging import HostStaging
+from extraction_assets.engine.chunk_pass.staging import HostStaging, to_device
 from extraction_assets.engine.selection.hashing import sampled
 from extraction_assets.engine.selection.outliers import outlier_positions
 from extraction_assets.engine.shapes import DrawRules, Samples
@@ -47,16 +47,17 @@ class PassContext:
         batch: AdaptiveBatch,
         device: torch.device,
         probe_rows: set[int],
+        clock: StageClock | None = None,
     ) -> None:
         self.samples, self.settings, self.batch, self.device = samples, settings, batch, device
         self.probe_rows = probe_rows
-        self.attention_mask = samples.attention_mask.to(device)
-        self.counted = samples.counted.to(device)
+        self.attention_mask = to_device(samples.attention_mask, device)
+        self.counted = to_device(samples.counted, device)
         self.all_count = settings.exclude_outlier_norms is None and torch.equal(samples.counted, samples.attention_mask)
         self.sampled_rows = self._choose_samples()
-        self._sampled_on_device = torch.tensor(self.sampled_rows, dtype=torch.int64, device=device)
+        self._sampled_on_device = to_device(torch.tensor(self.sampled_rows, dtype=torch.int64), device)
         self._counted_by_hook: dict[str, Tensor] = {}
-        self.clock, self.staging = StageClock(device), HostStaging(device)
+        self.clock, self.staging = clock or StageClock(device), HostStaging(device)
         self._stream = _reducing_stream(device) if device.type == "cuda" else None
 
     def _choose_samples(self) -> list[int]:

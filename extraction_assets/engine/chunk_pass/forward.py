@@ -1,12 +1,14 @@
 """Hook outputs of a chunk: computed by the model in batches of one shape, or read from an earlier pass."""
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from extraction_assets.engine.chunk_pass.context import PassContext
 from extraction_assets.engine.chunk_pass.stage_clock import StageClock
+from extraction_assets.engine.chunk_pass.staging import to_device
 from extraction_assets.engine.memory import is_out_of_memory, within_memory
 from extraction_assets.engine.models.language_model import LanguageModel
 from extraction_assets.engine.shapes import Samples
@@ -34,7 +36,7 @@ def forward_pass(model: LanguageModel, samples: Samples, batch_size: int) -> Hoo
     it would choose another attention kernel, with other last bits.
     """
     rows = batch_size if model.is_causal else batch_size + 1
-    token_ids, attention_mask = samples.token_ids.to(model.device), samples.attention_mask.to(model.device)
+    token_ids, attention_mask = (to_device(one, model.device) for one in (samples.token_ids, samples.attention_mask))
 
     def read(start: int, stop: int) -> Mapping[str, Tensor]:
         parts: dict[str, list[Tensor]] = {hook: [] for hook in model.hooks}
@@ -42,7 +44,7 @@ def forward_pass(model: LanguageModel, samples: Samples, batch_size: int) -> Hoo
             last = min(first + batch_size, stop)
             ids, mask = _padded(token_ids[first:last], rows), _padded(attention_mask[first:last], rows)
             mask[last - first :, 0] = True  # a filler has one token, so that no softmax is empty
-            for hook, output in model.activations(ids, mask).items():
+            for hook, output in model.repeated_activations(ids, mask).items():
                 parts[hook].append(output[: last - first])
         return {hook: _joined(outputs) for hook, outputs in parts.items()}  # [stop - start, T, D]
 
@@ -54,18 +56,42 @@ def stored_activations(activations: Mapping[str, Tensor], device: torch.device) 
     return lambda start, stop: {hook: tensor[start:stop].to(device) for hook, tensor in activations.items()}
 
 
+class QueuedForward(NamedTuple):
+    """The forward pass of a chunk's first group, queued before the chunk's turn, behind the last one of the chunk
+    before it."""
+
+    group: tuple[int, int]
+    hooks: Mapping[str, Tensor]
+    """{hook: [stop - start, T, D]}"""
+    clock: StageClock
+    """Has the seconds of this pass; the chunk's clock."""
+
+
+def queue_forward(read_hooks: HookReader, group: tuple[int, int], device: torch.device) -> QueuedForward:
+    """Queues the forward pass of a group; without a second try where it does not fit."""
+    clock = StageClock(device)
+    with clock.stage("forward"):
+        return QueuedForward(group, read_hooks(*group), clock)
+
+
 def prefetch_hooks(
-    read_hooks: HookReader | None, groups: list[tuple[int, int]], shared: PassContext
+    read_hooks: HookReader | None,
+    groups: list[tuple[int, int]],
+    shared: PassContext,
+    queued: QueuedForward | None = None,
+    queue_next: Callable[[], object] | None = None,
 ) -> Iterator[tuple[tuple[int, int], Mapping[str, Tensor]]]:
     """Each group with its hook outputs, to be worked on in ``shared.reducing``.
 
     On a GPU the next group's forward pass is queued before this one's outputs are given, so that the GPU has work
-    while the host waits for the sizes of what it selects. If memory runs out, nothing is prefetched any more.
+    while the host waits for the sizes of what it selects; in the last group's place ``queue_next`` does so for the next
+    chunk. If memory runs out, nothing is prefetched any more. ``queued`` is the first group's, if it is queued already.
     """
     if read_hooks is None:
         yield from ((group, {}) for group in groups)
         return
-    prefetched: Mapping[str, Tensor] | None = None
+    prefetched = queued.hooks if queued is not None and groups[:1] == [queued.group] else None
+    del queued  # otherwise its outputs would be kept as long as this runs
     prefetches = shared.device.type == "cuda"
     for number, group in enumerate(groups):
         hooks = prefetched if prefetched is not None else _read(read_hooks, *group, shared.clock)
@@ -79,6 +105,8 @@ def prefetch_hooks(
                 if not is_out_of_memory(error):
                     raise
                 prefetches = False
+        elif prefetches and queue_next is not None:
+            queue_next()
         yield group, hooks
         del hooks  # otherwise a group would be kept while the next one is made
 

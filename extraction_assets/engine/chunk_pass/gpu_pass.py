@@ -5,7 +5,7 @@ The only place that calls all of the engine. Tensors stay on the device from the
 
 import platform
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from extraction_assets.engine.chunk_pass.batching import AdaptiveBatch
 from extraction_assets.engine.chunk_pass.context import PassContext, PassSettings
-from extraction_assets.engine.chunk_pass.forward import HookReader, prefetch_hooks
+from extraction_assets.engine.chunk_pass.forward import HookReader, QueuedForward, prefetch_hooks
 from extraction_assets.engine.chunk_pass.sae_pass import SaePass, SaeTask
 from extraction_assets.engine.chunk_pass.sae_result import SaeResult, UnfinishedSae
 from extraction_assets.engine.chunk_pass.stage_clock import StageClock
@@ -65,33 +65,38 @@ def chunk_steps(
     batch: AdaptiveBatch,
     device: torch.device,
     probe_rows: list[int],
+    queued: QueuedForward | None = None,
+    queue_next: Callable[[], object] | None = None,
 ) -> Generator[int, None, UnfinishedChunk]:
     """One pass over a chunk: yields the number of samples of each group that is done, returns the chunk.
 
-    What it gives is on its way to the host when this returns, so that the next chunk need not wait for it.
+    What it gives is on its way to the host when this returns, so that the next chunk need not wait for it. On a GPU
+    ``queue_next`` is called once, when the last forward pass is queued: it may queue the first one of the next chunk,
+    which gets it as ``queued``.
 
     ``read_hooks`` gives the hook outputs (``forward_pass`` or ``stored_activations``); it may be None where
     every task has stored features and no activations are kept. ``batch`` says how many samples are reduced at
     once. Results do not depend on it: the forward pass runs in batches of one fixed shape, encode in tiles of
-    ``tile_samples``. Synchronisations on a GPU for each reduced batch and SAE: 5 (1 to encode, 2 for topk; 1 to look
-    for NaN, 3 to select), 1 more where special tokens are stored but do not count, 1 where outlier norms do not; about
-    4 more for each compaction of the top-k table, which come ever more rarely, and some 10 at the end of the chunk.
-    With full statistics (``settings.draws``) 6 more, 1 where a sampled sample is in the batch, and as many for each
-    compaction of the draws.
-    Peak device memory: two groups of hook outputs, one dense tile of at most 128 MiB (or one sample), the sparse
-    features of one batch and, for each SAE, O(F * K) and its statistics (1.1 kB a feature). Full statistics add the
-    draws, which are O(F), and 964 bytes a feature of thresholds and populations, 1 GB at F = 2^20. Kept results go to
-    pinned host memory while the next batch computes.
+    ``tile_samples``. Synchronisations on a GPU with Triton for each reduced batch and SAE: 2, whatever the statistics
+    (1 to encode; 1 to select and to look for NaN), 1 more where special tokens are stored but do not count,
+    1 where outlier norms do not; about 4 more for each compaction of the top-k table and as many for each of the draws,
+    which come ever more rarely, and some 10 at the end of the chunk.
+    Peak device memory: two groups of hook outputs (of this chunk, or its last and the next one's first), one dense tile
+    of at most 128 MiB (or one sample), the sparse features of one batch and, for each SAE, O(F * K) and its statistics
+    (1.1 kB a feature). Full statistics add the draws, which are O(F), and 964 bytes a feature of thresholds and
+    populations, 1 GB at F = 2^20. Kept results go to pinned host memory while the next batch computes.
     Raises NonFiniteError; ForwardOutOfMemoryError; MemoryError if one sample does not fit.
     """
     started = time.perf_counter()
-    shared = PassContext(samples, settings, batch, device, set(probe_rows))
+    shared = PassContext(samples, settings, batch, device, set(probe_rows), queued.clock if queued else None)
     runs = [SaePass(task, shared) for task in tasks]
     encoded = {task.hook for task in tasks if task.stored_features is None}
     kept: dict[str, Tensor] = {}
     shared.reduce_after({})
-    groups = list(_groups(len(samples.token_ids), settings.batch_size, batch.size))
-    for (start, stop), hooks in prefetch_hooks(read_hooks, groups, shared):
+    groups = list(forward_groups(len(samples.token_ids), settings.batch_size, batch.size))
+    ahead = prefetch_hooks(read_hooks, groups, shared, queued, queue_next)
+    del queued  # otherwise its outputs would be kept as long as this runs
+    for (start, stop), hooks in ahead:
         with shared.reducing():
             for hook, activations in hooks.items():
                 if hook in encoded:  # encoding looks for NaN itself
@@ -161,7 +166,7 @@ def numerics_record(
     }
 
 
-def _groups(total: int, batch_size: int, vectorization_batch_size: int) -> Iterator[tuple[int, int]]:
+def forward_groups(total: int, batch_size: int, vectorization_batch_size: int) -> Iterator[tuple[int, int]]:
     """Ranges of whole forward batches, large enough for one vectorization batch."""
     group = batch_size * -(-vectorization_batch_size // batch_size)
     for start in range(0, total, group):

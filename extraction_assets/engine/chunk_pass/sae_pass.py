@@ -6,32 +6,25 @@ import torch
 from torch import Tensor
 
 from extraction_assets.engine.chunk_pass.context import PassContext
+from extraction_assets.engine.chunk_pass.reconstruction import Reconstructions
 from extraction_assets.engine.chunk_pass.sae_result import UnfinishedSae
 from extraction_assets.engine.chunk_pass.sampled_rows import SampledRows
-from extraction_assets.engine.memory import within_memory
-from extraction_assets.engine.saes.sae import SAE, VarianceExplained, matmul_precision
-from extraction_assets.engine.selection.draws import DrawHeap, select_with_draws
+from extraction_assets.engine.chunk_pass.selecting import NonFinite, SaeBatch, selector_for
+from extraction_assets.engine.saes.sae import SAE, matmul_precision
+from extraction_assets.engine.selection.draws import DrawHeap
 from extraction_assets.engine.selection.legacy import LegacyHeaps
 from extraction_assets.engine.selection.legacy_draws import LegacyDraws
 from extraction_assets.engine.selection.merge import DeferredTopKHeap
-from extraction_assets.engine.selection.pairs import FiringPairs, pairs_above
-from extraction_assets.engine.selection.select import sample_maxima, select_top_k
 from extraction_assets.engine.selection.sparse import (
-    each_sample,
-    keep_counted,
     no_rows,
-    rows_of_samples,
     take_rows,
     take_samples,
     to_dense,
-    to_rows,
 )
 from extraction_assets.engine.selection.statistics.accumulate import (
     StatisticsAccumulator,
-    StatisticsUpdate,
-    statistics_update,
 )
-from extraction_assets.engine.shapes import Draws, FeatureRows, SparseFeatures, TopKTable
+from extraction_assets.engine.shapes import FeatureRows, SparseFeatures
 
 RECONSTRUCTION_SAMPLES = 32
 """Samples of each chunk whose reconstruction is scored."""
@@ -62,24 +55,6 @@ def tile_samples(batch_size: int, num_positions: int, num_features: int) -> int:
     return max([count for count in range(1, batch_size + 1) if batch_size % count == 0 and count <= fits], default=1)
 
 
-class _Batch(NamedTuple):
-    """Everything that one vectorization batch gives."""
-
-    start: int
-    stop: int
-    activations: Tensor | None
-    target: Tensor | None
-    features: SparseFeatures
-    counted_features: SparseFeatures
-    rows: FeatureRows | None
-    """The features as they are stored, if they are."""
-    table: TopKTable | None
-    draws: Draws | None
-    sampled: FeatureRows | None
-    """The counted firings of the samples that are kept, if some of these are."""
-    statistics: StatisticsUpdate
-
-
 class SaePass:
     """One SAE's share of a pass: encode, select, count."""
 
@@ -103,19 +78,23 @@ class SaePass:
             self._heap = LegacyHeaps(latent_dim, self._settings.top_k, self._settings.min_activation, self._draws)
         self._statistics = StatisticsAccumulator(latent_dim, shared.device, full=rules is not None)
         self._sampled = None if rules is None else SampledRows(no_rows(num_positions, latent_dim), shared.staging)
+        self._selector = selector_for(shared.device, vectorized=self._settings.vectorized)(
+            shared, self._counted, self._heap, self._draws, features_everywhere=self._features_everywhere
+        )
         self._all_finite = torch.ones((), dtype=torch.bool, device=shared.device)
         self._features: list[FeatureRows] = []
         self._probe: dict[int, SparseFeatures] = {}
-        self._explained, self._num_scored = VarianceExplained(), 0
+        self._reconstructions = Reconstructions(task.sae, RECONSTRUCTION_SAMPLES)
 
     def add(self, start: int, stop: int, activations: Tensor | None, target: Tensor | None = None) -> None:
         """Samples ``start:stop`` of the chunk, with the hook's output [stop - start, T, D] if it was computed, and
         that of ``hook_out`` [stop - start, T, D_out] if the SAE has one."""
 
-        def work(first: int, last: int) -> list[_Batch]:
+        def work(first: int, last: int) -> list[SaeBatch]:
             inputs = None if activations is None else activations[first:last]
             return self._reduce(start + first, start + last, inputs, None if target is None else target[first:last])
 
+        self._reconstructions.add_up()
         for batches in self._shared.batch.map(stop - start, work, self._tile or 1):
             with self._shared.clock.stage("select"):
                 for batch in batches:
@@ -124,13 +103,14 @@ class SaePass:
 
     def finish(self) -> UnfinishedSae:
         """The chunk's results, queued to be copied to the host."""
-        staging = self._shared.staging
+        self._reconstructions.add_up()
+        staging, explained = self._shared.staging, self._reconstructions.value()
         return UnfinishedSae(
             table=staging.copy_fields(self._heap.build_heaps()),
             statistics=staging.copy_fields(self._statistics.build()),
             features=self._features,
             probe=self._probe,
-            variance_explained=staging.copy(self._explained.value()) if self.task.sae.reconstructs else None,
+            variance_explained=None if explained is None else staging.copy(explained),
             all_finite=staging.copy(self._all_finite),
             encode_tile_tokens=self._tile and self._tile * self._shared.samples.token_ids.shape[1],
             draws=None if self._draws is None else staging.copy_fields(self._draws.build_heaps()),
@@ -139,72 +119,36 @@ class SaePass:
             + self._shared.samples.first_sample,
         )
 
-    def _reduce(self, start: int, stop: int, activations: Tensor | None, target: Tensor | None) -> "list[_Batch]":
+    def _reduce(self, start: int, stop: int, activations: Tensor | None, target: Tensor | None) -> list[SaeBatch]:
         """Pure: leaves no trace unless it returns, so that it can be repeated on half of the range.
 
         One batch, or several where not even one tile may be reduced at once.
         """
         shared, size = self._shared, self._shared.batch.size
         with shared.clock.stage("encode"):
-            features = self._features_of(start, stop, activations)
+            features, suspects = self._features_of(start, stop, activations)
         batches = []
         with shared.clock.stage("select"):
             for first in range(0, stop - start, size):
                 last = min(first + size, stop - start)
-                part = take_samples(features, first, last)
+                batch = self._selector.select(start + first, take_samples(features, first, last), suspects)
                 inputs, outputs = (None if x is None else x[first:last] for x in (activations, target))
-                batches.append(self._select(start + first, part, inputs, outputs))
+                batches.append(batch._replace(activations=inputs, target=outputs))
+                suspects = None
         return batches
-
-    def _select(
-        self, start: int, features: SparseFeatures, activations: Tensor | None, target: Tensor | None
-    ) -> "_Batch":
-        """Pure. The table and the statistics of some samples' features at wanted positions."""
-        stop = start + features.num_samples
-        counted_features = features
-        if not self._shared.all_count and self._features_everywhere:
-            counted_features = keep_counted(features, self._counted[start:stop])
-        maxima = sample_maxima(counted_features)
-        pairs = None if self._settings.draws is None else pairs_above(maxima)
-        table, draws = self._examples(start, counted_features, maxima, pairs)
-        chosen = self._shared.sampled_between(start, stop)
-        return _Batch(
-            start,
-            stop,
-            activations,
-            target,
-            features,
-            counted_features,
-            rows=to_rows(features) if self._settings.keep_features else None,
-            table=table,
-            draws=draws,
-            sampled=None if chosen is None else rows_of_samples(counted_features, chosen),
-            statistics=statistics_update(counted_features, maxima, pairs),
-        )
-
-    def _examples(
-        self, start: int, features: SparseFeatures, maxima: Tensor, pairs: FiringPairs | None
-    ) -> tuple[TopKTable | None, Draws | None]:
-        """The table and the draws of samples from ``start`` on; None where the sequential loop makes them."""
-        if not isinstance(self._heap, DeferredTopKHeap):
-            return None, None
-        device, top_k = self._shared.device, self._settings.top_k
-        first_sample, floor = self._shared.samples.first_sample + start, self._heap.floor(device)
-        if pairs is None or not isinstance(self._draws, DrawHeap):
-            return select_top_k(features, maxima, first_sample, top_k, floor), None
-        return select_with_draws(
-            features, pairs, first_sample, top_k, floor, self._draws.order, self._draws.thresholds(device)
-        )
 
     @property
     def _features_everywhere(self) -> bool:
         """Whether features stand at all non-padding positions, not at counted ones alone."""
         return self._settings.keep_features or self.task.stored_features is not None
 
-    def _features_of(self, start: int, stop: int, activations: Tensor | None) -> SparseFeatures:
-        """Features of samples ``start:stop`` at the positions that are wanted."""
+    def _features_of(
+        self, start: int, stop: int, activations: Tensor | None
+    ) -> tuple[SparseFeatures, NonFinite | None]:
+        """Features of samples ``start:stop`` at the positions that are wanted, and which of these are not finite; None
+        of stored features."""
         if self.task.stored_features is not None:
-            return take_rows(self.task.stored_features, start, stop, self._shared.device)
+            return take_rows(self.task.stored_features, start, stop, self._shared.device), None
         if activations is None or self._tile is None:
             raise ValueError(f"SAE {self.task.name!r} has neither stored features nor hook outputs to encode")
         count, num_positions, width = activations.shape
@@ -218,24 +162,16 @@ class SaePass:
                 activations.reshape(-1, width), self._tile * num_positions, wanted.reshape(-1)
             )
         finite = firings.finite.view(-1, num_positions)[:count]
-        self._refuse_non_finite(finite, activations[:count], start, stop)
         self._all_finite &= finite.all()
-        return SparseFeatures(*firings[:3], count, num_positions, self.task.sae.latent_dim)
-
-    def _refuse_non_finite(self, finite: Tensor, activations: Tensor, start: int, stop: int) -> None:
-        """A NaN in the hook's output is a NaN in the pre-activations too, so one check is enough. The message names the
-        first module that gives one."""
+        features = SparseFeatures(*firings[:3], count, num_positions, self.task.sae.latent_dim)
         wrong = self._counted[start:stop] & ~finite
-        if bool(wrong.any()):
-            hook, name = self.task.hook, self.task.name
-            self._shared.refuse_non_finite(
-                activations, start, f"the output of hook {hook!r}, which SAE {name!r} reads,"
-            )
-            self._shared.raise_for(wrong, start, f"the pre-activations of SAE {name!r} at {hook!r}")
+        return features, NonFinite(wrong, activations[:count], start, self.task.hook, self.task.name)
 
-    def _take(self, batch: "_Batch") -> None:
+    def _take(self, batch: SaeBatch) -> None:
         """The one place where a batch's results are added up."""
         tokens = self._shared.tokens_counted(self.task.hook, batch.start, batch.stop)
+        if batch.maxima is not None:
+            self._statistics.count(batch.counted_features, batch.maxima)
         self._statistics.add(batch.statistics, batch.stop - batch.start, tokens)
         if isinstance(self._heap, DeferredTopKHeap):
             assert batch.table is not None
@@ -252,32 +188,14 @@ class SaePass:
         for row in sorted(self._shared.probe_rows & set(range(batch.start, batch.stop))):
             one = take_samples(batch.counted_features, row - batch.start, row - batch.start + 1)
             self._probe[row] = self._shared.staging.copy_fields(one)
-        self._score(batch)
+        target = batch.activations if self.task.hook_out is None else batch.target
+        if batch.activations is not None and target is not None and self.task.stored_features is None:
+            counted = self._counted[batch.start : batch.stop]
+            self._reconstructions.keep(batch.features, batch.activations, target, counted)
 
-    def _add_to_legacy(self, heaps: LegacyHeaps, batch: "_Batch") -> None:
+    def _add_to_legacy(self, heaps: LegacyHeaps, batch: SaeBatch) -> None:
         """The sequential loop: one sample after the other, one feature after the other."""
         for row in range(batch.start, batch.stop):
             one = take_samples(batch.features, row - batch.start, row - batch.start + 1)
             samples = self._shared.samples
             heaps.add_sample(to_dense(one)[0], self._counted[row].cpu(), samples.first_sample + row)
-
-    def _score(self, batch: "_Batch") -> None:
-        """Reconstructions of the chunk's first samples, for the variance that the SAE explains."""
-        if not self.task.sae.reconstructs:
-            return
-        count = min(batch.stop - batch.start, RECONSTRUCTION_SAMPLES - self._num_scored)
-        target = batch.activations if self.task.hook_out is None else batch.target
-        if batch.activations is None or target is None or self.task.stored_features is not None or count <= 0:
-            return
-        for row, features in enumerate(each_sample(batch.features, count)):  # one by one: no batch size changes a bit
-            sample = slice(row, row + 1)
-            x, y, counted = batch.activations[sample], target[sample], self._counted[batch.start + row]
-
-            def score(
-                features: SparseFeatures = features, x: Tensor = x, y: Tensor = y, counted: Tensor = counted
-            ) -> None:
-                sae = self.task.sae
-                self._explained.add(sae.target(y)[0], sae.decode(features, x)[0], counted)
-
-            within_memory(score, score)  # a sample needs little: freeing unused memory makes room
-        self._num_scored += count

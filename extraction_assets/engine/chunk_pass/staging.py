@@ -1,10 +1,27 @@
 """Copies from a GPU to the host that overlap with computation."""
 
 import functools
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on ``device``. On a GPU the copy takes its turn among what is queued and the host waits for
+    nothing, as it would with memory that is not pinned."""
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def reserve_pinned(sizes: Iterable[int]) -> None:
+    """Has torch make pinned blocks of so many bytes and keep them for the copies to come, which would wait 0.5 s a GB
+    for them. For a thread beside the one that queues work."""
+    blocks = [torch.empty(size, dtype=torch.uint8, pin_memory=True) for size in sizes]
+    del blocks  # all at once: one by one, the next would be the same block
 
 
 class HostStaging:
@@ -47,6 +64,13 @@ class HostStaging:
         """Until every copy is complete: one synchronisation."""
         if self._stream is not None:
             self._stream.synchronize()
+
+
+def read_together(tensors: Sequence[Tensor]) -> list[list[int]]:
+    """The numbers of some int64 tensors [...] of one device. One synchronisation for all of them."""
+    numbers = torch.cat([tensor.flatten() for tensor in tensors]).tolist()
+    ends = list(accumulate(tensor.numel() for tensor in tensors))
+    return [numbers[end - tensor.numel() : end] for tensor, end in zip(tensors, ends, strict=True)]
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """A loaded model with hooks: token ids in, hook outputs out."""
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,9 @@ from extraction_assets.engine.findings import Finding
 from extraction_assets.engine.models.capture import Capture
 from extraction_assets.engine.models.hooks import HookError, Site, resolve_hook, text_configuration
 from extraction_assets.engine.models.loaded_weights import LoadedWeights
+from extraction_assets.engine.models.packed_check import PackedCheck
 from extraction_assets.engine.models.parameters_in_use import InUse, parameters_in_use
+from extraction_assets.engine.models.replay import Replay
 from extraction_assets.engine.models.sites import text_model
 from extraction_assets.engine.models.text_pass import attention_window, noting_positions, refuse_other_inputs
 
@@ -38,6 +40,7 @@ class LanguageModel:
         self.eager_blocks: list[int] = []
         """Numbers of the blocks that were left as they are for hooks inside: part of what last bits depend on."""
         self._capture = Capture(self.module, self._resolved(hooks))
+        self._replay, self._packed_check = Replay(self._activations), PackedCheck()
         self.weights: LoadedWeights | None = None
         """Whether the weights of a model that was loaded from files are as the files say."""
 
@@ -68,9 +71,26 @@ class LanguageModel:
         Raises HookError if a hook never fires, runs more than once, needs other inputs than text, or does not give
         [B, T, D].
         """
+        self._replay.forget(except_for=self._replay_key(token_ids))
+        return self._activations(token_ids, attention_mask)
+
+    def _activations(self, token_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
         if not self._capture.is_watched:
             self._watch(token_ids, attention_mask)
-        return self._shaped(self._capture.run(token_ids, self._mask_option(attention_mask)), token_ids)
+        with self._packed_check.known_answers():
+            captured = self._capture.run(token_ids, self._mask_option(attention_mask))
+        return self._shaped(captured, token_ids)
+
+    @torch.inference_mode()
+    def repeated_activations(self, token_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        """As ``activations``, bit for bit, for many batches of one shape: on a GPU, after a few of them, the host
+        starts the kernels of a pass all at once (``Replay``). Compiled blocks are left as they are."""
+        if self.device.type != "cuda" or self.compiled:
+            return self.activations(token_ids, attention_mask)
+        return self._replay(self._replay_key(token_ids), token_ids, attention_mask)
+
+    def _replay_key(self, token_ids: Tensor) -> Hashable:
+        return token_ids.shape, self.hooks
 
     @torch.inference_mode()
     def activations_alone(self, token_ids: Tensor) -> dict[str, Tensor]:
@@ -78,6 +98,7 @@ class LanguageModel:
         a mask of ones -> {hook: [1, at least n, D]}. Uncompiled; for comparisons, since last bits differ from those of
         a batch."""
         ids = token_ids[None]
+        self._replay.forget()
         with self._uncompiled():
             captured = self._capture.run(ids, {"attention_mask": torch.ones_like(ids)})
         return self._shaped(captured, ids, or_longer=True)
@@ -85,6 +106,7 @@ class LanguageModel:
     @torch.inference_mode()
     def hook_widths(self) -> dict[str, int]:
         """D of every hook, from a whole forward pass over a few tokens. Raises HookError as ``activations``."""
+        self._replay.forget()
         few = torch.zeros(2, 3, dtype=torch.int64, device=self.device)  # two sizes, or a transposed output would do
         # Without a mask, for nothing is padding: a model given one looks at its numbers, which a meta device has not.
         with self._uncompiled(), noting_positions(self.module, few) as positions:
@@ -113,6 +135,7 @@ class LanguageModel:
     @torch.inference_mode()
     def weights_in_use(self) -> InUse:
         """What a forward pass up to the hooks uses of the module, from one over a few tokens."""
+        self._replay.forget()
         with self._uncompiled():
             return parameters_in_use(self.module, self._run_few_tokens)
 

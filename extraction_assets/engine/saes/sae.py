@@ -13,17 +13,15 @@ from extraction_assets.engine.saes.activation import (
     Firings,
     Magnitude,
     concatenate_firings,
-    finite_rows,
     firings_of,
     has_triton,
-    pre_activations,
 )
 from extraction_assets.engine.saes.formats import SAEWeights, read_checkpoint
 from extraction_assets.engine.saes.input import SaeInput, centered
+from extraction_assets.engine.saes.kernel_encoder import KernelEncoder
+from extraction_assets.engine.saes.products import products
+from extraction_assets.engine.saes.top_k import top_k_firings_of
 from extraction_assets.engine.shapes import SparseFeatures
-
-_CAPACITY = 64
-"""Firings of a token among 2,048 features that a GPU makes room for at first; a power of two."""
 
 
 def load_sae(path: str | Path, device: torch.device | str = "cpu") -> "SAE":
@@ -72,7 +70,7 @@ class SAE:
             limit=extra["threshold"].clamp(min=0).contiguous() if self.architecture == "jumprelu" else None,
             magnitude=Magnitude(extra["r_mag"].exp(), extra["b_mag"]) if self.architecture == "gated" else None,
         )
-        self._capacity = _CAPACITY
+        self._kernels = KernelEncoder(self._w_enc, self._activation)
 
     @property
     def reconstructs(self) -> bool:
@@ -107,10 +105,11 @@ class SAE:
 
         With ``tile``, of which N is a multiple, each matrix product takes ``tile`` tokens, so that a token's last
         bits do not depend on how many others are encoded with it. Tokens that are not ``wanted`` (bool [N]) have no
-        firings and may hold anything. Only one dense tile [tile, d_sae] exists at a time, and on a GPU it is read once.
-        Synchronisations on a GPU: one for all tiles (topk: two). Peak extra memory: the tile with a bool each (gated:
-        twice), and on a GPU room for firings, a sixteenth of the dense features of all N tokens, or more where they
-        are many.
+        firings and may hold anything. Only one dense tile [tile, d_sae] exists at a time, on a GPU a part of it, which
+        is read once (topk: some of it twice). Synchronisations on a GPU: one for all tiles. Peak extra memory
+        on a CPU: the tile with a bool each of some rows (gated: twice); on a GPU a part of the tile, at most 128 MiB
+        unless that is less than 2,048 features, and room for firings: a sixteenth of the dense features of all N
+        tokens, or more where they are many; topk: of one tile, and 8 k bytes a token.
         """
         tile = tile or max(1, len(activations))
         if len(activations) % tile:
@@ -124,64 +123,18 @@ class SAE:
         return firings._replace(values=firings.values.tanh()) if self._tanh else firings
 
     def _encode(self, x: Tensor, tile: int, wanted: Tensor) -> Firings:
-        if self.architecture == "topk":
-            return self._encode_top_k(x, tile, wanted)
         if x.device.type == "cuda" and has_triton():
-            return self._encode_fused(x, tile, wanted)
+            if self.architecture == "topk":
+                return self._kernels.top_k(x, tile, wanted, self.k)
+            return self._kernels.positive(x, tile, wanted)
         return concatenate_firings(
-            [
-                firings_of(product, wanted[start : start + tile], self._activation)
-                for start, product in self._products(x, tile)
-            ]
+            [self._firings_of(product, wanted[row : row + tile]) for row, _, product in products(x, self._w_enc, tile)]
         )
 
-    def _encode_fused(self, x: Tensor, tile: int, wanted: Tensor) -> Firings:
-        """By the kernels, which leave out what does not fit; in that case again, with enough room."""
-        from extraction_assets.engine.saes.kernels import PaddedRows
-
-        while True:
-            padded = PaddedRows(len(x), self.latent_dim, self._capacity, x.device)
-            for start, product in self._products(x, tile):
-                padded.add(start, product, wanted[start : start + tile], self._activation)
-            total, most = padded.sizes()
-            if most <= self._capacity:
-                return padded.flatten(total)
-            self._capacity = 1 << (most - 1).bit_length()
-
-    def _encode_top_k(self, x: Tensor, tile: int, wanted: Tensor) -> Firings:
-        """The k largest positive pre-activations a token, ties to the lower feature.
-
-        ``topk`` leaves open which of several equal values it returns. That matters only where the k-th and the
-        (k+1)-th are equal and positive: such tokens are sorted stably instead.
-        """
-        k = min(self.k, self.latent_dim)
-        width = min(k + 1, self.latent_dim)
-        values = x.new_empty(len(x), width)
-        features = torch.empty(len(x), width, dtype=torch.int64, device=x.device)
-        finite = torch.empty(len(x), dtype=torch.bool, device=x.device)
-        for start, product in self._products(x, tile):
-            rows = slice(start, start + tile)
-            pre = pre_activations(product, self._activation)
-            finite[rows] = finite_rows(pre)
-            values[rows], features[rows] = pre.topk(width, dim=1)  # descending
-        if width > k:
-            tied = ((values[:, k - 1] == values[:, k]) & (values[:, k] > 0) & wanted).nonzero().squeeze(1)
-            values, features = values[:, :k], features[:, :k]
-            if len(tied):
-                self._sort_tied(x, tile, tied, values, features)
-        features, order = features.sort(dim=1)
-        values = values.gather(1, order)
-        tokens, slots = ((values > 0) & wanted[:, None]).nonzero(as_tuple=True)
-        return Firings(tokens, features[tokens, slots], values[tokens, slots], finite | ~wanted)
-
-    def _sort_tied(self, x: Tensor, tile: int, tied: Tensor, values: Tensor, features: Tensor) -> None:
-        """Overwrites the rows ``tied`` of the [N, k] results by those of a stable sort, one tile after the other."""
-        for number in torch.unique(tied // tile).tolist():
-            rows = tied[tied // tile == number]
-            ((_, product),) = self._products(x[number * tile : (number + 1) * tile], tile)
-            pre = pre_activations(product, self._activation)[rows - number * tile]
-            resolved = pre.sort(dim=1, descending=True, stable=True)
-            values[rows], features[rows] = resolved.values[:, : self.k], resolved.indices[:, : self.k]
+    def _firings_of(self, product: Tensor, wanted: Tensor) -> Firings:
+        if self.architecture == "topk":
+            return top_k_firings_of(product, wanted, self._activation, self.k)
+        return firings_of(product, wanted, self._activation)
 
     def decode(self, features: SparseFeatures, activations: Tensor | None = None) -> Tensor:
         """Features of n samples -> reconstruction of the hook output (a transcoder's: of its output hook's), float32
@@ -214,14 +167,6 @@ class SAE:
         """What ``decode`` reconstructs: the (output) hook's activations [..., d_out], float32, without their mean over
         d_out where the SAE was trained so."""
         return centered(activations) if self._center_target else activations.float()
-
-    def _products(self, x: Tensor, tile: int) -> Iterator[tuple[int, Tensor]]:
-        """The first row of each tile with its product xW float32 [tile, F], all in the same memory, one after the
-        other: a tile that fits the cache need not go to the device's memory before it is read again."""
-        product = x.new_empty(tile, self.latent_dim)
-        for start in range(0, max(len(x), 1), tile):
-            rows = x[start : start + tile]
-            yield start, torch.mm(rows, self._w_enc, out=product[: len(rows)])
 
 
 def _by_column(matrix: Tensor) -> Tensor:

@@ -65,7 +65,9 @@ def merge_examples(tables: Sequence[Examples], ranking: Ranking, kind: type[Exam
 
     Raises ValueError if two tables hold the same example. Peak extra memory: 40 bytes an example (16 more where its
     priority is a hash) and 24 a firing of the input; where that is too much, of half of the features after the other
-    half. Three synchronisations; one more, and one more sort, where the tables' ranges of samples overlap.
+    half. Three synchronisations; one more, and one more sort, where the tables' ranges of samples overlap. Soonest
+    where the tables are given in the order of their samples. In each table examples of one feature (and interval) and
+    priority stand in the order of their samples.
     """
     return _merge_features(tables, ranking, kind, range(num_features))
 
@@ -125,12 +127,17 @@ def _merge(tables: Sequence[Examples], ranking: Ranking, kind: type[Examples]) -
         return tables[0] if tables else empty_examples(kind)
     rows = {name: torch.cat([getattr(table, name) for table in tables]) for name in columns_of(tables[0])}
     spans = _sample_spans(tables)
-    groups = ranking.groups(rows)
+    groups, least, most = ranking.groups(rows), min(spans)[0], max(last for _, last in spans)
     group_column = (groups, bits_for(ranking.num_groups))
-    sample_column = (rows["sample_index"], bits_for(max(last for _, last in spans) + 1))
-    if any(last >= first for (_, last), (first, _) in pairwise(spans)):
+    sample_column = (rows["sample_index"] - least, bits_for(most + 1 - least))
+    overlap = any(last >= first for (_, last), (first, _) in pairwise(sorted(spans)))
+    if overlap:
         _refuse_duplicates(rows, groups, order_by(group_column, sample_column))
-    order = order_by(group_column, (ranking.priorities(rows), VALUE_BITS), sample_column, in_runs=True)
+    # A stable sort leaves equals in the order of their samples if the tables have it: often one sort instead of two.
+    columns: list[tuple[Tensor, int]] = [group_column, (ranking.priorities(rows), VALUE_BITS)]
+    if overlap or spans != sorted(spans):
+        columns.append(sample_column)
+    order = order_by(*columns, in_runs=True)
     groups = groups[order]
     order = order[rank_within(groups, ranking.num_groups) < ranking.sizes(groups)]
     lengths = torch.cat([table.firing_offsets.diff() for table in tables])
@@ -155,9 +162,9 @@ def take_examples(table: Examples, rows: Tensor) -> Examples:
 
 
 def _sample_spans(tables: Sequence[Examples]) -> list[tuple[int, int]]:
-    """First and last sample of each table, ascending; no table may be empty. One synchronisation."""
+    """First and last sample of each table, none of which may be empty. One synchronisation."""
     spans = torch.stack([torch.stack(torch.aminmax(table.sample_index)) for table in tables])
-    return sorted((first, last) for first, last in spans.tolist())
+    return [(first, last) for first, last in spans.tolist()]
 
 
 def _refuse_duplicates(rows: Columns, groups: Tensor, order: Tensor) -> None:

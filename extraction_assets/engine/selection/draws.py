@@ -22,7 +22,7 @@ from extraction_assets.engine.selection.deferred import (
 )
 from extraction_assets.engine.selection.hashing import HASH_BITS, pair_hash, sample_keys
 from extraction_assets.engine.selection.intervals import INTERVALS, OF_ALL
-from extraction_assets.engine.selection.pairs import FiringPairs, intervals_of
+from extraction_assets.engine.selection.pairs import FiringPairs
 from extraction_assets.engine.selection.select import firings_of, strongest_pairs
 from extraction_assets.engine.shapes import DrawRules, Draws, SparseFeatures, TopKTable
 
@@ -114,6 +114,14 @@ class DrawHeap(DeferredHeap[Draws]):
         thresholds[groups] = self.order.priorities(columns).to(torch.int32)
 
 
+class DrawThresholds(NamedTuple):
+    """What decides whether a pair may be drawn."""
+
+    hashes: Tensor
+    """int32 [F * 81]: as ``DrawHeap.thresholds``."""
+    seed: int
+
+
 class Candidates(NamedTuple):
     """Draws of some samples before their firings are looked up."""
 
@@ -170,7 +178,7 @@ def _lowest_hashes(
     """The draws of these samples in their order. Two synchronisations."""
     samples = torch.arange(first_sample, first_sample + num_samples, device=pairs.samples.device)
     hashes = pair_hash(sample_keys(order.rules.draw_seed, samples)[pairs.samples], pairs.features)  # [C]
-    interval = intervals_of(pairs.maxima)
+    interval = pairs.intervals
     of_all, of_interval = (_group(pairs.features, one) for one in (OF_ALL, interval))
     may_enter = torch.stack([hashes <= thresholds[of_all], hashes <= thresholds[of_interval]])  # [2, C]
     kind, rows = may_enter.nonzero(as_tuple=True)

@@ -24,7 +24,12 @@ Whole = TypeVar("Whole", int, Tensor)
 
 def sample_keys(seed: int, samples: Whole) -> Whole:
     """64 bits of each sample by its absolute number; int64 [S] of a tensor. No synchronisation."""
-    return _mix(_plus(_times(samples, _GOLDEN), _mix(seed & _ALL_64)))
+    return _mix(_plus(_times(samples, _GOLDEN), seed_state(seed)))
+
+
+def seed_state(seed: int) -> int:
+    """The state of which sample s has the s-th number as its key."""
+    return _mix(seed & _ALL_64)
 
 
 def sample_hash(keys: Whole) -> Whole:

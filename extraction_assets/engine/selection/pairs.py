@@ -1,6 +1,7 @@
 """The (sample, feature) pairs in which a feature fires: what tables, draws and populations of intervals begin with."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -8,7 +9,8 @@ from torch import Tensor
 from extraction_assets.engine.selection.intervals import FIRST_INTERVAL, INTERVALS, MANTISSA_BITS_BELOW
 
 
-class FiringPairs(NamedTuple):
+@dataclass(frozen=True)
+class FiringPairs:
     """Pairs of some samples, ordered by (sample, feature)."""
 
     samples: Tensor
@@ -17,6 +19,11 @@ class FiringPairs(NamedTuple):
     """int64 [C]"""
     maxima: Tensor
     """float32 [C]: the feature's maximum in the sample, > 0."""
+
+    @cached_property
+    def intervals(self) -> Tensor:
+        """The interval of each maximum: int64 [C]."""
+        return intervals_of(self.maxima)
 
     def take(self, rows: Tensor) -> "FiringPairs":
         """The pairs of some rows, in the order of ``rows``."""

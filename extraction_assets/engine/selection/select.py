@@ -93,9 +93,9 @@ def select_top_k(
     Works on the non-zeros and on [n, F], never on [n, T, F]. Three synchronisations.
     """
     pairs = pairs_above(maxima, floor)
-    samples, neurons, strongest = pairs.take(strongest_pairs(pairs, features.num_samples, features.num_features, top_k))
-    offsets, positions, activations = firings_of(features, samples, neurons)
-    return TopKTable(neurons, samples + first_sample, strongest, offsets, positions, activations)
+    top = pairs.take(strongest_pairs(pairs, features.num_samples, features.num_features, top_k))
+    firings = firings_of(features, top.samples, top.features)
+    return TopKTable(top.features, top.samples + first_sample, top.maxima, *firings)
 
 
 def strongest_pairs(pairs: FiringPairs, num_samples: int, num_features: int, top_k: int) -> Tensor:

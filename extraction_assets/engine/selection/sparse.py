@@ -90,14 +90,24 @@ def take_rows(rows: FeatureRows, start: int, stop: int, device: torch.device | N
 def rows_of_samples(sparse: SparseFeatures, samples: Tensor) -> FeatureRows:
     """Some of the samples as compressed rows, on the same device; ``samples`` int64 [S] on it, counted from the first
     one here. One synchronisation."""
+    ends = row_ends(sparse, samples)
+    return rows_between(sparse, ends, ends[:, :: sparse.num_positions].flatten().tolist())
+
+
+def row_ends(sparse: SparseFeatures, samples: Tensor) -> Tensor:
+    """Where the rows of some samples begin, and the last one ends: int64 [S, T + 1]. No synchronisation."""
     positions = torch.arange(sparse.num_positions + 1, device=samples.device)
-    edges = samples[:, None] * sparse.num_positions + positions  # [S, T + 1]
-    ends = torch.searchsorted(sparse.tokens, edges)  # [S, T + 1]
-    bounds = ends[:, :: sparse.num_positions].tolist()  # first and last entry of each sample
-    features = torch.cat([sparse.features[first:last] for first, last in bounds])
-    values = torch.cat([sparse.values[first:last] for first, last in bounds])
+    return torch.searchsorted(sparse.tokens, samples[:, None] * sparse.num_positions + positions)
+
+
+def rows_between(sparse: SparseFeatures, ends: Tensor, bounds: list[int]) -> FeatureRows:
+    """The rows of samples with ``row_ends`` [S, T + 1]; ``bounds`` are the first and last number of each of its rows.
+    No synchronisation."""
+    spans = list(zip(bounds[::2], bounds[1::2], strict=True))
+    features = torch.cat([sparse.features[first:last] for first, last in spans])
+    values = torch.cat([sparse.values[first:last] for first, last in spans])
     pointers = offsets_of(ends.diff(dim=1).flatten())
-    return FeatureRows(pointers, features.to(torch.int32), values, len(bounds), *sparse[4:])
+    return FeatureRows(pointers, features.to(torch.int32), values, len(spans), *sparse[4:])
 
 
 def no_rows(num_positions: int, num_features: int) -> FeatureRows:
@@ -110,13 +120,18 @@ def concatenate_rows(parts: Sequence[FeatureRows]) -> FeatureRows:
     """Compressed rows of consecutive groups of samples as one; of one group its own memory. No synchronisation."""
     if len(parts) == 1:
         return parts[0]
-    first, pointers = 0, [parts[0].row_pointers[:1]]
-    for part in parts:
-        pointers.append(part.row_pointers[1:] + first)
-        first += len(part.values)
     return parts[0]._replace(
-        row_pointers=torch.cat(pointers),
+        row_pointers=joined_pointers(parts),
         feature_ids=torch.cat([part.feature_ids for part in parts]),
         values=torch.cat([part.values for part in parts]),
         num_samples=sum(part.num_samples for part in parts),
     )
+
+
+def joined_pointers(parts: Sequence[FeatureRows]) -> Tensor:
+    """``row_pointers`` int64 [n * T + 1] of consecutive groups of samples as one. No synchronisation."""
+    first, pointers = 0, [parts[0].row_pointers[:1]]
+    for part in parts:
+        pointers.append(part.row_pointers[1:] + first)
+        first += len(part.values)
+    return torch.cat(pointers)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from extraction_assets.engine import memory
-from extraction_assets.engine.chunk_pass import sae_pass
+from extraction_assets.engine.chunk_pass import sae_pass, selecting
 from extraction_assets.engine.chunk_pass.batching import AdaptiveBatch
 from extraction_assets.engine.chunk_pass.forward import (
     ForwardOutOfMemoryError,
@@ -57,26 +57,26 @@ def limit_memory(monkeypatch: pytest.MonkeyPatch, tokens: int) -> list[int]:
 
 def limit_selection(monkeypatch: pytest.MonkeyPatch, samples: int) -> None:
     """Selecting from more samples at once runs out of memory."""
-    real = sae_pass.sample_maxima
+    real = selecting.sample_maxima
 
     def sample_maxima(features: SparseFeatures) -> Tensor:
         if features.num_samples > samples:
             raise out_of_memory()
         return real(features)
 
-    monkeypatch.setattr(sae_pass, "sample_maxima", sample_maxima)
+    monkeypatch.setattr(selecting, "sample_maxima", sample_maxima)
 
 
 def limit_statistics(monkeypatch: pytest.MonkeyPatch, samples: int) -> None:
     """Working out the statistics of more samples at once runs out of memory."""
-    real = sae_pass.statistics_update
+    real = selecting.statistics_update
 
     def statistics_update(features: SparseFeatures, *arguments: Any) -> Any:
         if features.num_samples > samples:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
         return real(features, *arguments)
 
-    monkeypatch.setattr(sae_pass, "statistics_update", statistics_update)
+    monkeypatch.setattr(selecting, "statistics_update", statistics_update)
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ def test_a_selection_that_failed_encodes_its_range_again_and_no_other(
     monkeypatch: pytest.MonkeyPatch, tasks: list[SaeTask], expected: ChunkResult, name: str, draws: DrawRules | None
 ) -> None:
     tried, done = limit_memory(monkeypatch, N * T), list[int]()
-    real = getattr(sae_pass, name)
+    real = getattr(selecting, name)
 
     def select(features: SparseFeatures, *arguments: Any) -> Any:
         if len(done) == 1:
@@ -169,7 +169,7 @@ def test_a_selection_that_failed_encodes_its_range_again_and_no_other(
         done.append(features.num_samples)
         return real(features, *arguments)
 
-    monkeypatch.setattr(sae_pass, name, select)
+    monkeypatch.setattr(selecting, name, select)
     batch, settings = AdaptiveBatch(8), SETTINGS._replace(draws=draws)
     result = run_pass(stored_activations(expected.activations, CPU), tasks[:1], batch=batch, settings=settings)
     assert (tried, done) == ([8, 8, 4, 4, 4, 4], [8, 0, 4, 4, 4, 3])
@@ -185,7 +185,7 @@ def test_a_selection_that_failed_encodes_its_range_again_and_no_other(
 def test_memory_that_runs_out_after_encoding_counts_nothing_twice(
     monkeypatch: pytest.MonkeyPatch, tasks: list[SaeTask], expected: ChunkResult
 ) -> None:
-    real, calls = sae_pass.statistics_update, list[int]()
+    real, calls = selecting.statistics_update, list[int]()
 
     def statistics(*arguments: Any) -> Any:
         calls.append(1)
@@ -193,7 +193,7 @@ def test_memory_that_runs_out_after_encoding_counts_nothing_twice(
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
         return real(*arguments)
 
-    monkeypatch.setattr(sae_pass, "statistics_update", statistics)
+    monkeypatch.setattr(selecting, "statistics_update", statistics)
     batch = AdaptiveBatch(8)
     assert_same_result(run_pass(stored_activations(expected.activations, CPU), tasks, batch=batch), expected)
     assert len(batch.halvings) == 2

@@ -119,6 +119,14 @@ def test_ranges_of_samples_that_overlap_without_a_common_example_are_merged() ->
     assert merged([outer, *tables], 9).sample_index.tolist() == [2, 5, 1, 2, 5, 9]
 
 
+@pytest.mark.parametrize("samples", [(1, 2, 3), (3, 1, 2), (3, 2, 1)])
+def test_equals_come_in_the_order_of_their_samples_however_the_tables_are_given(samples: tuple[int, ...]) -> None:
+    tables = [example_table(3, sample, 2.0) for sample in samples]
+    assert merged(tables, 2).sample_index.tolist() == [1, 2]
+    around = merged([example_table(3, 0, 2.0), example_table(3, 9, 2.0)], 2)
+    assert merged([around, *tables], 4).sample_index.tolist() == [0, 1, 2, 3]
+
+
 @given(encoded())
 def test_overlapping_chunks_are_refused_wherever_something_fires(drawn: Drawn) -> None:
     table = select(drawn, 100)

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from dataclasses import replace
 from fractions import Fraction
 from itertools import accumulate, pairwise
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 from extraction_assets.engine.selection.intervals import HISTOGRAM_BINS
 from extraction_assets.engine.selection.pairs import pairs_above
 from extraction_assets.engine.selection.select import sample_maxima
+from extraction_assets.engine.selection.statistics import accumulate as accumulate_module
 from extraction_assets.engine.selection.statistics.accumulate import (
     DTYPES,
     StatisticsAccumulator,
@@ -290,6 +292,17 @@ def test_working_out_an_update_leaves_the_features_as_they_were() -> None:
     before = type(features)(*(column.clone() for column in features[:3]), *features[3:])
     statistics_update(features, sample_maxima(features))
     assert_same(features, before)
+
+
+def test_a_statistic_without_a_kernel_is_counted_as_it_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = counted_features(random_features(4, 5, 3, seed=1))
+    maxima = sample_maxima(features)
+    assert statistics_update(features, maxima, pairs_above(maxima), without_kernel=True) == {}
+    new = [replace(one, has_kernel=one.name != "histogram") for one in STATISTICS]
+    monkeypatch.setattr(accumulate_module, "STATISTICS", new)
+    (name,) = found = statistics_update(features, maxima, pairs_above(maxima), without_kernel=True)
+    assert name == "histogram"
+    assert_same(found[name][0], statistics_update(features, maxima)[name][0])
 
 
 def test_an_update_keeps_the_bytes_that_are_stated() -> None:

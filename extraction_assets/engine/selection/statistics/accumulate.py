@@ -9,7 +9,7 @@ from torch import Tensor
 
 from extraction_assets.engine.ordering import ascending_bits
 from extraction_assets.engine.selection.intervals import INTERVALS
-from extraction_assets.engine.selection.pairs import FiringPairs, intervals_of, pairs_above
+from extraction_assets.engine.selection.pairs import FiringPairs, pairs_above
 from extraction_assets.engine.selection.statistics.descriptions import (
     STATISTICS,
     FeatureStatistics,
@@ -26,27 +26,38 @@ DTYPES = {"int64": torch.int64, "float32": torch.float32}
 _MANTISSA_BITS = 23
 
 
-def statistics_update(features: SparseFeatures, maxima: Tensor, pairs: FiringPairs | None = None) -> StatisticsUpdate:
+def statistics_update(
+    features: SparseFeatures, maxima: Tensor, pairs: FiringPairs | None = None, *, without_kernel: bool = False
+) -> StatisticsUpdate:
     """What the samples of ``features`` add; counted positions only, ``maxima`` float32 [n, F] their maxima and
     ``pairs`` those of them above 0. Without ``pairs``, statistics that need them are left out
-    (``Statistic.only_full``).
+    (``Statistic.only_full``); ``without_kernel``, so are those that kernels count.
 
     No synchronisation. Peak extra memory: 104 bytes per entry and 12 a feature, and 40 a pair; the update keeps 56, 12
     and 16.
     """
+    wanted = described(full=pairs is not None, without_kernel=without_kernel)
+    if not wanted:
+        return {}
     firings = _counted_firings(features, maxima, pairs)
-    return {
-        one.name: one.additions(firings)
+    return {one.name: one.additions(firings) for one in wanted if one.additions is not None}
+
+
+def described(*, full: bool, without_kernel: bool = False) -> list[Statistic]:
+    """The statistics that ``additions`` describes: of these ``full`` ones or basic ones, and those alone that no kernel
+    counts."""
+    return [
+        one
         for one in STATISTICS
-        if one.additions is not None and not (one.only_full and pairs is None)
-    }
+        if one.additions is not None and (full or not one.only_full) and not (without_kernel and one.has_kernel)
+    ]
 
 
 def _counted_firings(features: SparseFeatures, maxima: Tensor, pairs: FiringPairs | None = None) -> CountedFirings:
     bits = ascending_bits(features.values)
     exponent = bits >> _MANTISSA_BITS
     mantissa = (bits & (1 << _MANTISSA_BITS) - 1) | torch.where(exponent > 0, 1 << _MANTISSA_BITS, 0)
-    by_interval = None if pairs is None else pairs.features * INTERVALS + intervals_of(pairs.maxima)
+    by_interval = None if pairs is None else pairs.features * INTERVALS + pairs.intervals
     return CountedFirings(features.features, mantissa, exponent.clamp_(min=1), maxima, by_interval)
 
 
@@ -58,18 +69,25 @@ class StatisticsAccumulator:
     """
 
     def __init__(self, num_features: int, device: torch.device | str = "cpu", *, full: bool = True) -> None:
-        self._added = [one for one in STATISTICS if one.additions is not None and (full or not one.only_full)]
+        self._added = described(full=full)
         self._totals = {
             one.name: torch.zeros(num_features * (one.size or 1), dtype=DTYPES[one.dtype], device=device)
             for one in self._added
         }
         self._samples_seen, self._tokens_seen = 0, 0
 
+    def count(self, features: SparseFeatures, maxima: Tensor) -> None:
+        """Counts samples by the kernels of a GPU, in place; ``maxima`` are ``kernels.pair_maxima(features)``. Counts
+        neither samples nor positions: ``add`` does. No synchronisation; needs no memory."""
+        from extraction_assets.engine.selection.statistics import kernels
+
+        kernels.count(features, maxima, self._totals)
+
     def add(self, update: StatisticsUpdate, samples: int, tokens: int) -> None:
         """Counts an update of so many samples and counted positions. No synchronisation; needs no memory, so that it
         cannot fail half-way."""
         for one in self._added:
-            for addition in update[one.name]:
+            for addition in update.get(one.name, []):
                 _add(self._totals[one.name], one, addition)
         self._samples_seen += samples
         self._tokens_seen += tokens

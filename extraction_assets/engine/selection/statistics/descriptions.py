@@ -88,6 +88,8 @@ class Statistic:
     only_full: bool = False
     """Whether it needs ``CountedFirings.by_interval`` and is left out with ``statistics: basic``; it is ``added_later``
     then, too."""
+    has_kernel: bool = False
+    """Whether ``statistics.kernels`` counts it on a GPU; otherwise ``additions`` says it there, too."""
 
 
 def bytes_per_feature(*, full: bool = True) -> int:
@@ -179,6 +181,7 @@ STATISTICS = (
             ),
         ),
         additions=_samples_in_which_it_fires,
+        has_kernel=True,
     ),
     Statistic(
         "token_count",
@@ -214,6 +217,7 @@ STATISTICS = (
             ),
         ),
         additions=_maximum,
+        has_kernel=True,
     ),
     Statistic(
         "activation_limbs",
@@ -232,6 +236,7 @@ STATISTICS = (
             ),
         ),
         additions=_limbs_of_the_sum,
+        has_kernel=True,
     ),
     Statistic(
         "histogram",
@@ -248,6 +253,7 @@ STATISTICS = (
             ),
         ),
         additions=_bins,
+        has_kernel=True,
     ),
     Statistic(
         "square_limbs",
@@ -267,6 +273,7 @@ STATISTICS = (
             ),
         ),
         additions=_limbs_of_the_squares,
+        has_kernel=True,
         added_later=True,
     ),
     Statistic(
@@ -285,6 +292,7 @@ STATISTICS = (
             ),
         ),
         additions=_samples_by_interval,
+        has_kernel=True,
         added_later=True,
         only_full=True,
     ),

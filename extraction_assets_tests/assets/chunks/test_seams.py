@@ -1,0 +1,115 @@
+"""One chunk behind the other: what of the next one is done before this one ends, and when events are recorded."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from extraction_assets.assets.chunks import compute, finish
+from extraction_assets.engine.chunk_pass import gpu_pass
+from extraction_assets.engine.shapes import Samples
+from extraction_assets_tests.assets.chunks.conftest import Done
+from extraction_assets_tests.project import Project
+
+pytestmark = pytest.mark.slow
+
+
+def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Queues the next chunk's first forward pass before this one ends; says of each chunk whether its pass was."""
+    found = list[bool]()
+
+    def steps(samples: Samples, *given: Any) -> Any:
+        *rest, queued, queue_next = given
+        found.append(queued is not None)
+        computing = gpu_pass.chunk_steps(samples, *rest, queued, queue_next)
+        yield next(computing)
+        if queue_next is not None:
+            queue_next()
+        return (yield from computing)
+
+    monkeypatch.setattr(compute, "chunk_steps", steps)
+    return found
+
+
+def test_chunks_that_are_queued_ahead_give_the_same_files(
+    done: Done, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = _as_on_a_gpu(monkeypatch)
+    project.chunks()
+    assert found == [False, True, True]
+    assert project.files() == done.project.files()
+
+
+def test_what_fails_ahead_is_left_to_the_chunks_own_turn(
+    done: Done, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = _as_on_a_gpu(monkeypatch)
+
+    def too_large(*_: Any) -> None:
+        raise MemoryError("two chunks at once")
+
+    monkeypatch.setattr(compute, "queue_forward", too_large)
+    project.chunks()
+    assert found == [False] * 3
+    assert project.files() == done.project.files()
+
+
+def test_a_chunk_that_is_read_is_not_queued_ahead(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.chunks()
+    found = _as_on_a_gpu(monkeypatch)
+    project.chunks(assets=[key for key in project.chunk_assets if key.path[-1] == "top_k_table"])
+    assert found == [False] * 3
+
+
+def test_a_chunks_events_are_recorded_one_between_two_batches(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = list[int]()
+
+    def recorded() -> int:
+        return sum(len(project.instance.get_materialized_partitions(key)) for key in project.chunk_assets)
+
+    def counting(samples: Samples, *rest: Any) -> Any:
+        steps = gpu_pass.chunk_steps(samples, *rest)
+        yield next(steps)
+        if samples.first_sample == 8:
+            deadline = time.monotonic() + 60
+            while not recorded() and time.monotonic() < deadline:  # until the chunk before it is durable
+                yield 0
+            for _ in range(4):
+                counts.append(recorded())
+                yield 0
+        return (yield from steps)
+
+    monkeypatch.setattr(compute, "chunk_steps", counting)
+    project.chunks()
+    assert counts == [1, 2, 3, 4]
+
+
+def test_a_table_gets_its_name_after_the_chunks_other_files(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are written at the same time."""
+    seen, write_features = list[list[str]](), finish.write_features
+
+    def slow(path: Path, *rest: Any) -> None:
+        time.sleep(0.5)
+        seen.append([table.name for table in path.parent.parent.glob("top_k_table/0*.parquet")])
+        write_features(path, *rest)
+
+    monkeypatch.setattr(finish, "write_features", slow)
+    project.chunks(0, 0)
+    assert seen == [[], []]  # of two SAEs
+    assert project.plan.missing_chunks() == project.settings.chunk_keys[1:]
+
+
+def test_where_another_file_cannot_be_written_the_chunk_has_no_table(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> None:
+        raise PermissionError("no")
+
+    monkeypatch.setattr(finish, "write_features", refused)
+    with pytest.raises(dg.Failure, match="no"):
+        project.chunks(0, 0)
+    assert list(project.plan.store.root.glob("*/*/top_k_table/*.parquet")) == []

@@ -1,0 +1,69 @@
+"""A backfill that Dagster itself splits among the slots of the pool, as it does among GPUs."""
+
+import time
+from pathlib import Path
+
+import pytest
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+
+from extraction_assets.assets.chunks.pending import Pending
+from extraction_assets.execution.keys import chunk_targets
+from extraction_assets_tests.cli.several_processes import definitions
+from extraction_assets_tests.daemon_lab import Lab, wait_for
+from extraction_assets_tests.project import Project
+from extraction_assets_tests.tiny import make_settings
+
+pytestmark = pytest.mark.slow
+
+CHUNKS, IN_A_RUN = 10, 5
+
+
+@pytest.mark.filterwarnings("ignore:Function `AssetSelection.sources` is deprecated:DeprecationWarning")  # Dagster's
+def test_runs_of_a_backfill_work_side_by_side_and_their_files_are_those_of_one_run(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    sizes = {"chunk_size": 2, "evaluation_samples": 2 * CHUNKS, "partitions_per_run": IN_A_RUN}
+    settings = make_settings(tiny_folder, corpus={"source": str(tiny_folder / "texts"), "max_length": 8}, **sizes)
+    with Lab(tmp_path / "project", settings) as lab:
+        lab.command("setup", "--gpus", "2")
+        lab.command("run", "tiny", "--chunks", "0:1")
+        before = {run.run_id for run in lab.instance.get_runs()}
+        lab.start_daemon()
+        backfill = _request(lab)
+        wait_for("the backfill", lambda: _status(lab, backfill) == BulkActionStatus.COMPLETED_SUCCESS, pause=1)
+        records = [one for one in lab.instance.get_run_records() if one.dagster_run.run_id not in before]
+        assert Pending(lab.plan, lab.instance).keys == []
+    first, second = sorted(((one.start_time or 0), (one.end_time or 0)) for one in records)
+    assert second[0] < first[1]
+    alone = Project(settings, tmp_path / "alone")
+    alone.corpus()
+    alone.chunks()
+    assert alone.files("tiny/*/top_k_table/**/*.*") == Project(settings, lab.home).files("tiny/*/top_k_table/**/*.*")
+
+
+def _request(lab: Lab) -> str:
+    """As the UI's dialog does."""
+    graph = definitions(lab.settings).resolve_asset_graph()
+    selection = [target.key for target in chunk_targets(lab.settings)]
+    backfill = PartitionBackfill.from_asset_partitions(
+        backfill_id="side-by-side",
+        asset_graph=graph,
+        partition_names=lab.settings.chunk_keys,
+        asset_selection=selection,
+        backfill_timestamp=time.time(),
+        tags={},
+        dynamic_partitions_store=lab.instance,
+        all_partitions=False,
+        title=None,
+        description=None,
+        run_config=None,
+    )
+    lab.instance.add_backfill(backfill)
+    return backfill.backfill_id
+
+
+def _status(lab: Lab, backfill: str) -> BulkActionStatus | None:
+    found = lab.instance.get_backfill(backfill)
+    assert found is not None
+    assert found.status not in (BulkActionStatus.FAILED, BulkActionStatus.COMPLETED_FAILED), found.error
+    return found.status
