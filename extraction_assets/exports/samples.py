@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from extraction_assets.database.queries.exported import sample_texts_select
 
-_ASKED_AT_ONCE = 500  # of SQLite's 999 parameters
+_QUERIED_AT_ONCE = 500  # of SQLite's 999 parameters
 _KEPT_CHARACTERS = 64_000_000
 
 
@@ -48,8 +48,8 @@ class SampleTexts:
         for index in found:
             self._kept.move_to_end(index)
         missing = sorted(wanted - found.keys())
-        for first in range(0, len(missing), _ASKED_AT_ONCE):
-            query = sample_texts_select(self._connection, self._corpus_id, missing[first : first + _ASKED_AT_ONCE])
+        for first in range(0, len(missing), _QUERIED_AT_ONCE):
+            query = sample_texts_select(self._connection, self._corpus_id, missing[first : first + _QUERIED_AT_ONCE])
             found.update((row[0], SampleText(*row)) for row in self._connection.execute(query))
         self._keep(found[index] for index in missing if index in found)
         return found

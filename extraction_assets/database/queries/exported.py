@@ -88,7 +88,7 @@ def logits_select(directions_id: int, numbers: Collection[int]) -> sa.Select[Any
 
 
 def labels_state_select(name: str, sae: str) -> sa.Select[Any]:
-    """(labels, when one was written last) of an SAE: another pair after every change."""
+    """``labels`` of an SAE, and when one was written ``last``: another pair after every change."""
     chosen = feature_labels.c
-    query: sa.Select[Any] = sa.select(sa.func.count(), sa.func.max(chosen.updated_at))
-    return query.where(chosen.name == name, chosen.sae == sae)
+    numbers: list[sa.ColumnElement[Any]] = [sa.func.count().label("labels"), sa.func.max(chosen.updated_at)]
+    return sa.select(*numbers).where(chosen.name == name, chosen.sae == sae)
