@@ -78,7 +78,8 @@ def find_stored_features(store: ChunkStore, result: MergedResult) -> StoredFeatu
     if missing:
         raise _not_stored(store, result, f"{len(missing)} of {len(options)} chunks have no file, such as {missing[0]}")
     for chosen in _choices(options):
-        if _merge_fingerprint(settings, result.sae, current.corpus, chosen) == result.fingerprint:
+        fingerprints = [file.fingerprint for file in chosen]
+        if fingerprint_of_merge(settings, result.sae, current.corpus, fingerprints) == result.fingerprint:
             return StoredFeatures(settings, current.corpus, chosen)
     raise _not_stored(store, result, "what is stored was made from other inputs or settings than this result")
 
@@ -105,21 +106,19 @@ def _choices(options: Sequence[Sequence[ChunkFile]]) -> Iterator[list[ChunkFile]
     yield from map(list, itertools.islice(itertools.product(*options), _MOST_TRIED))
 
 
-def _merge_fingerprint(
-    settings: ExtractionSettings, sae: str, corpus: StoredCorpus, features: Sequence[ChunkFile]
-) -> str:
-    """As ``ExtractionPlan.merge_fingerprint``, from the fingerprints of features."""
+def fingerprint_of_merge(settings: ExtractionSettings, sae: str, corpus: StoredCorpus, features: Sequence[str]) -> str:
+    """As ``ExtractionPlan.merge_fingerprint``, from the fingerprints of each chunk's SAE features."""
     table, merge, chosen = asset_row(TOP_K_TABLE), asset_row(FEATURE_EXAMPLES), settings.saes[sae]
     values = values_in_fingerprint(table, settings, chosen)
     tables = [
         fingerprint(
             table.name,
-            features=file.fingerprint,
+            features=found,
             first_sample=chunk.first_sample,
             counted=corpus.counted_fingerprint(chunk.rows, settings.corpus),
             **values,
         )
-        for chunk, file in zip(settings.chunks, features, strict=True)
+        for chunk, found in zip(settings.chunks, features, strict=True)
     ]
     return fingerprint(merge.name, tables=tables, **values_in_fingerprint(merge, settings, chosen))
 
