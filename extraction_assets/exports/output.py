@@ -58,6 +58,13 @@ class Output:
             with self.file(name) as path:
                 path.write_text(text, "utf-8")
 
+    def remove(self, name: str) -> None:
+        """Removes a file that is no part of the finished export, if it is there, and its folder once that is empty."""
+        path = self.folder / name
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty, or never made
+            path.parent.rmdir()
+
     def advance(self, features: int = 1) -> None:
         """So many features are written."""
         self._progress(features)

@@ -44,6 +44,7 @@ def manifest_of(source: ExportSource, name: str, options: Mapping[str, str]) -> 
         **source.identity(),
         "features": "all" if source.is_whole else _digest(source.neuron_indices),
         "options": dict(options),
+        **({"decoder": source.decoder.rows is not None} if "checkpoint" in export_format(name).NEEDS else {}),
     }
 
 
