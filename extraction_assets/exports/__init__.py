@@ -8,7 +8,14 @@ if TYPE_CHECKING:
     from extraction_assets.exports.output import Output
     from extraction_assets.exports.source import ExportSource
 
-FORMATS: tuple[str, ...] = ("jsonl", "parquet")
+FORMATS: tuple[str, ...] = (
+    "jsonl",
+    "parquet",
+    "neuronpedia",
+    "neuronpedia-upload",
+    "circuit-tracer",
+    "delphi",
+)
 """The one list of formats: ``formats/NAME.py`` each, with ``_`` for ``-``. Loading a format loads what it writes with;
 its name alone loads nothing."""
 

@@ -1,6 +1,7 @@
 """The samples that examples stand in, read when they are asked for and kept while there is room."""
 
 import json
+import sys
 from collections import OrderedDict
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -10,7 +11,7 @@ import sqlalchemy as sa
 from extraction_assets.database.queries.exported import sample_texts_select
 
 _QUERIED_AT_ONCE = 500  # of SQLite's 999 parameters
-_KEPT_CHARACTERS = 64_000_000
+_KEPT_BYTES = 64_000_000
 
 
 class SampleText(NamedTuple):
@@ -23,6 +24,11 @@ class SampleText(NamedTuple):
     """Its display strings, as the text of a JSON list."""
     token_ids_text: str
 
+    @property
+    def length(self) -> int:
+        """In tokens."""
+        return self.token_ids_text.count(",") + 1
+
     def tokens(self) -> list[str]:
         """One display string for each token."""
         found: list[str] = json.loads(self.tokens_text)
@@ -34,12 +40,12 @@ class SampleText(NamedTuple):
 
 
 class SampleTexts:
-    """The samples of a corpus, of which the latest ``kept_characters`` stay in memory."""
+    """The samples of a corpus, of which the latest, ``kept_bytes`` of text, stay in memory."""
 
-    def __init__(self, connection: sa.Connection, corpus_id: int, kept_characters: int = _KEPT_CHARACTERS) -> None:
-        self._connection, self._corpus_id, self._most = connection, corpus_id, kept_characters
+    def __init__(self, connection: sa.Connection, corpus_id: int, kept_bytes: int = _KEPT_BYTES) -> None:
+        self._connection, self._corpus_id, self._most = connection, corpus_id, kept_bytes
         self._kept: OrderedDict[int, SampleText] = OrderedDict()
-        self._characters = 0
+        self._bytes = 0
 
     def take(self, indices: Iterable[int]) -> dict[int, SampleText]:
         """Samples by their index; those that are not stored are left out."""
@@ -57,10 +63,10 @@ class SampleTexts:
     def _keep(self, samples: Iterable[SampleText]) -> None:
         for sample in samples:
             self._kept[sample.sample_index] = sample
-            self._characters += _size(sample)
-        while self._characters > self._most:
-            self._characters -= _size(self._kept.popitem(last=False)[1])
+            self._bytes += _size(sample)
+        while self._bytes > self._most:
+            self._bytes -= _size(self._kept.popitem(last=False)[1])
 
 
 def _size(sample: SampleText) -> int:
-    return len(sample.tokens_text) + len(sample.token_ids_text)
+    return sys.getsizeof(sample.tokens_text) + sys.getsizeof(sample.token_ids_text)

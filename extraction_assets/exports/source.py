@@ -16,7 +16,7 @@ from extraction_assets.database.queries.directions import Neighbour as NearestRo
 from extraction_assets.database.queries.labels import Label, labels_of
 from extraction_assets.database.queries.relations import Neighbour, Neighbours, find_relations
 from extraction_assets.exports import ExportError
-from extraction_assets.exports.declared import Declared
+from extraction_assets.exports.declared import Declared, Decoder, read_decoder
 from extraction_assets.exports.samples import SampleText, SampleTexts
 
 FEATURES_AT_ONCE = 64
@@ -90,6 +90,11 @@ class ExportSource:
         self.directions = find_directions(connection, extraction.name, extraction.sae)
         """What the weights gave; None where that was not computed."""
         self.samples = SampleTexts(connection, extraction.corpus_id)
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """The SAE's decoder rows, or why there are none."""
+        return read_decoder(self.declared, self.extraction)
 
     @property
     def title(self) -> str:

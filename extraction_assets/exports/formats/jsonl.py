@@ -8,10 +8,17 @@ from typing import Any
 from extraction_assets.catalog import FEATURE_DIRECTIONS, FEATURE_RELATIONS
 from extraction_assets.engine.selection.statistics.descriptions import COLUMNS
 from extraction_assets.exports import Option
-from extraction_assets.exports.gzip_file import gzip_text
 from extraction_assets.exports.json_text import encode
+from extraction_assets.exports.line_files import write_lines
 from extraction_assets.exports.output import Output
-from extraction_assets.exports.source import ExportedDraw, ExportedExample, ExportedFeature, ExportSource, TopToken
+from extraction_assets.exports.source import (
+    Batch,
+    ExportedDraw,
+    ExportedExample,
+    ExportedFeature,
+    ExportSource,
+    TopToken,
+)
 
 WHAT = "`batch-N.jsonl.gz`, one feature a line with all that is known of it, and `schema.json`, the schema of a line."
 READ_BY = "any program; pandas and `datasets` as they are"
@@ -34,10 +41,13 @@ def write(source: ExportSource, out: Output, options: Mapping[str, str]) -> None
         name = f"batch-{batch.number}.jsonl.gz"
         if out.has(name, len(batch.neuron_indices)):
             continue
-        with out.file(name) as path, gzip_text(path) as append:
-            for feature in source.read(batch.neuron_indices, draws=True):
-                append(feature_line(source, feature))
-                out.advance()
+        write_lines(out, name, _lines(source, batch, out))
+
+
+def _lines(source: ExportSource, batch: Batch, out: Output) -> Iterator[str]:
+    for feature in source.read(batch.neuron_indices, draws=True):
+        yield feature_line(source, feature)
+        out.advance()
 
 
 def feature_line(source: ExportSource, feature: ExportedFeature) -> str:
