@@ -64,7 +64,7 @@ def export(
         total = len(source.neuron_indices)
         with progress(f"{format_name} of {source.title}", total, "features", logging.getLogger(__name__)) as shown:
             done = run_export(source, format_name, folder, shown, options)
-    what = f"{count(done.written, 'file')} written" if done.written else "was there already"
+    what = f"{count(done.written, 'file')} written" if done.written else "all of it was there"
     echo(f"{folder}  {count(done.features, 'feature')}, {what}")
 
 

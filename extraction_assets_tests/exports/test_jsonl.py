@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from extraction_assets.database.tables import features
+from extraction_assets.database.tables import features, samples
 from extraction_assets.exports.formats.jsonl import schema
+from extraction_assets.exports.source import ExportSource
 from extraction_assets_tests.browser.small_results import DRAWS, EXAMPLES, HOSTILE, SAMPLES
+from extraction_assets_tests.exports.schemas import errors_of
 from extraction_assets_tests.exports.written import json_lines, source_of, write
 
 
@@ -57,7 +59,30 @@ def test_what_is_not_computed_is_null_and_what_is_empty_is_not(small: sa.Connect
     assert line["draws"] == []
 
 
-def test_every_line_follows_the_schema(lines: list[dict[str, Any]]) -> None:
-    validator = pytest.importorskip("jsonschema").Draft202012Validator(schema())
-    for line in lines:
-        validator.validate(line)
+def test_every_line_follows_the_schema(lines: list[dict[str, Any]], tmp_path: Path) -> None:
+    assert errors_of(schema(), lines, tmp_path) == []
+
+
+def test_a_line_without_a_field_or_with_another_one_does_not_follow_it(
+    lines: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    without = {name: value for name, value in lines[0].items() if name != "draws"}
+    assert len(errors_of(schema(), [without, {**lines[0], "more": 1}], tmp_path)) == 2
+
+
+def test_hostile_text_of_a_transcoder_survives(hostile: ExportSource, tmp_path: Path) -> None:
+    write(hostile, "jsonl", tmp_path / "out")
+    lines = json_lines(tmp_path / "out" / "batch-0.jsonl.gz")
+    stored = {
+        index: (document, list(tokens))
+        for index, document, tokens in hostile.connection.execute(
+            sa.select(samples.c.sample_index, samples.c.document_id, samples.c.tokens)
+        )
+    }
+    found = [one for line in lines for one in line["examples"]]
+    assert {one["sample_index"] for one in found} == set(stored)
+    assert all((one["document_id"], one["tokens"]) == stored[one["sample_index"]] for one in found)
+    shown = "".join(token for _, tokens in stored.values() for token in tokens)
+    assert all(part in shown for part in ('quotes "', "\\x00", "\\x1b[2J", "\\xae", "<b>&amp;</b>"))
+    assert all(tokens[0] == "" for _, tokens in stored.values())
+    assert errors_of(schema(), lines, tmp_path) == []
