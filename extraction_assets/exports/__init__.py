@@ -15,6 +15,7 @@ FORMATS: tuple[str, ...] = (
     "neuronpedia-upload",
     "circuit-tracer",
     "delphi",
+    "sae-dashboard",
 )
 """The one list of formats: ``formats/NAME.py`` each, with ``_`` for ``-``. Loading a format loads what it writes with;
 its name alone loads nothing."""
