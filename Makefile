@@ -26,7 +26,7 @@ SEEDED := $(if $(SEED),--seed $(SEED))
 
 PICTURES := backfill browser-compare browser-feature browser-feature-dark browser-feature-phone browser-features checks chunk-plots examples graph launch report
 
-.PHONY: demo test test-fast mutations test-ui screenshots docs published readers ui browse lint install clean-venv
+.PHONY: demo test test-fast mutations test-ui screenshots docs notebook published readers ui browse lint install clean-venv
 
 demo: $(DEMO)
 	$(BIN)/extraction-assets run demo
@@ -58,6 +58,9 @@ readers: $(READERS)
 
 docs: $(DEMO)
 	$(BIN)/python docs/generate.py
+
+notebook: $(DEMO)  # writes what its cells show into docs/notebook.ipynb
+	$(BIN)/python docs/execute_notebook.py
 
 ui: $(DEMO)
 	$(BIN)/extraction-assets ui --workspace workspace.yaml

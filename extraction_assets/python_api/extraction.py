@@ -45,7 +45,12 @@ class ExtractionResults:
         self._weights = self._stored = None
 
     def __repr__(self) -> str:
-        return f"<ExtractionResults {self.name} of {self._source.url}>"
+        if self._source.is_closed:
+            return f"<{type(self).__name__} {self.name}: closed>"
+        with self._source.connection() as connection:
+            row = self._row(connection)
+        sizes = f"{row.latent_dim:,} features, {row.sample_count:,} samples"
+        return f"<{type(self).__name__} {self.name}: {row.hook}, {sizes}>"
 
     def description(self) -> "pd.Series[Any]":
         """What the result is of: model, hook, sizes, settings, when it was merged."""
