@@ -103,7 +103,7 @@ class _Ran(NamedTuple):
 
 
 def _run(options: Options, settings: ExtractionSettings) -> _Ran:
-    """Everything that ``extraction-assets run NAME --missing`` does, or what it does up to the commit; its parts metered."""
+    """Everything that ``extraction-assets run NAME --missing`` does, or what it does up to the commit, metered."""
     prepare_dagster_home()
     with Runner(definitions(settings, resources(options)), settings, {}) as runner:
         runner.materialize_corpus()  # finds it there, and records that
