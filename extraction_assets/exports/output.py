@@ -83,6 +83,9 @@ def begin(folder: Path, made_from: dict[str, Any]) -> None:
         _write_manifest(folder, {"made_from": made_from, "finished_at": None})
         return
     before = there.get("made_from")
+    if before != made_from and not any(path.name not in (_LOCK, MANIFEST) for path in folder.iterdir()):
+        _write_manifest(folder, {"made_from": made_from, "finished_at": None})  # the one before wrote nothing
+        return
     if before != made_from:
         raise ExportError(
             f"{folder} holds another export ({_difference(before, made_from)}): give another folder, or remove this one"
@@ -122,8 +125,10 @@ def only_writer(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ExportError(f"another export is writing into {folder}: wait for it, or give another folder") from None
-        yield
-        (folder / _LOCK).unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            (folder / _LOCK).unlink(missing_ok=True)
     finally:
         os.close(handle)
 

@@ -56,11 +56,14 @@ def _inside(source: ExportSource, name: str, options: Mapping[str, str]) -> dict
 
 
 def local_folder(out: str) -> Path:
-    """The folder that ``--out`` names. Raises ExportError for a URL."""
+    """The folder that ``--out`` names. Raises ExportError for a URL, and for the home of nobody."""
     scheme, found, _ = out.partition("://")
     if found and scheme.isalnum():
         raise ExportError(f"{out} is a URL, but exports are written into folders of this machine: give a folder")
-    return Path(out).expanduser().absolute()
+    try:
+        return Path(out).expanduser().absolute()
+    except RuntimeError as error:  # ~nobody
+        raise ExportError(f"{out} is in the home of a user who is not known: give a folder") from error
 
 
 def _digest(neuron_indices: Any) -> str:

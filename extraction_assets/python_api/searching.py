@@ -33,6 +33,10 @@ def search_frame(
 
     if not typed:
         raise ValueError("nothing to search for: give a token, a text, a label or '#12'")
+    if "\0" in typed:
+        raise ValueError("the text holds a NUL, which databases do not take: give it without")
+    if limit < 0:
+        raise ValueError(f"limit is {limit}: give a number of features")
     if by not in (None, *FOUND_BY):
         raise ValueError(f"by is {by!r}, not one of {', '.join(FOUND_BY)}")
     query = ListQuery(FeatureFilter(), "found", True, None, None, limit, typed, by)

@@ -185,3 +185,8 @@ def test_names_that_neuronpedia_does_not_take_are_refused(
     with pytest.raises(ExportError, match=said):
         write(source_of(small), "neuronpedia", tmp_path / "out", **{option: value})
     assert not list((tmp_path / "out").glob("*/*"))
+
+
+def test_vectors_are_wanted_or_not(small: sa.Connection, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="vectors is 'banana', and may be yes or no"):
+        write(source_of(small), "neuronpedia", tmp_path / "out", vectors="banana")

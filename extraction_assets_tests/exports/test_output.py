@@ -138,3 +138,21 @@ def test_unknown_formats_and_options_are_refused() -> None:
 def test_a_url_is_refused(url: str) -> None:
     with pytest.raises(ExportError, match="is a URL"):
         local_folder(url)
+
+
+def test_an_export_that_was_refused_leaves_its_folder_to_the_next_one(small: sa.Connection, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="may be binary or files"):
+        write(source_of(small), "circuit-tracer", tmp_path / "out", form="banana")
+    assert write(source_of(small), "jsonl", tmp_path / "out").written == 4
+
+
+def test_a_folder_that_is_refused_stays_as_it_is(small: sa.Connection, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(ExportError, match="is not empty"):
+        write(source_of(small), "jsonl", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_the_home_of_nobody_is_refused() -> None:
+    with pytest.raises(ExportError, match="a user who is not known"):
+        local_folder("~no-such-user/out")

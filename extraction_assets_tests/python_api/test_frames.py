@@ -125,6 +125,13 @@ def test_a_search_that_cannot_be_made_says_why(small: ExtractionResults, text: s
         small.search(text, by=by)  # type: ignore[arg-type]
 
 
+def test_a_search_refuses_a_nul_and_less_than_no_feature(small: ExtractionResults) -> None:
+    with pytest.raises(ValueError, match="holds a NUL"):
+        small.search("a\0b")
+    with pytest.raises(ValueError, match="limit is -1"):
+        small.search("cat", limit=-1)
+
+
 def test_a_sample_has_its_features_by_token(small: ExtractionResults, client: "TestClient") -> None:
     shown = client.get("/small/one/samples/7.json").json()["tokens"]
     frame = small.sample(7)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from extraction_assets.catalog import FEATURE_DIRECTIONS
-from extraction_assets.exports import Option
+from extraction_assets.exports import ExportError, Option
 from extraction_assets.exports.example_groups import ExampleGroup, OneExample, dense_text, example_groups
 from extraction_assets.exports.histograms import centres, octaves
 from extraction_assets.exports.json_text import encode, number_list
@@ -43,6 +43,8 @@ FEATURES_IN_FILE = 1024
 def write(source: ExportSource, out: Output, options: Mapping[str, str]) -> None:
     """See ``ExportFormat``."""
     names = neuronpedia_names(source, options)
+    if options["vectors"] not in ("yes", "no"):
+        raise ExportError(f"vectors is {options['vectors']!r}, and may be yes or no")
     folder = f"{names.model_id}/{names.source_id}"
     for name, row in metadata_rows(source, names, options).items():
         out.write_text(f"{folder}/{name}.jsonl", encode(row) + "\n")
