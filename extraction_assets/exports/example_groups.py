@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from extraction_assets.engine.selection.intervals import OF_ALL, interval_edges, interval_of
 from extraction_assets.exports.json_text import encode
 from extraction_assets.exports.source import ExportedDraw, ExportedExample, ExportedFeature
@@ -48,7 +50,8 @@ def population_of(feature: ExportedFeature, interval: int) -> Population:
     low, high = interval_edges(interval)
     counted = row.interval_samples
     total = sum(counted) if counted else 0
-    return Population(low, min(high, float(row.max_activation)), counted[interval] / total if total else None)
+    maximum = float(str(np.float32(row.max_activation)))  # in the digits of examples, none of which is above it
+    return Population(low, min(high, maximum), counted[interval] / total if total else None)
 
 
 def population_of_example(feature: ExportedFeature, one: OneExample) -> Population:

@@ -53,6 +53,12 @@ def test_hostile_text_is_within_the_limits_of_the_server(hostile: ExportSource, 
     assert any(one["tokens"][0] == EMPTY for one in activations)
 
 
+def test_no_value_is_above_the_interval_of_its_example(hostile: ExportSource, tmp_path: Path) -> None:
+    requests = requests_of(write(hostile, "neuronpedia-upload", tmp_path / "out").folder)
+    activations = [one for request in requests for feature in request["features"] for one in feature["activations"]]
+    assert [one for one in activations if not one["quantileMin"] <= max(one["values"]) <= one["quantileMax"]] == []
+
+
 def test_an_empty_token_and_an_empty_request_are_not_within_them(tmp_path: Path, hostile: ExportSource) -> None:
     (request, *_) = requests_of(write(hostile, "neuronpedia-upload", tmp_path / "out").folder)
     nothing = {**request, "features": []}

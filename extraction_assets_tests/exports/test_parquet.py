@@ -13,6 +13,7 @@ from extraction_assets.database.queries.examples import draws_of, examples_of, f
 from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets.engine.selection.statistics.descriptions import COLUMNS
 from extraction_assets.exports.formats import parquet
+from extraction_assets.exports.source import ExportSource
 from extraction_assets_tests.exports.readers import read_by
 from extraction_assets_tests.exports.written import source_of, write
 
@@ -112,6 +113,11 @@ def test_the_data_card_names_the_parts(parts: Path, tmp_path: Path) -> None:
     read = load_dataset(str(parts), "examples", split="train", cache_dir=str(tmp_path / "cache"))
     files = parts.glob("examples-*.parquet")
     assert len(read) == sum(pq.read_metadata(file).num_rows for file in files)
+
+
+def test_the_data_card_names_no_folder_of_this_machine(hostile: ExportSource, tmp_path: Path) -> None:
+    card = (write(hostile, "parquet", tmp_path / "out").folder / "README.md").read_text("utf-8")
+    assert ("| corpus | texts |" in card, "| model | model |" in card) == (True, True)
 
 
 def test_an_export_that_goes_on_gives_the_same_files(
