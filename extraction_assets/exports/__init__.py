@@ -8,7 +8,15 @@ if TYPE_CHECKING:
     from extraction_assets.exports.output import Output
     from extraction_assets.exports.source import ExportSource
 
-FORMATS: tuple[str, ...] = ("jsonl", "neuronpedia", "neuronpedia-upload", "circuit-tracer")
+FORMATS: tuple[str, ...] = (
+    "jsonl",
+    "parquet",
+    "neuronpedia",
+    "neuronpedia-upload",
+    "circuit-tracer",
+    "delphi",
+    "sae-dashboard",
+)
 """The one list of formats: ``formats/NAME.py`` each, with ``_`` for ``-``. Loading a format loads what it writes with;
 its name alone loads nothing."""
 

@@ -75,10 +75,11 @@ def begin(folder: Path, made_from: dict[str, Any]) -> None:
 
     Raises ExportError if the folder holds something else.
     """
-    there = _manifest(folder)
+    there, folder = _manifest(folder, made_from), _inside(folder, made_from)
     if there is None:
         if folder.is_dir() and any(path.name != _LOCK for path in folder.iterdir()):
             raise ExportError(f"{folder} is not empty, and holds no export: give a new folder")
+        folder.mkdir(parents=True, exist_ok=True)
         _write_manifest(folder, {"made_from": made_from, "finished_at": None})
         return
     before = there.get("made_from")
@@ -93,18 +94,18 @@ def begin(folder: Path, made_from: dict[str, Any]) -> None:
 def finish(folder: Path, made_from: dict[str, Any]) -> None:
     """Marks an export as whole."""
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    _write_manifest(folder, {"made_from": made_from, "finished_at": now})
+    _write_manifest(_inside(folder, made_from), {"made_from": made_from, "finished_at": now})
 
 
 def holds(folder: Path, made_from: dict[str, Any]) -> bool:
     """Whether a folder holds this export, or a part of it."""
-    there = _manifest(folder)
+    there = _manifest(folder, made_from)
     return there is not None and there.get("made_from") == made_from
 
 
 def is_finished(folder: Path, made_from: dict[str, Any]) -> bool:
     """Whether a folder holds all of this export."""
-    there = _manifest(folder)
+    there = _manifest(folder, made_from)
     return there is not None and there.get("made_from") == made_from and there.get("finished_at") is not None
 
 
@@ -127,8 +128,13 @@ def only_writer(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _manifest(folder: Path) -> dict[str, Any] | None:
-    path = folder / MANIFEST
+def _inside(folder: Path, made_from: dict[str, Any]) -> Path:
+    """Where an export writes all of its files: in a folder of its own inside, if its format puts several into one."""
+    return folder / str(made_from.get("inside", ""))
+
+
+def _manifest(folder: Path, made_from: dict[str, Any]) -> dict[str, Any] | None:
+    path = _inside(folder, made_from) / MANIFEST
     if not path.is_file():
         return None
     try:

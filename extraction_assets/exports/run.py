@@ -44,8 +44,15 @@ def manifest_of(source: ExportSource, name: str, options: Mapping[str, str]) -> 
         **source.identity(),
         "features": "all" if source.is_whole else _digest(source.neuron_indices),
         "options": dict(options),
+        **_inside(source, name, options),
         **({"decoder": source.decoder.rows is not None} if "checkpoint" in export_format(name).NEEDS else {}),
     }
+
+
+def _inside(source: ExportSource, name: str, options: Mapping[str, str]) -> dict[str, str]:
+    """The folder inside that a format writes into, where its readers expect one for each SAE and nothing beside."""
+    inside = getattr(export_format(name), "inside", None)
+    return {} if inside is None else {"inside": inside(source, options)}
 
 
 def local_folder(out: str) -> Path:

@@ -176,6 +176,16 @@ class ExportedFeature:
         return self._group.examples.get(self.neuron_index, [])
 
     @property
+    def example_rows(self) -> list[list[Any]]:
+        """The fields of ``examples`` as the database lists them, for whoever wants columns."""
+        return self._group.example_rows.get(self.neuron_index, [])
+
+    @property
+    def draw_rows(self) -> list[list[Any]]:
+        """The fields of ``draws`` as the database lists them."""
+        return self._group.draw_rows.get(self.neuron_index, [])
+
+    @property
     def draws(self) -> list[ExportedDraw]:
         """By interval."""
         return self._group.draws.get(self.neuron_index, [])
@@ -240,14 +250,20 @@ class _Group:
         return {row.neuron_index: row for row in rows}
 
     @cached_property
+    def example_rows(self) -> Mapping[int, list[list[Any]]]:
+        return {index: json.loads(text) for index, text in self._rows(exported.example_texts_select)}
+
+    @cached_property
+    def draw_rows(self) -> Mapping[int, list[list[Any]]]:
+        return {index: json.loads(text) for index, text in self._rows(exported.draw_texts_select)}
+
+    @cached_property
     def examples(self) -> Mapping[int, list[ExportedExample]]:
-        rows = self._rows(exported.example_texts_select)
-        return {index: [ExportedExample(*one) for one in json.loads(text)] for index, text in rows}
+        return {index: [ExportedExample(*one) for one in rows] for index, rows in self.example_rows.items()}
 
     @cached_property
     def draws(self) -> Mapping[int, list[ExportedDraw]]:
-        rows = self._rows(exported.draw_texts_select)
-        return {index: [ExportedDraw(*one) for one in json.loads(text)] for index, text in rows}
+        return {index: [ExportedDraw(*one) for one in rows] for index, rows in self.draw_rows.items()}
 
     @cached_property
     def samples(self) -> Mapping[int, SampleText]:

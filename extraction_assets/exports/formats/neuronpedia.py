@@ -10,10 +10,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from extraction_assets.catalog import FEATURE_DIRECTIONS
-from extraction_assets.database.queries.directions import Logits
-from extraction_assets.engine.selection.intervals import FIRST_EXPONENT
 from extraction_assets.exports import Option
 from extraction_assets.exports.example_groups import ExampleGroup, OneExample, dense_text, example_groups
+from extraction_assets.exports.histograms import centres, octaves
 from extraction_assets.exports.json_text import encode, number_list
 from extraction_assets.exports.line_files import write_lines
 from extraction_assets.exports.neuronpedia_names import NAMES, NeuronpediaNames, neuronpedia_names
@@ -92,7 +91,7 @@ class _Lines:
 
     def _feature(self, feature: ExportedFeature) -> dict[str, Any]:
         row, logits = feature.statistics, feature.logits
-        values, heights = _octaves(row.histogram)
+        values, heights = octaves(row.histogram)
         nearest = [one for one in feature.nearest if one.sae == self._source.extraction.sae]
         has_vector = self._decoder is not None
         return {
@@ -104,7 +103,7 @@ class _Lines:
             "freq_hist_data_bar_heights": heights,
             "freq_hist_data_bar_values": values,
             "logits_hist_data_bar_heights": logits.histogram if logits else [],
-            "logits_hist_data_bar_values": _centres(logits) if logits else [],
+            "logits_hist_data_bar_values": centres(logits) if logits else [],
             "pos_str": [one.token for one in logits.top] if logits else [],
             "pos_values": [one.logit for one in logits.top] if logits else [],
             "neg_str": [one.token for one in logits.bottom] if logits else [],
@@ -137,17 +136,3 @@ class _Lines:
         """As long as Neuronpedia's own, and the same whenever it is made."""
         named = "/".join((self._names.model_id, self._names.source_id, *parts))
         return "c" + hashlib.sha256(named.encode()).hexdigest()[:24]
-
-
-def _octaves(histogram: list[int]) -> tuple[list[float], list[int]]:
-    """The centres of the octaves in which a feature fires, from the weakest to the strongest, and firing tokens."""
-    filled = [number for number, count in enumerate(histogram) if count]
-    if not filled:
-        return [], []
-    bins = range(filled[0], filled[-1] + 1)
-    return [0.75 * 2.0 ** (FIRST_EXPONENT + 1 + number) for number in bins], [histogram[number] for number in bins]
-
-
-def _centres(logits: Logits) -> list[float]:
-    width = (logits.maximum - logits.minimum) / len(logits.histogram)
-    return [logits.minimum + (number + 0.5) * width for number in range(len(logits.histogram))]
