@@ -52,7 +52,8 @@ LINES = [
             "run start to commit",
             "run of the chunks",
             "the chunks' passes alone",
-            "run of the merge, with the report",
+            "run of the merge",
+            "run of relations and report",
         )
     ),
 ]
