@@ -7,6 +7,7 @@
 # make test-ui      the real UI in headless Chromium; screenshots in build/screenshots
 # make screenshots  the same, and the pictures in docs/images renewed
 # make docs         writes the pages of docs/ that follow from the code
+# make readers      installs what the tests read exports with
 # make published    renews the list of published SAEs from the installed SAELens
 # make install      what a checkout can use: UI, PostgreSQL, data sets of the hub
 PYTHON ?= python3
@@ -19,12 +20,13 @@ ALL_EXTRAS := $(VENV)/.installed
 TOOLS := $(VENV)/.installed-tools
 TESTS := $(VENV)/.installed-tests
 UI_TESTS := $(VENV)/.installed-ui-tests
+READERS := $(VENV)/readers/.installed
 
 SEEDED := $(if $(SEED),--seed $(SEED))
 
 PICTURES := backfill browser-compare browser-feature browser-feature-dark browser-feature-phone browser-features checks chunk-plots examples graph launch report
 
-.PHONY: demo test test-fast mutations test-ui screenshots docs published ui browse lint install clean-venv
+.PHONY: demo test test-fast mutations test-ui screenshots docs notebook published readers ui browse lint install clean-venv
 
 demo: $(DEMO)
 	$(BIN)/extraction-assets run demo
@@ -34,7 +36,7 @@ demo: $(DEMO)
 test test-fast mutations: export PYTHONDONTWRITEBYTECODE :=
 
 # One worker more than two cores have: some tests wait for a daemon.
-test: $(TESTS)
+test: $(TESTS) $(READERS)
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(SEEDED)
 
 test-fast: $(TESTS)
@@ -52,8 +54,13 @@ screenshots: test-ui
 published: $(TESTS)
 	$(BIN)/python -m extraction_assets.engine.saes.published.renew
 
+readers: $(READERS)
+
 docs: $(DEMO)
 	$(BIN)/python docs/generate.py
+
+notebook: $(DEMO)  # writes what its cells show into docs/notebook.ipynb
+	$(BIN)/python docs/execute_notebook.py
 
 ui: $(DEMO)
 	$(BIN)/extraction-assets ui --workspace workspace.yaml
@@ -96,6 +103,16 @@ $(TOOLS): $(DEMO)
 # sae-lens (about 400 MB on disk) is what the tests of the SAE readers compare with; nothing else needs it.
 $(TESTS): $(ALL_EXTRAS) $(TOOLS)
 	$(call pip_install,oracle,sae-lens for the tests)
+
+# What exports are written for reads them in the tests. Its pins fit neither each other nor the project's: it has a
+# virtual environment of its own, which finds what it depends on in the other one.
+$(READERS): requirements-readers.txt $(TESTS)
+	@echo "installing the readers of exports into $(VENV)/readers"
+	@$(BIN)/python -m venv $(VENV)/readers
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+	  $$($(VENV)/readers/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/of_the_project.pth
+	@$(VENV)/readers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+	@touch $@
 
 $(UI_TESTS): $(TOOLS)
 	$(call pip_install,ui-test,selenium and axe-core)

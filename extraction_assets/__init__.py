@@ -1,5 +1,6 @@
 """Find the text that makes each feature of a sparse autoencoder fire most, as Dagster assets."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -8,8 +9,17 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from extraction_assets.component import FeatureExtraction
+    from extraction_assets.python_api.extracting import extract
+    from extraction_assets.python_api.opening import open_results
 
-__all__ = ["FeatureExtraction", "default_resources", "load_defs_folder"]
+__all__ = ["FeatureExtraction", "default_resources", "extract", "load_defs_folder", "open_results"]
+
+_LAZY = {
+    "FeatureExtraction": "extraction_assets.component",
+    "extract": "extraction_assets.python_api.extracting",
+    "open_results": "extraction_assets.python_api.opening",
+}
+"""Names that are loaded on first use, so that `import extraction_assets.engine` needs no Dagster, and their modules."""
 
 
 def default_resources() -> dict[str, Any]:
@@ -35,11 +45,8 @@ def load_defs_folder(path_within_project: "Path") -> "dg.Definitions":
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded on first use, so that `import extraction_assets.engine` needs no Dagster.
-    if name == "FeatureExtraction":
-        from extraction_assets.component import FeatureExtraction
-
-        return FeatureExtraction
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 PROGRESS_VARIABLE = "EXTRACTION_PROGRESS"
@@ -19,6 +20,8 @@ is that of all the work."""
 _LOG_SECONDS = 5.0
 _LEAST_BETWEEN = 0.1
 """Seconds between two points that the rate is taken from, so that they are few however often something is done."""
+
+_shows_bars: ContextVar[bool] = ContextVar("_shows_bars", default=False)
 
 Clock = Callable[[], float]
 Show = Callable[["Progress", int], None]
@@ -93,7 +96,7 @@ def progress(
     description: str, total: int, unit: str, logger: logging.Logger, clock: Clock = time.monotonic
 ) -> Iterator[Progress]:
     """Shows the progress of the block; see ``Progress``."""
-    if os.environ.get(PROGRESS_VARIABLE) == "bar":
+    if _shows_bars.get() or os.environ.get(PROGRESS_VARIABLE) == "bar":
         with _bar(description, total, unit) as bar:
             shown = bar.progress = Progress(description, total, unit, _update_bar(bar), clock)
             try:
@@ -106,6 +109,16 @@ def progress(
         yield shown
         shown.end()
         lines.show_end(shown)
+
+
+@contextlib.contextmanager
+def bars() -> Iterator[None]:
+    """Progress of what is done in the block is shown as bars, whatever the environment says: for a notebook."""
+    before = _shows_bars.set(True)
+    try:
+        yield
+    finally:
+        _shows_bars.reset(before)
 
 
 def _bar(description: str, total: int, unit: str) -> Any:

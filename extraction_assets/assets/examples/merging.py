@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
-from extraction_assets.assets.examples.checks import Expectation, Expected
 from extraction_assets.assets.examples.drawn import MergedDraws
+from extraction_assets.assets.examples.expected import Expectation, Expected
 from extraction_assets.engine.selection.merge import DeferredTopKHeap
 from extraction_assets.engine.selection.shards import ShardedHeap, shard_threads
 from extraction_assets.engine.selection.statistics.accumulate import merge_statistics

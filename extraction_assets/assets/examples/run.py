@@ -15,13 +15,13 @@ import torch
 from extraction_assets.assets.chunks.checks import CHUNK_CHECKS
 from extraction_assets.assets.examples.checks import compare_with_tables
 from extraction_assets.assets.examples.claims import MATCH_TABLES, NONE_MISSING
+from extraction_assets.assets.examples.corpus_samples import corpus_samples
 from extraction_assets.assets.examples.merging import Merged, merge_tables
 from extraction_assets.catalog import FEATURE_DIRECTIONS, TOP_K_TABLE, asset_row
 from extraction_assets.dagster_instance.dead_runs import note_host
 from extraction_assets.database.connect import write_transaction
 from extraction_assets.database.directions import delete_stale_directions
 from extraction_assets.database.load import ExtractionRow, replace_results
-from extraction_assets.database.samples import CorpusSamples
 from extraction_assets.database.urls import shown_url
 from extraction_assets.engine.corpora.display import display_tokens
 from extraction_assets.engine.corpora.document_tokens import special_token_ids
@@ -88,7 +88,7 @@ def _merge_into_database(
         tokenizer = loading.result()
     display, special_ids = display_tokens(tokenizer), tuple(special_token_ids(tokenizer))
     extraction = _extraction_row(plan, sae, len(merged.statistics.sample_count))
-    corpus = _corpus_samples(plan)._replace(special_ids=special_ids)
+    corpus = corpus_samples(plan.corpus)._replace(special_ids=special_ids)
     with results.open() as engine, write_transaction(engine) as connection:
         extraction_id = replace_results(
             connection, extraction, corpus, merged.table, merged.statistics, display, merged.draws, merged.numerics
@@ -242,21 +242,4 @@ def _extraction_row(plan: ExtractionPlan, sae: str, latent_dim: int) -> Extracti
         top_k_examples=settings.top_k_examples,
         settings=plan.extraction.dump(),
         fingerprint=plan.merge_fingerprint(sae),
-    )
-
-
-def _corpus_samples(plan: ExtractionPlan) -> CorpusSamples:
-    arrays, manifest = plan.corpus.arrays, plan.corpus.manifest
-    return CorpusSamples(
-        token_ids=np.asarray(arrays.token_ids),
-        attention_mask=np.asarray(arrays.attention_mask),
-        document_ids=arrays.document_ids,
-        document_numbers=np.asarray(arrays.document_numbers),
-        first_tokens=np.asarray(arrays.first_tokens),
-        start_sample=manifest.start_sample,
-        source=manifest.source,
-        tokenizer=manifest.tokenizer,
-        packing=manifest.packing,
-        content_fingerprint=lambda count: plan.corpus.content_fingerprint(slice(0, count)),
-        messages=arrays.messages,
     )

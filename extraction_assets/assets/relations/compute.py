@@ -2,8 +2,9 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -27,7 +28,16 @@ from extraction_assets.engine.relations.top_tokens import (
 )
 from extraction_assets.engine.relations.totals import Totals, count_totals
 from extraction_assets.execution.progress import progress
-from extraction_assets.resources import GpuResource
+
+
+class Devices(Protocol):
+    """What chooses the device to count on, such as the GPU resource."""
+
+    def use_idle_device(self, logger: logging.Logger) -> AbstractContextManager[torch.device]:
+        """A device that is free now."""
+
+    def memory_gb(self, device: torch.device) -> float:
+        """GiB of a device's memory that may be planned with now."""
 
 
 class CorpusCounts(NamedTuple):
@@ -43,7 +53,7 @@ def compute_relations(
     source: Source,
     chunks: int,
     whole: CorpusCounts,
-    gpu: GpuResource,
+    gpu: Devices,
     logger: logging.Logger,
     finally_do: Callable[[Groups, Totals], object] = lambda *_: None,
 ) -> Relations:

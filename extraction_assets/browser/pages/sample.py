@@ -76,7 +76,7 @@ class SampleView(NamedTuple):
     @property
     def notes(self) -> dict[int, str]:
         """What hovering over a token says: position -> features with their activations."""
-        return {one.position: _note(one) for one in self.tokens if one.firings}
+        return token_notes(self.tokens)
 
     @property
     def previous_first(self) -> int | None:
@@ -104,7 +104,7 @@ def sample_view(request: PageRequest) -> SampleView:
     read = part if chosen is None else [chosen, *(index for index in part if index != chosen)]
     firings = firings_in_sample(connection, extraction.id, sample.sample_index, read)
     maxima = {row.neuron_index: row.max_activation for row in connection.execute(maxima_query(extraction.id, read))}
-    features = tuple(_feature(index, maxima_here[index], maxima.get(index), firings.get(index)) for index in read)
+    features = tuple(sample_feature(index, maxima_here[index], maxima.get(index), firings.get(index)) for index in read)
     shaded = features if chosen is None else features[:1]
     tokens = tokens_with_features(sample, shaded, maxima)
     return SampleView(
@@ -123,7 +123,8 @@ def sample_view(request: PageRequest) -> SampleView:
     )
 
 
-def _feature(index: int, maximum: float, of_corpus: float | None, firing: SampleFiring | None) -> SampleFeature:
+def sample_feature(index: int, maximum: float, of_corpus: float | None, firing: SampleFiring | None) -> SampleFeature:
+    """A feature of a sample, of its maximum there and that over the corpus."""
     share = maximum / of_corpus if of_corpus else None
     positions, activations = (firing.positions, firing.activations) if firing else ((), ())
     return SampleFeature(index, maximum, share, tuple(positions), tuple(activations))
@@ -144,6 +145,11 @@ def tokens_with_features(
         SampleToken(at, token_id, token, tuple(firings.get(at, ())))
         for at, (token_id, token) in enumerate(zip(sample.token_ids, sample.tokens, strict=True))
     )
+
+
+def token_notes(tokens: Sequence[SampleToken]) -> dict[int, str]:
+    """What hovering over a token says: position -> features with their activations."""
+    return {one.position: _note(one) for one in tokens if one.firings}
 
 
 def shaded_text(

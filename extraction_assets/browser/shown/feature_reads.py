@@ -114,13 +114,21 @@ def first_tokens(
     return found
 
 
+def missing_directions(connection: sa.Connection, extraction: sa.Row[Any]) -> tuple[sa.Row[Any] | None, str]:
+    """What the weights of an SAE gave, or None and why there is nothing."""
+    row = directions_queries.find_directions(connection, extraction.name, extraction.sae)
+    if row is None:
+        return None, f"not computed: materialize {extraction.name}/{extraction.sae}/{FEATURE_DIRECTIONS}"
+    return row, ""
+
+
 def directions_of(
     connection: sa.Connection, extraction: sa.Row[Any], neuron_index: int
 ) -> tuple[Directions | None, str | None]:
     """What the weights say of a feature, or None and why."""
-    made = directions_queries.find_directions(connection, extraction.name, extraction.sae)
+    made, missing = missing_directions(connection, extraction)
     if made is None:
-        return None, f"not computed: materialize {extraction.name}/{extraction.sae}/{FEATURE_DIRECTIONS}"
+        return None, missing
     logits = directions_queries.logits_of(connection, made.id, neuron_index)
     undefined = None if logits else made.undefined or "its decoder row is zero, which is no direction"
     nearest = directions_queries.nearest_of(connection, made.id, neuron_index)

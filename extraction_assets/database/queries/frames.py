@@ -30,12 +30,12 @@ def list_extractions(connection: sa.Connection) -> "pd.DataFrame":
     return frame(connection, sa.select(*columns).order_by(extractions.c.name, extractions.c.sae))
 
 
-def feature_table(connection: sa.Connection, extraction_id: int) -> "pd.DataFrame":
-    """Statistics of every feature, by ``neuron_index``; those that are lists (the histogram) left out.
+def feature_table(connection: sa.Connection, extraction_id: int, *, lists: bool = False) -> "pd.DataFrame":
+    """Statistics of every feature, by ``neuron_index``; those that are lists (the histogram) only with ``lists``.
 
     One that was added later is NULL while a chunk is of an earlier version: ``unknown_sizes`` says so.
     """
-    columns = [features.c[column.name] for column in COLUMNS if column.type != "integers"]
+    columns = [features.c[column.name] for column in COLUMNS if lists or column.type != "integers"]
     query = sa.select(features.c.neuron_index, *columns).where(features.c.extraction_id == extraction_id)
     return frame(connection, query.order_by(features.c.neuron_index)).set_index("neuron_index")
 

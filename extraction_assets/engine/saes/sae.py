@@ -84,6 +84,11 @@ class SAE:
         return self._w_dec
 
     @property
+    def encoder(self) -> Tensor:
+        """float32 [d_in, F]: what each feature reads, by column, of the input as ``SaeInput`` prepares it."""
+        return self._w_enc
+
+    @property
     def restores_input(self) -> bool:
         """Whether decode gives what the decoder adds up in the scale of each token's activations."""
         return self._input.is_restored

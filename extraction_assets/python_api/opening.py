@@ -1,0 +1,48 @@
+"""Opening a results database for a notebook or a program."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from extraction_assets.database.backends import backend_of_url, parse_url
+from extraction_assets.database.urls import DatabaseError
+from extraction_assets.host.locations import database_url, extraction_home
+from extraction_assets.python_api.results import Results
+from extraction_assets.stores.chunk_store import ChunkStore
+
+
+class _Place(NamedTuple):
+    """Where results are."""
+
+    url: str
+    file: Path | None
+    """Of SQLite."""
+
+
+def open_results(url_or_path: "str | Path | None" = None, *, store: "str | Path | None" = None) -> Results:
+    """The merged results of a database, to read; a context manager, which closes its connections.
+
+    ``url_or_path`` is a SQLite file or a SQLAlchemy URL; by default the database of this installation, as the command
+    line finds it: ``EXTRACTION_DATABASE_URL``, or ``results.sqlite`` in ``EXTRACTION_HOME``. ``store`` is the folder of
+    the chunk files, which only ``activations`` reads: by default the folder of a SQLite file, else ``EXTRACTION_HOME``.
+
+    Raises DatabaseError if the database cannot be used, or if a file that was named is not there.
+    """
+    place = _place(url_or_path)
+    if url_or_path is not None and place.file is not None and not place.file.is_file():
+        raise DatabaseError(f"there is no results database {place.file}: name the results.sqlite of an extraction")
+    if store is not None:
+        root = Path(store).expanduser().absolute()
+    else:
+        root = extraction_home() if url_or_path is None or place.file is None else place.file.parent
+    return Results(place.url, ChunkStore(root))
+
+
+def _place(given: "str | Path | None") -> _Place:
+    if given is None:
+        url = database_url()
+    elif isinstance(given, Path) or "://" not in given:
+        url = f"sqlite:///{Path(given).expanduser().absolute()}"
+    else:
+        url = given
+    parsed = parse_url(url, "the results database")
+    return _Place(url, backend_of_url(parsed).file(parsed))
