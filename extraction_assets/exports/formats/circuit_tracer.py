@@ -94,7 +94,7 @@ def _group(feature: ExportedFeature, group: ExampleGroup, seen: set[int]) -> str
     shown = []
     for one in group.examples:
         sample = feature.sample(one.sample_index)
-        repeated = encode(one.sample_index in seen)
+        repeated = "true" if one.sample_index in seen else "false"
         shown.append(
             f'{{"tokens":{sample.tokens_text},"tokens_acts_list":{dense_text(one, sample.length)},'
             f'"train_token_ind":{one.positions[0]},"is_repeated_datapoint":{repeated}}}'
