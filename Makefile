@@ -7,6 +7,7 @@
 # make test-ui      the real UI in headless Chromium; screenshots in build/screenshots
 # make screenshots  the same, and the pictures in docs/images renewed
 # make docs         writes the pages of docs/ that follow from the code
+# make readers      installs what the tests read exports with
 # make published    renews the list of published SAEs from the installed SAELens
 # make install      what a checkout can use: UI, PostgreSQL, data sets of the hub
 PYTHON ?= python3
@@ -19,12 +20,13 @@ ALL_EXTRAS := $(VENV)/.installed
 TOOLS := $(VENV)/.installed-tools
 TESTS := $(VENV)/.installed-tests
 UI_TESTS := $(VENV)/.installed-ui-tests
+READERS := $(VENV)/readers/.installed
 
 SEEDED := $(if $(SEED),--seed $(SEED))
 
 PICTURES := backfill browser-compare browser-feature browser-feature-dark browser-feature-phone browser-features checks chunk-plots examples graph launch report
 
-.PHONY: demo test test-fast mutations test-ui screenshots docs notebook published ui browse lint install clean-venv
+.PHONY: demo test test-fast mutations test-ui screenshots docs notebook published readers ui browse lint install clean-venv
 
 demo: $(DEMO)
 	$(BIN)/extraction-assets run demo
@@ -33,9 +35,9 @@ demo: $(DEMO)
 # The tests start about a hundred processes: where Python is kept from storing bytecode, each would compile the package.
 test test-fast mutations: export PYTHONDONTWRITEBYTECODE :=
 
-# One worker more than two cores have: some tests wait for a daemon.
-test: $(TESTS)
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(SEEDED)
+# Two workers more than two cores have: some tests wait for a daemon.
+test: $(TESTS) $(READERS)
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(SEEDED)
 
 test-fast: $(TESTS)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(SEEDED)
@@ -51,6 +53,8 @@ screenshots: test-ui
 
 published: $(TESTS)
 	$(BIN)/python -m extraction_assets.engine.saes.published.renew
+
+readers: $(READERS)
 
 docs: $(DEMO)
 	$(BIN)/python docs/generate.py
@@ -99,6 +103,16 @@ $(TOOLS): $(DEMO)
 # sae-lens (about 400 MB on disk) is what the tests of the SAE readers compare with; nothing else needs it.
 $(TESTS): $(ALL_EXTRAS) $(TOOLS)
 	$(call pip_install,oracle,sae-lens for the tests)
+
+# What exports are written for reads them in the tests. Its pins fit neither each other nor the project's: it has a
+# virtual environment of its own, which finds what it depends on in the other one.
+$(READERS): requirements-readers.txt $(TESTS)
+	@echo "installing the readers of exports into $(VENV)/readers"
+	@$(BIN)/python -m venv $(VENV)/readers
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+	  $$($(VENV)/readers/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/of_the_project.pth
+	@$(VENV)/readers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+	@touch $@
 
 $(UI_TESTS): $(TOOLS)
 	$(call pip_install,ui-test,selenium and axe-core)

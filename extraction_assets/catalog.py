@@ -18,6 +18,9 @@ FEATURE_EXAMPLES = "feature_examples"
 FEATURE_RELATIONS = "feature_relations"
 FEATURE_DIRECTIONS = "feature_directions"
 FEATURE_REPORT = "feature_report"
+FEATURE_EXPORTS = "feature_exports"
+
+EXPORT_PREFIX = "export_"
 
 FIRST_VERSION = 2
 """The version of every kind of content when versions per kind began."""
@@ -84,6 +87,9 @@ class Asset(NamedTuple):
     is made from it."""
     is_optional: bool = False
     """Whether ``keep`` may have its files removed once they are merged."""
+    listed_in: str | None = None
+    """A settings field that names variants, such as formats: each is an asset of its own (``export_asset``), and an
+    empty list, the default, gives none. None for an asset that is always there."""
 
 
 def _values(*fields: str) -> tuple[Depends, ...]:
@@ -258,13 +264,38 @@ ASSETS: tuple[Asset, ...] = (
         "worth a look.",
         builder="report.asset:build_feature_report",
     ),
+    Asset(
+        FEATURE_EXPORTS,
+        scope="sae",
+        partitioned=False,
+        upstream=FEATURE_EXAMPLES,
+        stored_as="a folder of the format's files",
+        files=("export.json",),
+        dagster_kind="file",
+        description="The features in a format that other programs read; one asset for each format of `exports`.",
+        builder="exports.asset:build_feature_export",
+        listed_in="exports",
+    ),
 )
 """Every asset, upstream first."""
 
 
 def asset_row(name: str) -> Asset:
-    """The row of an asset. KeyError for a name that no asset has."""
-    return {row.name: row for row in ASSETS}[name]
+    """The row of an asset, or of an export by the name of its asset. KeyError for a name that no asset has."""
+    rows = {row.name: row for row in ASSETS}
+    return rows[FEATURE_EXPORTS] if name.startswith(EXPORT_PREFIX) else rows[name]
+
+
+def export_asset(export_format: str) -> str:
+    """Last part of the key of an export: of the format ``a-b`` it is ``export_a_b``."""
+    return EXPORT_PREFIX + export_format.replace("-", "_")
+
+
+def is_asset_of_sae(name: str) -> bool:
+    """Whether an asset's key of an SAE can end with this name."""
+    return name.startswith(EXPORT_PREFIX) or any(
+        row.name == name and row.scope == "sae" and row.listed_in is None for row in ASSETS
+    )
 
 
 def names(scope: Literal["extraction", "sae"] | None = None) -> list[str]:
@@ -283,7 +314,8 @@ def chunk_assets(saes: Iterable[str]) -> Iterator[tuple[ChunkAsset, str | None]]
 
 def assets_after_chunks() -> list[str]:
     """Names of what is made once for each SAE when all its chunks are there, upstream first."""
-    return [row.name for row in ASSETS if row.scope == "sae" and not row.partitioned and row.upstream is not None]
+    made_once = [row for row in ASSETS if row.scope == "sae" and not row.partitioned and row.listed_in is None]
+    return [row.name for row in made_once if row.upstream is not None]
 
 
 def assets_of_weights() -> list[str]:
@@ -296,11 +328,12 @@ def folders(scope: Literal["extraction", "sae"]) -> list[str]:
     return [row.name for row in ASSETS if row.scope == scope and row.files and row.name != CORPUS]
 
 
-def builders() -> dict[str, Literal["extraction", "sae"]]:
-    """``module:function`` of each definition, and whether it is called for the extraction or for every SAE."""
-    found: dict[str, Literal["extraction", "sae"]] = {}
+def builders() -> dict[str, Asset]:
+    """``module:function`` of each definition, and the first row that names it: it says whether the function is called
+    once, for every SAE, or for every SAE and variant (``listed_in``)."""
+    found: dict[str, Asset] = {}
     for row in ASSETS:
-        found.setdefault(row.builder, row.scope)
+        found.setdefault(row.builder, row)
     return found
 
 
@@ -308,7 +341,8 @@ def assets_table() -> str:
     """The list of assets as a Markdown table, for the documentation."""
     lines = ["| asset | key | made | stored as | what it is |", "| --- | --- | --- | --- | --- |"]
     for row in ASSETS:
-        key = f"extraction, {'sae, ' if row.scope == 'sae' else ''}{row.name}"
+        name = row.name if row.listed_in is None else f"{EXPORT_PREFIX}FORMAT"
+        key = f"extraction, {'sae, ' if row.scope == 'sae' else ''}{name}"
         made = "per chunk" if row.partitioned else "once"
         lines.append(f"| `{row.name}` | `[{key}]` | {made} | {row.stored_as} | {row.description} |")
     return "\n".join(lines)

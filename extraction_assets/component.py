@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, create_model, field_validator
 
 from extraction_assets.automation import build_automation
-from extraction_assets.catalog import builders
+from extraction_assets.catalog import Asset, builders
 from extraction_assets.dagster_instance.private_names import (
     enrich_validation_errors_with_source_position,
     is_valid_cron_schedule,
@@ -21,6 +21,7 @@ from extraction_assets.engine.saes.formats import CheckpointError
 from extraction_assets.engine.saes.named import named_sae
 from extraction_assets.engine.saes.published import UnknownSae
 from extraction_assets.execution.links import published_links
+from extraction_assets.exports import require_formats
 from extraction_assets.host.project_home import use_project_of
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.settings.validation import refuse_truth_for_number
@@ -41,6 +42,12 @@ class FeatureExtraction(ExtractionSettings, dg.Component, dg.Resolvable):
                 "as '0 2 * * *' for every night at two"
             )
         return schedule
+
+    @field_validator("exports")
+    @classmethod
+    def _exports_are_formats(cls, exports: tuple[str, ...]) -> tuple[str, ...]:
+        require_formats(exports)
+        return exports
 
     @classmethod
     def model(cls) -> type[BaseModel]:
@@ -86,6 +93,7 @@ def build_definitions(settings: ExtractionSettings, folder: Path | None = None) 
         settings = settings.with_paths_from(folder)
     settings.require_full_paths()
     _require_known_saes(settings)
+    require_formats(settings.exports)
     links = {name: published_links(sae) for name, sae in settings.saes.items()}
 
     def completed(spec: dg.AssetSpec) -> dg.AssetSpec:
@@ -108,11 +116,20 @@ def _require_known_saes(settings: ExtractionSettings) -> None:
 
 def build_assets(settings: ExtractionSettings) -> Iterator[dg.AssetsDefinition]:
     """Every asset that the catalog names, upstream first."""
-    for place, scope in builders().items():
+    for place, row in builders().items():
         module, _, function = place.partition(":")
         build = getattr(import_module(f"extraction_assets.assets.{module}"), function)
-        for arguments in [()] if scope == "extraction" else [(sae,) for sae in settings.saes]:
+        for arguments in _arguments(row, settings):
             yield build(settings, *arguments)
+
+
+def _arguments(row: Asset, settings: ExtractionSettings) -> list[tuple[str, ...]]:
+    """What a builder is called with after the settings, once for each."""
+    if row.scope == "extraction":
+        return [()]
+    if row.listed_in is None:
+        return [(sae,) for sae in settings.saes]
+    return [(sae, variant) for sae in settings.saes for variant in getattr(settings, row.listed_in)]
 
 
 def _project_root(context: dg.ResolutionContext) -> Path | None:

@@ -1,5 +1,5 @@
-"""The demo as it ships, of a quarter of its samples: rows against a brute-force computation, identical files, the card's
-figures. All its samples go through the backfill of ``ui/test_ui.py``."""
+"""The demo as it ships, on a quarter of its samples: rows against a brute-force computation, identical files, its card.
+All its samples go through the backfill of ``ui/test_ui.py``."""
 
 import contextlib
 import json

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from extraction_assets.cli.app import count, main
+from extraction_assets.cli.feature_numbers import FeatureNumbers
 from extraction_assets.cli.terminal import echo
 from extraction_assets.cli.workspace import open_workspace
 
@@ -14,24 +15,10 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
 
-class _Numbers(click.ParamType):
-    """``1,2,#3``: numbers of features, each once."""
-
-    name = "N,N,…"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
-        if isinstance(value, list):
-            return value
-        words = [word.strip().removeprefix("#") for word in str(value).split(",")]
-        if not all(word.isascii() and word.isdigit() and len(word) < 20 for word in words):
-            self.fail(f"{value!r} is not a list of features such as 12,3445", param, ctx)
-        return list(dict.fromkeys(map(int, words)))
-
-
 @main.command()
 @click.argument("name")
 @click.option("--sae", help="Short name of the SAE, where the extraction has several.")
-@click.option("--features", type=_Numbers(), help="Numbers of features, 12,3445.")
+@click.option("--features", type=FeatureNumbers(), help="Numbers of features, 12,3445.")
 @click.option("--labelled", is_flag=True, help="Every feature with a label, mark or note.")
 @click.option("--random", "number", type=click.IntRange(min=1), help="So many features that fire, by a fixed seed.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write; by default NAME-SAE.html.")

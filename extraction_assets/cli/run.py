@@ -161,6 +161,9 @@ def _run_all(
             echo(*(wrong or f"{asset} of {sae}" for asset, wrong in missing_too.items()), err=True)
             runner.materialize_after_chunks(sae, list(missing_too))
     failed = _directions(runner, settings, missing)
+    if settings.exports:
+        echo(f"exports: {', '.join(settings.exports)}", err=True)
+        runner.export(list(settings.saes))
     seconds = time.perf_counter() - started
     _say_what_is_there(workspace, settings)
     computed = count(len(keys) - recorded, "chunk") + (f" computed, {recorded} recorded" if recorded else "")

@@ -28,6 +28,7 @@ from extraction_assets.catalog import (
     FEATURE_REPORT,
     assets_after_chunks,
     assets_of_weights,
+    export_asset,
 )
 from extraction_assets.cli.terminal import echo
 from extraction_assets.dagster_instance.dead_runs import MAX_RETRIES_TAG, DeadRun, alive_runs, fail_dead_runs, works_on
@@ -114,6 +115,11 @@ class Runner:
         it."""
         keys = [sae_key(self.settings, sae, asset) for sae in saes for asset in assets_of_weights()]
         self._execute(keys, self._gpu_config)
+
+    def export(self, saes: Sequence[str]) -> None:
+        """The exports that the settings name: each writes what is not there, in one run."""
+        names = [export_asset(one) for one in self.settings.exports]
+        self._execute([sae_key(self.settings, sae, name) for sae in saes for name in names])
 
     def directions_are_current(self, sae: str) -> bool:
         """Whether the database and Dagster's history hold the directions of the current checkpoints."""

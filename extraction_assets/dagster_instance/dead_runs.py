@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import dagster as dg
 
-from extraction_assets.catalog import names
+from extraction_assets.catalog import is_asset_of_sae, names
 from extraction_assets.dagster_instance.private_names import (
     BULK_ACTION_TERMINAL_STATUSES,
     BulkActionsFilter,
@@ -113,7 +113,7 @@ def belongs_to(key: dg.AssetKey, extraction: str, sae: str | None = None) -> boo
         return False
     if len(path) == 2:
         return sae is None and path[1] in names("extraction")
-    return len(path) == 3 and path[2] in names("sae") and sae in (None, path[1])
+    return len(path) == 3 and is_asset_of_sae(path[2]) and sae in (None, path[1])
 
 
 def note_host(instance: dg.DagsterInstance, run_id: str) -> None:

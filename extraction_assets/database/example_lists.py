@@ -12,6 +12,7 @@ import torch
 
 from extraction_assets.database.backends.arrow_lists import json_lists
 from extraction_assets.database.backends.prefetch import in_order
+from extraction_assets.database.storable import storable
 from extraction_assets.database.tables import LOOKED_AT, SPACE
 from extraction_assets.engine.corpora.message_spans import SampleMessages
 from extraction_assets.engine.ordering import ascending_bits, bits_for, order_by
@@ -154,11 +155,6 @@ def displayed(token_ids: np.ndarray, display_tokens: Callable[[list[int]], list[
 def constant(value: int, count: int) -> pa.Array:
     """A column of one number."""
     return pa.array(np.full(count, value))
-
-
-def storable(text: str) -> str:
-    """Text that UTF-8 and PostgreSQL take: names of files may hold bytes that are no text, and NUL is refused."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def json_texts(texts: pa.Array) -> pa.Array:

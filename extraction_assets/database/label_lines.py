@@ -26,6 +26,13 @@ class NumberedLabel(NamedTuple):
 
     line: int
     label: Label
+    file: str = ""
+    """Name of the file, where labels come from several."""
+
+    @property
+    def where(self) -> str:
+        """With what a sentence about it begins: ``line 3``, ``batch-0.jsonl.gz, line 3``."""
+        return f"{self.file}, line {self.line}" if self.file else f"line {self.line}"
 
 
 class BadLinesError(ValueError):
@@ -36,8 +43,8 @@ class BadLinesError(ValueError):
         self.sentences = sentences
 
 
-class _BadLine(ValueError):
-    pass
+class BadLine(ValueError):
+    """Why one line cannot be imported, without its number."""
 
 
 def label_line(label: Label) -> str:
@@ -55,21 +62,22 @@ def read_label_lines(lines: Iterable[bytes], name: str, now: dt.datetime | None 
     """
     moment = now or dt.datetime.now(dt.UTC)
     found, bad, seen = list[NumberedLabel](), list[str](), dict[tuple[str, int], int]()
-    for number, line in _numbered(lines):
+    for number, line in numbered_lines(lines):
         try:
             label = _label(line, name, moment)
             first = seen.setdefault((label.sae, label.neuron_index), number)
             if first != number:
-                raise _BadLine(f"feature {label.neuron_index} of {label.sae} is on line {first} already")
+                raise BadLine(f"feature {label.neuron_index} of {label.sae} is on line {first} already")
             found.append(NumberedLabel(number, label))
-        except _BadLine as error:
+        except BadLine as error:
             bad.append(f"line {number}: {error}")
     if bad:
         raise BadLinesError(bad)
     return found
 
 
-def _numbered(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+def numbered_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Lines that hold something, with their numbers from 1."""
     for number, line in enumerate(lines, 1):
         text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line  # the mark that Windows begins files with
         if text.strip():
@@ -77,16 +85,16 @@ def _numbered(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def _label(line: bytes, name: str, now: dt.datetime) -> Label:
-    values = _object(line)
+    values = json_object(line)
     unknown = [key for key in values if key not in _FIELDS]
     if unknown:
-        raise _BadLine(f"unknown key {unknown[0]!r}; known are {', '.join(Label._fields)}")
+        raise BadLine(f"unknown key {unknown[0]!r}; known are {', '.join(Label._fields)}")
     for key in _TEXTS:
         value = values.get(key)
         if value is not None and not isinstance(value, str):
-            raise _BadLine(f"{key} is not a text")
+            raise BadLine(f"{key} is not a text")
     if values.get("name", name) != name:
-        raise _BadLine(f"it is of extraction {values['name']!r}, not of {name!r}; leave out name to import it here")
+        raise BadLine(f"it is of extraction {values['name']!r}, not of {name!r}; leave out name to import it here")
     label = Label(
         name,
         _sae(values.get("sae")),
@@ -97,23 +105,24 @@ def _label(line: bytes, name: str, now: dt.datetime) -> Label:
         _moment(values.get("updated_at"), now),
     )
     if not (label.label or label.mark or label.note):
-        raise _BadLine("it has no label, no mark and no note")
+        raise BadLine("it has no label, no mark and no note")
     return label
 
 
-def _object(line: bytes) -> dict[str, Any]:
+def json_object(line: bytes) -> dict[str, Any]:
+    """The JSON object on a line of a file. Raises BadLine."""
     try:
         values = json.loads(line.decode("utf-8"), object_pairs_hook=_without_repetition)
     except UnicodeDecodeError as error:
-        raise _BadLine(f"byte {error.start + 1} is not UTF-8") from error
+        raise BadLine(f"byte {error.start + 1} is not UTF-8") from error
     except RecursionError as error:
-        raise _BadLine("it is nested too deeply") from error
+        raise BadLine("it is nested too deeply") from error
     except json.JSONDecodeError as error:
-        raise _BadLine(f"it is not JSON ({error.msg} at character {error.colno})") from error
+        raise BadLine(f"it is not JSON ({error.msg} at character {error.colno})") from error
     except ValueError as error:
-        raise _BadLine(str(error)) from error
+        raise BadLine(str(error)) from error
     if not isinstance(values, dict):
-        raise _BadLine("it is not a JSON object")
+        raise BadLine("it is not a JSON object")
     return values
 
 
@@ -126,16 +135,16 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _sae(name: str | None) -> str:
     if not name:
-        raise _BadLine("sae is not there: name the SAE")
+        raise BadLine("sae is not there: name the SAE")
     try:
         return check_name(name, "SAE name")
     except ValueError as error:
-        raise _BadLine(str(error)) from error
+        raise BadLine(str(error)) from error
 
 
 def _index(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _LARGEST_INDEX:
-        raise _BadLine("neuron_index is not a whole number from 0 on")
+        raise BadLine("neuron_index is not a whole number from 0 on")
     return value
 
 
@@ -148,4 +157,4 @@ def _moment(text: str | None, now: dt.datetime) -> dt.datetime:
             raise ValueError("no zone")
         return moment.astimezone(dt.UTC)
     except (ValueError, OverflowError) as error:
-        raise _BadLine(f"updated_at is {text!r}, not a time with its zone such as 2026-11-27T00:12:00+00:00") from error
+        raise BadLine(f"updated_at is {text!r}, not a time with its zone such as 2026-11-27T00:12:00+00:00") from error

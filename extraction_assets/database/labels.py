@@ -10,13 +10,10 @@ import sqlalchemy as sa
 
 from extraction_assets.database.backends import backend_of
 from extraction_assets.database.connect import plain_errors
+from extraction_assets.database.explanations.explanation import shortened
 from extraction_assets.database.label_lines import BadLinesError, NumberedLabel
-from extraction_assets.database.queries.labels import MARKS, Label, list_labels
+from extraction_assets.database.queries.labels import LONGEST_LABEL, LONGEST_NOTE, MARKS, Label, list_labels
 from extraction_assets.database.tables import extractions, feature_labels
-
-LONGEST_LABEL = 200
-LONGEST_NOTE = 10_000
-"""In characters."""
 
 
 class LabelError(ValueError):
@@ -83,20 +80,48 @@ def import_labels(connection: sa.Connection, name: str, lines: Iterable[Numbered
     """
     numbered = list(lines)
     sizes = _latent_dims(connection, name)
-    reasons = ((number, refusal(one) or _no_feature(one, sizes)) for number, one in numbered)
-    bad = [f"line {number}: {reason}" for number, reason in reasons if reason is not None]
+    reasons = ((one.where, refusal(one.label) or _no_feature(one.label, sizes)) for one in numbered)
+    bad = [f"{where}: {reason}" for where, reason in reasons if reason is not None]
     if bad:
         raise BadLinesError(bad)
     present = {(one.sae, one.neuron_index): one for one in list_labels(connection, name)}
     newer, counts = list[Label](), dict.fromkeys(("added", "replaced", "kept", "unchanged"), 0)
-    for _, one in numbered:
+    for one in (line.label for line in numbered):
         known = present.get((one.sae, one.neuron_index))
         what = _what_to_do(one, known)
         counts[what] += 1
         if what in ("added", "replaced"):
             newer.append(one)
     _store(connection, newer)
-    return Imported(**counts, unmerged=dict(Counter(one.sae for _, one in numbered if one.sae not in sizes)))
+    return Imported(**counts, unmerged=dict(Counter(one.label.sae for one in numbered if one.label.sae not in sizes)))
+
+
+def import_explanations(
+    connection: sa.Connection, name: str, lines: Iterable[NumberedLabel], *, replace: bool = False
+) -> Imported:
+    """Store labels that programs wrote. A feature that has a label keeps it, whichever is newer, unless ``replace``;
+    marks stay in any case, and so does the note of a feature with a note alone, before the new one.
+
+    Raises BadLinesError, as ``import_labels``.
+    """
+    present = {(one.sae, one.neuron_index): one for one in list_labels(connection, name)}
+    given, kept, unchanged = list[NumberedLabel](), 0, 0
+    for one in lines:
+        known = present.get((one.label.sae, one.label.neuron_index))
+        if known is not None and known.label == one.label.label:
+            unchanged += 1
+        elif known is not None and known.label and not replace:
+            kept += 1
+        else:
+            given.append(one if known is None else one._replace(label=_over(known, one.label)))
+    done = import_labels(connection, name, given)
+    return done._replace(kept=done.kept + kept, unchanged=done.unchanged + unchanged)
+
+
+def _over(known: Label, new: Label) -> Label:
+    """An explanation in place of the label that a feature has, or beside its mark and note."""
+    note = new.note if known.label or not known.note else shortened(f"{known.note}\n{new.note}", LONGEST_NOTE)
+    return new._replace(mark=known.mark, note=note, updated_at=max(known.updated_at, new.updated_at))
 
 
 def refusal(label: Label) -> str | None:

@@ -18,7 +18,6 @@ from extraction_assets.database.example_lists import (
     feature_lists,
     role_rows,
     sample_lists,
-    storable,
     token_lists,
 )
 from extraction_assets.database.samples import (
@@ -29,6 +28,7 @@ from extraction_assets.database.samples import (
     present_samples,
     sample_parts,
 )
+from extraction_assets.database.storable import storable
 from extraction_assets.database.tables import (
     corpora,
     extractions,

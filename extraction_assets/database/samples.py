@@ -9,7 +9,8 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from extraction_assets.database.backends.prefetch import in_order
-from extraction_assets.database.example_lists import constant, displayed, storable
+from extraction_assets.database.example_lists import constant, displayed
+from extraction_assets.database.storable import storable
 from extraction_assets.database.tables import extractions, sample_feature_lists, sample_messages, samples
 from extraction_assets.engine.corpora.message_spans import SampleMessages
 

@@ -98,6 +98,10 @@ class ExtractionSettings(Settings):
     schedule: str | None = None
     """When to compute missing chunks by itself, in cron form (`0 2 * * *`); switched on in the UI."""
 
+    exports: tuple[str, ...] = ()
+    """Formats to write the merged features of every SAE in, each an asset `export_FORMAT` with a folder of its own:
+    `extraction-assets export --help` lists them."""
+
     keep: KeepSettings = KeepSettings()
     """Which files of the chunks stay once they are merged; by default all."""
 
@@ -147,6 +151,14 @@ class ExtractionSettings(Settings):
             if not _OWNER.fullmatch(owner):
                 raise ValueError(f"owner {owner!r} must be team:NAME or an e-mail address")
         return owners
+
+    @field_validator("exports")
+    @classmethod
+    def _each_export_once(cls, exports: tuple[str, ...]) -> tuple[str, ...]:
+        repeated = sorted({name for name in exports if exports.count(name) > 1})
+        if repeated:
+            raise ValueError(f"exports names {repeated[0]} twice: each format is one asset")
+        return exports
 
     @field_validator("saes")
     @classmethod

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from extraction_assets.catalog import CORPUS, asset_row, folders
+from extraction_assets.catalog import CORPUS, FEATURE_EXPORTS, asset_row, folders
 from extraction_assets.stores.chunk_names import chunk_files
 from extraction_assets.stores.chunk_store import ChunkStore, read_pointer
 from extraction_assets.stores.fingerprints import LENGTH
@@ -93,9 +93,19 @@ def own_files(extraction: Path, sae: str | None = None) -> Iterator[Path]:
     for folder in inside:
         yield from (chunk.path for chunk in chunk_files(_inside(folder)))
         yield from temporaries(folder)
+        if folder.name == FEATURE_EXPORTS:
+            yield from _export_files(folder)
+            continue
         row = asset_row(CORPUS if folder == extraction else folder.name)
         if not row.partitioned:
             yield from (folder / name for name in row.files if (folder / name).is_file())
+
+
+def _export_files(folder: Path) -> Iterator[Path]:
+    """All files of the exports of an SAE, a folder each: one with a manifest holds nothing else."""
+    for inside in _inside(folder):
+        if inside.is_dir() and any((inside / name).is_file() for name in asset_row(FEATURE_EXPORTS).files):
+            yield from (path for path in sorted(inside.rglob("*")) if path.is_file())
 
 
 def unnamed_corpora(store: ChunkStore, without: str | None = None) -> list[Path]:

@@ -69,6 +69,28 @@ def test_a_feature_that_there_is_not_is_named_by_its_line(labels: Labels, tmp_pa
     assert "line 1: no feature 12 in made-up/sae: features are numbered from 0 to 11" in result.output
 
 
+def explanations(folder: Path, index: int = 3) -> str:
+    (folder / f"hook_latent{index}.txt").write_text('"pop() calls"', "utf-8")
+    return str(folder)
+
+
+def test_explanations_are_read_as_labels_of_the_only_sae(labels: Labels, tmp_path: Path) -> None:
+    imported = labels("import", "made-up", explanations(tmp_path), "--format", "delphi")
+    assert imported.output == "1 label: 1 added, 0 in place of others, 0 of features that have a label, 0 unchanged\n"
+    assert '"neuron_index": 3, "label": "pop() calls"' in labels("export", "made-up").output
+
+
+def test_an_explanation_of_a_feature_that_there_is_not_is_named_by_its_file(labels: Labels, tmp_path: Path) -> None:
+    result = labels("import", "made-up", explanations(tmp_path, 12), "--format", "delphi")
+    assert "hook_latent12.txt, line 1: no feature 12 in made-up/sae" in result.output
+    assert result.output.endswith("1 line cannot be imported, so nothing was\n")
+
+
+def test_options_of_explanations_want_their_format(labels: Labels, tmp_path: Path) -> None:
+    result = labels("import", "made-up", write(tmp_path, FIRST), "--replace")
+    assert "--sae, --source and --replace are for explanations: name their --format" in result.output
+
+
 @pytest.mark.parametrize("command", [("export", "none"), ("import", "none", "-")])
 def test_an_extraction_that_there_is_not_is_one_sentence(labels: Labels, command: tuple[str, ...]) -> None:
     result = labels(*command, typed=FIRST)

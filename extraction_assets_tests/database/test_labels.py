@@ -13,15 +13,16 @@ from extraction_assets.database.backends import sqlite
 from extraction_assets.database.connect import open_database, write_transaction
 from extraction_assets.database.label_lines import BadLinesError, NumberedLabel
 from extraction_assets.database.labels import (
-    LONGEST_LABEL,
-    LONGEST_NOTE,
     Imported,
     LabelError,
+    import_explanations,
     import_labels,
     label_transaction,
     save_label,
 )
 from extraction_assets.database.queries.labels import (
+    LONGEST_LABEL,
+    LONGEST_NOTE,
     Label,
     find_label,
     label_counts,
@@ -62,6 +63,12 @@ def stored(engine: sa.Engine) -> list[Label]:
 def read(engine: sa.Engine, *labels: Label) -> Imported:
     with label_transaction(engine) as connection:
         return import_labels(connection, NAME, [NumberedLabel(line, one) for line, one in enumerate(labels, 1)])
+
+
+def explain(engine: sa.Engine, *labels: Label, replace: bool = False) -> Imported:
+    with label_transaction(engine) as connection:
+        lines = [NumberedLabel(line, one, "f") for line, one in enumerate(labels, 1)]
+        return import_explanations(connection, NAME, lines, replace=replace)
 
 
 def label(neuron_index: int, text: str = "x", mark: str | None = None, *, minutes: int = 0, sae: str = "sae") -> Label:
@@ -210,6 +217,36 @@ def test_a_bad_line_is_named_and_nothing_of_the_file_is_imported(engine: sa.Engi
 def test_labels_of_an_sae_that_is_not_merged_yet_are_kept_for_it(engine: sa.Engine) -> None:
     assert read(engine, label(10**9, sae="later")) == Imported(1, 0, 0, 0, {"later": 1})
     assert stored(engine) == [label(10**9, sae="later")]
+
+
+def test_an_explanation_is_for_a_feature_without_a_label(engine: sa.Engine) -> None:
+    save(engine, 1, "mine")
+    assert explain(engine, label(1, "newer", minutes=9), label(2, "theirs")) == Imported(1, 0, 1, 0, {})
+    assert [one.label for one in stored(engine)] == ["mine", "theirs"]
+
+
+def test_an_explanation_leaves_mark_and_note(engine: sa.Engine) -> None:
+    save(engine, 1, "", mark="dead end", note="mine")
+    explain(engine, label(1, "theirs", minutes=-9)._replace(note="by a model"))
+    (found,) = stored(engine)
+    assert (found.label, found.mark, found.note) == ("theirs", "dead end", "mine\nby a model")
+
+
+def test_an_explanation_replaces_a_label_where_that_is_asked_for(engine: sa.Engine) -> None:
+    save(engine, 1, "mine", mark="dead end", note="mine")
+    assert explain(engine, label(1, "older", minutes=-9), replace=True) == Imported(0, 1, 0, 0, {})
+    (found,) = stored(engine)
+    assert (found.label, found.mark, found.note) == ("older", "dead end", "")
+
+
+def test_explanations_that_are_imported_again_change_nothing(engine: sa.Engine) -> None:
+    explain(engine, label(1))
+    assert explain(engine, label(1, minutes=1)) == Imported(0, 0, 0, 1, {})
+
+
+def test_an_explanation_of_a_feature_that_there_is_not_is_named_with_its_file(engine: sa.Engine) -> None:
+    with pytest.raises(BadLinesError, match="f, line 1: no feature 10"):
+        explain(engine, label(10))
 
 
 def test_labels_come_by_sae_and_feature(engine: sa.Engine) -> None:

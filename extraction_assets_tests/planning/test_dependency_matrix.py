@@ -32,7 +32,8 @@ def from_tables(*saes: str) -> set[str]:
 
 def from_merges(*saes: str) -> set[str]:
     """The merged examples of SAEs and what is made from them."""
-    return of("feature_examples", *saes) | of("feature_relations", *saes) | of("feature_report", *saes)
+    merged = of("feature_examples", *saes) | of("feature_relations", *saes)
+    return merged | of("feature_report", *saes) | of("feature_exports", *saes)
 
 
 def from_features(*saes: str) -> set[str]:
@@ -50,8 +51,9 @@ MERGES = from_merges(*BOTH)
 RELU = from_features("relu")
 DIRECTIONS = of("feature_directions", *BOTH)
 OF_RELU = of("feature_directions", "relu")
-REPORTS = of("feature_report", *BOTH)
-"""They have no settings of their own: their code version stays, and Dagster sees their merge's new data version."""
+REPORTS = of("feature_report", *BOTH) | of("feature_exports", *BOTH)
+"""They and the exports have no settings of their own: their code version stays, and Dagster sees their merge's new data
+version."""
 
 
 class Row(NamedTuple):
@@ -152,6 +154,7 @@ SETTINGS = (
     Row("quantile_intervals", 10, of("feature_relations", *BOTH)),
     Row("top_positions", 2, NOTHING),  # how many positions previews name; all are stored
     Row("partitions_per_run", 1, NOTHING),
+    Row("exports", ["jsonl"], NOTHING),
     Row("owners", ["team:a"], NOTHING),
     Row("schedule", "0 2 * * *", NOTHING),
     Row("keep.model_activations", False, NOTHING),

@@ -8,9 +8,9 @@ import sqlalchemy as sa
 from extraction_assets.browser.page import Action, ActionRequest, Download, Page, PageRequest
 from extraction_assets.browser.parameters import BadRequestError
 from extraction_assets.database.label_lines import BadLinesError, label_line, read_label_lines
-from extraction_assets.database.labels import LONGEST_NOTE, LabelError, import_labels, save_label
+from extraction_assets.database.labels import LabelError, import_labels, save_label
 from extraction_assets.database.queries.extractions import UnknownResultError, merges
-from extraction_assets.database.queries.labels import MARKS, Label, list_labels
+from extraction_assets.database.queries.labels import LONGEST_NOTE, MARKS, Label, list_labels
 
 _MOST_LINES_NAMED = 20
 _COUNTS = ("added", "replaced", "kept", "unchanged")

@@ -85,6 +85,9 @@ class Backend(Protocol):
     def list_length(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
         """The number of elements of a list in a column of JSON as text, inside a query."""
 
+    def list_text(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+        """A column of whole numbers or of texts as the text of a JSON list, inside a query."""
+
     def number_pairs(self, pairs: str) -> tuple[sa.ColumnElement[int], sa.ColumnElement[int]]:
         """The two columns of a JSON list of pairs of whole numbers, inside a query: a row a pair."""
 

@@ -14,6 +14,10 @@ from extraction_assets.database.tables import feature_labels
 MARKS = ("interesting", "polysemantic", "dead end")
 """What a feature can be marked as."""
 
+LONGEST_LABEL = 200
+LONGEST_NOTE = 10_000
+"""In characters."""
+
 
 class Label(NamedTuple):
     """What people say of one feature."""

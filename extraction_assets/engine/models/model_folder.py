@@ -52,6 +52,14 @@ def model_configuration(folder: Path) -> dict[str, Any]:
     return read_json_object(model_file(folder, CONFIG), _MOST_CONFIG)
 
 
+def block_count(folder: Path) -> int | None:
+    """Blocks of the language model in ``folder``, as its configuration says; None if it does not say so by a name that
+    is known here. Raises CheckpointError."""
+    config = model_configuration(folder)
+    parts = (config, *(value for value in config.values() if isinstance(value, dict)))
+    return next((part[name] for part in parts for name in _BLOCKS if isinstance(part.get(name), int)), None)
+
+
 def has_own_code(folder: Path) -> bool:
     """Whether the model in ``folder`` is made by Python code that comes with it, where that is trusted."""
     classes = model_configuration(folder).get("auto_map")

@@ -80,7 +80,7 @@ def _bounds(  # type: ignore[no-untyped-def]
         if BLOCK > GROUPS:
             best = tl.max(tl.reshape(best, [BLOCK // GROUPS, GROUPS]), axis=0)
         low = tl.full([], 1, tl.int32)
-        high = tl.minimum(tl.max(best, axis=0), 0x7F800000)  # no NaN, which nothing is below: negative values would pass
+        high = tl.minimum(tl.max(best, axis=0), 0x7F800000)  # a NaN is no bound: nothing is below it
         reaching = tl.sum((best >= 1).to(tl.int32), axis=0)
         # low is reached by at least k, or is 1; high + 1 by fewer, unless high is infinite
         slack = k + k // 16

@@ -4,6 +4,8 @@ read from the bits of the float32.
 Loads no torch: pages and tables read it too.
 """
 
+import math
+
 HISTOGRAM_BINS = 40
 FIRST_EXPONENT = -20
 """The histogram of activations has a bin for each power of two from 2^-20 on, the ends open."""
@@ -25,6 +27,13 @@ the last one: the ends are open."""
 def interval_edges(interval: int) -> tuple[float, float]:
     """[from, to) of an interval; the first begins with 0, the last ends with infinity."""
     return _edge(interval), _edge(interval + 1)
+
+
+def interval_of(maximum: float) -> int:
+    """The interval that a positive maximum lies in."""
+    mantissa, exponent = math.frexp(maximum)  # 0.5 <= mantissa < 1
+    number = 2 * (exponent - 1 - FIRST_EXPONENT) + (mantissa >= 0.75)
+    return min(max(number, 0), INTERVALS - 1)
 
 
 def _edge(number: int) -> float:

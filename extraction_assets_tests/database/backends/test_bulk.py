@@ -13,7 +13,7 @@ from extraction_assets.database.backends.postgresql import copy
 from extraction_assets.database.backends.prefetch import made_ahead, prefetch
 from extraction_assets.database.backends.sqlite import bulk
 from extraction_assets.database.connect import open_database, write_transaction
-from extraction_assets.database.samples import storable
+from extraction_assets.database.storable import storable
 from extraction_assets.database.tables import features, samples
 from extraction_assets_tests.database import earlier
 

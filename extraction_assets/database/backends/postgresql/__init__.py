@@ -63,6 +63,9 @@ class PostgresqlBackend:
     def list_length(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
         return sa.func.json_array_length(column, type_=sa.Integer())
 
+    def list_text(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+        return sa.cast(sa.func.array_to_json(column), sa.Text)
+
     def number_pairs(self, pairs: str) -> tuple[sa.ColumnElement[int], sa.ColumnElement[int]]:
         elements = sa.func.jsonb_array_elements(sa.cast(sa.literal(pairs, sa.Text()), JSONB))
         pair = sa.type_coerce(elements.table_valued("value", name="found").c.value, JSONB)

@@ -53,6 +53,9 @@ class SqliteBackend:
     def list_length(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
         return sa.func.json_array_length(column, type_=sa.Integer())
 
+    def list_text(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+        return sa.cast(column, sa.Text)
+
     def number_pairs(self, pairs: str) -> tuple[sa.ColumnElement[int], sa.ColumnElement[int]]:
         pair = sa.func.json_each(pairs).table_valued("value", name="found").c.value
         first, second = (sa.func.json_extract(pair, f"$[{at}]", type_=sa.BigInteger()) for at in (0, 1))

@@ -1,0 +1,78 @@
+"""The step of an export: a folder beside the SAE's other files, replaced once the new one is whole."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from extraction_assets.catalog import FEATURE_EXPORTS
+from extraction_assets.dagster_instance.dead_runs import note_host
+from extraction_assets.database.queries.extractions import find_extraction
+from extraction_assets.execution.failures import as_dagster_failure
+from extraction_assets.execution.progress import progress
+from extraction_assets.exports import chosen_options
+from extraction_assets.exports.declared import Declared
+from extraction_assets.exports.output import Progress, holds, is_finished
+from extraction_assets.exports.run import export, manifest_of
+from extraction_assets.exports.source import ExportSource
+from extraction_assets.resources import ChunkStoreResource, ResultsResource
+from extraction_assets.settings import ExtractionSettings
+from extraction_assets.stores.chunk_store import ChunkStore
+
+
+def run_export(
+    context: dg.AssetExecutionContext,
+    settings: ExtractionSettings,
+    sae: str,
+    export_format: str,
+    chunk_store: ChunkStoreResource,
+    results: ResultsResource,
+) -> dg.MaterializeResult:
+    """The step of an export. One that was killed goes on with the files that are missing."""
+    store = chunk_store.open()
+    folder = export_folder(store, settings.name, sae, export_format)
+    note_host(context.instance, context.run.run_id)
+    with (
+        as_dagster_failure(context.retry_number, context.log),
+        results.open() as engine,
+        engine.connect() as connection,
+    ):
+        extraction = find_extraction(connection, settings.name, sae)
+        source = ExportSource(connection, extraction, declared=Declared(settings, store))
+        total = len(source.neuron_indices)
+        with progress(f"{export_format} of {source.title}", total, "features", context.log) as shown:
+            written = _replace(source, export_format, folder, shown)
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    metadata: Mapping[str, Any] = {
+        "path": dg.MetadataValue.path(str(folder)),
+        "features": total,
+        "files": len(files),
+        "files_written": written,
+        "bytes": sum(path.stat().st_size for path in files),
+    }
+    return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(extraction.fingerprint))
+
+
+def export_folder(store: ChunkStore, extraction: str, sae: str, export_format: str) -> Path:
+    """Where the asset of a format lies."""
+    return store.asset_folder(extraction, FEATURE_EXPORTS, sae) / export_format
+
+
+def _replace(source: ExportSource, export_format: str, folder: Path, shown: Progress) -> int:
+    """Writes an export beside the one that is there, and puts it in its place; the files that were written."""
+    made_from = manifest_of(source, export_format, chosen_options(export_format, {}))
+    if is_finished(folder, made_from):
+        return export(source, export_format, folder, shown).written  # what somebody has removed is written again
+    begun, before = (folder.with_name(f".{folder.name}.{word}") for word in ("begun", "before"))
+    if begun.is_dir() and not holds(begun, made_from):
+        shutil.rmtree(begun)
+    written = export(source, export_format, begun, shown).written
+    shutil.rmtree(before, ignore_errors=True)
+    if folder.is_dir():
+        os.rename(folder, before)
+    os.rename(begun, folder)
+    shutil.rmtree(before, ignore_errors=True)
+    return written

@@ -1,0 +1,111 @@
+"""What the page of circuit-tracer shows of a transcoder's features: one file a layer, read by ranges, or one a feature.
+
+``features/layer_N.bin`` is, feature after feature, the length of a record in 4 bytes (little-endian) and the record,
+JSON compressed by gzip; ``features/index.json.gz`` says where each begins. The page (circuit_tracer 0.5,
+frontend/assets) asks for one byte more than a record has, and reads as many as its length says.
+"""
+
+import gzip
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from extraction_assets.catalog import FEATURE_DIRECTIONS
+from extraction_assets.exports import ExportError, Option
+from extraction_assets.exports.example_groups import ExampleGroup, dense_text, example_groups
+from extraction_assets.exports.json_text import encode
+from extraction_assets.exports.layer_file import write_layer
+from extraction_assets.exports.neuronpedia_names import layer_number
+from extraction_assets.exports.output import Output
+from extraction_assets.exports.source import Batch, ExportedFeature, ExportSource
+
+WHAT = (
+    "`features/layer_N.bin`, a compressed record a feature, and `features/index.json.gz`, where each begins; or "
+    "`CANTOR.json`, a file a feature."
+)
+READ_BY = "the page of `circuit-tracer`"
+VERSION = 1
+NEEDS = (FEATURE_DIRECTIONS,)
+OPTIONS: Mapping[str, Option] = {
+    "layer": Option("", "the layer's number; by default the first number in the hook"),
+    "form": Option("binary", "`binary` is one file a layer, `files` one a feature, named by Cantor's pairing number"),
+    "transcoder_id": Option("", "what the records say of their transcoder; by default EXTRACTION/SAE"),
+}
+FEATURES_IN_PART = 256
+
+
+def write(source: ExportSource, out: Output, options: Mapping[str, str]) -> None:
+    """See ``ExportFormat``."""
+    layer = layer_number(source.extraction.hook, options["layer"])
+    transcoder = options["transcoder_id"] or source.title
+    batches = list(source.batches(FEATURES_IN_PART))
+
+    def records(batch: Batch) -> Iterator[bytes]:
+        for feature in source.read(batch.neuron_indices, draws=True):
+            yield gzip.compress(record_text(feature, transcoder).encode(), _LEVEL, mtime=0)
+            out.advance()
+
+    if options["form"] == "binary":
+        write_layer(out, layer, source.extraction.latent_dim, batches, records)
+    elif options["form"] == "files":
+        _write_files(source, out, layer, batches, transcoder)
+    else:
+        raise ExportError(f"form is {options['form']!r}, and may be binary or files")
+
+
+_LEVEL = 4
+
+
+def _write_files(source: ExportSource, out: Output, layer: int, batches: Sequence[Batch], transcoder: str) -> None:
+    for batch in batches:
+        names = {index: f"{cantor_number(layer, index)}.json" for index in batch.neuron_indices}
+        missing = [index for index, name in names.items() if not out.has(name, 1)]
+        for feature in source.read(missing, draws=True):
+            out.write_text(names[feature.neuron_index], record_text(feature, transcoder))
+            out.advance()
+
+
+def cantor_number(layer: int, neuron_index: int) -> int:
+    """The one number by which circuit-tracer names a feature of a layer."""
+    return (layer + neuron_index) * (layer + neuron_index + 1) // 2 + neuron_index
+
+
+def record_text(feature: ExportedFeature, transcoder: str) -> str:
+    """The record of a feature: ``circuit_tracer.frontend.feature_models.Model`` as JSON."""
+    row, logits = feature.statistics, feature.logits
+    known: dict[str, Any] = {
+        "transcoder_id": transcoder,
+        "index": feature.neuron_index,
+        "top_logits": [one.token for one in logits.top] if logits else [],
+        "bottom_logits": [one.token for one in logits.bottom] if logits else [],
+        "act_min": 0.0,
+        "act_max": row.max_activation or 0.0,
+        "quantile_values": [],
+        # The page draws equal widths from act_min to act_max, and octaves cannot be cut into these.
+        "histogram": [],
+        "activation_frequency": row.token_frequency,
+    }
+    seen: set[int] = set()
+    groups = ",".join(_group(feature, group, seen) for group in example_groups(feature))
+    return f'{encode(known)[:-1]},"examples_quantiles":[{groups}]}}'
+
+
+def _group(feature: ExportedFeature, group: ExampleGroup, seen: set[int]) -> str:
+    """``seen`` are the samples of groups before, which the page shows pale. Tokens are copied as they are stored."""
+    shown = []
+    for one in group.examples:
+        sample = feature.sample(one.sample_index)
+        repeated = "true" if one.sample_index in seen else "false"
+        shown.append(
+            f'{{"tokens":{sample.tokens_text},"tokens_acts_list":{dense_text(one, sample.length)},'
+            f'"train_token_ind":{one.positions[0]},"is_repeated_datapoint":{repeated}}}'
+        )
+    seen.update(one.sample_index for one in group.examples)
+    return f'{{"quantile_name":{encode(_name(group))},"examples":[{",".join(shown)}]}}'
+
+
+def _name(group: ExampleGroup) -> str:
+    if group.population is None:
+        return "Top" if group.kind == "top" else "Random"
+    low, high, share = group.population
+    counted = "" if share is None else f", {share:.2%} of the samples"
+    return f"{low:.3g} to {high:.3g}{counted}"

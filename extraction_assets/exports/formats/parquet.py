@@ -1,0 +1,130 @@
+"""Parquet files of features, examples, draws, samples and labels, with a data card: a folder that is a data set."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from extraction_assets.catalog import FEATURE_DIRECTIONS, FEATURE_RELATIONS
+from extraction_assets.database.queries.labels import list_labels
+from extraction_assets.database.queries.named_samples import messages_of, named_samples
+from extraction_assets.exports import Option
+from extraction_assets.exports.data_card import TableFiles, data_card
+from extraction_assets.exports.output import Output
+from extraction_assets.exports.parquet_file import write_parquet
+from extraction_assets.exports.parquet_tables import (
+    TABLES,
+    draws_tables,
+    examples_tables,
+    features_table,
+    labels_table,
+    samples_table,
+    schema_of,
+)
+from extraction_assets.exports.source import Batch, ExportSource
+from extraction_assets.exports.token_codes import TokenCodes
+
+WHAT = (
+    "`features.parquet`, `examples.parquet`, `draws.parquet`, `samples.parquet` and `labels.parquet`, or numbered "
+    "parts of them (`examples-00000.parquet`), and `README.md`, a data card."
+)
+READ_BY = "pandas, `datasets`, DuckDB, polars and all that reads Parquet; the hub"
+VERSION = 1
+NEEDS = (FEATURE_RELATIONS, FEATURE_DIRECTIONS)
+OPTIONS: Mapping[str, Option] = {}
+
+FEATURES_IN_FILE = 1024
+_TOKENS_IN_FILE = 6_400_000
+_TOKENS_AT_ONCE = 3_200_000  # of a row group: 26 MB of codes and values
+_SAMPLES_AT_ONCE = 2_000
+
+
+def write(source: ExportSource, out: Output, options: Mapping[str, str]) -> None:
+    """See ``ExportFormat``."""
+    parts = -(-len(source.neuron_indices) // FEATURES_IN_FILE)
+    codes = TokenCodes(source.samples, source.title)
+    for batch in source.batches(FEATURES_IN_FILE):
+        _write_batch(source, out, batch, parts, codes)
+    counts = dict.fromkeys(("features", "examples", "draws"), parts)
+    counts |= {"samples": _write_samples(source, out, codes), "labels": _write_labels(source, out)}
+    out.write_text(
+        "README.md", data_card(source, {table: _files(out, table, count) for table, count in counts.items()})
+    )
+
+
+def _files(out: Output, table: str, parts: int) -> TableFiles:
+    names = [_file(table, number, parts) for number in range(parts)]
+    pattern = names[0] if parts == 1 else f"{table}-*.parquet"
+    return TableFiles(pattern, sum(pq.read_metadata(out.folder / name).num_rows for name in names))
+
+
+def _file(table: str, number: int, parts: int) -> str:
+    return f"{table}.parquet" if parts == 1 else f"{table}-{number:05d}.parquet"
+
+
+def _write_batch(source: ExportSource, out: Output, batch: Batch, parts: int, codes: TokenCodes) -> None:
+    """The files of some features; the examples, which take longest, come last and say that the others are there."""
+    rows = max(1, _TOKENS_AT_ONCE // source.extraction.max_length)
+    name = _file("features", batch.number, parts)
+    if not out.has(name):
+        computed = {"relations": source.relations is not None, "directions": source.directions is not None}
+        _write(out, "features", name, [features_table(source.read(batch.neuron_indices), **computed)])
+    name = _file("draws", batch.number, parts)
+    if not out.has(name):
+        _write(out, "draws", name, draws_tables(source.read(batch.neuron_indices), codes, rows))
+    name = _file("examples", batch.number, parts)
+    if not out.has(name, len(batch.neuron_indices)):
+        _write(out, "examples", name, examples_tables(source.read(batch.neuron_indices), codes, rows))
+        out.advance(len(batch.neuron_indices))
+
+
+def _write(out: Output, table: str, name: str, tables: Iterable[pa.Table]) -> None:
+    with out.file(name) as path:
+        write_parquet(path, schema_of(TABLES[table]), tables)
+
+
+def _write_samples(source: ExportSource, out: Output, codes: TokenCodes) -> int:
+    """The samples that examples and draws name; in how many parts."""
+    indices = _sample_indices(source)
+    at_once = max(1, _TOKENS_IN_FILE // source.extraction.max_length)
+    parts = max(1, -(-len(indices) // at_once))
+    for number in range(parts):
+        name = _file("samples", number, parts)
+        if not out.has(name):
+            _write(
+                out,
+                "samples",
+                name,
+                _samples(source, indices[number * at_once : (number + 1) * at_once].tolist(), codes),
+            )
+    return parts
+
+
+def _samples(source: ExportSource, indices: Sequence[int], codes: TokenCodes) -> Iterator[pa.Table]:
+    for first in range(0, len(indices), _SAMPLES_AT_ONCE):
+        part = indices[first : first + _SAMPLES_AT_ONCE]
+        found = source.samples.take(part)
+        said = messages_of(source.connection, source.extraction.id, source.extraction.corpus_id, part)
+        yield samples_table([found[index] for index in part if index in found], codes, said)
+
+
+def _sample_indices(source: ExportSource) -> np.ndarray:
+    """int64, ascending."""
+    if source.is_whole:
+        return named_samples(source.connection, source.extraction.id)
+    named = set[int]()
+    for feature in source.read(source.neuron_indices):
+        named.update(one.sample_index for one in feature.examples)
+        named.update(one.sample_index for one in feature.draws)
+    return np.array(sorted(named), dtype=np.int64)
+
+
+def _write_labels(source: ExportSource, out: Output) -> int:
+    """The labels of the exported features, in one file."""
+    name = _file("labels", 0, 1)
+    if not out.has(name):
+        chosen = set(source.neuron_indices)
+        written = list_labels(source.connection, source.extraction.name, source.extraction.sae)
+        _write(out, "labels", name, [labels_table(one for one in written if one.neuron_index in chosen)])
+    return 1

@@ -1,0 +1,75 @@
+"""Parquet files of bounded memory: row groups are compressed and written by another thread while the next is made."""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from extraction_assets.stores.sealed import naming
+
+_WAITING = 2
+_DICTIONARY_BYTES = 2**25  # the texts of a large vocabulary; beyond it a text is written for every token
+_NOT_REPEATED = ("values",)
+"""Columns whose numbers hardly repeat: a dictionary of them takes twice the time, and no less room."""
+
+
+def write_parquet(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
+    """Writes tables as the row groups of a file, whose ``schema`` readers see; how many rows. A column may be a
+    dictionary of the schema's type, in a list too."""
+    rows = 0
+    with naming(path), _writer(path, schema) as writer, ThreadPoolExecutor(1, thread_name_prefix="parquet") as thread:
+        waiting = list[Future[None]]()
+        for table in tables:
+            rows += table.num_rows
+            if len(waiting) == _WAITING:
+                waiting.pop(0).result()
+            waiting.append(thread.submit(writer.append, table))
+        for one in waiting:
+            one.result()
+    return rows
+
+
+class _Writer:
+    """A Parquet writer that is opened with the first table, whose dictionaries readers need not know of."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._path, self._schema = path, schema
+        self._writer: pq.ParquetWriter | None = None
+
+    def append(self, table: pa.Table) -> None:
+        if self._writer is None:
+            self._writer = self._opened(table.schema)
+        self._writer.write_table(table, row_group_size=max(1, table.num_rows))
+
+    def close(self) -> None:
+        if self._writer is None:
+            self._writer = self._opened(self._schema)  # a file without rows has its columns all the same
+        self._writer.close()
+
+    def _opened(self, schema: pa.Schema) -> pq.ParquetWriter:
+        return pq.ParquetWriter(
+            self._path,
+            schema,
+            compression="zstd",
+            use_dictionary=[name for name in _leaves(self._schema) if name.split(".")[0] not in _NOT_REPEATED],
+            dictionary_pagesize_limit=_DICTIONARY_BYTES,
+            store_schema=False,
+        )
+
+
+@contextlib.contextmanager
+def _writer(path: Path, schema: pa.Schema) -> Iterator[_Writer]:
+    writer = _Writer(path, schema)
+    yield writer
+    writer.close()
+
+
+def _leaves(schema: pa.Schema) -> list[str]:
+    """Paths of the columns that hold values, as Parquet calls them."""
+    with pa.BufferOutputStream() as stream:
+        pq.write_table(schema.empty_table(), stream, store_schema=False)
+        found = pq.read_metadata(pa.BufferReader(stream.getvalue())).schema
+    return [found.column(number).path for number in range(len(found))]

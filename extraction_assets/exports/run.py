@@ -1,0 +1,85 @@
+"""Runs an export: checks where it goes, writes what is missing, marks it as finished."""
+
+import contextlib
+import gc
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from extraction_assets.exports import ExportError, chosen_options, export_format
+from extraction_assets.exports.output import Output, Progress, begin, finish, only_writer
+from extraction_assets.exports.source import ExportSource
+
+
+_OBJECTS_PER_COLLECTION = 500_000
+
+
+class Exported(NamedTuple):
+    """What an export did."""
+
+    folder: Path
+    features: int
+    written: int
+    """Files that were written; 0 if all were there."""
+
+
+def export(
+    source: ExportSource, name: str, folder: Path, progress: Progress, options: Mapping[str, str] | None = None
+) -> Exported:
+    """Writes features in format ``name`` into a folder, which is new, empty, or holds a part of the same export.
+
+    Raises ExportError.
+    """
+    chosen = chosen_options(name, options or {})
+    made_from = manifest_of(source, name, chosen)
+    with only_writer(folder), _rare_garbage_collection():
+        begin(folder, made_from)
+        out = Output(folder, progress)
+        export_format(name).write(source, out, chosen)
+        finish(folder, made_from)
+    return Exported(folder, len(source.neuron_indices), out.written)
+
+
+@contextlib.contextmanager
+def _rare_garbage_collection() -> Iterator[None]:
+    """Lists of examples are millions of objects without a circle, and looking for circles among them takes a third of
+    the time of an export."""
+    before = gc.get_threshold()
+    gc.set_threshold(_OBJECTS_PER_COLLECTION, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+def manifest_of(source: ExportSource, name: str, options: Mapping[str, str]) -> dict[str, Any]:
+    """What decides the bytes of an export; ``options`` has a value for every option of the format."""
+    return {
+        "format": name,
+        "version": export_format(name).VERSION,
+        **source.identity(),
+        "features": "all" if source.is_whole else _digest(source.neuron_indices),
+        "options": dict(options),
+        **_inside(source, name, options),
+        **({"decoder": source.decoder.rows is not None} if "checkpoint" in export_format(name).NEEDS else {}),
+    }
+
+
+def _inside(source: ExportSource, name: str, options: Mapping[str, str]) -> dict[str, str]:
+    """The folder inside that a format writes into, where its readers expect one for each SAE and nothing beside."""
+    inside = getattr(export_format(name), "inside", None)
+    return {} if inside is None else {"inside": inside(source, options)}
+
+
+def local_folder(out: str) -> Path:
+    """The folder that ``--out`` names. Raises ExportError for a URL."""
+    scheme, found, _ = out.partition("://")
+    if found and scheme.isalnum():
+        raise ExportError(f"{out} is a URL, but exports are written into folders of this machine: give a folder")
+    return Path(out).expanduser().absolute()
+
+
+def _digest(neuron_indices: Any) -> str:
+    listed = ",".join(map(str, neuron_indices))
+    return f"{len(neuron_indices)} features, {hashlib.sha256(listed.encode()).hexdigest()[:16]}"
