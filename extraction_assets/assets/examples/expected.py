@@ -117,7 +117,7 @@ def _rows_of(numbers: dict[str, list[Any] | None], seen: dict[str, int]) -> list
 
 
 def _spans(table: TopKTable, features: list[int]) -> list[range]:
-    """Where the examples of each feature are. One search for all: each lets threads that read other tables go first."""
+    """Where the examples of each feature are. One search for all of them."""
     wanted = np.array(features)
     firsts, lasts = np.searchsorted(table.neuron_index.numpy(), (wanted, wanted + 1)).tolist()
     return [range(first, last) for first, last in zip(firsts, lasts, strict=True)]
