@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from extraction_assets.engine.selection.intervals import OF_ALL, interval_edges, interval_of
-from extraction_assets.exports.json_text import encode
 from extraction_assets.exports.source import ExportedDraw, ExportedExample, ExportedFeature
 
 OneExample = ExportedExample | ExportedDraw
@@ -48,7 +47,8 @@ def population_of(feature: ExportedFeature, interval: int) -> Population:
     low, high = interval_edges(interval)
     counted = row.interval_samples
     total = sum(counted) if counted else 0
-    return Population(low, min(high, float(row.max_activation)), counted[interval] / total if total else None)
+    high = high if row.max_activation is None else min(high, row.max_activation)
+    return Population(low, high, counted[interval] / total if total else None)
 
 
 def population_of_example(feature: ExportedFeature, one: OneExample) -> Population:
@@ -66,7 +66,10 @@ def dense(one: OneExample, length: int) -> list[float]:
 
 def dense_text(one: OneExample, length: int) -> str:
     """``dense`` as the text of a JSON list."""
-    return encode(dense(one, length))
+    texts = ["0"] * length
+    for position, activation in zip(one.positions, one.activations, strict=True):
+        texts[position] = repr(activation)
+    return f"[{','.join(texts)}]"
 
 
 def once_each(groups: Iterable[ExampleGroup]) -> dict[int, OneExample]:

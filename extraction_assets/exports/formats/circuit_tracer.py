@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from extraction_assets.catalog import FEATURE_DIRECTIONS
-from extraction_assets.exports import ExportError, Option
+from extraction_assets.exports.errors import ExportError
 from extraction_assets.exports.example_groups import ExampleGroup, dense_text, example_groups
 from extraction_assets.exports.json_text import encode
 from extraction_assets.exports.layer_file import write_layer
 from extraction_assets.exports.neuronpedia_names import layer_number
+from extraction_assets.exports.options import Option
 from extraction_assets.exports.output import Output
 from extraction_assets.exports.source import Batch, ExportedFeature, ExportSource
 
@@ -94,7 +95,7 @@ def _group(feature: ExportedFeature, group: ExampleGroup, seen: set[int]) -> str
     shown = []
     for one in group.examples:
         sample = feature.sample(one.sample_index)
-        repeated = encode(one.sample_index in seen)
+        repeated = "true" if one.sample_index in seen else "false"
         shown.append(
             f'{{"tokens":{sample.tokens_text},"tokens_acts_list":{dense_text(one, sample.length)},'
             f'"train_token_ind":{one.positions[0]},"is_repeated_datapoint":{repeated}}}'
