@@ -1,4 +1,4 @@
-"""Exports: results in the formats that others read, one file a format in ``formats/``."""
+"""Exports: results in the formats that others read, one file a format in ``exports/formats/``."""
 
 from collections.abc import Iterable, Mapping
 from importlib import import_module

@@ -11,7 +11,6 @@ from extraction_assets.exports import ExportError, chosen_options, export_format
 from extraction_assets.exports.output import Output, Progress, begin, finish, only_writer
 from extraction_assets.exports.source import ExportSource
 
-
 _OBJECTS_PER_COLLECTION = 500_000
 
 
