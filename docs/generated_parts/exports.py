@@ -1,19 +1,24 @@
-"""The formats of exports: what they write, who reads it, what may be chosen."""
+"""The formats of exports, and their options."""
 
 from generated_parts.markdown import table
 
+_CHECKPOINT = "the SAE's checkpoint"
 
-def export_formats() -> str:
-    """One row a format."""
+
+def exports() -> str:
+    """Which files each format writes, who reads them, and what they need."""
     from extraction_assets.exports import FORMATS, export_format
 
-    loaded = {name: export_format(name) for name in FORMATS}
-    rows = [[f"`{name}`", one.WHAT, one.READ_BY, ", ".join(map(_need, one.NEEDS))] for name, one in loaded.items()]
-    return table(["format", "files", "read by", "needs, beside `feature_examples`"], rows)
+    rows = []
+    for name in FORMATS:
+        one = export_format(name)
+        needs = ", ".join(_CHECKPOINT if need == "checkpoint" else f"`{need}`" for need in one.NEEDS)
+        rows.append([f"`{name}`", one.WHAT, one.READ_BY, needs or "nothing more"])
+    return table(["format", "files", "read by", "needs, beside the merge"], rows)
 
 
 def export_options() -> str:
-    """One row for each format and option."""
+    """What may be chosen of each format."""
     from extraction_assets.exports import FORMATS, export_format
 
     rows = [
@@ -30,7 +35,3 @@ def parquet_tables() -> str:
 
     rows = [[f"`{name}`", f"`{one.name}`", one.meaning] for name, columns in TABLES.items() for one in columns]
     return table(["file", "column", "meaning"], rows)
-
-
-def _need(name: str) -> str:
-    return "the SAE's checkpoint" if name == "checkpoint" else f"`{name}`"
