@@ -3,10 +3,11 @@
 import contextlib
 import gc
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from extraction_assets.catalog import SAE_FEATURES
 from extraction_assets.exports import chosen_options, export_format
 from extraction_assets.exports.errors import ExportError
 from extraction_assets.exports.output import Output, Progress, begin, finish, only_writer
@@ -62,7 +63,7 @@ def manifest_of(source: ExportSource, name: str, options: Mapping[str, str]) -> 
         "features": "all" if source.is_whole else _digest(source.neuron_indices),
         "options": dict(options),
         **_inside(source, name, options),
-        **({"decoder": source.decoder.rows is not None} if "checkpoint" in export_format(name).NEEDS else {}),
+        **_what_is_there(source, export_format(name).NEEDS),
     }
 
 
@@ -70,6 +71,16 @@ def _inside(source: ExportSource, name: str, options: Mapping[str, str]) -> dict
     """The folder inside that a format writes into, where its readers expect one for each SAE and nothing beside."""
     inside = getattr(export_format(name), "inside", None)
     return {} if inside is None else {"inside": inside(source, options)}
+
+
+def _what_is_there(source: ExportSource, needs: Collection[str]) -> dict[str, bool]:
+    """Whether what lies outside the database can be read, for files without it are others."""
+    found = {}
+    if "checkpoint" in needs:
+        found["decoder"] = source.decoder.rows is not None
+    if SAE_FEATURES in needs:
+        found[SAE_FEATURES] = source.stored_features is not None
+    return found
 
 
 def local_folder(out: str) -> Path:
