@@ -103,13 +103,11 @@ def commands() -> list[Found]:
 @pytest.mark.parametrize("typed", commands(), ids=named)
 def test_commands_and_their_options_exist(typed: Found) -> None:
     words = shlex.split(typed.text.replace("…", "X"))[1:]
-    group = click.Context(main)
-    known, command = options(main), None
+    known, command, group = options(main), None, main
     for word in words:
-        if command is None and word in main.list_commands(group):
-            command = main.get_command(group, word)
-            assert command is not None
-            known = options(command)
+        if (found := group.commands.get(word)) is not None and (command is None or command is group):
+            command, known = found, options(found)
+            group = found if isinstance(found, click.Group) else group
         elif word.startswith("-"):
             assert word in known
     assert command is not None or words[0].startswith("-")

@@ -27,3 +27,11 @@ def export_options() -> str:
         for option, one in export_format(name).OPTIONS.items()
     ]
     return table(["format", "option", "default", "meaning"], rows)
+
+
+def parquet_tables() -> str:
+    """The columns of the Parquet files."""
+    from extraction_assets.exports.parquet_tables import TABLES
+
+    rows = [[f"`{name}`", f"`{one.name}`", one.meaning] for name, columns in TABLES.items() for one in columns]
+    return table(["file", "column", "meaning"], rows)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from extraction_assets.engine.corpora.visible_text import visible
+from extraction_assets.exports.neuronpedia_tables import shown_source
 from extraction_assets.exports.parquet_tables import TABLES
 from extraction_assets.exports.source import ExportSource
 
@@ -42,11 +43,11 @@ def data_card(source: ExportSource, files: Mapping[str, TableFiles]) -> str:
 def _origin(source: ExportSource) -> str:
     extraction, corpus = source.extraction, source.corpus
     facts: dict[str, Any] = {
-        "model": extraction.model,
+        "model": shown_source(extraction.model),
         "hook": extraction.hook,
         "features": f"{extraction.latent_dim:,}"
         + ("" if source.is_whole else f", {len(source.neuron_indices):,} here"),
-        "corpus": corpus.source,
+        "corpus": shown_source(corpus.source),
         "samples": f"{extraction.sample_count:,} of up to {extraction.max_length:,} tokens",
         "counted tokens": f"{extraction.token_count:,}",
         "examples a feature": f"up to {extraction.top_k_examples:,}, the strongest",
