@@ -26,7 +26,7 @@ SEEDED := $(if $(SEED),--seed $(SEED))
 
 PICTURES := backfill browser-compare browser-feature browser-feature-dark browser-feature-phone browser-features checks chunk-plots examples graph launch report
 
-.PHONY: demo test test-fast mutations test-ui screenshots docs published readers ui browse lint install clean-venv
+.PHONY: demo test test-fast mutations test-ui screenshots docs notebook published readers ui browse lint install clean-venv
 
 demo: $(DEMO)
 	$(BIN)/extraction-assets run demo
@@ -35,9 +35,9 @@ demo: $(DEMO)
 # The tests start about a hundred processes: where Python is kept from storing bytecode, each would compile the package.
 test test-fast mutations: export PYTHONDONTWRITEBYTECODE :=
 
-# One worker more than two cores have: some tests wait for a daemon.
+# Two workers more than two cores have: some tests wait for a daemon.
 test: $(TESTS) $(READERS)
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(SEEDED)
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(SEEDED)
 
 test-fast: $(TESTS)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(SEEDED)
@@ -58,6 +58,9 @@ readers: $(READERS)
 
 docs: $(DEMO)
 	$(BIN)/python docs/generate.py
+
+notebook: $(DEMO)  # writes what its cells show into docs/notebook.ipynb
+	$(BIN)/python docs/execute_notebook.py
 
 ui: $(DEMO)
 	$(BIN)/extraction-assets ui --workspace workspace.yaml

@@ -22,6 +22,7 @@ from benchmarks.inputs import SAE_NAME, extraction_settings, random_corpus, stor
 from benchmarks.lines import BOTH, Line
 from benchmarks.measure import GB, Usage, metered
 from benchmarks.options import Options
+from extraction_assets.catalog import FEATURE_EXAMPLES, assets_after_chunks
 from extraction_assets.cli.runner import Runner
 from extraction_assets.dagster_instance.home import prepare_dagster_home
 from extraction_assets.execution.keys import activations_key, sae_key
@@ -92,6 +93,8 @@ class _Ran(NamedTuple):
 
     chunks: Usage
     merge: Usage
+    after: Usage | None
+    """Of the report and the relations; None if they were left out."""
     to_commit: float
     """Seconds from the start of the chunks' run to the event of the committed rows, by Dagster's own record."""
     seconds: dict[str, dict[str, float]]
@@ -100,14 +103,18 @@ class _Ran(NamedTuple):
 
 
 def _run(options: Options, settings: ExtractionSettings) -> _Ran:
-    """Everything that ``extraction-assets run NAME --missing`` does, its parts metered."""
+    """Everything that ``extraction-assets run NAME --missing`` does, or what it does up to the commit, metered."""
     prepare_dagster_home()
     with Runner(definitions(settings, resources(options)), settings, {}) as runner:
         runner.materialize_corpus()  # finds it there, and records that
         with metered(options.torch_device) as chunks:
             runner.materialize_chunks(settings.chunk_keys, only_missing=True)
         with metered(options.torch_device) as merge:
-            runner.merge(SAE_NAME)
+            runner.materialize_after_chunks(SAE_NAME, (FEATURE_EXAMPLES,))
+        after = None
+        if not options.to_commit:
+            with metered(options.torch_device) as after:
+                runner.materialize_after_chunks(SAE_NAME, [a for a in assets_after_chunks() if a != FEATURE_EXAMPLES])
     table, examples = (sae_key(settings, SAE_NAME, asset) for asset in ("top_k_table", "feature_examples"))
     keys = [activations_key(settings), sae_key(settings, SAE_NAME, "sae_features"), table, examples]
     with dg.DagsterInstance.get() as instance:
@@ -115,7 +122,7 @@ def _run(options: Options, settings: ExtractionSettings) -> _Ran:
         started = min(r.start_time or time.time() for r in records if table in (r.dagster_run.asset_selection or ()))
         committed = instance.fetch_materializations(examples, limit=1).records[0]
         seconds = {key.path[-1]: _summed_seconds(instance, key) for key in keys}
-    return _Ran(chunks, merge, committed.timestamp - started, seconds, int(numbers(committed)["examples"]))
+    return _Ran(chunks, merge, after, committed.timestamp - started, seconds, int(numbers(committed)["examples"]))
 
 
 def _summed_seconds(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, float]:
@@ -144,7 +151,9 @@ def _lines(ran: _Ran, stage: str, name: str, count: int) -> Iterator[Line]:
     yield line(f"{name}: run of the chunks", ran.chunks.seconds, ran.chunks)
     passes = line(f"{name}: the chunks' passes alone", ran.seconds["top_k_table"]["seconds"], None)
     yield dataclasses.replace(passes, products=BOTH)
-    yield line(f"{name}: run of the merge, with the report", ran.merge.seconds, ran.merge)
+    yield line(f"{name}: run of the merge", ran.merge.seconds, ran.merge)
+    if ran.after is not None:
+        yield line(f"{name}: run of relations and report", ran.after.seconds, ran.after)
 
 
 def _together(first: Usage, second: Usage) -> Usage:

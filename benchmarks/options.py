@@ -50,6 +50,7 @@ class Options:
     matmul_precision: str
     compile_model: bool
     statistics: str
+    to_commit: bool
     gpus: tuple[int, ...]
     keep: tuple[str, ...]
     max_engine_samples: int
@@ -141,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--matmul-precision", choices=("highest", "high", "medium"), default="high", help="of encode")
     add("--compile-model", action="store_true", help="compile the blocks in the path through Dagster")
     add("--statistics", choices=("basic", "full"), default="basic", help="of the path through Dagster")
+    add("--to-commit", action="store_true", help="end the path through Dagster with the committed rows")
     add("--gpus", type=_counts, default=(1, 2, 4), metavar="N,…", help="of the part gpus: processes, each on a GPU")
     add(
         "--keep",

@@ -9,12 +9,14 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from extraction_assets.component import FeatureExtraction
+    from extraction_assets.python_api.extracting import extract
     from extraction_assets.python_api.opening import open_results
 
-__all__ = ["FeatureExtraction", "default_resources", "load_defs_folder", "open_results"]
+__all__ = ["FeatureExtraction", "default_resources", "extract", "load_defs_folder", "open_results"]
 
 _LAZY = {
     "FeatureExtraction": "extraction_assets.component",
+    "extract": "extraction_assets.python_api.extracting",
     "open_results": "extraction_assets.python_api.opening",
 }
 """Names that are loaded on first use, so that `import extraction_assets.engine` needs no Dagster, and their modules."""

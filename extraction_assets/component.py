@@ -1,5 +1,6 @@
 """FeatureExtraction: a YAML block -> assets, checks, schedule and sensors."""
 
+import functools
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any, Self
 
 import dagster as dg
 import yaml
-from pydantic import BaseModel, field_validator
+from pydantic import BaseModel, create_model, field_validator
 
 from extraction_assets.automation import build_automation
 from extraction_assets.catalog import Asset, builders
@@ -23,6 +24,7 @@ from extraction_assets.execution.links import published_links
 from extraction_assets.exports import require_formats
 from extraction_assets.host.project_home import use_project_of
 from extraction_assets.settings import ExtractionSettings
+from extraction_assets.settings.validation import refuse_truth_for_number
 
 
 class FeatureExtraction(ExtractionSettings, dg.Component, dg.Resolvable):
@@ -48,6 +50,12 @@ class FeatureExtraction(ExtractionSettings, dg.Component, dg.Resolvable):
         return exports
 
     @classmethod
+    def model(cls) -> type[BaseModel]:
+        """What Dagster reads a YAML block into, before it becomes settings. Dagster makes it of the annotations alone,
+        so that it would take true for 1."""
+        return _strict_about_numbers(super().model())
+
+    @classmethod
     def resolve_from_model(cls, context: dg.ResolutionContext, model: BaseModel) -> Self:
         """The component of a YAML block. Errors in its values name file and line, as syntax errors do."""
         tree = context.source_position_tree
@@ -68,6 +76,12 @@ class FeatureExtraction(ExtractionSettings, dg.Component, dg.Resolvable):
         fields = {name: getattr(self, name) for name in ExtractionSettings.model_fields}
         settings = ExtractionSettings(**{**fields, "name": self.name or context.path.name})
         return build_definitions(settings, context.path)
+
+
+@functools.cache
+def _strict_about_numbers(model: type[BaseModel]) -> type[BaseModel]:
+    refuse: Any = field_validator("*", mode="before")(classmethod(refuse_truth_for_number))
+    return create_model(model.__name__, __base__=model, __validators__={"no_truth_for_number": refuse})
 
 
 def build_definitions(settings: ExtractionSettings, folder: Path | None = None) -> dg.Definitions:

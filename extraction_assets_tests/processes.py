@@ -88,7 +88,7 @@ _server: Any = forkserver._forkserver  # type: ignore[attr-defined]
 
 def _start_server() -> None:
     with contextlib.chdir(ROOT):  # where it finds what it imports, whatever the folder of the test that needs it first
-        forkserver.ensure_running()
+        _server.ensure_running()  # which does nothing in a process that has joined another one's server
 
 
 def run_module(

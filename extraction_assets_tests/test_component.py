@@ -188,6 +188,7 @@ def test_what_a_corpus_is_made_of_is_read_from_the_yaml(project: Path) -> None:
         ("  top_k_examples: 0", "attributes.top_k_examples at {}: top_k_examples must be at least 1, got 0"),
         ("  top_k_examples: abc", "attributes.top_k_examples at {}: Input should be a valid integer, unable to parse"),
         ("  top_k_examples: [1]", "attributes.top_k_examples at {}: Input should be a valid integer"),
+        ("  interval_examples: yes", "attributes.interval_examples at {}: interval_examples takes numbers, got true"),
         ("  schedule: '0 2 * *'", "attributes.schedule at {}: schedule '0 2 * *' is not in cron form: minute, hour, "),
         (
             "  keep: {{top_k_tabel: true}}",

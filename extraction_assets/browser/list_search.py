@@ -109,8 +109,10 @@ def _place(extraction: sa.Row[Any], wanted: queries.Wanted, by: FoundBy, *, coun
 
 
 def _text_place(connection: sa.Connection, extraction: sa.Row[Any], wanted: queries.Wanted, *, counted: bool) -> _Place:
-    found, missing = queries.text_found(connection, extraction, wanted)
+    found, missing, is_cut = queries.text_found(connection, extraction, wanted)
     scope = f"of the first {queries.MOST_SAMPLES} samples with the text"
+    if is_cut:
+        scope = f"{scope}, and only the {queries.MOST_FEATURES:,} features that are in most of them are listed"
     if not text_is_indexed(connection, extraction.id):
         asset = f"{extraction.name}/{extraction.sae}/{FEATURE_RELATIONS}"
         why = "this database has no complete index of texts" if counted else f"the index of texts is made with {asset}"

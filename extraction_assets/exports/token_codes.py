@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from extraction_assets.exports import ExportError
+from extraction_assets.exports.errors import ExportError
 from extraction_assets.exports.samples import SampleTexts
 
 _KEPT_TOKENS = 50_000_000  # 200 MB

@@ -29,6 +29,9 @@ class ExtractionResults:
     UnknownResultError.
     """
 
+    _outlives_its_checkpoints = True
+    """Whether model and SAE may have been replaced since the result was made."""
+
     def __init__(self, source: Source, extraction: str, sae: str) -> None:
         self._source = source
         self.extraction, self.sae = extraction, sae
@@ -45,7 +48,12 @@ class ExtractionResults:
         self._weights = self._stored = None
 
     def __repr__(self) -> str:
-        return f"<ExtractionResults {self.name} of {self._source.url}>"
+        if self._source.is_closed:
+            return f"<{type(self).__name__} {self.name}: closed>"
+        with self._source.connection() as connection:
+            row = self._row(connection)
+        sizes = f"{row.latent_dim:,} features, {row.sample_count:,} samples"
+        return f"<{type(self).__name__} {self.name}: {row.hook}, {sizes}>"
 
     def description(self) -> "pd.Series[Any]":
         """What the result is of: model, hook, sizes, settings, when it was merged."""
@@ -201,11 +209,14 @@ class ExtractionResults:
         return row
 
     def _loaded_sae(self, neuron_index: int) -> "SAE":
-        from extraction_assets.python_api.weights import load_sae_of
+        from extraction_assets.python_api.weights import load_sae_of, refuse_replaced
 
         row = self._found(neuron_index)
         if self._weights is None:
-            self._weights = load_sae_of(self.name, (row.settings.get("saes") or {}).get(self.sae), row.latent_dim)
+            loaded = load_sae_of(self.name, (row.settings.get("saes") or {}).get(self.sae), row.latent_dim)
+            if self._outlives_its_checkpoints:
+                refuse_replaced(self.name, row, self._source.store)
+            self._weights = loaded
         return self._weights
 
     def _stored_features(self, neuron_index: int | None) -> StoredFeatures:

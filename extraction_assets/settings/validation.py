@@ -2,7 +2,7 @@
 
 import math
 import re
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
@@ -11,10 +11,28 @@ _LONGEST_NAME = 200
 """Names of files and folders have 255 bytes, and ours are followed by suffixes such as ``_missing_chunks``."""
 
 
+def refuse_truth_for_number(cls: type[BaseModel], value: Any, info: ValidationInfo) -> Any:
+    """A validator, before all others, of any field: true and false (in YAML also yes and no) are no numbers, though
+    Python counts them as 1 and 0."""
+    if _is_truth_for_number(cls.model_fields[str(info.field_name)].annotation, value):
+        raise ValueError(f"{info.field_name} takes numbers, got {str(value).lower()}")
+    return value
+
+
+def _is_truth_for_number(annotation: Any, value: Any) -> bool:
+    kinds = get_args(annotation) or (annotation,)
+    if isinstance(value, bool):
+        return bool not in kinds and (int in kinds or float in kinds)
+    lists = [kind for kind in (annotation, *kinds) if get_origin(kind) is list and isinstance(value, list)]
+    return any(_is_truth_for_number(get_args(kind)[0], one) for kind in lists for one in value)
+
+
 class Settings(BaseModel):
     """A group of settings: unknown fields are refused, values do not change after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    _no_truth_for_number = field_validator("*", mode="before")(classmethod(refuse_truth_for_number))
 
 
 def check_name(name: str, what: str) -> str:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from extraction_assets.browser.list_facets import DENSITIES
 from extraction_assets.browser.listed_features import listed_window
 from extraction_assets.database.connect import open_database
+from extraction_assets.database.queries import search
 from extraction_assets.database.queries.feature_filter import FeatureFilter, Range
 from extraction_assets.database.tables import feature_labels
 from extraction_assets_tests.browser.conftest import Fetch, make_client
@@ -227,6 +228,16 @@ def test_a_text_that_is_read_without_the_index_says_so(client: "TestClient", pro
     assert (
         "all samples were read, which takes long: the index of texts is made with tiny/relu/feature_relations" in text
     )
+
+
+def test_a_search_that_lists_only_some_of_the_features_says_so(
+    client: "TestClient", project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [(word,)] = project.rows("SELECT word FROM strongest_tokens WHERE length(word) > 3 ORDER BY examples DESC LIMIT 1")
+    monkeypatch.setattr(search, "MOST_FEATURES", 2)
+    text = client.get(f"/tiny/relu/?q={word}&by=text").text
+    assert "samples with the text, and only the 2 features that are in most of them are listed" in text
+    assert len(numbers(text)) == 2
 
 
 def test_a_place_that_is_no_number_is_refused(listed: "TestClient") -> None:

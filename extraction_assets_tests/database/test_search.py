@@ -44,7 +44,7 @@ def _found(engine: sa.Engine, text: str) -> tuple[list[tuple[int, int]] | None, 
     """(neuron_index, hits) of the features that a text finds, and why it cannot be looked for."""
     with engine.connect() as connection:
         extraction = connection.execute(sa.select(extractions)).one()
-        found, missing = text_found(connection, extraction, parse_search(text))
+        found, missing, _ = text_found(connection, extraction, parse_search(text))
         return found and sorted(tuple(row) for row in connection.execute(found.hits)), missing
 
 
@@ -70,6 +70,16 @@ def test_a_frequent_text_finds_the_features_of_most_samples(engine: sa.Engine, m
     with engine.begin() as connection:
         connection.execute(sa.update(samples).values(tokens=["the", " same"]))
     assert _found(engine, "the same") == ([(6, 3)], None)
+
+
+@pytest.mark.parametrize(("most", "is_cut"), [(2, True), (3, False)])
+def test_features_that_are_left_out_are_known_to_be(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch, most: int, is_cut: bool
+) -> None:
+    monkeypatch.setattr(search, "MOST_FEATURES", most)
+    with engine.connect() as connection:
+        found = text_found(connection, connection.execute(sa.select(extractions)).one(), parse_search("hello"))
+    assert found.is_cut == is_cut
 
 
 def test_two_characters_are_too_few(engine: sa.Engine) -> None:

@@ -283,14 +283,14 @@ def test_the_estimate_is_what_is_still_to_come(tiny_folder: Path, home: Path, mo
         return next(iter(doctor_project.check_estimate(lambda: {"tiny": settings}))).message
 
     # activations 23 * 16 * 16 * 4 * 2 hooks, features 23 * 16 * 520 * 2, tables of 48 * ((5 + 16) * 40 + 1772) / 8 a
-    # sample with a sixteenth of the features, and rows 48 * (5 + 40) * 200 * 2:
-    # 47,104 + 382,720 + 720,912 + 23,920 + 864,000
-    assert text() == "tiny: about 2.0 MB to come"
+    # sample with a sixteenth of the features, and rows 48 * (5 * 111 + 46 * 102 + 600 + 3600 + 2100) * 2
+    # beside texts of 23 * 16 * 24: 47,104 + 382,720 + 720,912 + 23,920 + 1,108,512 + 8,832
+    assert text() == "tiny: about 2.3 MB to come"
     project = Project(settings, home)
     project.corpus()
     project.chunks(0, 0)
     bytes_of_one = sum(len(data) for name, data in project.files("tiny/*/**/*").items() if "corpus" not in name)
-    assert text() == f"tiny: about {readable_size(bytes_of_one * 15 / 8 + 864_000)} to come"
+    assert text() == f"tiny: about {readable_size(bytes_of_one * 15 / 8 + 1_117_344)} to come"
     with monkeypatch.context() as full:
         full.setattr(doctor_project.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
         assert list(doctor_project.check_estimate(lambda: {"tiny": settings}))[-1].severity == "error"
@@ -298,7 +298,7 @@ def test_the_estimate_is_what_is_still_to_come(tiny_folder: Path, home: Path, mo
     assert text() == "tiny: all chunks are on disk"
     settings = make_settings(tiny_folder, top_k_examples=3)
     tables = sum(len(data) for name, data in project.files("tiny/*/top_k_table/*").items())
-    rows = 48 * (3 + 40) * 200 * 2
+    rows = 48 * (3 * 111 + 46 * 102 + 6300) * 2 + 23 * 16 * 24
     assert text() == f"tiny: about {readable_size(tables + rows)} to come", (
         "stale tables are computed again, and nothing else"
     )

@@ -112,9 +112,9 @@ def test_a_run_of_the_missing_computes_a_damaged_table_again_instead_of_recordin
     _damage(sorted((recorded.home / "tiny" / "relu" / "top_k_table").glob(pattern))[1], harm)
     computed, compute = [], chunk_run.compute_chunk
 
-    def note(plan: object, loaded: object, usage: object, chunk: Chunk, targets: list[Target], begin: object) -> object:
+    def note(plan: object, loaded: object, usage: object, chunk: Chunk, targets: list[Target], *more: object) -> object:
         computed.append((chunk.key, [target.key.path[1:] for target in targets]))
-        return compute(plan, loaded, usage, chunk, targets, begin)
+        return compute(plan, loaded, usage, chunk, targets, *more)
 
     monkeypatch.setattr(chunk_run, "compute_chunk", note)
     result = recorded.chunks(tags={REUSE_TAG: "true"})

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from extraction_assets.database.queries.examples import draws_of, examples_of, find_feature
-from extraction_assets.exports import ExportError
+from extraction_assets.exports.errors import ExportError
 from extraction_assets.exports.formats import circuit_tracer
 from extraction_assets.exports.source import ExportSource
 from extraction_assets_tests.exports.readers import read_by

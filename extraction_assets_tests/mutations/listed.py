@@ -132,11 +132,15 @@ MUTATIONS = (
         "a file has its name before it is on the disk",
         "stores/sealed.py",
         """            sync(temporary)
+            if before_rename is not None:
+                before_rename()
             if path.is_dir():  # a folder in the file's place
                 set_aside(path)
             os.replace(temporary, path)
 """,
-        """            if path.is_dir():  # a folder in the file's place
+        """            if before_rename is not None:
+                before_rename()
+            if path.is_dir():  # a folder in the file's place
                 set_aside(path)
             os.replace(temporary, path)
             sync(path)
@@ -208,9 +212,9 @@ MUTATIONS = (
     ),
     Mutation(
         "top tokens: equal counts go to the higher token",
-        "engine/relations/top_tokens.py",
-        "order = np.lexsort((token, -counts, feature))",
-        "order = np.lexsort((-token, -counts, feature))",
+        "engine/relations/token_sums.py",
+        "(token, token_bits))",
+        "((1 << token_bits) - 1 - token, token_bits))",
         ("engine/relations/test_top_tokens.py",),
     ),
     Mutation(

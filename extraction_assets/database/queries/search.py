@@ -112,19 +112,29 @@ MOST_SAMPLES, MOST_FEATURES = 100, 1_000
 sample, which would read all examples."""
 
 
-def text_found(connection: sa.Connection, extraction: sa.Row[Any], wanted: Wanted) -> tuple[Found | None, str | None]:
+class TextFound(NamedTuple):
+    """What a search for a text finds."""
+
+    found: Found | None
+    missing: str | None = None
+    """Why there is no such search."""
+    is_cut: bool = False
+    """Whether further features fire in samples with the text."""
+
+
+def text_found(connection: sa.Connection, extraction: sa.Row[Any], wanted: Wanted) -> TextFound:
     """Features that fire in samples that hold a text: at most ``MOST_FEATURES``, of the first ``MOST_SAMPLES`` samples,
-    with how many of those they are; or None and why there is no such search."""
+    with how many of those they are."""
     if len(wanted.text) < SHORTEST:
-        return None, f"a text to look for has at least {SHORTEST} characters"
-    rows = connection.execute(text_select(connection, extraction.id, wanted.text))
-    number, hits = backend_of(connection).number_pairs(json.dumps([list(row) for row in rows]))
+        return TextFound(None, f"a text to look for has at least {SHORTEST} characters")
+    rows = [list(row) for row in connection.execute(text_select(connection, extraction.id, wanted.text))]
+    number, hits = backend_of(connection).number_pairs(json.dumps(rows[:MOST_FEATURES]))
     members = sa.select(number.label("neuron_index"))
-    return Found(members.add_columns(hits.label("hits")), number, members), None
+    return TextFound(Found(members.add_columns(hits.label("hits")), number, members), is_cut=len(rows) > MOST_FEATURES)
 
 
 def text_select(connection: sa.Connection, extraction_id: int, text: str) -> sa.Select[Any]:
-    """(neuron_index, hits) of the features that fire in most of the first samples that hold a text."""
+    """(neuron_index, hits) of the features that fire in most of the first samples that hold a text, and of one more."""
     matching = text_query(connection, extraction_id, text, MOST_SAMPLES).subquery("matching")
     firing = sample_features.c
     hits = sa.func.count().label("hits")
@@ -134,6 +144,6 @@ def text_select(connection: sa.Connection, extraction_id: int, text: str) -> sa.
         .where(firing.extraction_id == extraction_id)
         .group_by(firing.neuron_index)
         .order_by(hits.desc(), firing.neuron_index)
-        .limit(MOST_FEATURES)
+        .limit(MOST_FEATURES + 1)
         .execution_options(about="features that fire in samples with the text")
     )

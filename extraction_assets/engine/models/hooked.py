@@ -177,6 +177,11 @@ class LanguageModel:
         finally:
             self._capture.read(before)
 
+    def remove_hooks(self) -> None:
+        """Takes the hooks from the module, which somebody else goes on to use; nothing can be read afterwards."""
+        self._replay.forget()
+        self._capture.read({})
+
     def compile_blocks(self, backend: str = "inductor") -> None:
         """Compiles the repeated blocks by ``torch.compile``, for the one shape of a forward batch.
 

@@ -80,9 +80,9 @@ def _bounds(  # type: ignore[no-untyped-def]
         if BLOCK > GROUPS:
             best = tl.max(tl.reshape(best, [BLOCK // GROUPS, GROUPS]), axis=0)
         low = tl.full([], 1, tl.int32)
-        high = tl.max(best, axis=0)
+        high = tl.minimum(tl.max(best, axis=0), 0x7F800000)  # a NaN is no bound: nothing is below it
         reaching = tl.sum((best >= 1).to(tl.int32), axis=0)
-        # low is reached by at least k, or is 1; high + 1 by fewer
+        # low is reached by at least k, or is 1; high + 1 by fewer, unless high is infinite
         slack = k + k // 16
         while (low < high) & (reaching > slack):
             middle = low + ((high - low) >> 1) + ((high - low) & 1)
@@ -156,7 +156,8 @@ def _select(  # type: ignore[no-untyped-def]
     fits = SEGMENT_BLOCK * CAPACITY <= SLOTS
     if GATHERED:
         fits = total <= SLOTS
-    # at least k reach low and fewer than k reach high + 1, if more than k are there; above reach high + 1
+    # at least k reach low and fewer than k reach high + 1, if more than k are there; above reach high + 1. No key is
+    # negative, of which the difference to a NaN's would not fit
     low = tl.full([], 0, tl.int32)
     high = tl.full([], 0x7FFFFFFF, tl.int32)
     reaching = total

@@ -11,11 +11,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from extraction_assets.catalog import FEATURE_DIRECTIONS, SAE_FEATURES
-from extraction_assets.exports import ExportError, Option
+from extraction_assets.exports.errors import ExportError
 from extraction_assets.exports.example_groups import ExampleGroup, dense_text, example_groups
 from extraction_assets.exports.json_text import encode
 from extraction_assets.exports.layer_file import write_layer
 from extraction_assets.exports.neuronpedia_names import layer_number
+from extraction_assets.exports.options import Option
 from extraction_assets.exports.output import Output
 from extraction_assets.exports.source import Batch, ExportedFeature, ExportSource
 

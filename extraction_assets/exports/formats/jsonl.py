@@ -7,9 +7,9 @@ from typing import Any
 
 from extraction_assets.catalog import FEATURE_DIRECTIONS, FEATURE_RELATIONS
 from extraction_assets.engine.selection.statistics.descriptions import COLUMNS
-from extraction_assets.exports import Option
 from extraction_assets.exports.json_text import encode, numbers, text
 from extraction_assets.exports.line_files import write_lines
+from extraction_assets.exports.options import Option
 from extraction_assets.exports.output import Output
 from extraction_assets.exports.source import (
     Batch,

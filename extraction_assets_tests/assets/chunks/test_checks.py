@@ -11,7 +11,7 @@ import torch
 from extraction_assets.assets.chunks import checks as recorded_checks_module
 from extraction_assets.assets.chunks import run as chunk_run
 from extraction_assets.assets.chunks.checks import CHUNK_CHECKS, MATCHES_LEGACY, RECONSTRUCTS
-from extraction_assets.engine.chunk_pass import sae_pass
+from extraction_assets.engine.chunk_pass import reconstruction, selecting
 from extraction_assets.execution.keys import sae_key
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets_tests.assets.chunks.conftest import Done
@@ -120,7 +120,7 @@ def test_a_chunk_of_next_to_no_tokens_can_be_run_alone(tiny_folder: Path, tmp_pa
 def test_a_chunk_whose_activations_do_not_vary_fails(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sae_pass.VarianceExplained, "value", lambda _: torch.tensor(float("nan")))
+    monkeypatch.setattr(reconstruction.VarianceExplained, "value", lambda _: torch.tensor(float("nan")))
     monkeypatch.setattr(chunk_run, "examine_start", lambda *_: None)
     project = Project(_tokens(tiny_folder, tmp_path, *[[*range(5, 21)]] * 4), tmp_path / "home")
     project.corpus()
@@ -143,8 +143,8 @@ def _too_strong(rows: Any) -> Any:
 def test_a_wrong_selection_fails_the_legacy_check(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = sae_pass.select_top_k
-    monkeypatch.setattr(sae_pass, "select_top_k", lambda *args: _too_strong(right(*args)))
+    right = selecting.select_top_k
+    monkeypatch.setattr(selecting, "select_top_k", lambda *args: _too_strong(right(*args)))
     project = Project(make_settings(tiny_folder, statistics="basic"), tmp_path / "home")
     project.corpus()
     with pytest.raises(dg.Failure, match="vectorized_matches_legacy failed"):
@@ -155,13 +155,13 @@ def test_a_wrong_selection_fails_the_legacy_check(
 def test_a_wrong_table_or_wrong_draws_of_one_selection_fail_the_legacy_check(
     project: Project, monkeypatch: pytest.MonkeyPatch, wrong: int
 ) -> None:
-    right = sae_pass.select_with_draws
+    right = selecting.select_with_draws
 
     def one_too_strong(*args: Any) -> Any:
         selected = list(right(*args))
         selected[wrong] = _too_strong(selected[wrong])
         return tuple(selected)
 
-    monkeypatch.setattr(sae_pass, "select_with_draws", one_too_strong)
+    monkeypatch.setattr(selecting, "select_with_draws", one_too_strong)
     with pytest.raises(dg.Failure, match="vectorized_matches_legacy failed"):
         project.chunks()

@@ -28,9 +28,9 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
     found: list[tuple[str, list[str]]] = []
     compute = chunk_run.compute_chunk
 
-    def note(plan: Any, loaded: Any, usage: Any, chunk: Chunk, targets: Any, begin: Any) -> Any:
+    def note(plan: Any, loaded: Any, usage: Any, chunk: Chunk, targets: Any, *more: Any) -> Any:
         found.append((chunk.key, ["/".join(target.key.path[1:]) for target in targets]))
-        return compute(plan, loaded, usage, chunk, targets, begin)
+        return compute(plan, loaded, usage, chunk, targets, *more)
 
     monkeypatch.setattr(chunk_run, "compute_chunk", note)
     return found
