@@ -33,6 +33,7 @@ def by_ranges(folder: Path, layer: int) -> list[dict[str, Any] | None]:
     for start, stop in itertools.pairwise(offsets):
         bytes_of_range = data[start : stop + 1]
         length = int.from_bytes(bytes_of_range[:4], "little")
+        assert stop == start or length == stop - start - 4
         found.append(json.loads(gzip.decompress(bytes_of_range[4 : 4 + length])) if stop > start else None)
     assert offsets[-1] == len(data)
     return found
