@@ -40,7 +40,19 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if collection_path == Path(__file__).with_name("ui") and not config.getoption("--ui") else None
 
 
-_WHOLE_RUNS = {"demo_home", "done", "lab", "merged_once", "on_postgres", "project", "ran", "served", "workshop"}
+_WHOLE_RUNS = {
+    "demo_home",
+    "done",
+    "hostile_project",
+    "lab",
+    "merged_once",
+    "on_postgres",
+    "packed",
+    "project",
+    "ran",
+    "served",
+    "workshop",
+}
 """Fixtures behind which a whole extraction or a real process runs: what uses one is slow."""
 
 _MANY_SECONDS = {
