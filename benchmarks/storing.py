@@ -1,10 +1,11 @@
 """Chunk tables to rows: how fast tables are merged and loaded, and in how much memory.
 
-    python -m benchmarks.storing [--tables 20] [--features 16384] [--draws] [--postgres URL] [--json FILE]
+    python -m benchmarks.storing [--tables 20] [--features 16384] [--draws] [--readers] [--postgres URL] [--json FILE]
 
 Makes chunk tables like those of a real extraction, merges them, and loads the result twice into a new SQLite file, and
 into PostgreSQL where a URL is given: first, and in the place of as many other rows. It removes the rows that it loads;
-the next write drops the emptied tables of PostgreSQL once they are vacuumed.
+the next write drops the emptied tables of PostgreSQL once they are vacuumed. With ``--readers`` two processes read
+meanwhile, and it prints how long their looks took before the replacement and during it.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import json
 import os
 import platform
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from benchmarks.readers import reading, summary
 from extraction_assets.assets.examples.merging import Merged, merge_tables
 from extraction_assets.database.connect import open_database, write_transaction
 from extraction_assets.database.load import ExtractionRow, replace_results
@@ -38,6 +41,7 @@ from extraction_assets.stores.chunk_files import read_table, read_tables, write_
 NAME = "benchmark of storing"
 POSITIONS, VOCABULARY, CHUNK_SAMPLES = 128, 32_000, 5_000
 RULES = DrawRules()
+_ALONE_SECONDS = 3
 _RECORD: dict[str, Any] = {"fingerprint": "benchmark", "numerics": {}, "checks": {}}
 
 
@@ -46,6 +50,7 @@ class Sizes(NamedTuple):
     features: int
     top_k: int
     draws: bool = False
+    readers: bool = False
 
 
 class Stage(NamedTuple):
@@ -168,7 +173,9 @@ def _load(database: str, url: str, sizes: Sizes, merged: Merged, corpus: CorpusS
                 with write_transaction(engine) as connection:
                     replace_results(connection, row, corpus, table, merged.statistics, display, draws)
 
-            yield _stage(f"{database}, {what}", _seconds(load), len(table.neuron_index), "examples/s")
+            is_read = sizes.readers and what == "replacement"
+            seconds = _seconds_with_readers(load, url) if is_read else _seconds(load)
+            yield _stage(f"{database}, {what}", seconds, len(table.neuron_index), "examples/s")
     finally:
         with write_transaction(engine) as connection:
             delete_results(connection, NAME)
@@ -179,6 +186,18 @@ def _seconds(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
+
+
+def _seconds_with_readers(work: Callable[[], object], url: str) -> float:
+    with reading(url) as looks:
+        began = time.time()
+        time.sleep(_ALONE_SECONDS)
+        started = time.time()
+        seconds = _seconds(work)
+        ended = time.time()
+    print(f"readers alone: {summary(looks, began, started)}", file=sys.stderr)
+    print(f"readers during the replacement: {summary(looks, started, ended)}", file=sys.stderr, flush=True)
+    return seconds
 
 
 def _stage(name: str, seconds: float, count: int, unit: str) -> Stage:
@@ -207,10 +226,11 @@ def main() -> None:
     parser.add_argument("--features", type=int, default=16_384)
     parser.add_argument("--top-k", type=int, default=100)
     parser.add_argument("--draws", action="store_true", help="with the draws of full statistics")
+    parser.add_argument("--readers", action="store_true", help="two processes read while rows are replaced")
     parser.add_argument("--postgres", metavar="URL", help="a database to load into as well, postgresql://…")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file too")
     options = parser.parse_args()
-    sizes = Sizes(options.tables, options.features, options.top_k, options.draws)
+    sizes = Sizes(options.tables, options.features, options.top_k, options.draws, options.readers)
     stated = conditions(sizes)
     print(", ".join(f"{name} {value}" for name, value in stated.items()))
     print("\n| stage | seconds | rate | peak memory |\n| --- | ---: | ---: | ---: |")

@@ -40,7 +40,19 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if collection_path == Path(__file__).with_name("ui") and not config.getoption("--ui") else None
 
 
-_WHOLE_RUNS = {"demo_home", "done", "lab", "merged_once", "on_postgres", "project", "ran", "served", "workshop"}
+_WHOLE_RUNS = {
+    "demo_home",
+    "done",
+    "hostile_project",
+    "lab",
+    "merged_once",
+    "on_postgres",
+    "packed",
+    "project",
+    "ran",
+    "served",
+    "workshop",
+}
 """Fixtures behind which a whole extraction or a real process runs: what uses one is slow."""
 
 _MANY_SECONDS = {
@@ -48,6 +60,10 @@ _MANY_SECONDS = {
     "assets/directions/test_automation.py",
     "assets/examples/test_draws.py",
     "chunk_pass/test_batch_size_changes_no_bit.py",
+    "dagster_instance/test_home.py",
+    "database/test_sample_messages.py",
+    "database/test_table_dependents.py",
+    "database/test_text_index.py",
     "defs_yaml/test_folder.py",
     "engine/directions/test_stream.py",
     "engine/directions/test_unembedding.py",
@@ -60,6 +76,9 @@ _MANY_SECONDS = {
     "models/test_published_hooks.py",
     "models/test_transformer_lens.py",
     "models/test_unused_keys.py",
+    "python_api/test_activations.py",
+    "python_api/test_extract.py",
+    "python_api/test_frames.py",
     "report/test_record.py",
     "tests/test_processes.py",
 }
@@ -68,32 +87,38 @@ _MANY_SECONDS = {
 _FIRST = (
     "test_demo.py",
     "kills/test_random_moments.py",  # mostly waits
-    "examples/test_asset.py",
+    "test_benchmarks.py",  # half of its time waits
     "kills/test_schedule.py",  # mostly waits
-    "chunks/test_asset.py",
     "cli/test_healing.py",
-    "cli/test_cli.py",
-    "execution/test_damage.py",
-    "cli/test_init.py",
-    "cli/test_init_examination.py",
-    "cli/test_check.py",
     "kills/test_slot.py",  # mostly waits
+    "cli/test_gpu_processes.py",  # half of its time waits
+    "cli/test_cli.py",
     "kills/test_backfill.py",  # mostly waits
-    "upkeep/test_clean.py",
-    "upkeep/test_delete.py",
-    "test_postgres.py",
-    "chunks/test_pending.py",
-    "test_benchmarks.py",  # mostly waits
-    "execution/test_lineage.py",
-    "execution/test_failures.py",
-    "corpus/test_asset.py",
-    "kills/test_cancel.py",  # mostly waits
-    "early_checks/test_batch.py",
-    "early_checks/test_extraction.py",
     "cli/test_ui.py",
+    "kills/test_cancel.py",  # mostly waits
+    "test_postgres.py",
+    "upkeep/test_clean.py",
+    "execution/test_failures.py",
+    "upkeep/test_delete.py",
+    "execution/test_lineage.py",
+    "examples/test_asset.py",
+    "execution/test_damage.py",
+    "relations/test_asset.py",
+    "chunks/test_asset.py",
+    "early_checks/test_extraction.py",
+    "early_checks/test_batch.py",
+    "test_hub.py",
+    "corpus/test_asset.py",
+    "defs_yaml/test_folder.py",
+    "chunks/test_gemma_3.py",
+    "cli/test_check.py",
+    "planning/test_changes.py",
+    "models/test_independence.py",
+    "models/test_unused_keys.py",
+    "planning/test_plan.py",
     "ui/test_ui.py",  # makes the results that the other tests in Chromium read
 )
-"""Files in the order in which workers take them. One worker in three may wait for a daemon while two compute."""
+"""Files in the order in which workers take them. Two workers in four may wait for a daemon while two compute."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

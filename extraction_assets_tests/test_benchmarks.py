@@ -1,18 +1,20 @@
 """The benchmark at a tiny shape: every line is there, and a wrong engine is not called fast."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import dagster_path, inputs, stages
+from benchmarks import daemon_path, dagster_path, inputs, stages
 from benchmarks.extraction import main
 from benchmarks.options import GPUS_STAGES, STAGES, parse_options
 from benchmarks.work import encode_operations, forward_operations, least_seconds
+from extraction_assets.cli import gpu_processes
 from extraction_assets.engine.selection.merge import DeferredTopKHeap
 from extraction_assets.engine.shapes import TopKTable
-from extraction_assets_tests.processes import forks
+from extraction_assets_tests import forked_dagster, processes
 
 _MODEL = {"blocks": 2, "width": 32, "heads": 2, "intermediate": 64, "vocabulary": 300}
 _SIZES = {"positions": 12, "latent-dim": 64, "features-per-token": 5, "top-k": 4, "chunk-size": 16, "batch-size": 8}
@@ -58,9 +60,19 @@ LINES = [
 
 
 @pytest.fixture(autouse=True)
-def _forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its own processes begin with everything imported."""
-    monkeypatch.setattr(dagster_path, "PROCESSES", forks())
+def _forked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its own processes begin with everything imported, and so do those of Dagster's commands; not its daemon's."""
+    monkeypatch.setattr(dagster_path, "PROCESSES", processes.forks())
+    monkeypatch.setattr(gpu_processes, "PROCESSES", processes.forks())
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    forked = {processes.FORK_SERVER: processes.address(), forked_dagster.NOTES: str(notes)}
+
+    def dagster(environment: Mapping[str, str], *arguments: str) -> None:
+        done = processes.run_module("dagster", arguments, environment={**environment, **forked})
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    monkeypatch.setattr(daemon_path, "_dagster", dagster)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from generated_parts.assets import assets, stale
 from generated_parts.commands import commands
 from generated_parts.engine import published_saes, statistics, transformer_lens_names
+from generated_parts.exports import export_options, exports, parquet_tables
 from generated_parts.rooms import contracts, engine_rooms, layers, rooms
 from generated_parts.settings import (
     gpu_fields,
@@ -36,5 +37,8 @@ PARTS: dict[str, Callable[[], str]] = {
         engine_rooms,
         layers,
         contracts,
+        exports,
+        export_options,
+        parquet_tables,
     )
 }

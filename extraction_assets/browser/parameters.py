@@ -74,7 +74,7 @@ class Parameters:
         for choice in choices:
             if choice == text:
                 return choice
-        raise BadRequestError(f"{name}={text} is not one of {', '.join(choices)}")
+        raise BadRequestError(f"{name}={text} is not one of {', '.join(filter(None, choices))}")
 
     def flag(self, name: str) -> bool:
         """``1`` or ``0``, which is the default."""

@@ -1,10 +1,13 @@
-"""Exports: results in the formats that others read, one file a format in ``formats/``."""
+"""Exports: results in the formats that others read, one file a format in ``exports/formats/``."""
 
 from collections.abc import Iterable, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from extraction_assets.exports.errors import ExportError
 
 if TYPE_CHECKING:
+    from extraction_assets.exports.options import Option
     from extraction_assets.exports.output import Output
     from extraction_assets.exports.source import ExportSource
 
@@ -19,18 +22,6 @@ FORMATS: tuple[str, ...] = (
 )
 """The one list of formats: ``formats/NAME.py`` each, with ``_`` for ``-``. Loading a format loads what it writes with;
 its name alone loads nothing."""
-
-
-class ExportError(ValueError):
-    """What cannot be exported, or not there; one sentence that says why and what to do."""
-
-
-class Option(NamedTuple):
-    """What may be chosen of a format beside the features."""
-
-    default: str
-    """Empty: what the format says."""
-    meaning: str
 
 
 class ExportFormat(Protocol):
@@ -54,7 +45,7 @@ class ExportFormat(Protocol):
         ``checkpoint`` for the SAE's weights."""
 
     @property
-    def OPTIONS(self) -> Mapping[str, Option]:
+    def OPTIONS(self) -> Mapping[str, "Option"]:
         """What may be chosen, by name."""
 
     def write(self, source: "ExportSource", out: "Output", options: Mapping[str, str]) -> None:

@@ -9,11 +9,13 @@ import sqlalchemy as sa
 
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore
+from extraction_assets.stores.sealed import DamagedFileError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from extraction_assets.planning.plan import ExtractionPlan
+    from extraction_assets.planning.stored_result import StoredFeatures
 
 
 class Declared(NamedTuple):
@@ -35,6 +37,21 @@ class Declared(NamedTuple):
             merged_of = f"{extraction.name}/{extraction.sae}"
             return f"{merged_of} was merged from other settings or checkpoints than the current ones"
         return plan
+
+
+def stored_features(declared: Declared | None, extraction: sa.Row) -> "StoredFeatures | None":
+    """The SAE features that the result was made from, if all of them are stored, and which positions counted is
+    known."""
+    from extraction_assets.planning.stored_result import MergedResult, NotStoredError, find_stored_features
+
+    if declared is None:
+        return None
+    result = MergedResult(extraction.name, extraction.sae, extraction.settings, extraction.fingerprint)
+    try:
+        found = find_stored_features(declared.store, result)
+    except (NotStoredError, DamagedFileError):
+        return None
+    return found if found.settings.corpus.exclude_outlier_norms is None else None
 
 
 class Decoder(NamedTuple):

@@ -6,7 +6,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from extraction_assets.engine.selection.intervals import OF_ALL, interval_edges, interval_of
-from extraction_assets.exports.json_text import encode
 from extraction_assets.exports.source import ExportedDraw, ExportedExample, ExportedFeature
 
 OneExample = ExportedExample | ExportedDraw
@@ -50,8 +49,9 @@ def population_of(feature: ExportedFeature, interval: int) -> Population:
     low, high = interval_edges(interval)
     counted = row.interval_samples
     total = sum(counted) if counted else 0
-    maximum = float(str(np.float32(row.max_activation)))  # in the digits of examples, none of which is above it
-    return Population(low, min(high, maximum), counted[interval] / total if total else None)
+    if row.max_activation is not None:  # in the digits of examples, none of which is above it
+        high = min(high, float(str(np.float32(row.max_activation))))
+    return Population(low, high, counted[interval] / total if total else None)
 
 
 def population_of_example(feature: ExportedFeature, one: OneExample) -> Population:
@@ -69,7 +69,10 @@ def dense(one: OneExample, length: int) -> list[float]:
 
 def dense_text(one: OneExample, length: int) -> str:
     """``dense`` as the text of a JSON list."""
-    return encode(dense(one, length))
+    texts = ["0"] * length
+    for position, activation in zip(one.positions, one.activations, strict=True):
+        texts[position] = repr(activation)
+    return f"[{','.join(texts)}]"
 
 
 def once_each(groups: Iterable[ExampleGroup]) -> dict[int, OneExample]:

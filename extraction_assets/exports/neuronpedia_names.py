@@ -4,7 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from extraction_assets.exports import ExportError, Option
+from extraction_assets.exports.errors import ExportError
+from extraction_assets.exports.options import Option
 from extraction_assets.exports.source import ExportSource
 
 NAMES: Mapping[str, Option] = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from extraction_assets.catalog import FEATURE_EXPORTS, asset_row
-from extraction_assets.exports import ExportError
+from extraction_assets.exports.errors import ExportError
 from extraction_assets.stores.sealed import durable_path
 
 MANIFEST = asset_row(FEATURE_EXPORTS).files[0]

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from extraction_assets.database.queries.exported import sample_texts_select
 
 _QUERIED_AT_ONCE = 500  # of SQLite's 999 parameters
-_KEPT_BYTES = 64_000_000
+_KEPT_BYTES = 128_000_000
 
 
 class SampleText(NamedTuple):
@@ -56,7 +56,7 @@ class SampleTexts:
         missing = sorted(wanted - found.keys())
         for first in range(0, len(missing), _QUERIED_AT_ONCE):
             query = sample_texts_select(self._connection, self._corpus_id, missing[first : first + _QUERIED_AT_ONCE])
-            found.update((row[0], SampleText(*row)) for row in self._connection.execute(query))
+            found.update((row[0], SampleText(*row)) for row in self._connection.execute(query).all())
         self._keep(found[index] for index in missing if index in found)
         return found
 

@@ -6,7 +6,7 @@ Memory is that of ``FEATURES_AT_ONCE`` features and of the samples that are kept
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -15,9 +15,12 @@ from extraction_assets.database.queries.directions import Logits, TokenLogit, fi
 from extraction_assets.database.queries.directions import Neighbour as NearestRow
 from extraction_assets.database.queries.labels import Label, labels_of
 from extraction_assets.database.queries.relations import Neighbour, Neighbours, find_relations
-from extraction_assets.exports import ExportError
-from extraction_assets.exports.declared import Declared, Decoder, read_decoder
+from extraction_assets.exports.declared import Declared, Decoder, read_decoder, stored_features
+from extraction_assets.exports.errors import ExportError
 from extraction_assets.exports.samples import SampleText, SampleTexts
+
+if TYPE_CHECKING:
+    from extraction_assets.planning.stored_result import StoredFeatures
 
 FEATURES_AT_ONCE = 64
 """Features that are read by one query each of what they have."""
@@ -90,6 +93,11 @@ class ExportSource:
         self.directions = find_directions(connection, extraction.name, extraction.sae)
         """What the weights gave; None where that was not computed."""
         self.samples = SampleTexts(connection, extraction.corpus_id)
+
+    @cached_property
+    def stored_features(self) -> "StoredFeatures | None":
+        """All SAE features of the result; None where they are not stored."""
+        return stored_features(self.declared, self.extraction)
 
     @cached_property
     def decoder(self) -> Decoder:

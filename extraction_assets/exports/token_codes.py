@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from extraction_assets.exports import ExportError
+from extraction_assets.exports.errors import ExportError
 from extraction_assets.exports.samples import SampleTexts
 
 _KEPT_TOKENS = 50_000_000  # 200 MB
-_ASKED_AT_ONCE = 4_000
+_QUERIED_AT_ONCE = 4_000
 
 
 class _Numbers(dict[str, int]):
@@ -39,8 +39,8 @@ class TokenCodes:
         missing = [index for index in distinct if index not in found]
         for index in found:
             self._kept.move_to_end(index)
-        for first in range(0, len(missing), _ASKED_AT_ONCE):
-            found |= self._read(missing[first : first + _ASKED_AT_ONCE])
+        for first in range(0, len(missing), _QUERIED_AT_ONCE):
+            found |= self._read(missing[first : first + _QUERIED_AT_ONCE])
         self._forget()
         listed = [found[index] for index in indices]
         offsets = np.zeros(len(listed) + 1, dtype=np.int32)

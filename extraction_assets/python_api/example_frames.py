@@ -54,7 +54,10 @@ def _frame(
 
     columns = [*index, "sample_index", "max_activation", "max_token", "document_id", "first_token", "tokens", "values"]
     columns += ["positions", "activations", "token_ids", "messages"]
-    rows = [{**one._asdict(), "values": token_values(one)} for one in found]
+    rows = [
+        {**one._asdict(), "values": token_values(one), "messages": [said._asdict() for said in one.messages]}
+        for one in found
+    ]
     return ShownFrame(pd.DataFrame(rows, columns=columns).set_index(index), html=html)
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 class ExtractedResults(ExtractionResults):
     """What ``extract`` gives: the results of one SAE, whose files are removed on ``close`` or with the object."""
 
+    _outlives_its_checkpoints = False
+
     def __init__(self, source: Source, extraction: str, sae: str, folder: Path, loaded: "SAE | None") -> None:
         super().__init__(source, extraction, sae)
         self._weights = loaded

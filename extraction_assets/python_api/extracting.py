@@ -1,4 +1,7 @@
-"""An extraction in memory: texts of a program through a model and an SAE, without a project and without Dagster."""
+"""An extraction in memory: texts of a program through a model and an SAE, without a project and without Dagster.
+
+What computes is loaded by the call: Dagster looks at every name of the package when it loads components.
+"""
 
 import contextlib
 import logging
@@ -8,18 +11,48 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from extraction_assets.engine.memory import release_memory
-from extraction_assets.execution.hub_downloads import hub_downloads
-from extraction_assets.execution.progress import bars
-from extraction_assets.python_api.extracted import ExtractedResults
-from extraction_assets.python_api.given import documents_of, given_model, given_sae
-from extraction_assets.python_api.pipeline import SAE_NAME, Wanted, run
 from extraction_assets.settings import check_name
 
 if TYPE_CHECKING:
     from extraction_assets.engine.saes.sae import SAE
+    from extraction_assets.python_api.extracted import ExtractedResults
+    from extraction_assets.python_api.pipeline import Wanted
 
 _log = logging.getLogger("extraction_assets.extract")
+
+SAE_NAME = "sae"
+
+_TAKEN = {
+    "": (
+        "language_model",
+        "corpus",
+        "saes",
+        "evaluation_samples",
+        "start_sample",
+        "chunk_size",
+        "top_k_examples",
+        "min_activation",
+        "statistics",
+        "interval_examples",
+        "random_examples",
+        "draw_seed",
+    ),
+    "language_model": ("revision", "dtype", "trust_remote_code"),
+    "corpus": (
+        "max_length",
+        "packing",
+        "sequence_separator_token",
+        "prepend_bos",
+        "tokenizer",
+        "drop_duplicates",
+        "count_special_tokens",
+        "exclude_first_positions",
+        "exclude_positions",
+        "exclude_outlier_norms",
+    ),
+    "saes": (SAE_NAME,),
+}
+"""Fields of each group of settings that an extraction in memory takes."""
 
 
 def extract(
@@ -38,7 +71,7 @@ def extract(
     settings: Mapping[str, Any] | None = None,
     directions: bool = False,
     show_progress: bool = True,
-) -> ExtractedResults:
+) -> "ExtractedResults":
     """Runs texts through a model and an SAE, and gives what ``open_results(…)["name/sae"]`` gives, from a temporary
     folder that goes away on ``close``, at the end of a ``with``, or with the object. The numbers are those of a run of
     Dagster over the same samples.
@@ -54,26 +87,55 @@ def extract(
 
     Raises the errors of a run before anything is computed: CheckpointError, HookError, SanityError, CorpusError.
     """
-    documents, chosen = documents_of(texts), check_name(name, "name")
+    from extraction_assets.execution.hub_downloads import hub_downloads
+    from extraction_assets.execution.progress import bars
+    from extraction_assets.python_api.given import documents_of
+    from extraction_assets.python_api.pipeline import Wanted
+
+    values: dict[str, Any] = {
+        "name": check_name(name, "name"),
+        "language_model": {"dtype": dtype},
+        "corpus": {"source": "texts in memory", "max_length": max_length},
+        "saes": {SAE_NAME: {} if hook is None else {"hook": hook}},
+        "top_k_examples": top_k_examples,
+    }
+    _refuse_unused(settings or {})
+    wanted = Wanted(_merged(values, settings or {}), documents_of(texts), device, batch_size, directions)
+    with bars() if show_progress else contextlib.nullcontext(), hub_downloads(_log):
+        return _extracted(model, tokenizer, sae, wanted)
+
+
+def _extracted(model: Any, tokenizer: Any | None, sae: Any, wanted: "Wanted") -> "ExtractedResults":
+    """The results in a folder of their own, of which nothing is left after an error."""
+    from extraction_assets.engine.memory import release_memory
+    from extraction_assets.python_api.extracted import ExtractedResults
+    from extraction_assets.python_api.given import given_model, given_sae
+    from extraction_assets.python_api.pipeline import run
+
     folder = Path(tempfile.mkdtemp(prefix="extraction-assets-"))
     try:
-        with bars() if show_progress else contextlib.nullcontext(), hub_downloads(_log):
-            found_model = given_model(model, tokenizer, folder / "model")
-            found_sae = given_sae(sae, hook, folder / "sae")
-            values: dict[str, Any] = {
-                "name": chosen,
-                "language_model": {"path": found_model.path, "dtype": dtype},
-                "corpus": {"source": "texts in memory", "max_length": max_length},
-                "saes": {SAE_NAME: found_sae.fields},
-                "top_k_examples": top_k_examples,
-            }
-            wanted = Wanted(_merged(values, settings or {}), documents, device, batch_size, directions)
-            source = run(wanted, found_model, found_sae, folder, _log)
-            release_memory()
+        found_model, found_sae = given_model(model, tokenizer, folder / "model"), given_sae(sae, folder / "sae")
+        named = {"language_model": {"path": found_model.path}, "saes": {SAE_NAME: found_sae.fields}}
+        wanted = wanted._replace(fields=_merged(named, wanted.fields))
+        source = run(wanted, found_model, found_sae, folder, _log)
+        release_memory()
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    return ExtractedResults(source, chosen, SAE_NAME, folder, found_sae.loaded)
+    return ExtractedResults(source, wanted.fields["name"], SAE_NAME, folder, found_sae.loaded)
+
+
+def _refuse_unused(settings: Mapping[str, Any]) -> None:
+    """Raises ValueError for a field that has no part here, such as one that says how a source is read."""
+    groups = {"": settings, **{group: settings.get(group) or {} for group in ("language_model", "corpus", "saes")}}
+    for group, fields in groups.items():
+        known = _TAKEN[group]
+        for field in fields:
+            if field not in known:
+                path = f"{group}.{field}".removeprefix(".")
+                raise ValueError(
+                    f"settings: {path} has no part in an extraction in memory; there are {', '.join(known)}"
+                )
 
 
 def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,9 @@ class ExtractionResults:
     UnknownResultError.
     """
 
+    _outlives_its_checkpoints = True
+    """Whether model and SAE may have been replaced since the result was made."""
+
     def __init__(self, source: Source, extraction: str, sae: str) -> None:
         self._source = source
         self.extraction, self.sae = extraction, sae
@@ -206,11 +209,14 @@ class ExtractionResults:
         return row
 
     def _loaded_sae(self, neuron_index: int) -> "SAE":
-        from extraction_assets.python_api.weights import load_sae_of
+        from extraction_assets.python_api.weights import load_sae_of, refuse_replaced
 
         row = self._found(neuron_index)
         if self._weights is None:
-            self._weights = load_sae_of(self.name, (row.settings.get("saes") or {}).get(self.sae), row.latent_dim)
+            loaded = load_sae_of(self.name, (row.settings.get("saes") or {}).get(self.sae), row.latent_dim)
+            if self._outlives_its_checkpoints:
+                refuse_replaced(self.name, row, self._source.store)
+            self._weights = loaded
         return self._weights
 
     def _stored_features(self, neuron_index: int | None) -> StoredFeatures:

@@ -19,6 +19,14 @@ class ShownFrame(pd.DataFrame):
     def _constructor(self) -> Callable[..., pd.DataFrame]:
         return pd.DataFrame
 
+    def __reduce__(self) -> "tuple[Any, ...] | str":
+        """Stored, or given to another process, it is a plain frame."""
+        return _as_it_is, (pd.DataFrame(self),)
+
     def _repr_html_(self) -> str:
         """What a notebook shows: texts in context, by the templates of ``browse``."""
         return self._html()
+
+
+def _as_it_is(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame

@@ -10,7 +10,6 @@ from torch import nn
 from extraction_assets.engine.corpora.documents import CorpusError, Document
 from extraction_assets.engine.models.checkpoint import LocalCheckpoint, resolve_checkpoint
 from extraction_assets.engine.models.tokenizers import TokenizerError, load_tokenizer
-from extraction_assets.engine.saes.formats import CheckpointError
 from extraction_assets.engine.saes.published import registry
 from extraction_assets.engine.saes.sae import SAE
 from extraction_assets.settings import CheckpointReference
@@ -60,23 +59,19 @@ def _tokenizer_at(path: str) -> Any:
         raise TokenizerError(f"the loaded model's tokenizer is not known ({error}): give it, tokenizer=…") from error
 
 
-def given_sae(sae: Any, hook: str | None, folder: Path) -> GivenSae:
+def given_sae(sae: Any, folder: Path) -> GivenSae:
     """``folder`` is where an SAE of sae-lens is written. Raises TypeError for what is no SAE."""
-    hooked = {} if hook is None else {"hook": hook}
     if isinstance(sae, SAE):
-        record = sae.record
-        hook_out = {} if record.hook_out is None else {"hook_out": record.hook_out}
-        if hook is None and record.hook is None:
-            raise CheckpointError("the loaded SAE does not say which hook it reads: give it, hook='model.layers.12'")
-        return GivenSae({"path": IN_MEMORY, "hook": hook or record.hook, **hook_out}, sae)
+        recorded = {"hook": sae.record.hook, "hook_out": sae.record.hook_out}
+        return GivenSae({"path": IN_MEMORY, **recorded}, sae)
     if isinstance(sae, tuple) and len(sae) == 2:
-        return GivenSae({"release": sae[0], "sae_id": sae[1], **hooked})
+        return GivenSae({"release": sae[0], "sae_id": sae[1]})
     if isinstance(sae, str | Path):
-        return GivenSae({**_named(str(sae)), **hooked})
+        return GivenSae(_named(str(sae)))
     if callable(getattr(sae, "save_model", None)):
         folder.mkdir()
         sae.save_model(folder)
-        return GivenSae({"path": str(folder), **hooked})
+        return GivenSae({"path": str(folder)})
     raise TypeError(f"sae is a {type(sae).__name__}: give a folder, release/sae_id, or a loaded SAE")
 
 

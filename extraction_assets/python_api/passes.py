@@ -113,6 +113,8 @@ def loaded_parts(
         log_and_raise(examine_recorded(extraction, found.saes), logger)
         sae = found.saes[name]
     else:
+        if settings.saes[name].hook is None:
+            raise CheckpointError("the loaded SAE does not say which hook it reads: give it, hook='model.layers.12'")
         chosen = ResolvedSae.model_validate(settings.saes[name].model_dump())
         extraction, sae = ResolvedExtraction(settings, checkpoint, {name: chosen}), loaded
     hooks = extraction.hooks

@@ -52,7 +52,6 @@ from extraction_assets.stores.chunk_store import ChunkStore, CurrentCorpus
 from extraction_assets.stores.corpus_files import StoredCorpus, write_corpus
 from extraction_assets.stores.fingerprints import fingerprint
 
-SAE_NAME = "sae"
 _MOST_SAMPLES = 10**12
 
 
@@ -77,7 +76,7 @@ def run(wanted: Wanted, model: GivenModel, sae: GivenSae, folder: Path, logger: 
     with (
         as_it_was(model.module),
         machine_for(wanted.device, wanted.batch_size, model, logger) as machine,
-        loaded_parts(settings, SAE_NAME, checkpoint, (model, sae), machine.device, logger) as parts,
+        loaded_parts(settings, next(iter(settings.saes)), checkpoint, (model, sae), machine.device, logger) as parts,
     ):
         examine_first_batch(parts, corpus, logger)
         display = display_tokens(tokenizer)

@@ -40,5 +40,6 @@ def sample_frame(connection: sa.Connection, extraction: sa.Row[Any], sample_inde
     notes = token_notes(tokens)
     plain = pd.DataFrame(rows, columns=list(_COLUMNS)).set_index("position")
     frame = ShownFrame(plain, html=lambda: sample_fragment(text, title, notes))
-    frame.attrs |= {name: getattr(sample, name) for name in ("sample_index", "document_id", "first_token", "messages")}
+    frame.attrs |= {name: getattr(sample, name) for name in ("sample_index", "document_id", "first_token")}
+    frame.attrs["messages"] = [said._asdict() for said in sample.messages]
     return frame

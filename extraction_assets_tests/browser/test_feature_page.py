@@ -16,9 +16,10 @@ from extraction_assets.browser.rendering import environment
 from extraction_assets.browser.shown.feature_reads import first_tokens
 from extraction_assets.database.connect import opened_database
 from extraction_assets.database.queries.extractions import find_extraction
-from extraction_assets.database.tables import corpora, feature_ranges
+from extraction_assets.database.tables import corpora, extractions, feature_draw_lists, feature_ranges
 from extraction_assets_tests.browser.conftest import make_client
 from extraction_assets_tests.browser.small_results import (
+    EXAMPLES,
     store_directions,
     store_label,
     store_relations,
@@ -165,6 +166,23 @@ def test_a_result_without_draws_says_so(small: "TestClient") -> None:
         in feature(small, "/other/one/0")["feature"]["examples"]["missing"]
     )
     assert "draws are made with" in small.get("/other/one/0").text
+
+
+@pytest.mark.parametrize(("kept", "missing"), [(-1, "missing"), (46, "random_missing")])
+def test_draws_that_the_settings_do_not_ask_for_are_not_said_to_be_uncomputed(
+    url: str, kept: int, missing: str
+) -> None:
+    """The sizes of the draws are kept of one kind, which is there."""
+    size = {"missing": "interval_examples", "random_missing": "random_examples"}[missing]
+    drawn = [[kept, *EXAMPLES[0][0]]]
+    with opened_database(url) as engine, engine.begin() as connection:
+        connection.execute(sa.update(feature_draw_lists).values(draws=drawn))
+        connection.execute(sa.update(extractions).values(settings={"statistics": "full", size: 0}))
+    with make_client(url) as client:
+        examples = feature(client)["feature"]["examples"]
+        assert (examples["missing"], examples["random_missing"]).count(None) == 1
+        assert examples[missing] == f"none are drawn: {size} is 0"
+        assert examples[missing] in client.get("/small/one/0").text
 
 
 def test_a_population_that_was_not_counted_is_null(url: str) -> None:

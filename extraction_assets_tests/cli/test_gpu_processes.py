@@ -176,3 +176,11 @@ def test_the_command_runs_and_merges(
     assert "8 chunks, 000000000000 to 000000000021, in 2 processes" in printed
     assert "8 chunks, 2 merges: " in printed
     assert Project(settings, home).rows("SELECT count(*) FROM feature_activations")[0][0] > 0
+
+
+def test_a_process_that_has_imported_nothing_finds_what_it_needs(
+    runner: Runner, alone: Project, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_processes, "PROCESSES", multiprocessing.get_context("spawn"))  # as users have it
+    _make(runner, count=1)
+    assert _chunk_files(Project(runner.settings, home)) == _chunk_files(alone)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from extraction_assets.database.queries.examples import draws_of, examples_of
-from extraction_assets.exports import ExportError
+from extraction_assets.database.queries.examples import draws_of, examples_of, find_feature
+from extraction_assets.exports.errors import ExportError
 from extraction_assets.exports.formats import circuit_tracer
 from extraction_assets.exports.source import ExportSource
 from extraction_assets_tests.exports.readers import read_by
@@ -33,6 +33,7 @@ def by_ranges(folder: Path, layer: int) -> list[dict[str, Any] | None]:
     for start, stop in itertools.pairwise(offsets):
         bytes_of_range = data[start : stop + 1]
         length = int.from_bytes(bytes_of_range[:4], "little")
+        assert stop == start or length == stop - start - 4
         found.append(json.loads(gzip.decompress(bytes_of_range[4 : 4 + length])) if stop > start else None)
     assert offsets[-1] == len(data)
     return found
@@ -56,6 +57,30 @@ def test_records_are_the_figures_of_the_results(hostile: ExportSource, tmp_path:
         assert strongest == pytest.approx([one.max_activation for one in stored], rel=1e-7)
         drawn = draws_of(hostile.connection, hostile.extraction.id, index)
         assert sum(map(len, groups.values())) == len(stored) + len(drawn)
+
+
+def test_histograms_are_counted_in_equal_widths_from_stored_features(hostile: ExportSource, tmp_path: Path) -> None:
+    records = by_ranges(write(hostile, "circuit-tracer", tmp_path / "out").folder, layer=1)
+    assert hostile.stored_features is not None
+    rows = [hostile.stored_features.read(chunk) for chunk in hostile.stored_features.settings.chunks]
+    counted = [hostile.stored_features.samples(one).counted for one in hostile.stored_features.settings.chunks]
+    for index, record in enumerate(records):
+        assert record is not None
+        row = find_feature(hostile.connection, hostile.extraction.id, index)
+        assert sum(record["histogram"]) == row.token_count
+        expected = [0] * 40
+        for features, counts in zip(rows, counted, strict=True):
+            for token, does_count in enumerate(counts.flatten().tolist()):
+                for at in range(int(features.row_pointers[token]), int(features.row_pointers[token + 1])):
+                    if does_count and int(features.feature_ids[at]) == index:
+                        value = float(features.values[at])
+                        expected[min(int(value / row.max_activation * 40), 39)] += 1
+        assert record["histogram"] == expected
+
+
+def test_without_stored_features_there_is_no_histogram(small: sa.Connection, tmp_path: Path) -> None:
+    records = by_ranges(write(source_of(small), "circuit-tracer", tmp_path / "out").folder, layer=1)
+    assert [record["histogram"] for record in records if record] == [[]] * 6
 
 
 def test_a_record_says_what_is_repeated(small: sa.Connection, tmp_path: Path) -> None:
@@ -94,16 +119,16 @@ def test_an_export_killed_between_parts_goes_on_to_the_same_files(
 ) -> None:
     whole = write(source_of(small), "circuit-tracer", tmp_path / "whole").folder
     monkeypatch.setattr(circuit_tracer, "FEATURES_IN_PART", 2)
-    text = circuit_tracer.record_text
+    group = circuit_tracer.example_groups
 
-    def dying(feature: Any, transcoder: str) -> str:
+    def dying(feature: Any) -> Any:
         if feature.neuron_index == 3:
             raise KeyboardInterrupt
-        return text(feature, transcoder)
+        return group(feature)
 
     folder = tmp_path / "killed"
     with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
-        context.setattr(circuit_tracer, "record_text", dying)
+        context.setattr(circuit_tracer, "example_groups", dying)
         write(source_of(small), "circuit-tracer", folder)
     assert [path.name for path in folder.rglob("*.bin")] == ["0.bin"]
     write(source_of(small), "circuit-tracer", folder)

@@ -15,9 +15,9 @@ from extraction_assets.database.queries.examples import examples_of
 from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets.database.tables import features
 from extraction_assets.engine.shapes import FeatureRows
-from extraction_assets.exports import ExportError
 from extraction_assets.exports.declared import Declared
 from extraction_assets.exports.delphi_cache import TooLargeError, firings_of, ranges
+from extraction_assets.exports.errors import ExportError
 from extraction_assets.exports.formats import delphi
 from extraction_assets.exports.source import ExportSource
 from extraction_assets.stores.chunk_store import ChunkStore

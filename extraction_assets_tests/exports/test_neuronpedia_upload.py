@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from extraction_assets.exports import ExportError
+from extraction_assets.exports.errors import ExportError
 from extraction_assets.exports.formats import neuronpedia_upload
 from extraction_assets.exports.formats.neuronpedia_upload import EMPTY, schema
 from extraction_assets.exports.source import ExportSource

@@ -1,12 +1,14 @@
 """The folder of an export: what it was made from, what is there already, and what is refused."""
 
+import gc
 import json
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from extraction_assets.exports import ExportError, chosen_options, export_format
+from extraction_assets.exports import chosen_options, export_format
+from extraction_assets.exports.errors import ExportError
 from extraction_assets.exports.formats import jsonl
 from extraction_assets.exports.output import MANIFEST, Output, only_writer
 from extraction_assets.exports.run import export, local_folder
@@ -156,3 +158,13 @@ def test_a_folder_that_is_refused_stays_as_it_is(small: sa.Connection, tmp_path:
 def test_the_home_of_nobody_is_refused() -> None:
     with pytest.raises(ExportError, match="a user who is not known"):
         local_folder("~no-such-user/out")
+
+
+def test_the_garbage_collector_is_as_it_was_after_an_export(
+    small: sa.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = gc.get_threshold()
+    with pytest.raises(Killed):
+        killed_at(monkeypatch, 3)
+        write(source_of(small), "jsonl", tmp_path / "out")
+    assert gc.get_threshold() == before

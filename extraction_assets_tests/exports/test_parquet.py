@@ -56,6 +56,21 @@ def test_examples_are_those_of_the_database(small: sa.Connection, folder: Path) 
         assert (row["tokens"], row["values"]) == (one.tokens, values.tolist())
 
 
+def test_a_transcoder_over_hostile_text_has_every_token(hostile: ExportSource, tmp_path: Path) -> None:
+    folder = write(hostile, "parquet", tmp_path / "out").folder
+    found = [
+        (row["neuron_index"], row["sample_index"], row["tokens"], row["values"]) for row in rows(folder, "examples")
+    ]
+    expected = []
+    for index in range(hostile.extraction.latent_dim):
+        for one in examples_of(hostile.connection, hostile.extraction.id, index, 10**6):
+            values = dict(zip(one.positions, one.activations, strict=True))
+            listed = [values.get(position, 0) for position in range(len(one.tokens))]
+            expected.append((index, one.sample_index, one.tokens, listed))
+    assert found == expected
+    assert any("" in tokens for _, _, tokens, _ in found)
+
+
 def test_draws_are_those_of_the_database(small: sa.Connection, folder: Path) -> None:
     extraction = find_extraction(small, "small", "one")
     expected = [
@@ -105,6 +120,12 @@ def test_numbered_parts_hold_the_same_rows(folder: Path, parts: Path, table: str
     assert files[0].name == f"{table}-00000.parquet"
     assert len(files) > 1
     assert [row for file in files for row in pq.read_table(file).to_pylist()] == rows(folder, table)
+
+
+def test_the_data_card_names_no_path_of_this_machine(hostile: ExportSource, tmp_path: Path) -> None:
+    card = (write(hostile, "parquet", tmp_path / "out").folder / "README.md").read_text("utf-8")
+    assert "| model | model |" in card
+    assert str(tmp_path.parents[1]) not in card
 
 
 def test_the_data_card_names_the_parts(parts: Path, tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from extraction_assets.database.queries.examples import examples_of
 from extraction_assets.database.tables import features
 from extraction_assets.exports.formats import sae_dashboard
+from extraction_assets.exports.source import ExportSource
 from extraction_assets_tests.browser.small_results import DRAWS, EXAMPLES, SAMPLES
 from extraction_assets_tests.exports.readers import read_by
 from extraction_assets_tests.exports.written import source_of, write
@@ -81,6 +83,14 @@ def test_logits_are_those_of_the_database(folder: Path) -> None:
     found = batch(folder)["features"][0]
     assert (found["pos_str"], found["pos_values"]) == ([" dog"], [1.25])
     assert len(found["logits_hist_data_bar_values"]) == len(found["logits_hist_data_bar_heights"]) > 0
+
+
+def test_hostile_texts_of_a_transcoder_survive(hostile: ExportSource, tmp_path: Path) -> None:
+    folder = write(hostile, "sae-dashboard", tmp_path / "out").folder
+    assert read_by(READ, folder / "batch-0.json", package="sae_dashboard") == batch(folder)
+    for found in batch(folder)["features"]:
+        stored = examples_of(hostile.connection, hostile.extraction.id, found["feature_index"], 10**6)
+        assert [one["tokens"] for one in found["activations"] if one["bin_min"] == -1] == [one.tokens for one in stored]
 
 
 def test_an_export_that_goes_on_writes_what_is_missing(

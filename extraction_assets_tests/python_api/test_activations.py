@@ -1,6 +1,7 @@
 """Activations from stored features, and the vectors of a feature."""
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from extraction_assets.python_api.results import Results
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_files import read_activations
 from extraction_assets.stores.sealed import DamagedFileError
+from extraction_assets_tests import tiny
 from extraction_assets_tests.project import Project
 
 
@@ -167,9 +169,33 @@ def test_the_encoder_is_what_the_feature_reads(relu: ExtractionResults, project:
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_weights_that_are_gone_are_named(relu: ExtractionResults, project: Project, monkeypatch: Any) -> None:
-    monkeypatch.setattr(
-        "extraction_assets.engine.saes.checkpoint.sae_place", lambda _: (_ for _ in ()).throw(FileNotFoundError("no a"))
-    )
-    with pytest.raises(NotComputedError, match="the weights of tiny/relu cannot be read: no a"):
+@pytest.fixture
+def moved(project: Project, tiny_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the model and the SAEs that the merged result names, which a test may change."""
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "copy"))
+    copied = tiny.make_settings(folder).model_copy(update={"corpus": project.settings.corpus})
+    Project(copied, project.home).merge("relu")
+    return folder
+
+
+def test_vectors_of_another_checkpoint_are_refused(moved: Path, relu: ExtractionResults) -> None:
+    relu.decoder(3)
+    relu.close()
+    shutil.rmtree(moved / "relu")
+    tiny.make_sae(moved / "relu", seed=7)
+    with pytest.raises(NotComputedError, match="other ones than those that it was merged from"):
+        relu.decoder(3)
+
+
+def test_vectors_come_with_a_warning_where_the_model_is_gone(moved: Path, relu: ExtractionResults) -> None:
+    before = relu.decoder(3)
+    relu.close()
+    shutil.rmtree(moved / "model")
+    with pytest.warns(UserWarning, match="may be another one than it was merged from: no checkpoint at"):
+        assert relu.decoder(3).tolist() == before.tolist()
+
+
+def test_weights_that_are_gone_are_named(moved: Path, relu: ExtractionResults) -> None:
+    shutil.rmtree(moved / "relu")
+    with pytest.raises(NotComputedError, match="the weights of tiny/relu cannot be read: no checkpoint at"):
         relu.decoder(3)

@@ -77,6 +77,11 @@ def test_a_loaded_model_gives_the_same_numbers(tiny_folder: Path, memory: Extrac
         same(found, memory)
 
 
+def test_a_loaded_sae_may_not_say_its_hook(tiny_folder: Path) -> None:
+    with pytest.raises(CheckpointError, match="the loaded SAE does not say which hook it reads"):
+        extracted(tiny_folder, sae=load_sae(tiny_folder / "relu"), hook=None)
+
+
 def test_a_loaded_model_with_a_head_gives_the_same_numbers(tiny_folder: Path, memory: ExtractedResults) -> None:
     model = LlamaForCausalLM.from_pretrained(tiny_folder / "model", dtype=torch.float32)
     with extracted(tiny_folder, model=model, hook="model.layers.0") as found:
@@ -217,7 +222,11 @@ def test_texts_without_a_token_are_refused(tiny_folder: Path) -> None:
         ({"batch_size": 0}, "batch_size is 0"),
         ({"max_length": 0}, "max_length"),
         ({"name": "a b"}, "name 'a b' may hold letters"),
-        ({"settings": {"evaluation_sample": 3}}, "evaluation_sample"),
+        ({"settings": {"evaluation_sample": 3}}, "evaluation_sample has no part .*; there are .*evaluation_samples"),
+        ({"settings": {"name": "other"}}, "name has no part"),
+        ({"settings": {"corpus": {"shuffle_seed": 3}}}, "corpus.shuffle_seed has no part"),
+        ({"settings": {"saes": {"relu": {}}}}, "saes.relu has no part"),
+        ({"settings": {"saes": {"sae": {"maximum_l1": 3}}}}, "maximum_l1"),
         ({"settings": {"corpus": {"packing": "tight"}}}, "corpus.packing"),
     ],
 )

@@ -1,5 +1,8 @@
 """The frames of a result say what the database and the browser say."""
 
+import pickle
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,6 +61,22 @@ def test_a_limit_gives_the_first_examples(small: ExtractionResults) -> None:
 
 def test_a_part_of_the_examples_is_a_plain_frame(small: ExtractionResults) -> None:
     assert type(small.examples(0)[["max_activation"]]) is pd.DataFrame
+
+
+def test_examples_say_who_speaks(small: ExtractionResults) -> None:
+    user, assistant = small.examples(0).loc[3]["messages"]
+    assert (user, assistant["role"]) == ({"role": "user", "start": 3, "stop": 4}, "assistant")
+    assert small.sample(10).attrs["messages"] == [user, assistant]
+
+
+@pytest.mark.parametrize("call", [lambda of: of.examples(0), lambda of: of.draws(0), lambda of: of.sample(7)])
+def test_frames_can_be_stored(
+    small: ExtractionResults, tmp_path: Path, call: Callable[[ExtractionResults], pd.DataFrame]
+) -> None:
+    frame = call(small)
+    frame.to_parquet(tmp_path / "frame.parquet")
+    assert pd.read_parquet(tmp_path / "frame.parquet").index.tolist() == frame.index.tolist()
+    assert b"ShownFrame" not in pickle.dumps(frame)
 
 
 def test_draws_come_by_interval(small: ExtractionResults) -> None:

@@ -116,7 +116,7 @@ def _wait_for_backfill(page: Browser, address: str) -> None:
 
 
 def test_the_graph_shows_everything_materialized_and_checked(page: Browser) -> None:
-    page.open(GROUP, width=2400, height=560)  # so wide that no asset is drawn as a mere name
+    page.open(GROUP, width=2400, height=860)  # so wide that no asset is drawn as a mere name
     page.click("Hide navigation")
     text = page.wait("three full assets", lambda: page.text if page.text.count("100% filled") == 3 else "")
     assert (text.count("4 / 4 Passed"), text.count("2 / 2 Passed")) == (1, 1)

@@ -4,6 +4,7 @@ import operator
 import random
 from typing import Any, NamedTuple
 
+import numpy as np
 import sqlalchemy as sa
 import torch
 
@@ -57,10 +58,10 @@ class Expectation:
         table, statistics = chunk.table, chunk.statistics
         chosen = _seeded_features(len(statistics.sample_count))
         self._draws.add(chunk.draws, chosen)
-        for feature in chosen:
+        for feature, span in zip(chosen, _spans(table, chosen), strict=True):
             known = self._examples.get(feature, [])
             least = known[-1][0] if len(known) == self._top_k else 0.0
-            examples = [*known, *_examples_in(table, feature, least)]
+            examples = [*known, *_examples_in(table, feature, span, least)]
             self._examples[feature] = sorted(examples, key=lambda example: (-example[0], example[1]))[: self._top_k]
         for one in STATISTICS:
             tensor = getattr(statistics, one.name)
@@ -115,9 +116,16 @@ def _rows_of(numbers: dict[str, list[Any] | None], seen: dict[str, int]) -> list
     return feature_rows(FeatureStatistics(**{**tensors, **seen}))
 
 
-def _examples_in(table: TopKTable, feature: int, least: float) -> Examples:
-    """Those with at least this maximum: of a table, which has the strongest first, a beginning."""
-    first, last = torch.searchsorted(table.neuron_index, torch.tensor([feature, feature + 1])).tolist()
+def _spans(table: TopKTable, features: list[int]) -> list[range]:
+    """Where the examples of each feature are. One search for all of them."""
+    wanted = np.array(features)
+    firsts, lasts = np.searchsorted(table.neuron_index.numpy(), (wanted, wanted + 1)).tolist()
+    return [range(first, last) for first, last in zip(firsts, lasts, strict=True)]
+
+
+def _examples_in(table: TopKTable, feature: int, span: range, least: float) -> Examples:
+    """Those with at least this maximum: of a table, which has the strongest first, a beginning of its ``span``."""
+    first, last = span.start, span.stop
     last = first + int((table.max_activation[first:last] >= least).sum())
     if first == last:
         return []

@@ -1,6 +1,6 @@
 """A feature: what it fires on, in numbers and in text."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -148,6 +148,7 @@ def feature_view(
     special = special_ids(connection, extraction.corpus_id)
     drawn = draws_of(connection, extraction.id, neuron_index) if draws else None
     further = further_ranges(connection, extraction, neuron_index, row.max_activation or 0.0) if draws else ()
+    missing, random_missing = _missing_draws(extraction.settings, row, drawn)
     relations, relations_missing = relations_of(connection, extraction, neuron_index)
     directions, directions_missing = directions_of(connection, extraction, neuron_index)
     return FeatureView(
@@ -159,7 +160,9 @@ def feature_view(
         unknown=unknown_sizes([row]),
         flags=flags_of(connection, extraction, neuron_index) if relations else (),
         histogram=activation_histogram(row.histogram),
-        examples=examples_shown(row, top, stored, drawn, reading, special)._replace(further=further),
+        examples=examples_shown(row, top, stored, drawn, reading, special)._replace(
+            further=further, missing=missing, random_missing=random_missing
+        ),
         relations=relations,
         relations_missing=relations_missing,
         directions=directions,
@@ -190,8 +193,25 @@ def examples_shown(
         stored=stored,
         intervals=tuple(one.showing(tuple(map(shown, one.examples[: reading.drawn]))) for one in found),
         random=tuple(map(shown, of_all[: reading.drawn and 5 * reading.drawn])),
-        missing=NO_DRAWS if row.activation_count and draws == [] else None,
     )
+
+
+def _missing_draws(
+    settings: Mapping[str, Any], row: sa.Row[Any], draws: list[Draw] | None
+) -> tuple[str | None, str | None]:
+    """Why examples of intervals, and random ones, are not there though they were read and the feature fires."""
+    if draws is None or not row.activation_count:
+        return None, None
+    of_intervals, of_all = (any((draw.interval == OF_ALL) == wanted for draw in draws) for wanted in (False, True))
+    return (
+        None if of_intervals else _not_drawn(settings, "interval_examples"),
+        None if of_all else _not_drawn(settings, "random_examples"),
+    )
+
+
+def _not_drawn(settings: Mapping[str, Any], size: str) -> str:
+    asks_for_none = settings.get("statistics") == "full" and settings.get(size) == 0
+    return f"none are drawn: {size} is 0" if asks_for_none else NO_DRAWS
 
 
 PAGE = Page("/{extraction}/{sae}/{neuron:number}", "feature.html", feature_page)

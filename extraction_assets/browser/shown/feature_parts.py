@@ -173,8 +173,10 @@ class Examples(NamedTuple):
     """How many strongest ones are stored, of which ``top`` are the first."""
     intervals: tuple[Interval[ShownExample], ...]
     random: tuple[ShownExample, ...]
-    missing: str | None
-    """Why there are no draws, if there are none though the feature fires."""
+    missing: str | None = None
+    """Why nothing was drawn from the intervals, if so though the feature fires."""
+    random_missing: str | None = None
+    """Why nothing was drawn from all samples."""
     further: tuple[FurtherRange, ...] = ()
     """Intervals of other kinds, the strongest first; none unless the settings ask for them."""
 

@@ -9,7 +9,7 @@ from extraction_assets.database.queries.examples import messages_query
 from extraction_assets.database.tables import sample_feature_lists, sample_messages
 from extraction_assets.engine.corpora.message_spans import MessageSpan
 
-_ASKED_AT_ONCE = 500  # of SQLite's 999 parameters
+_QUERIED_AT_ONCE = 500  # of SQLite's 999 parameters
 
 
 def named_samples(connection: sa.Connection, extraction_id: int) -> np.ndarray:
@@ -29,9 +29,9 @@ def messages_of(
     ):
         return None
     said: dict[int, list[MessageSpan]] = {}
-    for first in range(0, len(indices), _ASKED_AT_ONCE):
+    for first in range(0, len(indices), _QUERIED_AT_ONCE):
         for sample_index, *span in connection.execute(
-            messages_query(extraction_id, indices[first : first + _ASKED_AT_ONCE])
+            messages_query(extraction_id, indices[first : first + _QUERIED_AT_ONCE])
         ):
             said.setdefault(sample_index, []).append(MessageSpan(*span))
     return said

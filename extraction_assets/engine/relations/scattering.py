@@ -18,9 +18,16 @@ _OTHERWISE = 5 * 2**30
 """Bytes beside the table: ``_PAIRS``, and what ranks counts (``products``)."""
 
 
+_SHARE = 0.5
+_WHOLE_GB = 16.0
+"""Of the memory that is free, a share is used, or so many GiB where that is more: others may use the device too."""
+
+
 def rows_within(num_features: int, memory_gb: float) -> int:
-    """Features of which a table of counts with all others fits the memory (GiB) of a device; 0 where none does."""
-    return max(0, min(num_features, int((memory_gb * 2**30 - _OTHERWISE) / (4 * num_features))))
+    """Features of which a table of counts with all others fits a part of the memory (GiB) of a device; 0 where none
+    does. The others follow in further passes."""
+    used_gb = min(memory_gb, max(_SHARE * memory_gb, _WHOLE_GB))
+    return max(0, min(num_features, int((used_gb * 2**30 - _OTHERWISE) / (4 * num_features))))
 
 
 def add_scattered(

@@ -7,16 +7,21 @@ frontend/assets) asks for one byte more than a record has, and reads as many as 
 
 import gzip
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-from extraction_assets.catalog import FEATURE_DIRECTIONS
-from extraction_assets.exports import ExportError, Option
+from extraction_assets.catalog import FEATURE_DIRECTIONS, SAE_FEATURES
+from extraction_assets.exports.errors import ExportError
 from extraction_assets.exports.example_groups import ExampleGroup, dense_text, example_groups
 from extraction_assets.exports.json_text import encode
 from extraction_assets.exports.layer_file import write_layer
 from extraction_assets.exports.neuronpedia_names import layer_number
+from extraction_assets.exports.options import Option
 from extraction_assets.exports.output import Output
 from extraction_assets.exports.source import Batch, ExportedFeature, ExportSource
+
+if TYPE_CHECKING:
+    import numpy as np
 
 WHAT = (
     "`features/layer_N.bin`, a compressed record a feature, and `features/index.json.gz`, where each begins; or "
@@ -24,7 +29,7 @@ WHAT = (
 )
 READ_BY = "the page of `circuit-tracer`"
 VERSION = 1
-NEEDS = (FEATURE_DIRECTIONS,)
+NEEDS = (FEATURE_DIRECTIONS, SAE_FEATURES)
 OPTIONS: Mapping[str, Option] = {
     "layer": Option("", "the layer's number; by default the first number in the hook"),
     "form": Option("binary", "`binary` is one file a layer, `files` one a feature, named by Cantor's pairing number"),
@@ -36,18 +41,18 @@ FEATURES_IN_PART = 256
 def write(source: ExportSource, out: Output, options: Mapping[str, str]) -> None:
     """See ``ExportFormat``."""
     layer = layer_number(source.extraction.hook, options["layer"])
-    transcoder = options["transcoder_id"] or source.title
+    record = _Record(source, options["transcoder_id"] or source.title)
     batches = list(source.batches(FEATURES_IN_PART))
 
     def records(batch: Batch) -> Iterator[bytes]:
         for feature in source.read(batch.neuron_indices, draws=True):
-            yield gzip.compress(record_text(feature, transcoder).encode(), _LEVEL, mtime=0)
+            yield gzip.compress(record.text(feature).encode(), _LEVEL, mtime=0)
             out.advance()
 
     if options["form"] == "binary":
         write_layer(out, layer, source.extraction.latent_dim, batches, records)
     elif options["form"] == "files":
-        _write_files(source, out, layer, batches, transcoder)
+        _write_files(source, out, layer, batches, record)
     else:
         raise ExportError(f"form is {options['form']!r}, and may be binary or files")
 
@@ -55,12 +60,12 @@ def write(source: ExportSource, out: Output, options: Mapping[str, str]) -> None
 _LEVEL = 4
 
 
-def _write_files(source: ExportSource, out: Output, layer: int, batches: Sequence[Batch], transcoder: str) -> None:
+def _write_files(source: ExportSource, out: Output, layer: int, batches: Sequence[Batch], record: "_Record") -> None:
     for batch in batches:
         names = {index: f"{cantor_number(layer, index)}.json" for index in batch.neuron_indices}
         missing = [index for index, name in names.items() if not out.has(name, 1)]
         for feature in source.read(missing, draws=True):
-            out.write_text(names[feature.neuron_index], record_text(feature, transcoder))
+            out.write_text(names[feature.neuron_index], record.text(feature))
             out.advance()
 
 
@@ -69,24 +74,37 @@ def cantor_number(layer: int, neuron_index: int) -> int:
     return (layer + neuron_index) * (layer + neuron_index + 1) // 2 + neuron_index
 
 
-def record_text(feature: ExportedFeature, transcoder: str) -> str:
-    """The record of a feature: ``circuit_tracer.frontend.feature_models.Model`` as JSON."""
-    row, logits = feature.statistics, feature.logits
-    known: dict[str, Any] = {
-        "transcoder_id": transcoder,
-        "index": feature.neuron_index,
-        "top_logits": [one.token for one in logits.top] if logits else [],
-        "bottom_logits": [one.token for one in logits.bottom] if logits else [],
-        "act_min": 0.0,
-        "act_max": row.max_activation or 0.0,
-        "quantile_values": [],
-        # The page draws equal widths from act_min to act_max, and octaves cannot be cut into these.
-        "histogram": [],
-        "activation_frequency": row.token_frequency,
-    }
-    seen: set[int] = set()
-    groups = ",".join(_group(feature, group, seen) for group in example_groups(feature))
-    return f'{encode(known)[:-1]},"examples_quantiles":[{groups}]}}'
+class _Record:
+    """The records of features: ``circuit_tracer.frontend.feature_models.Model`` as JSON."""
+
+    def __init__(self, source: ExportSource, transcoder: str) -> None:
+        self._source, self._transcoder = source, transcoder
+
+    @cached_property
+    def _histograms(self) -> "np.ndarray | None":
+        """The page draws equal widths from act_min to act_max, and octaves cannot be cut into these."""
+        from extraction_assets.exports.even_histograms import even_histograms
+
+        stored = self._source.stored_features
+        return None if stored is None else even_histograms(self._source, stored)
+
+    def text(self, feature: ExportedFeature) -> str:
+        """The record of a feature."""
+        row, logits = feature.statistics, feature.logits
+        known: dict[str, Any] = {
+            "transcoder_id": self._transcoder,
+            "index": feature.neuron_index,
+            "top_logits": [one.token for one in logits.top] if logits else [],
+            "bottom_logits": [one.token for one in logits.bottom] if logits else [],
+            "act_min": 0.0,
+            "act_max": row.max_activation or 0.0,
+            "quantile_values": [],
+            "histogram": [] if self._histograms is None else self._histograms[feature.neuron_index].tolist(),
+            "activation_frequency": row.token_frequency,
+        }
+        seen: set[int] = set()
+        groups = ",".join(_group(feature, group, seen) for group in example_groups(feature))
+        return f'{encode(known)[:-1]},"examples_quantiles":[{groups}]}}'
 
 
 def _group(feature: ExportedFeature, group: ExampleGroup, seen: set[int]) -> str:
@@ -94,7 +112,7 @@ def _group(feature: ExportedFeature, group: ExampleGroup, seen: set[int]) -> str
     shown = []
     for one in group.examples:
         sample = feature.sample(one.sample_index)
-        repeated = encode(one.sample_index in seen)
+        repeated = "true" if one.sample_index in seen else "false"
         shown.append(
             f'{{"tokens":{sample.tokens_text},"tokens_acts_list":{dense_text(one, sample.length)},'
             f'"train_token_ind":{one.positions[0]},"is_repeated_datapoint":{repeated}}}'

@@ -12,7 +12,6 @@ import sqlalchemy as sa
 
 from extraction_assets.catalog import SAE_FEATURES
 from extraction_assets.database.tables import features
-from extraction_assets.exports import ExportError, Option
 from extraction_assets.exports.delphi_cache import (
     LARGEST,
     Firings,
@@ -22,6 +21,8 @@ from extraction_assets.exports.delphi_cache import (
     ranges,
     write_cache_file,
 )
+from extraction_assets.exports.errors import ExportError
+from extraction_assets.exports.options import Option
 from extraction_assets.exports.output import Output
 from extraction_assets.exports.source import ExportSource
 from extraction_assets.planning.stored_result import (

@@ -7,9 +7,9 @@ from typing import Any
 
 from extraction_assets.catalog import FEATURE_DIRECTIONS, FEATURE_RELATIONS
 from extraction_assets.engine.selection.statistics.descriptions import COLUMNS
-from extraction_assets.exports import Option
-from extraction_assets.exports.json_text import encode
+from extraction_assets.exports.json_text import encode, numbers, text
 from extraction_assets.exports.line_files import write_lines
+from extraction_assets.exports.options import Option
 from extraction_assets.exports.output import Output
 from extraction_assets.exports.source import (
     Batch,
@@ -53,8 +53,8 @@ def _lines(source: ExportSource, batch: Batch, out: Output) -> Iterator[str]:
 def feature_line(source: ExportSource, feature: ExportedFeature) -> str:
     """The line of a feature, with its end. Tokens of samples are copied as the JSON text that is stored."""
     known = encode({**_identity(source, feature), **_known(source, feature)})
-    examples = ",".join(_example(feature, one, ()) for one in feature.examples)
-    draws = ",".join(_example(feature, one, (("interval", one.interval),)) for one in feature.draws)
+    examples = ",".join(_example(feature, one) for one in feature.examples)
+    draws = ",".join(_example(feature, one, f'"interval":{one.interval},') for one in feature.draws)
     return f'{known[:-1]},"examples":[{examples}],"draws":[{draws}]}}\n'
 
 
@@ -93,22 +93,13 @@ def _tokens(logits: Any) -> dict[str, Any]:
     return {name: [one._asdict() for one in getattr(logits, name)] for name in ("top", "bottom")}
 
 
-def _example(
-    feature: ExportedFeature, one: ExportedExample | ExportedDraw, leading: tuple[tuple[str, int], ...]
-) -> str:
+def _example(feature: ExportedFeature, one: ExportedExample | ExportedDraw, leading: str = "") -> str:
+    """An object written by hand, for there are millions; ``leading`` are fields before the others."""
     sample = feature.sample(one.sample_index)
-    known = encode(dict(_fields(one, sample.document_id, sample.first_token, leading)))
-    return f'{known[:-1]},"tokens":{sample.tokens_text},"token_ids":{sample.token_ids_text}}}'
-
-
-def _fields(
-    one: ExportedExample | ExportedDraw, document_id: str, first_token: int, leading: tuple[tuple[str, int], ...]
-) -> Iterator[tuple[str, Any]]:
-    yield from leading
-    yield "sample_index", one.sample_index
-    yield "document_id", document_id
-    yield "first_token", first_token
-    yield "max_activation", one.max_activation
-    yield "max_token", one.max_token
-    yield "positions", one.positions
-    yield "activations", one.activations
+    return (
+        f'{{{leading}"sample_index":{one.sample_index},"document_id":{text(sample.document_id)},'
+        f'"first_token":{sample.first_token},"max_activation":{one.max_activation!r},'
+        f'"max_token":{text(one.max_token)},"positions":{numbers(one.positions)},'
+        f'"activations":{numbers(one.activations)},'
+        f'"tokens":{sample.tokens_text},"token_ids":{sample.token_ids_text}}}'
+    )

@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from extraction_assets.catalog import FEATURE_DIRECTIONS
-from extraction_assets.exports import ExportError, Option
+from extraction_assets.exports.errors import ExportError
 from extraction_assets.exports.example_groups import ExampleGroup, OneExample, dense_text, example_groups
 from extraction_assets.exports.histograms import centres, octaves
 from extraction_assets.exports.json_text import encode, number_list
 from extraction_assets.exports.line_files import write_lines
 from extraction_assets.exports.neuronpedia_names import NAMES, NeuronpediaNames, neuronpedia_names
 from extraction_assets.exports.neuronpedia_tables import metadata_rows, shown_source
+from extraction_assets.exports.options import Option
 from extraction_assets.exports.output import Output
 from extraction_assets.exports.source import Batch, ExportedFeature, ExportSource
 
@@ -64,7 +65,8 @@ class _Lines:
     def __init__(self, source: ExportSource, names: NeuronpediaNames, options: Mapping[str, str]) -> None:
         self._source, self._names, self._options = source, names, options
         self._of_source = {"modelId": names.model_id, "layer": names.source_id}
-        self._data_source = encode(shown_source(source.corpus.source))
+        same = {**self._of_source, "creatorId": options["creator_id"], "dataSource": shown_source(source.corpus.source)}
+        self._same = f"{encode(same)[1:-1]},"
         self._decoder = source.decoder.rows if options["vectors"] != "no" else None
 
     def features(self, batch: Batch) -> Iterator[str]:
@@ -121,25 +123,16 @@ class _Lines:
         return "[]" if self._decoder is None else number_list(self._decoder[neuron_index])
 
     def _activation(self, feature: ExportedFeature, group: ExampleGroup, one: OneExample) -> str:
-        """Tokens are copied as the JSON text that is stored."""
+        """A line written by hand, for there are millions. Tokens are copied as the JSON text that is stored."""
         sample, index = feature.sample(one.sample_index), str(feature.neuron_index)
-        top = group.population is None
-        known = {
-            "id": self._id("activation", index, "top" if top else "interval", str(one.sample_index)),
-            **self._of_source,
-            "index": index,
-            "creatorId": self._options["creator_id"],
-            "maxValue": one.max_activation,
-            "minValue": 0 if len(one.positions) < sample.length else min(one.activations),
-            "maxValueTokenIndex": one.positions[0],
-            "dataIndex": str(one.sample_index),
-            "binMin": -1 if group.population is None else group.population.low,
-            "binMax": feature.statistics.max_activation if group.population is None else group.population.high,
-            "binContains": -1 if group.population is None else group.population.share,
-        }
-        values = dense_text(one, sample.length)
+        bins, kind = group.population, "top" if group.population is None else "interval"
+        low, high, share = (-1, feature.statistics.max_activation, -1) if bins is None else bins
+        least = 0 if len(one.positions) < sample.length else min(one.activations)
         return (
-            f'{encode(known)[:-1]},"dataSource":{self._data_source},"tokens":{sample.tokens_text},"values":{values}}}\n'
+            f'{{"id":"{self._id("activation", index, kind, str(one.sample_index))}",{self._same}"index":"{index}",'
+            f'"maxValue":{one.max_activation!r},"minValue":{least!r},"maxValueTokenIndex":{one.positions[0]},'
+            f'"dataIndex":"{one.sample_index}","binMin":{low!r},"binMax":{encode(high)},"binContains":{encode(share)},'
+            f'"tokens":{sample.tokens_text},"values":{dense_text(one, sample.length)}}}\n'
         )
 
     def _id(self, *parts: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from extraction_assets.catalog import FEATURE_DIRECTIONS
 from extraction_assets.database.queries.directions import TokenLogit
-from extraction_assets.exports import ExportError, Option
+from extraction_assets.exports.errors import ExportError
 from extraction_assets.exports.example_groups import (
     ExampleGroup,
     OneExample,
@@ -22,6 +22,7 @@ from extraction_assets.exports.example_groups import (
 )
 from extraction_assets.exports.json_text import encode
 from extraction_assets.exports.neuronpedia_names import NAMES, neuronpedia_names
+from extraction_assets.exports.options import Option
 from extraction_assets.exports.output import Output
 from extraction_assets.exports.source import Batch, ExportedFeature, ExportSource
 

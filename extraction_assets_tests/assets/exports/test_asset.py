@@ -15,7 +15,7 @@ from extraction_assets.dagster_instance.dead_runs import belongs_to
 from extraction_assets.database.connect import open_database
 from extraction_assets.database.labels import label_transaction, save_label
 from extraction_assets.execution.keys import asset_key, sae_key
-from extraction_assets.exports import ExportError
+from extraction_assets.exports.errors import ExportError
 from extraction_assets.exports.formats import jsonl
 from extraction_assets.exports.output import MANIFEST
 from extraction_assets.settings import ExtractionSettings

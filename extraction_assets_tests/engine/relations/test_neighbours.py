@@ -88,9 +88,14 @@ def test_on_a_gpu_the_numbers_of_features_and_of_firings_decide(features: int, f
     assert choose_way(many, CPU) == "counted"
 
 
-def test_a_table_of_counts_fits_the_memory_that_is_free() -> None:
-    assert scattering.rows_within(1 << 17, 69) == 1 << 17
-    assert scattering.rows_within(1 << 17, 37) == 1 << 16
+def test_a_table_of_counts_takes_half_of_the_memory_that_is_free() -> None:
+    assert scattering.rows_within(1 << 17, 140) == 1 << 17
+    assert scattering.rows_within(1 << 17, 74) == 1 << 16
+
+
+def test_a_table_of_counts_takes_all_of_a_small_memory() -> None:
+    assert scattering.rows_within(1 << 17, 16) == 22 << 10
+    assert scattering.rows_within(1 << 17, 9) == 1 << 13
     assert scattering.rows_within(1 << 17, 4) == 0
 
 
