@@ -127,5 +127,5 @@ def _not_stored(store: ChunkStore, result: MergedResult, why: str) -> NotStoredE
     name = f"{result.name}/{result.sae}"
     return NotStoredError(
         f"the SAE features of {name} are not stored in {store.root}: {why}; keep {SAE_FEATURES} and materialize "
-        f"{name}/{SAE_FEATURES}, or name the folder of its files: open_results(…, store=…)"
+        f"{name}/{SAE_FEATURES}, or name the folder that holds its files"
     )

@@ -25,10 +25,10 @@ def open_results(url_or_path: "str | Path | None" = None, *, store: "str | Path 
     line finds it: ``EXTRACTION_DATABASE_URL``, or ``results.sqlite`` in ``EXTRACTION_HOME``. ``store`` is the folder of
     the chunk files, which only ``activations`` reads: by default the folder of a SQLite file, else ``EXTRACTION_HOME``.
 
-    Raises DatabaseError if the database cannot be used, or if a file that was named is not there.
+    Raises DatabaseError if the database cannot be used, or if a file that was named is not there or empty.
     """
     place = _place(url_or_path)
-    if url_or_path is not None and place.file is not None and not place.file.is_file():
+    if url_or_path is not None and place.file is not None and not (place.file.is_file() and place.file.stat().st_size):
         raise DatabaseError(f"there is no results database {place.file}: name the results.sqlite of an extraction")
     if store is not None:
         root = Path(store).expanduser().absolute()

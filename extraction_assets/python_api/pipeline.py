@@ -67,7 +67,10 @@ class Wanted(NamedTuple):
 
 
 def run(wanted: Wanted, model: GivenModel, sae: GivenSae, folder: Path, logger: logging.Logger) -> Source:
-    """Everything from texts to the rows of a database in ``folder``, which is then open to be read."""
+    """Everything from texts to the rows of a database in ``folder``, which is then open to be read. Raises ValueError
+    for directions where model or SAE are in no file."""
+    if wanted.directions and not (model.module is None and sae.loaded is None):
+        raise ValueError("directions are computed from the files of a model and an SAE: give both by their names")
     settings = _validated({"evaluation_samples": 1, **wanted.fields})
     checkpoint = model.checkpoint or resolve_checkpoint(settings.language_model.checkpoint)
     tokenizer = model.tokenizer or load_tokenizer(checkpoint, settings.corpus.tokenizer)
@@ -85,7 +88,7 @@ def run(wanted: Wanted, model: GivenModel, sae: GivenSae, folder: Path, logger: 
             results.merge(engine, machine)
             results.relate(engine, machine)
             if wanted.directions:
-                results.direct(engine, machine, in_files=model.module is None and sae.loaded is None)
+                results.direct(engine, machine)
     return Source(url, store)
 
 
@@ -210,10 +213,8 @@ class _Results:
         with write_transaction(engine) as connection:
             replace_relations(connection, self._settings.name, self._parts.name, row, found, self._display)
 
-    def direct(self, engine: sa.Engine, machine: Machine, *, in_files: bool) -> None:
-        """Logit lens and nearest decoder rows. Raises ValueError where model or SAE are in no file."""
-        if not in_files:
-            raise ValueError("directions are computed from the files of a model and an SAE: give both by their names")
+    def direct(self, engine: sa.Engine, machine: Machine) -> None:
+        """Logit lens and nearest decoder rows, from the files of model and SAE."""
         found = compute_directions(self._parts.extraction, self._parts.name, machine.device, self._logger)
         now, name = dt.datetime.now(dt.UTC), self._settings.name
         row = DirectionsRow(name, self._parts.name, self._fingerprint, found.norm, found.undefined, now)

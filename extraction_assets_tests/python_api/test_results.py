@@ -84,6 +84,14 @@ def test_a_file_that_was_named_has_to_be_there(tmp_path: Path) -> None:
     assert not (tmp_path / "no.sqlite").exists()
 
 
+def test_an_empty_file_is_no_database_and_stays_empty(tmp_path: Path) -> None:
+    file = tmp_path / "empty.sqlite"
+    file.touch()
+    with pytest.raises(DatabaseError, match="there is no results database"):
+        open_results(file)
+    assert file.stat().st_size == 0
+
+
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.sqlite").write_text("no database " * 100)
     with pytest.raises(DatabaseError, match=r"text\.sqlite"):
