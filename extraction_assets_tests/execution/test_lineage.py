@@ -13,7 +13,7 @@ from dagster._core.execution.context import data_version_cache
 from dagster._core.loader import LoadingContextForTest
 
 from extraction_assets import default_resources
-from extraction_assets.catalog import FEATURE_DIRECTIONS, FEATURE_RELATIONS
+from extraction_assets.catalog import FEATURE_DIRECTIONS, FEATURE_EXPORTS, FEATURE_RELATIONS
 from extraction_assets.component import build_definitions
 from extraction_assets.execution.keys import activations_key, sae_key
 from extraction_assets.execution.lineage import Lineage
@@ -46,7 +46,7 @@ def with_sae(settings: ExtractionSettings, name: str, **changes: Any) -> Extract
 
 
 CHUNKS = 4
-NEVER_MADE = (FEATURE_RELATIONS, FEATURE_DIRECTIONS)
+NEVER_MADE = (FEATURE_RELATIONS, FEATURE_DIRECTIONS, FEATURE_EXPORTS)
 """Of the project below."""
 
 

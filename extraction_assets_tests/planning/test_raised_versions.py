@@ -15,8 +15,9 @@ from extraction_assets_tests.planning.golden import LAST_CHUNK, golden_plan
 from extraction_assets_tests.planning.test_golden_fingerprints import EVERYTHING_SET
 
 REPORT = {"feature_report"}
+EXPORTS = {"feature_exports"}
 RELATIONS = {"feature_relations"}
-MERGE = {"feature_examples"} | RELATIONS | REPORT
+MERGE = {"feature_examples"} | RELATIONS | REPORT | EXPORTS
 TABLE = {"top_k_table"} | MERGE
 FEATURES = {"sae_features"} | TABLE
 ACTIVATIONS = {"model_activations"} | FEATURES
@@ -37,13 +38,15 @@ STALE: dict[str, set[str]] = {
     "feature_relations": RELATIONS,
     "feature_directions": DIRECTIONS,
     "feature_report": REPORT,
+    "feature_exports": EXPORTS,
 }
 """Kind -> assets that are stale once its version is raised, of every SAE."""
 
 
 def shown_by_dagster(kind: str) -> set[str]:
-    """Assets with another code version; Dagster marks a report when its merge was made again."""
-    return STALE[kind] if kind == "feature_report" else STALE[kind] - REPORT
+    """Assets with another code version; Dagster marks a report and exports when their merge was made again."""
+    after_merge = REPORT | EXPORTS
+    return STALE[kind] if kind in after_merge else STALE[kind] - after_merge
 
 
 def _fingerprints(plan: ExtractionPlan) -> dict[tuple[str, str | None], str]:
