@@ -41,7 +41,7 @@ from extraction_assets.database.tables import (
     samples,
     strongest_token_lists,
 )
-from extraction_assets.engine.selection.statistics.descriptions import STATISTICS, FeatureStatistics, StatisticColumn
+from extraction_assets.engine.selection.statistics.registry import STATISTICS, FeatureStatistics, StatisticColumn
 from extraction_assets.engine.shapes import Draws, TopKTable
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from extraction_assets.engine.selection.intervals import INTERVALS, OF_ALL
 from extraction_assets.engine.selection.statistics.accumulate import DTYPES
-from extraction_assets.engine.selection.statistics.descriptions import STATISTICS, FeatureStatistics
+from extraction_assets.engine.selection.statistics.registry import STATISTICS, FeatureStatistics
 from extraction_assets.engine.shapes import Draws, FeatureRows, SampledFeatures, TopKTable
 from extraction_assets.stores.sealed import damaged
 

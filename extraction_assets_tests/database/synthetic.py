@@ -12,7 +12,7 @@ import torch
 from extraction_assets.database.load import ExtractionRow, replace_results
 from extraction_assets.database.samples import CorpusSamples
 from extraction_assets.database.tables import corpora, extractions
-from extraction_assets.engine.selection.statistics.descriptions import FeatureStatistics
+from extraction_assets.engine.selection.statistics.registry import FeatureStatistics
 from extraction_assets.engine.shapes import TopKTable
 
 NUM_SAMPLES, NUM_POSITIONS = 20_000, 8

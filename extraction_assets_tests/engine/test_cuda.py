@@ -28,8 +28,8 @@ from extraction_assets.engine.selection.legacy import LegacyHeaps
 from extraction_assets.engine.selection.select import sample_maxima, select_top_k, vectorized_top_k_positions
 from extraction_assets.engine.selection.sparse import dense_to_sparse, keep_counted, to_dense
 from extraction_assets.engine.selection.statistics.accumulate import _add, feature_statistics
-from extraction_assets.engine.selection.statistics.descriptions import Statistic
 from extraction_assets.engine.selection.statistics.firings import Addition
+from extraction_assets.engine.selection.statistics.registry import Statistic
 from extraction_assets.engine.shapes import Samples, SparseFeatures
 from extraction_assets_tests.engine.build import assert_same
 from extraction_assets_tests.engine.checkpoints import local

@@ -9,7 +9,7 @@ from extraction_assets.engine.selection.pairs import pairs_above
 from extraction_assets.engine.selection.select import sample_maxima
 from extraction_assets.engine.selection.sparse import dense_to_sparse, keep_counted, take_samples
 from extraction_assets.engine.selection.statistics.accumulate import StatisticsAccumulator, statistics_update
-from extraction_assets.engine.selection.statistics.descriptions import STATISTICS, FeatureStatistics
+from extraction_assets.engine.selection.statistics.registry import STATISTICS, FeatureStatistics
 from extraction_assets.engine.shapes import DrawRules, Draws, SparseFeatures, TopKTable
 from extraction_assets_tests.engine.build import assert_same
 from extraction_assets_tests.engine.strategies import random_features

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from extraction_assets.engine.selection.select import sample_maxima, select_top_k
 from extraction_assets.engine.selection.sparse import dense_to_sparse, to_rows
 from extraction_assets.engine.selection.statistics.accumulate import feature_statistics
-from extraction_assets.engine.selection.statistics.descriptions import STATISTICS
+from extraction_assets.engine.selection.statistics.registry import STATISTICS
 from extraction_assets.engine.shapes import SparseFeatures
 from extraction_assets.stores import chunk_files, table_parquet
 from extraction_assets.stores.sealed import DamagedFileError

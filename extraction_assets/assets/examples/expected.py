@@ -13,7 +13,7 @@ from extraction_assets.database.tables import features
 from extraction_assets.database.views import feature_activations, feature_draws
 from extraction_assets.engine.selection.merge import Firings, as_dict
 from extraction_assets.engine.selection.statistics.accumulate import DTYPES
-from extraction_assets.engine.selection.statistics.descriptions import (
+from extraction_assets.engine.selection.statistics.registry import (
     COLUMNS,
     STATISTICS,
     FeatureStatistics,

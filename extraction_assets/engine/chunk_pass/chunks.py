@@ -15,7 +15,7 @@ from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
 from extraction_assets.engine.chunk_pass.staging import HostStaging, to_device
 from extraction_assets.engine.selection.merge import DeferredTopKHeap
 from extraction_assets.engine.selection.statistics.accumulate import merge_statistics
-from extraction_assets.engine.selection.statistics.descriptions import FeatureStatistics
+from extraction_assets.engine.selection.statistics.registry import FeatureStatistics
 from extraction_assets.engine.shapes import Samples, TopKTable
 
 

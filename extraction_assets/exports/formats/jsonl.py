@@ -6,7 +6,7 @@ from importlib.resources import files
 from typing import Any
 
 from extraction_assets.catalog import FEATURE_DIRECTIONS, FEATURE_RELATIONS
-from extraction_assets.engine.selection.statistics.descriptions import COLUMNS
+from extraction_assets.engine.selection.statistics.registry import COLUMNS
 from extraction_assets.exports.json_text import encode, numbers, text
 from extraction_assets.exports.line_files import write_lines
 from extraction_assets.exports.options import Option

@@ -27,7 +27,9 @@ from extraction_assets.engine.selection.statistics.accumulate import (
     merge_statistics,
     statistics_update,
 )
-from extraction_assets.engine.selection.statistics.descriptions import (
+from extraction_assets.engine.selection.statistics.exact_sums import whole_numbers
+from extraction_assets.engine.selection.statistics.firings import Addition, CountedFirings
+from extraction_assets.engine.selection.statistics.registry import (
     COLUMNS,
     HISTOGRAM_EDGES,
     STATISTICS,
@@ -38,8 +40,6 @@ from extraction_assets.engine.selection.statistics.descriptions import (
     mean_activation,
     std_activation,
 )
-from extraction_assets.engine.selection.statistics.exact_sums import whole_numbers
-from extraction_assets.engine.selection.statistics.firings import Addition, CountedFirings
 from extraction_assets.engine.selection.statistics.shown import feature_rows, statistics_table, unknown_sizes
 from extraction_assets_tests import statistics_oracle
 from extraction_assets_tests.engine import oracle

@@ -10,12 +10,12 @@ from torch import Tensor
 from extraction_assets.engine.ordering import ascending_bits
 from extraction_assets.engine.selection.intervals import INTERVALS
 from extraction_assets.engine.selection.pairs import FiringPairs, pairs_above
-from extraction_assets.engine.selection.statistics.descriptions import (
+from extraction_assets.engine.selection.statistics.firings import Addition, CountedFirings
+from extraction_assets.engine.selection.statistics.registry import (
     STATISTICS,
     FeatureStatistics,
     Statistic,
 )
-from extraction_assets.engine.selection.statistics.firings import Addition, CountedFirings
 from extraction_assets.engine.shapes import SparseFeatures
 
 StatisticsUpdate = dict[str, list[Addition]]

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from extraction_assets.engine.selection.statistics.descriptions import STATISTICS, FeatureStatistics
+from extraction_assets.engine.selection.statistics.registry import STATISTICS, FeatureStatistics
 
 
 def feature_rows(statistics: FeatureStatistics) -> list[dict[str, Any]]:
