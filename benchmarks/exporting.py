@@ -25,8 +25,8 @@ from typing import NamedTuple
 from benchmarks.browsing_results import NAME, SAE, Sizes, make_results
 from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets.database.reading import read_database
-from extraction_assets.exports import FORMATS
-from extraction_assets.exports import export_format as load_format
+from extraction_assets.exports.formats import FORMATS
+from extraction_assets.exports.formats import export_format as load_format
 from extraction_assets.exports.run import export
 from extraction_assets.exports.source import ExportSource
 

@@ -21,7 +21,7 @@ from extraction_assets.engine.saes.formats import CheckpointError
 from extraction_assets.engine.saes.named import named_sae
 from extraction_assets.engine.saes.published import UnknownSae
 from extraction_assets.execution.links import published_links
-from extraction_assets.exports import require_formats
+from extraction_assets.exports.formats import require_formats
 from extraction_assets.host.project_home import use_project_of
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.settings.validation import refuse_truth_for_number

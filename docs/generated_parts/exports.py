@@ -7,7 +7,7 @@ _CHECKPOINT = "the SAE's checkpoint"
 
 def exports() -> str:
     """Which files each format writes, who reads them, and what they need."""
-    from extraction_assets.exports import FORMATS, export_format
+    from extraction_assets.exports.formats import FORMATS, export_format
 
     rows = []
     for name in FORMATS:
@@ -19,7 +19,7 @@ def exports() -> str:
 
 def export_options() -> str:
     """What may be chosen of each format."""
-    from extraction_assets.exports import FORMATS, export_format
+    from extraction_assets.exports.formats import FORMATS, export_format
 
     rows = [
         [f"`{name}`", f"`{option}`", f"`{one.default}`" if one.default else "", one.meaning]

@@ -10,7 +10,7 @@ from extraction_assets.cli.app import count, main
 from extraction_assets.cli.feature_numbers import FeatureNumbers
 from extraction_assets.cli.terminal import echo
 from extraction_assets.cli.workspace import Workspace, open_workspace
-from extraction_assets.exports import FORMATS
+from extraction_assets.exports.formats import FORMATS
 
 if TYPE_CHECKING:
     from extraction_assets.exports.declared import Declared

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from extraction_assets.catalog import SAE_FEATURES
-from extraction_assets.exports import chosen_options, export_format
 from extraction_assets.exports.errors import ExportError
+from extraction_assets.exports.formats import chosen_options, export_format
 from extraction_assets.exports.output import Output, Progress, begin, finish, only_writer
 from extraction_assets.exports.source import ExportSource
 

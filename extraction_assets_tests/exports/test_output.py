@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from extraction_assets.exports import chosen_options, export_format
 from extraction_assets.exports.errors import ExportError
-from extraction_assets.exports.formats import jsonl
+from extraction_assets.exports.formats import chosen_options, export_format, jsonl
 from extraction_assets.exports.output import MANIFEST, Output, only_writer
 from extraction_assets.exports.run import export, local_folder
 from extraction_assets_tests.exports.written import Counted, source_of, write

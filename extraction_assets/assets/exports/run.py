@@ -13,8 +13,8 @@ from extraction_assets.dagster_instance.dead_runs import note_host
 from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets.execution.failures import as_dagster_failure
 from extraction_assets.execution.progress import progress
-from extraction_assets.exports import chosen_options
 from extraction_assets.exports.declared import Declared
+from extraction_assets.exports.formats import chosen_options
 from extraction_assets.exports.output import Progress, holds, is_finished
 from extraction_assets.exports.run import export, manifest_of
 from extraction_assets.exports.source import ExportSource
