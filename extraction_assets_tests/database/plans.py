@@ -10,12 +10,13 @@ import sqlalchemy as sa
 from extraction_assets.database.tables import metadata
 
 _LIMITED = 401
+_WAYS_OF_SMALL_TABLES = ("enable_seqscan", "enable_sort")
 
 
 def plan_of(connection: sa.Connection, select: sa.Select[Any]) -> str:
     """What the database says of a query if its tables are large: both prefer scans for the few rows of a test.
 
-    SQLite gets the statistics of a thousand times the rows; PostgreSQL may scan only where there is no other way.
+    SQLite gets the statistics of a thousand times the rows; PostgreSQL may scan or sort only where nothing else is left.
     """
     text = str(select.compile(connection, compile_kwargs={"literal_binds": True}))
     explained = {"no_parameters": True}
@@ -23,12 +24,14 @@ def plan_of(connection: sa.Connection, select: sa.Select[Any]) -> str:
         with _many_rows(connection):
             rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", execution_options=explained)
             return "\n".join(str(row[3]) for row in rows)
-    connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+    for way in _WAYS_OF_SMALL_TABLES:
+        connection.exec_driver_sql(f"SET LOCAL {way} = off")
     try:
         rows = connection.exec_driver_sql(f"EXPLAIN {text}", execution_options=explained)
         return "\n".join(str(row[0]) for row in rows)
     finally:
-        connection.exec_driver_sql("SET LOCAL enable_seqscan = on")
+        for way in _WAYS_OF_SMALL_TABLES:
+            connection.exec_driver_sql(f"SET LOCAL {way} = on")
 
 
 @contextlib.contextmanager
