@@ -16,7 +16,7 @@ _WAYS_OF_SMALL_TABLES = ("enable_seqscan", "enable_sort")
 def plan_of(connection: sa.Connection, select: sa.Select[Any]) -> str:
     """What the database says of a query if its tables are large: both prefer scans for the few rows of a test.
 
-    SQLite gets the statistics of a thousand times the rows; PostgreSQL may scan or sort only where nothing else is left.
+    SQLite gets the statistics of a thousand times the rows; PostgreSQL may scan or sort only where it has to.
     """
     text = str(select.compile(connection, compile_kwargs={"literal_binds": True}))
     explained = {"no_parameters": True}
