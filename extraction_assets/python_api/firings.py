@@ -28,7 +28,7 @@ class _Rows(NamedTuple):
 
 
 def chosen_chunks(stored: StoredFeatures, chunk: "int | str | None") -> list[Chunk]:
-    """All chunks, or the one of a number from 0 on or of a partition key. Raises ValueError if there is none."""
+    """All chunks, or the one of a number from 0 on or of a partition key. Raises ValueError for any other."""
     chunks = stored.settings.chunks
     if chunk is None:
         return chunks

@@ -35,7 +35,7 @@ class NpyHeader(NamedTuple):
 def read_npy_header(stream: IO[bytes]) -> NpyHeader:
     """The header at the beginning of a stream, which then stands at the array's first byte.
 
-    Raises ValueError if there is none, or one of another version or type than that of plain numbers.
+    Raises ValueError if there is no header, or one of another version or type than that of plain numbers.
     """
     magic = _read(stream, len(_MAGIC) + 2)
     version = (magic[-2], magic[-1])

@@ -1,4 +1,4 @@
-"""Headers of npy files: those that NumPy writes, other spellings of them, and what is none."""
+"""Headers of npy files: those that NumPy writes, other spellings of them, and what is no header."""
 
 import ast
 import io
