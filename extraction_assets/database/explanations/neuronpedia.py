@@ -25,7 +25,7 @@ _MOST_SENTENCES = 20
 def read(path: Path, source: str | None) -> Iterator[Explanation]:
     """The explanations in a file, or in the files of a folder (or of ``explanations`` in it), of one ``source``.
 
-    Raises BadLinesError, with every line that is no explanation, and ExplanationsError for a folder without files, a file
+    Raises BadLinesError, which names each bad line, and ExplanationsError for a folder without files, a file
     that is no gzip file, and files of several sources without a chosen one.
     """
     bad, sources = list[str](), set[str]()
