@@ -192,10 +192,9 @@ def test_processes_of_the_command_are_forks_of_one_that_has_imported_what_they_n
     runner: Runner, alone: Project, home: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "labx.py").write_text(several_processes.MODULE.format(settings=runner.settings.model_dump_json()))
-    words = [sys.executable, "-m", "extraction_assets.cli", "--module", "labx", "run", "tiny", "--gpus", "2"]
+    words = ["extraction_assets.cli", "--module", "labx", "run", "tiny", "--gpus", "2", "--device", "cpu"]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
-    done = subprocess.run([*words, "--device", "cpu"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    subprocess.run([sys.executable, "-m", *words], cwd=tmp_path, env=environment, check=True, timeout=300)
     assert _chunk_files(Project(runner.settings, home)) == _chunk_files(alone)
 
 

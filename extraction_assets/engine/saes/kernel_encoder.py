@@ -9,8 +9,8 @@ from extraction_assets.engine.saes.products import part_columns, products
 _CAPACITY = 64
 """Firings of a token among 2,048 features that there is room for at first; a power of two."""
 _NARROW_PART = 1 << 27
-_NARROW_TOP_K_PART = 1 << 26
-"""Bytes of a part of the product where D is small; TopK looks twice at some of it."""
+_NARROW_TOP_K_PART = 1 << 27
+"""Bytes of a part of the product where D is small."""
 _BOUND_COLUMNS = 4096
 _BOUND_COLUMNS_PER_K = 16
 _BOUND_SHARE = 8

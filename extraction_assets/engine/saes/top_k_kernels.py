@@ -84,7 +84,7 @@ def _bounds(  # type: ignore[no-untyped-def]
             best = tl.max(tl.reshape(best, [BLOCK // GROUPS, GROUPS]), axis=0)
         high = tl.minimum(tl.max(best, axis=0), 0x7F800000)  # a NaN is no bound: nothing is below it
         low = tl.full([], 1, tl.int32)
-        if GROUPS >= k:
+        if k <= GROUPS:
             low = tl.minimum(tl.maximum(tl.min(best, axis=0), 1), tl.maximum(high, 1))
         reaching = tl.sum((best >= low).to(tl.int32), axis=0)
         above = tl.full([], 0, tl.int32)
