@@ -61,11 +61,11 @@ class Replay:
 
     def _timed_run(self, token_ids: Tensor, attention_mask: Tensor) -> tuple[dict[str, Tensor], float]:
         """Outputs, and which share of the pass's time passed until it was queued. Two synchronisations."""
-        _wait_for(token_ids.device)
+        torch.cuda.synchronize(token_ids.device)
         started = time.perf_counter()
         outputs = self._run(token_ids, attention_mask)
         queued = time.perf_counter() - started
-        _wait_for(token_ids.device)
+        torch.cuda.synchronize(token_ids.device)
         return outputs, queued / (time.perf_counter() - started)
 
     def forget(self, except_for: Hashable = None) -> None:
@@ -149,11 +149,6 @@ class _Recording:
 def _recording_stream(device: torch.device) -> torch.cuda.Stream:
     """One for all recordings: each stream that multiplies matrices keeps 32 MiB of workspace."""
     return torch.cuda.Stream(device)
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 class _HostWatch(TorchDispatchMode):
