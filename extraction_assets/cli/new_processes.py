@@ -8,6 +8,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
@@ -17,9 +18,8 @@ PRELOADED = "extraction_assets.cli.preloaded"
 
 
 def new_processes() -> BaseContext:
-    """The kind of processes of this platform: where none can be forked, each imports everything itself."""
-    kind = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    return multiprocessing.get_context(kind)
+    """The kind of processes of this platform: where forks are none or unsafe, each imports everything itself."""
+    return multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 
 
 def begin_preloading(processes: BaseContext) -> None:

@@ -188,7 +188,7 @@ def test_a_process_that_has_imported_nothing_finds_what_it_needs(
     assert _chunk_files(Project(runner.settings, home)) == _chunk_files(alone)
 
 
-def test_processes_of_the_command_are_forks_of_one_that_has_imported_what_they_need(
+def test_the_command_shares_chunks_among_processes_as_users_have_them(
     runner: Runner, alone: Project, home: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "labx.py").write_text(several_processes.MODULE.format(settings=runner.settings.model_dump_json()))
@@ -196,13 +196,3 @@ def test_processes_of_the_command_are_forks_of_one_that_has_imported_what_they_n
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
     subprocess.run([sys.executable, "-m", *words], cwd=tmp_path, env=environment, check=True, timeout=300)
     assert _chunk_files(Project(runner.settings, home)) == _chunk_files(alone)
-
-
-def test_what_is_imported_for_all_processes_starts_no_cuda() -> None:
-    program = (
-        "import extraction_assets.cli.preloaded, sys, torch;"
-        "print(torch.cuda.is_initialized(), *(name in sys.modules for name in"
-        " ('dagster', 'transformers.modeling_utils', 'extraction_assets.assets.chunks.step')))"
-    )
-    printed = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert printed.stdout.split() == ["False", "True", "True", "True"]
