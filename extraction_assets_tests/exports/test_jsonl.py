@@ -34,8 +34,8 @@ def test_examples_and_draws_have_their_samples_with_every_token(lines: list[dict
         for key, expected in (("examples", EXAMPLES.get(index, [])), ("draws", DRAWS.get(index, []))):
             names = ["interval"] * (key == "draws") + ["sample_index", "max_activation", "max_token"]
             names += ["positions", "activations"]
-            assert [[one[name] for name in names] for one in line[key]] == expected
-            for one in line[key]:
+            assert [[one[name] for name in names] for one in line[key] or []] == expected
+            for one in line[key] or []:
                 document, first, tokens = SAMPLES[one["sample_index"]]
                 assert (one["document_id"], one["first_token"], one["tokens"]) == (document, first, tokens)
                 assert one["token_ids"] == [100 + at for at in range(len(tokens))]
@@ -54,9 +54,10 @@ def test_relations_directions_and_labels_stand_in_the_line(lines: list[dict[str,
 
 def test_what_is_not_computed_is_null_and_what_is_empty_is_not(small: sa.Connection, tmp_path: Path) -> None:
     write(source_of(small, sae="two"), "jsonl", tmp_path / "out")
-    line = json_lines(tmp_path / "out" / "batch-0.jsonl.gz")[0]
+    line, other = json_lines(tmp_path / "out" / "batch-0.jsonl.gz")[:2]
     assert [line[name] for name in ("flags", "top_tokens", "neighbours", "logits", "nearest")] == [None] * 5
     assert line["draws"] == []
+    assert other["interval_samples"] is other["draws"] is None
 
 
 def test_every_line_follows_the_schema(lines: list[dict[str, Any]], tmp_path: Path) -> None:

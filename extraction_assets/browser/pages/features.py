@@ -16,8 +16,10 @@ from extraction_assets.browser.scatter import Scatter, scatter
 from extraction_assets.browser.shown.feature_reads import missing_relations
 from extraction_assets.database.queries import feature_counts as counts
 from extraction_assets.database.queries.extractions import find_extraction
+from extraction_assets.database.queries.feature_facts import first_firing_query
 from extraction_assets.database.queries.feature_filter import Listing
 from extraction_assets.database.queries.feature_list import Key, ListedRow, feature_page
+from extraction_assets.engine.selection.statistics.shown import unknown_sizes
 
 PLACE = ("after", "before")
 """Parameters that say where in a list a page is: another filter or order begins at its start."""
@@ -75,6 +77,10 @@ def features_view(request: PageRequest) -> FeaturesView:
     relations, missing = missing_relations(connection, extraction)
     if query.wanted.flags and relations is None:
         raise BadRequestError(f"the list cannot be filtered by flags, which are {missing}")
+    if not query.wanted.std.is_open:
+        unknown = unknown_sizes(connection.execute(first_firing_query(extraction.id)))
+        if unknown:
+            raise BadRequestError(f"the list cannot be filtered by standard deviation: {unknown}")
     found = search(connection, extraction, query, request.here, counted=relations is not None)
     listing = Listing(extraction.id, extraction.name, extraction.sae, query.wanted, found and found.found)
     cells = counts.feature_cells(connection, listing)
