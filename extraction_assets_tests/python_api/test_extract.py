@@ -16,8 +16,8 @@ from transformers import AutoModel, LlamaForCausalLM, LlamaModel, PreTrainedToke
 
 from extraction_assets import extract
 from extraction_assets.engine.corpora.documents import CorpusError
-from extraction_assets.engine.models.hooked import LanguageModel
-from extraction_assets.engine.models.hooks import HookError
+from extraction_assets.engine.models.forward.hooked import LanguageModel
+from extraction_assets.engine.models.hooks.hook import HookError
 from extraction_assets.engine.preflight.sanity import SanityError
 from extraction_assets.engine.saes.formats import CheckpointError
 from extraction_assets.engine.saes.sae import load_sae
