@@ -29,7 +29,8 @@ def described(url: str, make: Callable[[sa.Engine], object]) -> dict[str, Any]:
     parts = ("columns", "pk_constraint", "indexes", "foreign_keys", "unique_constraints")
     said = {name: {part: getattr(found, f"get_{part}")(name) for part in parts} for name in names}
     for table in said.values():
-        table["columns"] = [{**column, "type": repr(column["type"])} for column in table["columns"]]
+        columns = [{**column, "type": repr(column["type"])} for column in table["columns"]]
+        table["columns"] = sorted(columns, key=lambda column: column["name"])  # one that was added later is the last
         table["indexes"] = sorted(table["indexes"], key=lambda index: index["name"])
     said["views"] = {view: " ".join(found.get_view_definition(view).split()) for view in views}
     with engine.begin() as connection:

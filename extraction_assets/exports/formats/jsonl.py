@@ -6,7 +6,7 @@ from importlib.resources import files
 from typing import Any
 
 from extraction_assets.catalog import FEATURE_DIRECTIONS, FEATURE_RELATIONS
-from extraction_assets.engine.selection.statistics.registry import COLUMNS
+from extraction_assets.engine.selection.statistics.registry import COLUMNS, STATISTICS, Statistic, StatisticColumn
 from extraction_assets.engine.selection.statistics.shown import were_drawn
 from extraction_assets.exports.json_text import encode, numbers, text
 from extraction_assets.exports.line_files import write_lines
@@ -30,9 +30,21 @@ FEATURES_IN_FILE = 1024
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of a line."""
+    """The JSON Schema of a line: ``schemas/jsonl.json`` with the statistics behind what names the feature."""
     found: dict[str, Any] = json.loads(files("extraction_assets.exports").joinpath("schemas/jsonl.json").read_text())
+    statistics = {column.name: _schema_of(one, column) for one in STATISTICS for column in one.columns}
+    named, others = found["required"][:3], found["required"][3:]
+    properties = found["properties"]
+    found["required"] = [*named, *statistics, *others]
+    found["properties"] = {name: statistics.get(name) or properties[name] for name in found["required"]}
     return found
+
+
+def _schema_of(statistic: Statistic, column: StatisticColumn) -> dict[str, Any]:
+    numbers = {"type": "array", "items": {"type": "integer"}, "minItems": statistic.size, "maxItems": statistic.size}
+    found: dict[str, Any] = numbers if column.type == "integers" else {"type": column.type}
+    found["description"] = column.meaning
+    return {"anyOf": [found, {"type": "null"}]} if column.nullable or statistic.added_later else found
 
 
 def write(source: ExportSource, out: Output, options: Mapping[str, str]) -> None:
