@@ -2,14 +2,12 @@
 
 import logging
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from extraction_assets.cli.app import count, main
 from extraction_assets.cli.feature_numbers import FeatureNumbers
-from extraction_assets.cli.out_path import OutPath
 from extraction_assets.cli.terminal import echo
 from extraction_assets.cli.workspace import Workspace, open_workspace
 from extraction_assets.exports.formats import FORMATS
@@ -33,12 +31,7 @@ def _options(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...
 @click.argument("name")
 @click.option("--sae", help="Short name of the SAE, where the extraction has several.")
 @click.option("--format", "format_name", type=click.Choice(FORMATS), required=True, help="What to write.")
-@click.option(
-    "--out",
-    type=OutPath("folder"),
-    required=True,
-    help="Folder to write into: new (folders above it are made), empty, or begun by this export.",
-)
+@click.option("--out", required=True, metavar="DIR", help="Folder to write into: new, empty, or begun by this export.")
 @click.option("--features", type=FeatureNumbers(), help="Numbers of features, 12,3445; by default all.")
 @click.option("--option", "options", multiple=True, callback=_options, metavar="KEY=VALUE", help="Of the format.")
 @click.pass_obj
@@ -47,7 +40,7 @@ def export(
     name: str,
     sae: str | None,
     format_name: str,
-    out: Path,
+    out: str,
     features: list[int] | None,
     options: dict[str, str],
 ) -> None:
@@ -59,8 +52,10 @@ def export(
     from extraction_assets.database.queries.extractions import find_extraction
     from extraction_assets.execution.progress import progress
     from extraction_assets.exports.run import export as run_export
+    from extraction_assets.exports.run import local_folder
     from extraction_assets.exports.source import ExportSource
 
+    folder = local_folder(out)
     workspace = open_workspace(module, name)
     os.environ.setdefault("EXTRACTION_PROGRESS", "bar")
     with workspace.read_results() as connection:
@@ -68,9 +63,9 @@ def export(
         source = ExportSource(connection, extraction, features, _declared(workspace, name, extraction.sae))
         total = len(source.neuron_indices)
         with progress(f"{format_name} of {source.title}", total, "features", logging.getLogger(__name__)) as shown:
-            done = run_export(source, format_name, out, shown, options)
+            done = run_export(source, format_name, folder, shown, options)
     what = f"{count(done.written, 'file')} written" if done.written else "all of it was there"
-    echo(f"{out}  {count(done.features, 'feature')}, {what}")
+    echo(f"{folder}  {count(done.features, 'feature')}, {what}")
 
 
 def _declared(workspace: Workspace, name: str, sae: str) -> "Declared | None":

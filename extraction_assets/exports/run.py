@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from extraction_assets.catalog import SAE_FEATURES
+from extraction_assets.exports.errors import ExportError
 from extraction_assets.exports.formats import chosen_options, export_format
 from extraction_assets.exports.output import Output, Progress, begin, finish, only_writer
 from extraction_assets.exports.source import ExportSource
@@ -80,6 +81,17 @@ def _what_is_there(source: ExportSource, needs: Collection[str]) -> dict[str, bo
     if SAE_FEATURES in needs:
         found[SAE_FEATURES] = source.stored_features is not None
     return found
+
+
+def local_folder(out: str) -> Path:
+    """The folder that ``--out`` names. Raises ExportError for a URL, and for the home of nobody."""
+    scheme, found, _ = out.partition("://")
+    if found and scheme.isalnum():
+        raise ExportError(f"{out} is a URL, but exports are written into folders of this machine: give a folder")
+    try:
+        return Path(out).expanduser().absolute()
+    except RuntimeError as error:  # ~nobody
+        raise ExportError(f"{out} is in the home of a user who is not known: give a folder") from error
 
 
 def _digest(neuron_indices: Any) -> str:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from extraction_assets.exports.errors import ExportError
 from extraction_assets.exports.formats import chosen_options, export_format, jsonl
 from extraction_assets.exports.output import MANIFEST, Output, only_writer
-from extraction_assets.exports.run import export
+from extraction_assets.exports.run import export, local_folder
 from extraction_assets_tests.exports.written import Counted, source_of, write
 
 
@@ -135,6 +135,12 @@ def test_unknown_formats_and_options_are_refused() -> None:
         chosen_options("jsonl", {"colour": "red"})
 
 
+@pytest.mark.parametrize("url", ["s3://bucket/folder", "file:///tmp/x"])
+def test_a_url_is_refused(url: str) -> None:
+    with pytest.raises(ExportError, match="is a URL"):
+        local_folder(url)
+
+
 def test_an_export_that_was_refused_leaves_its_folder_to_the_next_one(small: sa.Connection, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="may be binary or files"):
         write(source_of(small), "circuit-tracer", tmp_path / "out", form="banana")
@@ -146,6 +152,11 @@ def test_a_folder_that_is_refused_stays_as_it_is(small: sa.Connection, tmp_path:
     with pytest.raises(ExportError, match="is not empty"):
         write(source_of(small), "jsonl", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_the_home_of_nobody_is_refused() -> None:
+    with pytest.raises(ExportError, match="a user who is not known"):
+        local_folder("~no-such-user/out")
 
 
 def test_the_garbage_collector_is_as_it_was_after_an_export(
