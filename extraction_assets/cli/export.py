@@ -31,7 +31,12 @@ def _options(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...
 @click.argument("name")
 @click.option("--sae", help="Short name of the SAE, where the extraction has several.")
 @click.option("--format", "format_name", type=click.Choice(FORMATS), required=True, help="What to write.")
-@click.option("--out", required=True, metavar="DIR", help="Folder to write into: new, empty, or begun by this export.")
+@click.option(
+    "--out",
+    required=True,
+    metavar="DIR|URL",
+    help="Folder to write into, here or in object storage (s3://bucket/folder): new, empty, or begun by this export.",
+)
 @click.option("--features", type=FeatureNumbers(), help="Numbers of features, 12,3445; by default all.")
 @click.option("--option", "options", multiple=True, callback=_options, metavar="KEY=VALUE", help="Of the format.")
 @click.pass_obj
@@ -51,11 +56,11 @@ def export(
     """
     from extraction_assets.database.queries.extractions import find_extraction
     from extraction_assets.execution.progress import progress
+    from extraction_assets.exports.folders import export_folder_at
     from extraction_assets.exports.run import export as run_export
-    from extraction_assets.exports.run import local_folder
     from extraction_assets.exports.source import ExportSource
 
-    folder = local_folder(out)
+    folder = export_folder_at(out)
     workspace = open_workspace(module, name)
     os.environ.setdefault("EXTRACTION_PROGRESS", "bar")
     with workspace.read_results() as connection:

@@ -35,11 +35,11 @@ def write_layer(out: Output, layer: int, features: int, batches: Sequence[Batch]
     if not whole:
         with out.file(f"features/{file}") as path, path.open("wb") as opened:
             for part in parts:
-                with (out.folder / part).open("rb") as read:
+                with out.open(part) as read:
                     shutil.copyfileobj(read, opened, _COPIED_AT_ONCE)
     if not out.has(index):
         chosen = (neuron_index for batch in batches for neuron_index in batch.neuron_indices)
-        with (out.folder / "features" / file).open("rb") as opened:
+        with out.open(f"features/{file}") as opened:
             offsets = list(_offsets(opened, features, chosen))
         with out.file(index) as path:
             text = encode({str(layer): {"filename": file, "offsets": offsets}})

@@ -47,7 +47,7 @@ def test_options_reach_the_format(export: Export, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--format", "jsonl", "--out", "s3://bucket/x"), "s3://bucket/x is a URL"),
+        (("--format", "jsonl", "--out", "http://host/x"), "http://host/x is no folder"),
         (("--format", "xml", "--out", "x"), "'xml' is not one of 'jsonl'"),
         (("--format", "jsonl", "--out", "x", "--features", "48"), "no feature 48: features are numbered from 0 to 47"),
         (("--format", "jsonl", "--out", "x", "--features", "a"), "'a' is not a list of features"),

@@ -56,7 +56,12 @@ def write(source: ExportSource, out: Output, options: Mapping[str, str]) -> None
 def _files(out: Output, table: str, parts: int) -> TableFiles:
     names = [_file(table, number, parts) for number in range(parts)]
     pattern = names[0] if parts == 1 else f"{table}-*.parquet"
-    return TableFiles(pattern, sum(pq.read_metadata(out.folder / name).num_rows for name in names))
+    return TableFiles(pattern, sum(_rows(out, name) for name in names))
+
+
+def _rows(out: Output, name: str) -> int:
+    with out.open(name) as file:
+        return int(pq.read_metadata(file).num_rows)
 
 
 def _file(table: str, number: int, parts: int) -> str:
