@@ -45,6 +45,11 @@ class RemoteFolder:
             except FileNotFoundError:
                 return None
 
+    def modified(self, name: str) -> float:
+        """When a file was written, in seconds since 1970."""
+        with plain_storage_errors(self.url, "read"):
+            return float(self._files.modified(self._path(name)).timestamp())
+
     def open(self, name: str) -> BinaryIO:
         """A file to read in any order, some MiB at a time."""
         with plain_storage_errors(self.url, "read"):
