@@ -78,9 +78,6 @@ def begin(folder: ExportFolder, made_from: dict[str, Any]) -> None:
         _write_manifest(folder, {"made_from": made_from, "finished_at": None})
         return
     before = there.get("made_from")
-    if before != made_from and not folder.entries() - {MANIFEST}:
-        _write_manifest(folder, {"made_from": made_from, "finished_at": None})  # the one before wrote nothing
-        return
     if before != made_from:
         raise ExportError(
             f"{folder} holds another export ({_difference(before, made_from)}): give another folder, or remove this one"

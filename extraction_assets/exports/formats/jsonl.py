@@ -24,6 +24,7 @@ WHAT = "`batch-N.jsonl.gz`, one feature a line with all that is known of it, and
 READ_BY = "any program; pandas and `datasets` as they are"
 VERSION = 1
 NEEDS = (FEATURE_RELATIONS, FEATURE_DIRECTIONS)
+SEVERAL_SAES = False
 OPTIONS: Mapping[str, Option] = {}
 FEATURES_IN_FILE = 1024
 
@@ -32,6 +33,15 @@ def schema() -> dict[str, Any]:
     """The JSON Schema of a line."""
     found: dict[str, Any] = json.loads(files("extraction_assets.exports").joinpath("schemas/jsonl.json").read_text())
     return found
+
+
+def check(source: ExportSource, options: Mapping[str, str]) -> None:
+    """See ``ExportFormat``: there is nothing to refuse."""
+
+
+def inside(source: ExportSource, options: Mapping[str, str]) -> str:
+    """See ``ExportFormat``: a folder holds one SAE."""
+    return ""
 
 
 def write(source: ExportSource, out: Output, options: Mapping[str, str]) -> None:

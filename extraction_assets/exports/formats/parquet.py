@@ -32,12 +32,22 @@ WHAT = (
 READ_BY = "pandas, `datasets`, DuckDB, polars and all that reads Parquet; the hub"
 VERSION = 1
 NEEDS = (FEATURE_RELATIONS, FEATURE_DIRECTIONS)
+SEVERAL_SAES = False
 OPTIONS: Mapping[str, Option] = {}
 
 FEATURES_IN_FILE = 1024
 _TOKENS_IN_FILE = 6_400_000
 _TOKENS_AT_ONCE = 3_200_000  # of a row group: 26 MB of codes and values
 _SAMPLES_AT_ONCE = 2_000
+
+
+def check(source: ExportSource, options: Mapping[str, str]) -> None:
+    """See ``ExportFormat``: there is nothing to refuse."""
+
+
+def inside(source: ExportSource, options: Mapping[str, str]) -> str:
+    """See ``ExportFormat``: a folder holds one SAE."""
+    return ""
 
 
 def write(source: ExportSource, out: Output, options: Mapping[str, str]) -> None:
