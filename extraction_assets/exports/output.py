@@ -5,7 +5,7 @@ import datetime as dt
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from extraction_assets.catalog import FEATURE_EXPORTS, asset_row
 from extraction_assets.exports.errors import ExportError
@@ -89,6 +89,29 @@ def finish(folder: ExportFolder, made_from: dict[str, Any]) -> None:
     """Marks an export as whole."""
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     _write_manifest(_inside(folder, made_from), {"made_from": made_from, "finished_at": now})
+
+
+class ExportState(NamedTuple):
+    """How far the export of an asset is, by its manifest."""
+
+    merge: str
+    """Fingerprint of the merge that it is of."""
+    finished_at: dt.datetime | None
+    """When its last file was written; None of one that is not whole."""
+
+
+def export_state(folder: Path) -> ExportState | None:
+    """What the manifest of one SAE's export says, at the top or in the folder inside that the format has for it; None
+    where there is none that can be read."""
+    for path in sorted(folder.rglob(MANIFEST)):
+        try:
+            manifest = json.loads(path.read_bytes())
+            finished = manifest["finished_at"]
+            at = None if finished is None else dt.datetime.fromisoformat(finished)
+            return ExportState(manifest["made_from"]["examples"], at)
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+    return None
 
 
 def holds(folder: ExportFolder, made_from: dict[str, Any]) -> bool:
