@@ -8,7 +8,7 @@ import click
 
 from extraction_assets.cli.app import count, main
 from extraction_assets.cli.feature_numbers import FeatureNumbers
-from extraction_assets.cli.out_path import OutPath
+from extraction_assets.cli.out_file import OutFile
 from extraction_assets.cli.terminal import echo
 from extraction_assets.cli.workspace import open_workspace
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--features", type=FeatureNumbers(), help="Numbers of features, 12,3445.")
 @click.option("--labelled", is_flag=True, help="Every feature with a label, mark or note.")
 @click.option("--random", "number", type=click.IntRange(min=1), help="So many features that fire, by a fixed seed.")
-@click.option("--out", type=OutPath("file"), help="File to write, its folders too; by default NAME-SAE.html.")
+@click.option("--out", type=OutFile(), help="File to write, its folders too; by default NAME-SAE.html.")
 @click.pass_obj
 def report(
     module: str,

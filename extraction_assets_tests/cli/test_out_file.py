@@ -1,15 +1,15 @@
-"""Where a command may write: every command that takes ``--out`` says the same."""
+"""Which file a command may write, and how the others are refused."""
 
 from pathlib import Path
 
 import click
 import pytest
 
-from extraction_assets.cli.out_path import OutPath
+from extraction_assets.cli.out_file import OutFile
 
 
-def path_of(given: str, kind: str = "file") -> Path:
-    return OutPath(kind).convert(given, None, None)
+def path_of(given: str) -> Path:
+    return OutFile().convert(given, None, None)
 
 
 def test_a_path_is_full_whatever_folders_there_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -40,9 +40,6 @@ def test_a_path_that_cannot_be_written_is_refused(
         path_of(given)
 
 
-def test_a_file_is_no_folder_and_a_folder_no_file(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(click.BadParameter, match="is a file: give the path of a folder"):
-        path_of(str(tmp_path / "file"), "folder")
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(click.BadParameter, match="is a folder: give the path of a file"):
-        path_of(str(tmp_path), "file")
+        path_of(str(tmp_path))
