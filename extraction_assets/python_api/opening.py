@@ -28,6 +28,9 @@ def open_results(url_or_path: "str | Path | None" = None, *, store: "str | Path 
     It may be a URL of object storage, such as ``s3://bucket/folder``, that the folder was copied to: files are copied
     to this machine's temporary folder as they are needed, and removed on ``close``.
 
+    A database that an earlier version of this package wrote is migrated first, as every command does; nothing else is
+    written.
+
     Raises DatabaseError if the database cannot be used, or if a file that was named is not there or empty;
     StorageError if the storage cannot.
     """
