@@ -25,6 +25,7 @@ WHAT = "`batch-N.jsonl.gz`, one feature a line with all that is known of it, and
 READ_BY = "any program; pandas and `datasets` as they are"
 VERSION = 2
 NEEDS = (FEATURE_RELATIONS, FEATURE_DIRECTIONS)
+SEVERAL_SAES = False
 OPTIONS: Mapping[str, Option] = {}
 FEATURES_IN_FILE = 1024
 
@@ -45,6 +46,15 @@ def _schema_of(statistic: Statistic, column: StatisticColumn) -> dict[str, Any]:
     found: dict[str, Any] = numbers if column.type == "integers" else {"type": column.type}
     found["description"] = column.meaning
     return {"anyOf": [found, {"type": "null"}]} if column.nullable or statistic.added_later else found
+
+
+def check(source: ExportSource, options: Mapping[str, str]) -> None:
+    """See ``ExportFormat``: there is nothing to refuse."""
+
+
+def inside(source: ExportSource, options: Mapping[str, str]) -> str:
+    """See ``ExportFormat``: a folder holds one SAE."""
+    return ""
 
 
 def write(source: ExportSource, out: Output, options: Mapping[str, str]) -> None:
