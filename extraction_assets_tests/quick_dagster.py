@@ -1,6 +1,6 @@
 """Dagster's SQLite storage without what it builds again for every query: connections, compiled statements, and the map
 of Alembic's revisions; and Dagster without telemetry. Half of the CPU time of a tiny extraction's runs went there.
-Processes that tests start have Dagster as it is, apart from the forks of ``forked_dagster`` and ``several_processes``."""
+Processes that tests start have Dagster as it is, but for the forks of ``forked_dagster`` and ``several_processes``."""
 
 import contextlib
 import functools
