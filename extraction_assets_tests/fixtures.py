@@ -19,7 +19,7 @@ from huggingface_hub.utils import close_session
 from extraction_assets.database.connect import open_database
 from extraction_assets.engine.hub import transfer
 from extraction_assets.execution import failures
-from extraction_assets_tests import command, hub_server, postgres, quick_dagster, seeds, tiny
+from extraction_assets_tests import command, hub_server, object_storage, postgres, quick_dagster, seeds, tiny
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.reused_database import ReusedDatabase
 
@@ -155,6 +155,22 @@ def postgres_server() -> Iterator[postgres.Server]:
         pytest.skip(postgres.MISSING)
     with postgres.running_server(programs) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def s3_running() -> Iterator[object_storage.S3Server]:
+    """An S3 server that lives as long as the tests of this process, with an empty bucket ``results``."""
+    with object_storage.s3_server() as server:
+        server.client().mkdir("results")
+        yield server
+
+
+@pytest.fixture
+def s3(s3_running: object_storage.S3Server, monkeypatch: pytest.MonkeyPatch) -> object_storage.S3Server:
+    """The same, where ``s3://`` finds it. Tests share its bucket: each has folders of its own."""
+    for name, value in s3_running.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_running
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ WHAT = (
 READ_BY = "the importer of a Neuronpedia of your own"
 VERSION = 1
 NEEDS = (FEATURE_DIRECTIONS, "checkpoint")
+SEVERAL_SAES = False
 OPTIONS: Mapping[str, Option] = {
     **NAMES,
     "release": Option("", "the release's name; by default the extraction's"),
@@ -41,11 +42,21 @@ OPTIONS: Mapping[str, Option] = {
 FEATURES_IN_FILE = 1024
 
 
+def check(source: ExportSource, options: Mapping[str, str]) -> None:
+    """See ``ExportFormat``."""
+    neuronpedia_names(source, options)
+    if options["vectors"] not in ("yes", "no"):
+        raise ExportError(f"vectors is {options['vectors']!r}, and may be yes or no")
+
+
+def inside(source: ExportSource, options: Mapping[str, str]) -> str:
+    """See ``ExportFormat``: a folder holds one SAE."""
+    return ""
+
+
 def write(source: ExportSource, out: Output, options: Mapping[str, str]) -> None:
     """See ``ExportFormat``."""
     names = neuronpedia_names(source, options)
-    if options["vectors"] not in ("yes", "no"):
-        raise ExportError(f"vectors is {options['vectors']!r}, and may be yes or no")
     folder = f"{names.model_id}/{names.source_id}"
     for name, row in metadata_rows(source, names, options).items():
         out.write_text(f"{folder}/{name}.jsonl", encode(row) + "\n")

@@ -32,12 +32,22 @@ WHAT = (
 READ_BY = "pandas, `datasets`, DuckDB, polars and all that reads Parquet; the hub"
 VERSION = 1
 NEEDS = (FEATURE_RELATIONS, FEATURE_DIRECTIONS)
+SEVERAL_SAES = False
 OPTIONS: Mapping[str, Option] = {}
 
 FEATURES_IN_FILE = 1024
 _TOKENS_IN_FILE = 6_400_000
 _TOKENS_AT_ONCE = 3_200_000  # of a row group: 26 MB of codes and values
 _SAMPLES_AT_ONCE = 2_000
+
+
+def check(source: ExportSource, options: Mapping[str, str]) -> None:
+    """See ``ExportFormat``: there is nothing to refuse."""
+
+
+def inside(source: ExportSource, options: Mapping[str, str]) -> str:
+    """See ``ExportFormat``: a folder holds one SAE."""
+    return ""
 
 
 def write(source: ExportSource, out: Output, options: Mapping[str, str]) -> None:
@@ -56,7 +66,12 @@ def write(source: ExportSource, out: Output, options: Mapping[str, str]) -> None
 def _files(out: Output, table: str, parts: int) -> TableFiles:
     names = [_file(table, number, parts) for number in range(parts)]
     pattern = names[0] if parts == 1 else f"{table}-*.parquet"
-    return TableFiles(pattern, sum(pq.read_metadata(out.folder / name).num_rows for name in names))
+    return TableFiles(pattern, sum(_rows(out, name) for name in names))
+
+
+def _rows(out: Output, name: str) -> int:
+    with out.open(name) as file:
+        return int(pq.read_metadata(file).num_rows)
 
 
 def _file(table: str, number: int, parts: int) -> str:

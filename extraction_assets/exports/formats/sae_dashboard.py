@@ -22,6 +22,7 @@ WHAT = "`batch-N.json` of 128 features, as SAEDashboard's Neuronpedia runner wri
 READ_BY = "`NeuronpediaDashboardBatch` of sae-dashboard, and what takes the runner's files"
 VERSION = 1
 NEEDS = (FEATURE_DIRECTIONS,)
+SEVERAL_SAES = False
 OPTIONS: Mapping[str, Option] = {
     **NAMES,
     "sae_id_suffix": Option("", "what is behind `__` in the source's id; by default there is none"),
@@ -32,6 +33,16 @@ _ALIGNMENT = tuple(f"neuron_alignment_{name}" for name in ("indices", "values", 
 _CORRELATED = tuple(
     f"correlated_{what}_{name}" for what in ("neurons", "features") for name in ("indices", "l1", "pearson")
 )
+
+
+def check(source: ExportSource, options: Mapping[str, str]) -> None:
+    """See ``ExportFormat``."""
+    neuronpedia_names(source, options)
+
+
+def inside(source: ExportSource, options: Mapping[str, str]) -> str:
+    """See ``ExportFormat``: a folder holds one SAE."""
+    return ""
 
 
 def write(source: ExportSource, out: Output, options: Mapping[str, str]) -> None:
