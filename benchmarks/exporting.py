@@ -25,6 +25,7 @@ from typing import NamedTuple
 from benchmarks.browsing_results import NAME, SAE, Sizes, make_results
 from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets.database.reading import read_database
+from extraction_assets.exports.folders import LocalFolder
 from extraction_assets.exports.formats import FORMATS
 from extraction_assets.exports.formats import export_format as load_format
 from extraction_assets.exports.run import export
@@ -71,7 +72,7 @@ def measure(database: Path, export_format: str, folder: Path, features: int) -> 
         examples = _count_examples(source)
         before, started, cpu = _peak_mib(), time.perf_counter(), time.process_time()
         options = {"layer": "0"} if "layer" in load_format(export_format).OPTIONS else {}
-        export(source, export_format, folder, _Counted(), options)
+        export(source, export_format, LocalFolder(folder), _Counted(), options)
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return Line(export_format, features, examples, seconds, cpu, size / 1e6, before, _peak_mib())

@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from extraction_assets.catalog import FEATURE_DIRECTIONS, FEATURE_EXAMPLES, FEATURE_RELATIONS, chunk_assets
+from extraction_assets.catalog import (
+    FEATURE_DIRECTIONS,
+    FEATURE_EXAMPLES,
+    FEATURE_EXPORTS,
+    FEATURE_RELATIONS,
+    chunk_assets,
+    export_asset,
+)
 from extraction_assets.cli.app import command_line, count, few, main, numbered
 from extraction_assets.cli.terminal import echo
 from extraction_assets.cli.workspace import Workspace, open_workspace
@@ -222,6 +229,8 @@ def _echo_merge_states(workspace: Workspace, plan: "ExtractionPlan") -> None:
                 echo(f"{sae + '/' + FEATURE_EXAMPLES:{width}} {_merge_state(engine, plan, sae)}")
                 echo(f"{sae + '/' + FEATURE_RELATIONS:{width}} {_relations_state(engine, plan, sae)}")
                 echo(f"{sae + '/' + FEATURE_DIRECTIONS:{width}} {_directions_state(engine, plan, sae)}")
+                for one in plan.settings.exports:
+                    echo(f"{sae + '/' + export_asset(one):{width}} {_export_state(engine, plan, sae, one)}")
             _echo_labels(engine, plan.settings)
     except DatabaseError as error:
         echo(f"what is merged is not known: {error}", err=True)
@@ -251,7 +260,8 @@ def _echo_merges(workspace: Workspace, settings: "ExtractionSettings") -> None:
 def _longest(settings: "ExtractionSettings") -> int:
     """Characters of the longest name that ``status`` prints, at least 28."""
     names = [asset if sae is None else f"{sae}/{asset}" for asset, sae in chunk_assets(settings.saes)]
-    return max(28, *map(len, names), *(len(f"{sae}/{FEATURE_DIRECTIONS}") for sae in settings.saes))
+    once = [FEATURE_DIRECTIONS, *map(export_asset, settings.exports)]
+    return max(28, *map(len, names), *(len(f"{sae}/{asset}") for sae in settings.saes for asset in once))
 
 
 def _merge_state(engine: "sa.Engine", plan: "ExtractionPlan", sae: str) -> str:
@@ -288,3 +298,21 @@ def _directions_state(engine: "sa.Engine", plan: "ExtractionPlan", sae: str) -> 
     is_current = found.fingerprint == plan.fingerprint_of(FEATURE_DIRECTIONS, None, sae)
     stale = "" if is_current else ", stale: made from other settings"
     return f"computed {found.finished_at:%Y-%m-%d %H:%M} UTC{stale}"
+
+
+def _export_state(engine: "sa.Engine", plan: "ExtractionPlan", sae: str, export_format: str) -> str:
+    """Whether the asset of an export is whole, and of the merge that is in the database."""
+    from extraction_assets.database.queries.extractions import UnknownResultError, find_extraction
+    from extraction_assets.exports.output import export_state
+
+    found = export_state(plan.store.asset_folder(plan.settings.name, FEATURE_EXPORTS, sae) / export_format)
+    if found is None:
+        return "not exported yet"
+    if found.finished_at is None:
+        return "exported in part"
+    try:
+        with engine.connect() as connection:
+            is_current = find_extraction(connection, plan.settings.name, sae).fingerprint == found.merge
+    except UnknownResultError:
+        is_current = False
+    return f"exported {found.finished_at:%Y-%m-%d %H:%M} UTC" + ("" if is_current else ", stale: of another merge")

@@ -3,14 +3,14 @@
 import contextlib
 import gc
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from extraction_assets.catalog import SAE_FEATURES
 from extraction_assets.exports.errors import ExportError
+from extraction_assets.exports.folders import ExportFolder
 from extraction_assets.exports.formats import chosen_options, export_format
-from extraction_assets.exports.output import Output, Progress, begin, finish, only_writer
+from extraction_assets.exports.output import Output, Progress, begin, finish
 from extraction_assets.exports.source import ExportSource
 
 _OBJECTS_PER_COLLECTION = 500_000
@@ -19,27 +19,43 @@ _OBJECTS_PER_COLLECTION = 500_000
 class Exported(NamedTuple):
     """What an export did."""
 
-    folder: Path
     features: int
     written: int
     """Files that were written; 0 if all were there."""
 
 
 def export(
-    source: ExportSource, name: str, folder: Path, progress: Progress, options: Mapping[str, str] | None = None
+    source: ExportSource, name: str, folder: ExportFolder, progress: Progress, options: Mapping[str, str] | None = None
 ) -> Exported:
     """Writes features in format ``name`` into a folder, which is new, empty, or holds a part of the same export.
 
-    Raises ExportError.
+    Raises ExportError; StorageError where the folder is at a URL.
     """
     chosen = chosen_options(name, options or {})
+    check([source], name, chosen)
     made_from = manifest_of(source, name, chosen)
-    with only_writer(folder), _rare_garbage_collection():
+    with folder.only_writer(), _rare_garbage_collection():
         begin(folder, made_from)
         out = Output(folder, progress)
         export_format(name).write(source, out, chosen)
         finish(folder, made_from)
-    return Exported(folder, len(source.neuron_indices), out.written)
+    return Exported(len(source.neuron_indices), out.written)
+
+
+def check(sources: Sequence[ExportSource], name: str, options: Mapping[str, str]) -> None:
+    """Raises ExportError for what cannot be written of some SAEs into one folder, before anything is."""
+    chosen, taken = chosen_options(name, options), dict[str, str]()
+    for source in sources:
+        export_format(name).check(source, chosen)
+        inside = export_format(name).inside(source, chosen)
+        if len(sources) > 1 and not inside:
+            raise ExportError(f"a folder of {name} holds one SAE: export {source.title} into one of its own")
+        if inside in taken:
+            raise ExportError(
+                f"{taken[inside]} and {source.title} would both be {inside}: export one of them with another --option, "
+                "or into another folder"
+            )
+        taken[inside] = source.title
 
 
 @contextlib.contextmanager
@@ -68,9 +84,9 @@ def manifest_of(source: ExportSource, name: str, options: Mapping[str, str]) -> 
 
 
 def _inside(source: ExportSource, name: str, options: Mapping[str, str]) -> dict[str, str]:
-    """The folder inside that a format writes into, where its readers expect one for each SAE and nothing beside."""
-    inside = getattr(export_format(name), "inside", None)
-    return {} if inside is None else {"inside": inside(source, options)}
+    """The folder inside that is an SAE's, if the format has one."""
+    inside = export_format(name).inside(source, options)
+    return {"inside": inside} if inside else {}
 
 
 def _what_is_there(source: ExportSource, needs: Collection[str]) -> dict[str, bool]:
@@ -81,17 +97,6 @@ def _what_is_there(source: ExportSource, needs: Collection[str]) -> dict[str, bo
     if SAE_FEATURES in needs:
         found[SAE_FEATURES] = source.stored_features is not None
     return found
-
-
-def local_folder(out: str) -> Path:
-    """The folder that ``--out`` names. Raises ExportError for a URL, and for the home of nobody."""
-    scheme, found, _ = out.partition("://")
-    if found and scheme.isalnum():
-        raise ExportError(f"{out} is a URL, but exports are written into folders of this machine: give a folder")
-    try:
-        return Path(out).expanduser().absolute()
-    except RuntimeError as error:  # ~nobody
-        raise ExportError(f"{out} is in the home of a user who is not known: give a folder") from error
 
 
 def _digest(neuron_indices: Any) -> str:

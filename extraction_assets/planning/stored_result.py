@@ -44,6 +44,7 @@ class StoredFeatures(NamedTuple):
     corpus: StoredCorpus
     files: Sequence[ChunkFile]
     """One for each chunk of the settings."""
+    store: ChunkStore
 
     def samples(self, chunk: Chunk) -> Samples:
         """The samples of a chunk."""
@@ -55,9 +56,10 @@ class StoredFeatures(NamedTuple):
         from extraction_assets.stores.chunk_files import read_features  # torch
 
         file = self.files[self.settings.chunks.index(chunk)]
-        found, _ = read_features(file.path, file.fingerprint)
-        if found.num_samples != chunk.num_samples:
-            raise damaged(file.path, f"it holds {found.num_samples} samples, but its chunk {chunk.num_samples}")
+        with self.store.reading(file.path) as path:
+            found, _ = read_features(path, file.fingerprint)
+            if found.num_samples != chunk.num_samples:
+                raise damaged(path, f"it holds {found.num_samples} samples, but its chunk {chunk.num_samples}")
         return found
 
 
@@ -80,7 +82,7 @@ def find_stored_features(store: ChunkStore, result: MergedResult) -> StoredFeatu
     for chosen in _choices(options):
         fingerprints = [file.fingerprint for file in chosen]
         if fingerprint_of_merge(settings, result.sae, current.corpus, fingerprints) == result.fingerprint:
-            return StoredFeatures(settings, current.corpus, chosen)
+            return StoredFeatures(settings, current.corpus, chosen, store)
     raise _not_stored(store, result, "what is stored was made from other inputs or settings than this result")
 
 
@@ -89,14 +91,13 @@ def _candidates(store: ChunkStore, result: MergedResult, settings: ExtractionSet
     by_key: dict[str, list[ChunkFile]] = {}
     for file in store.chunk_files(result.name, SAE_FEATURES, result.sae):
         by_key.setdefault(file.key, []).append(file)
-    return [sorted(by_key.get(key, []), key=_changed, reverse=True) for key in settings.chunk_keys]
+    return [_newest_first(store, by_key.get(key, [])) for key in settings.chunk_keys]
 
 
-def _changed(file: ChunkFile) -> float:
-    try:
-        return file.path.stat().st_mtime
-    except OSError:  # removed meanwhile: reading it will say so
-        return 0.0
+def _newest_first(store: ChunkStore, files: list[ChunkFile]) -> list[ChunkFile]:
+    if len(files) < 2:
+        return files
+    return sorted(files, key=lambda file: store.changed_at(file.path), reverse=True)
 
 
 def _choices(options: Sequence[Sequence[ChunkFile]]) -> Iterator[list[ChunkFile]]:
@@ -126,6 +127,6 @@ def fingerprint_of_merge(settings: ExtractionSettings, sae: str, corpus: StoredC
 def _not_stored(store: ChunkStore, result: MergedResult, why: str) -> NotStoredError:
     name = f"{result.name}/{result.sae}"
     return NotStoredError(
-        f"the SAE features of {name} are not stored in {store.root}: {why}; keep {SAE_FEATURES} and materialize "
+        f"the SAE features of {name} are not stored in {store.place}: {why}; keep {SAE_FEATURES} and materialize "
         f"{name}/{SAE_FEATURES}, or name the folder that holds its files"
     )

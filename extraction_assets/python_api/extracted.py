@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from extraction_assets.python_api.extraction import ExtractionResults
+from extraction_assets.python_api.reading import Advice
 from extraction_assets.python_api.source import Source
 
 if TYPE_CHECKING:
@@ -17,6 +18,10 @@ class ExtractedResults(ExtractionResults):
     """What ``extract`` gives: the results of one SAE, whose files are removed on ``close`` or with the object."""
 
     _outlives_its_checkpoints = False
+    _advice = Advice(
+        relations="not counted with exclude_outlier_norms, for stored features do not say what is an outlier",
+        directions="not computed: call extract(..., directions=True), with model and SAE by their names",
+    )
 
     def __init__(self, source: Source, extraction: str, sae: str, folder: Path, loaded: "SAE | None") -> None:
         super().__init__(source, extraction, sae)

@@ -55,6 +55,21 @@ _TAKEN = {
 """Fields of each group of settings that an extraction in memory takes."""
 
 
+_PARAMETERS = (
+    "hook",
+    "tokenizer",
+    "name",
+    "device",
+    "dtype",
+    "batch_size",
+    "max_length",
+    "top_k_examples",
+    "directions",
+    "show_progress",
+)
+"""What ``extract`` takes by name; some of these may stand among the settings too."""
+
+
 def extract(
     model: "str | Path | Any",
     sae: "str | Path | tuple[str, str] | SAE | Any",
@@ -127,15 +142,26 @@ def _extracted(model: Any, tokenizer: Any | None, sae: Any, wanted: "Wanted") ->
 
 def _refuse_unused(settings: Mapping[str, Any]) -> None:
     """Raises ValueError for a field that has no part here, such as one that says how a source is read."""
-    groups = {"": settings, **{group: settings.get(group) or {} for group in ("language_model", "corpus", "saes")}}
+    groups: dict[str, Mapping[str, Any]] = {
+        "": settings,
+        **{group: settings.get(group) or {} for group in ("language_model", "corpus", "saes")},
+    }
     for group, fields in groups.items():
         known = _TAKEN[group]
         for field in fields:
             if field not in known:
-                path = f"{group}.{field}".removeprefix(".")
-                raise ValueError(
-                    f"settings: {path} has no part in an extraction in memory; there are {', '.join(known)}"
-                )
+                raise ValueError(_why_unused(group, field))
+
+
+def _why_unused(group: str, field: str) -> str:
+    path = f"{group}.{field}".removeprefix(".")
+    if field in _PARAMETERS:
+        return f"settings: {path} is a parameter of extract itself: extract(model, sae, texts, {field}=...)"
+    known = ", ".join(one for one in _TAKEN[group] if one not in _PARAMETERS)
+    return (
+        f"settings: {path} has no part in an extraction in memory; {group or 'settings'} has {known}, "
+        f"and extract itself takes {', '.join(_PARAMETERS)}"
+    )
 
 
 def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from extraction_assets.python_api import reading
 from extraction_assets.python_api.errors import NotComputedError
 from extraction_assets.python_api.firings import FORMS, Form, chosen_chunks
 from extraction_assets.python_api.source import Source
+from extraction_assets.python_api.whole_numbers import whole_number
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +32,8 @@ class ExtractionResults:
 
     _outlives_its_checkpoints = True
     """Whether model and SAE may have been replaced since the result was made."""
+
+    _advice = reading.Advice()
 
     def __init__(self, source: Source, extraction: str, sae: str) -> None:
         self._source = source
@@ -76,6 +79,7 @@ class ExtractionResults:
         """
         from extraction_assets.python_api.example_frames import examples_frame
 
+        neuron_index = whole_number(neuron_index, "neuron_index")
         with self._source.connection() as connection:
             return examples_frame(connection, self._row(connection), neuron_index, limit)
 
@@ -84,6 +88,7 @@ class ExtractionResults:
         from all samples in which it fires. Columns as ``examples``."""
         from extraction_assets.python_api.example_frames import draws_frame
 
+        neuron_index = whole_number(neuron_index, "neuron_index")
         with self._source.connection() as connection:
             return draws_frame(connection, self._row(connection), neuron_index)
 
@@ -104,29 +109,34 @@ class ExtractionResults:
         to its own maximum first, and their activations."""
         from extraction_assets.python_api.sample_frames import sample_frame
 
+        sample_index = whole_number(sample_index, "sample_index")
         with self._source.connection() as connection:
             return sample_frame(connection, self._row(connection), sample_index)
 
     def neighbours(self, neuron_index: int, by: Literal["firing", "decoder"] = "firing") -> "pd.DataFrame":
         """The features that fire together with a feature, or with ``by="decoder"`` those with the nearest decoder rows,
         of all SAEs of the extraction; nearest first."""
+        neuron_index = whole_number(neuron_index, "neuron_index")
         with self._source.connection() as connection:
-            return reading.neighbours(connection, self._row(connection), neuron_index, by)
+            return reading.neighbours(connection, self._row(connection), neuron_index, by, self._advice)
 
     def tokens(self, neuron_index: int, place: Literal["firing", "next"] = "firing") -> "pd.DataFrame":
         """The tokens on which a feature fires most often, or with ``place="next"`` those that follow."""
+        neuron_index = whole_number(neuron_index, "neuron_index")
         with self._source.connection() as connection:
-            return reading.tokens(connection, self._row(connection), neuron_index, place)
+            return reading.tokens(connection, self._row(connection), neuron_index, place, self._advice)
 
     def logits(self, neuron_index: int) -> "pd.DataFrame":
         """The tokens that a feature's decoder row promotes most, then those that it suppresses most (logit lens)."""
+        neuron_index = whole_number(neuron_index, "neuron_index")
         with self._source.connection() as connection:
-            return reading.logits(connection, self._row(connection), neuron_index)
+            return reading.logits(connection, self._row(connection), neuron_index, self._advice)
 
     def flags(self, neuron_index: int) -> dict[str, Any]:
         """Flag -> its details: dead, dense, duplicate, first_position, one_token."""
+        neuron_index = whole_number(neuron_index, "neuron_index")
         with self._source.connection() as connection:
-            return reading.flags(connection, self._row(connection), neuron_index)
+            return reading.flags(connection, self._row(connection), neuron_index, self._advice)
 
     def labels(self) -> "pd.DataFrame":
         """What people have written about features: label, mark and note by ``neuron_index``."""
@@ -172,7 +182,9 @@ class ExtractionResults:
         """
         from extraction_assets.python_api.firings import chunk_activations, feature_activations, refuse_uncounted
 
-        if neuron_index is None and chunk is None:
+        if neuron_index is not None:
+            neuron_index = whole_number(neuron_index, "neuron_index")
+        elif chunk is None:
             raise ValueError("name a feature, or one chunk for all features: activations(3445), activations(chunk=0)")
         if form not in FORMS:
             raise ValueError(f"form is {form!r}, not one of {', '.join(FORMS)}")
@@ -211,7 +223,7 @@ class ExtractionResults:
     def _loaded_sae(self, neuron_index: int) -> "SAE":
         from extraction_assets.python_api.weights import load_sae_of, refuse_replaced
 
-        row = self._found(neuron_index)
+        row = self._found(whole_number(neuron_index, "neuron_index"))
         if self._weights is None:
             loaded = load_sae_of(self.name, (row.settings.get("saes") or {}).get(self.sae), row.latent_dim)
             if self._outlives_its_checkpoints:

@@ -7,6 +7,7 @@ import numpy as np
 
 from extraction_assets.planning.stored_result import StoredFeatures
 from extraction_assets.python_api.errors import NotComputedError
+from extraction_assets.python_api.whole_numbers import whole_number
 from extraction_assets.settings import Chunk
 
 if TYPE_CHECKING:
@@ -28,11 +29,13 @@ class _Rows(NamedTuple):
 
 
 def chosen_chunks(stored: StoredFeatures, chunk: "int | str | None") -> list[Chunk]:
-    """All chunks, or the one of a number from 0 on or of a partition key. Raises ValueError for any other."""
+    """All chunks, or the one of a number from 0 on or of a partition key. Raises ValueError for one that there is not,
+    TypeError for what is neither."""
     chunks = stored.settings.chunks
     if chunk is None:
         return chunks
-    found = [one for number, one in enumerate(chunks) if chunk in (number, one.key)]
+    given = chunk if isinstance(chunk, str) else whole_number(chunk, "chunk")
+    found = [one for number, one in enumerate(chunks) if given in (number, one.key)]
     if not found:
         raise ValueError(
             f"there is no chunk {chunk!r}: there are numbers 0 to {len(chunks) - 1}, keys {chunks[0].key} to "

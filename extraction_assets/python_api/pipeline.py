@@ -28,9 +28,9 @@ from extraction_assets.engine.corpora.document_tokens import special_token_ids
 from extraction_assets.engine.corpora.documents import CorpusError, Document
 from extraction_assets.engine.corpora.tokenize import count_samples, packing_of, tokenize_corpus
 from extraction_assets.engine.findings import log_and_raise
-from extraction_assets.engine.models.checkpoint import LocalCheckpoint, resolve_checkpoint
+from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint, resolve_checkpoint
 from extraction_assets.engine.models.language_model import vocabulary_size
-from extraction_assets.engine.models.tokenizers import load_tokenizer
+from extraction_assets.engine.models.tokenizers.tokenizer import load_tokenizer
 from extraction_assets.engine.preflight.compatibility import examine_vocabulary
 from extraction_assets.engine.relations.parts import TokenPart, token_part
 from extraction_assets.planning.draw_rules import draw_rules
@@ -145,8 +145,9 @@ class _Results:
         logger: logging.Logger,
     ) -> None:
         self._parts, self._corpus, self._display, self._logger = parts, corpus, display, logger
+        self._store = store
         self._special_ids, self._settings = special_ids, parts.extraction.declared
-        self._files = [self._file(store, chunk) for chunk in self._settings.chunks]
+        self._files = [self._file(chunk) for chunk in self._settings.chunks]
 
     @property
     def _fingerprint(self) -> str:
@@ -154,11 +155,11 @@ class _Results:
         found = [file.fingerprint for file in self._files]
         return fingerprint_of_merge(self._settings, self._parts.name, self._corpus, found)
 
-    def _file(self, store: ChunkStore, chunk: Chunk) -> ChunkFile:
+    def _file(self, chunk: Chunk) -> ChunkFile:
         name, sae = self._settings.name, self._parts.name
         tokens = self._corpus.tokens_fingerprint(chunk.rows)
         features = fingerprint(SAE_FEATURES, activations=tokens, sae=IN_MEMORY)  # of this folder alone
-        path = store.chunk_paths(name, SAE_FEATURES, sae, chunk.key, features)[0]
+        path = self._store.chunk_paths(name, SAE_FEATURES, sae, chunk.key, features)[0]
         return ChunkFile(path, chunk.key, features, None)
 
     def merge(self, engine: sa.Engine, machine: Machine) -> None:
@@ -203,7 +204,8 @@ class _Results:
         if self._settings.corpus.exclude_outlier_norms is not None:
             self._logger.warning("tokens and neighbours are not counted: stored features do not say what is an outlier")
             return
-        stored, chunks = StoredFeatures(self._settings, self._corpus, self._files), self._settings.chunks
+        chunks = self._settings.chunks
+        stored = StoredFeatures(self._settings, self._corpus, self._files, self._store)
 
         def read() -> Iterator[TokenPart]:
             return (token_part(stored.read(chunk), stored.samples(chunk)) for chunk in chunks)

@@ -1,7 +1,7 @@
 """Frames of one result, by the queries of the database."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import sqlalchemy as sa
 
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 _TOKEN_COLUMNS = ("rank", "token_id", "token", "count", "mean_activation", "share")
 
 
+class Advice(NamedTuple):
+    """Why a part is not there and what to do, where no asset of it can be materialized."""
+
+    relations: str | None = None
+    directions: str | None = None
+
+
 def description(row: sa.Row[Any]) -> "pd.Series[Any]":
     """A row of ``extractions``."""
     import pandas as pd
@@ -27,34 +34,42 @@ def description(row: sa.Row[Any]) -> "pd.Series[Any]":
 
 
 def neighbours(
-    connection: sa.Connection, extraction: sa.Row[Any], neuron_index: int, by: Literal["firing", "decoder"]
+    connection: sa.Connection,
+    extraction: sa.Row[Any],
+    neuron_index: int,
+    by: Literal["firing", "decoder"],
+    advice: Advice,
 ) -> "pd.DataFrame":
     """The features nearest to one, by what they fire on or by their decoder rows."""
     _refuse_other(by, ("firing", "decoder"), "by")
     find_feature(connection, extraction.id, neuron_index)
     if by == "firing":
-        _require_relations(connection, extraction)
+        _require_relations(connection, extraction, advice)
         found = relations_queries.neighbours_of(connection, extraction.id, neuron_index)
         return _frame(found.neighbours if found else (), relations_queries.Neighbour._fields)
-    made = _require_directions(connection, extraction)
+    made = _require_directions(connection, extraction, advice)
     return _frame(nearest_of(connection, made.id, neuron_index), Nearest._fields)
 
 
 def tokens(
-    connection: sa.Connection, extraction: sa.Row[Any], neuron_index: int, place: Literal["firing", "next"]
+    connection: sa.Connection,
+    extraction: sa.Row[Any],
+    neuron_index: int,
+    place: Literal["firing", "next"],
+    advice: Advice,
 ) -> "pd.DataFrame":
     """Top tokens of a feature by rank."""
     _refuse_other(place, ("firing", "next"), "place")
     find_feature(connection, extraction.id, neuron_index)
-    _require_relations(connection, extraction)
+    _require_relations(connection, extraction, advice)
     rows = relations_queries.tokens_of(connection, extraction.id, neuron_index, place)
     return _frame(rows, _TOKEN_COLUMNS).set_index("rank")
 
 
-def logits(connection: sa.Connection, extraction: sa.Row[Any], neuron_index: int) -> "pd.DataFrame":
+def logits(connection: sa.Connection, extraction: sa.Row[Any], neuron_index: int, advice: Advice) -> "pd.DataFrame":
     """The logit lens of a feature: ``side`` is ``top`` or ``bottom``."""
     find_feature(connection, extraction.id, neuron_index)
-    made = _require_directions(connection, extraction)
+    made = _require_directions(connection, extraction, advice)
     found = logits_of(connection, made.id, neuron_index)
     if found is None:
         why = made.undefined or "its decoder row is zero, which is no direction"
@@ -63,10 +78,10 @@ def logits(connection: sa.Connection, extraction: sa.Row[Any], neuron_index: int
     return _frame(rows, ("side", *TokenLogit._fields))
 
 
-def flags(connection: sa.Connection, extraction: sa.Row[Any], neuron_index: int) -> dict[str, Any]:
+def flags(connection: sa.Connection, extraction: sa.Row[Any], neuron_index: int, advice: Advice) -> dict[str, Any]:
     """Flag -> its details."""
     find_feature(connection, extraction.id, neuron_index)
-    _require_relations(connection, extraction)
+    _require_relations(connection, extraction, advice)
     return relations_queries.flags_of(connection, extraction.id, neuron_index)
 
 
@@ -79,16 +94,16 @@ def labels(connection: sa.Connection, name: str, sae: str) -> "pd.DataFrame":
     )
 
 
-def _require_relations(connection: sa.Connection, extraction: sa.Row[Any]) -> None:
+def _require_relations(connection: sa.Connection, extraction: sa.Row[Any], advice: Advice) -> None:
     row, missing = missing_relations(connection, extraction)
     if row is None:
-        raise NotComputedError(f"tokens, neighbours and flags of {_name(extraction)} are {missing}")
+        raise NotComputedError(f"tokens, neighbours and flags of {_name(extraction)} are {advice.relations or missing}")
 
 
-def _require_directions(connection: sa.Connection, extraction: sa.Row[Any]) -> sa.Row[Any]:
+def _require_directions(connection: sa.Connection, extraction: sa.Row[Any], advice: Advice) -> sa.Row[Any]:
     row, missing = missing_directions(connection, extraction)
     if row is None:
-        raise NotComputedError(f"directions of {_name(extraction)} are {missing}")
+        raise NotComputedError(f"directions of {_name(extraction)} are {advice.directions or missing}")
     return row
 
 

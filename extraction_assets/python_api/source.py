@@ -20,6 +20,7 @@ class Source:
 
     def __init__(self, url: str, store: ChunkStore) -> None:
         self._stack = contextlib.ExitStack()
+        self._stack.callback(store.close)
         self._engine: sa.Engine | None = self._stack.enter_context(read_database(url, STATED_IN))
         self.store = store
         self.url = shown_url(parse_url(url, STATED_IN))

@@ -1,7 +1,9 @@
 """Paths of the files of extractions, and which of them are done."""
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -62,6 +64,26 @@ class ChunkStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    @property
+    def place(self) -> str:
+        """Where the files are, for messages."""
+        return str(self.root)
+
+    def close(self) -> None:
+        """Lets go of copies of files; a folder of this machine has none."""
+
+    def changed_at(self, path: Path) -> float:
+        """When a file was written, in seconds; 0 where it has gone meanwhile: reading it will say so."""
+        try:
+            return path.stat().st_mtime
+        except OSError:
+            return 0.0
+
+    @contextlib.contextmanager
+    def reading(self, path: Path) -> Iterator[Path]:
+        """The path of a stored file on this machine, to open it in the block."""
+        yield path
 
     @property
     def corpora(self) -> Path:

@@ -47,7 +47,7 @@ def test_options_reach_the_format(export: Export, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--format", "jsonl", "--out", "s3://bucket/x"), "s3://bucket/x is a URL"),
+        (("--format", "jsonl", "--out", "http://host/x"), "http://host/x is no folder"),
         (("--format", "xml", "--out", "x"), "'xml' is not one of 'jsonl'"),
         (("--format", "jsonl", "--out", "x", "--features", "48"), "no feature 48: features are numbered from 0 to 47"),
         (("--format", "jsonl", "--out", "x", "--features", "a"), "'a' is not a list of features"),
@@ -72,3 +72,20 @@ def test_an_sae_that_is_not_merged_is_named(project: Project, monkeypatch: pytes
     result = invoke(module, "export", "tiny", "--sae", "none", "--format", "jsonl", "--out", str(tmp_path / "out"))
     assert "choose one SAE of extraction 'tiny': relu, topk (not 'none')" in result.output
     assert not (tmp_path / "out").exists()
+
+
+def test_several_saes_are_refused_where_a_folder_holds_one(export: Export, tmp_path: Path) -> None:
+    result = export("--sae", "topk", "--format", "jsonl", "--out", str(tmp_path / "out"))
+    assert "a folder of jsonl holds one SAE: export tiny/relu into one of its own" in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_saes_without_a_name_are_exported_together_where_a_folder_holds_several(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    module = declare(monkeypatch, project.settings)
+    command = ("export", "tiny", "--format", "circuit-tracer", "--out", str(tmp_path / "out"))
+    result = invoke(module, *command)
+    assert result.exit_code == 0, result.output
+    assert [line.split()[1] for line in result.output.splitlines() if "written" in line] == ["relu:", "topk:"]
+    assert {path.name for path in (tmp_path / "out" / "features").glob("*.bin")} == {"layer_0.bin", "layer_1.bin"}

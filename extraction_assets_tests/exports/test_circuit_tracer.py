@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from extraction_assets.database.queries.examples import draws_of, examples_of, find_feature
 from extraction_assets.exports.errors import ExportError
 from extraction_assets.exports.formats import circuit_tracer
+from extraction_assets.exports.run import check
 from extraction_assets.exports.source import ExportSource
 from extraction_assets_tests.exports.readers import read_by
 from extraction_assets_tests.exports.written import source_of, write
@@ -109,7 +110,7 @@ def test_a_file_a_feature_is_named_by_cantors_number(small: sa.Connection, tmp_p
     options = {"form": "files", "layer": "2"}
     folder = write(source_of(small), "circuit-tracer", tmp_path / "out", **options).folder
     numbers = [3, 7, 12, 18, 25, 33]  # of (2, 0) to (2, 5): (2 + n)(3 + n) / 2 + n
-    assert {path.name for path in folder.glob("*.json")} == {"export.json", *(f"{one}.json" for one in numbers)}
+    assert {path.name for path in folder.glob("*.json")} == {f"{one}.json" for one in numbers}
     for index, number in enumerate(numbers):
         assert json.loads((folder / f"{number}.json").read_text("utf-8"))["index"] == index
 
@@ -134,7 +135,25 @@ def test_an_export_killed_between_parts_goes_on_to_the_same_files(
     write(source_of(small), "circuit-tracer", folder)
     for name in ("layer_1.bin", "index.json.gz"):
         assert (folder / "features" / name).read_bytes() == (whole / "features" / name).read_bytes()
-    assert sorted(path.name for path in (folder / "features").iterdir()) == ["index.json.gz", "layer_1.bin"]
+    assert sorted(path.name for path in (folder / "features").iterdir()) == ["index.json.gz", "layer_1", "layer_1.bin"]
+    assert [path.name for path in (folder / "features" / "layer_1").iterdir()] == ["export.json"]
+
+
+def test_layers_share_a_folder_and_an_index(small: sa.Connection, tmp_path: Path) -> None:
+    for sae, layer in (("two", "12"), ("one", "2")):
+        folder = write(source_of(small, sae=sae), "circuit-tracer", tmp_path / "out", layer=layer).folder
+    assert [record and record["transcoder_id"] for record in by_ranges(folder, layer=12)] == ["small/two"] * 6
+    assert [record and record["transcoder_id"] for record in by_ranges(folder, layer=2)] == ["small/one"] * 6
+    index = json.loads(gzip.decompress((folder / "features" / "index.json.gz").read_bytes()))
+    assert list(index) == ["2", "12"]
+
+
+def test_two_saes_of_one_layer_are_refused_before_anything_is_written(small: sa.Connection, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="small/one and small/two would both be features/layer_1"):
+        check([source_of(small), source_of(small, sae="two")], "circuit-tracer", {})
+    write(source_of(small), "circuit-tracer", tmp_path / "out")
+    with pytest.raises(ExportError, match=r'features/layer_1 holds another export .*sae: "one", not "two"'):
+        write(source_of(small, sae="two"), "circuit-tracer", tmp_path / "out")
 
 
 def test_another_form_and_a_hook_without_a_layer_are_refused(small: sa.Connection, tmp_path: Path) -> None:

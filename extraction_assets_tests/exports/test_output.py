@@ -8,9 +8,10 @@ import pytest
 import sqlalchemy as sa
 
 from extraction_assets.exports.errors import ExportError
+from extraction_assets.exports.folders import LocalFolder, export_folder_at
 from extraction_assets.exports.formats import chosen_options, export_format, jsonl
-from extraction_assets.exports.output import MANIFEST, Output, only_writer
-from extraction_assets.exports.run import export, local_folder
+from extraction_assets.exports.output import MANIFEST, Output
+from extraction_assets.exports.run import export
 from extraction_assets_tests.exports.written import Counted, source_of, write
 
 
@@ -45,7 +46,7 @@ def test_a_killed_export_goes_on_with_the_files_that_are_missing(
         write(source_of(small), "jsonl", folder)
     assert sorted(path.name for path in folder.glob("batch*")) == ["batch-0.jsonl.gz"]
     first, counted = (folder / "batch-0.jsonl.gz").stat().st_mtime_ns, Counted()
-    assert export(source_of(small), "jsonl", folder, counted).written == 2
+    assert export(source_of(small), "jsonl", LocalFolder(folder), counted).written == 2
     assert (folder / "batch-0.jsonl.gz").stat().st_mtime_ns == first
     assert (counted.done, counted.skipped) == (4, 2)
     names = [path.name for path in sorted(whole.iterdir()) if path.name != MANIFEST]
@@ -104,12 +105,12 @@ def test_a_damaged_manifest_is_refused(small: sa.Connection, tmp_path: Path) -> 
 
 
 def test_two_exports_into_one_folder_at_once_are_refused(small: sa.Connection, tmp_path: Path) -> None:
-    with only_writer(tmp_path / "out"), pytest.raises(ExportError, match="another export is writing"):
+    with LocalFolder(tmp_path / "out").only_writer(), pytest.raises(ExportError, match="another export is writing"):
         write(source_of(small), "jsonl", tmp_path / "out")
 
 
 def test_a_file_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
-    out = Output(tmp_path, Counted())
+    out = Output(LocalFolder(tmp_path), Counted())
     with pytest.raises(Killed), out.file("inside/one.txt") as path:
         path.write_text("half")
         raise Killed
@@ -118,9 +119,9 @@ def test_a_file_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_chosen_features_are_written_once_each_in_their_order(small: sa.Connection, tmp_path: Path) -> None:
     counted = Counted()
-    done = export(source_of(small, features=[5, 0, 5]), "jsonl", tmp_path / "out", counted)
+    done = export(source_of(small, features=[5, 0, 5]), "jsonl", LocalFolder(tmp_path / "out"), counted)
     assert (done.features, counted.done) == (2, 2)
-    assert sorted(path.name for path in done.folder.glob("batch*")) == ["batch-0.jsonl.gz"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("batch*")) == ["batch-0.jsonl.gz"]
 
 
 def test_a_feature_that_there_is_not_is_refused(small: sa.Connection) -> None:
@@ -135,10 +136,10 @@ def test_unknown_formats_and_options_are_refused() -> None:
         chosen_options("jsonl", {"colour": "red"})
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/folder", "file:///tmp/x"])
-def test_a_url_is_refused(url: str) -> None:
-    with pytest.raises(ExportError, match="is a URL"):
-        local_folder(url)
+def test_a_url_of_a_file_is_a_folder_of_this_machine(tmp_path: Path) -> None:
+    folder = export_folder_at(f"file://{tmp_path}/out/")
+    assert isinstance(folder, LocalFolder)
+    assert folder.path == tmp_path / "out"
 
 
 def test_an_export_that_was_refused_leaves_its_folder_to_the_next_one(small: sa.Connection, tmp_path: Path) -> None:
@@ -156,7 +157,7 @@ def test_a_folder_that_is_refused_stays_as_it_is(small: sa.Connection, tmp_path:
 
 def test_the_home_of_nobody_is_refused() -> None:
     with pytest.raises(ExportError, match="a user who is not known"):
-        local_folder("~no-such-user/out")
+        export_folder_at("~no-such-user/out")
 
 
 def test_the_garbage_collector_is_as_it_was_after_an_export(

@@ -5,14 +5,15 @@ import gzip
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from extraction_assets.database.connect import opened_database
 from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets.exports.declared import Declared
-from extraction_assets.exports.run import Exported, export
+from extraction_assets.exports.folders import LocalFolder
+from extraction_assets.exports.run import export
 from extraction_assets.exports.source import ExportSource
 from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets_tests.project import Project
@@ -47,9 +48,17 @@ def declared_source(project: Project, sae: str) -> Iterator[ExportSource]:
         yield ExportSource(connection, extraction, declared=declared)
 
 
-def write(source: ExportSource, export_format: str, folder: Path, **options: str) -> Exported:
+class Written(NamedTuple):
+    """An export that was written."""
+
+    folder: Path
+    written: int
+    """Files that were not there before."""
+
+
+def write(source: ExportSource, export_format: str, folder: Path, **options: str) -> Written:
     """An export, all of it."""
-    return export(source, export_format, folder, Counted(), options)
+    return Written(folder, export(source, export_format, LocalFolder(folder), Counted(), options).written)
 
 
 def json_lines(path: Path) -> list[Any]:

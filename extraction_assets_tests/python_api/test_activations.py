@@ -199,3 +199,9 @@ def test_weights_that_are_gone_are_named(moved: Path, relu: ExtractionResults) -
     shutil.rmtree(moved / "relu")
     with pytest.raises(NotComputedError, match="the weights of tiny/relu cannot be read: no checkpoint at"):
         relu.decoder(3)
+
+
+@pytest.mark.parametrize("chunk", [True, 1.0, b"1"])
+def test_what_is_neither_number_nor_key_is_no_chunk(relu: ExtractionResults, chunk: Any) -> None:
+    with pytest.raises(TypeError, match=r"chunk is .*: give a whole number"):
+        relu.activations(chunk=chunk)

@@ -16,8 +16,8 @@ from transformers import AutoModel, LlamaForCausalLM, LlamaModel, PreTrainedToke
 
 from extraction_assets import extract
 from extraction_assets.engine.corpora.documents import CorpusError
-from extraction_assets.engine.models.hooked import LanguageModel
-from extraction_assets.engine.models.hooks import HookError
+from extraction_assets.engine.models.forward.hooked import LanguageModel
+from extraction_assets.engine.models.hooks.hook import HookError
 from extraction_assets.engine.preflight.sanity import SanityError
 from extraction_assets.engine.saes.formats import CheckpointError
 from extraction_assets.engine.saes.sae import load_sae
@@ -147,7 +147,8 @@ def test_settings_are_those_of_a_yaml_file(tiny_folder: Path) -> None:
     with extracted(tiny_folder, settings=changes) as found:
         described = found.description()["settings"]
         assert (described["corpus"]["packing"], described["corpus"]["max_length"]) == ("concatenated", 16)
-        assert len(found.draws(3)) == 0
+        with pytest.raises(NotComputedError, match="are not computed: draws are made with"):
+            found.draws(3)
 
 
 def test_a_logit_lens_is_computed_where_it_is_wanted(memory: ExtractedResults, tiny_folder: Path) -> None:
@@ -222,8 +223,8 @@ def test_texts_without_a_token_are_refused(tiny_folder: Path) -> None:
         ({"batch_size": 0}, "batch_size is 0"),
         ({"max_length": 0}, "max_length"),
         ({"name": "a b"}, "name 'a b' may hold letters"),
-        ({"settings": {"evaluation_sample": 3}}, "evaluation_sample has no part .*; there are .*evaluation_samples"),
-        ({"settings": {"name": "other"}}, "name has no part"),
+        ({"settings": {"evaluation_sample": 3}}, "evaluation_sample has no part .*; settings has .*evaluation_samples"),
+        ({"settings": {"name": "other"}}, "name is a parameter of extract itself"),
         ({"settings": {"corpus": {"shuffle_seed": 3}}}, "corpus.shuffle_seed has no part"),
         ({"settings": {"saes": {"relu": {}}}}, "saes.relu has no part"),
         ({"settings": {"saes": {"sae": {"maximum_l1": 3}}}}, "maximum_l1"),
@@ -268,8 +269,30 @@ def test_warnings_reach_the_log(tiny_folder: Path, caplog: pytest.LogCaptureFixt
     settings = {**LOOSE, "corpus": {"exclude_outlier_norms": 10.0}}
     with caplog.at_level(logging.WARNING), extracted(tiny_folder, settings=settings) as found:
         assert "tokens and neighbours are not counted" in caplog.text
-        with pytest.raises(NotComputedError):
+        with pytest.raises(NotComputedError, match="are not counted with exclude_outlier_norms"):
             found.neighbours(3)
+
+
+def test_directions_that_were_not_asked_for_are_said_with_how_to_ask(memory: ExtractedResults) -> None:
+    with pytest.raises(NotComputedError, match=r"directions of texts/sae are not computed: call extract\(..., dir"):
+        memory.logits(3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"batch_size": 8}, r"settings: batch_size is a parameter of extract itself: extract\(.*, batch_size=...\)"),
+        (
+            {"corpus": {"shards": 2}},
+            "settings: corpus.shards has no part .* extract itself takes hook, tokenizer, name",
+        ),
+    ],
+)
+def test_an_unknown_setting_is_refused_with_what_extract_takes(
+    tiny_folder: Path, settings: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        extracted(tiny_folder, settings=settings)
 
 
 @pytest.mark.slow

@@ -1,9 +1,10 @@
 """The frames of a result say what the database and the browser say."""
 
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -235,3 +236,15 @@ def test_values_are_the_numbers_of_the_database(relu: ExtractionResults, project
     frame = relu.examples(3)
     assert frame["max_activation"].tolist() == [float(np.float32(value)) for (value,) in rows]
     assert [float(np.max(values)) for values in frame["values"]] == frame["max_activation"].tolist()
+
+
+@pytest.mark.parametrize("given", ["3", 3.0, True, np.True_, None])
+def test_what_is_no_whole_number_is_no_feature(relu: ExtractionResults, given: Any) -> None:
+    said = f"neuron_index is {given!r}, a {type(given).__name__}: give a whole number"
+    for call in (relu.examples, relu.draws, relu.logits, relu.tokens, relu.neighbours, relu.flags, relu.decoder):
+        with pytest.raises(TypeError, match=re.escape(said)):
+            call(given)
+
+
+def test_a_number_of_numpy_is_a_feature(relu: ExtractionResults) -> None:
+    assert relu.examples(np.int64(3)).equals(relu.examples(3))

@@ -14,6 +14,7 @@ from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets.execution.failures import as_dagster_failure
 from extraction_assets.execution.progress import progress
 from extraction_assets.exports.declared import Declared
+from extraction_assets.exports.folders import LocalFolder
 from extraction_assets.exports.formats import chosen_options
 from extraction_assets.exports.output import Progress, holds, is_finished
 from extraction_assets.exports.run import export, manifest_of
@@ -64,12 +65,14 @@ def export_folder(store: ChunkStore, extraction: str, sae: str, export_format: s
 def _replace(source: ExportSource, export_format: str, folder: Path, shown: Progress) -> int:
     """Writes an export beside the one that is there, and puts it in its place; the files that were written."""
     made_from = manifest_of(source, export_format, chosen_options(export_format, {}))
-    if is_finished(folder, made_from):
-        return export(source, export_format, folder, shown).written  # what somebody has removed is written again
+    if is_finished(LocalFolder(folder), made_from):
+        return export(
+            source, export_format, LocalFolder(folder), shown
+        ).written  # what somebody has removed is written again
     begun, before = (folder.with_name(f".{folder.name}.{word}") for word in ("begun", "before"))
-    if begun.is_dir() and not holds(begun, made_from):
+    if begun.is_dir() and not holds(LocalFolder(begun), made_from):
         shutil.rmtree(begun)
-    written = export(source, export_format, begun, shown).written
+    written = export(source, export_format, LocalFolder(begun), shown).written
     shutil.rmtree(before, ignore_errors=True)
     if folder.is_dir():
         os.rename(folder, before)

@@ -45,11 +45,23 @@ class ExportFormat(Protocol):
         ``checkpoint`` for the SAE's weights."""
 
     @property
+    def SEVERAL_SAES(self) -> bool:
+        """Whether a folder may hold several SAEs."""
+
+    @property
     def OPTIONS(self) -> Mapping[str, "Option"]:
         """What may be chosen, by name."""
 
+    def check(self, source: "ExportSource", options: Mapping[str, str]) -> None:
+        """Raises ExportError for what cannot be written, before anything is: an option that may not be, or something
+        that the format needs and is not there. ``options`` has a value for each of ``OPTIONS``."""
+
+    def inside(self, source: "ExportSource", options: Mapping[str, str]) -> str:
+        """The folder inside that says what one SAE's files were made from, where several SAEs may share a folder; of
+        other formats empty."""
+
     def write(self, source: "ExportSource", out: "Output", options: Mapping[str, str]) -> None:
-        """Writes what is missing in ``out``. ``options`` has a value for each of ``OPTIONS``. Raises ExportError."""
+        """Writes what is missing in ``out``, after ``check``. Raises ExportError."""
 
 
 def export_format(name: str) -> ExportFormat:

@@ -14,7 +14,7 @@ from extraction_assets.catalog import FEATURE_DIRECTIONS, SAE_FEATURES
 from extraction_assets.exports.errors import ExportError
 from extraction_assets.exports.example_groups import ExampleGroup, dense_text, example_groups
 from extraction_assets.exports.json_text import encode
-from extraction_assets.exports.layer_file import write_layer
+from extraction_assets.exports.layer_file import folder_of_layer, write_layer
 from extraction_assets.exports.neuronpedia_names import layer_number
 from extraction_assets.exports.options import Option
 from extraction_assets.exports.output import Output
@@ -24,18 +24,32 @@ if TYPE_CHECKING:
     import numpy as np
 
 WHAT = (
-    "`features/layer_N.bin`, a compressed record a feature, and `features/index.json.gz`, where each begins; or "
-    "`CANTOR.json`, a file a feature."
+    "`features/layer_N.bin`, a compressed record a feature, and `features/index.json.gz`, where each begins in each "
+    "layer; or `CANTOR.json`, a file a feature. Several SAEs may share a folder, one a layer."
 )
 READ_BY = "the page of `circuit-tracer`"
-VERSION = 1
+VERSION = 2
 NEEDS = (FEATURE_DIRECTIONS, SAE_FEATURES)
+SEVERAL_SAES = True
 OPTIONS: Mapping[str, Option] = {
     "layer": Option("", "the layer's number; by default the first number in the hook"),
     "form": Option("binary", "`binary` is one file a layer, `files` one a feature, named by Cantor's pairing number"),
     "transcoder_id": Option("", "what the records say of their transcoder; by default EXTRACTION/SAE"),
 }
 FEATURES_IN_PART = 256
+
+
+def check(source: ExportSource, options: Mapping[str, str]) -> None:
+    """See ``ExportFormat``."""
+    layer_number(source.extraction.hook, options["layer"])
+    if options["form"] not in ("binary", "files"):
+        raise ExportError(f"form is {options['form']!r}, and may be binary or files")
+
+
+def inside(source: ExportSource, options: Mapping[str, str]) -> str:
+    """The folder of a layer, beside which its files are: readers want those of all layers in one place."""
+    layer = layer_number(source.extraction.hook, options["layer"])
+    return folder_of_layer(layer) if options["form"] == "binary" else f"layer_{layer}"
 
 
 def write(source: ExportSource, out: Output, options: Mapping[str, str]) -> None:
@@ -51,10 +65,8 @@ def write(source: ExportSource, out: Output, options: Mapping[str, str]) -> None
 
     if options["form"] == "binary":
         write_layer(out, layer, source.extraction.latent_dim, batches, records)
-    elif options["form"] == "files":
-        _write_files(source, out, layer, batches, record)
     else:
-        raise ExportError(f"form is {options['form']!r}, and may be binary or files")
+        _write_files(source, out, layer, batches, record)
 
 
 _LEVEL = 4

@@ -39,6 +39,7 @@ WHAT = (
 READ_BY = "delphi's `LatentDataset(FOLDER, …)`, which explains and scores features"
 VERSION = 1
 NEEDS = (SAE_FEATURES,)
+SEVERAL_SAES = True
 OPTIONS: Mapping[str, Option] = {
     "module": Option("", "name of the folder, for delphi that of the module; by default the hook"),
     "splits": Option("", "how many files; by default one for every 24 million activations"),
@@ -57,12 +58,18 @@ def inside(source: ExportSource, options: Mapping[str, str]) -> str:
     return name
 
 
+def check(source: ExportSource, options: Mapping[str, str]) -> None:
+    """See ``ExportFormat``: the SAE features are stored, samples are full, and float16 holds every activation."""
+    stored = _stored(source)
+    _ranges(_counts(source)[0], options["splits"])
+    _require_full_samples(source, stored)
+
+
 def write(source: ExportSource, out: Output, options: Mapping[str, str]) -> None:
     """See ``ExportFormat``."""
     stored = _stored(source)
     counts, chosen = _counts(source)
     files = _ranges(counts, options["splits"])
-    _require_full_samples(source, stored)
     folder = inside(source, options)
     for one in files:
         name, wanted = f"{folder}/{one.start}_{one.stop - 1}.safetensors", int(chosen[one.start : one.stop].sum())

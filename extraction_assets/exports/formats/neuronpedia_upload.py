@@ -30,6 +30,7 @@ WHAT = "`batch-N.json`, the requests that upload features, 1 to 128 each; withou
 READ_BY = "`neuronpedia.requests.feature_request` of the package `neuronpedia`, or any client of the API"
 VERSION = 1
 NEEDS = (FEATURE_DIRECTIONS,)
+SEVERAL_SAES = False
 OPTIONS: Mapping[str, Option] = {
     **NAMES,
     "examples": Option("20", "the strongest examples of a feature; those of its intervals come with them"),
@@ -47,12 +48,23 @@ def schema() -> dict[str, Any]:
     return found
 
 
+def check(source: ExportSource, options: Mapping[str, str]) -> None:
+    """See ``ExportFormat``."""
+    neuronpedia_names(source, options)
+    _number(options, "examples")
+    if (size := _number(options, "features_in_file")) > MOST_FEATURES:
+        raise ExportError(f"features_in_file is {size}, but the server takes {MOST_FEATURES} at most")
+
+
+def inside(source: ExportSource, options: Mapping[str, str]) -> str:
+    """See ``ExportFormat``: a folder holds one SAE."""
+    return ""
+
+
 def write(source: ExportSource, out: Output, options: Mapping[str, str]) -> None:
     """See ``ExportFormat``."""
     names = neuronpedia_names(source, options)
     most, size = (_number(options, name) for name in ("examples", "features_in_file"))
-    if size > MOST_FEATURES:
-        raise ExportError(f"features_in_file is {size}, but the server takes {MOST_FEATURES} at most")
     for batch in source.batches(size):
         name = f"batch-{batch.number}.json"
         if out.has(name, len(batch.neuron_indices)):

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from extraction_assets.catalog import FEATURE_DIRECTIONS
-from extraction_assets.exports.example_groups import ExampleGroup, OneExample, dense_text, example_groups
+from extraction_assets.exports.example_groups import ExampleGroup, OneExample, dense_text, example_groups, highest_of
 from extraction_assets.exports.histograms import centres, octaves
 from extraction_assets.exports.json_text import encode
 from extraction_assets.exports.neuronpedia_names import NAMES, neuronpedia_names
@@ -20,8 +20,9 @@ from extraction_assets.exports.source import Batch, ExportedFeature, ExportSourc
 
 WHAT = "`batch-N.json` of 128 features, as SAEDashboard's Neuronpedia runner writes them."
 READ_BY = "`NeuronpediaDashboardBatch` of sae-dashboard, and what takes the runner's files"
-VERSION = 1
+VERSION = 2
 NEEDS = (FEATURE_DIRECTIONS,)
+SEVERAL_SAES = False
 OPTIONS: Mapping[str, Option] = {
     **NAMES,
     "sae_id_suffix": Option("", "what is behind `__` in the source's id; by default there is none"),
@@ -32,6 +33,16 @@ _ALIGNMENT = tuple(f"neuron_alignment_{name}" for name in ("indices", "values", 
 _CORRELATED = tuple(
     f"correlated_{what}_{name}" for what in ("neurons", "features") for name in ("indices", "l1", "pearson")
 )
+
+
+def check(source: ExportSource, options: Mapping[str, str]) -> None:
+    """See ``ExportFormat``."""
+    neuronpedia_names(source, options)
+
+
+def inside(source: ExportSource, options: Mapping[str, str]) -> str:
+    """See ``ExportFormat``: a folder holds one SAE."""
+    return ""
 
 
 def write(source: ExportSource, out: Output, options: Mapping[str, str]) -> None:
@@ -98,7 +109,7 @@ def _activations(feature: ExportedFeature) -> Iterator[str]:
 def _bounds(feature: ExportedFeature, group: ExampleGroup) -> dict[str, float | None]:
     """The runner marks its strongest examples by -1, and the maximum."""
     if group.population is None:
-        return {"bin_min": -1, "bin_max": feature.statistics.max_activation, "bin_contains": -1}
+        return {"bin_min": -1, "bin_max": highest_of(feature), "bin_contains": -1}
     return {"bin_min": group.population.low, "bin_max": group.population.high, "bin_contains": group.population.share}
 
 

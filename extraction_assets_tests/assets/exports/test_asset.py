@@ -1,6 +1,7 @@
 """``exports: [...]``: an asset for each format and SAE, whose folder is replaced once a new one is whole."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +154,22 @@ def test_the_command_run_makes_the_exports_last(
         manifest = json.loads((home / "tiny" / sae / FEATURE_EXPORTS / "jsonl" / MANIFEST).read_text())
         assert manifest["finished_at"] is not None
         assert manifest["made_from"]["directions"] is not None
+
+
+def export_lines(project: Project, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What `status` says of exports."""
+    module = declare(monkeypatch, project.settings)
+    return [" ".join(line.split()) for line in succeed(module, "status", "tiny").splitlines() if "export_" in line]
+
+
+def test_status_says_which_exports_are_there(exporting: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert export_lines(exporting, monkeypatch) == [
+        "relu/export_jsonl not exported yet",
+        "topk/export_jsonl not exported yet",
+    ]
+    run_export(exporting)
+    (said, _) = export_lines(exporting, monkeypatch)
+    assert re.fullmatch(r"relu/export_jsonl exported \d{4}-\d\d-\d\d \d\d:\d\d UTC", said)
+    manifest = folder_of(exporting) / MANIFEST
+    manifest.write_text(manifest.read_text().replace('"examples": "', '"examples": "0'))
+    assert export_lines(exporting, monkeypatch)[0].endswith("UTC, stale: of another merge")
