@@ -56,16 +56,14 @@ def export_to(url: str, source: ExportSource, name: str = "jsonl", **options: st
 def files_in(folder: Path) -> dict[str, bytes]:
     """All files of a folder but the manifest, which names the time."""
     found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    del found[MANIFEST]
-    return found
+    return {name: content for name, content in found.items() if not name.endswith(MANIFEST)}
 
 
 def objects_of(s3: S3Server, prefix: str) -> dict[str, bytes]:
     """As ``files_in``, of an S3 server."""
     client = s3.client()
     found = {path.removeprefix(f"{prefix}/"): client.cat_file(path) for path in client.find(prefix)}
-    del found[MANIFEST]
-    return found
+    return {name: content for name, content in found.items() if not name.endswith(MANIFEST)}
 
 
 @pytest.mark.slow
