@@ -21,7 +21,7 @@ from torch import Tensor
 from benchmarks.measure import GB, timed
 from extraction_assets.engine.chunk_pass.sae_pass import tile_samples
 from extraction_assets.engine.saes.formats import SAEWeights
-from extraction_assets.engine.saes.formats.weights import Architecture
+from extraction_assets.engine.saes.formats.shared.weights import Architecture
 from extraction_assets.engine.saes.products import products
 from extraction_assets.engine.saes.sae import SAE, matmul_precision
 

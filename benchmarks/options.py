@@ -1,7 +1,7 @@
 """Options of a benchmark: shapes, sizes and limits."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,7 +103,13 @@ def _parser() -> argparse.ArgumentParser:
         description="Measures an extraction beside the hardware's ceilings, the eager floor and the legacy loop.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    add = parser.add_argument
+    for add_options in (_add_measured, _add_model, _add_sae, _add_pass, _add_sizes):
+        add_options(parser.add_argument)
+    return parser
+
+
+def _add_measured(add: Callable[..., object]) -> None:
+    """What is measured, where, and for how long."""
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cuda, cuda:N or cpu")
     add(
         *("--samples", "--sizes"),
@@ -117,6 +123,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--only", type=_names, default=one_device, metavar="NAME,…", help="run these stages alone")
     add("--time-limit", type=float, default=20.0, metavar="S", help="seconds of repeated measurement of one line")
     add("--folder", type=_full_path, help="where temporary files lie (default: the system's); its disk is measured too")
+
+
+def _add_model(add: Callable[..., object]) -> None:
+    """The language model and its samples."""
     add("--shape", choices=tuple(SHAPES), default="small", help="the sizes that the next options leave open")
     add("--blocks", type=_count, help="blocks of the language model; the hook is the last one")
     add("--width", type=_count, help="D, the model's width")
@@ -126,10 +136,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--intermediate", type=_count, help="width of the MLPs")
     add("--vocabulary", type=_count, help="tokens of the vocabulary")
     add(*("--positions", "--context-length"), type=_count, default=128, metavar="T", help="positions of a sample")
+
+
+def _add_sae(add: Callable[..., object]) -> None:
+    """The SAE and what is kept of its features."""
     add("--architecture", choices=ARCHITECTURES, default="relu", help="of the SAE")
     add("--latent-dim", type=_count, default=16384, help=f"F, features of the SAE, at most {MOST_FEATURES:,}")
     add("--features-per-token", type=float, default=60.0, help="that shall fire; k of a TopK")
     add("--top-k", type=_count, default=100, help="K, examples kept for a feature")
+
+
+def _add_pass(add: Callable[..., object]) -> None:
+    """How an extraction runs."""
     add("--chunk-size", type=_count, default=5000, help="samples of a chunk")
     add("--batch-size", type=_count, help="samples of a forward pass (default: 128 on a GPU, 8 on a CPU)")
     add(
@@ -151,13 +169,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME,…",
         help="of the part gpus: what is stored, tables alone, or features too",
     )
+
+
+def _add_sizes(add: Callable[..., object]) -> None:
+    """Sizes of single measurements."""
     add("--max-engine-samples", type=_count, default=20000, help="at most so many samples in one measured pass")
     add("--legacy-samples", type=_count, default=4, help="samples of the legacy loop")
     add("--saes", type=_count, default=12, help="SAEs that share one forward pass, one at each block of a model")
     add("--selection-batch", type=_count, default=256, help="samples of the selection alone, if memory allows")
     add("--copy-mib", type=_count, help="size of the copied buffers (default: 1024 on a GPU, 128 on a CPU)")
     add("--matmul-size", type=_count, help="side of the multiplied matrices (default: 8192 on a GPU, 1024 on a CPU)")
-    return parser
 
 
 def _count(text: str) -> int:

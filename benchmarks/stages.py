@@ -16,16 +16,16 @@ from extraction_assets.engine.chunk_pass.batching import AdaptiveBatch
 from extraction_assets.engine.chunk_pass.chunks import merge_chunks, run_chunks
 from extraction_assets.engine.chunk_pass.context import PassSettings
 from extraction_assets.engine.chunk_pass.forward import HookReader, forward_pass
-from extraction_assets.engine.chunk_pass.gpu_pass import ChunkResult, run_chunk
+from extraction_assets.engine.chunk_pass.one_chunk import ChunkResult, run_chunk
 from extraction_assets.engine.chunk_pass.sae_pass import SaeTask, tile_samples
 from extraction_assets.engine.saes.sae import matmul_precision
-from extraction_assets.engine.selection.legacy import LegacyHeaps
 from extraction_assets.engine.selection.select import (
     sample_maxima,
     select_top_k,
     vectorized_max_activations,
     vectorized_top_k_positions,
 )
+from extraction_assets.engine.selection.sequential_loop import LegacyHeaps
 from extraction_assets.engine.selection.sparse import dense_to_sparse, keep_counted
 from extraction_assets.engine.selection.statistics.accumulate import feature_statistics
 from extraction_assets.engine.shapes import DrawRules, Samples, SparseFeatures, TopKTable

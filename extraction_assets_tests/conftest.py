@@ -41,6 +41,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 _WHOLE_RUNS = {
+    "completed_once",
     "demo_home",
     "done",
     "hostile_project",
@@ -144,11 +145,15 @@ def pytest_collection_finish() -> None:
     _let_loggers_propagate()
 
 
+_MANY_OBJECTS = 100_000
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
-    """The same after each file, of what it has imported and cached; its fixtures and its garbage are gone by then."""
+    """The same after each file, of what it has imported and cached; its fixtures and its garbage are gone by then. And
+    within a file, once a test has imported much: every directions run collects, in 0.07 seconds of CPU."""
     yield
-    if nextitem is not None and nextitem.path != item.path:
+    if nextitem is not None and (nextitem.path != item.path or len(gc.get_objects()) > _MANY_OBJECTS):
         gc.collect()
         gc.freeze()
 

@@ -19,7 +19,7 @@ from huggingface_hub.utils import close_session
 from extraction_assets.database.connect import open_database
 from extraction_assets.engine.hub import transfer
 from extraction_assets.execution import failures
-from extraction_assets_tests import hub_server, object_storage, postgres, quick_dagster, seeds, tiny
+from extraction_assets_tests import command, hub_server, object_storage, postgres, quick_dagster, seeds, tiny
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.reused_database import ReusedDatabase
 
@@ -116,6 +116,26 @@ def merged_once(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def project(merged_once: Path, tiny_folder: Path, home: Path) -> Project:
     """The tiny extraction, all of it done and merged, in this test's own home."""
     shutil.copytree(merged_once, home)
+    return Project(tiny.make_settings(tiny_folder), home)
+
+
+@pytest.fixture(scope="session")
+def completed_once(merged_once: Path, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As ``merged_once``, with the relations and directions that a command makes, and a report that shows them."""
+    folder = tmp_path_factory.mktemp("completed") / "home"
+    shutil.copytree(merged_once, folder)
+    for report in folder.glob("*/*/feature_report/*.html"):
+        report.unlink()  # it was written before the relations
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EXTRACTION_HOME", str(folder))
+        command.succeed(command.declare(patch, tiny.make_settings(tiny_folder)), "run", "tiny", "--missing")
+    return folder
+
+
+@pytest.fixture
+def completed(completed_once: Path, tiny_folder: Path, home: Path) -> Project:
+    """As ``project``, with everything that a command makes: ``run --missing`` finds nothing to do."""
+    shutil.copytree(completed_once, home)
     return Project(tiny.make_settings(tiny_folder), home)
 
 
@@ -218,7 +238,7 @@ def _postgresql_with_tables(_reused_database: ReusedDatabase) -> Iterator[str]:
 @pytest.fixture
 def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A Dagster project ``yard`` with the extractions ``first`` and ``second``; its defs folder."""
-    from extraction_assets_tests import command, test_component
+    from extraction_assets_tests import test_component
 
     package = tmp_path / "project" / "yard"
     for name, sae in (("first", "relu"), ("second", "topk")):

@@ -1,6 +1,7 @@
 """An extraction in a Dagster project of its own, run on an instance in memory."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,17 @@ class Project:
         (home / "dagster").mkdir(parents=True, exist_ok=True)
         self.instance = instance or dg.DagsterInstance.ephemeral(tempdir=str(home / "dagster"))
         self.url = f"sqlite:///{home / 'results.sqlite'}"
-        resources = {
+        self._resources = {
             "gpu": GpuResource(**{"device": "cpu", **gpu}),
             "chunk_store": ChunkStoreResource(root=str(home)),
             "results": results or ResultsResource(url=self.url),
         }
-        defs = dg.Definitions.merge(build_definitions(settings), dg.Definitions(resources=resources))
-        self._job = defs.resolve_implicit_global_asset_job_def()
+
+    @cached_property
+    def _job(self) -> dg.JobDefinition:
+        """Made once a test runs something: most tests of commands only look at files and rows."""
+        defs = dg.Definitions.merge(build_definitions(self.settings), dg.Definitions(resources=self._resources))
+        return defs.resolve_implicit_global_asset_job_def()
 
     @property
     def plan(self) -> ExtractionPlan:

@@ -1,6 +1,6 @@
 """Dagster's SQLite storage without what it builds again for every query: connections, compiled statements, and the map
 of Alembic's revisions; and Dagster without telemetry. Half of the CPU time of a tiny extraction's runs went there.
-Processes that tests start have Dagster as it is."""
+Processes that tests start have Dagster as it is, but for the forks of ``forked_dagster`` and ``several_processes``."""
 
 import contextlib
 import functools
@@ -15,8 +15,12 @@ from alembic.script import ScriptDirectory
 from dagster._core import telemetry
 from dagster._core.execution import compute_logs
 from dagster._core.storage import local_compute_log_manager
+from dagster._core.storage.event_log import in_memory as events_in_memory
+from dagster._core.storage.event_log.in_memory import InMemoryEventLogStorage
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from dagster._core.storage.runs import in_memory as runs_in_memory
+from dagster._core.storage.runs.in_memory import InMemoryRunStorage
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
 
@@ -85,6 +89,27 @@ def _create_engine(url: str, *, poolclass: type[sa.pool.Pool], connect_args: dic
     return _engine(url, (connect_args or {}).get("timeout"))
 
 
+def _create_engine_in_memory(url: str, *, poolclass: type[sa.pool.Pool]) -> sa.Engine:
+    """An engine that keeps a connection for the next use, beside the one that holds the database."""
+    assert poolclass is sa.pool.NullPool
+    threads = {"check_same_thread": False}
+    engine = sa.create_engine(url, poolclass=sa.pool.QueuePool, pool_size=1, max_overflow=-1, connect_args=threads)
+    sa.event.listen(engine, "connect", lambda connection, _record: connection.execute("PRAGMA foreign_keys = ON"))
+    return engine
+
+
+@contextlib.contextmanager
+def _connect_events(storage: Any) -> Iterator[sa.Connection]:
+    with storage._db_lock, storage._engine.begin() as connection:
+        yield connection
+
+
+@contextlib.contextmanager
+def _connect_runs(storage: Any) -> Iterator[sa.Connection]:
+    with storage._engine.begin() as connection:
+        yield connection
+
+
 _mirror = compute_logs.mirror_stream_to_file
 
 
@@ -105,6 +130,10 @@ def hurry() -> None:
     ScriptDirectory.from_config = _revisions  # type: ignore[method-assign]
     for storage in (sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage):
         storage.create_engine = _create_engine  # type: ignore[attr-defined]
+    for storage in (events_in_memory, runs_in_memory):
+        storage.create_engine = _create_engine_in_memory  # type: ignore[attr-defined]
+    InMemoryEventLogStorage._connect = _connect_events  # type: ignore[method-assign]
+    InMemoryRunStorage.connect = _connect_runs  # type: ignore[method-assign]
     SqliteEventLogStorage.dispose = _dispose  # type: ignore[method-assign]
     local_compute_log_manager.mirror_stream_to_file = _mirror_if_a_file  # type: ignore[assignment]
     telemetry._get_instance_telemetry_enabled = lambda _instance: False

@@ -5,7 +5,7 @@ from generated_parts.markdown import table
 
 def transformer_lens_names() -> str:
     """Where each family of models has the tensors that TransformerLens names."""
-    from extraction_assets.engine.models.transformer_lens_names import FAMILIES
+    from extraction_assets.engine.models.hooks.transformer_lens_names import FAMILIES
 
     blocks = [(f"`{name}`", family.points) for name, family in FAMILIES.items()]
     blocks += [(f"`{name}` (linear)", family.linear.points) for name, family in FAMILIES.items() if family.linear]

@@ -26,6 +26,7 @@ from extraction_assets.browser.results import OpenDatabase, Results
 from extraction_assets.browser.security import ForbiddenError, Guard, Token
 from extraction_assets.browser.statements import collected
 from extraction_assets.browser.static_files import StaticFiles
+from extraction_assets.database.backends import backend_of
 from extraction_assets.database.queries.extractions import UnknownResultError
 from extraction_assets.database.urls import DatabaseError
 
@@ -113,7 +114,7 @@ class _Browser:
             leads_to = getattr(view, "leads_to", None)
             if leads_to is not None:
                 return RedirectResponse(leads_to, status_code=303)
-            statements = ran.shown(connection.dialect.name)
+            statements = ran.shown(backend_of(connection).written_dialect)
         html = self._render(page.template, view=view, here=here, statements=statements)
         return Response(html, media_type="text/html", headers={"cache-control": "no-cache"})
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from extraction_assets.database.backends import backend_of_url
+from extraction_assets.database.backends import EMPTY_DATABASE_URL, backend_of_url
 from extraction_assets.database.connect import plain_errors
 from extraction_assets.database.labels import label_transaction
 from extraction_assets.database.urls import DatabaseError
@@ -94,7 +94,7 @@ def _identity(engine: sa.Engine) -> tuple[int, int] | None:
     """What is another if a file was replaced; None for the empty database that stands for a file that is not there."""
     file = backend_of_url(engine.url).file(engine.url)
     if file is None:
-        return None if engine.dialect.name == "sqlite" else (0, 0)
+        return None if engine.url == sa.make_url(EMPTY_DATABASE_URL) else (0, 0)
     return _file_identity(file)
 
 

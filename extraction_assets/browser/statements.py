@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.dialects import postgresql, sqlite
 
 ABOUT = "about"
 """Execution option of a query that says what it finds: ``query.execution_options(about="the features")``."""
@@ -30,9 +29,8 @@ class Statements:
         if isinstance(clause, sa.sql.Select | sa.sql.CompoundSelect | sa.sql.expression.TextClause):
             self._ran.append((options.get(ABOUT, ""), clause.params(**values) if values else clause))
 
-    def shown(self, dialect_name: str) -> list[Statement]:
-        """The statements as text."""
-        dialect = _dialect(dialect_name)
+    def shown(self, dialect: sa.Dialect) -> list[Statement]:
+        """The statements as text, as ``Backend.written_dialect`` writes them."""
         found = [Statement(about, f"{_text(clause, dialect)};") for about, clause in self._ran]
         return list(dict.fromkeys(found))
 
@@ -50,12 +48,3 @@ def collected(connection: sa.Connection) -> Iterator[Statements]:
 
 def _text(clause: sa.ClauseElement, dialect: sa.Dialect) -> str:
     return str(clause.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
-
-
-def _dialect(name: str) -> sa.Dialect:
-    """A dialect that writes statements for a person: no driver's placeholders, so that % stays one sign."""
-    if name == "postgresql":
-        dialect = postgresql.dialect(paramstyle="named")
-        dialect._backslash_escapes = False  # standard_conforming_strings, PostgreSQL's default
-        return dialect
-    return sqlite.dialect(paramstyle="named")

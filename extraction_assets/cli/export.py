@@ -43,7 +43,8 @@ def _options(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...
     "--out",
     required=True,
     metavar="DIR|URL",
-    help="Folder to write into, here or in object storage (s3://bucket/folder): new, empty, or begun by this export.",
+    help="Folder to write into, here or in object storage (s3://bucket/folder): new (folders above it are made), "
+    "empty, or begun by this export.",
 )
 @click.option("--features", type=FeatureNumbers(), help="Numbers of features, 12,3445; by default all.")
 @click.option("--option", "options", multiple=True, callback=_options, metavar="KEY=VALUE", help="Of the format.")

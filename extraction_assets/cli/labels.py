@@ -10,7 +10,7 @@ from extraction_assets.cli.terminal import echo, write_line
 from extraction_assets.cli.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
-    from extraction_assets.database.label_lines import NumberedLabel
+    from extraction_assets.database.label_lines import LabelLines
     from extraction_assets.database.labels import Imported
 
 _MOST_SENTENCES = 20
@@ -73,26 +73,26 @@ def import_file(
     _refuse_unknown(workspace, name)
     try:
         if file_format == _JSONL:
-            numbered = _read_lines(file, name)
+            lines = _read_lines(file, name)
         else:
-            numbered = _read_explanations(file, name, file_format, sae or _only_sae(workspace, name), source)
-        done = _store(workspace, name, numbered, explained=file_format != _JSONL, replace=replace)
+            lines = _read_explanations(file, name, file_format, sae or _only_sae(workspace, name), source)
+        done = _store(workspace, name, lines, explained=file_format != _JSONL, replace=replace)
     except BadLinesError as error:
         echo(*error.sentences[:_MOST_SENTENCES], err=True)
         bad = count(len(error.sentences), "line")
         shown = "<stdin>" if file == "-" else file
         raise click.ClickException(f"{shown}: {bad} cannot be imported, so nothing was") from None
-    _report(done, len(numbered), explained=file_format != _JSONL)
+    _report(done, len(lines.labels), explained=file_format != _JSONL)
 
 
-def _read_lines(file: str, name: str) -> "list[NumberedLabel]":
+def _read_lines(file: str, name: str) -> "LabelLines":
     from extraction_assets.database.label_lines import read_label_lines
 
     with click.open_file(file, "rb") as opened:
         return read_label_lines(opened.read().split(b"\n"), name)
 
 
-def _read_explanations(file: str, name: str, file_format: str, sae: str, source: str | None) -> "list[NumberedLabel]":
+def _read_explanations(file: str, name: str, file_format: str, sae: str, source: str | None) -> "LabelLines":
     from extraction_assets.database.explanations import FORMATS
     from extraction_assets.database.explanations.explanation import as_labels
 
@@ -110,15 +110,13 @@ def _only_sae(workspace: Workspace, name: str) -> str:
     return known[0]
 
 
-def _store(
-    workspace: Workspace, name: str, numbered: "list[NumberedLabel]", *, explained: bool, replace: bool
-) -> "Imported":
+def _store(workspace: Workspace, name: str, lines: "LabelLines", *, explained: bool, replace: bool) -> "Imported":
     from extraction_assets.database.labels import import_explanations, import_labels, label_transaction
 
     with workspace.results.open() as engine, label_transaction(engine) as connection:
         if explained:
-            return import_explanations(connection, name, numbered, replace=replace)
-        return import_labels(connection, name, numbered)
+            return import_explanations(connection, name, lines, replace=replace)
+        return import_labels(connection, name, lines)
 
 
 def _report(done: "Imported", found: int, *, explained: bool) -> None:

@@ -8,6 +8,7 @@ import click
 
 from extraction_assets.cli.app import count, main
 from extraction_assets.cli.feature_numbers import FeatureNumbers
+from extraction_assets.cli.out_file import OutFile
 from extraction_assets.cli.terminal import echo
 from extraction_assets.cli.workspace import open_workspace
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--features", type=FeatureNumbers(), help="Numbers of features, 12,3445.")
 @click.option("--labelled", is_flag=True, help="Every feature with a label, mark or note.")
 @click.option("--random", "number", type=click.IntRange(min=1), help="So many features that fire, by a fixed seed.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write; by default NAME-SAE.html.")
+@click.option("--out", type=OutFile(), help="File to write, its folders too; by default NAME-SAE.html.")
 @click.pass_obj
 def report(
     module: str,
@@ -53,8 +54,8 @@ def report(
         else:
             indices, chosen = _drawn(connection, extraction, int(number or 0)), "drawn at random by a fixed seed"
         page = features_page(connection, extraction, indices, chosen).encode("utf-8", "backslashreplace")
-    path = out or Path(f"{extraction.name}-{extraction.sae}.html")
-    with durable_path(path.absolute()) as temporary:
+    path = out or Path(f"{extraction.name}-{extraction.sae}.html").absolute()
+    with durable_path(path) as temporary:
         temporary.write_bytes(page)
     echo(f"{path}  {count(len(indices), 'feature')}, {readable_size(len(page))}")
 

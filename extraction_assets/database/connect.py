@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from extraction_assets.database.backends import backend_of, backend_of_url, parse_url
 from extraction_assets.database.migrations.revisions import known_revisions, revision_of
+from extraction_assets.database.schema import create_schema, is_new
 from extraction_assets.database.urls import URL_VARIABLE, DatabaseError, NotWritableError, shown_url
 
 _log = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ def _root(error: BaseException, of_driver: type[Exception]) -> BaseException:
 
 
 def _upgrade(engine: sa.Engine) -> None:
-    """Run the migrations that are missing from the database, under the writers' lock."""
+    """Make the schema of a new database, or run the migrations that are missing, under the writers' lock."""
     head = known_revisions()[0]
     with plain_errors(engine), engine.connect() as connection:
         if revision_of(connection) == head:
@@ -106,7 +107,7 @@ def _upgrade(engine: sa.Engine) -> None:
 
 
 def _migrate(connection: sa.Connection) -> None:
-    from extraction_assets.database.migrations.upgrade import upgrade  # Alembic, which a current schema does not need
+    from extraction_assets.database.migrations.upgrade import mark_current, upgrade  # Alembic: not for a current schema
 
     current, known = revision_of(connection), known_revisions()  # another process may have been here meanwhile
     if current is not None and current not in known:
@@ -118,7 +119,11 @@ def _migrate(connection: sa.Connection) -> None:
         database = shown_url(connection.engine.url)
         _log.warning("the results database %s is migrated once, from schema %s to %s", database, current, known[0])
     with _plain_refusal(connection.engine, known[0]):
-        upgrade(connection)
+        if current is None and is_new(connection):
+            create_schema(connection)
+            mark_current(connection)
+        else:
+            upgrade(connection)
 
 
 @contextlib.contextmanager

@@ -29,10 +29,31 @@ class NumberedLabel(NamedTuple):
     file: str = ""
     """Name of the file, where labels come from several."""
 
+    def fault(self, reason: str) -> "NumberedFault":
+        """That it cannot be stored."""
+        return NumberedFault(self.line, reason, self.file)
+
+
+class NumberedFault(NamedTuple):
+    """Why a line cannot be imported, and the line, counted from 1."""
+
+    line: int
+    reason: str
+    file: str = ""
+
     @property
-    def where(self) -> str:
-        """With what a sentence about it begins: ``line 3``, ``batch-0.jsonl.gz, line 3``."""
-        return f"{self.file}, line {self.line}" if self.file else f"line {self.line}"
+    def sentence(self) -> str:
+        """What is wrong, after the place: ``line 3: it is not a JSON object``."""
+        place = f"{self.file}, line {self.line}" if self.file else f"line {self.line}"
+        return f"{place}: {self.reason}"
+
+
+class LabelLines(NamedTuple):
+    """What was read of a file, or of several."""
+
+    labels: list[NumberedLabel]
+    faults: list[NumberedFault]
+    """Lines that are no labels. With any of them, nothing is imported."""
 
 
 class BadLinesError(ValueError):
@@ -55,13 +76,11 @@ def label_line(label: Label) -> str:
     return "".join(ch if ch.isprintable() and visible(ch) == ch else json.dumps(ch)[1:-1] for ch in text)
 
 
-def read_label_lines(lines: Iterable[bytes], name: str, now: dt.datetime | None = None) -> list[NumberedLabel]:
-    """The labels of extraction ``name`` in the lines of a file. Empty lines are passed over.
-
-    Raises BadLinesError, which names every line that is not a label, and every second one of a feature.
-    """
+def read_label_lines(lines: Iterable[bytes], name: str, now: dt.datetime | None = None) -> LabelLines:
+    """The labels of extraction ``name`` in the lines of a file. Empty lines are passed over. A fault is every line that
+    is not a label, and every second one of a feature."""
     moment = now or dt.datetime.now(dt.UTC)
-    found, bad, seen = list[NumberedLabel](), list[str](), dict[tuple[str, int], int]()
+    found, faults, seen = list[NumberedLabel](), list[NumberedFault](), dict[tuple[str, int], int]()
     for number, line in numbered_lines(lines):
         try:
             label = _label(line, name, moment)
@@ -70,10 +89,8 @@ def read_label_lines(lines: Iterable[bytes], name: str, now: dt.datetime | None 
                 raise BadLine(f"feature {label.neuron_index} of {label.sae} is on line {first} already")
             found.append(NumberedLabel(number, label))
         except BadLine as error:
-            bad.append(f"line {number}: {error}")
-    if bad:
-        raise BadLinesError(bad)
-    return found
+            faults.append(NumberedFault(number, str(error)))
+    return LabelLines(found, faults)
 
 
 def numbered_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:

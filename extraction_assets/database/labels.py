@@ -3,7 +3,7 @@
 import contextlib
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from extraction_assets.database.backends import backend_of
 from extraction_assets.database.connect import plain_errors
 from extraction_assets.database.explanations.explanation import shortened
-from extraction_assets.database.label_lines import BadLinesError, NumberedLabel
+from extraction_assets.database.label_lines import BadLinesError, LabelLines, NumberedLabel
 from extraction_assets.database.queries.labels import LONGEST_LABEL, LONGEST_NOTE, MARKS, Label, list_labels
 from extraction_assets.database.tables import extractions, feature_labels
 
@@ -72,18 +72,17 @@ def save_label(
     return written
 
 
-def import_labels(connection: sa.Connection, name: str, lines: Iterable[NumberedLabel]) -> Imported:
+def import_labels(connection: sa.Connection, name: str, lines: LabelLines) -> Imported:
     """Store the labels of a file. Where a feature has one already, the newer of the two stays (``updated_at``); of two
     from the same moment, that of the file.
 
-    Raises BadLinesError, which names every line that cannot be stored; then nothing was.
+    Raises BadLinesError, which names every line that could not be read or cannot be stored; then nothing was.
     """
-    numbered = list(lines)
-    sizes = _latent_dims(connection, name)
-    reasons = ((one.where, refusal(one.label) or _no_feature(one.label, sizes)) for one in numbered)
-    bad = [f"{where}: {reason}" for where, reason in reasons if reason is not None]
-    if bad:
-        raise BadLinesError(bad)
+    numbered, sizes = lines.labels, _latent_dims(connection, name)
+    reasons = ((one, refusal(one.label) or _no_feature(one.label, sizes)) for one in numbered)
+    faults = [*lines.faults, *(one.fault(reason) for one, reason in reasons if reason is not None)]
+    if faults:
+        raise BadLinesError([one.sentence for one in sorted(faults, key=lambda one: (one.file, one.line))])
     present = {(one.sae, one.neuron_index): one for one in list_labels(connection, name)}
     newer, counts = list[Label](), dict.fromkeys(("added", "replaced", "kept", "unchanged"), 0)
     for one in (line.label for line in numbered):
@@ -96,9 +95,7 @@ def import_labels(connection: sa.Connection, name: str, lines: Iterable[Numbered
     return Imported(**counts, unmerged=dict(Counter(one.label.sae for one in numbered if one.label.sae not in sizes)))
 
 
-def import_explanations(
-    connection: sa.Connection, name: str, lines: Iterable[NumberedLabel], *, replace: bool = False
-) -> Imported:
+def import_explanations(connection: sa.Connection, name: str, lines: LabelLines, *, replace: bool = False) -> Imported:
     """Store labels that programs wrote. A feature that has a label keeps it, whichever is newer, unless ``replace``;
     marks stay in any case, and so does the note of a feature with a note alone, before the new one.
 
@@ -106,7 +103,7 @@ def import_explanations(
     """
     present = {(one.sae, one.neuron_index): one for one in list_labels(connection, name)}
     given, kept, unchanged = list[NumberedLabel](), 0, 0
-    for one in lines:
+    for one in lines.labels:
         known = present.get((one.label.sae, one.label.neuron_index))
         if known is not None and known.label == one.label.label:
             unchanged += 1
@@ -114,7 +111,7 @@ def import_explanations(
             kept += 1
         else:
             given.append(one if known is None else one._replace(label=_over(known, one.label)))
-    done = import_labels(connection, name, given)
+    done = import_labels(connection, name, lines._replace(labels=given))
     return done._replace(kept=done.kept + kept, unchanged=done.unchanged + unchanged)
 
 

@@ -8,9 +8,8 @@ import sqlalchemy as sa
 from extraction_assets.database.backends import EMPTY_DATABASE_URL, backend_of_url, parse_url
 from extraction_assets.database.connect import connect, open_database, plain_errors
 from extraction_assets.database.migrations.revisions import known_revisions, revision_of
-from extraction_assets.database.tables import metadata
+from extraction_assets.database.schema import create_schema
 from extraction_assets.database.urls import URL_VARIABLE
-from extraction_assets.database.views import create_views
 
 
 @contextlib.contextmanager
@@ -53,8 +52,7 @@ def _empty_database() -> sa.Engine:
     """The tables without rows, in memory."""
     engine = connect(EMPTY_DATABASE_URL)
     with engine.begin() as connection:
-        metadata.create_all(connection)
-        create_views(connection)
+        create_schema(connection)
     return engine
 
 

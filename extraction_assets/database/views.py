@@ -1,5 +1,5 @@
-"""Views of the results database: a row for each element of the lists that ``tables.py`` stores. A migration makes
-them, with each backend's SQL."""
+"""Views of the results database: a row for each element of the lists that ``tables.py`` stores. They are
+made with each backend's SQL."""
 
 import sqlalchemy as sa
 

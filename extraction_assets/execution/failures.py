@@ -12,8 +12,8 @@ from extraction_assets.engine.chunk_pass.context import NonFiniteError
 from extraction_assets.engine.corpora.documents import CorpusError
 from extraction_assets.engine.corpora.visible_text import visible, visible_log
 from extraction_assets.engine.hub import HubUnavailable
-from extraction_assets.engine.models.checkpoint import UntrustedCodeError
-from extraction_assets.engine.models.hooks import HookError
+from extraction_assets.engine.models.files.checkpoint import UntrustedCodeError
+from extraction_assets.engine.models.hooks.hook import HookError
 from extraction_assets.engine.preflight.sanity import SanityError
 from extraction_assets.engine.saes.formats import CheckpointError
 from extraction_assets.execution.damage import terminal

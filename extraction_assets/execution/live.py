@@ -25,7 +25,7 @@ from extraction_assets.browser.live import (
 from extraction_assets.engine.chunk_pass.batching import AdaptiveBatch
 from extraction_assets.engine.chunk_pass.context import PassSettings
 from extraction_assets.engine.chunk_pass.forward import forward_pass
-from extraction_assets.engine.chunk_pass.gpu_pass import numerics_record, run_chunk
+from extraction_assets.engine.chunk_pass.one_chunk import numerics_record, run_chunk
 from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
 from extraction_assets.engine.chunk_pass.sae_result import SaeResult
 from extraction_assets.engine.corpora.display import display_tokens
@@ -38,7 +38,7 @@ from extraction_assets.engine.corpora.tokenize import (
     packing_of,
     tokenize_corpus,
 )
-from extraction_assets.engine.models.kernels import kernel_versions
+from extraction_assets.engine.models.forward.kernels import kernel_versions
 from extraction_assets.engine.models.language_model import vocabulary_size
 from extraction_assets.engine.preflight.compatibility import refuse_unknown_tokens
 from extraction_assets.engine.saes.resolved import ResolvedExtraction, resolve_extraction

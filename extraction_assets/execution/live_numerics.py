@@ -7,7 +7,7 @@ import torch
 
 from extraction_assets.catalog import TOP_K_TABLE
 from extraction_assets.engine.chunk_pass.context import PassSettings
-from extraction_assets.engine.chunk_pass.gpu_pass import numerics_record
+from extraction_assets.engine.chunk_pass.one_chunk import numerics_record
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.resources import GpuResource
 from extraction_assets.stores.chunk_record import read_record

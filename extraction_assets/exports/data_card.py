@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from extraction_assets.engine.corpora.visible_text import visible
+from extraction_assets.engine.selection.statistics.shown import NO_DRAWS, were_drawn
 from extraction_assets.exports.neuronpedia_tables import shown_source
 from extraction_assets.exports.parquet_tables import TABLES
 from extraction_assets.exports.source import ExportSource
@@ -52,6 +53,8 @@ def _origin(source: ExportSource) -> str:
         "counted tokens": f"{extraction.token_count:,}",
         "examples a feature": f"up to {extraction.top_k_examples:,}, the strongest",
     }
+    if not were_drawn(next(source.read(source.neuron_indices[:1])).statistics):
+        facts["draws"] = NO_DRAWS
     rows = "\n".join(f"| {what} | {_said(value)} |" for what, value in facts.items())
     return f"Made by extraction_assets.\n\n| | |\n| --- | --- |\n{rows}\n"
 

@@ -74,8 +74,8 @@ def _layers(declared: Declared | None, layer: int) -> int:
     """Blocks of the model; as far as is known without its checkpoint, those up to the SAE's."""
     if declared is None:
         return layer + 1
-    from extraction_assets.engine.models.checkpoint import resolve_checkpoint
-    from extraction_assets.engine.models.model_folder import block_count
+    from extraction_assets.engine.models.files.checkpoint import resolve_checkpoint
+    from extraction_assets.engine.models.files.model_folder import block_count
 
     try:
         found = block_count(resolve_checkpoint(declared.settings.language_model.checkpoint).folder)

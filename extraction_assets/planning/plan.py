@@ -15,8 +15,8 @@ from extraction_assets.catalog import (
     names,
 )
 from extraction_assets.engine.corpora.documents import CorpusError
-from extraction_assets.engine.models.changed import forward_version
-from extraction_assets.engine.models.checkpoint import LocalCheckpoint, resolve_checkpoint
+from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint, resolve_checkpoint
+from extraction_assets.engine.models.hooks.changed import forward_version
 from extraction_assets.engine.saes.resolved import resolve_extraction
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.planning.asset_fields import values_in_fingerprint

@@ -15,12 +15,12 @@ from extraction_assets.catalog import CORPUS, asset_row
 from extraction_assets.engine.corpora.document_tokens import special_token_ids
 from extraction_assets.engine.corpora.tokenize import TokenizedCorpus
 from extraction_assets.engine.findings import Finding
-from extraction_assets.engine.models import tokenizers
-from extraction_assets.engine.models.checkpoint import LocalCheckpoint, code_files, resolve_checkpoint
-from extraction_assets.engine.models.model_folder import CONFIG
-from extraction_assets.engine.models.small_files import holds_tokenizer, small_files
-from extraction_assets.engine.models.tokenizer_comparison import compare_readings, same_parts
-from extraction_assets.engine.models.tokenizers import class_tokenizer, tokenizer_file
+from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint, code_files, resolve_checkpoint
+from extraction_assets.engine.models.files.model_folder import CONFIG
+from extraction_assets.engine.models.files.small_files import holds_tokenizer, small_files
+from extraction_assets.engine.models.tokenizers import tokenizer as tokenizers
+from extraction_assets.engine.models.tokenizers.comparison import compare_readings, same_parts
+from extraction_assets.engine.models.tokenizers.tokenizer import class_tokenizer, tokenizer_file
 from extraction_assets.planning.asset_fields import values_in_fingerprint
 from extraction_assets.settings import CorpusSettings, ExtractionSettings
 from extraction_assets.stores.fingerprints import files_fingerprint, fingerprint

@@ -4,8 +4,8 @@ corpus."""
 from typing import Any
 
 from extraction_assets.catalog import SAE_FEATURES, Asset, asset_row
-from extraction_assets.engine.models.checkpoint import LocalCheckpoint, checkpoint_files
-from extraction_assets.engine.models.model_folder import has_own_code
+from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint, checkpoint_files
+from extraction_assets.engine.models.files.model_folder import has_own_code
 from extraction_assets.engine.saes.checkpoint import sae_facts, sae_files
 from extraction_assets.engine.saes.resolved import ResolvedExtraction
 from extraction_assets.planning.asset_fields import values_in_fingerprint

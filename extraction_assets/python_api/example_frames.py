@@ -11,6 +11,8 @@ from extraction_assets.browser.fragments import OfFeature, examples_fragment
 from extraction_assets.browser.shown.feature_parts import shown_example
 from extraction_assets.database.queries.examples import Draw, Example, draws_of, examples_of, find_feature
 from extraction_assets.database.queries.feature_facts import special_ids
+from extraction_assets.engine.selection.statistics.shown import NO_DRAWS, were_drawn
+from extraction_assets.python_api.errors import NotComputedError
 from extraction_assets.python_api.frames import ShownFrame
 
 _WIDTH, _SHOWN = 20, 20
@@ -30,8 +32,10 @@ def examples_frame(
 
 
 def draws_frame(connection: sa.Connection, extraction: sa.Row[Any], neuron_index: int) -> ShownFrame:
-    """The draws of a feature by ``interval`` and ``rank``."""
+    """The draws of a feature by ``interval`` and ``rank``. Raises NotComputedError."""
     row = find_feature(connection, extraction.id, neuron_index)
+    if not were_drawn(row):
+        raise NotComputedError(f"draws of {extraction.name}/{extraction.sae} are {NO_DRAWS}")
     found = draws_of(connection, extraction.id, neuron_index)
     return _frame(connection, extraction, row, found, ["interval", "rank"], f"{len(found)} draws")
 

@@ -13,7 +13,7 @@ from extraction_assets.browser.listed_features import listed_window
 from extraction_assets.database.connect import open_database
 from extraction_assets.database.queries import search
 from extraction_assets.database.queries.feature_filter import FeatureFilter, Range
-from extraction_assets.database.tables import feature_labels
+from extraction_assets.database.tables import feature_labels, features
 from extraction_assets_tests.browser.conftest import Fetch, make_client
 from extraction_assets_tests.database.listed import NAME, SAE, make_features, store_features
 from extraction_assets_tests.project import Project
@@ -220,6 +220,36 @@ def test_flags_of_an_earlier_result_filter_nothing(listed: "TestClient") -> None
     answer = listed.get(f"{LIST}?flag=dead")
     assert answer.status_code == 400
     assert "cannot be filtered by flags, which are not computed for this result" in answer.text
+
+
+def test_flags_of_an_earlier_result_sort_nothing(listed: "TestClient") -> None:
+    answer = listed.get(f"{LIST}?sort=flags")
+    assert answer.status_code == 400
+    assert "cannot be sorted by flags, which are not computed for this result" in answer.text
+
+
+def test_labelled_features_come_first_by_their_labels_on_every_page(listed: "TestClient") -> None:
+    address, found = f"{LIST}?sort=label&rows=7", list[int]()
+    while address:
+        page = twin(listed, address)
+        found += [one["neuron_index"] for one in page["features"]]
+        address = page["next"]
+    labels = {one.number: one.label for one in make_features()}
+    labelled = sorted((label, number) for number, label in labels.items() if label)
+    others = [number for number, label in labels.items() if not label]
+    assert found == [number for _, number in labelled] + others
+    assert 'class="sort on"' in listed.get(f"{LIST}?sort=label").text
+
+
+def test_a_statistic_that_no_chunk_counted_filters_nothing(listed: "TestClient", results_url: str) -> None:
+    assert listed.get(f"{LIST}?min_std=0.1").status_code == 200
+    engine = open_database(results_url)
+    with engine.begin() as connection:
+        connection.execute(sa.update(features).values(std_activation=None))
+    engine.dispose()
+    answer = listed.get(f"{LIST}?min_std=0.1")
+    assert answer.status_code == 400
+    assert "filtered by standard deviation: std_activation is not known in this result" in answer.text
 
 
 def test_a_text_that_is_read_without_the_index_says_so(client: "TestClient", project: Project) -> None:

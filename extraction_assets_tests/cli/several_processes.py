@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from extraction_assets import default_resources
 from extraction_assets.cli.gpu_worker import RemoteAssignment
 from extraction_assets.component import build_definitions
 from extraction_assets.settings import ExtractionSettings
+from extraction_assets_tests import quick_dagster
 from extraction_assets_tests.daemon_lab import wait_for
 
 MODULE = """
@@ -27,6 +29,8 @@ defs = several_processes.definitions(ExtractionSettings.model_validate_json('{se
 
 def definitions(settings: ExtractionSettings) -> dg.Definitions:
     torch.set_num_threads(1)  # as in the process of the tests
+    if "extraction_assets_tests.preloaded" in sys.modules:  # a fork; one that starts afresh has Dagster as it is
+        quick_dagster.hurry()
     shared = dg.Definitions(resources=default_resources(), executor=dg.in_process_executor)
     return dg.Definitions.merge(build_definitions(settings), shared)
 

@@ -50,6 +50,11 @@ def _replace(project: Project, pattern: str, kind: str) -> Path:
 
 
 @pytest.fixture
+def project(completed: Project) -> Project:
+    return completed
+
+
+@pytest.fixture
 def module(project: Project, monkeypatch: pytest.MonkeyPatch) -> str:
     return declare(monkeypatch, project.settings)
 
@@ -151,16 +156,14 @@ def test_whatever_lies_in_the_place_of_a_pointer_is_named_and_replaced(
     }
 
 
-def _report(project: Project, module: str) -> Path:
+def _report(project: Project) -> Path:
     """The report of a result whose features' relations are there, as a command leaves it."""
     (path,) = project.home.glob("tiny/relu/feature_report/*.html")
-    path.unlink()
-    succeed(module, "run", "tiny", "--missing")
     return path
 
 
 def test_a_damaged_report_is_written_again_without_a_merge(project: Project, module: str) -> None:
-    victim = _report(project, module)
+    victim = _report(project)
     before = victim.read_bytes()
     _flip(victim)
     output = succeed(module, "run", "tiny", "--missing")
@@ -171,7 +174,7 @@ def test_a_damaged_report_is_written_again_without_a_merge(project: Project, mod
 
 
 def test_a_report_of_an_earlier_version_gets_its_checksum(project: Project, module: str) -> None:
-    victim = _report(project, module)
+    victim = _report(project)
     before = victim.read_bytes()
     victim.write_bytes(before.partition(b"\n")[2])
     succeed(module, "run", "tiny", "--missing")
@@ -179,8 +182,9 @@ def test_a_report_of_an_earlier_version_gets_its_checksum(project: Project, modu
 
 
 def test_relations_of_samples_are_counted_of_the_whole_corpus_once_its_features_are_stored(
-    project: Project, module: str
+    recorded: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    project, module = recorded, declare(monkeypatch, recorded.settings)  # without relations so far
     features, away = project.home / "tiny/relu/sae_features", project.home / "away"
     features.rename(away)
     succeed(module, "run", "tiny", "--missing")
@@ -194,7 +198,7 @@ def test_relations_of_samples_are_counted_of_the_whole_corpus_once_its_features_
 
 
 def test_a_report_that_was_written_before_its_relations_is_written_again(project: Project, module: str) -> None:
-    victim = _report(project, module)
+    victim = _report(project)
     with_relations = victim.read_bytes()
     victim.write_bytes(b"without their flags")
     os.utime(victim, (0, 0))
@@ -226,7 +230,6 @@ def test_check_names_a_damaged_corpus_and_goes_on(project: Project, module: str)
 
 
 def test_a_corpus_of_an_earlier_version_is_kept_and_gets_its_checksums(project: Project, module: str) -> None:
-    succeed(module, "run", "tiny", "--missing")  # counts relations, which the report shows
     before = _whole(project)
     as_of_an_earlier_version(ChunkStore(project.home))
     assert _whole(project) != before

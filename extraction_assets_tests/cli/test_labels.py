@@ -55,12 +55,13 @@ def test_labels_are_read_from_standard_input(labels: Labels) -> None:
 
 
 def test_every_bad_line_is_printed_and_nothing_is_imported(labels: Labels, tmp_path: Path) -> None:
-    result = labels("import", "made-up", write(tmp_path, f"{FIRST}{{\n[]\n"))
+    result = labels("import", "made-up", write(tmp_path, f"{FIRST}{{\n{FIRST.replace('3', '12')}[]\n"))
     assert result.exit_code == 1
-    first, second, last = result.output.splitlines()
+    first, second, third, last = result.output.splitlines()
     assert first.startswith("line 2: it is not JSON")
-    assert second == "line 3: it is not a JSON object"
-    assert last.endswith("labels.jsonl: 2 lines cannot be imported, so nothing was")
+    assert second.startswith("line 3: no feature 12 in made-up/sae")
+    assert third == "line 4: it is not a JSON object"
+    assert last.endswith("labels.jsonl: 3 lines cannot be imported, so nothing was")
     assert labels("export", "made-up").output == "no feature of made-up is labelled\n"
 
 
@@ -84,6 +85,14 @@ def test_an_explanation_of_a_feature_that_there_is_not_is_named_by_its_file(labe
     result = labels("import", "made-up", explanations(tmp_path, 12), "--format", "delphi")
     assert "hook_latent12.txt, line 1: no feature 12 in made-up/sae" in result.output
     assert result.output.endswith("1 line cannot be imported, so nothing was\n")
+
+
+def test_every_file_of_explanations_that_cannot_be_imported_is_named(labels: Labels, tmp_path: Path) -> None:
+    (tmp_path / "hook_latent4.txt").write_bytes(b"\xff")
+    result = labels("import", "made-up", explanations(tmp_path, 12), "--format", "delphi")
+    assert "hook_latent12.txt, line 1: no feature 12 in made-up/sae" in result.output
+    assert "hook_latent4.txt, line 1: byte 1 is not UTF-8" in result.output
+    assert result.output.endswith("2 lines cannot be imported, so nothing was\n")
 
 
 def test_options_of_explanations_want_their_format(labels: Labels, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_features_stand_in_the_order_in_which_they_were_asked_for(report: Report
 
 def test_the_size_of_the_file_is_said(report: Report) -> None:
     result = report("--features", "7")
-    assert re.fullmatch(r"tiny-relu\.html  1 feature, [0-9.]+ kB\n", result.output), result.output
+    assert re.fullmatch(r"/.*/tiny-relu\.html  1 feature, [0-9.]+ kB\n", result.output), result.output
 
 
 def test_labelled_features_are_all_of_them_with_what_was_written(report: Report) -> None:
@@ -121,6 +121,10 @@ def test_the_file_goes_where_it_is_asked_for_and_nothing_else_is_left(report: Re
     before = {path.name for path in tmp_path.iterdir()}
     written(report("--features", "7", "--out", "some.html"), "some.html")
     assert {path.name for path in tmp_path.iterdir()} - before == {"some.html"}
+
+
+def test_folders_of_the_file_are_made(report: Report) -> None:
+    written(report("--features", "7", "--out", "new/deep/some.html"), "new/deep/some.html")
 
 
 def test_a_report_that_fails_leaves_the_file_before(report: Report) -> None:

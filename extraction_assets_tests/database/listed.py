@@ -37,15 +37,22 @@ class Feature(NamedTuple):
     flags: frozenset[str]
     label: str | None
     mark: str | None
+    note: str | None
 
-    def value(self, sort: str) -> float | None:
-        """What a list is sorted by."""
+    def value(self, sort: str) -> Any:
+        """What a list is sorted by; None if the feature does not have it."""
+        if sort == "flags":
+            return len(self.flags) or None
         return float(self.number) if sort == "number" else getattr(self, sort)
 
     def is_wanted(self, wanted: FeatureFilter) -> bool:
         """Whether a filter lets it pass, read off the filter's description."""
         ranges = (("density", wanted.density), ("maximum", wanted.maximum), ("mean", wanted.mean), ("std", wanted.std))
-        labelled = self.label is not None if wanted.label == LABELLED else self.mark == wanted.label
+        labelled = (
+            (self.label or self.mark or self.note) is not None
+            if wanted.label == LABELLED
+            else self.mark == wanted.label
+        )
         return (
             all(self._within(name, limits) for name, limits in ranges)
             and set(wanted.flags) <= self.flags
@@ -79,6 +86,7 @@ def make_features(count: int = 120, seed: int = 0) -> list[Feature]:
                 frozenset(flag for flag in FLAGS if random_.random() < 0.2),
                 f"label {number}" if number % 10 == 0 else None,
                 random_.choice(MARKS) if number % 6 == 0 else None,
+                f"note {number}" if number % 25 == 7 else None,
             )
         )
     return made
@@ -97,9 +105,9 @@ def store_features(engine: sa.Engine, made: list[Feature]) -> Listing:
         connection.execute(sa.insert(feature_flags), rows)
         named = {"name": NAME, "sae": SAE, "updated_at": dt.datetime.now(dt.UTC)}
         labelled = [
-            {**named, "neuron_index": one.number, "label": one.label, "mark": one.mark}
+            {**named, "neuron_index": one.number, "label": one.label, "mark": one.mark, "note": one.note}
             for one in made
-            if one.label or one.mark
+            if one.label or one.mark or one.note
         ]
         connection.execute(sa.insert(feature_labels), labelled)
     return Listing(extraction_id, NAME, SAE)

@@ -8,7 +8,8 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from extraction_assets.database.connect import open_database, write_transaction
+from extraction_assets.database.connect import connect, open_database, write_transaction
+from extraction_assets.database.migrations.upgrade import upgrade
 from extraction_assets.database.queries.examples import examples_of, find_feature
 from extraction_assets.database.queries.extractions import UnknownResultError, find_extraction
 from extraction_assets.database.queries.frames import feature_table, list_extractions
@@ -29,8 +30,9 @@ CORPUS = {
 
 
 def test_migrations_make_the_tables_that_the_code_declares(empty_url: str) -> None:
-    engine = open_database(empty_url)
+    engine = connect(empty_url)
     with write_transaction(engine) as connection:
+        upgrade(connection)
         make_results("stored", 1.0, num_features=1).load(connection)
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []

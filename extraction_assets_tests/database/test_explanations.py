@@ -12,7 +12,7 @@ import pytest
 
 from extraction_assets.database.explanations import delphi, neuronpedia
 from extraction_assets.database.explanations.explanation import Explanation, ExplanationsError, as_labels
-from extraction_assets.database.label_lines import BadLinesError
+from extraction_assets.database.label_lines import NumberedFault
 from extraction_assets.database.labels import refusal
 from extraction_assets.database.queries.labels import LONGEST_LABEL
 
@@ -38,7 +38,7 @@ def write(folder: Path, *lines: dict[str, Any], name: str = "batch-0.jsonl") -> 
 
 
 def read(path: Path, source: str | None = None) -> list[Explanation]:
-    return list(neuronpedia.read(path, source))
+    return [one for one in neuronpedia.read(path, source) if isinstance(one, Explanation)]
 
 
 def explained(text: str = "a", index: int = 7, moment: dt.datetime = DAY, line: int = 1) -> Explanation:
@@ -81,9 +81,9 @@ def test_a_source_that_there_is_not_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_line_that_is_no_explanation_is_named(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(BadLinesError) as caught:
-        read(write(tmp_path, LINE, {**LINE, **changes}))
-    assert caught.value.sentences == [sentence]
+    _, fault = neuronpedia.read(write(tmp_path, LINE, {**LINE, **changes}), None)
+    assert isinstance(fault, NumberedFault)
+    assert fault.sentence == sentence
 
 
 def test_a_cut_gzip_file_is_one_sentence(tmp_path: Path) -> None:
@@ -116,7 +116,9 @@ def test_of_several_modules_one_has_to_be_chosen(tmp_path: Path) -> None:
         delphi_file(tmp_path, name, '"a"')
     with pytest.raises(ExplanationsError, match=r"2 modules \(layers\.1, layers\.2\): choose one by --source"):
         list(delphi.read(tmp_path, None))
-    assert [one.neuron_index for one in delphi.read(tmp_path, "layers.2")] == [3]
+    (one,) = delphi.read(tmp_path, "layers.2")
+    assert isinstance(one, Explanation)
+    assert one.neuron_index == 3
 
 
 def test_a_folder_without_explanations_is_refused(tmp_path: Path) -> None:
@@ -126,23 +128,23 @@ def test_a_folder_without_explanations_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_newest_explanation_is_the_label_and_others_stand_in_the_note() -> None:
-    (one,) = as_labels([explained("old"), explained("new", moment=DAY + dt.timedelta(1))], "e", "s")
+    (one,) = as_labels([explained("old"), explained("new", moment=DAY + dt.timedelta(1))], "e", "s").labels
     assert (one.label.label, one.label.note) == ("new", "x\nx: old")
 
 
 def test_a_long_explanation_is_the_note() -> None:
     text = "first line\n" + "x" * LONGEST_LABEL
-    (one,) = as_labels([explained(text)], "e", "s")
+    (one,) = as_labels([explained(text)], "e", "s").labels
     assert one.label.label == "first line " + "x" * (LONGEST_LABEL - 12) + "…"
     assert one.label.note == f"x\n{text}"
 
 
 @pytest.mark.parametrize("make", [lambda text: text, lambda text: text * 20_000])
 def test_what_the_database_cannot_hold_is_escaped(make: Callable[[str], str]) -> None:
-    (one,) = as_labels([explained(make("NUL \0 and \udcff"))], "e", "s")
+    (one,) = as_labels([explained(make("NUL \0 and \udcff"))], "e", "s").labels
     assert refusal(one.label) is None
     assert one.label.label.startswith("NUL \\x00 and \\udcff")
 
 
 def test_an_explanation_without_a_text_is_none() -> None:
-    assert as_labels([explained(" \n")], "e", "s") == []
+    assert as_labels([explained(" \n")], "e", "s").labels == []

@@ -47,6 +47,7 @@ QUERIES = [
     (directions.nearest_query(1, 0), "feature_logits"),
     (labels.labels_select("small", "one", [0]), "feature_labels"),
     (feature_facts.firing_query(1, [0, 3, 5]), "features"),
+    (feature_facts.first_firing_query(1), "features"),
     (samples.sample_query(1, 7), "samples"),
     (samples.sample_features_query(1, 7), "sample_feature_lists"),
     (samples.firings_query(feature_activations, 1, 7, [0, 2]), "feature_example_lists"),

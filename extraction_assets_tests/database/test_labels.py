@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from extraction_assets.database.backends import sqlite
 from extraction_assets.database.connect import open_database, write_transaction
-from extraction_assets.database.label_lines import BadLinesError, NumberedLabel
+from extraction_assets.database.label_lines import BadLinesError, LabelLines, NumberedFault, NumberedLabel
 from extraction_assets.database.labels import (
     Imported,
     LabelError,
@@ -62,13 +62,14 @@ def stored(engine: sa.Engine) -> list[Label]:
 
 def read(engine: sa.Engine, *labels: Label) -> Imported:
     with label_transaction(engine) as connection:
-        return import_labels(connection, NAME, [NumberedLabel(line, one) for line, one in enumerate(labels, 1)])
+        lines = [NumberedLabel(line, one) for line, one in enumerate(labels, 1)]
+        return import_labels(connection, NAME, LabelLines(lines, []))
 
 
 def explain(engine: sa.Engine, *labels: Label, replace: bool = False) -> Imported:
     with label_transaction(engine) as connection:
         lines = [NumberedLabel(line, one, "f") for line, one in enumerate(labels, 1)]
-        return import_explanations(connection, NAME, lines, replace=replace)
+        return import_explanations(connection, NAME, LabelLines(lines, []), replace=replace)
 
 
 def label(neuron_index: int, text: str = "x", mark: str | None = None, *, minutes: int = 0, sae: str = "sae") -> Label:
@@ -212,6 +213,14 @@ def test_a_bad_line_is_named_and_nothing_of_the_file_is_imported(engine: sa.Engi
         "line 3: mark is 'nice', not one of interesting, polysemantic, dead end",
     ]
     assert stored(engine) == []
+
+
+def test_lines_that_cannot_be_read_and_features_that_there_are_not_come_in_one_error(engine: sa.Engine) -> None:
+    lines = LabelLines([NumberedLabel(1, label(10)), NumberedLabel(3, label(11))], [NumberedFault(2, "no label")])
+    for import_lines in (import_labels, import_explanations):
+        with engine.begin() as connection, pytest.raises(BadLinesError) as caught:
+            import_lines(connection, NAME, lines)
+        assert [one.split(":")[0] for one in caught.value.sentences] == ["line 1", "line 2", "line 3"]
 
 
 def test_labels_of_an_sae_that_is_not_merged_yet_are_kept_for_it(engine: sa.Engine) -> None:

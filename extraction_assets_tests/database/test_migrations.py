@@ -103,7 +103,7 @@ def test_an_upgrade_that_fails_half_way_leaves_nothing_and_can_be_done_again(emp
 
     @event.listens_for(engine, "before_cursor_execute")
     def fail(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        if "CREATE TABLE feature_activations" in statement:
+        if "CREATE TABLE feature_labels" in statement:
             raise RuntimeError("the machine stops here")
 
     with pytest.raises(RuntimeError):

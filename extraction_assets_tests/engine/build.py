@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from extraction_assets.engine.selection.legacy import LegacyHeaps
 from extraction_assets.engine.selection.merge import DeferredTopKHeap
 from extraction_assets.engine.selection.select import sample_maxima, select_top_k
+from extraction_assets.engine.selection.sequential_loop import LegacyHeaps
 from extraction_assets.engine.selection.sparse import dense_to_sparse, keep_counted
 from extraction_assets.engine.selection.statistics.accumulate import feature_statistics
 from extraction_assets.engine.selection.statistics.registry import FeatureStatistics

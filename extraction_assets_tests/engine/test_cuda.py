@@ -17,15 +17,15 @@ from extraction_assets.engine.chunk_pass.batching import (
 )
 from extraction_assets.engine.chunk_pass.context import PassSettings
 from extraction_assets.engine.chunk_pass.forward import ForwardOutOfMemoryError, forward_pass
-from extraction_assets.engine.chunk_pass.gpu_pass import ChunkResult, chunk_steps, run_chunk
+from extraction_assets.engine.chunk_pass.one_chunk import ChunkResult, chunk_steps, run_chunk
 from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
 from extraction_assets.engine.chunk_pass.stage_clock import StageClock
 from extraction_assets.engine.chunk_pass.staging import HostStaging
 from extraction_assets.engine.models.language_model import load_language_model
 from extraction_assets.engine.saes.formats import SAEWeights, read_checkpoint
 from extraction_assets.engine.saes.sae import SAE, load_sae, matmul_precision
-from extraction_assets.engine.selection.legacy import LegacyHeaps
 from extraction_assets.engine.selection.select import sample_maxima, select_top_k, vectorized_top_k_positions
+from extraction_assets.engine.selection.sequential_loop import LegacyHeaps
 from extraction_assets.engine.selection.sparse import dense_to_sparse, keep_counted, to_dense
 from extraction_assets.engine.selection.statistics.accumulate import _add, feature_statistics
 from extraction_assets.engine.selection.statistics.firings import Addition

@@ -11,17 +11,17 @@ from extraction_assets.engine.chunk_pass.batching import (
     calculate_optimal_vectorization_batch,
 )
 from extraction_assets.engine.chunk_pass.context import PassSettings
-from extraction_assets.engine.chunk_pass.gpu_pass import ChunkResult, chunk_steps, run_chunk
+from extraction_assets.engine.chunk_pass.one_chunk import ChunkResult, chunk_steps, run_chunk
 from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
 from extraction_assets.engine.saes.formats import SAEWeights
 from extraction_assets.engine.saes.sae import SAE, load_sae
 from extraction_assets.engine.selection import deferred
 from extraction_assets.engine.selection.draws import DrawHeap, LowestHashFirst, merge_draws, select_with_draws
 from extraction_assets.engine.selection.hashing import pair_hash, sample_keys, sampled
-from extraction_assets.engine.selection.legacy import LegacyHeaps
-from extraction_assets.engine.selection.legacy_draws import LegacyDraws
 from extraction_assets.engine.selection.pairs import intervals_of, pairs_above
 from extraction_assets.engine.selection.select import sample_maxima
+from extraction_assets.engine.selection.sequential_draws import LegacyDraws
+from extraction_assets.engine.selection.sequential_loop import LegacyHeaps
 from extraction_assets.engine.selection.sparse import dense_to_sparse, keep_counted, to_rows
 from extraction_assets.engine.shapes import DrawRules, Draws, Samples
 from extraction_assets_tests.engine.build import assert_same

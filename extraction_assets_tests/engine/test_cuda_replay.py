@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from extraction_assets.engine.models.hooked import LanguageModel
+from extraction_assets.engine.models.forward.hooked import LanguageModel
 from extraction_assets.engine.models.language_model import load_language_model
 from extraction_assets_tests.engine.checkpoints import local
 from extraction_assets_tests.engine.cuda import counted_synchronisations

@@ -8,10 +8,10 @@ import torch
 from extraction_assets.engine.chunk_pass.batching import AdaptiveBatch
 from extraction_assets.engine.chunk_pass.context import PassContext, PassSettings
 from extraction_assets.engine.chunk_pass.forward import QueuedForward, forward_pass, queue_forward
-from extraction_assets.engine.chunk_pass.gpu_pass import ChunkResult, chunk_steps, run_chunk
+from extraction_assets.engine.chunk_pass.one_chunk import ChunkResult, chunk_steps, run_chunk
 from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
 from extraction_assets.engine.chunk_pass.staging import to_device
-from extraction_assets.engine.models.hooked import LanguageModel
+from extraction_assets.engine.models.forward.hooked import LanguageModel
 from extraction_assets.engine.models.language_model import load_language_model
 from extraction_assets.engine.saes.sae import load_sae
 from extraction_assets.engine.shapes import DrawRules, Samples

@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from extraction_assets.database.tables import features, samples
+from extraction_assets.engine.selection.statistics.registry import COLUMNS
 from extraction_assets.exports.formats.jsonl import schema
 from extraction_assets.exports.source import ExportSource
 from extraction_assets_tests.browser.small_results import DRAWS, EXAMPLES, HOSTILE, SAMPLES
@@ -25,7 +26,7 @@ def test_statistics_equal_the_rows_of_the_database(small: sa.Connection, lines: 
     rows = small.execute(sa.select(features).where(features.c.extraction_id == 1).order_by(features.c.neuron_index))
     for line, row in zip(lines, rows, strict=True):
         kept = {name: value for name, value in row._mapping.items() if name in line}
-        assert len(kept) == 10
+        assert len(kept) == len(COLUMNS) + 1
         assert {name: line[name] for name in kept} == kept
 
 
@@ -34,8 +35,8 @@ def test_examples_and_draws_have_their_samples_with_every_token(lines: list[dict
         for key, expected in (("examples", EXAMPLES.get(index, [])), ("draws", DRAWS.get(index, []))):
             names = ["interval"] * (key == "draws") + ["sample_index", "max_activation", "max_token"]
             names += ["positions", "activations"]
-            assert [[one[name] for name in names] for one in line[key]] == expected
-            for one in line[key]:
+            assert [[one[name] for name in names] for one in line[key] or []] == expected
+            for one in line[key] or []:
                 document, first, tokens = SAMPLES[one["sample_index"]]
                 assert (one["document_id"], one["first_token"], one["tokens"]) == (document, first, tokens)
                 assert one["token_ids"] == [100 + at for at in range(len(tokens))]
@@ -54,9 +55,10 @@ def test_relations_directions_and_labels_stand_in_the_line(lines: list[dict[str,
 
 def test_what_is_not_computed_is_null_and_what_is_empty_is_not(small: sa.Connection, tmp_path: Path) -> None:
     write(source_of(small, sae="two"), "jsonl", tmp_path / "out")
-    line = json_lines(tmp_path / "out" / "batch-0.jsonl.gz")[0]
+    line, other = json_lines(tmp_path / "out" / "batch-0.jsonl.gz")[:2]
     assert [line[name] for name in ("flags", "top_tokens", "neighbours", "logits", "nearest")] == [None] * 5
     assert line["draws"] == []
+    assert other["interval_samples"] is other["draws"] is None
 
 
 def test_every_line_follows_the_schema(lines: list[dict[str, Any]], tmp_path: Path) -> None:

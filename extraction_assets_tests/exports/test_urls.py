@@ -54,16 +54,16 @@ def export_to(url: str, source: ExportSource, name: str = "jsonl", **options: st
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
-    """All files of a folder but the manifest, which names the time."""
-    found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    return {name: content for name, content in found.items() if not name.endswith(MANIFEST)}
+    """All files of a folder but manifests, which name the time."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def objects_of(s3: S3Server, prefix: str) -> dict[str, bytes]:
     """As ``files_in``, of an S3 server."""
     client = s3.client()
-    found = {path.removeprefix(f"{prefix}/"): client.cat_file(path) for path in client.find(prefix)}
-    return {name: content for name, content in found.items() if not name.endswith(MANIFEST)}
+    files = (path for path in client.find(prefix) if not path.endswith(f"/{MANIFEST}"))
+    return {path.removeprefix(f"{prefix}/"): client.cat_file(path) for path in files}
 
 
 @pytest.mark.slow

@@ -122,6 +122,27 @@ MUTATIONS = (
         ("database/test_database.py::test_migrations_make_the_tables_that_the_code_declares",),
     ),
     Mutation(
+        "a new database lacks what a migration does beside the tables",
+        "database/schema.py",
+        "in backend_of(connection).after_tables:",
+        "in ():",
+        ("database/test_schema.py",),
+    ),
+    Mutation(
+        "examples of an older database come in any order",
+        "database/migrations/rows_to_lists.py",
+        "FROM {_TABLE} ORDER BY extraction_id, neuron_index, rank\n",
+        "FROM {_TABLE} ORDER BY extraction_id, neuron_index, rank DESC\n",
+        ("database/test_lists_migration.py",),
+    ),
+    Mutation(
+        "a fault of a line hides those of features that are not there",
+        "database/labels.py",
+        "    if faults:\n",
+        "    if lines.faults and len(faults) == len(lines.faults):\n",
+        ("database/test_labels.py",),
+    ),
+    Mutation(
         "a checksum is not compared",
         "stores/sealed.py",
         "if _checksum([data], at) != stored:",

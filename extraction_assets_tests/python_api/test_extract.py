@@ -16,8 +16,8 @@ from transformers import AutoModel, LlamaForCausalLM, LlamaModel, PreTrainedToke
 
 from extraction_assets import extract
 from extraction_assets.engine.corpora.documents import CorpusError
-from extraction_assets.engine.models.hooked import LanguageModel
-from extraction_assets.engine.models.hooks import HookError
+from extraction_assets.engine.models.forward.hooked import LanguageModel
+from extraction_assets.engine.models.hooks.hook import HookError
 from extraction_assets.engine.preflight.sanity import SanityError
 from extraction_assets.engine.saes.formats import CheckpointError
 from extraction_assets.engine.saes.sae import load_sae
@@ -147,7 +147,8 @@ def test_settings_are_those_of_a_yaml_file(tiny_folder: Path) -> None:
     with extracted(tiny_folder, settings=changes) as found:
         described = found.description()["settings"]
         assert (described["corpus"]["packing"], described["corpus"]["max_length"]) == ("concatenated", 16)
-        assert len(found.draws(3)) == 0
+        with pytest.raises(NotComputedError, match="are not computed: draws are made with"):
+            found.draws(3)
 
 
 def test_a_logit_lens_is_computed_where_it_is_wanted(memory: ExtractedResults, tiny_folder: Path) -> None:

@@ -16,7 +16,7 @@ from extraction_assets.engine.chunk_pass.forward import (
     queue_forward,
     stored_activations,
 )
-from extraction_assets.engine.chunk_pass.gpu_pass import (
+from extraction_assets.engine.chunk_pass.one_chunk import (
     PROBE_SAMPLES,
     UnfinishedChunk,
     chunk_steps,
@@ -24,7 +24,7 @@ from extraction_assets.engine.chunk_pass.gpu_pass import (
     numerics_record,
 )
 from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
-from extraction_assets.engine.models.kernels import kernel_versions
+from extraction_assets.engine.models.forward.kernels import kernel_versions
 from extraction_assets.engine.preflight.compatibility import refuse_unknown_tokens
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.execution.keys import Target

@@ -24,8 +24,8 @@ from extraction_assets.engine.preflight.verdicts import (
     reconstruction_verdict,
     sparsity_verdict,
 )
-from extraction_assets.engine.selection.legacy import LegacyComparison, compare_with_legacy
-from extraction_assets.engine.selection.legacy_draws import DrawsToCompare
+from extraction_assets.engine.selection.sequential_draws import DrawsToCompare
+from extraction_assets.engine.selection.sequential_loop import LegacyComparison, compare_with_legacy
 from extraction_assets.engine.selection.statistics.registry import FeatureStatistics
 from extraction_assets.execution.keys import sae_key
 from extraction_assets.planning.draw_rules import draw_rules

@@ -12,7 +12,7 @@ import dagster as dg
 from extraction_assets.assets.chunks.compute import QueuedChunk
 from extraction_assets.assets.chunks.evaluations import evaluate, mean_l0, sae_outcome
 from extraction_assets.catalog import MODEL_ACTIVATIONS, SAE_FEATURES, TOP_K_TABLE
-from extraction_assets.engine.chunk_pass.gpu_pass import ChunkResult
+from extraction_assets.engine.chunk_pass.one_chunk import ChunkResult
 from extraction_assets.engine.selection.statistics.registry import FeatureStatistics
 from extraction_assets.execution.keys import Target
 from extraction_assets.planning.plan import ExtractionPlan

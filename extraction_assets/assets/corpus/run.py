@@ -16,9 +16,9 @@ from extraction_assets.engine.corpora.documents import CorpusError, Source
 from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.engine.corpora.tokenize import packing_of, tokenize_corpus
 from extraction_assets.engine.findings import log_and_raise
-from extraction_assets.engine.models.checkpoint import LocalCheckpoint, resolve_checkpoint
+from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint, resolve_checkpoint
 from extraction_assets.engine.models.language_model import vocabulary_size
-from extraction_assets.engine.models.tokenizer_comparison import noting_texts
+from extraction_assets.engine.models.tokenizers.comparison import noting_texts
 from extraction_assets.engine.preflight.compatibility import check_combination, examine_vocabulary
 from extraction_assets.engine.saes.resolved import resolve_extraction
 from extraction_assets.execution.damage import warn

@@ -31,14 +31,13 @@ from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets.database.queries.feature_facts import special_ids, stored_examples
 from extraction_assets.database.queries.labels import MARKS
 from extraction_assets.engine.selection.intervals import OF_ALL
-from extraction_assets.engine.selection.statistics.shown import unknown_sizes
+from extraction_assets.engine.selection.statistics.shown import NO_DRAWS, unknown_sizes
 
 WIDTHS = ("10", "20", "40", "all")
 """Tokens shown on each side of the strongest one."""
 TOP, MOST_TOP = 20, 1_000
 """Strongest examples shown at first, and at most."""
 
-NO_DRAWS = "not computed: draws are made with `statistics: full`, and this result is from before or without them"
 
 WHOLE_TOKENS, _WHOLE_SAMPLES = 12_000, 90
 """Tokens of whole samples on one page, and how many samples there may be."""
@@ -158,7 +157,7 @@ def feature_view(
         label=label_of(connection, extraction, neuron_index),
         statistics=Statistics(*(getattr(row, name) for name in Statistics._fields)),
         unknown=unknown_sizes([row]),
-        flags=flags_of(connection, extraction, neuron_index) if relations else (),
+        flags=flags_of(connection, extraction, neuron_index) if relations else None,
         histogram=activation_histogram(row.histogram),
         examples=examples_shown(row, top, stored, drawn, reading, special)._replace(
             further=further, missing=missing, random_missing=random_missing

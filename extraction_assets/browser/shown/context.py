@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import markupsafe
 
-from extraction_assets.browser.rendering import three_digits
 from extraction_assets.browser.shown.characters import Unit, display_units, has_split_characters
+from extraction_assets.browser.shown.numbers import three_digits
 from extraction_assets.browser.shown.runs import Run, runs_markup
 from extraction_assets.browser.shown.whitespace import segments
 from extraction_assets.engine.corpora.message_spans import MessageSpan, speakers

@@ -191,7 +191,8 @@ class FeatureView(NamedTuple):
     statistics: Statistics
     unknown: str | None
     """One sentence on the statistics that are not known."""
-    flags: tuple[Flag, ...]
+    flags: tuple[Flag, ...] | None
+    """None: relations, which give them, are not computed."""
     histogram: Histogram
     examples: Examples
     relations: Relations | None

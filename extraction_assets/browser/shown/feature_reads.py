@@ -20,6 +20,7 @@ from extraction_assets.browser.shown.feature_parts import (
     scope_sentence,
     shuffled_after,
 )
+from extraction_assets.browser.shown.places import last_part
 from extraction_assets.catalog import FEATURE_DIRECTIONS, FEATURE_RELATIONS
 from extraction_assets.database.queries import directions as directions_queries
 from extraction_assets.database.queries import feature_facts as facts
@@ -169,11 +170,11 @@ def provenance_of(connection: sa.Connection, extraction: sa.Row[Any]) -> Provena
     sae = (extraction.settings.get("saes") or {}).get(extraction.sae) or {}
     published = f"{sae['release']}/{sae['sae_id']}" if sae.get("release") else None
     return Provenance(
-        model=_last_part(extraction.model),
+        model=last_part(extraction.model),
         hook=extraction.hook,
-        sae=published or _last_part(sae.get("path") or extraction.sae),
+        sae=published or last_part(sae.get("path") or extraction.sae),
         latent_dim=extraction.latent_dim,
-        corpus=_last_part(corpus.source),
+        corpus=last_part(corpus.source),
         corpus_fingerprint=corpus.fingerprint,
         packing=corpus.packing,
         sample_count=extraction.sample_count,
@@ -184,8 +185,3 @@ def provenance_of(connection: sa.Connection, extraction: sa.Row[Any]) -> Provena
         numerics=None if extraction.numerics is None else tuple(extraction.numerics),
         settings=extraction.settings,
     )
-
-
-def _last_part(path: str) -> str:
-    """The name of a folder or file on this machine; names on the hub stay whole."""
-    return path.rstrip("/").rpartition("/")[2] if path.startswith("/") else path

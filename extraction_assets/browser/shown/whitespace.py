@@ -13,12 +13,27 @@ _COUNTED = re.compile(r"[\n\r\t ]")
 _BREAKS = re.compile(r"[\n\r]")
 
 
+_SPACES = re.compile(r" {2,}")
+_MOST_SPACES = 4
+
+
 class Segment(NamedTuple):
     """A part of a text."""
 
     text: str
     sign: bool
     """Whether it is a sign for white space, and no text."""
+
+
+def chip_text(token: str) -> str:
+    """A token in a box of its own, where blanks of different lengths would look alike: a run of spaces is a sign a
+    space, or a sign and their number, ``⇢12``."""
+    return SPACE if token == " " else _SPACES.sub(_counted, token)
+
+
+def _counted(run: re.Match[str]) -> str:
+    spaces = len(run[0])
+    return SPACE * spaces if spaces <= _MOST_SPACES else f"{RUN}{spaces}"
 
 
 def segments(text: str, marks: bool = False, lines: bool = False, signs: bool = False) -> list[Segment]:

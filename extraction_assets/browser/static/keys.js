@@ -24,12 +24,15 @@
     const dialog = document.getElementById("keys");
     const found = dialog.querySelector("dl");
     found.replaceChildren();
-    const add = (key, text) => {
+    const signs = { ArrowLeft: "←", ArrowRight: "→" };
+    const add = (keys, text) => {
       const term = document.createElement("dt");
       const meaning = document.createElement("dd");
-      const sign = document.createElement("kbd");
-      sign.textContent = key;
-      term.append(sign);
+      for (const key of keys.split(" ")) {
+        const sign = document.createElement("kbd");
+        sign.textContent = signs[key] || key;
+        term.append(sign);
+      }
       meaning.textContent = text;
       found.append(term, meaning);
     };

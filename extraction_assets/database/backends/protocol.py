@@ -79,6 +79,15 @@ class Backend(Protocol):
         """The query of each view of ``database/views.py``, by name."""
 
     @property
+    def after_tables(self) -> Sequence[str]:
+        """Statements that a new database needs once its tables are made, and before its views."""
+
+    @property
+    def written_dialect(self) -> sa.Dialect:
+        """The dialect that writes statements for a person, which the database's own shell runs as they are: no driver's
+        placeholders, so that % stays one sign."""
+
+    @property
     def text_index(self) -> TextIndex:
         """The index over the text of samples."""
 

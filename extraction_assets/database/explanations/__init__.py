@@ -9,6 +9,7 @@ from typing import Protocol
 
 from extraction_assets.database.explanations import delphi, neuronpedia
 from extraction_assets.database.explanations.explanation import Explanation
+from extraction_assets.database.label_lines import NumberedFault
 
 
 class Format(Protocol):
@@ -17,10 +18,11 @@ class Format(Protocol):
     ABOUT: str
     """What its files are, for a person."""
 
-    def read(self, path: Path, source: str | None) -> Iterator[Explanation]:
-        """The explanations in a file, or in the files of a folder. ``source`` chooses among those of several SAEs.
+    def read(self, path: Path, source: str | None) -> Iterator[Explanation | NumberedFault]:
+        """The explanations in a file, or in the files of a folder, and a fault for each line that is none. ``source``
+        chooses among those of several SAEs.
 
-        Raises BadLinesError for lines that are no explanations, ExplanationsError for files that hold none.
+        Raises ExplanationsError for files that hold none.
         """
         ...
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from extraction_assets.database.explanations.explanation import Explanation, ExplanationsError
-from extraction_assets.database.label_lines import BadLinesError
+from extraction_assets.database.label_lines import NumberedFault
 
 ABOUT = "a folder of delphi's files MODULE_latentN.txt, or one of them"
 
@@ -19,24 +19,21 @@ _NAME = re.compile(r"(?P<module>.*)_latent(?P<index>[0-9]{1,18})\.txt", re.DOTAL
 _LARGEST_FILE = 2**20
 
 
-def read(path: Path, source: str | None) -> Iterator[Explanation]:
-    """The explanations of one module (``source``) in a folder (or in ``explanations`` in it), or that in one file.
+def read(path: Path, source: str | None) -> Iterator[Explanation | NumberedFault]:
+    """The explanations of one module (``source``) in a folder (or in ``explanations`` in it), or that in one file, and
+    a fault for each file that holds no text.
 
-    Raises BadLinesError, which names every file that holds no text, and ExplanationsError for a folder without such
-    files, and for files of several modules without a chosen one.
+    Raises ExplanationsError for a folder without such files, and for files of several modules without a chosen one.
     """
-    bad = list[str]()
     for file, index in _files(path, source):
         try:
             text = _text(file)
         except ValueError as error:
-            bad.append(f"{file.name}: {error}")
+            yield NumberedFault(1, str(error), file.name)
             continue
         if text not in NOT_EXPLAINED:
             moment = dt.datetime.fromtimestamp(file.stat().st_mtime, dt.UTC)
             yield Explanation(index, text, "delphi", moment, file.name, 1)
-    if bad:
-        raise BadLinesError(bad)
 
 
 def _files(path: Path, source: str | None) -> list[tuple[Path, int]]:

@@ -4,7 +4,7 @@ import datetime as dt
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from extraction_assets.database.label_lines import NumberedLabel
+from extraction_assets.database.label_lines import LabelLines, NumberedFault, NumberedLabel
 from extraction_assets.database.queries.labels import LONGEST_LABEL, LONGEST_NOTE, Label
 from extraction_assets.database.storable import storable
 
@@ -27,7 +27,7 @@ class Explanation(NamedTuple):
     """From 1; 0 where the file is one explanation."""
 
 
-def as_labels(explanations: Iterable[Explanation], name: str, sae: str) -> list[NumberedLabel]:
+def as_labels(explanations: Iterable[Explanation | NumberedFault], name: str, sae: str) -> LabelLines:
     """One label for each explained feature, by ``neuron_index``. The newest explanation (of equals, the first) is the
     label; the note says who wrote it, and holds what is no label: a text of several lines or more than
     ``LONGEST_LABEL`` characters in full, and older explanations. Explanations without a text are left out.
@@ -35,10 +35,14 @@ def as_labels(explanations: Iterable[Explanation], name: str, sae: str) -> list[
     NUL and halves of surrogate pairs, which the database cannot hold, are written as escapes.
     """
     by_feature: dict[int, list[Explanation]] = {}
+    faults = list[NumberedFault]()
     for one in explanations:
-        if one.text.strip():
+        if isinstance(one, NumberedFault):
+            faults.append(one)
+        elif one.text.strip():
             by_feature.setdefault(one.neuron_index, []).append(one._replace(text=storable(one.text.strip())))
-    return [_label(sorted(found, key=_newest_first), name, sae) for _, found in sorted(by_feature.items())]
+    labels = [_label(sorted(found, key=_newest_first), name, sae) for _, found in sorted(by_feature.items())]
+    return LabelLines(labels, faults)
 
 
 def _newest_first(explanation: Explanation) -> float:

@@ -14,36 +14,34 @@ from pathlib import Path
 from typing import IO, Any
 
 from extraction_assets.database.explanations.explanation import Explanation, ExplanationsError
-from extraction_assets.database.label_lines import BadLine, BadLinesError, json_object
+from extraction_assets.database.label_lines import BadLine, NumberedFault, json_object
 
 ABOUT = "a file batch-N.jsonl or batch-N.jsonl.gz of Neuronpedia's explanations, or a folder of them"
 
 _LONGEST_LINE = 2**24
-_MOST_SENTENCES = 20
 
 
-def read(path: Path, source: str | None) -> Iterator[Explanation]:
-    """The explanations in a file, or in the files of a folder (or of ``explanations`` in it), of one ``source``.
+def read(path: Path, source: str | None) -> Iterator[Explanation | NumberedFault]:
+    """The explanations in a file, or in the files of a folder (or of ``explanations`` in it), of one ``source``, and a
+    fault for each line that is none.
 
-    Raises BadLinesError, which names each bad line, and ExplanationsError for a folder without files, a file
-    that is no gzip file, and files of several sources without a chosen one.
+    Raises ExplanationsError for a folder without files, a file that is no gzip file, and files of several sources
+    without a chosen one.
     """
-    bad, sources = list[str](), set[str]()
+    is_good, sources = True, set[str]()
     for file in _files(path):
         for number, line in _lines(file):
             try:
                 found, layer = _explanation(line, file, number)
             except BadLine as error:
-                bad.append(f"{file.name}, line {number}: {error}")
-                if len(bad) > _MOST_SENTENCES:
-                    raise BadLinesError(bad) from error
+                is_good = False
+                yield NumberedFault(number, str(error), file.name)
                 continue
             if source in (None, layer):
                 yield found
             sources.add(layer)
-    if bad:
-        raise BadLinesError(bad)
-    _check_source(path, source, sources)
+    if is_good:  # the source of a bad line is not known
+        _check_source(path, source, sources)
 
 
 def _check_source(path: Path, source: str | None, sources: set[str]) -> None:

@@ -9,7 +9,16 @@ from extraction_assets.database.migrations import revisions
 
 def upgrade(connection: sa.Connection, revision: str = "head") -> None:
     """Run the migrations up to ``revision`` that are missing, inside the open transaction."""
+    command.upgrade(_config(connection), revision)
+
+
+def mark_current(connection: sa.Connection) -> None:
+    """Note that a database has the newest schema, inside the open transaction; nothing else is changed."""
+    command.stamp(_config(connection), "head")
+
+
+def _config(connection: sa.Connection) -> Config:
     config = Config()
     config.set_main_option("script_location", str(revisions.MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, revision)
+    return config

@@ -98,9 +98,9 @@ def flag_counts(connection: sa.Connection, listing: Listing) -> dict[str, int]:
 
 
 def labels_select(listing: Listing) -> sa.Select[Any]:
-    """How many of the listed features have each mark, and how many of those a label, whatever label is asked for."""
+    """How many of the labelled features that are listed have each mark (NULL: none), whatever label is asked for."""
     stored = feature_labels.c
-    query = sa.select(stored.mark, sa.func.count().label("features"), sa.func.count(stored.label).label("labelled"))
+    query = sa.select(stored.mark, sa.func.count().label("features"))
     query = query.where(stored.name == listing.name, stored.sae == listing.sae)
     if listing.wanted != FeatureFilter() or listing.found is not None:  # of the few labelled ones, which are listed
         same = features.c.neuron_index == stored.neuron_index
@@ -110,7 +110,7 @@ def labels_select(listing: Listing) -> sa.Select[Any]:
 
 
 def label_counts(connection: sa.Connection, listing: Listing) -> dict[str, int]:
-    """How many features would be listed with a label, and with each mark."""
+    """How many features would be listed as labelled, and with each mark."""
     rows = connection.execute(labels_select(listing)).all()
-    marks = {str(mark): count for mark, count, _ in rows if mark is not None}
-    return {LABELLED: sum(labelled for *_, labelled in rows), **marks}
+    marks = {str(mark): count for mark, count in rows if mark is not None}
+    return {LABELLED: sum(count for _, count in rows), **marks}

@@ -60,6 +60,13 @@ def stored_examples(connection: sa.Connection, extraction_id: int, neuron_index:
     return connection.scalar(query.execution_options(about="how many examples are stored")) or 0
 
 
+def first_firing_query(extraction_id: int) -> sa.Select[Any]:
+    """The row of ``features`` of the first feature that fires, which says what is known in this result."""
+    query = sa.select(features).where(features.c.extraction_id == extraction_id, features.c.activation_count > 0)
+    query = query.order_by(features.c.neuron_index).limit(1)
+    return query.execution_options(about="the first feature that fires")
+
+
 def firing_query(extraction_id: int, neuron_indices: Iterable[int]) -> sa.Select[Any]:
     """Which of some features fire."""
     found = features.c

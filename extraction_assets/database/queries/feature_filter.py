@@ -173,7 +173,7 @@ def is_flagged(extraction_id: int, flag: str, number: sa.ColumnElement[Any], alo
 
 
 def labelled_select(listing: Listing, label: str) -> sa.Select[Any]:
-    """``neuron_index`` of the features that people have labelled, or marked as ``label`` says."""
+    """``neuron_index`` of the features with a label, a mark or a note, or with the mark that ``label`` is."""
     stored = feature_labels.c
     query = sa.select(stored.neuron_index).where(stored.name == listing.name, stored.sae == listing.sae)
-    return query.where(stored.label.is_not(None) if label == LABELLED else stored.mark == label)
+    return query if label == LABELLED else query.where(stored.mark == label)

@@ -10,7 +10,7 @@ from torch import Tensor
 from extraction_assets.engine.chunk_pass.batching import AdaptiveBatch
 from extraction_assets.engine.chunk_pass.context import PassSettings
 from extraction_assets.engine.chunk_pass.forward import HookReader, QueuedForward, queue_forward
-from extraction_assets.engine.chunk_pass.gpu_pass import ChunkResult, UnfinishedChunk, chunk_steps, forward_groups
+from extraction_assets.engine.chunk_pass.one_chunk import ChunkResult, UnfinishedChunk, chunk_steps, forward_groups
 from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
 from extraction_assets.engine.chunk_pass.staging import HostStaging, to_device
 from extraction_assets.engine.selection.merge import DeferredTopKHeap

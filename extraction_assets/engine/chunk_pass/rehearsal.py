@@ -11,7 +11,7 @@ from torch import Tensor
 from extraction_assets.engine.chunk_pass.batching import AdaptiveBatch
 from extraction_assets.engine.chunk_pass.context import PassSettings
 from extraction_assets.engine.chunk_pass.forward import stored_activations
-from extraction_assets.engine.chunk_pass.gpu_pass import run_chunk
+from extraction_assets.engine.chunk_pass.one_chunk import run_chunk
 from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
 from extraction_assets.engine.saes.activation import has_triton
 from extraction_assets.engine.shapes import Samples

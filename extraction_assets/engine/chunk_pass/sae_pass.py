@@ -12,9 +12,9 @@ from extraction_assets.engine.chunk_pass.sampled_rows import SampledRows
 from extraction_assets.engine.chunk_pass.selecting import NonFinite, SaeBatch, selector_for
 from extraction_assets.engine.saes.sae import SAE, matmul_precision
 from extraction_assets.engine.selection.draws import DrawHeap
-from extraction_assets.engine.selection.legacy import LegacyHeaps
-from extraction_assets.engine.selection.legacy_draws import LegacyDraws
 from extraction_assets.engine.selection.merge import DeferredTopKHeap
+from extraction_assets.engine.selection.sequential_draws import LegacyDraws
+from extraction_assets.engine.selection.sequential_loop import LegacyHeaps
 from extraction_assets.engine.selection.sparse import (
     no_rows,
     take_rows,

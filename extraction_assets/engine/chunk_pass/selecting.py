@@ -9,11 +9,11 @@ from extraction_assets.engine.chunk_pass.context import PassContext
 from extraction_assets.engine.chunk_pass.staging import read_together
 from extraction_assets.engine.saes.activation import has_triton
 from extraction_assets.engine.selection.draws import DrawHeap, DrawThresholds, select_with_draws
-from extraction_assets.engine.selection.legacy import LegacyHeaps
-from extraction_assets.engine.selection.legacy_draws import LegacyDraws
 from extraction_assets.engine.selection.merge import DeferredTopKHeap
 from extraction_assets.engine.selection.pairs import FiringPairs, pairs_above
 from extraction_assets.engine.selection.select import sample_maxima, select_top_k
+from extraction_assets.engine.selection.sequential_draws import LegacyDraws
+from extraction_assets.engine.selection.sequential_loop import LegacyHeaps
 from extraction_assets.engine.selection.sparse import keep_counted, row_ends, rows_between, rows_of_samples, to_rows
 from extraction_assets.engine.selection.statistics.accumulate import (
     StatisticsUpdate,

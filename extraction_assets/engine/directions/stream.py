@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from extraction_assets.engine.models.checkpoint import LocalCheckpoint, explain_untrusted_code
-from extraction_assets.engine.models.hooks import read_at, resolve_hook
+from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint, explain_untrusted_code
+from extraction_assets.engine.models.hooks.hook import read_at, resolve_hook
+from extraction_assets.engine.models.hooks.own_class import class_from_configuration
+from extraction_assets.engine.models.hooks.sites import first_tensor
 from extraction_assets.engine.models.language_model import configuration
-from extraction_assets.engine.models.own_class import class_from_configuration
-from extraction_assets.engine.models.sites import first_tensor
 
 _SAMPLES, _TOKENS = 2, 3
 """Two sizes, so that no other dimension is taken for one of them."""

@@ -10,10 +10,10 @@ from extraction_assets.engine.directions.stream import FollowedModel, NotDefined
 from extraction_assets.engine.file_boundary import read_safetensors
 from extraction_assets.engine.file_boundary.checkpoint_file import shown
 from extraction_assets.engine.file_boundary.safetensors_file import FLOATS
-from extraction_assets.engine.models.checkpoint import LocalCheckpoint
-from extraction_assets.engine.models.loaded_weights import are_equal, keys_by_name, not_finite
-from extraction_assets.engine.models.model_folder import model_file
-from extraction_assets.engine.models.stored_weights import StoredWeights, read_stored_weights
+from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint
+from extraction_assets.engine.models.files.model_folder import model_file
+from extraction_assets.engine.models.files.stored_weights import StoredWeights, read_stored_weights
+from extraction_assets.engine.models.weights.loaded_weights import are_equal, keys_by_name, not_finite
 
 _SCALES = {
     "final_logit_softcapping": "the soft-capping of logits at {}",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from extraction_assets.engine.findings import Finding
 from extraction_assets.engine.memory import is_out_of_memory
-from extraction_assets.engine.models.hooks import HookError
+from extraction_assets.engine.models.hooks.hook import HookError
 from extraction_assets.engine.models.language_model import LanguageModel
 from extraction_assets.engine.shapes import Samples
 

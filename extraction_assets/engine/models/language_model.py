@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from extraction_assets.engine.models.capped_attention import keep_softcap
-from extraction_assets.engine.models.checkpoint import LocalCheckpoint, explain_untrusted_code
-from extraction_assets.engine.models.computed_buffers import restore_computed_buffers
-from extraction_assets.engine.models.hooked import LanguageModel
-from extraction_assets.engine.models.hooked import repeated_blocks as repeated_blocks
-from extraction_assets.engine.models.hooks import HookError as HookError
-from extraction_assets.engine.models.hooks import Site, resolve_hook
-from extraction_assets.engine.models.loaded_weights import LoadedWeights, LoadingInfo, without_load_report
-from extraction_assets.engine.models.quantization import is_quantized, unpack_to, unpacking_options
-from extraction_assets.engine.models.stored_weights import read_stored_weights, refuse_oversized
+from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint, explain_untrusted_code
+from extraction_assets.engine.models.files.stored_weights import read_stored_weights, refuse_oversized
+from extraction_assets.engine.models.forward.capped_attention import keep_softcap
+from extraction_assets.engine.models.forward.hooked import LanguageModel
+from extraction_assets.engine.models.forward.hooked import repeated_blocks as repeated_blocks
+from extraction_assets.engine.models.hooks.hook import HookError as HookError
+from extraction_assets.engine.models.hooks.hook import Site, resolve_hook
+from extraction_assets.engine.models.weights.computed_buffers import restore_computed_buffers
+from extraction_assets.engine.models.weights.loaded_weights import LoadedWeights, LoadingInfo, without_load_report
+from extraction_assets.engine.models.weights.quantization import is_quantized, unpack_to, unpacking_options
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

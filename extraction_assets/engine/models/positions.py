@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from extraction_assets.engine.models.checkpoint import LocalCheckpoint
-from extraction_assets.engine.models.sites import text_configuration
-from extraction_assets.engine.models.text_pass import attention_window, run_text
+from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint
+from extraction_assets.engine.models.hooks.sites import text_configuration
+from extraction_assets.engine.models.hooks.text_pass import attention_window, run_text
 
 _OFFSET = 8
 """Rows of a table of positions that a model may have beside those of its configuration."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extraction_assets.engine.corpora.tokenize import CorpusError
 from extraction_assets.engine.findings import Finding, refuse
-from extraction_assets.engine.models.checkpoint import LocalCheckpoint
+from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint
 from extraction_assets.engine.models.language_model import (
     HookError,
     LanguageModel,

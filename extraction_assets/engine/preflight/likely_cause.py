@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from extraction_assets.engine.models.hooks import HookError, find_hook
+from extraction_assets.engine.models.hooks.hook import HookError, find_hook
 from extraction_assets.engine.models.language_model import LanguageModel, name_same_tensor
 from extraction_assets.engine.preflight.sanity import encode_sample
 from extraction_assets.engine.saes.sae import SAE, VarianceExplained, matmul_precision

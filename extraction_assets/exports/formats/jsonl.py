@@ -6,7 +6,8 @@ from importlib.resources import files
 from typing import Any
 
 from extraction_assets.catalog import FEATURE_DIRECTIONS, FEATURE_RELATIONS
-from extraction_assets.engine.selection.statistics.registry import COLUMNS
+from extraction_assets.engine.selection.statistics.registry import COLUMNS, STATISTICS, Statistic, StatisticColumn
+from extraction_assets.engine.selection.statistics.shown import were_drawn
 from extraction_assets.exports.json_text import encode, numbers, text
 from extraction_assets.exports.line_files import write_lines
 from extraction_assets.exports.options import Option
@@ -22,7 +23,7 @@ from extraction_assets.exports.source import (
 
 WHAT = "`batch-N.jsonl.gz`, one feature a line with all that is known of it, and `schema.json`, the schema of a line."
 READ_BY = "any program; pandas and `datasets` as they are"
-VERSION = 1
+VERSION = 2
 NEEDS = (FEATURE_RELATIONS, FEATURE_DIRECTIONS)
 SEVERAL_SAES = False
 OPTIONS: Mapping[str, Option] = {}
@@ -30,9 +31,21 @@ FEATURES_IN_FILE = 1024
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of a line."""
+    """The JSON Schema of a line: ``schemas/jsonl.json`` with the statistics behind what names the feature."""
     found: dict[str, Any] = json.loads(files("extraction_assets.exports").joinpath("schemas/jsonl.json").read_text())
+    statistics = {column.name: _schema_of(one, column) for one in STATISTICS for column in one.columns}
+    named, others = found["required"][:3], found["required"][3:]
+    properties = found["properties"]
+    found["required"] = [*named, *statistics, *others]
+    found["properties"] = {name: statistics.get(name) or properties[name] for name in found["required"]}
     return found
+
+
+def _schema_of(statistic: Statistic, column: StatisticColumn) -> dict[str, Any]:
+    numbers = {"type": "array", "items": {"type": "integer"}, "minItems": statistic.size, "maxItems": statistic.size}
+    found: dict[str, Any] = numbers if column.type == "integers" else {"type": column.type}
+    found["description"] = column.meaning
+    return {"anyOf": [found, {"type": "null"}]} if column.nullable or statistic.added_later else found
 
 
 def check(source: ExportSource, options: Mapping[str, str]) -> None:
@@ -65,7 +78,8 @@ def feature_line(source: ExportSource, feature: ExportedFeature) -> str:
     known = encode({**_identity(source, feature), **_known(source, feature)})
     examples = ",".join(_example(feature, one) for one in feature.examples)
     draws = ",".join(_example(feature, one, f'"interval":{one.interval},') for one in feature.draws)
-    return f'{known[:-1]},"examples":[{examples}],"draws":[{draws}]}}\n'
+    drawn = f"[{draws}]" if draws or were_drawn(feature.statistics) else "null"
+    return f'{known[:-1]},"examples":[{examples}],"draws":{drawn}}}\n'
 
 
 def _identity(source: ExportSource, feature: ExportedFeature) -> dict[str, Any]:
@@ -74,7 +88,7 @@ def _identity(source: ExportSource, feature: ExportedFeature) -> dict[str, Any]:
 
 
 def _known(source: ExportSource, feature: ExportedFeature) -> dict[str, Any]:
-    """All but examples and draws. What was not computed is null, what was and is empty is not."""
+    """All but examples and draws. What was not computed is null, what was and is empty is not; of draws too."""
     row, label, logits = feature.statistics, feature.label, feature.logits
     found: dict[str, Any] = {column.name: getattr(row, column.name) for column in COLUMNS}
     found["label"] = None if label is None else {"label": label.label, "mark": label.mark, "note": label.note}

@@ -12,7 +12,7 @@ import torch
 from extraction_assets.assets.chunks import compute
 from extraction_assets.assets.chunks import run as chunk_run
 from extraction_assets.assets.chunks.checks import CHUNK_CHECKS, CHUNK_WARNINGS
-from extraction_assets.engine.chunk_pass import gpu_pass
+from extraction_assets.engine.chunk_pass import one_chunk
 from extraction_assets.engine.models.language_model import LanguageModel
 from extraction_assets.engine.saes.sae import SAE
 from extraction_assets.engine.shapes import Samples
@@ -123,7 +123,7 @@ def test_a_crash_keeps_the_chunks_before_it(project: Project, monkeypatch: pytes
         calls.append(1)
         if len(calls) == 3:
             raise RuntimeError("power cut")
-        return gpu_pass.chunk_steps(*args, **options)
+        return one_chunk.chunk_steps(*args, **options)
 
     monkeypatch.setattr(compute, "chunk_steps", crash_at_third)
     with pytest.raises(RuntimeError, match="power cut"):
@@ -140,7 +140,7 @@ def test_a_chunk_is_recorded_while_the_next_one_computes(project: Project, monke
     table, seen = sae_key(project.settings, "relu", "top_k_table"), []
 
     def wait_for_the_writer(samples: Samples, *args: Any) -> Any:
-        steps = gpu_pass.chunk_steps(samples, *args)
+        steps = one_chunk.chunk_steps(samples, *args)
         yield next(steps)
         if samples.first_sample == 8:
             deadline = time.monotonic() + 60

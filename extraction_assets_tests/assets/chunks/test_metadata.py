@@ -12,7 +12,7 @@ import torch
 
 from extraction_assets.assets.chunks import compute
 from extraction_assets.assets.chunks import finish as chunk_writer
-from extraction_assets.engine.chunk_pass import gpu_pass
+from extraction_assets.engine.chunk_pass import one_chunk
 from extraction_assets.engine.chunk_pass.stage_clock import StageClock
 from extraction_assets.engine.models.language_model import LanguageModel
 from extraction_assets.engine.shapes import Samples
@@ -113,7 +113,7 @@ def test_halvings_are_those_of_the_chunk_where_they_happened(project: Project, m
     def out_of_memory_once(samples: Samples, reader: Any, tasks: Any, settings: Any, batch: Any, *rest: Any) -> Any:
         if samples.first_sample == 8:
             batch.halve(batch.size)
-        return gpu_pass.chunk_steps(samples, reader, tasks, settings, batch, *rest)
+        return one_chunk.chunk_steps(samples, reader, tasks, settings, batch, *rest)
 
     monkeypatch.setattr(compute, "chunk_steps", out_of_memory_once)
     other = Project(project.settings, project.home, instance=project.instance, vectorization_batch_size=64)

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from extraction_assets.assets.chunks import compute, finish
-from extraction_assets.engine.chunk_pass import gpu_pass
+from extraction_assets.engine.chunk_pass import one_chunk
 from extraction_assets.engine.shapes import Samples
 from extraction_assets_tests.assets.chunks.conftest import Done
 from extraction_assets_tests.project import Project
@@ -23,7 +23,7 @@ def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     def steps(samples: Samples, *given: Any) -> Any:
         *rest, queued, queue_next = given
         found.append(queued is not None)
-        computing = gpu_pass.chunk_steps(samples, *rest, queued, queue_next)
+        computing = one_chunk.chunk_steps(samples, *rest, queued, queue_next)
         yield next(computing)
         if queue_next is not None:
             queue_next()
@@ -72,7 +72,7 @@ def test_a_chunks_events_are_recorded_one_between_two_batches(
         return sum(len(project.instance.get_materialized_partitions(key)) for key in project.chunk_assets)
 
     def counting(samples: Samples, *rest: Any) -> Any:
-        steps = gpu_pass.chunk_steps(samples, *rest)
+        steps = one_chunk.chunk_steps(samples, *rest)
         yield next(steps)
         if samples.first_sample == 8:
             deadline = time.monotonic() + 60

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from extraction_assets.catalog import FEATURE_DIRECTIONS, assets_of_weights
 from extraction_assets.database.tables import directions, feature_logits
-from extraction_assets.engine.models.tokenizers import load_tokenizer
+from extraction_assets.engine.models.tokenizers.tokenizer import load_tokenizer
 from extraction_assets.execution.keys import sae_key
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets_tests.engine.checkpoints import local

@@ -11,7 +11,7 @@ from extraction_assets.database.connect import open_database
 from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets.database.queries.words import role_counts
 from extraction_assets.engine.corpora.message_spans import SampleMessages
-from extraction_assets.engine.models.tokenizers import load_tokenizer
+from extraction_assets.engine.models.tokenizers.tokenizer import load_tokenizer
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore

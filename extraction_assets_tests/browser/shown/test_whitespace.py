@@ -1,6 +1,8 @@
 """White space as signs: compact, counted, or as it is written."""
 
-from extraction_assets.browser.shown.whitespace import Segment, segments
+import pytest
+
+from extraction_assets.browser.shown.whitespace import Segment, chip_text, segments
 
 
 def shown(text: str, **how: bool) -> str:
@@ -34,3 +36,10 @@ def test_a_line_break_to_shade_gets_a_sign_that_has_a_width():
 
 def test_an_empty_text_is_one_empty_part():
     assert segments("") == [Segment("", False)]
+
+
+@pytest.mark.parametrize(
+    ("token", "text"), [(" ", "·"), (" pop", " pop"), ("⏎   ", "⏎···"), (" " * 12, "⇢12"), ("a b", "a b"), ("", "")]
+)
+def test_blanks_in_a_box_can_be_counted(token: str, text: str) -> None:
+    assert chip_text(token) == text

@@ -9,7 +9,7 @@ from extraction_assets.engine.chunk_pass.forward import (
     HookReader,
     stored_activations,
 )
-from extraction_assets.engine.chunk_pass.gpu_pass import ChunkResult, run_chunk
+from extraction_assets.engine.chunk_pass.one_chunk import ChunkResult, run_chunk
 from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
 from extraction_assets.engine.chunk_pass.sae_result import SaeResult
 from extraction_assets.engine.selection.sparse import take_rows

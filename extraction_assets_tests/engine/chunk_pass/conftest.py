@@ -7,7 +7,7 @@ import pytest
 from extraction_assets.engine.chunk_pass.forward import (
     forward_pass,
 )
-from extraction_assets.engine.chunk_pass.gpu_pass import ChunkResult
+from extraction_assets.engine.chunk_pass.one_chunk import ChunkResult
 from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
 from extraction_assets.engine.models.language_model import LanguageModel, load_language_model
 from extraction_assets.engine.saes.sae import load_sae

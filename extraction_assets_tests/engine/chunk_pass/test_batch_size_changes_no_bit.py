@@ -7,7 +7,7 @@ import torch
 
 from extraction_assets.engine.chunk_pass.batching import AdaptiveBatch
 from extraction_assets.engine.chunk_pass.context import PassSettings
-from extraction_assets.engine.chunk_pass.gpu_pass import run_chunk
+from extraction_assets.engine.chunk_pass.one_chunk import run_chunk
 from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
 from extraction_assets.engine.chunk_pass.sae_result import SaeResult
 from extraction_assets.engine.saes.sae import load_sae

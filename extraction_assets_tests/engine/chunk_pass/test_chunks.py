@@ -7,7 +7,7 @@ import pytest
 from extraction_assets.engine.chunk_pass.batching import AdaptiveBatch
 from extraction_assets.engine.chunk_pass.chunks import merge_chunks, run_chunks
 from extraction_assets.engine.chunk_pass.forward import HookReader, forward_pass
-from extraction_assets.engine.chunk_pass.gpu_pass import ChunkResult, run_chunk
+from extraction_assets.engine.chunk_pass.one_chunk import ChunkResult, run_chunk
 from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
 from extraction_assets.engine.models.language_model import LanguageModel
 from extraction_assets.engine.shapes import Samples

@@ -14,7 +14,7 @@ from extraction_assets.engine.chunk_pass import sae_pass
 from extraction_assets.engine.chunk_pass.forward import (
     stored_activations,
 )
-from extraction_assets.engine.chunk_pass.gpu_pass import ChunkResult, numerics_record
+from extraction_assets.engine.chunk_pass.one_chunk import ChunkResult, numerics_record
 from extraction_assets.engine.chunk_pass.sae_pass import SaeTask, tile_samples
 from extraction_assets.engine.saes.activation import Firings
 from extraction_assets.engine.saes.sae import SAE

@@ -7,7 +7,7 @@ from extraction_assets.engine.chunk_pass.context import NonFiniteError
 from extraction_assets.engine.chunk_pass.forward import (
     forward_pass,
 )
-from extraction_assets.engine.chunk_pass.gpu_pass import ChunkResult
+from extraction_assets.engine.chunk_pass.one_chunk import ChunkResult
 from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
 from extraction_assets.engine.models.language_model import load_language_model
 from extraction_assets_tests.engine.build import assert_same

@@ -17,7 +17,7 @@ from extraction_assets.engine.chunk_pass.forward import (
     forward_pass,
     stored_activations,
 )
-from extraction_assets.engine.chunk_pass.gpu_pass import ChunkResult, chunk_steps
+from extraction_assets.engine.chunk_pass.one_chunk import ChunkResult, chunk_steps
 from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
 from extraction_assets.engine.models.language_model import LanguageModel
 from extraction_assets.engine.saes.activation import Firings

@@ -5,7 +5,7 @@ import torch
 
 from extraction_assets.engine.chunk_pass import rehearsal
 from extraction_assets.engine.chunk_pass.forward import forward_pass
-from extraction_assets.engine.chunk_pass.gpu_pass import ChunkResult
+from extraction_assets.engine.chunk_pass.one_chunk import ChunkResult
 from extraction_assets.engine.chunk_pass.rehearsal import pinned_sizes, rehearse
 from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
 from extraction_assets.engine.models.language_model import LanguageModel

@@ -11,7 +11,7 @@ from tokenizers import AddedToken
 
 from extraction_assets.engine.corpora.documents import Document
 from extraction_assets.engine.corpora.tokenize import Packing, TokenizedCorpus, tokenize_corpus
-from extraction_assets.engine.models.tokenizers import read_tokenizer
+from extraction_assets.engine.models.tokenizers.tokenizer import read_tokenizer
 from extraction_assets_tests.engine.checkpoints import local
 from extraction_assets_tests.engine.models.tokenizer_folders import byte_level, make_folder
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from extraction_assets.engine.directions.stream import NotDefined, follow
-from extraction_assets.engine.models.hooks import read_at, resolve_hook
+from extraction_assets.engine.models.hooks.hook import read_at, resolve_hook
 from extraction_assets_tests.engine.checkpoints import local
 from extraction_assets_tests.engine.directions.models import MODELS, save_with_head
 from extraction_assets_tests.engine.families import D_MODEL

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from extraction_assets.engine.directions.stream import NotDefined
 from extraction_assets.engine.directions.unembedding import Unembedding, read_unembedding
 from extraction_assets.engine.file_boundary import CheckpointError
-from extraction_assets.engine.models.hooks import HookError
+from extraction_assets.engine.models.hooks.hook import HookError
 from extraction_assets_tests.engine.checkpoints import local
 from extraction_assets_tests.engine.directions.models import MODELS, lens_by_the_model, save_with_head
 from extraction_assets_tests.engine.families import D_MODEL, VOCABULARY, make_model

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from extraction_assets.engine.models.hooks import HookError
+from extraction_assets.engine.models.hooks.hook import HookError
+from extraction_assets.engine.models.hooks.text_pass import readable_modules
 from extraction_assets.engine.models.language_model import LanguageModel, probe_hooks
-from extraction_assets.engine.models.text_pass import readable_modules
 from extraction_assets_tests.engine.checkpoints import local
 from extraction_assets_tests.engine.models.tiny_types import tiny_model
 

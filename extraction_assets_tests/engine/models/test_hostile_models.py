@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from extraction_assets.engine.file_boundary import CheckpointError
-from extraction_assets.engine.models.checkpoint import checkpoint_files
+from extraction_assets.engine.models.files.checkpoint import checkpoint_files
 from extraction_assets.engine.models.language_model import (
     context_length,
     load_language_model,
     probe_hooks,
 )
-from extraction_assets.engine.models.tokenizers import TokenizerError, load_tokenizer
+from extraction_assets.engine.models.tokenizers.tokenizer import TokenizerError, load_tokenizer
 from extraction_assets_tests.engine.checkpoints import local
-from extraction_assets_tests.engine.models.test_loaded_weights import shard, write_index
+from extraction_assets_tests.engine.models.weights.test_loaded_weights import shard, write_index
 from extraction_assets_tests.engine.saes.formats.test_hostile import Spoil, deep, header, loop, merge, put, replaced
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"

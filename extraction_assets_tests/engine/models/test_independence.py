@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from extraction_assets.engine.models.hooks.sites import first_tensor
+from extraction_assets.engine.models.hooks.text_pass import readable_modules, run_text
 from extraction_assets.engine.models.language_model import LanguageModel
-from extraction_assets.engine.models.sites import first_tensor
-from extraction_assets.engine.models.text_pass import readable_modules, run_text
 from extraction_assets_tests.engine.models.tiny_types import TYPES, tiny_model
 
 ids = torch.randint(5, 60, (2, 7), generator=torch.Generator().manual_seed(0))

@@ -12,7 +12,7 @@ from transformers import AutoModel, BartConfig, DebertaV2Config, LlamaForCausalL
 
 from extraction_assets.engine.chunk_pass.forward import forward_pass
 from extraction_assets.engine.file_boundary import CheckpointError
-from extraction_assets.engine.models.checkpoint import UntrustedCodeError
+from extraction_assets.engine.models.files.checkpoint import UntrustedCodeError
 from extraction_assets.engine.models.language_model import (
     HookError,
     LanguageModel,
@@ -21,7 +21,7 @@ from extraction_assets.engine.models.language_model import (
     probe_hooks,
     repeated_blocks,
 )
-from extraction_assets.engine.models.tokenizers import load_tokenizer
+from extraction_assets.engine.models.tokenizers.tokenizer import load_tokenizer
 from extraction_assets.engine.shapes import Samples
 from extraction_assets_tests import tiny
 from extraction_assets_tests.engine.checkpoints import local

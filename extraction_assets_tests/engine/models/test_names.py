@@ -11,7 +11,7 @@ import transformers
 from torch import nn
 from transformers import AutoModel
 
-from extraction_assets.engine.models.hooks import HookError, Site, find_hook, resolve_hook
+from extraction_assets.engine.models.hooks.hook import HookError, Site, find_hook, resolve_hook
 from extraction_assets.engine.models.language_model import load_language_model, probe_hooks
 from extraction_assets_tests.engine.checkpoints import local
 from extraction_assets_tests.engine.families import FAMILIES, make_model

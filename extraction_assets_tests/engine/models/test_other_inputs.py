@@ -16,9 +16,9 @@ from transformers import (
     WhisperConfig,
 )
 
-from extraction_assets.engine.models.hooks import HookError
+from extraction_assets.engine.models.hooks.hook import HookError
+from extraction_assets.engine.models.hooks.text_pass import _missing_of_every_token
 from extraction_assets.engine.models.language_model import LanguageModel, load_language_model, probe_hooks
-from extraction_assets.engine.models.text_pass import _missing_of_every_token
 from extraction_assets_tests.engine.checkpoints import local
 from extraction_assets_tests.engine.families import FAMILIES
 from extraction_assets_tests.engine.models.tiny_types import READS_PADDING, TYPES, tiny_config, tiny_model

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import AlbertConfig, AutoModel
 
-from extraction_assets.engine.models.hooks import HookError, Site, resolve_hook
+from extraction_assets.engine.models.hooks.hook import HookError, Site, resolve_hook
 from extraction_assets.engine.models.language_model import LanguageModel, load_language_model, probe_hooks, same_tensor
 from extraction_assets.engine.preflight.likely_cause import same_hook_elsewhere
 from extraction_assets_tests.engine.checkpoints import local

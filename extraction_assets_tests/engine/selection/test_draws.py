@@ -19,10 +19,10 @@ from extraction_assets.engine.selection.draws import (
     select_with_draws,
 )
 from extraction_assets.engine.selection.intervals import INTERVALS, OF_ALL, interval_edges
-from extraction_assets.engine.selection.legacy import LegacyHeaps, compare_with_legacy
-from extraction_assets.engine.selection.legacy_draws import DrawsToCompare, LegacyDraws, interval_of
 from extraction_assets.engine.selection.pairs import intervals_of, pairs_above
 from extraction_assets.engine.selection.select import sample_maxima
+from extraction_assets.engine.selection.sequential_draws import DrawsToCompare, LegacyDraws, interval_of
+from extraction_assets.engine.selection.sequential_loop import LegacyHeaps, compare_with_legacy
 from extraction_assets.engine.shapes import DrawRules, Draws, TopKTable
 from extraction_assets_tests import draws_oracle
 from extraction_assets_tests.engine.build import assert_same, counted_features, plain_draws, rows_of, select

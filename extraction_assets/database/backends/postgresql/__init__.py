@@ -56,9 +56,20 @@ class PostgresqlBackend:
         "json": postgresql.JSONB(none_as_null=True),
     }
     views = VIEWS
+    # As they are: to compress them would take longer than the rest of a load.
+    after_tables: Sequence[str] = (
+        "ALTER TABLE feature_example_lists ALTER examples SET STORAGE EXTERNAL",
+        "ALTER TABLE feature_draw_lists ALTER draws SET STORAGE EXTERNAL",
+    )
     text_index: TextIndex = text_index
     # A snapshot taken before the wait for the lock would not see what the writer before has committed.
     write_options: Mapping[str, Any] = {"isolation_level": "READ COMMITTED"}
+
+    @property
+    def written_dialect(self) -> sa.Dialect:
+        dialect = postgresql.dialect(paramstyle="named")
+        dialect._backslash_escapes = False  # standard_conforming_strings, PostgreSQL's default
+        return dialect
 
     def list_length(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
         return sa.func.json_array_length(column, type_=sa.Integer())

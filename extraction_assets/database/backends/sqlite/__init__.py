@@ -48,7 +48,12 @@ class SqliteBackend:
     column_types: Mapping[ColumnKind, TypeEngine[Any]] = {"row_id": sa.Integer()}
     write_options: Mapping[str, Any] = {_WRITES: True}
     views = VIEWS
+    after_tables: Sequence[str] = ()
     text_index: TextIndex = text_index
+
+    @property
+    def written_dialect(self) -> sa.Dialect:
+        return dialect.dialect(paramstyle="named")
 
     def list_length(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
         return sa.func.json_array_length(column, type_=sa.Integer())

@@ -21,10 +21,10 @@ from extraction_assets.engine.saes.formats import (
     saelens,
     sparsify,
 )
-from extraction_assets.engine.saes.formats.files import CheckpointError, require_files, sae_file
-from extraction_assets.engine.saes.formats.place import FormatFiles, SaePlace, place_of
-from extraction_assets.engine.saes.formats.recorded import SaeRecord, compare_recorded
-from extraction_assets.engine.saes.formats.weights import SAEWeights, folded_decoder_norm, scaled_input
+from extraction_assets.engine.saes.formats.shared.files import CheckpointError, require_files, sae_file
+from extraction_assets.engine.saes.formats.shared.place import FormatFiles, SaePlace, place_of
+from extraction_assets.engine.saes.formats.shared.recorded import SaeRecord, compare_recorded
+from extraction_assets.engine.saes.formats.shared.weights import SAEWeights, folded_decoder_norm, scaled_input
 from extraction_assets.engine.saes.published import PublishedSae
 
 if TYPE_CHECKING:

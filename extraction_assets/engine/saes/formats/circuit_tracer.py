@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from extraction_assets.engine.file_boundary import read_header, read_yaml_object
 from extraction_assets.engine.file_boundary.checkpoint_file import shown
-from extraction_assets.engine.saes.formats.files import (
+from extraction_assets.engine.saes.formats.shared.files import (
     CheckpointError,
     pick,
     read_safetensors,
@@ -23,9 +23,9 @@ from extraction_assets.engine.saes.formats.files import (
     text_or_none,
     whole_number,
 )
-from extraction_assets.engine.saes.formats.place import FormatFiles, SaePlace
-from extraction_assets.engine.saes.formats.recorded import SaeRecord
-from extraction_assets.engine.saes.formats.weights import Architecture, SAEWeights
+from extraction_assets.engine.saes.formats.shared.place import FormatFiles, SaePlace
+from extraction_assets.engine.saes.formats.shared.recorded import SaeRecord
+from extraction_assets.engine.saes.formats.shared.weights import Architecture, SAEWeights
 
 if TYPE_CHECKING:
     import torch

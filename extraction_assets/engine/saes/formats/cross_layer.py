@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from extraction_assets.engine.file_boundary import read_yaml_object
-from extraction_assets.engine.saes.formats.files import (
+from extraction_assets.engine.saes.formats.shared.files import (
     per_feature,
     pick,
     read_safetensors,
@@ -20,9 +20,9 @@ from extraction_assets.engine.saes.formats.files import (
     sae_file,
     text_or_none,
 )
-from extraction_assets.engine.saes.formats.place import FormatFiles, SaePlace
-from extraction_assets.engine.saes.formats.recorded import SaeRecord
-from extraction_assets.engine.saes.formats.weights import SAEWeights
+from extraction_assets.engine.saes.formats.shared.place import FormatFiles, SaePlace
+from extraction_assets.engine.saes.formats.shared.recorded import SaeRecord
+from extraction_assets.engine.saes.formats.shared.weights import SAEWeights
 
 if TYPE_CHECKING:
     import torch

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from extraction_assets.engine.file_boundary import read_state_dict
 from extraction_assets.engine.file_boundary.checkpoint_file import shown
-from extraction_assets.engine.saes.formats.files import (
+from extraction_assets.engine.saes.formats.shared.files import (
     CheckpointError,
     per_feature,
     pick,
@@ -24,9 +24,9 @@ from extraction_assets.engine.saes.formats.files import (
     whole_number,
     whole_or_none,
 )
-from extraction_assets.engine.saes.formats.place import FormatFiles, SaePlace
-from extraction_assets.engine.saes.formats.recorded import SaeRecord
-from extraction_assets.engine.saes.formats.weights import Architecture, SAEWeights, folded_decoder_norm
+from extraction_assets.engine.saes.formats.shared.place import FormatFiles, SaePlace
+from extraction_assets.engine.saes.formats.shared.recorded import SaeRecord
+from extraction_assets.engine.saes.formats.shared.weights import Architecture, SAEWeights, folded_decoder_norm
 
 if TYPE_CHECKING:
     import torch

@@ -12,10 +12,10 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from extraction_assets.engine.file_boundary import read_npz
-from extraction_assets.engine.saes.formats.files import per_feature, pick, sae_file
-from extraction_assets.engine.saes.formats.place import FormatFiles, SaePlace
-from extraction_assets.engine.saes.formats.recorded import SaeRecord
-from extraction_assets.engine.saes.formats.weights import SAEWeights
+from extraction_assets.engine.saes.formats.shared.files import per_feature, pick, sae_file
+from extraction_assets.engine.saes.formats.shared.place import FormatFiles, SaePlace
+from extraction_assets.engine.saes.formats.shared.recorded import SaeRecord
+from extraction_assets.engine.saes.formats.shared.weights import SAEWeights
 
 if TYPE_CHECKING:
     import torch

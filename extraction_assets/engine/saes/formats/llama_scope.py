@@ -14,11 +14,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from extraction_assets.engine.file_boundary.checkpoint_file import shown
-from extraction_assets.engine.saes.formats.files import pick, read_config, read_safetensors, require_files
-from extraction_assets.engine.saes.formats.openmoss import Factors, OpenMossConfig, factors
-from extraction_assets.engine.saes.formats.place import FormatFiles, SaePlace
-from extraction_assets.engine.saes.formats.recorded import SaeRecord
-from extraction_assets.engine.saes.formats.weights import Normalization, SAEWeights
+from extraction_assets.engine.saes.formats.shared.files import pick, read_config, read_safetensors, require_files
+from extraction_assets.engine.saes.formats.shared.openmoss import Factors, OpenMossConfig, factors
+from extraction_assets.engine.saes.formats.shared.place import FormatFiles, SaePlace
+from extraction_assets.engine.saes.formats.shared.recorded import SaeRecord
+from extraction_assets.engine.saes.formats.shared.weights import Normalization, SAEWeights
 
 if TYPE_CHECKING:
     import torch

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from extraction_assets.engine.file_boundary import read_header
 from extraction_assets.engine.file_boundary.checkpoint_file import shown
-from extraction_assets.engine.saes.formats.files import (
+from extraction_assets.engine.saes.formats.shared.files import (
     CheckpointError,
     pick,
     read_config,
@@ -23,10 +23,10 @@ from extraction_assets.engine.saes.formats.files import (
     require_files,
     sae_file,
 )
-from extraction_assets.engine.saes.formats.openmoss import Factors, OpenMossConfig, factors
-from extraction_assets.engine.saes.formats.place import FormatFiles, SaePlace
-from extraction_assets.engine.saes.formats.recorded import SaeRecord
-from extraction_assets.engine.saes.formats.weights import SAEWeights
+from extraction_assets.engine.saes.formats.shared.openmoss import Factors, OpenMossConfig, factors
+from extraction_assets.engine.saes.formats.shared.place import FormatFiles, SaePlace
+from extraction_assets.engine.saes.formats.shared.recorded import SaeRecord
+from extraction_assets.engine.saes.formats.shared.weights import SAEWeights
 
 if TYPE_CHECKING:
     import torch

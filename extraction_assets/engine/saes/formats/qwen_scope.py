@@ -10,10 +10,10 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from extraction_assets.engine.file_boundary import read_state_dict
-from extraction_assets.engine.saes.formats.files import CheckpointError, pick, sae_file
-from extraction_assets.engine.saes.formats.place import FormatFiles, SaePlace
-from extraction_assets.engine.saes.formats.recorded import SaeRecord
-from extraction_assets.engine.saes.formats.weights import SAEWeights
+from extraction_assets.engine.saes.formats.shared.files import CheckpointError, pick, sae_file
+from extraction_assets.engine.saes.formats.shared.place import FormatFiles, SaePlace
+from extraction_assets.engine.saes.formats.shared.recorded import SaeRecord
+from extraction_assets.engine.saes.formats.shared.weights import SAEWeights
 
 if TYPE_CHECKING:
     import torch

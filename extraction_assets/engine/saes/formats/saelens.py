@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extraction_assets.engine.file_boundary.checkpoint_file import shown
-from extraction_assets.engine.saes.formats.files import (
+from extraction_assets.engine.saes.formats.shared.files import (
     CheckpointError,
     per_feature,
     pick,
@@ -25,9 +25,9 @@ from extraction_assets.engine.saes.formats.files import (
     whole_number,
     whole_or_none,
 )
-from extraction_assets.engine.saes.formats.place import FormatFiles, SaePlace
-from extraction_assets.engine.saes.formats.recorded import SaeRecord
-from extraction_assets.engine.saes.formats.weights import Architecture, SAEWeights
+from extraction_assets.engine.saes.formats.shared.place import FormatFiles, SaePlace
+from extraction_assets.engine.saes.formats.shared.recorded import SaeRecord
+from extraction_assets.engine.saes.formats.shared.weights import Architecture, SAEWeights
 from extraction_assets.engine.saes.published import repository_overrides
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from extraction_assets.engine.file_boundary.checkpoint_file import shown
-from extraction_assets.engine.saes.formats.files import (
+from extraction_assets.engine.saes.formats.shared.files import (
     CheckpointError,
     pick,
     read_config,
@@ -21,9 +21,9 @@ from extraction_assets.engine.saes.formats.files import (
     true_or_false,
     whole_number,
 )
-from extraction_assets.engine.saes.formats.place import FormatFiles, SaePlace
-from extraction_assets.engine.saes.formats.recorded import SaeRecord
-from extraction_assets.engine.saes.formats.weights import SAEWeights
+from extraction_assets.engine.saes.formats.shared.place import FormatFiles, SaePlace
+from extraction_assets.engine.saes.formats.shared.recorded import SaeRecord
+from extraction_assets.engine.saes.formats.shared.weights import SAEWeights
 
 if TYPE_CHECKING:
     import torch

@@ -33,8 +33,8 @@ def statistics_update(
     ``pairs`` those of them above 0. Without ``pairs``, statistics that need them are left out
     (``Statistic.only_full``); ``without_kernel``, so are those that kernels count.
 
-    No synchronisation. Peak extra memory: 104 bytes per entry and 12 a feature, and 40 a pair; the update keeps 56, 12
-    and 16.
+    No synchronisation. Peak extra memory of the statistics that have a kernel: 104 bytes per entry and 12 a feature,
+    and 40 a pair; the update keeps 56, 12 and 16.
     """
     wanted = described(full=pairs is not None, without_kernel=without_kernel)
     if not wanted:

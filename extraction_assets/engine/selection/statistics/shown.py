@@ -5,6 +5,8 @@ from typing import Any
 
 from extraction_assets.engine.selection.statistics.registry import STATISTICS, FeatureStatistics
 
+NO_DRAWS = "not computed: draws are made with `statistics: full`, and this result is from before or without them"
+
 
 def feature_rows(statistics: FeatureStatistics) -> list[dict[str, Any]]:
     """The database's columns for each feature, {column: value}; one by one, so for a few features."""
@@ -47,3 +49,9 @@ def unknown_sizes(features: Iterable[Any]) -> str | None:
     verb = "is" if len(unknown) == 1 else "are"
     what = f"{' and '.join(unknown)} {verb} not known in this result"
     return f"{what}: some of its chunks are of an earlier version, which did not count that"
+
+
+def were_drawn(feature: Any) -> bool:
+    """Whether a result has draws, by any of its rows of the table ``features``: the pass that makes them counts the
+    samples of each interval too."""
+    return feature.interval_samples is not None

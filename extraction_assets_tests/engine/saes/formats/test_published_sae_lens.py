@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from extraction_assets.engine.saes.formats import CheckpointError
-from extraction_assets.engine.saes.formats.place import place_of
+from extraction_assets.engine.saes.formats.shared.place import place_of
 from extraction_assets.engine.saes.published import PublishedSae, all_saes, published_sae, registry
 from extraction_assets_tests.engine.saes.formats.published_layouts import (
     K,

@@ -1,0 +1,1 @@
+"""The files of a model's checkpoint: where they lie, which count, what their headers say."""

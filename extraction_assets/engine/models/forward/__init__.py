@@ -1,0 +1,1 @@
+"""The forward pass up to the deepest hook: captured, capped, recorded and replayed."""

@@ -1,0 +1,1 @@
+"""Hooks: what their names mean in each family of models, and which tensor each is."""

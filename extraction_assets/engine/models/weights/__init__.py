@@ -1,0 +1,1 @@
+"""Whether the weights that were loaded are those of the files."""
