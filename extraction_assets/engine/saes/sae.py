@@ -121,7 +121,7 @@ class SAE:
         is read once (topk: some of it twice). Synchronisations on a GPU: one for all tiles. Peak extra memory
         on a CPU: the tile with a bool each of some rows (gated: twice); on a GPU a part of the tile, at most 128 MiB
         unless that is less than 2,048 features, and room for firings: a sixteenth of the dense features of all N
-        tokens, or more where they are many; topk: of one tile, and 8 k bytes a token.
+        tokens, or more where they are many; topk: of 64 MiB or one tile, and 8 k bytes a token.
         """
         tile = tile or max(1, len(activations))
         if len(activations) % tile:
