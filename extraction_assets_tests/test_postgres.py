@@ -2,16 +2,16 @@
 
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import dagster as dg
 import pytest
+import sqlalchemy as sa
 from click.testing import CliRunner, Result
 
 from extraction_assets import cli
-from extraction_assets.dagster_instance.home import prepare_dagster_home
 from extraction_assets.resources import ResultsResource
 from extraction_assets_tests.cli.test_cli import module
 from extraction_assets_tests.postgres import Server
@@ -40,15 +40,8 @@ def on_postgres(postgres_server: Server, monkeypatch: pytest.MonkeyPatch) -> tup
     return urls
 
 
-@pytest.fixture
-def instance(on_postgres: tuple[str, str]) -> Iterator[dg.DagsterInstance]:
-    prepare_dagster_home()
-    with dg.DagsterInstance.get() as instance:
-        yield instance
-
-
 def test_everything_on_postgres_gives_the_rows_of_sqlite(
-    module: str, home: Path, on_postgres: tuple[str, str], tiny_folder: Path, tmp_path: Path
+    module: str, home: Path, on_postgres: tuple[str, str], completed_once: Path
 ) -> None:
     """Set-up and run by command, as people do it; the plain URLs name no driver."""
     made = _invoke(module, "setup", "--storage", "postgres", "--gpus", "2")
@@ -58,10 +51,8 @@ def test_everything_on_postgres_gives_the_rows_of_sqlite(
     ]
     result = _invoke(module, "run", "tiny")
     assert result.exit_code == 0, result.output
-    on_sqlite = Project(make_settings(tiny_folder), tmp_path / "other").everything()
-    on_sqlite.relations_and_directions()
     rows = all_rows(on_postgres[0])
-    assert rows == all_rows(on_sqlite.url)
+    assert rows == all_rows(f"sqlite:///{completed_once / 'results.sqlite'}")
     assert len(rows["features"]) == 2 * 48
     with dg.DagsterInstance.get() as instance:
         assert type(instance.event_log_storage).__name__ == "PostgresEventLogStorage"
@@ -95,6 +86,22 @@ def _dump(server: Server, urls: tuple[str, str]) -> str:
     return "\n".join(parts)
 
 
+@pytest.fixture
+def _kept_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dagster's storage keeps a connection for the next use: each is a process, and an event opens six."""
+    from dagster_postgres.event_log import event_log
+    from dagster_postgres.run_storage import run_storage
+    from dagster_postgres.schedule_storage import schedule_storage
+
+    def create(url: str, token_provider: object, isolation_level: Any, poolclass: type) -> sa.Engine:
+        assert (token_provider, poolclass) == (None, sa.pool.NullPool)
+        return sa.create_engine(url, isolation_level=isolation_level, pool_size=1, max_overflow=-1)
+
+    for storage in (event_log, run_storage, schedule_storage):
+        monkeypatch.setattr(storage, "create_pg_engine", create)
+
+
+@pytest.mark.usefixtures("_kept_connections")
 def test_no_password_is_kept_or_shown_by_runs_that_succeed_or_fail(
     module: str, home: Path, postgres_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,15 +160,14 @@ def test_a_url_that_does_not_work_is_one_sentence_without_its_password(
 
 
 def test_a_password_in_a_runs_configuration_is_refused(
-    postgres_url: str, tiny_folder: Path, home: Path, instance: dg.DagsterInstance
+    postgres_url: str, recorded: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By then Dagster has stored it; a run that went on would make a habit of it."""
-    project = Project(make_settings(tiny_folder), home, instance=instance, results=ResultsResource())
-    project.corpus()
-    project.chunks()
+    project = Project(recorded.settings, recorded.home, instance=recorded.instance, results=ResultsResource())
     key = dg.AssetKey(["tiny", "relu", "feature_examples"])
     with pytest.raises(dg.Failure, match=r"holds a password.*url: \{env: NAME\}"):
         project.execute([key], config={"resources": {"results": {"config": {"url": postgres_url}}}})
+    monkeypatch.setenv("EXTRACTION_DATABASE_URL", postgres_url)
     named = {"resources": {"results": {"config": {"url": {"env": "EXTRACTION_DATABASE_URL"}}}}}
     assert project.execute([key], config=named).success
 

@@ -191,12 +191,24 @@ def test_what_is_left_names_the_run_that_works_on_it(module: str, home: Path) ->
     assert output.endswith(f"does the rest, but run {run.run_id} works on tiny now: wait for it\n")
 
 
-def test_missing_leaves_a_merge_alone_that_is_current(ran_module: str, home: Path) -> None:
+def test_missing_leaves_merges_and_directions_alone_that_are_current(ran_module: str, home: Path) -> None:
     again = _invoke(ran_module, "run", "tiny", "--missing")
     assert "merge of relu is current\nmerge of topk is current\n" in again.stderr
+    assert "directions of relu are current\ndirections of topk are current\n" in again.stderr
     assert "0 chunks, 0 merges: " in again.stdout
+    assert re.search(r"^relu/feature_directions +computed [-0-9]+ [:0-9]+ UTC$", _status(ran_module), re.MULTILINE)
     _invoke(ran_module, "delete", "tiny", "--sae", "relu", "--yes")
-    assert "3 chunks, 1 merge: " in _invoke(ran_module, "run", "tiny", "--missing").stdout
+    assert re.search(r"^relu/feature_directions +not computed yet$", _status(ran_module), re.MULTILINE)
+    again = _invoke(ran_module, "run", "tiny", "--missing")
+    assert "3 chunks, 1 merge: " in again.stdout
+    assert "directions of relu\ndirections of topk are current\n" in again.stderr
+
+
+def _status(module: str) -> str:
+    return _invoke(module, "status", "tiny").output
+
+
+def test_missing_writes_a_report_again_that_is_gone(ran_module: str, home: Path) -> None:
     report = home / "tiny" / "topk" / "feature_report" / "report.html"
     report.unlink()
     again = _invoke(ran_module, "run", "tiny", "--missing")
@@ -204,17 +216,6 @@ def test_missing_leaves_a_merge_alone_that_is_current(ran_module: str, home: Pat
     assert "0 chunks, 0 merges: " in again.stdout
     assert report.is_file()
     assert "1 chunk, 2 merges: " in _invoke(ran_module, "run", "tiny", "--chunks", "0:1").stdout
-
-
-def test_missing_leaves_directions_alone_that_are_current(ran_module: str) -> None:
-    again = _invoke(ran_module, "run", "tiny", "--missing")
-    assert "directions of relu are current\ndirections of topk are current\n" in again.stderr
-    status = _invoke(ran_module, "status", "tiny").output
-    assert re.search(r"^relu/feature_directions +computed [-0-9]+ [:0-9]+ UTC$", status, re.MULTILINE)
-    _invoke(ran_module, "delete", "tiny", "--sae", "relu", "--yes")
-    assert re.search(r"^relu/feature_directions +not computed yet$", _invoke(ran_module, "status", "tiny").output, re.M)
-    again = _invoke(ran_module, "run", "tiny", "--missing")
-    assert "directions of relu\ndirections of topk are current\n" in again.stderr
 
 
 def test_directions_that_fail_leave_everything_else_there(

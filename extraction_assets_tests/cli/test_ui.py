@@ -93,8 +93,11 @@ def served(lab: Path, tmp_path: Path) -> Iterator[tuple["subprocess.Popen[bytes]
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_page_and_daemon_without_a_trace(served: tuple["subprocess.Popen[bytes]", Path]) -> None:
+def test_the_browser_runs_beside_page_and_daemon_and_ctrl_c_ends_all_without_a_trace(
+    served: tuple["subprocess.Popen[bytes]", Path],
+) -> None:
     process, log = served
+    _wait_for_the_features(log)
     children = psutil.Process(process.pid).children(recursive=True)
     assert {"dagster-webserver", "dagster-daemon"} <= {Path(child.cmdline()[1]).name for child in children}
     process.send_signal(signal.SIGINT)
@@ -105,9 +108,9 @@ def test_ctrl_c_ends_page_and_daemon_without_a_trace(served: tuple["subprocess.P
     assert "code_location_name" not in log.read_text()
 
 
-@pytest.mark.slow
-def test_the_browser_of_features_runs_beside_it(served: tuple["subprocess.Popen[bytes]", Path]) -> None:
-    address = served[1].read_text().split("(the features)")[0].split()[-1]
+def _wait_for_the_features(log: Path) -> None:
+    """Until the page that shows them answers, which says that there are none."""
+    address = log.read_text().split("(the features)")[0].split()[-1]
 
     def shown() -> bool:
         with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=10) as answer:

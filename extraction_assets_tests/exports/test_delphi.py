@@ -38,15 +38,18 @@ READ = """
     from delphi.latents.loader import LatentDataset
     constructor = ConstructorConfig(example_ctx_len=8, min_examples=1, n_non_activating=2)
     sampler = SamplerConfig(n_examples_train=2, n_examples_test=2, n_quantiles=1)
-    read = LatentDataset(sys.argv[1], sampler, constructor)
-    latents = {}
-    for buffer in read.buffers:
-        for index, locations, activations in zip(*buffer.load_data_per_latent()):
-            latents[int(index)] = [locations[:, :2].tolist(), activations.tolist()]
-    print(json.dumps({
-        "modules": read.modules, "latents": latents, "tokens": read.tokens.tolist(),
-        "records": {record.latent.latent_index: record.per_token_frequency for record in read},
-    }))
+    found = []
+    for folder in sys.argv[1:]:
+        read = LatentDataset(folder, sampler, constructor)
+        latents = {}
+        for buffer in read.buffers:
+            for index, locations, activations in zip(*buffer.load_data_per_latent()):
+                latents[int(index)] = [locations[:, :2].tolist(), activations.tolist()]
+        found.append({
+            "modules": read.modules, "latents": latents, "tokens": read.tokens.tolist(),
+            "records": {record.latent.latent_index: record.per_token_frequency for record in read},
+        })
+    print(json.dumps(found))
 """
 
 
@@ -78,13 +81,28 @@ def token_counts(connection: sa.Connection, sae: str = "relu") -> dict[int, int]
     return {index: count for index, count in found if count}
 
 
-def test_delphi_reads_every_firing_that_was_counted(
-    packed: Project, connection: sa.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(delphi, "_FIRINGS_IN_FILE", 300)
-    folder = write(source(packed, connection), "delphi", tmp_path / "out").folder
-    assert len(list((folder / "layers.0").glob("*.safetensors"))) > 2
-    read = read_by(READ, folder, package="delphi")
+@pytest.fixture(scope="module")
+def read_by_delphi(packed: Project, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What delphi reads in one process, which spends five seconds on imports: an SAE in several files; two SAEs in a
+    folder; two features alone."""
+    out = tmp_path_factory.mktemp("exports")
+    with opened_database(packed.url) as engine, engine.connect() as connection, pytest.MonkeyPatch.context() as patch:
+        for sae in ("relu", "topk"):
+            write(source(packed, connection, sae), "delphi", out / "two")
+        write(source(packed, connection, features=_chosen(connection)), "delphi", out / "chosen")
+        patch.setattr(delphi, "_FIRINGS_IN_FILE", 300)
+        write(source(packed, connection), "delphi", out / "several")
+    assert len(list((out / "several" / "layers.0").glob("*.safetensors"))) > 2
+    names = ("several", "two", "chosen")
+    return dict(zip(names, read_by(READ, *(out / name for name in names), package="delphi"), strict=True))
+
+
+def _chosen(connection: sa.Connection) -> list[int]:
+    return sorted(token_counts(connection))[2:4]
+
+
+def test_delphi_reads_every_firing_that_was_counted(read_by_delphi: dict[str, Any], connection: sa.Connection) -> None:
+    read = read_by_delphi["several"]
     assert read["modules"] == ["layers.0"]
     assert {int(index): len(found[1]) for index, found in read["latents"].items()} == token_counts(connection)
     assert read["records"].keys() == read["latents"].keys()
@@ -92,8 +110,8 @@ def test_delphi_reads_every_firing_that_was_counted(
         assert read["records"][str(index)] == pytest.approx(count / (SAMPLES * LENGTH))
 
 
-def test_delphi_reads_the_examples_of_the_database(packed: Project, connection: sa.Connection, tmp_path: Path) -> None:
-    read = read_by(READ, write(source(packed, connection), "delphi", tmp_path / "out").folder, package="delphi")
+def test_delphi_reads_the_examples_of_the_database(read_by_delphi: dict[str, Any], connection: sa.Connection) -> None:
+    read = read_by_delphi["several"]
     for index in token_counts(connection):
         locations, activations = read["latents"][str(index)]
         at = {tuple(location): value for location, value in zip(locations, activations, strict=True)}
@@ -103,10 +121,8 @@ def test_delphi_reads_the_examples_of_the_database(packed: Project, connection: 
             assert read["tokens"][one.sample_index][: len(one.token_ids)] == list(one.token_ids)
 
 
-def test_two_saes_share_a_folder(packed: Project, connection: sa.Connection, tmp_path: Path) -> None:
-    for sae in ("relu", "topk"):
-        write(source(packed, connection, sae), "delphi", tmp_path / "out")
-    read = read_by(READ, tmp_path / "out", package="delphi")
+def test_two_saes_share_a_folder(read_by_delphi: dict[str, Any]) -> None:
+    read = read_by_delphi["two"]
     assert sorted(read["modules"]) == ["layers.0", "layers.1"]
 
 
@@ -124,10 +140,8 @@ def test_the_files_are_those_of_the_layout(packed: Project, connection: sa.Conne
     assert tensors["tokens"].shape == (SAMPLES, LENGTH)
 
 
-def test_chosen_features_alone_are_there(packed: Project, connection: sa.Connection, tmp_path: Path) -> None:
-    chosen = sorted(token_counts(connection))[2:4]
-    folder = write(source(packed, connection, features=chosen), "delphi", tmp_path / "out").folder
-    assert [int(index) for index in read_by(READ, folder, package="delphi")["latents"]] == chosen
+def test_chosen_features_alone_are_there(read_by_delphi: dict[str, Any], connection: sa.Connection) -> None:
+    assert [int(index) for index in read_by_delphi["chosen"]["latents"]] == _chosen(connection)
 
 
 def test_an_export_that_goes_on_gives_the_same_files(

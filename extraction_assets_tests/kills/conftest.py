@@ -5,16 +5,13 @@ import pytest
 
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets_tests.daemon_lab import Lab
-from extraction_assets_tests.kills.build import CHUNKS
+from extraction_assets_tests.kills.build import CHUNKS, make_chunks
 from extraction_assets_tests.project import Project
-from extraction_assets_tests.tiny import make_settings
 
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> ExtractionSettings:
-    folder = tmp_path_factory.mktemp("tiny")
-    corpus = {"source": str(folder / "texts"), "max_length": 5}
-    return make_settings(folder, corpus=corpus, chunk_size=1, evaluation_samples=CHUNKS, schedule="* * * * *")
+    return make_chunks(tmp_path_factory.mktemp("tiny"), CHUNKS)
 
 
 @pytest.fixture(scope="module")

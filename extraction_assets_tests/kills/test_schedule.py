@@ -3,8 +3,9 @@
 import dagster as dg
 import pytest
 
+from extraction_assets.settings import ExtractionSettings
 from extraction_assets_tests.daemon_lab import Lab, wait_for
-from extraction_assets_tests.kills.build import ROWS
+from extraction_assets_tests.kills.build import ROWS, make_chunks
 from extraction_assets_tests.project import Project
 
 pytestmark = pytest.mark.slow
@@ -12,9 +13,15 @@ pytestmark = pytest.mark.slow
 ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> ExtractionSettings:
+    """Half as many chunks as the other tests have: one run is killed here, while it makes two thirds of them."""
+    return make_chunks(tmp_path_factory.mktemp("tiny"), 30)
+
+
 def test_the_schedule_computes_what_is_missing_and_the_merge_follows(lab: Lab, uninterrupted: Project) -> None:
     before = len(lab.durable())
-    dead = lab.launch_chunks(lab.settings.chunk_keys[:30])
+    dead = lab.launch_chunks(lab.settings.chunk_keys[:20])
     wait_for("chunks of the run", lambda: len(lab.durable()) > before + 10)
     assert lab.kill_run(dead)
     lab.switch_on("tiny_missing_chunks", "tiny_automation")

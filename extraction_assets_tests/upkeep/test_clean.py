@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from extraction_assets.settings import ExtractionSettings
 from extraction_assets.upkeep import clean
 from extraction_assets_tests.command import declare, invoke, succeed
 from extraction_assets_tests.project import Project
@@ -22,6 +23,14 @@ pytestmark = pytest.mark.slow
 
 def _tables(project: Project) -> set[str]:
     return {name for name in project.files() if "/top_k_table/" in name}
+
+
+def _chunks(settings: ExtractionSettings, beside: Project) -> Project:
+    """Another extraction in the same home, of which nothing is merged."""
+    other = Project(settings, beside.home)
+    other.corpus()
+    other.chunks()
+    return other
 
 
 def test_nothing_is_removed_where_all_is_current(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,10 +95,10 @@ def test_without_a_yes_nothing_is_removed(
 def test_extractions_of_other_modules_are_named_and_left_with_their_corpora(
     project: Project, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, age: Age
 ) -> None:
-    other = Project(make_settings(tiny_folder, name="other", top_k_examples=2), project.home).everything()
+    other = _chunks(make_settings(tiny_folder, name="other", top_k_examples=2), project)
     Project(make_settings(tiny_folder, name="other", top_k_examples=4), project.home).chunks()
     shorter = make_settings(tiny_folder, corpus={"source": str(tiny_folder / "texts"), "max_length": 8})
-    Project(shorter, project.home).everything()
+    _chunks(shorter, project)
     age(project.home)
     before = other.files("other/**/*") | other.files("corpora/**/*")
     output = succeed(declare(monkeypatch, shorter), "clean", "--yes")
@@ -104,7 +113,7 @@ def test_a_corpus_that_no_pointer_names_goes_once_it_is_old(
 ) -> None:
     (first,) = (project.home / "corpora").iterdir()
     shorter = make_settings(tiny_folder, corpus={"source": str(tiny_folder / "texts"), "max_length": 8})
-    Project(shorter, project.home).everything()
+    _chunks(shorter, project)
     module = declare(monkeypatch, shorter)
     assert "note: corpora that no extraction uses are left (1): younger than an hour" in succeed(
         module, "clean", "--yes"
@@ -249,7 +258,7 @@ def test_files_that_are_not_ours_stay(project: Project, monkeypatch: pytest.Monk
 def test_a_name_limits_the_cleaning_to_one_extraction(
     project: Project, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Project(make_settings(tiny_folder, name="other"), project.home).everything()
+    _chunks(make_settings(tiny_folder, name="other"), project)
     changed = [make_settings(tiny_folder, name=name, top_k_examples=3) for name in ("tiny", "other")]
     module = declare(monkeypatch, *changed)
     succeed(module, "clean", "other", "--yes")
