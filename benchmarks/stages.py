@@ -27,8 +27,8 @@ from extraction_assets.engine.selection.select import (
 )
 from extraction_assets.engine.selection.sequential_loop import LegacyHeaps
 from extraction_assets.engine.selection.sparse import dense_to_sparse, keep_counted
-from extraction_assets.engine.selection.statistics.accumulate import feature_statistics
 from extraction_assets.engine.shapes import DrawRules, Samples, SparseFeatures, TopKTable
+from extraction_assets.engine.statistics.accumulate import feature_statistics
 from extraction_assets.resources import GpuResource
 
 _TOP_POSITIONS = 5

@@ -34,8 +34,8 @@ from extraction_assets.engine.ordering import ascending_bits, bits_for, offsets_
 from extraction_assets.engine.selection.draws import merge_draws
 from extraction_assets.engine.selection.intervals import OF_ALL
 from extraction_assets.engine.selection.pairs import intervals_of
-from extraction_assets.engine.selection.statistics.registry import FeatureStatistics
 from extraction_assets.engine.shapes import DrawRules, Draws, TopKTable
+from extraction_assets.engine.statistics.registry import FeatureStatistics
 from extraction_assets.stores.chunk_files import read_table, read_tables, write_table
 
 NAME = "benchmark of storing"

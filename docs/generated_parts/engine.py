@@ -49,8 +49,8 @@ def published_saes() -> str:
 
 def statistics() -> str:
     """The columns of the table `features` that are statistics."""
-    from extraction_assets.engine.selection.statistics.registry import bytes_per_feature
-    from extraction_assets.engine.selection.statistics.shown import statistics_table
+    from extraction_assets.engine.statistics.registry import bytes_per_feature
+    from extraction_assets.engine.statistics.shown import statistics_table
 
     size = f"Together {bytes_per_feature()} bytes a feature, beside the top-k table of each chunk.\n"
     return f"{statistics_table()}\n{size}"

@@ -41,8 +41,8 @@ from extraction_assets.database.tables import (
     samples,
     strongest_token_lists,
 )
-from extraction_assets.engine.selection.statistics.registry import STATISTICS, FeatureStatistics, StatisticColumn
 from extraction_assets.engine.shapes import Draws, TopKTable
+from extraction_assets.engine.statistics.registry import STATISTICS, FeatureStatistics, StatisticColumn
 
 
 class ExtractionRow(NamedTuple):

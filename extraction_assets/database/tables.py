@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeEngine
 
 from extraction_assets.database.backends import column_type
-from extraction_assets.engine.selection.statistics.registry import STATISTICS
+from extraction_assets.engine.statistics.registry import STATISTICS
 
 metadata = MetaData()
 

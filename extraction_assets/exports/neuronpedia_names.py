@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from extraction_assets.exports.errors import ExportError
-from extraction_assets.exports.options import Option
+from extraction_assets.exports.option import Option
 from extraction_assets.exports.source import ExportSource
 
 NAMES: Mapping[str, Option] = {

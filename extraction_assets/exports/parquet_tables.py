@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from extraction_assets.database.queries.labels import Label
 from extraction_assets.engine.corpora.message_spans import MessageSpan
-from extraction_assets.engine.selection.statistics.registry import COLUMNS
+from extraction_assets.engine.statistics.registry import COLUMNS
 from extraction_assets.exports.parquet_file import MakeTable
 from extraction_assets.exports.samples import SampleText
 from extraction_assets.exports.source import ExportedFeature

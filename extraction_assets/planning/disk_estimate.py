@@ -15,7 +15,7 @@ from extraction_assets.catalog import (
     chunk_assets,
 )
 from extraction_assets.engine.findings import Finding
-from extraction_assets.engine.selection.statistics.registry import bytes_per_feature
+from extraction_assets.engine.statistics.registry import bytes_per_feature
 from extraction_assets.host.disk import free_bytes, nearest, readable_size
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import ExtractionSettings

@@ -16,7 +16,7 @@ from extraction_assets.catalog import (
 )
 from extraction_assets.engine.corpora.documents import CorpusError
 from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint, resolve_checkpoint
-from extraction_assets.engine.models.hooks.changed import forward_version
+from extraction_assets.engine.models.hooks.forward_version import forward_version
 from extraction_assets.engine.saes.resolved import resolve_extraction
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.planning.asset_fields import values_in_fingerprint

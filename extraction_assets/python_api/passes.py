@@ -20,11 +20,11 @@ from extraction_assets.engine.chunk_pass.one_chunk import UnfinishedChunk, chunk
 from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
 from extraction_assets.engine.chunk_pass.sae_result import SaeResult
 from extraction_assets.engine.findings import log_and_raise
-from extraction_assets.engine.models.alone import examine_alone
 from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint
 from extraction_assets.engine.models.forward.capped_attention import keep_softcap
 from extraction_assets.engine.models.forward.kernels import kernel_versions
 from extraction_assets.engine.models.language_model import LanguageModel, load_language_model
+from extraction_assets.engine.models.padding_check import examine_alone
 from extraction_assets.engine.preflight.compatibility import examine_combination, refuse_unknown_tokens
 from extraction_assets.engine.saes.formats import CheckpointError
 from extraction_assets.engine.saes.resolved import ResolvedExtraction, examine_recorded, resolve_extraction

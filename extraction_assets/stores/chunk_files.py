@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from extraction_assets.engine.selection.sparse import joined_pointers
-from extraction_assets.engine.selection.statistics.registry import STATISTICS, FeatureStatistics
 from extraction_assets.engine.shapes import Draws, FeatureRows, SampledFeatures, TopKTable
+from extraction_assets.engine.statistics.registry import STATISTICS, FeatureStatistics
 from extraction_assets.stores.chunk_names import DRAWS_FILE, SAMPLED_FILE, STATISTICS_FILE, companion_path
 from extraction_assets.stores.chunk_record import Record, look_at, read_checked_record, read_record, refusing
 from extraction_assets.stores.chunk_shapes import (

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from extraction_assets.engine.selection.intervals import INTERVALS, OF_ALL
-from extraction_assets.engine.selection.statistics.accumulate import DTYPES
-from extraction_assets.engine.selection.statistics.registry import STATISTICS, FeatureStatistics
 from extraction_assets.engine.shapes import Draws, FeatureRows, SampledFeatures, TopKTable
+from extraction_assets.engine.statistics.accumulate import DTYPES
+from extraction_assets.engine.statistics.registry import STATISTICS, FeatureStatistics
 from extraction_assets.stores.sealed import damaged
 
 ROW_TENSORS = {"row_pointers": torch.int64, "feature_ids": torch.int32, "values": torch.float32}

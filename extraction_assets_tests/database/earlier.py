@@ -5,7 +5,7 @@ import sqlalchemy as sa
 from sqlalchemy.schema import AddConstraint
 
 from extraction_assets.database.backends import backend_of, column_type
-from extraction_assets.database.backends.postgresql.copy import copy_rows
+from extraction_assets.database.backends.postgresql.bulk import copy_rows
 
 PARENT = "feature_activations"
 

@@ -12,8 +12,8 @@ import torch
 from extraction_assets.database.load import ExtractionRow, replace_results
 from extraction_assets.database.samples import CorpusSamples
 from extraction_assets.database.tables import corpora, extractions
-from extraction_assets.engine.selection.statistics.registry import FeatureStatistics
 from extraction_assets.engine.shapes import TopKTable
+from extraction_assets.engine.statistics.registry import FeatureStatistics
 
 NUM_SAMPLES, NUM_POSITIONS = 20_000, 8
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from extraction_assets.database import load as load_module
 from extraction_assets.database.backends import sqlite
-from extraction_assets.database.backends.postgresql import copy
+from extraction_assets.database.backends.postgresql import bulk
 from extraction_assets.database.connect import open_database, write_transaction
 from extraction_assets.database.tables import corpora, extractions, features, samples
 from extraction_assets.database.urls import DatabaseError
@@ -176,7 +176,7 @@ def test_a_connection_dropped_in_mid_load_leaves_the_old_rows(
     postgres_engine: sa.Engine, postgres_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _load(postgres_engine, make_results("old", 1.0, num_features=50))
-    pieces = copy._pieces
+    pieces = bulk._pieces
 
     def cut(rows: object, types: list[str]) -> Iterator[bytes | memoryview]:
         for number, piece in enumerate(pieces(rows, types)):
@@ -184,8 +184,8 @@ def test_a_connection_dropped_in_mid_load_leaves_the_old_rows(
                 assert _end_connections(postgres_server, "query LIKE 'COPY feature_example_lists%'") == 1
             yield piece
 
-    monkeypatch.setattr(copy, "_pieces", cut)
-    monkeypatch.setattr(copy, "_BATCH_ROWS", 1000)
+    monkeypatch.setattr(bulk, "_pieces", cut)
+    monkeypatch.setattr(bulk, "_BATCH_ROWS", 1000)
     with pytest.raises(DatabaseError) as raised:
         _load(postgres_engine, make_results("new", 2.0, num_features=50))
     assert re.search(LOST, str(raised.value))

@@ -12,7 +12,7 @@ from transformers import AutoModel, FNetConfig
 
 from extraction_assets.assets.chunks import start as run_start
 from extraction_assets.early_checks.extraction import Machine, examine_extraction
-from extraction_assets.engine.models import alone
+from extraction_assets.engine.models import padding_check
 from extraction_assets.execution.keys import activations_key, sae_key
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore
@@ -72,7 +72,7 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
 
     def examine(model: Any, samples: Any, outputs: Any) -> Any:
         calls.append(tuple(outputs))
-        return alone.examine_alone(model, samples, outputs)
+        return padding_check.examine_alone(model, samples, outputs)
 
     monkeypatch.setattr(run_start, "examine_alone", examine)
     return calls

@@ -11,10 +11,10 @@ from extraction_assets.engine.selection.merge import DeferredTopKHeap
 from extraction_assets.engine.selection.select import sample_maxima, select_top_k
 from extraction_assets.engine.selection.sequential_loop import LegacyHeaps
 from extraction_assets.engine.selection.sparse import dense_to_sparse, keep_counted
-from extraction_assets.engine.selection.statistics.accumulate import feature_statistics
-from extraction_assets.engine.selection.statistics.registry import FeatureStatistics
-from extraction_assets.engine.selection.statistics.shown import feature_rows
 from extraction_assets.engine.shapes import Draws, SparseFeatures, TopKTable
+from extraction_assets.engine.statistics.accumulate import feature_statistics
+from extraction_assets.engine.statistics.registry import FeatureStatistics
+from extraction_assets.engine.statistics.shown import feature_rows
 from extraction_assets_tests import draws_oracle
 from extraction_assets_tests.engine.oracle import Example
 from extraction_assets_tests.engine.strategies import Drawn

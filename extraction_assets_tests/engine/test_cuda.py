@@ -27,10 +27,10 @@ from extraction_assets.engine.saes.sae import SAE, load_sae, matmul_precision
 from extraction_assets.engine.selection.select import sample_maxima, select_top_k, vectorized_top_k_positions
 from extraction_assets.engine.selection.sequential_loop import LegacyHeaps
 from extraction_assets.engine.selection.sparse import dense_to_sparse, keep_counted, to_dense
-from extraction_assets.engine.selection.statistics.accumulate import _add, feature_statistics
-from extraction_assets.engine.selection.statistics.firings import Addition
-from extraction_assets.engine.selection.statistics.registry import Statistic
 from extraction_assets.engine.shapes import Samples, SparseFeatures
+from extraction_assets.engine.statistics.accumulate import _add, feature_statistics
+from extraction_assets.engine.statistics.firings import Addition
+from extraction_assets.engine.statistics.registry import Statistic
 from extraction_assets_tests.engine.build import assert_same
 from extraction_assets_tests.engine.checkpoints import local
 from extraction_assets_tests.engine.conftest import ARCHITECTURES

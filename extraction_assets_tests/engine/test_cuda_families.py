@@ -22,9 +22,9 @@ from extraction_assets.engine.chunk_pass.context import PassSettings
 from extraction_assets.engine.chunk_pass.forward import forward_pass
 from extraction_assets.engine.chunk_pass.one_chunk import ChunkResult, run_chunk
 from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
-from extraction_assets.engine.models.alone import BOUNDS, examine_alone, relative_errors
 from extraction_assets.engine.models.hooks.sites import first_tensor
 from extraction_assets.engine.models.language_model import LanguageModel, load_language_model
+from extraction_assets.engine.models.padding_check import BOUNDS, examine_alone, relative_errors
 from extraction_assets.engine.saes.sae import load_sae
 from extraction_assets.engine.shapes import Samples
 from extraction_assets_tests.engine.build import assert_same

@@ -8,9 +8,9 @@ from extraction_assets.engine.selection.merge import DeferredTopKHeap
 from extraction_assets.engine.selection.pairs import pairs_above
 from extraction_assets.engine.selection.select import sample_maxima
 from extraction_assets.engine.selection.sparse import dense_to_sparse, keep_counted, take_samples
-from extraction_assets.engine.selection.statistics.accumulate import StatisticsAccumulator, statistics_update
-from extraction_assets.engine.selection.statistics.registry import STATISTICS, FeatureStatistics
 from extraction_assets.engine.shapes import DrawRules, Draws, SparseFeatures, TopKTable
+from extraction_assets.engine.statistics.accumulate import StatisticsAccumulator, statistics_update
+from extraction_assets.engine.statistics.registry import STATISTICS, FeatureStatistics
 from extraction_assets_tests.engine.build import assert_same
 from extraction_assets_tests.engine.strategies import random_features
 
@@ -129,6 +129,6 @@ def test_statistics_equal_their_twins_bit_for_bit(n: int, t: int, f: int, full: 
 
 
 def test_the_statistics_with_a_kernel_are_those_that_say_so() -> None:
-    kernels = pytest.importorskip("extraction_assets.engine.selection.statistics.kernels", reason="needs Triton")
+    kernels = pytest.importorskip("extraction_assets.engine.statistics.kernels", reason="needs Triton")
     counted_there = {*kernels.OF_FIRINGS, *kernels.OF_SAMPLES, kernels.OF_INTERVALS}
     assert counted_there == {one.name for one in STATISTICS if one.has_kernel}

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from extraction_assets.engine.models.alone import examine_alone
 from extraction_assets.engine.models.language_model import LanguageModel
+from extraction_assets.engine.models.padding_check import examine_alone
 from extraction_assets.engine.shapes import Samples
 from extraction_assets_tests.engine.cuda import counted_synchronisations
 from extraction_assets_tests.engine.models.tiny_types import tiny_model

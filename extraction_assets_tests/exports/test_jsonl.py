@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from extraction_assets.database.tables import features, samples
-from extraction_assets.engine.selection.statistics.registry import COLUMNS
+from extraction_assets.engine.statistics.registry import COLUMNS
 from extraction_assets.exports.formats.jsonl import schema
 from extraction_assets.exports.source import ExportSource
 from extraction_assets_tests.browser.small_results import DRAWS, EXAMPLES, HOSTILE, SAMPLES

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from extraction_assets.database.queries.examples import draws_of, examples_of, find_feature
 from extraction_assets.database.queries.extractions import find_extraction
-from extraction_assets.engine.selection.statistics.registry import COLUMNS
+from extraction_assets.engine.statistics.registry import COLUMNS
 from extraction_assets.exports.formats import parquet
 from extraction_assets.exports.source import ExportSource
 from extraction_assets_tests.exports.readers import read_by

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from extraction_assets.database.queries.extractions import UnknownResultError
-from extraction_assets.engine.selection.statistics.registry import COLUMNS
+from extraction_assets.engine.statistics.registry import COLUMNS
 from extraction_assets.python_api.errors import NotComputedError
 from extraction_assets.python_api.extraction import ExtractionResults
 from extraction_assets.python_api.results import Results

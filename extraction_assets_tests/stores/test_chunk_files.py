@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 
 from extraction_assets.engine.selection.select import sample_maxima, select_top_k
 from extraction_assets.engine.selection.sparse import dense_to_sparse, to_rows
-from extraction_assets.engine.selection.statistics.accumulate import feature_statistics
-from extraction_assets.engine.selection.statistics.registry import STATISTICS
 from extraction_assets.engine.shapes import SparseFeatures
+from extraction_assets.engine.statistics.accumulate import feature_statistics
+from extraction_assets.engine.statistics.registry import STATISTICS
 from extraction_assets.stores import chunk_files, table_parquet
 from extraction_assets.stores.sealed import DamagedFileError
 from extraction_assets_tests.engine.build import assert_same

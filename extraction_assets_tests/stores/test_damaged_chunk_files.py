@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from extraction_assets.engine.selection.select import sample_maxima, select_top_k
 from extraction_assets.engine.selection.sparse import dense_to_sparse, to_rows
-from extraction_assets.engine.selection.statistics.accumulate import feature_statistics
+from extraction_assets.engine.statistics.accumulate import feature_statistics
 from extraction_assets.stores import chunk_files
 from extraction_assets.stores.chunk_record import RECORD_FIELD, read_checked_record, read_record, record_json
 from extraction_assets.stores.sealed import DamagedFileError, write_sealed

@@ -11,8 +11,8 @@ import torch
 from extraction_assets.engine.selection.draws import empty_draws
 from extraction_assets.engine.selection.select import sample_maxima, select_top_k
 from extraction_assets.engine.selection.sparse import dense_to_sparse, to_rows
-from extraction_assets.engine.selection.statistics.accumulate import feature_statistics
 from extraction_assets.engine.shapes import Draws, SampledFeatures
+from extraction_assets.engine.statistics.accumulate import feature_statistics
 from extraction_assets.stores.chunk_files import TableFile, check_files, read_sampled, read_table, write_table
 from extraction_assets.stores.chunk_record import read_record
 from extraction_assets.stores.sealed import DamagedFileError

@@ -26,7 +26,7 @@ from extraction_assets.engine.preflight.verdicts import (
 )
 from extraction_assets.engine.selection.sequential_draws import DrawsToCompare
 from extraction_assets.engine.selection.sequential_loop import LegacyComparison, compare_with_legacy
-from extraction_assets.engine.selection.statistics.registry import FeatureStatistics
+from extraction_assets.engine.statistics.registry import FeatureStatistics
 from extraction_assets.execution.keys import sae_key
 from extraction_assets.planning.draw_rules import draw_rules
 from extraction_assets.planning.plan import ExtractionPlan

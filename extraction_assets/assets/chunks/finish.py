@@ -13,7 +13,7 @@ from extraction_assets.assets.chunks.compute import QueuedChunk
 from extraction_assets.assets.chunks.evaluations import evaluate, mean_l0, sae_outcome
 from extraction_assets.catalog import MODEL_ACTIVATIONS, SAE_FEATURES, TOP_K_TABLE
 from extraction_assets.engine.chunk_pass.one_chunk import ChunkResult
-from extraction_assets.engine.selection.statistics.registry import FeatureStatistics
+from extraction_assets.engine.statistics.registry import FeatureStatistics
 from extraction_assets.execution.keys import Target
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.stores.chunk_files import write_activations, write_features, write_table

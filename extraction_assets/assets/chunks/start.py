@@ -19,7 +19,7 @@ from extraction_assets.engine.chunk_pass.rehearsal import pinned_sizes, rehearse
 from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
 from extraction_assets.engine.chunk_pass.staging import reserve_pinned
 from extraction_assets.engine.findings import Finding, log_and_raise
-from extraction_assets.engine.models.alone import examine_alone
+from extraction_assets.engine.models.padding_check import examine_alone
 from extraction_assets.engine.preflight.sanity import SaeSanity
 from extraction_assets.engine.saes.sae import SAE
 from extraction_assets.engine.shapes import Samples

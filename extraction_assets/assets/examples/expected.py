@@ -12,14 +12,14 @@ from extraction_assets.assets.examples.drawn import Draw, ExpectedDraws
 from extraction_assets.database.tables import features
 from extraction_assets.database.views import feature_activations, feature_draws
 from extraction_assets.engine.selection.merge import Firings, as_dict
-from extraction_assets.engine.selection.statistics.accumulate import DTYPES
-from extraction_assets.engine.selection.statistics.registry import (
+from extraction_assets.engine.shapes import DrawRules, TopKTable
+from extraction_assets.engine.statistics.accumulate import DTYPES
+from extraction_assets.engine.statistics.registry import (
     COLUMNS,
     STATISTICS,
     FeatureStatistics,
 )
-from extraction_assets.engine.selection.statistics.shown import feature_rows
-from extraction_assets.engine.shapes import DrawRules, TopKTable
+from extraction_assets.engine.statistics.shown import feature_rows
 from extraction_assets.stores.chunk_files import TableFile
 
 CHECKED_FEATURES = 64

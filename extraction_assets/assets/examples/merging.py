@@ -9,9 +9,9 @@ from extraction_assets.assets.examples.drawn import MergedDraws
 from extraction_assets.assets.examples.expected import Expectation, Expected
 from extraction_assets.engine.selection.merge import DeferredTopKHeap
 from extraction_assets.engine.selection.shards import ShardedHeap, shard_threads
-from extraction_assets.engine.selection.statistics.accumulate import merge_statistics
-from extraction_assets.engine.selection.statistics.registry import FeatureStatistics
 from extraction_assets.engine.shapes import DrawRules, Draws, TopKTable
+from extraction_assets.engine.statistics.accumulate import merge_statistics
+from extraction_assets.engine.statistics.registry import FeatureStatistics
 from extraction_assets.stores.chunk_files import TableFile
 
 _MOST_THREADS = 8

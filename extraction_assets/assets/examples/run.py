@@ -25,7 +25,7 @@ from extraction_assets.database.load import ExtractionRow, replace_results
 from extraction_assets.database.urls import shown_url
 from extraction_assets.engine.corpora.display import display_tokens
 from extraction_assets.engine.corpora.document_tokens import special_token_ids
-from extraction_assets.engine.selection.statistics.registry import FeatureStatistics
+from extraction_assets.engine.statistics.registry import FeatureStatistics
 from extraction_assets.execution.damage import put_aside
 from extraction_assets.execution.failures import as_dagster_failure, failure
 from extraction_assets.execution.hub_downloads import hub_downloads

@@ -11,7 +11,7 @@ from extraction_assets.assets.report.record import Recorded, Speed
 from extraction_assets.browser.links import Links
 from extraction_assets.browser.one_file import render_file
 from extraction_assets.browser.scatter import Scatter, scatter
-from extraction_assets.browser.shown.feature_parts import Provenance, ShownExample, flag, shown_example
+from extraction_assets.browser.shown.feature_page import Provenance, ShownExample, flag, shown_example
 from extraction_assets.browser.shown.feature_reads import missing_relations, provenance_of
 from extraction_assets.database.queries.examples import Example, examples_of, find_feature
 from extraction_assets.database.queries.feature_counts import feature_cells
@@ -27,7 +27,7 @@ from extraction_assets.database.queries.overview import (
     shares,
     worth_a_look,
 )
-from extraction_assets.engine.selection.statistics.shown import shown_sizes, unknown_sizes
+from extraction_assets.engine.statistics.shown import shown_sizes, unknown_sizes
 from extraction_assets.execution.pictures import Bar, bar_chart
 
 _FLAGS = {

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from extraction_assets.browser.page import Page, PageRequest
 from extraction_assets.browser.parameters import Parameters
 from extraction_assets.browser.shown.charts import activation_histogram
-from extraction_assets.browser.shown.feature_parts import (
+from extraction_assets.browser.shown.feature_page import (
     Examples,
     FeatureView,
     ShownExample,
@@ -31,7 +31,7 @@ from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets.database.queries.feature_facts import special_ids, stored_examples
 from extraction_assets.database.queries.labels import MARKS
 from extraction_assets.engine.selection.intervals import OF_ALL
-from extraction_assets.engine.selection.statistics.shown import NO_DRAWS, unknown_sizes
+from extraction_assets.engine.statistics.shown import NO_DRAWS, unknown_sizes
 
 WIDTHS = ("10", "20", "40", "all")
 """Tokens shown on each side of the strongest one."""

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from extraction_assets.engine.selection.statistics.registry import HISTOGRAM_EDGES
+from extraction_assets.engine.statistics.registry import HISTOGRAM_EDGES
 
 WIDTH, HEIGHT, BASE = 300.0, 84.0, 70.0
 """Of a histogram's picture, and where its bars stand."""

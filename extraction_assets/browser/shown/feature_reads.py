@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from extraction_assets.browser.shown.charts import even_histogram
-from extraction_assets.browser.shown.feature_parts import (
+from extraction_assets.browser.shown.feature_page import (
     Directions,
     Flag,
     Label,

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from extraction_assets.database.backends import backend_of
 from extraction_assets.database.tables import extractions, feature_example_lists, features
-from extraction_assets.engine.selection.statistics.registry import COLUMNS
+from extraction_assets.engine.statistics.registry import COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,9 +14,9 @@ from extraction_assets.engine.chunk_pass.one_chunk import ChunkResult, Unfinishe
 from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
 from extraction_assets.engine.chunk_pass.staging import HostStaging, to_device
 from extraction_assets.engine.selection.merge import DeferredTopKHeap
-from extraction_assets.engine.selection.statistics.accumulate import merge_statistics
-from extraction_assets.engine.selection.statistics.registry import FeatureStatistics
 from extraction_assets.engine.shapes import Samples, TopKTable
+from extraction_assets.engine.statistics.accumulate import merge_statistics
+from extraction_assets.engine.statistics.registry import FeatureStatistics
 
 
 def run_chunks(

@@ -21,10 +21,10 @@ from extraction_assets.engine.selection.sparse import (
     take_samples,
     to_dense,
 )
-from extraction_assets.engine.selection.statistics.accumulate import (
+from extraction_assets.engine.shapes import FeatureRows, SparseFeatures
+from extraction_assets.engine.statistics.accumulate import (
     StatisticsAccumulator,
 )
-from extraction_assets.engine.shapes import FeatureRows, SparseFeatures
 
 RECONSTRUCTION_SAMPLES = 32
 """Samples of each chunk whose reconstruction is scored."""

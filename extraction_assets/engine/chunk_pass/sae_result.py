@@ -5,8 +5,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from extraction_assets.engine.selection.sparse import concatenate_rows, to_dense
-from extraction_assets.engine.selection.statistics.registry import FeatureStatistics
 from extraction_assets.engine.shapes import Draws, FeatureRows, SampledFeatures, SparseFeatures, TopKTable
+from extraction_assets.engine.statistics.registry import FeatureStatistics
 
 
 class SaeResult(NamedTuple):

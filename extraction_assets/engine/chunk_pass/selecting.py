@@ -15,12 +15,12 @@ from extraction_assets.engine.selection.select import sample_maxima, select_top_
 from extraction_assets.engine.selection.sequential_draws import LegacyDraws
 from extraction_assets.engine.selection.sequential_loop import LegacyHeaps
 from extraction_assets.engine.selection.sparse import keep_counted, row_ends, rows_between, rows_of_samples, to_rows
-from extraction_assets.engine.selection.statistics.accumulate import (
+from extraction_assets.engine.shapes import Draws, FeatureRows, SparseFeatures, TopKTable
+from extraction_assets.engine.statistics.accumulate import (
     StatisticsUpdate,
     described,
     statistics_update,
 )
-from extraction_assets.engine.shapes import Draws, FeatureRows, SparseFeatures, TopKTable
 
 
 class SaeBatch(NamedTuple):

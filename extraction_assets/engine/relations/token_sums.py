@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from extraction_assets.engine.ordering import VALUE_BITS, ascending_bits, bits_for, order_by, starts_of
-from extraction_assets.engine.selection.statistics.exact_sums import EXPONENTS_PER_LIMB, LIMBS
+from extraction_assets.engine.statistics.exact_sums import EXPONENTS_PER_LIMB, LIMBS
 
 _MANTISSA_BITS = 23
 _LIMB_BITS = bits_for(LIMBS)

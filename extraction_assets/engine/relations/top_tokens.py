@@ -20,7 +20,7 @@ from extraction_assets.engine.relations.token_sums import (
     top_pairs,
 )
 from extraction_assets.engine.relations.totals import Totals
-from extraction_assets.engine.selection.statistics.exact_sums import exact_sums
+from extraction_assets.engine.statistics.exact_sums import exact_sums
 
 Place = Literal["firing", "next"]
 PLACES: tuple[Place, ...] = ("firing", "next")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from extraction_assets.exports.errors import ExportError
 
 if TYPE_CHECKING:
-    from extraction_assets.exports.options import Option
+    from extraction_assets.exports.option import Option
     from extraction_assets.exports.output import Output
     from extraction_assets.exports.source import ExportSource
 

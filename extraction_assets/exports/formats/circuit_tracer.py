@@ -16,7 +16,7 @@ from extraction_assets.exports.example_groups import ExampleGroup, dense_text, e
 from extraction_assets.exports.json_text import encode
 from extraction_assets.exports.layer_file import folder_of_layer, write_layer
 from extraction_assets.exports.neuronpedia_names import layer_number
-from extraction_assets.exports.options import Option
+from extraction_assets.exports.option import Option
 from extraction_assets.exports.output import Output
 from extraction_assets.exports.source import Batch, ExportedFeature, ExportSource
 

@@ -22,7 +22,7 @@ from extraction_assets.exports.delphi_cache import (
     write_cache_file,
 )
 from extraction_assets.exports.errors import ExportError
-from extraction_assets.exports.options import Option
+from extraction_assets.exports.option import Option
 from extraction_assets.exports.output import Output
 from extraction_assets.exports.source import ExportSource
 from extraction_assets.planning.stored_result import (

@@ -6,11 +6,11 @@ from importlib.resources import files
 from typing import Any
 
 from extraction_assets.catalog import FEATURE_DIRECTIONS, FEATURE_RELATIONS
-from extraction_assets.engine.selection.statistics.registry import COLUMNS, STATISTICS, Statistic, StatisticColumn
-from extraction_assets.engine.selection.statistics.shown import were_drawn
+from extraction_assets.engine.statistics.registry import COLUMNS, STATISTICS, Statistic, StatisticColumn
+from extraction_assets.engine.statistics.shown import were_drawn
 from extraction_assets.exports.json_text import encode, numbers, text
 from extraction_assets.exports.line_files import write_lines
-from extraction_assets.exports.options import Option
+from extraction_assets.exports.option import Option
 from extraction_assets.exports.output import Output
 from extraction_assets.exports.source import (
     Batch,

@@ -17,7 +17,7 @@ from extraction_assets.exports.json_text import encode, number_list
 from extraction_assets.exports.line_files import write_lines
 from extraction_assets.exports.neuronpedia_names import NAMES, NeuronpediaNames, neuronpedia_names
 from extraction_assets.exports.neuronpedia_tables import metadata_rows, shown_source
-from extraction_assets.exports.options import Option
+from extraction_assets.exports.option import Option
 from extraction_assets.exports.output import Output
 from extraction_assets.exports.source import Batch, ExportedFeature, ExportSource
 

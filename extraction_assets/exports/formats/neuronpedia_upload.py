@@ -22,7 +22,7 @@ from extraction_assets.exports.example_groups import (
 )
 from extraction_assets.exports.json_text import encode
 from extraction_assets.exports.neuronpedia_names import NAMES, neuronpedia_names
-from extraction_assets.exports.options import Option
+from extraction_assets.exports.option import Option
 from extraction_assets.exports.output import Output
 from extraction_assets.exports.source import Batch, ExportedFeature, ExportSource
 

@@ -10,7 +10,7 @@ from extraction_assets.catalog import FEATURE_DIRECTIONS, FEATURE_RELATIONS
 from extraction_assets.database.queries.labels import list_labels
 from extraction_assets.database.queries.named_samples import messages_of, named_samples
 from extraction_assets.exports.data_card import TableFiles, data_card
-from extraction_assets.exports.options import Option
+from extraction_assets.exports.option import Option
 from extraction_assets.exports.output import Output
 from extraction_assets.exports.parquet_file import MakeTable, write_parquet
 from extraction_assets.exports.parquet_tables import (

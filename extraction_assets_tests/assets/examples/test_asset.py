@@ -20,7 +20,7 @@ from extraction_assets.assets.examples import run as examples_module
 from extraction_assets.assets.examples.claims import MATCH_TABLES
 from extraction_assets.assets.examples.merging import merge_tables
 from extraction_assets.engine.selection.merge import DeferredTopKHeap
-from extraction_assets.engine.selection.statistics.registry import STATISTICS
+from extraction_assets.engine.statistics.registry import STATISTICS
 from extraction_assets.planning.tokenization import load_tokenizer
 from extraction_assets.stores.chunk_files import TableFile, read_table, write_table
 from extraction_assets_tests.brute_force import StoredFeatures, feature_differences, top_examples

@@ -9,9 +9,9 @@ import sqlalchemy as sa
 
 from extraction_assets.database.backends import backend_of
 from extraction_assets.database.backends.arrow_lists import json_numbers
-from extraction_assets.database.backends.postgresql import copy
+from extraction_assets.database.backends.postgresql import bulk as postgresql_bulk
 from extraction_assets.database.backends.prefetch import made_ahead, prefetch
-from extraction_assets.database.backends.sqlite import bulk
+from extraction_assets.database.backends.sqlite import bulk as sqlite_bulk
 from extraction_assets.database.connect import open_database, write_transaction
 from extraction_assets.database.storable import storable
 from extraction_assets.database.tables import features, samples
@@ -27,9 +27,9 @@ TEXTS = ["", "plain", "\\N", "a\tb\nc\r", '"{},\\\\', "naïve 😀", "\\x00", "�
 
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (copy, bulk):
+    for module in (postgresql_bulk, sqlite_bulk):
         monkeypatch.setattr(module, "_BATCH_ROWS", 3)
-    monkeypatch.setattr(bulk, "_STATEMENT_ROWS", 2)
+    monkeypatch.setattr(sqlite_bulk, "_STATEMENT_ROWS", 2)
 
 
 def _stored(url: str, table: sa.Table, columns: dict[str, pa.Array]) -> list[tuple[object, ...]]:

@@ -23,7 +23,7 @@ from extraction_assets.engine.saes.sae import SAE, load_sae, variance_explained
 from extraction_assets.engine.selection.draws import DrawHeap, merge_draws
 from extraction_assets.engine.selection.merge import DeferredTopKHeap, merge_top_k_tables
 from extraction_assets.engine.selection.sparse import concatenate_rows, keep_counted, take_rows, to_dense, to_rows
-from extraction_assets.engine.selection.statistics.accumulate import merge_statistics
+from extraction_assets.engine.statistics.accumulate import merge_statistics
 from extraction_assets_tests import draws_oracle, tiny
 from extraction_assets_tests.engine import oracle
 from extraction_assets_tests.engine.build import assert_same, plain, plain_draws, statistics_differences

@@ -14,9 +14,9 @@ from torch import Tensor
 from transformers import AutoModel
 
 from extraction_assets.engine.chunk_pass.forward import forward_pass
-from extraction_assets.engine.models.alone import examine_alone
 from extraction_assets.engine.models.forward.capped_attention import keep_softcap
 from extraction_assets.engine.models.language_model import LanguageModel, load_language_model
+from extraction_assets.engine.models.padding_check import examine_alone
 from extraction_assets.engine.shapes import Samples
 from extraction_assets_tests.engine.checkpoints import local
 from extraction_assets_tests.engine.families import CAPPED, FAMILIES, NUM_BLOCKS, VOCABULARY, WINDOW, save_model

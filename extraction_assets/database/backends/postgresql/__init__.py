@@ -116,14 +116,14 @@ class PostgresqlBackend:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK_KEY)))
 
     def insert(self, connection: sa.Connection, table: sa.Table, parts: "Iterable[pa.Table]") -> None:
-        from extraction_assets.database.backends.postgresql.copy import copy_rows
+        from extraction_assets.database.backends.postgresql.bulk import copy_rows
 
         copy_rows(connection, table, parts)
 
     def replace_rows(
         self, connection: sa.Connection, table: sa.Table, extraction_id: int, parts: "Iterable[pa.Table]"
     ) -> None:
-        from extraction_assets.database.backends.postgresql.copy import copy_rows
+        from extraction_assets.database.backends.postgresql.bulk import copy_rows
 
         # To drop an index, or to truncate, would hold up readers.
         connection.execute(sa.delete(table).where(table.c.extraction_id == extraction_id))

@@ -10,13 +10,13 @@ from torch import Tensor
 from extraction_assets.engine.ordering import ascending_bits
 from extraction_assets.engine.selection.intervals import INTERVALS
 from extraction_assets.engine.selection.pairs import FiringPairs, pairs_above
-from extraction_assets.engine.selection.statistics.firings import Addition, CountedFirings
-from extraction_assets.engine.selection.statistics.registry import (
+from extraction_assets.engine.shapes import SparseFeatures
+from extraction_assets.engine.statistics.firings import Addition, CountedFirings
+from extraction_assets.engine.statistics.registry import (
     STATISTICS,
     FeatureStatistics,
     Statistic,
 )
-from extraction_assets.engine.shapes import SparseFeatures
 
 StatisticsUpdate = dict[str, list[Addition]]
 """Statistic -> what some samples add to it, in a form that adds without further memory."""
@@ -79,7 +79,7 @@ class StatisticsAccumulator:
     def count(self, features: SparseFeatures, maxima: Tensor) -> None:
         """Counts samples by the kernels of a GPU, in place; ``maxima`` are ``kernels.pair_maxima(features)``. Counts
         neither samples nor positions: ``add`` does. No synchronisation; needs no memory."""
-        from extraction_assets.engine.selection.statistics import kernels
+        from extraction_assets.engine.statistics import kernels
 
         kernels.count(features, maxima, self._totals)
 

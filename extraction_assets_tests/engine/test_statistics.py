@@ -18,8 +18,8 @@ from torch.profiler import ProfilerActivity, profile
 from extraction_assets.engine.selection.intervals import HISTOGRAM_BINS
 from extraction_assets.engine.selection.pairs import pairs_above
 from extraction_assets.engine.selection.select import sample_maxima
-from extraction_assets.engine.selection.statistics import accumulate as accumulate_module
-from extraction_assets.engine.selection.statistics.accumulate import (
+from extraction_assets.engine.statistics import accumulate as accumulate_module
+from extraction_assets.engine.statistics.accumulate import (
     DTYPES,
     StatisticsAccumulator,
     _add,
@@ -27,9 +27,9 @@ from extraction_assets.engine.selection.statistics.accumulate import (
     merge_statistics,
     statistics_update,
 )
-from extraction_assets.engine.selection.statistics.exact_sums import whole_numbers
-from extraction_assets.engine.selection.statistics.firings import Addition, CountedFirings
-from extraction_assets.engine.selection.statistics.registry import (
+from extraction_assets.engine.statistics.exact_sums import whole_numbers
+from extraction_assets.engine.statistics.firings import Addition, CountedFirings
+from extraction_assets.engine.statistics.registry import (
     COLUMNS,
     HISTOGRAM_EDGES,
     STATISTICS,
@@ -40,7 +40,7 @@ from extraction_assets.engine.selection.statistics.registry import (
     mean_activation,
     std_activation,
 )
-from extraction_assets.engine.selection.statistics.shown import feature_rows, statistics_table, unknown_sizes
+from extraction_assets.engine.statistics.shown import feature_rows, statistics_table, unknown_sizes
 from extraction_assets_tests import statistics_oracle
 from extraction_assets_tests.engine import oracle
 from extraction_assets_tests.engine.build import (

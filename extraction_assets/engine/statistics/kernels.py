@@ -18,8 +18,8 @@ from extraction_assets.engine.selection.intervals import (
     INTERVALS,
     MANTISSA_BITS_BELOW,
 )
-from extraction_assets.engine.selection.statistics.exact_sums import EXPONENTS_PER_LIMB, LIMBS, SQUARE_LIMBS
 from extraction_assets.engine.shapes import SparseFeatures
+from extraction_assets.engine.statistics.exact_sums import EXPONENTS_PER_LIMB, LIMBS, SQUARE_LIMBS
 
 OF_FIRINGS = ("activation_limbs", "square_limbs", "histogram")
 OF_SAMPLES = ("sample_count", "max_activation")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from extraction_assets.engine.models.hooks.changed import forward_version
+from extraction_assets.engine.models.hooks.forward_version import forward_version
 
 
 @pytest.mark.parametrize(

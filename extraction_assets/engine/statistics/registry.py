@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from extraction_assets.engine.selection.intervals import FIRST_EXPONENT, HISTOGRAM_BINS, INTERVALS
-from extraction_assets.engine.selection.statistics.exact_sums import (
+from extraction_assets.engine.statistics.exact_sums import (
     EXPONENTS_PER_LIMB,
     LIMBS,
     SQUARE_LIMBS,
     std_of_limbs,
     sum_of_limbs,
 )
-from extraction_assets.engine.selection.statistics.firings import Addition, CountedFirings
+from extraction_assets.engine.statistics.firings import Addition, CountedFirings
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from extraction_assets.engine.chunk_pass.forward import forward_pass
-from extraction_assets.engine.models import alone
-from extraction_assets.engine.models.alone import BOUNDS, choose_rows, examine_alone, relative_errors
+from extraction_assets.engine.models import padding_check
 from extraction_assets.engine.models.language_model import LanguageModel
+from extraction_assets.engine.models.padding_check import BOUNDS, choose_rows, examine_alone, relative_errors
 from extraction_assets.engine.shapes import Samples
 from extraction_assets_tests.engine.models.tiny_types import READS_PADDING, tiny_model
 
@@ -155,7 +155,7 @@ def test_a_model_that_cannot_run_alone_is_a_warning(monkeypatch: pytest.MonkeyPa
         raise ValueError("the length must be a multiple of 8")
 
     monkeypatch.setattr(model, "activations_alone", fail)
-    (found,) = alone.examine_alone(model, samples, outputs)
+    (found,) = padding_check.examine_alone(model, samples, outputs)
     assert (found.severity, "must be a multiple of 8" in found.message) == ("warning", True)
 
 

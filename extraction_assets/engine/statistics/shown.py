@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from extraction_assets.engine.selection.statistics.registry import STATISTICS, FeatureStatistics
+from extraction_assets.engine.statistics.registry import STATISTICS, FeatureStatistics
 
 NO_DRAWS = "not computed: draws are made with `statistics: full`, and this result is from before or without them"
 
