@@ -39,8 +39,8 @@ def list_query(parameters: Parameters) -> ListQuery:
     sort = parameters.choice("sort", SORTS, "found" if typed else DEFAULT_SORT)
     if sort == "found" and typed is None:
         raise BadRequestError("sort=found sorts by what a search finds: it needs q=")
-    order = parameters.choice("order", ("asc", "desc"), "asc" if sort == "number" else "desc")
-    after, before = (_key(parameters, name) for name in ("after", "before"))
+    order = parameters.choice("order", ("asc", "desc"), "asc" if sort in ("number", "label") else "desc")
+    after, before = (_key(parameters, name, sort) for name in ("after", "before"))
     if after and before:
         raise BadRequestError("after= and before= exclude each other")
     if any(key and key.value is None for key in (after, before)) and sort not in ("number", *WITH_UNKNOWN):
@@ -66,8 +66,9 @@ def _wanted(parameters: Parameters) -> FeatureFilter:
     return FeatureFilter(**ranges, flags=tuple(dict.fromkeys(flags)), label=label)
 
 
-def _key(parameters: Parameters, name: str) -> Key | None:
-    """``0.5:12``: the value of the row that a page ends with and its number; ``:12`` for one without a value."""
+def _key(parameters: Parameters, name: str, sort: Sort) -> Key | None:
+    """``0.5:12``: the value of the row that a page ends with and its number; ``:12`` for one without a value. In the
+    order of labels the value is a text."""
     text = parameters.text(name)
     if text is None:
         return None
@@ -75,10 +76,12 @@ def _key(parameters: Parameters, name: str) -> Key | None:
     try:
         if not colon:
             raise ValueError(text)
-        key = Key(float(value) if value else None, _number(number))
-        if key.value is not None and math.isnan(key.value):
+        if sort == "label":
+            return Key(value or None, _number(number))
+        found = float(value) if value else None
+        if found is not None and math.isnan(found):
             raise ValueError(text)
-        return key
+        return Key(found, _number(number))
     except ValueError as error:
         raise BadRequestError(f"{name}={text} is not where a page ends: take the address of a link") from error
 
@@ -91,4 +94,5 @@ def _number(text: str) -> int:
 
 def key_text(key: Key) -> str:
     """A key as an address has it; every digit of the value counts."""
-    return f"{'' if key.value is None else repr(float(key.value))}:{key.neuron_index}"
+    value = "" if key.value is None else key.value if isinstance(key.value, str) else repr(float(key.value))
+    return f"{value}:{key.neuron_index}"

@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 import dagster as dg
 
 from extraction_assets.cli.gpu_worker import Work, make_runs
+from extraction_assets.cli.new_processes import begin_preloading, handled, new_processes, wait_until_preloaded
 from extraction_assets.cli.runner import RunFailed, Runner
 from extraction_assets.cli.shared_chunks import SharedChunks
 from extraction_assets.execution.damage import terminal
 from extraction_assets.execution.progress import Progress, progress
 
-PROCESSES: BaseContext = multiprocessing.get_context("spawn")
-"""CUDA does not work in forks of a process that has used it."""
+PROCESSES: BaseContext = new_processes()
 
 _PATIENCE_SECONDS = 10.0
 """How long a process may take to end once it has no more to do."""
@@ -84,7 +84,9 @@ class GpuProcesses:
         self._on_death: Callable[[], None] = lambda: None
 
     def __enter__(self) -> "GpuProcesses":
-        with _handled(signal.SIG_IGN, signal.SIGINT):  # until the new process has its own handler
+        begin_preloading(PROCESSES)
+        wait_until_preloaded(PROCESSES)
+        with handled(signal.SIG_IGN, signal.SIGINT):  # until the new process has its own handler
             for number in range(self._count):
                 ours, theirs = multiprocessing.Pipe()
                 arguments = (theirs, self._work, dict(os.environ), os.getcwd())
@@ -228,18 +230,7 @@ def _noted_interrupts() -> Iterator[Connection]:
     """In the block, Ctrl-C and SIGTERM raise nothing: the connection has one message more, and nothing is left half
     done."""
     reader, writer = multiprocessing.Pipe(duplex=False)
-    with _handled(lambda _number, _frame: writer.send_bytes(b"interrupt"), signal.SIGINT, signal.SIGTERM):
+    with handled(lambda _number, _frame: writer.send_bytes(b"interrupt"), signal.SIGINT, signal.SIGTERM):
         yield reader
     reader.close()
     writer.close()
-
-
-@contextlib.contextmanager
-def _handled(handler: Any, *signals: signal.Signals) -> Iterator[None]:
-    """Signals of the main thread have a handler of their own in the block."""
-    before = {number: signal.signal(number, handler) for number in signals}
-    try:
-        yield
-    finally:
-        for number, earlier in before.items():
-            signal.signal(number, earlier)

@@ -12,6 +12,7 @@ import click
 from extraction_assets.catalog import FEATURE_REPORT, TOP_K_TABLE
 from extraction_assets.cli.app import command_line, count, few, main, numbered
 from extraction_assets.cli.declared import import_definitions
+from extraction_assets.cli.new_processes import begin_preloading, new_processes
 from extraction_assets.cli.show import show_features
 from extraction_assets.cli.terminal import echo, styled
 from extraction_assets.cli.workspace import Workspace, open_workspace
@@ -124,6 +125,8 @@ def run(
     chosen = chosen_chunks(settings, chunks)
     _check_resources(workspace, options["device"])
     processes = number_of_processes(gpus, options["device"] or workspace.gpu.device)
+    if processes > 1:
+        begin_preloading(new_processes())
     os.environ.setdefault("EXTRACTION_PROGRESS", "bar")
     debug = ctx.parent.params["debug"] if ctx.parent else False
     with running(workspace.store.root, name), Runner(workspace.definitions, settings, options, verbose=debug) as runner:

@@ -12,8 +12,7 @@ from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets.stores.sealed import DamagedFileError
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from extraction_assets.exports.decoder_rows import DecoderRows
     from extraction_assets.planning.plan import ExtractionPlan
     from extraction_assets.planning.stored_result import StoredFeatures
 
@@ -57,8 +56,7 @@ def stored_features(declared: Declared | None, extraction: sa.Row) -> "StoredFea
 class Decoder(NamedTuple):
     """The decoder rows of the SAE that the merged result is of."""
 
-    rows: "np.ndarray | None"
-    """float32 [F, d_out], as ``engine.saes.sae.SAE.decoder``."""
+    rows: "DecoderRows | None"
     missing: str
     """Why there are none."""
 
@@ -71,10 +69,7 @@ def read_decoder(declared: Declared | None, extraction: sa.Row) -> Decoder:
     plan = declared.current_plan(extraction)
     if isinstance(plan, str):
         return Decoder(None, plan)
-    from extraction_assets.engine.saes.checkpoint import read_sae
-    from extraction_assets.engine.saes.sae import SAE
+    from extraction_assets.exports.decoder_rows import read_decoder_rows
 
-    decoder = SAE(read_sae(plan.extraction.saes[extraction.sae])).decoder
-    if decoder is None:
-        return Decoder(None, "the SAE encodes only: it has no decoder")
-    return Decoder(decoder.numpy(), "")
+    rows = read_decoder_rows(plan.extraction.saes[extraction.sae])
+    return Decoder(rows, "" if rows is not None else "the SAE encodes only: it has no decoder")

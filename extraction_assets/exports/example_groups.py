@@ -43,14 +43,20 @@ def example_groups(feature: ExportedFeature) -> list[ExampleGroup]:
     return found
 
 
+def highest_of(feature: ExportedFeature) -> float | None:
+    """The maximum of a feature in the digits of its examples, none of which is above it; readers compare the two."""
+    maximum = feature.statistics.max_activation
+    return None if maximum is None else float(str(np.float32(maximum)))
+
+
 def population_of(feature: ExportedFeature, interval: int) -> Population:
     """What is known of an interval of a feature."""
     row = feature.statistics
     low, high = interval_edges(interval)
     counted = row.interval_samples
     total = sum(counted) if counted else 0
-    if row.max_activation is not None:  # in the digits of examples, none of which is above it
-        high = min(high, float(str(np.float32(row.max_activation))))
+    if (highest := highest_of(feature)) is not None:
+        high = min(high, highest)
     return Population(low, high, counted[interval] / total if total else None)
 
 

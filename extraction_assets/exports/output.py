@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime as dt
+import gc
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,7 @@ class Output:
         with self.folder.file(name) as temporary:
             yield temporary
         self.written += 1
+        gc.collect(0)  # statements are circles, and looked for rarely meanwhile: 100 bytes a feature would stay
 
     def write_text(self, name: str, text: str) -> None:
         """A small file, unless it is there."""

@@ -1,7 +1,7 @@
 """Parquet files of bounded memory: row groups are compressed and written by another thread while the next is made."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,20 +16,22 @@ _NOT_REPEATED = ("values",)
 """Columns whose numbers hardly repeat: a dictionary of them takes twice the time, and no less room."""
 
 
-def write_parquet(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
-    """Writes tables as the row groups of a file, whose ``schema`` readers see; how many rows. A column may be a
-    dictionary of the schema's type, in a list too."""
-    rows = 0
+MakeTable = Callable[[], pa.Table]
+"""Gives a table, in the thread that writes it: while NumPy, Arrow and the compressor are at work there, Python goes on
+reading the next one."""
+
+
+def write_parquet(path: Path, schema: pa.Schema, tables: Iterable[MakeTable]) -> None:
+    """Writes tables as the row groups of a file, whose ``schema`` readers see. A column may be a dictionary of the
+    schema's type, in a list too."""
     with naming(path), _writer(path, schema) as writer, ThreadPoolExecutor(1, thread_name_prefix="parquet") as thread:
         waiting = list[Future[None]]()
         for table in tables:
-            rows += table.num_rows
             if len(waiting) == _WAITING:
                 waiting.pop(0).result()
             waiting.append(thread.submit(writer.append, table))
         for one in waiting:
             one.result()
-    return rows
 
 
 class _Writer:
@@ -39,7 +41,8 @@ class _Writer:
         self._path, self._schema = path, schema
         self._writer: pq.ParquetWriter | None = None
 
-    def append(self, table: pa.Table) -> None:
+    def append(self, make: MakeTable) -> None:
+        table = make()
         if self._writer is None:
             self._writer = self._opened(table.schema)
         self._writer.write_table(table, row_group_size=max(1, table.num_rows))

@@ -1,6 +1,7 @@
 """Arrow tables of features, examples, draws, samples and labels, and what each of their columns means."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain, repeat
 from typing import Any, NamedTuple
 
@@ -10,9 +11,10 @@ import pyarrow as pa
 from extraction_assets.database.queries.labels import Label
 from extraction_assets.engine.corpora.message_spans import MessageSpan
 from extraction_assets.engine.selection.statistics.registry import COLUMNS
+from extraction_assets.exports.parquet_file import MakeTable
 from extraction_assets.exports.samples import SampleText
 from extraction_assets.exports.source import ExportedFeature
-from extraction_assets.exports.token_codes import TokenCodes
+from extraction_assets.exports.token_codes import TokenCodes, joined, offsets_of
 
 _STATISTIC_TYPES = {"integer": pa.int64(), "number": pa.float64(), "integers": pa.list_(pa.int64())}
 _TOKEN = {"token_id": pa.int64(), "token": pa.string()}
@@ -134,19 +136,19 @@ def _feature_row(feature: ExportedFeature, relations: bool, directions: bool) ->
     return found
 
 
-def examples_tables(features: Iterable[ExportedFeature], codes: TokenCodes, rows: int) -> Iterator[pa.Table]:
+def examples_tables(features: Iterable[ExportedFeature], codes: TokenCodes, rows: int) -> Iterator[MakeTable]:
     """The examples of features, up to ``rows`` at a time; tokens are dictionaries."""
     for neurons, ranks, listed in _pieces(((one.neuron_index, one.example_rows) for one in features), rows):
         leading = {"neuron_index": pa.array(neurons, pa.int64()), "rank": pa.array(ranks, pa.int32())}
-        yield pa.table({**leading, **_firings(_Firings(*zip(*listed, strict=True)), codes)})
+        yield partial(_firings_table, leading, _columns(zip(*listed, strict=True), codes), codes)
 
 
-def draws_tables(features: Iterable[ExportedFeature], codes: TokenCodes, rows: int) -> Iterator[pa.Table]:
+def draws_tables(features: Iterable[ExportedFeature], codes: TokenCodes, rows: int) -> Iterator[MakeTable]:
     """The draws of features, as ``examples_tables``."""
     for neurons, _, listed in _pieces(((one.neuron_index, one.draw_rows) for one in features), rows):
         intervals, *firings = zip(*listed, strict=True)
         leading = {"neuron_index": pa.array(neurons, pa.int64()), "interval": pa.array(intervals, pa.int32())}
-        yield pa.table({**leading, **_firings(_Firings(*firings), codes)})
+        yield partial(_firings_table, leading, _columns(firings, codes), codes)
 
 
 def _pieces(
@@ -168,45 +170,67 @@ def _pieces(
 
 
 class _Firings(NamedTuple):
-    """Examples or draws by what they have, as the database lists it."""
+    """The columns of examples or draws, without a Python object a value."""
 
-    samples: Sequence[int]
-    maxima: Sequence[float]
-    max_tokens: Sequence[str]
-    positions: Sequence[list[int]]
-    activations: Sequence[list[float]]
-
-
-def _firings(listed: _Firings, codes: TokenCodes) -> dict[str, pa.Array]:
-    """The columns of ``_FIRINGS``."""
-    offsets, tokens = codes.take(listed.samples)
-    at = pa.array(offsets)
-    return {
-        "sample_index": pa.array(listed.samples, pa.int64()),
-        "max_activation": pa.array(listed.maxima, pa.float32()),
-        "max_token": pa.array(listed.max_tokens, pa.string()),
-        "max_position": pa.array([positions[0] for positions in listed.positions], pa.int32()),
-        "tokens": pa.ListArray.from_arrays(at, codes.texts(tokens)),
-        "values": pa.ListArray.from_arrays(at, pa.array(_dense(listed, offsets))),
-    }
+    known: dict[str, pa.Array]
+    """The columns that have one value an example."""
+    tokens: list[np.ndarray]
+    """Of each sample: int32 [its tokens], see ``TokenCodes``."""
+    counts: np.ndarray
+    """int64 [n]: firings of each."""
+    positions: np.ndarray
+    """int64 [all firings]"""
+    activations: np.ndarray
+    """float64 [all firings]"""
 
 
-def _dense(listed: _Firings, offsets: np.ndarray) -> np.ndarray:
-    """float32 [tokens of all samples]: the activation at each, 0 where there is no firing."""
-    counts = np.fromiter(map(len, listed.positions), np.int64, len(listed.positions))
+def _columns(fields: Iterable[Sequence[Any]], codes: TokenCodes) -> _Firings:
+    """From the fields of examples, as the database lists them."""
+    samples, maxima, max_tokens, positions, activations = fields
+    counts = np.fromiter(map(len, positions), np.int64, len(positions))
     firings = int(counts.sum())
-    positions = np.fromiter(chain.from_iterable(listed.positions), np.int64, firings)
-    activations = np.fromiter(chain.from_iterable(listed.activations), np.float64, firings)
+    known = {
+        "sample_index": pa.array(samples, pa.int64()),
+        "max_activation": pa.array(maxima, pa.float32()),
+        "max_token": pa.array(max_tokens, pa.string()),
+        "max_position": pa.array([one[0] for one in positions], pa.int32()),
+    }
+    return _Firings(
+        known,
+        codes.take_each(samples),
+        counts,
+        np.fromiter(chain.from_iterable(positions), np.int64, firings),
+        np.fromiter(chain.from_iterable(activations), np.float64, firings),
+    )
+
+
+def _firings_table(leading: Mapping[str, pa.Array], firings: _Firings, codes: TokenCodes) -> pa.Table:
+    """The columns of ``_FIRINGS`` behind others."""
+    offsets = offsets_of(firings.tokens)
+    at = pa.array(offsets)
+    dense = {
+        "tokens": pa.ListArray.from_arrays(at, codes.texts(joined(firings.tokens))),
+        "values": pa.ListArray.from_arrays(at, pa.array(_dense(firings, offsets))),
+    }
+    return pa.table({**leading, **firings.known, **dense})
+
+
+def _dense(firings: _Firings, offsets: np.ndarray) -> np.ndarray:
+    """float32 [tokens of all samples]: the activation at each, 0 where there is no firing."""
     values = np.zeros(int(offsets[-1]), dtype=np.float32)
-    values[np.repeat(offsets[:-1], counts) + positions] = activations  # one rounding: the float32 that is meant
+    at = np.repeat(offsets[:-1], firings.counts) + firings.positions
+    values[at] = firings.activations  # one rounding: the float32 that is meant
     return values
 
 
 def samples_table(
-    samples: Sequence[SampleText], codes: TokenCodes, messages: Mapping[int, Sequence[MessageSpan]] | None
+    samples: Sequence[SampleText],
+    tokens: Sequence[np.ndarray],
+    codes: TokenCodes,
+    messages: Mapping[int, Sequence[MessageSpan]] | None,
 ) -> pa.Table:
-    """One row a sample, tokens as dictionaries; ``messages`` are None for a corpus that holds no chats."""
-    offsets, tokens = codes.take([one.sample_index for one in samples])
+    """One row a sample with its ``tokens``, as dictionaries; ``messages`` are None for a corpus that holds no chats."""
+    offsets = offsets_of(tokens)
     said = [None if messages is None else messages.get(one.sample_index, ()) for one in samples]
     ids = np.fromstring(",".join(one.token_ids_text[1:-1] for one in samples), np.int64, sep=",")
     return pa.table(
@@ -215,7 +239,7 @@ def samples_table(
             "document_id": pa.array([one.document_id for one in samples], pa.string()),
             "first_token": pa.array([one.first_token for one in samples], pa.int64()),
             "token_ids": pa.ListArray.from_arrays(pa.array(offsets), pa.array(ids)),
-            "tokens": pa.ListArray.from_arrays(pa.array(offsets), codes.texts(tokens)),
+            "tokens": pa.ListArray.from_arrays(pa.array(offsets), codes.texts(joined(tokens))),
             "messages": pa.array(said, schema_of(SAMPLES).field("messages").type),
         }
     )

@@ -17,9 +17,27 @@ _QUERIED_AT_ONCE = 4_000
 class _Numbers(dict[str, int]):
     """Text -> its number; a new one has the next."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        """By their numbers, for other threads too: it only grows."""
+
     def __missing__(self, text: str) -> int:
         number = self[text] = len(self)
+        self.texts.append(text)
         return number
+
+
+def offsets_of(listed: Sequence[np.ndarray]) -> np.ndarray:
+    """Where each of several arrays begins in all of them, and where the last one ends: int32 [n + 1]."""
+    offsets = np.zeros(len(listed) + 1, dtype=np.int32)
+    np.cumsum([len(one) for one in listed], out=offsets[1:])
+    return offsets
+
+
+def joined(listed: Sequence[np.ndarray]) -> np.ndarray:
+    """int32 [n]: all of several arrays."""
+    return np.concatenate(listed) if listed else np.zeros(0, dtype=np.int32)
 
 
 class TokenCodes:
@@ -31,9 +49,9 @@ class TokenCodes:
         self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
         self._tokens = 0
 
-    def take(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Where the tokens of each index begin and the last ones end, int32 [n + 1], and the tokens of all: int32 [m],
-        see ``texts``. Raises ExportError for a sample that is not stored."""
+    def take_each(self, indices: Sequence[int]) -> list[np.ndarray]:
+        """The tokens of each index: int32 [its tokens], see ``texts``. Raises ExportError for a sample that is not
+        stored."""
         distinct = dict.fromkeys(indices)
         found = {index: self._kept[index] for index in distinct if index in self._kept}
         missing = [index for index in distinct if index not in found]
@@ -42,14 +60,12 @@ class TokenCodes:
         for first in range(0, len(missing), _QUERIED_AT_ONCE):
             found |= self._read(missing[first : first + _QUERIED_AT_ONCE])
         self._forget()
-        listed = [found[index] for index in indices]
-        offsets = np.zeros(len(listed) + 1, dtype=np.int32)
-        np.cumsum([len(one) for one in listed], out=offsets[1:])
-        return offsets, np.concatenate(listed) if listed else np.zeros(0, dtype=np.int32)
+        return [found[index] for index in indices]
 
     def texts(self, codes: np.ndarray) -> pa.DictionaryArray:
-        """Codes int32 [n] as texts: a dictionary of those that occur, sorted, so that it depends on nothing else."""
-        known = pa.array(list(self._codes), pa.string())
+        """Codes int32 [n] as texts: a dictionary of those that occur, sorted, so that it depends on nothing else. May
+        run in another thread than the other methods."""
+        known = pa.array(self._codes.texts[:], pa.string())
         occurs = np.zeros(len(known), dtype=bool)
         occurs[codes] = True
         used = known.filter(pa.array(occurs))

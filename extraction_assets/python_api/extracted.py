@@ -3,9 +3,9 @@
 import shutil
 import weakref
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
+from extraction_assets.python_api.closing import Closing
 from extraction_assets.python_api.extraction import ExtractionResults
 from extraction_assets.python_api.reading import Advice
 from extraction_assets.python_api.source import Source
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from extraction_assets.engine.saes.sae import SAE
 
 
-class ExtractedResults(ExtractionResults):
+class ExtractedResults(ExtractionResults, Closing):
     """What ``extract`` gives: the results of one SAE, whose files are removed on ``close`` or with the object."""
 
     _outlives_its_checkpoints = False
@@ -27,14 +27,6 @@ class ExtractedResults(ExtractionResults):
         super().__init__(source, extraction, sae)
         self._weights = loaded
         self._remove = weakref.finalize(self, _remove, source, folder)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Closes the results and removes their files; what is asked for afterwards raises ClosedError."""

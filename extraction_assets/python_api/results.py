@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from extraction_assets.database.queries.extractions import UnknownResultError, merges
+from extraction_assets.python_api.closing import Closing
 from extraction_assets.python_api.extraction import ExtractionResults
 from extraction_assets.python_api.source import Source
 from extraction_assets.stores.chunk_store import ChunkStore
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-class Results:
+class Results(Closing):
     """What ``open_results`` gives: ``results["demo/layer1"]`` is one (extraction, SAE).
 
     It only reads. Every call sees what is merged by then; nothing is read before it is asked for.
@@ -25,14 +25,6 @@ class Results:
     def __init__(self, url: str, store: ChunkStore) -> None:
         self._source = Source(url, store)
         self._known: dict[str, ExtractionResults] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Closes the connections and lets go of weights; what is asked for afterwards raises ClosedError."""

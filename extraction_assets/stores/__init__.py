@@ -1,1 +1,1 @@
-"""Files and fingerprints: what is stored, where, and what it was made from."""
+"""Files and fingerprints: what is stored, where, and what it was made from; folders in object storage."""

@@ -222,6 +222,25 @@ def test_flags_of_an_earlier_result_filter_nothing(listed: "TestClient") -> None
     assert "cannot be filtered by flags, which are not computed for this result" in answer.text
 
 
+def test_flags_of_an_earlier_result_sort_nothing(listed: "TestClient") -> None:
+    answer = listed.get(f"{LIST}?sort=flags")
+    assert answer.status_code == 400
+    assert "cannot be sorted by flags, which are not computed for this result" in answer.text
+
+
+def test_labelled_features_come_first_by_their_labels_on_every_page(listed: "TestClient") -> None:
+    address, found = f"{LIST}?sort=label&rows=7", list[int]()
+    while address:
+        page = twin(listed, address)
+        found += [one["neuron_index"] for one in page["features"]]
+        address = page["next"]
+    labels = {one.number: one.label for one in make_features()}
+    labelled = sorted((label, number) for number, label in labels.items() if label)
+    others = [number for number, label in labels.items() if not label]
+    assert found == [number for _, number in labelled] + others
+    assert 'class="sort on"' in listed.get(f"{LIST}?sort=label").text
+
+
 def test_a_statistic_that_no_chunk_counted_filters_nothing(listed: "TestClient", results_url: str) -> None:
     assert listed.get(f"{LIST}?min_std=0.1").status_code == 200
     engine = open_database(results_url)

@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -25,7 +27,7 @@ from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets_tests import command
 from extraction_assets_tests.cli import several_processes
 from extraction_assets_tests.daemon_lab import wait_for
-from extraction_assets_tests.processes import forks
+from extraction_assets_tests.processes import ROOT, forks
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_settings
 
@@ -181,6 +183,16 @@ def test_the_command_runs_and_merges(
 def test_a_process_that_has_imported_nothing_finds_what_it_needs(
     runner: Runner, alone: Project, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu_processes, "PROCESSES", multiprocessing.get_context("spawn"))  # as users have it
+    monkeypatch.setattr(gpu_processes, "PROCESSES", multiprocessing.get_context("spawn"))  # as on Windows
     _make(runner, count=1)
+    assert _chunk_files(Project(runner.settings, home)) == _chunk_files(alone)
+
+
+def test_the_command_shares_chunks_among_processes_as_users_have_them(
+    runner: Runner, alone: Project, home: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "labx.py").write_text(several_processes.MODULE.format(settings=runner.settings.model_dump_json()))
+    words = ["extraction_assets.cli", "--module", "labx", "run", "tiny", "--gpus", "2", "--device", "cpu"]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    subprocess.run([sys.executable, "-m", *words], cwd=tmp_path, env=environment, check=True, timeout=300)
     assert _chunk_files(Project(runner.settings, home)) == _chunk_files(alone)

@@ -39,8 +39,10 @@ class Feature(NamedTuple):
     mark: str | None
     note: str | None
 
-    def value(self, sort: str) -> float | None:
-        """What a list is sorted by."""
+    def value(self, sort: str) -> Any:
+        """What a list is sorted by; None if the feature does not have it."""
+        if sort == "flags":
+            return len(self.flags) or None
         return float(self.number) if sort == "number" else getattr(self, sort)
 
     def is_wanted(self, wanted: FeatureFilter) -> bool:

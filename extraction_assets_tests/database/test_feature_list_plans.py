@@ -102,6 +102,18 @@ def test_a_page_of_a_narrowed_list_scans_no_table(
         assert "ix_features_max_activation" in plan, plan
 
 
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("sort", ["label", "flags"])
+def test_an_order_by_labels_or_flags_scans_no_table(
+    stored: tuple[sa.Connection, Listing], sort: feature_list.Sort, known: bool
+) -> None:
+    connection, of = stored
+    plan = plan_of(connection, feature_list.page_select(of, sort, descending=False, limit=50, known=known))
+    for table in ("features", "feature_flags", "feature_labels"):
+        assert f"SCAN {table} " not in f"{plan} ".replace("\n", " "), plan
+        assert f"Seq Scan on {table} " not in plan, plan
+
+
 def test_a_token_is_found_by_the_index_of_tokens(stored: tuple[sa.Connection, Listing]) -> None:
     connection, _ = stored
     found = FOUND["a token"]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from extraction_assets.engine.models.forward import replay
 from extraction_assets.engine.models.forward.hooked import LanguageModel
 from extraction_assets.engine.models.language_model import load_language_model
 from extraction_assets_tests.engine.checkpoints import local
@@ -73,6 +74,13 @@ def test_a_replayed_pass_waits_for_nothing(tiny_folder: Path) -> None:
     with counted_synchronisations() as found:
         model.repeated_activations(*given)
     assert found == []
+
+
+def test_a_pass_that_keeps_the_gpu_busy_is_not_recorded(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "_LEAST_HOST_SHARE", 1.0)  # as if the host needed less
+    model = load(tiny_folder, ["layers.1"])
+    repeated(model)
+    assert not model._replay.is_recorded
 
 
 def looks_at_a_number(_module: Any, _args: Any, output: Tensor) -> Tensor:

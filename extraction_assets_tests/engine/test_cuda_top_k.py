@@ -94,6 +94,16 @@ def test_values_are_rounded_as_those_of_the_twin(monkeypatch: pytest.MonkeyPatch
     assert_same(_by_kernels(monkeypatch, product, 64, scale), expected)
 
 
+@pytest.mark.parametrize("tiles", [1, 2, 3])
+@pytest.mark.parametrize("kind", ["random", "ties"])
+def test_rows_of_several_tiles_are_selected_from_at_once(
+    monkeypatch: pytest.MonkeyPatch, kind: str, tiles: int
+) -> None:
+    monkeypatch.setattr(KernelEncoder, "_tiles_together", lambda _self, _tile: tiles)
+    product = _product(kind, 20_000)
+    assert_same(_by_kernels(monkeypatch, product, 64), sorted_top_k(product, _everybody(), 64))
+
+
 @pytest.mark.parametrize("slots", [128, 1024])
 @pytest.mark.parametrize("kind", ["random", "ties"])
 def test_candidates_that_do_not_fit_the_registers_are_read_again(

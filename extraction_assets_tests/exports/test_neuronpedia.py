@@ -83,6 +83,16 @@ def test_the_top_group_has_no_bin_and_intervals_have_theirs(lines: dict[str, lis
     assert bins[4:7] == [("7", 8.0, 8.0, 0.5), ("8", 8.0, 8.0, 0.5), ("10", 0.5, 0.75, 0.25)]
 
 
+def test_the_bin_of_the_strongest_ends_where_that_of_the_highest_interval_does(
+    hostile: ExportSource, tmp_path: Path
+) -> None:
+    (folder,) = (write(hostile, "neuronpedia", tmp_path / "out").folder).glob("*/*/activations")
+    found = [one for path in folder.iterdir() for one in json_lines(path)]
+    ends = {one["index"]: one["binMax"] for one in found if one["binMin"] == -1}
+    assert len(ends) > 10
+    assert {one["index"]: one["binMax"] for one in found if one["maxValue"] == ends[one["index"]]} == ends
+
+
 def test_an_example_has_a_value_for_every_token(lines: dict[str, list[dict[str, Any]]]) -> None:
     first = lines["activations"][0]
     assert first["tokens"][first["maxValueTokenIndex"]] == " cat"

@@ -67,7 +67,9 @@ def objects_of(s3: S3Server, prefix: str) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["jsonl", "parquet", "neuronpedia", "neuronpedia-upload", "circuit-tracer"])
+@pytest.mark.parametrize(
+    "name", ["jsonl", "parquet", "neuronpedia", "neuronpedia-upload", "circuit-tracer", "sae-dashboard"]
+)
 def test_files_in_storage_are_those_of_a_folder(small: sa.Connection, tmp_path: Path, s3: S3Server, name: str) -> None:
     options = {"layer": "7"} if name not in ("jsonl", "parquet") else {}
     folder = write(source_of(small), name, tmp_path / "out", **options).folder

@@ -17,7 +17,7 @@ from extraction_assets.browser.shown.feature_reads import missing_relations
 from extraction_assets.database.queries import feature_counts as counts
 from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets.database.queries.feature_facts import first_firing_query
-from extraction_assets.database.queries.feature_filter import FeatureFilter, Listing
+from extraction_assets.database.queries.feature_filter import Listing
 from extraction_assets.database.queries.feature_list import Key, ListedRow, feature_page
 from extraction_assets.engine.selection.statistics.shown import unknown_sizes
 
@@ -75,7 +75,7 @@ def features_view(request: PageRequest) -> FeaturesView:
     extraction = find_extraction(connection, request.path["extraction"], request.path["sae"])
     query = list_query(request.parameters)
     relations, missing = missing_relations(connection, extraction)
-    _refuse_unknown(connection, extraction, query.wanted, missing)
+    _refuse_unknown(connection, extraction, query, missing)
     found = search(connection, extraction, query, request.here, counted=relations is not None)
     listing = Listing(extraction.id, extraction.name, extraction.sae, query.wanted, found and found.found)
     cells = counts.feature_cells(connection, listing)
@@ -117,12 +117,13 @@ def features_view(request: PageRequest) -> FeaturesView:
     )
 
 
-def _refuse_unknown(connection: sa.Connection, extraction: sa.Row[Any], wanted: FeatureFilter, missing: str) -> None:
-    """Raises BadRequestError for a filter by what this result does not have: nothing would be left, and not say why.
+def _refuse_unknown(connection: sa.Connection, extraction: sa.Row[Any], query: ListQuery, missing: str) -> None:
+    """Raises BadRequestError for a list by what this result does not have: nothing would be left, and not say why.
     ``missing`` is why there are no relations, empty if there are."""
-    if wanted.flags and missing:
-        raise BadRequestError(f"the list cannot be filtered by flags, which are {missing}")
-    if not wanted.std.is_open:
+    if missing and (query.wanted.flags or query.sort == "flags"):
+        how = "filtered" if query.wanted.flags else "sorted"
+        raise BadRequestError(f"the list cannot be {how} by flags, which are {missing}")
+    if not query.wanted.std.is_open:
         unknown = unknown_sizes(connection.execute(first_firing_query(extraction.id)))
         if unknown:
             raise BadRequestError(f"the list cannot be filtered by standard deviation: {unknown}")

@@ -8,9 +8,9 @@ from typing import Any, Literal, NamedTuple
 import sqlalchemy as sa
 
 from extraction_assets.database.queries.feature_filter import FeatureFilter, Listing, conditions
-from extraction_assets.database.tables import features
+from extraction_assets.database.tables import feature_flags, feature_labels, features
 
-Sort = Literal["number", "density", "maximum", "mean", "std", "found"]
+Sort = Literal["number", "density", "maximum", "mean", "std", "found", "label", "flags"]
 
 COLUMNS: dict[Sort, sa.ColumnElement[Any]] = {
     "number": features.c.neuron_index,
@@ -19,9 +19,10 @@ COLUMNS: dict[Sort, sa.ColumnElement[Any]] = {
     "mean": features.c.mean_activation,
     "std": features.c.std_activation,
 }
-"""What a list can be sorted by. ``found`` comes with a search: how often the feature was found."""
+"""Columns that a list can be sorted by. ``found`` comes with a search: how often the feature was found. ``label`` is
+what people call a feature, ``flags`` how many it has."""
 
-WITH_UNKNOWN: tuple[Sort, ...] = ("maximum", "mean", "std")
+WITH_UNKNOWN: tuple[Sort, ...] = ("maximum", "mean", "std", "label", "flags")
 """Orders in which some features have no place: those without the value come last."""
 
 SHOWN = tuple(COLUMNS.values())
@@ -31,7 +32,7 @@ SHOWN = tuple(COLUMNS.values())
 class Key(NamedTuple):
     """Where a page ends: the value that the list is sorted by, None for a feature without it, and the feature."""
 
-    value: float | None
+    value: float | str | None
     neuron_index: int
 
 
@@ -44,7 +45,7 @@ class ListedRow(NamedTuple):
     """None for a feature that never fires; so are the two below, also where chunks of an earlier version have none."""
     mean: float | None
     std: float | None
-    sorted_by: float | None
+    sorted_by: float | str | None
 
 
 class FeaturePage(NamedTuple):
@@ -116,6 +117,9 @@ def page_select(
     """
     if sort == "found":
         return _found_page(listing, descending=descending, limit=limit, start=start, backwards=backwards)
+    if sort in ("label", "flags"):
+        of_few, value = _of_few(listing, _values(listing, sort), known=known)
+        return _ordered(of_few, value, start, descending != backwards, backwards).limit(limit)
     column, number, down = COLUMNS[sort], features.c.neuron_index, descending != backwards
     shown = column if known else sa.null()
     query = sa.select(*SHOWN, shown.label("sorted_by")).where(*conditions(listing, walks=True))
@@ -132,6 +136,44 @@ def page_select(
         if known:
             order.insert(0, column.desc() if down else column)
     return query.where(*beyond).order_by(*order).limit(limit).execution_options(about="features of this page")
+
+
+def _values(listing: Listing, sort: Sort) -> sa.Subquery:
+    """(neuron_index, value) of the features that have a value of another table to be sorted by."""
+    if sort == "label":
+        labels = feature_labels.c
+        named = sa.select(labels.neuron_index, sa.func.lower(labels.label).label("value"))
+        named = named.where(labels.name == listing.name, labels.sae == listing.sae, labels.label.is_not(None))
+        return named.subquery("sorted")
+    flags = feature_flags.c
+    counted = sa.select(flags.neuron_index, sa.func.count().label("value"))
+    return counted.where(flags.extraction_id == listing.extraction_id).group_by(flags.neuron_index).subquery("sorted")
+
+
+def _of_few(
+    listing: Listing, values: sa.Subquery, *, known: bool
+) -> tuple[sa.Select[Any], sa.ColumnElement[Any] | None]:
+    """The features with a value, and the column that has it; or those without one, and None."""
+    number = features.c.neuron_index
+    if known:
+        query = sa.select(*SHOWN, values.c.value.label("sorted_by"))
+        query = query.join_from(values, features, number == values.c.neuron_index).where(*conditions(listing))
+        return query, values.c.value
+    query = sa.select(*SHOWN, sa.null().label("sorted_by")).where(*conditions(listing, walks=True))
+    return query.where(number.not_in(sa.select(values.c.neuron_index))), None
+
+
+def _ordered(
+    query: sa.Select[Any], value: sa.ColumnElement[Any] | None, start: Key | None, down: bool, backwards: bool
+) -> sa.Select[Any]:
+    """The rows by value, equal ones by number, from a key on."""
+    number = features.c.neuron_index
+    order: list[sa.ColumnElement[Any]] = [number.desc() if backwards else number]
+    if value is not None:
+        order.insert(0, value.desc() if down else value)
+    if start is not None:
+        query = query.where(*_beyond(number if value is None else value, number, start, down, backwards))
+    return query.order_by(*order).execution_options(about="features of this page")
 
 
 def _found_page(

@@ -34,17 +34,20 @@ def run_chunks(
     """
     unfinished: UnfinishedChunk | None = None
     queued: list[QueuedForward] = []
+    readers: list[HookReader] = []  # of the next chunk: its tokens go to the device once
     for number, samples in enumerate(chunks):
 
         def queue_next(coming: Sequence[Samples] = chunks[number + 1 : number + 2]) -> None:
             for samples in coming:
                 group = next(forward_groups(len(samples.token_ids), settings.batch_size, batch.size))
+                readers.append(reader_of(samples))
                 with contextlib.suppress(torch.OutOfMemoryError):  # it has its own turn
-                    queued.append(queue_forward(reader_of(samples), group, device))
+                    queued.append(queue_forward(readers[-1], group, device))
 
         first = queued.pop() if queued else None
-        steps = chunk_steps(samples, reader_of(samples), tasks, settings, batch, device, [], first, queue_next)
-        del first  # it holds the outputs of a forward pass
+        reader = readers.pop() if readers else reader_of(samples)
+        steps = chunk_steps(samples, reader, tasks, settings, batch, device, [], first, queue_next)
+        del first, reader  # they hold the outputs of a forward pass, and tokens
         done = _completed(steps)
         if unfinished is not None:
             yield unfinished.result()

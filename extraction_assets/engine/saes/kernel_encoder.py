@@ -9,13 +9,15 @@ from extraction_assets.engine.saes.products import part_columns, products
 _CAPACITY = 64
 """Firings of a token among 2,048 features that there is room for at first; a power of two."""
 _NARROW_PART = 1 << 27
-_NARROW_TOP_K_PART = 1 << 26
-"""Bytes of a part of the product where D is small; TopK looks twice at some of it."""
+_NARROW_TOP_K_PART = 1 << 27
+"""Bytes of a part of the product where D is small."""
 _BOUND_COLUMNS = 4096
 _BOUND_COLUMNS_PER_K = 16
 _BOUND_SHARE = 8
 """Bounds of TopK come from so many columns, so many for each of the k, and one in so many, whichever is most: the
 more, the fewer candidates they leave."""
+_CANDIDATE_BYTES = 1 << 26
+"""Of room for candidates of TopK: the rows of so many tiles are selected from at once as fit, at least of one."""
 _SEGMENT = 2048
 
 
@@ -57,7 +59,8 @@ class KernelEncoder:
         expected = 1.2 * k * self._width / bound_columns
         self._candidates = self._candidates or _room(expected * _SEGMENT / self._width)
         while True:
-            candidates = PaddedRows(tile, self._width, self._candidates, x.device)
+            together = tile * self._tiles_together(tile)
+            candidates = PaddedRows(min(together, len(x)), self._width, self._candidates, x.device)
             selected = PaddedRows(len(x), k, _power_of_two(k), x.device, segment=k)
             fullest = torch.empty(len(x), dtype=torch.int32, device=x.device)
             bounds = None
@@ -65,13 +68,19 @@ class KernelEncoder:
                 wanted_rows = wanted[row : row + tile]
                 if feature == 0:
                     bounds = bounds_of(values, wanted_rows, self._activation, k, bound_columns)
-                candidates.add(0, values, wanted_rows, self._activation, feature, bounds)
-                if feature + columns >= self._width:
-                    select(candidates, len(values), k, selected, row, fullest, round(1.3 * expected))
+                place, end = row % together, row + len(values)
+                candidates.add(place, values, wanted_rows, self._activation, feature, bounds)
+                if feature + columns >= self._width and (end % together == 0 or end == len(x)):
+                    select(candidates, end - row + place, k, selected, row - place, fullest, round(1.3 * expected))
             total, most = selected.sizes(fullest)
             if most <= self._candidates:
                 return selected.flatten(total)
             self._candidates = _power_of_two(most)
+
+    def _tiles_together(self, tile: int) -> int:
+        """How many tiles' candidates have room at once."""
+        segments = -(-self._width // _SEGMENT)
+        return max(1, _CANDIDATE_BYTES // (8 * tile * segments * self._candidates))
 
 
 def _room(expected: float) -> int:

@@ -43,6 +43,18 @@ def matmul_precision(precision: str) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
+def decoder_rows(weights: SAEWeights, device: torch.device | str = "cpu") -> tuple[Tensor | None, Tensor | None]:
+    """What each feature adds for every unit of its activation, float32 [F, d_out], and where encode multiplies by the
+    norms of the stored rows, these [F]: decode divides by them."""
+    if weights.w_dec is None:
+        return None, None
+    rows = weights.w_dec.to(device).contiguous()
+    if not weights.rescale_acts_by_decoder_norm:
+        return rows, None
+    scale = rows.norm(dim=1)  # [F]
+    return rows / scale.clamp(min=torch.finfo(scale.dtype).tiny)[:, None], scale
+
+
 class SAE:
     """An SAE's encoder and decoder, if it has one, with their parameters on one device, in float32."""
 
@@ -50,15 +62,10 @@ class SAE:
         self.architecture, self.record = weights.architecture, weights.record
         self.d_in, self.d_out, self.latent_dim, self.k = weights.d_in, weights.d_out, weights.latent_dim, weights.k
         self._w_enc = _by_column(weights.w_enc.to(device))
-        self._w_dec = None if weights.w_dec is None else weights.w_dec.to(device).contiguous()
+        self._w_dec, scale = decoder_rows(weights, device)
         self.b_dec = weights.b_dec.to(device)
         self._w_skip = None if weights.w_skip is None else weights.w_skip.to(device)
         self._input, self._center_target, self._tanh = SaeInput(weights, device), weights.center_target, weights.tanh
-        scale = None
-        if weights.rescale_acts_by_decoder_norm and self._w_dec is not None:
-            # encode multiplies by the norms, so decode divides by them
-            scale = self._w_dec.norm(dim=1)  # [F]
-            self._w_dec = self._w_dec / scale.clamp(min=torch.finfo(scale.dtype).tiny)[:, None]
         self._selection_scale: Tensor | None = None
         if weights.selects_by_decoder_norm and self._w_dec is not None:
             # encode multiplies by the norms, and divides what fires by them
@@ -114,7 +121,7 @@ class SAE:
         is read once (topk: some of it twice). Synchronisations on a GPU: one for all tiles. Peak extra memory
         on a CPU: the tile with a bool each of some rows (gated: twice); on a GPU a part of the tile, at most 128 MiB
         unless that is less than 2,048 features, and room for firings: a sixteenth of the dense features of all N
-        tokens, or more where they are many; topk: of one tile, and 8 k bytes a token.
+        tokens, or more where they are many; topk: of 64 MiB or one tile, and 8 k bytes a token.
         """
         tile = tile or max(1, len(activations))
         if len(activations) % tile:

@@ -24,8 +24,9 @@ _MANY_ROWS = 1024
 
 
 def bounds_of(product: Tensor, wanted: Tensor, activation: ActivationFunction, k: int, columns: int) -> Tensor:
-    """Bits that a value must reach to be among a row's k largest positive ones, from the first ``columns`` of
-    ``product`` [r, f] -> int32 [r], at least 1; undefined where not wanted. No synchronisation.
+    """Bits that a value must reach to be among a row's k largest positive ones, from the last ``columns`` of
+    ``product`` [r, f], which begins with feature 0 -> int32 [r], at least 1; undefined where not wanted. No
+    synchronisation. The last columns are those that the cache holds most likely.
 
     About 1.2 k F / ``columns`` values of a row reach them if no features are stronger than others as a rule.
     """
@@ -39,7 +40,8 @@ def bounds_of(product: Tensor, wanted: Tensor, activation: ActivationFunction, k
         activation.bias,
         activation.bias if activation.scale is None else activation.scale,
         bounds,
-        columns,
+        product.shape[1] - columns,
+        product.shape[1],
         product.stride(0),
         k,
         GROUPS=groups,
@@ -58,6 +60,7 @@ def _bounds(  # type: ignore[no-untyped-def]
     bias,
     scale,
     bounds,
+    begin,
     columns,
     stride,
     k,
@@ -66,10 +69,10 @@ def _bounds(  # type: ignore[no-untyped-def]
     SCALED: tl.constexpr,
 ):
     """One program a row: maxima of groups of columns, and by bisection a number that k of them reach."""
-    row = tl.program_id(0).to(tl.int64)
+    row = (tl.num_programs(0) - 1 - tl.program_id(0)).to(tl.int64)
     if tl.load(wanted + row):
         best = tl.zeros([BLOCK], tl.int32)
-        for start in range(0, columns, BLOCK):
+        for start in range(begin, columns, BLOCK):
             column = start + tl.arange(0, BLOCK)
             inside = column < columns
             value = tl.load(product + row * stride + column, mask=inside, other=0.0)
@@ -79,19 +82,56 @@ def _bounds(  # type: ignore[no-untyped-def]
             best = tl.maximum(best, tl.where(inside, value.to(tl.int32, bitcast=True), 0))
         if BLOCK > GROUPS:
             best = tl.max(tl.reshape(best, [BLOCK // GROUPS, GROUPS]), axis=0)
-        low = tl.full([], 1, tl.int32)
         high = tl.minimum(tl.max(best, axis=0), 0x7F800000)  # a NaN is no bound: nothing is below it
-        reaching = tl.sum((best >= 1).to(tl.int32), axis=0)
+        low = tl.full([], 1, tl.int32)
+        if k <= GROUPS:
+            low = tl.minimum(tl.maximum(tl.min(best, axis=0), 1), tl.maximum(high, 1))
+        reaching = tl.sum((best >= low).to(tl.int32), axis=0)
+        above = tl.full([], 0, tl.int32)
         # low is reached by at least k, or is 1; high + 1 by fewer, unless high is infinite
         slack = k + k // 16
         while (low < high) & (reaching > slack):
-            middle = low + ((high - low) >> 1) + ((high - low) & 1)
-            count = tl.sum((best >= middle).to(tl.int32), axis=0)
-            enough = count >= k
-            low = tl.where(enough, middle, low)
-            reaching = tl.where(enough, count, reaching)
-            high = tl.where(enough, high, middle - 1)
+            quarter, half, most = _quarters(low, high)
+            packed = _reaching(best, quarter, half, most, GROUPS)
+            low, high, reaching, above = _narrowed(low, high, reaching, above, quarter, half, most, packed, GROUPS, k)
         tl.store(bounds + row, low)
+
+
+@triton.jit
+def _quarters(low, high):  # type: ignore[no-untyped-def]
+    """Three numbers above ``low``, ascending and at most ``high``, which is larger, that split what is between."""
+    step = ((high - low) >> 2) + (((high - low) & 3) != 0).to(tl.int32)
+    quarter = low + step
+    half = quarter + tl.minimum(step, high - quarter)  # never beyond int32
+    return quarter, half, half + tl.minimum(step, high - half)
+
+
+@triton.jit
+def _reaching(keys, quarter, half, most, MOST: tl.constexpr):  # type: ignore[no-untyped-def]
+    """How many of at most ``MOST`` keys reach each of three numbers, in one number: reductions take the most time."""
+    if MOST < 1024:
+        packed = (keys >= quarter).to(tl.int32) + ((keys >= half).to(tl.int32) << 10)
+        packed += (keys >= most).to(tl.int32) << 20
+    else:
+        packed = (keys >= quarter).to(tl.int64) + ((keys >= half).to(tl.int64) << 21)
+        packed += (keys >= most).to(tl.int64) << 42
+    return tl.sum(packed, axis=0)
+
+
+@triton.jit
+def _narrowed(low, high, reaching, above, quarter, half, most, packed, MOST: tl.constexpr, k):  # type: ignore[no-untyped-def]
+    """Bounds of the k-th largest: ``low``, which ``reaching`` >= k reach, and ``high``, beyond which are ``above`` < k;
+    from how many reach the three numbers between."""
+    width: tl.constexpr = 10 if MOST < 1024 else 21
+    mask: tl.constexpr = (1 << width) - 1
+    one = (packed & mask).to(tl.int32)
+    two = ((packed >> width) & mask).to(tl.int32)
+    three = (packed >> (2 * width)).to(tl.int32)
+    high = tl.where(one < k, quarter - 1, tl.where(two < k, half - 1, tl.where(three < k, most - 1, high)))
+    above = tl.where(one < k, one, tl.where(two < k, two, tl.where(three < k, three, above)))
+    low = tl.where(three >= k, most, tl.where(two >= k, half, tl.where(one >= k, quarter, low)))
+    reaching = tl.where(three >= k, three, tl.where(two >= k, two, tl.where(one >= k, one, reaching)))
+    return low, high, reaching, above
 
 
 def select(
@@ -171,27 +211,19 @@ def _select(  # type: ignore[no-untyped-def]
         high = tl.max(key, axis=0)
         low = tl.min(tl.where(live, key, high), axis=0)
         while (reaching > k) & (low < high):
-            middle = low + ((high - low) >> 1) + ((high - low) & 1)
-            found = tl.sum((key >= middle).to(tl.int32), axis=0)
-            enough = found >= k
-            low = tl.where(enough, middle, low)
-            reaching = tl.where(enough, found, reaching)
-            high = tl.where(enough, high, middle - 1)
-            above = tl.where(enough, above, found)
+            quarter, half, most = _quarters(low, high)
+            packed = _reaching(key, quarter, half, most, SLOTS)
+            low, high, reaching, above = _narrowed(low, high, reaching, above, quarter, half, most, packed, SLOTS, k)
         written, equals = _write(chosen, written, equals, firing, key, low, reaching, above, k)
     else:
         while (reaching > k) & (low < high):
-            middle = low + ((high - low) >> 1) + ((high - low) & 1)
-            found = tl.full([], 0, tl.int32)
+            quarter, half, most = _quarters(low, high)
+            packed = tl.full([], 0, tl.int64)
             for start in range(0, SEGMENT_BLOCK * CAPACITY, SLOTS):
                 place, live = _places(counts, start, total, SEGMENTS, CAPACITY, SLOTS, False)
                 key = tl.load(firings + place, mask=live, other=0).to(tl.int32)
-                found += tl.sum((key >= middle).to(tl.int32), axis=0)
-            enough = found >= k
-            low = tl.where(enough, middle, low)
-            reaching = tl.where(enough, found, reaching)
-            high = tl.where(enough, high, middle - 1)
-            above = tl.where(enough, above, found)
+                packed += _reaching(key, quarter, half, most, 1024)
+            low, high, reaching, above = _narrowed(low, high, reaching, above, quarter, half, most, packed, 1024, k)
         for start in range(0, SEGMENT_BLOCK * CAPACITY, SLOTS):
             place, live = _places(counts, start, total, SEGMENTS, CAPACITY, SLOTS, False)
             firing = tl.load(firings + place, mask=live, other=0)

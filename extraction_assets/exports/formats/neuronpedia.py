@@ -11,7 +11,7 @@ from typing import Any
 
 from extraction_assets.catalog import FEATURE_DIRECTIONS
 from extraction_assets.exports.errors import ExportError
-from extraction_assets.exports.example_groups import ExampleGroup, OneExample, dense_text, example_groups
+from extraction_assets.exports.example_groups import ExampleGroup, OneExample, dense_text, example_groups, highest_of
 from extraction_assets.exports.histograms import centres, octaves
 from extraction_assets.exports.json_text import encode, number_list
 from extraction_assets.exports.line_files import write_lines
@@ -26,7 +26,7 @@ WHAT = (
     "`explanations` as `batch-N.jsonl.gz` of 1,024 features."
 )
 READ_BY = "the importer of a Neuronpedia of your own"
-VERSION = 1
+VERSION = 2
 NEEDS = (FEATURE_DIRECTIONS, "checkpoint")
 SEVERAL_SAES = False
 OPTIONS: Mapping[str, Option] = {
@@ -99,8 +99,10 @@ class _Lines:
         """One line an example: the strongest, then those of each interval."""
         for feature in self._source.read(batch.neuron_indices, draws=True):
             for group in example_groups(feature):
-                for one in group.examples if group.kind != "random" else ():
-                    yield self._activation(feature, group, one)
+                if group.kind != "random":
+                    bounds = _bounds(feature, group)
+                    for one in group.examples:
+                        yield self._activation(feature, group.kind, bounds, one)
             out.advance()
 
     def _feature(self, feature: ExportedFeature) -> dict[str, Any]:
@@ -133,20 +135,25 @@ class _Lines:
     def _vector(self, neuron_index: int) -> str:
         return "[]" if self._decoder is None else number_list(self._decoder[neuron_index])
 
-    def _activation(self, feature: ExportedFeature, group: ExampleGroup, one: OneExample) -> str:
+    def _activation(self, feature: ExportedFeature, kind: str, bounds: str, one: OneExample) -> str:
         """A line written by hand, for there are millions. Tokens are copied as the JSON text that is stored."""
         sample, index = feature.sample(one.sample_index), str(feature.neuron_index)
-        bins, kind = group.population, "top" if group.population is None else "interval"
-        low, high, share = (-1, feature.statistics.max_activation, -1) if bins is None else bins
-        least = 0 if len(one.positions) < sample.length else min(one.activations)
+        length = sample.length
+        least = 0 if len(one.positions) < length else min(one.activations)
         return (
             f'{{"id":"{self._id("activation", index, kind, str(one.sample_index))}",{self._same}"index":"{index}",'
             f'"maxValue":{one.max_activation!r},"minValue":{least!r},"maxValueTokenIndex":{one.positions[0]},'
-            f'"dataIndex":"{one.sample_index}","binMin":{low!r},"binMax":{encode(high)},"binContains":{encode(share)},'
-            f'"tokens":{sample.tokens_text},"values":{dense_text(one, sample.length)}}}\n'
+            f'"dataIndex":"{one.sample_index}",{bounds},'
+            f'"tokens":{sample.tokens_text},"values":{dense_text(one, length)}}}\n'
         )
 
     def _id(self, *parts: str) -> str:
         """As long as Neuronpedia's own, and the same whenever it is made."""
         named = "/".join((self._names.model_id, self._names.source_id, *parts))
         return "c" + hashlib.sha256(named.encode()).hexdigest()[:24]
+
+
+def _bounds(feature: ExportedFeature, group: ExampleGroup) -> str:
+    """Fields of all examples of a group. The strongest have -1 and the maximum, as in SAEDashboard's converter."""
+    low, high, share = (-1, highest_of(feature), -1) if group.population is None else group.population
+    return f'"binMin":{low!r},"binMax":{encode(high)},"binContains":{encode(share)}'

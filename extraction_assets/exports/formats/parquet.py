@@ -1,9 +1,9 @@
 """Parquet files of features, examples, draws, samples and labels, with a data card: a folder that is a data set."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from extraction_assets.catalog import FEATURE_DIRECTIONS, FEATURE_RELATIONS
@@ -12,7 +12,7 @@ from extraction_assets.database.queries.named_samples import messages_of, named_
 from extraction_assets.exports.data_card import TableFiles, data_card
 from extraction_assets.exports.options import Option
 from extraction_assets.exports.output import Output
-from extraction_assets.exports.parquet_file import write_parquet
+from extraction_assets.exports.parquet_file import MakeTable, write_parquet
 from extraction_assets.exports.parquet_tables import (
     TABLES,
     draws_tables,
@@ -84,7 +84,8 @@ def _write_batch(source: ExportSource, out: Output, batch: Batch, parts: int, co
     name = _file("features", batch.number, parts)
     if not out.has(name):
         computed = {"relations": source.relations is not None, "directions": source.directions is not None}
-        _write(out, "features", name, [features_table(source.read(batch.neuron_indices), **computed)])
+        table = features_table(source.read(batch.neuron_indices), **computed)
+        _write(out, "features", name, [lambda: table])
     name = _file("draws", batch.number, parts)
     if not out.has(name):
         _write(out, "draws", name, draws_tables(source.read(batch.neuron_indices), codes, rows))
@@ -94,7 +95,7 @@ def _write_batch(source: ExportSource, out: Output, batch: Batch, parts: int, co
         out.advance(len(batch.neuron_indices))
 
 
-def _write(out: Output, table: str, name: str, tables: Iterable[pa.Table]) -> None:
+def _write(out: Output, table: str, name: str, tables: Iterable[MakeTable]) -> None:
     with out.file(name) as path:
         write_parquet(path, schema_of(TABLES[table]), tables)
 
@@ -116,12 +117,13 @@ def _write_samples(source: ExportSource, out: Output, codes: TokenCodes) -> int:
     return parts
 
 
-def _samples(source: ExportSource, indices: Sequence[int], codes: TokenCodes) -> Iterator[pa.Table]:
+def _samples(source: ExportSource, indices: Sequence[int], codes: TokenCodes) -> Iterator[MakeTable]:
     for first in range(0, len(indices), _SAMPLES_AT_ONCE):
         part = indices[first : first + _SAMPLES_AT_ONCE]
         found = source.samples.take(part)
         said = messages_of(source.connection, source.extraction.id, source.extraction.corpus_id, part)
-        yield samples_table([found[index] for index in part if index in found], codes, said)
+        listed = [found[index] for index in part if index in found]
+        yield partial(samples_table, listed, codes.take_each([one.sample_index for one in listed]), codes, said)
 
 
 def _sample_indices(source: ExportSource) -> np.ndarray:
@@ -141,5 +143,6 @@ def _write_labels(source: ExportSource, out: Output) -> int:
     if not out.has(name):
         chosen = set(source.neuron_indices)
         written = list_labels(source.connection, source.extraction.name, source.extraction.sae)
-        _write(out, "labels", name, [labels_table(one for one in written if one.neuron_index in chosen)])
+        table = labels_table(one for one in written if one.neuron_index in chosen)
+        _write(out, "labels", name, [lambda: table])
     return 1

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from extraction_assets.catalog import FEATURE_DIRECTIONS
-from extraction_assets.exports.example_groups import ExampleGroup, OneExample, dense_text, example_groups
+from extraction_assets.exports.example_groups import ExampleGroup, OneExample, dense_text, example_groups, highest_of
 from extraction_assets.exports.histograms import centres, octaves
 from extraction_assets.exports.json_text import encode
 from extraction_assets.exports.neuronpedia_names import NAMES, neuronpedia_names
@@ -20,7 +20,7 @@ from extraction_assets.exports.source import Batch, ExportedFeature, ExportSourc
 
 WHAT = "`batch-N.json` of 128 features, as SAEDashboard's Neuronpedia runner writes them."
 READ_BY = "`NeuronpediaDashboardBatch` of sae-dashboard, and what takes the runner's files"
-VERSION = 1
+VERSION = 2
 NEEDS = (FEATURE_DIRECTIONS,)
 SEVERAL_SAES = False
 OPTIONS: Mapping[str, Option] = {
@@ -109,7 +109,7 @@ def _activations(feature: ExportedFeature) -> Iterator[str]:
 def _bounds(feature: ExportedFeature, group: ExampleGroup) -> dict[str, float | None]:
     """The runner marks its strongest examples by -1, and the maximum."""
     if group.population is None:
-        return {"bin_min": -1, "bin_max": feature.statistics.max_activation, "bin_contains": -1}
+        return {"bin_min": -1, "bin_max": highest_of(feature), "bin_contains": -1}
     return {"bin_min": group.population.low, "bin_max": group.population.high, "bin_contains": group.population.share}
 
 

@@ -3,11 +3,14 @@
 A pass over a batch starts some forty kernels a block. Started one after the other from Python, they take the host as
 long as a GPU needs to compute a small model; replayed, they take it a fraction of a millisecond. They are the same
 kernels with the same arguments, so the numbers are the same bits; each recording is compared with the pass that it is
-made from. What cannot be recorded stays as it is: models that look at their numbers on the way, and small memories.
+made from. What cannot be recorded stays as it is: models that look at their numbers on the way, and small memories; so
+do passes that keep the GPU so busy that the host is early anyway, which take longer replayed: 13 blocks of width 2,304
+on an H100 by 2%, and 1.2 s for the recording.
 """
 
 import functools
 import logging
+import time
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
@@ -21,6 +24,9 @@ Run = Callable[[Tensor, Tensor], dict[str, Tensor]]
 
 _UNRECORDED_CALLS = 5
 """Passes over one shape before it is recorded: where there are few, recording takes longer than it saves."""
+
+_LEAST_HOST_SHARE = 0.25
+"""Of the time of a pass, that the host must need to start its kernels."""
 
 _FREE_SHARE = 0.25
 """Of the GPU's memory, that must be free: a recording keeps what its pass needs at its peak."""
@@ -46,10 +52,21 @@ class Replay:
         if self._recording is not None:
             return self._recording.replay(token_ids, attention_mask)
         self._calls += 1
-        outputs = self._run(token_ids, attention_mask)
-        if self._calls == _UNRECORDED_CALLS:
+        if self._calls != _UNRECORDED_CALLS:
+            return self._run(token_ids, attention_mask)
+        outputs, share = self._timed_run(token_ids, attention_mask)
+        if share >= _LEAST_HOST_SHARE:
             self._recording = self._record(token_ids, attention_mask, outputs)
         return outputs
+
+    def _timed_run(self, token_ids: Tensor, attention_mask: Tensor) -> tuple[dict[str, Tensor], float]:
+        """Outputs, and which share of the pass's time passed until it was queued. Two synchronisations."""
+        torch.cuda.synchronize(token_ids.device)
+        started = time.perf_counter()
+        outputs = self._run(token_ids, attention_mask)
+        queued = time.perf_counter() - started
+        torch.cuda.synchronize(token_ids.device)
+        return outputs, queued / (time.perf_counter() - started)
 
     def forget(self, except_for: Hashable = None) -> None:
         """Drops the recording, unless it is of this key: a pass of another shape, run beside it, may replace what a

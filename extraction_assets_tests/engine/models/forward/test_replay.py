@@ -85,6 +85,7 @@ class Given:
 
 def test_a_recording_is_kept_for_its_key_and_dropped_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Replay, "_record", lambda *_: Given())
+    monkeypatch.setattr(Replay, "_timed_run", lambda self, ids, mask: (self._run(ids, mask), 1.0))
     replay, eager = Replay(lambda ids, mask: {"h": ids}), {"h": X + 1}
     outputs = [replay("a", X + 1, X)["h"] for _ in range(7)]
     assert [torch.equal(one, X) for one in outputs] == [False] * 5 + [True] * 2
@@ -94,9 +95,17 @@ def test_a_recording_is_kept_for_its_key_and_dropped_for_another(monkeypatch: py
     assert not replay.is_recorded
 
 
+def test_a_pass_whose_kernels_take_the_host_little_time_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Replay, "_record", lambda *_: Given())
+    monkeypatch.setattr(Replay, "_timed_run", lambda *_: ({"h": X + 1}, 0.2))
+    replay = Replay(lambda ids, mask: {"h": ids})
+    assert [torch.equal(replay("a", X + 1, X)["h"], X) for _ in range(7)] == [False] * 7
+
+
 def test_a_pass_of_another_shape_drops_the_recording(llama: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A module may keep a mask from pass to pass, which the other shape replaces."""
     monkeypatch.setattr(Replay, "_record", lambda *_: Given())
+    monkeypatch.setattr(Replay, "_timed_run", lambda self, ids, mask: (self._run(ids, mask), 1.0))
     model = load_language_model(local(llama), ["layers.1"])
     ids, mask = torch.ones(2, 5, dtype=torch.int64), torch.ones(2, 5, dtype=torch.bool)
     for other in (lambda: model.activations(ids[:1], mask[:1]), lambda: model.activations_alone(ids[0])):
