@@ -118,7 +118,7 @@ def test_lists_in_a_piece_of_a_longer_array_are_made_into_json_alone() -> None:
     column = pa.array([[0.5], [1.0, 2.0], [], [1 / 3]], pa.large_list(pa.float64()))
     assert json_numbers(column[1:3]).to_pylist() == ["[1,2]", "[]"]
     texts = pa.array([["a"], ['"', "é"], []], pa.large_list(pa.string()))
-    assert bulk._values(texts[1:]) == ['["\\"","é"]', "[]"]
+    assert sqlite_bulk._values(texts[1:]) == ['["\\"","é"]', "[]"]
 
 
 def test_one_item_is_made_ahead_and_an_error_comes_in_its_turn() -> None:
