@@ -5,6 +5,8 @@ import time
 from pathlib import Path
 
 import pytest
+from pyarrow import parquet
+from safetensors.numpy import load_file
 
 from extraction_assets.assets.chunks.pending import Pending
 from extraction_assets.dagster_instance.dead_runs import alive_runs, run_to_be_retried, works_on
@@ -73,9 +75,23 @@ def _kill(lab: Lab, victim: str, run_id: str) -> None:
     lab.start_daemon()
 
 
-def _contents(home: Path, settings: ExtractionSettings) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(home)): path.read_bytes()
-        for path in sorted((home / settings.name).rglob("*-*.*"))
-        if not path.name.startswith(".")
-    }
+def _contents(home: Path, settings: ExtractionSettings) -> dict[tuple[str, str], object]:
+    """What the files of all chunks hold, bit for bit, by asset and chunk and by kind of file.
+
+    Not where the activations come from: a run that goes on after a kill between two files of a chunk encodes those that
+    the killed one has stored, and its tables' records say so.
+    """
+    found: dict[tuple[str, str], object] = {}
+    for path in sorted((home / settings.name).rglob("*-*.*")):
+        if not path.name.startswith("."):
+            chunk, *kind = path.name.split(".")
+            found[str(path.parent.relative_to(home) / chunk), ".".join(kind[-2:])] = _content(path)
+    return found
+
+
+def _content(path: Path) -> object:
+    if path.suffix in (".parquet", ".pq"):
+        return parquet.read_table(path).replace_schema_metadata()
+    if path.suffix == ".safetensors":
+        return {name: (array.dtype, array.shape, array.tobytes()) for name, array in load_file(path).items()}
+    return path.read_bytes()
