@@ -35,9 +35,9 @@ demo: $(DEMO)
 # The tests start about a hundred processes: where Python is kept from storing bytecode, each would compile the package.
 test test-fast mutations: export PYTHONDONTWRITEBYTECODE :=
 
-# Two workers more than two cores have: some tests wait for a daemon.
+# One worker more than two cores have: some tests wait for a daemon, and each worker collects all tests and starts PostgreSQL.
 test: $(TESTS) $(READERS)
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(SEEDED)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(SEEDED)
 
 test-fast: $(TESTS)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(SEEDED)

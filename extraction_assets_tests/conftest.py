@@ -124,7 +124,7 @@ _FIRST = (
     "planning/test_plan.py",
     "ui/test_ui.py",  # makes the results that the other tests in Chromium read
 )
-"""Files in the order in which workers take them. Two workers in four may wait for a daemon while two compute."""
+"""Files in the order in which workers take them. One worker in three may wait for a daemon while two compute."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
