@@ -71,12 +71,13 @@ class RemoteFolder:
             self._files.rm_file(self._path(name))
 
     def abort_uploads(self) -> None:
-        """Aborts the uploads into this folder that were never completed, of S3, where their parts cost money."""
-        if not hasattr(self._files, "abort_mpu"):
-            return
+        """Aborts the uploads into this folder that were never completed, of S3, where their parts cost money. In a
+        whole bucket they may be of other programs, and stay."""
         bucket, _, prefix = self._folder.partition("/")
+        if not prefix or not hasattr(self._files, "abort_mpu"):
+            return
         with plain_storage_errors(self.url, "changed"), contextlib.suppress(PermissionError):  # not allowed to list
-            found = self._files.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=f"{prefix}/" if prefix else "")
+            found = self._files.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=f"{prefix}/")
             for upload in found.get("Uploads", ()):
                 self._files.abort_mpu(bucket, upload["Key"], upload["UploadId"])
 

@@ -15,7 +15,8 @@ from extraction_assets.exports.formats import jsonl
 from extraction_assets.exports.output import MANIFEST
 from extraction_assets.exports.run import export
 from extraction_assets.exports.source import ExportSource
-from extraction_assets.stores.storage_urls import StorageError, plain_reason
+from extraction_assets.stores.remote_folder import RemoteFolder
+from extraction_assets.stores.storage_urls import StorageError, StorageUrl, plain_reason
 from extraction_assets_tests.browser import small_results
 from extraction_assets_tests.exports.written import Counted, source_of, write
 from extraction_assets_tests.object_storage import SECRET, S3Server
@@ -99,6 +100,13 @@ def test_uploads_that_were_never_completed_are_aborted(small: sa.Connection, s3:
         client.call_s3("create_multipart_upload", Bucket="results", Key=key)
     export_to("s3://results/begun", source_of(small))
     assert [upload["Key"] for upload in client.list_multipart_uploads("results")] == ["another/half"]
+
+
+def test_uploads_of_others_into_a_whole_bucket_stay(s3: S3Server) -> None:
+    client = s3.client()
+    client.call_s3("create_multipart_upload", Bucket="results", Key="of/another/program")
+    RemoteFolder(StorageUrl("s3", "results"), (client, "results")).abort_uploads()
+    assert "of/another/program" in [upload["Key"] for upload in client.list_multipart_uploads("results")]
 
 
 def test_the_folder_of_another_export_in_storage_is_refused(small: sa.Connection, s3: S3Server) -> None:

@@ -14,8 +14,7 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     nothing, as it would with memory that is not pinned."""
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
-    pinned = tensor if tensor.is_pinned() else tensor.pin_memory()
-    return pinned.to(device, non_blocking=True)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def reserve_pinned(sizes: Iterable[int]) -> None:

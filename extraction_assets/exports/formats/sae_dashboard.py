@@ -25,7 +25,7 @@ NEEDS = (FEATURE_DIRECTIONS,)
 SEVERAL_SAES = False
 OPTIONS: Mapping[str, Option] = {
     **NAMES,
-    "sae_id_suffix": Option("", "what is behind `__` in the source's id; by default there is none"),
+    "sae_id_suffix": Option("", "what is behind `__` in the source's id; by default nothing"),
 }
 FEATURES_IN_FILE = 128
 
