@@ -27,6 +27,7 @@ from extraction_assets.stores.chunk_shapes import (
     checked_sampled,
     checked_statistics,
 )
+from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets.stores.chunk_tensors import read_safetensors, write_safetensors
 from extraction_assets.stores.sealed import damaged, set_aside, verify
 from extraction_assets.stores.table_companions import as_damage_of, companions_of
@@ -210,35 +211,34 @@ def _expect_named(path: Path, found: str, checksum: str) -> None:
         raise damaged(path, "it is not the file that its table names")
 
 
-def read_tables(files: Iterable[tuple[Path, str]]) -> Iterator[TableFile]:
+def read_tables(files: Iterable[tuple[Path, str]], store: ChunkStore | None = None) -> Iterator[TableFile]:
     """The tables of files with their fingerprints, in their order; ``read_table`` in threads, a few tables ahead.
+
+    The files are those of a store, or of this machine.
 
     If the caller keeps only the last one, that one is in memory and those that are read ahead: ``PREFETCHED_TABLES``,
     or fewer where they are large (``PREFETCHED_BYTES``).
     """
     pending: deque[Future[TableFile]] = deque()
+    place = store or ChunkStore(Path())
+
+    def read(path: Path, fingerprint: str) -> TableFile:
+        with place.reading(path, STATISTICS_FILE, DRAWS_FILE) as copy:
+            return read_table(copy, fingerprint)
+
     most = 1
     with ThreadPoolExecutor(min(PREFETCHED_TABLES, os.cpu_count() or 1), thread_name_prefix="table reader") as pool:
         try:
             for path, fingerprint in files:
                 while len(pending) >= most:
                     yield pending.popleft().result()
-                most = min(PREFETCHED_TABLES, max(1, PREFETCHED_BYTES // max(1, _bytes_of(path))))
-                pending.append(pool.submit(read_table, path, fingerprint))
+                most = min(PREFETCHED_TABLES, max(1, PREFETCHED_BYTES // max(1, place.table_bytes(path))))
+                pending.append(pool.submit(read, path, fingerprint))
             while pending:
                 yield pending.popleft().result()
         finally:
             for future in pending:
                 future.cancel()
-
-
-def _bytes_of(table: Path) -> int:
-    """Of a table and the files beside it; 0 if it is not there, which reading it will say."""
-    try:
-        beside = table.parent.glob(f"{table.stem}.*")
-        return sum(path.stat().st_size for path in beside)
-    except OSError:
-        return 0
 
 
 def _row_tensors(rows: FeatureRows) -> dict[str, Tensor]:

@@ -85,7 +85,7 @@ def open_filesystem(url: StorageUrl) -> tuple[Any, str]:
     """fsspec's file system of a URL, which lists what is there now, and the folder in it. Raises StorageError."""
     from fsspec.core import url_to_fs
 
-    options = {"max_concurrency": 2} if url.scheme in ("s3", "s3a") else {}  # parts of 50 MB that are in memory
+    options = {"max_concurrency": 2} if url.scheme in ("s3", "s3a") else {}  # parts that are in memory
     try:
         opened: tuple[Any, str] = url_to_fs(str(url), use_listings_cache=False, skip_instance_cache=True, **options)
     except ImportError as error:

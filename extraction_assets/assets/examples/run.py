@@ -46,7 +46,8 @@ from extraction_assets.planning.weights import weights_fingerprint
 from extraction_assets.resources import ChunkStoreResource, ResultsResource
 from extraction_assets.settings import Chunk, ExtractionSettings
 from extraction_assets.stores.chunk_files import TableFile, check_files, read_tables
-from extraction_assets.stores.chunk_record import Record, checks_of, read_record
+from extraction_assets.stores.chunk_names import COMPANIONS
+from extraction_assets.stores.chunk_record import Record, checks_of
 from extraction_assets.stores.sealed import DamagedFileError
 
 
@@ -165,7 +166,7 @@ def merge_chunks(plan: ExtractionPlan, sae: str, logger: logging.Logger) -> Merg
         _refuse_unfit_chunks(plan, sae)
         return _merge_files(plan, sae, logger)
     except DamagedFileError as error:
-        raise MergeRefused(NONE_MISSING, put_aside(error, plan.settings.name)) from error
+        raise MergeRefused(NONE_MISSING, put_aside(error, plan)) from error
 
 
 def _merge_files(plan: ExtractionPlan, sae: str, logger: logging.Logger) -> Merged:
@@ -173,7 +174,7 @@ def _merge_files(plan: ExtractionPlan, sae: str, logger: logging.Logger) -> Merg
     chunks = settings.chunks
     files = ((plan.chunk_path(TOP_K_TABLE, chunk, sae), plan.table_fingerprint(chunk, sae)) for chunk in chunks)
     with progress("merge", len(chunks), "chunks", logger) as update:
-        tables = _of_own_samples(settings, read_tables(files))
+        tables = _of_own_samples(settings, read_tables(files, plan.store))
         rules = draw_rules(settings)
         merged = merge_tables(tables, settings.top_k_examples, settings.min_activation, lambda: update(1), rules)
     if len(merged.numerics) > 1:
@@ -217,9 +218,10 @@ def _problem(plan: ExtractionPlan, sae: str, chunk: Chunk) -> str | None:
     if state != "done":
         return "missing" if state == "missing" else "made from other inputs or settings"
     path = plan.chunk_path(TOP_K_TABLE, chunk, sae)
-    problem = _failed_check(read_record(path))
+    problem = _failed_check(plan.store.record(path))
     if problem:
-        check_files(path, plan.table_fingerprint(chunk, sae))  # or is it damaged?
+        with plan.store.reading(path, *COMPANIONS) as copy:
+            check_files(copy, plan.table_fingerprint(chunk, sae))  # or is it damaged?
     return problem
 
 

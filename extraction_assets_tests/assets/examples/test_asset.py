@@ -23,6 +23,7 @@ from extraction_assets.engine.selection.merge import DeferredTopKHeap
 from extraction_assets.engine.statistics.registry import STATISTICS
 from extraction_assets.planning.tokenization import load_tokenizer
 from extraction_assets.stores.chunk_files import TableFile, read_table, write_table
+from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets_tests.brute_force import StoredFeatures, feature_differences, top_examples
 from extraction_assets_tests.database.synthetic import NUM_SAMPLES, make_results
 from extraction_assets_tests.project import Project
@@ -169,9 +170,9 @@ def test_a_wrong_load_is_noticed_before_the_commit(chunked: Project, monkeypatch
 def test_a_table_with_samples_of_another_chunk_is_refused(chunked: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     read = examples_module.read_tables
 
-    def first_twice(files: Iterable[tuple[Path, str]]) -> Iterator[TableFile]:
+    def first_twice(files: Iterable[tuple[Path, str]], store: ChunkStore) -> Iterator[TableFile]:
         first, _second, *rest = files
-        return read([first, first, *rest])
+        return read([first, first, *rest], store)
 
     monkeypatch.setattr(examples_module, "read_tables", first_twice)
     with pytest.raises(dg.Failure, match="the table of chunk 000000000008 holds samples of other chunks"):
