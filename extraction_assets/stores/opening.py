@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from extraction_assets.stores.chunk_store import ChunkStore
-from extraction_assets.stores.storage_urls import StorageUrl, is_remote, is_url, local_path, open_filesystem, parse_storage_url
+from extraction_assets.stores.storage_urls import (
+    StorageUrl,
+    is_remote,
+    is_url,
+    local_path,
+    open_filesystem,
+    parse_storage_url,
+)
 
 PATIENCE_SECONDS = 180.0
 """How long a run waits for storage that does not answer."""

@@ -27,6 +27,9 @@ _FINAL = (
 )
 """What another attempt does not change."""
 
+_PASSING_STATUS = (408, 409, 425, 429)
+_GO_ON = "What is durable stays: `run NAME --missing` goes on from there once the storage answers"
+
 Answer = TypeVar("Answer")
 
 
@@ -51,7 +54,7 @@ class Patience(NamedTuple):
                     raise
                 gone = time.monotonic() - began
                 if gone + wait > self.seconds:
-                    raise StorageAway(f"{plain_reason(error)} (asked again for {gone:.0f} s)") from error
+                    raise StorageAway(f"{plain_reason(error)} (asked again for {gone:.0f} s). {_GO_ON}") from error
                 logger.warning("%s: %s; asked again in %.1f s", sentence, plain_reason(error), wait)
             time.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
@@ -65,5 +68,10 @@ def _passes(error: Exception) -> bool:
     """Whether an error may be gone at another attempt."""
     if isinstance(error, _FINAL) or "Credential" in type(error).__name__:
         return False
+    response = getattr(error.__cause__ or error, "response", None)
+    if isinstance(response, dict):  # of S3
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
+        late = response.get("Error", {}).get("Code") == "RequestTimeout"
+        return late or not 400 <= status < 500 or status in _PASSING_STATUS
     of_a_local_file = isinstance(error, OSError) and error.errno is not None and error.filename is not None
     return not of_a_local_file

@@ -2,7 +2,6 @@
 
 import shutil
 import time
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +9,6 @@ from typing import NamedTuple
 import pytest
 
 from extraction_assets import open_results
-from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores import remote_folder
 from extraction_assets_tests import command
 from extraction_assets_tests.object_storage import SECRET, S3Server

@@ -139,7 +139,7 @@ def test_chunks_of_another_sae_are_refused_and_earlier_rows_stay(merged: Project
 
 
 def test_a_chunk_without_its_checks_is_refused(chunked: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examples_module, "read_record", lambda _path: {"checks": {}})
+    monkeypatch.setattr(ChunkStore, "record", lambda *_: {"checks": {}})
     with pytest.raises(dg.Failure, match="check vectorized_matches_legacy is absent"):
         chunked.merge("relu")
 
