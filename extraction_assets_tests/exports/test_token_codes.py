@@ -1,5 +1,7 @@
 """Tokens as numbers of texts: each sample's own, however often it is asked for, and no more kept than there is room."""
 
+from itertools import pairwise
+
 import numpy as np
 import sqlalchemy as sa
 
@@ -13,7 +15,7 @@ def texts_of(codes: TokenCodes, indices: list[int]) -> list[list[str]]:
     lists = codes.take(np.array(indices, dtype=np.int64)).lists()
     texts = codes.texts(lists.values.to_numpy()).to_pylist()
     offsets = lists.offsets.to_pylist()
-    return [texts[first:stop] for first, stop in zip(offsets, offsets[1:], strict=False)]
+    return [texts[first:stop] for first, stop in pairwise(offsets)]
 
 
 def test_samples_come_in_the_order_in_which_they_are_asked_for(small: sa.Connection) -> None:
