@@ -4,7 +4,7 @@ Memory is that of ``FEATURES_AT_ONCE`` features and of the samples that are kept
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -231,8 +231,9 @@ class _Group:
         self.neuron_indices, self.title = neuron_indices, source.title
         self._source, self._draws, self._id = source, draws, int(source.extraction.id)
 
-    def _rows(self, select: Callable[..., sa.Select[Any]]) -> Iterable[Any]:
-        return self._source.connection.execute(select(self._id, self.neuron_indices))
+    def _rows(self, select: Callable[..., sa.Select[Any]]) -> Sequence[Any]:
+        query = select(self._id, self.neuron_indices)
+        return self._source.connection.execute(query).all()  # in half the time of one row after the other
 
     @cached_property
     def statistics(self) -> Mapping[int, sa.Row[Any]]:
@@ -253,8 +254,8 @@ class _Group:
     @cached_property
     def top_tokens(self) -> Mapping[tuple[int, str], list[TopToken]]:
         found: dict[tuple[int, str], list[TopToken]] = {}
-        for index, place, *token in self._rows(exported.top_tokens_select) if self._source.relations else ():
-            found.setdefault((index, place), []).append(TopToken(*token))
+        for row in self._rows(exported.top_tokens_select) if self._source.relations else ():
+            found.setdefault(row[:2], []).append(TopToken._make(row[2:]))
         return found
 
     @cached_property
