@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from extraction_assets.assets.chunks import checks as recorded
 from extraction_assets.assets.chunks import run as chunk_run
 from extraction_assets.assets.chunks.checks import CHUNK_CHECKS, CHUNK_WARNINGS
-from extraction_assets.assets.examples import run as examples
+from extraction_assets.assets.examples import fit_chunks
 from extraction_assets.database.connect import open_database
 from extraction_assets.engine.models.language_model import load_language_model
 from extraction_assets.execution import loaded_models
@@ -273,7 +273,7 @@ def test_chunks_of_an_earlier_version_are_merged_and_their_checks_reported(
 
     project = _project(tiny_folder, home)
     project.chunks()
-    for module in (recorded, examples, chunk_run):
+    for module in (recorded, fit_chunks, chunk_run):
         monkeypatch.setattr(module, "read_record", as_before)
     assert project.merge("relu").success
     table = sae_key(project.settings, "relu", "top_k_table")

@@ -55,9 +55,9 @@ class _Merging:
             beside.submit(self._add_statistics, chunk.statistics),
         )
         self._expectation.add(chunk)
-        numerics = chunk.record.get("numerics", {})
-        if numerics not in self._numerics:
-            self._numerics.append(numerics)
+        for numerics in chunk.record.get("all_numerics", [chunk.record.get("numerics", {})]):
+            if numerics not in self._numerics:
+                self._numerics.append(numerics)
         wait(steps)
         for step in steps:
             step.result()
