@@ -232,3 +232,13 @@ def test_encoding_by_parts_gives_the_features_of_a_whole_batch(tmp_path: Path, m
     outputs = engine.model.activations(ids, mask)[options.hook].flatten(0, 1)
     expected = engine.sae.encode(outputs).view(16, options.positions, -1)[:11]
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_tokens_and_events_beside_the_passes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import beside_passes
+
+    monkeypatch.setattr(beside_passes, "_CHUNKS", (1, 2))
+    assert 150 * 128 < beside_passes.tokenizing(200).tokens <= 200 * 128
+    tables = next(beside_passes.recording(None))
+    assert (tables.what, tables.events) == ("top-k tables alone", 6.0)
