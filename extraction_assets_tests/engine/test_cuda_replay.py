@@ -47,6 +47,23 @@ def test_replayed_passes_give_the_bits_of_eager_ones(tiny_folder: Path) -> None:
     assert model._replay.is_recorded
 
 
+def test_a_recorded_pass_calls_attention_as_an_eager_one_does(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers 5.17 would give a recorded pass a mask, and so other and slower kernels."""
+    model, attention = load(tiny_folder, ["layers.1"]), torch.nn.functional.scaled_dot_product_attention
+    calls = dict[bool, set[tuple[bool, bool]]]()
+
+    def noting(*given: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, **rest: Any) -> Tensor:
+        recording = torch.cuda.is_current_stream_capturing()
+        calls.setdefault(recording, set()).add((attn_mask is None, is_causal))
+        return attention(*given, attn_mask=attn_mask, is_causal=is_causal, **rest)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", noting)
+    repeated(model)
+    assert calls[True] == calls[False] == {(True, True)}
+
+
 def test_outputs_stay_when_the_next_batch_is_replayed(tiny_folder: Path) -> None:
     model = load(tiny_folder, ["layers.0"])
     repeated(model)

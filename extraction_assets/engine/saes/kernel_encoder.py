@@ -85,7 +85,7 @@ class KernelEncoder:
 
 def _room(expected: float) -> int:
     """For candidates among 2,048 features of which some are expected on average."""
-    return min(_SEGMENT, max(32, _power_of_two(round(2 * expected) + 16)))
+    return min(_SEGMENT, max(32, _power_of_two(round(1.5 * expected) + 16)))
 
 
 def _power_of_two(number: int) -> int:
