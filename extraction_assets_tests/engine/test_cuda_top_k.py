@@ -49,7 +49,7 @@ def _by_kernels(
         ]
 
     monkeypatch.setattr(kernel_encoder, "products", given)
-    monkeypatch.setattr(kernel_encoder, "_NARROW_TOP_K_PART", 8 * 4096 * 4)
+    monkeypatch.setattr(products, "_PART_BYTES", 8 * 4096 * 4)
     activation = ActivationFunction(torch.zeros(f, device=CUDA), scale)
     encoder = KernelEncoder(torch.empty(1, f, device=CUDA), activation)
     return encoder.top_k(torch.empty(ROWS, 1, device=CUDA), 8, _everybody() if wanted is None else wanted, k)
@@ -144,7 +144,7 @@ def test_a_product_in_parts_has_the_bits_of_a_whole_one(width: int, features: in
     torch.set_float32_matmul_precision("high")
     try:
         whole = x @ encoder
-        for _, feature, part in products.products(x, encoder, tile, products.part_columns(tile, encoder, 1 << 26)):
+        for _, feature, part in products.products(x, encoder, tile, (1 << 26) // (4 * tile)):
             assert part.shape[1] < features
             assert torch.equal(part, whole[:, feature : feature + part.shape[1]])
     finally:

@@ -8,9 +8,6 @@ from extraction_assets.engine.saes.products import part_columns, products
 
 _CAPACITY = 64
 """Firings of a token among 2,048 features that there is room for at first; a power of two."""
-_NARROW_PART = 1 << 27
-_NARROW_TOP_K_PART = 1 << 27
-"""Bytes of a part of the product where D is small."""
 _BOUND_COLUMNS = 4096
 _BOUND_COLUMNS_PER_K = 16
 _BOUND_SHARE = 8
@@ -36,7 +33,7 @@ class KernelEncoder:
         """Everything that fires. One synchronisation, or one more where the room did not do."""
         from extraction_assets.engine.saes.kernels import PaddedRows
 
-        columns = part_columns(tile, self._encoder, _NARROW_PART)
+        columns = part_columns(tile, self._encoder)
         while True:
             padded = PaddedRows(len(x), self._width, self._capacity, x.device)
             for row, feature, values in products(x, self._encoder, tile, columns):
@@ -54,7 +51,7 @@ class KernelEncoder:
 
         k = min(k, self._width)
         bound_columns = max(_BOUND_COLUMNS, _BOUND_COLUMNS_PER_K * k, self._width // _BOUND_SHARE)
-        columns = part_columns(tile, self._encoder, _NARROW_TOP_K_PART, bound_columns)
+        columns = part_columns(tile, self._encoder, bound_columns)
         bound_columns = min(bound_columns, columns)
         expected = 1.2 * k * self._width / bound_columns
         self._candidates = self._candidates or _room(expected * _SEGMENT / self._width)

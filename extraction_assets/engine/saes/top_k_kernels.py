@@ -14,7 +14,7 @@ from torch import Tensor
 from extraction_assets.engine.saes.activation import ActivationFunction
 from extraction_assets.engine.saes.kernels import PaddedRows
 
-_LEAST_GROUPS, _MOST_GROUPS = 512, 16_384
+_LEAST_GROUPS, _MOST_GROUPS = 256, 16_384
 _MOST_SLOTS = 8192
 """Candidates that one program holds in registers."""
 _GATHERED_SEGMENTS = 16
