@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from extraction_assets.engine.saes import kernel_encoder, products
-from extraction_assets.engine.saes.activation import ActivationFunction, Firings
+from extraction_assets.engine.saes.activation import ActivationFunction, Firings, firings_of
 from extraction_assets.engine.saes.kernel_encoder import KernelEncoder
 from extraction_assets.engine.saes.top_k import top_k_firings_of
 from extraction_assets_tests.engine.build import assert_same
@@ -41,10 +41,11 @@ def _by_kernels(
     pytest.importorskip("triton")
     f = product.shape[1]
 
-    def given(x: Tensor, _encoder: Tensor, tile: int, columns: int) -> list[products.Product]:
+    def given(x: Tensor, _encoder: Tensor, tile: int, columns: int, tiles: int) -> list[products.Product]:
+        rows = tile * tiles
         return [
-            products.Product(row, feature, product[row : row + tile, feature : feature + columns])
-            for row in range(0, len(x), tile)
+            products.Product(row, feature, product[row : row + rows, feature : feature + columns])
+            for row in range(0, len(x), rows)
             for feature in range(0, f, columns)
         ]
 
@@ -99,7 +100,7 @@ def test_values_are_rounded_as_those_of_the_twin(monkeypatch: pytest.MonkeyPatch
 def test_rows_of_several_tiles_are_selected_from_at_once(
     monkeypatch: pytest.MonkeyPatch, kind: str, tiles: int
 ) -> None:
-    monkeypatch.setattr(KernelEncoder, "_tiles_together", lambda _self, _tile: tiles)
+    monkeypatch.setattr(KernelEncoder, "_groups_together", lambda _self, _rows: tiles)
     product = _product(kind, 20_000)
     assert_same(_by_kernels(monkeypatch, product, 64), sorted_top_k(product, _everybody(), 64))
 
@@ -121,6 +122,19 @@ def test_where_all_strong_features_are_neighbours_it_is_encoded_again_with_room(
     product = torch.zeros(ROWS, 20_000, device=CUDA)
     product[:, 8192:10_240] = _product("random", 2048).abs() + 1
     assert_same(_by_kernels(monkeypatch, product, 64), sorted_top_k(product, _everybody(), 64))
+
+
+@pytest.mark.parametrize("tiles", [1, 2, 3])
+def test_products_of_several_tiles_are_read_at_once(monkeypatch: pytest.MonkeyPatch, tiles: int) -> None:
+    pytest.importorskip("triton")
+    x, weights = torch.randn(5 * 16, 24, device=CUDA), torch.randn(24, 9000, device=CUDA)
+    wanted = torch.rand(len(x), device=CUDA) < 0.8
+    activation = ActivationFunction(torch.zeros(9000, device=CUDA))
+    whole = torch.cat([x[row : row + 16] @ weights for row in range(0, len(x), 16)])
+    monkeypatch.setattr(products, "_TOGETHER_BYTES", tiles * 16 * 9000 * 4)
+    encoder = KernelEncoder(weights, activation)
+    assert_same(encoder.top_k(x, 16, wanted, 32), sorted_top_k(whole, wanted, 32))
+    assert_same(encoder.positive(x, 16, wanted), firings_of(whole.clone(), wanted, activation))
 
 
 def test_selecting_waits_once() -> None:

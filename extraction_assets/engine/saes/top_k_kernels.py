@@ -19,7 +19,7 @@ _MOST_SLOTS = 8192
 """Candidates that one program holds in registers."""
 _GATHERED_SEGMENTS = 16
 """Places of a row, up to which the candidates of all of them are held without the gaps between."""
-_MANY_ROWS = 1024
+_MANY_ROWS = 2048
 """Rows from which one warp for each occupies a GPU."""
 
 
