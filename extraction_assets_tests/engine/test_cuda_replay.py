@@ -128,6 +128,14 @@ def test_a_model_that_cannot_be_recorded_stays_eager_and_leaves_no_memory_behind
     torch.cuda.synchronize()
 
 
+def test_random_numbers_can_be_drawn_after_a_recording_that_failed(tiny_folder: Path) -> None:
+    model = load(tiny_folder, ["layers.1"])
+    model.module.get_submodule("layers.0.mlp").register_forward_hook(waits_beside_the_dispatcher)
+    repeated(model)
+    assert not model._replay.is_recorded
+    assert torch.rand(3, device=CUDA).isfinite().all()
+
+
 def test_a_recording_that_gives_other_numbers_is_not_used(tiny_folder: Path) -> None:
     """What a module reads from outside is as it was when the pass was recorded."""
     model, calls = load(tiny_folder, ["layers.1"]), list[int]()

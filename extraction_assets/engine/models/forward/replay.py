@@ -136,6 +136,7 @@ class _Recording:
             index = torch.cuda.current_device() if device.index is None else device.index
             torch._C._cuda_endAllocateToPool(index, self._pool)
             torch._C._cuda_releasePool(index, self._pool)
+            _record_something(self._token_ids)
             raise
 
     def replay(self, token_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
@@ -150,6 +151,15 @@ class _Recording:
 def _recording_stream(device: torch.device) -> torch.cuda.Stream:
     """One for all recordings: each stream that multiplies matrices keeps 32 MiB of workspace."""
     return torch.cuda.Stream(device)
+
+
+def _record_something(given: Tensor) -> None:
+    """After a recording that failed: until one succeeds, torch takes the device's generator for recorded, and refuses
+    to draw random numbers by it, whoever asks. ``given`` keeps its numbers."""
+    graph = torch.cuda.CUDAGraph()
+    graph.capture_begin(capture_error_mode="thread_local")
+    given.zero_()
+    graph.capture_end()
 
 
 class _HostWatch(TorchDispatchMode):
