@@ -53,11 +53,13 @@ class _Writer:
         self._writer.close()
 
     def _opened(self, schema: pa.Schema) -> pq.ParquetWriter:
+        leaves = _leaves(self._schema)
         return pq.ParquetWriter(
             self._path,
             schema,
             compression="zstd",
-            use_dictionary=[name for name in _leaves(self._schema) if name.split(".")[0] not in _NOT_REPEATED],
+            use_dictionary=[name for name in leaves if name.split(".")[0] not in _NOT_REPEATED],
+            write_statistics=[name for name in leaves if "." not in name],
             dictionary_pagesize_limit=_DICTIONARY_BYTES,
             store_schema=False,
         )

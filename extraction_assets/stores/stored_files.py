@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from extraction_assets.catalog import CORPUS, FEATURE_EXPORTS, asset_row, folders
+from extraction_assets.catalog import CORPUS, FEATURE_EXPORTS, MERGED_TABLES, asset_row, folders
 from extraction_assets.stores.chunk_names import chunk_files
 from extraction_assets.stores.chunk_store import ChunkStore, read_pointer
 from extraction_assets.stores.fingerprints import LENGTH
@@ -95,6 +95,7 @@ def own_files(extraction: Path, sae: str | None = None) -> Iterator[Path]:
         yield from temporaries(folder)
         if folder.name == FEATURE_EXPORTS:
             yield from _export_files(folder)
+        if folder.name in (FEATURE_EXPORTS, MERGED_TABLES):
             continue
         row = asset_row(CORPUS if folder == extraction else folder.name)
         if not row.partitioned:

@@ -15,9 +15,8 @@ from extraction_assets.exports.output import Output
 from extraction_assets.exports.parquet_file import MakeTable, write_parquet
 from extraction_assets.exports.parquet_tables import (
     TABLES,
-    draws_tables,
-    examples_tables,
     features_table,
+    firings_tables,
     labels_table,
     samples_table,
     schema_of,
@@ -30,7 +29,7 @@ WHAT = (
     "parts of them (`examples-00000.parquet`), and `README.md`, a data card."
 )
 READ_BY = "pandas, `datasets`, DuckDB, polars and all that reads Parquet; the hub"
-VERSION = 1
+VERSION = 2
 NEEDS = (FEATURE_RELATIONS, FEATURE_DIRECTIONS)
 SEVERAL_SAES = False
 OPTIONS: Mapping[str, Option] = {}
@@ -53,7 +52,7 @@ def inside(source: ExportSource, options: Mapping[str, str]) -> str:
 def write(source: ExportSource, out: Output, options: Mapping[str, str]) -> None:
     """See ``ExportFormat``."""
     parts = -(-len(source.neuron_indices) // FEATURES_IN_FILE)
-    codes = TokenCodes(source.samples, source.title)
+    codes = TokenCodes(source.samples, source.title, source.extraction.max_length)
     for batch in source.batches(FEATURES_IN_FILE):
         _write_batch(source, out, batch, parts, codes)
     counts = dict.fromkeys(("features", "examples", "draws"), parts)
@@ -88,10 +87,12 @@ def _write_batch(source: ExportSource, out: Output, batch: Batch, parts: int, co
         _write(out, "features", name, [lambda: table])
     name = _file("draws", batch.number, parts)
     if not out.has(name):
-        _write(out, "draws", name, draws_tables(source.read(batch.neuron_indices), codes, rows))
+        lists = source.list_texts(batch.neuron_indices, draws=True)
+        _write(out, "draws", name, firings_tables(lists, codes, rows, draws=True))
     name = _file("examples", batch.number, parts)
     if not out.has(name, len(batch.neuron_indices)):
-        _write(out, "examples", name, examples_tables(source.read(batch.neuron_indices), codes, rows))
+        lists = source.list_texts(batch.neuron_indices)
+        _write(out, "examples", name, firings_tables(lists, codes, rows, draws=False))
         out.advance(len(batch.neuron_indices))
 
 
@@ -120,10 +121,11 @@ def _write_samples(source: ExportSource, out: Output, codes: TokenCodes) -> int:
 def _samples(source: ExportSource, indices: Sequence[int], codes: TokenCodes) -> Iterator[MakeTable]:
     for first in range(0, len(indices), _SAMPLES_AT_ONCE):
         part = indices[first : first + _SAMPLES_AT_ONCE]
-        found = source.samples.take(part)
+        found = source.samples.read(part)
         said = messages_of(source.connection, source.extraction.id, source.extraction.corpus_id, part)
         listed = [found[index] for index in part if index in found]
-        yield partial(samples_table, listed, codes.take_each([one.sample_index for one in listed]), codes, said)
+        tokens = codes.take(np.array([one.sample_index for one in listed], dtype=np.int64))
+        yield partial(samples_table, listed, tokens, codes, said)
 
 
 def _sample_indices(source: ExportSource) -> np.ndarray:
