@@ -6,10 +6,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from extraction_assets.catalog import ASSETS, TOP_K_TABLE, ChunkAsset
+from extraction_assets.catalog import ASSETS, MERGED_TABLES, TOP_K_TABLE, ChunkAsset, asset_row
 from extraction_assets.stores.fingerprints import LENGTH
 
-FORMS: dict[ChunkAsset, tuple[str, ...]] = {row.name: row.files for row in ASSETS if row.partitioned}
+FORMS: dict[ChunkAsset, tuple[str, ...]] = {
+    **{row.name: row.files for row in ASSETS if row.partitioned},
+    MERGED_TABLES: asset_row(TOP_K_TABLE).files,  # the key is that of the first chunk
+}
 """Suffixes of an asset's files, one for each form of their bytes: files are written in the first form and read in any
 of these. A file of another form, such as one of a later version of this package, is never opened: its
 chunk counts as stale. A new form goes in front, such as ``(".v3.parquet", ".parquet")``, and its reader checks it."""

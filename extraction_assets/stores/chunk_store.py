@@ -14,7 +14,7 @@ from extraction_assets.stores.corpus_arrays import TOKENIZE_AGAIN
 from extraction_assets.stores.corpus_files import MANIFEST, StoredCorpus, open_corpus, seal_manifest, write_corpus
 from extraction_assets.stores.fingerprints import FIRST_VERSION, LENGTH
 from extraction_assets.stores.local_files import LocalFiles
-from extraction_assets.stores.sealed import DamagedFileError, damaged, names_set_aside
+from extraction_assets.stores.sealed import damaged, names_set_aside
 from extraction_assets.stores.sealed_json import SealedJson, check_fields, read_sealed_json, write_sealed_json
 from extraction_assets.stores.store_files import StoreFiles
 from extraction_assets.stores.table_companions import companions_of
@@ -114,14 +114,6 @@ class ChunkStore:
 
         with self.files.reading(path, beside if kinds else None) as copy:
             yield copy
-
-    def table_bytes(self, table: Path) -> int:
-        """Of a table and the files beside it; 0 if it cannot be read, which reading it will say."""
-        try:
-            beside = companions_of(table, self.record(table)).values()
-        except (OSError, DamagedFileError):
-            return 0
-        return sum(self.files.length(path) for path in (table, *(other for other, _ in beside)))
 
     @property
     def corpora(self) -> Path:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from extraction_assets.catalog import CORPUS, FEATURE_EXPORTS, asset_row, folders
+from extraction_assets.catalog import CORPUS, FEATURE_EXPORTS, MERGED_TABLES, asset_row, folders
 from extraction_assets.stores.chunk_names import chunk_files
 from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets.stores.fingerprints import LENGTH
@@ -60,6 +60,8 @@ def _is_ours(store: ChunkStore, folder: Path, file: Path) -> bool:
 
 
 def _files_made_once(store: ChunkStore, folder: Path) -> tuple[str, ...]:
+    if folder.name in (FEATURE_EXPORTS, MERGED_TABLES):
+        return ()
     row = asset_row(CORPUS if folder.parent == store.root else folder.name)
     return () if row.partitioned else row.files
 

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from extraction_assets.catalog import ChunkAsset, chunk_assets
+from extraction_assets.catalog import MERGED_TABLES, ChunkAsset, chunk_assets
 from extraction_assets.host.disk import readable_size
+from extraction_assets.planning.merge_order import joined_tables, tables_to_merge
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_names import ChunkFile, tables_of
@@ -117,12 +118,24 @@ def _look_at_chunks(plan: ExtractionPlan, merged: Merged, garbage: Garbage) -> N
         if not settings.keep.keeps(asset) and not unwanted and store.chunk_files(settings.name, asset, sae):
             where = "/".join(part for part in (settings.name, sae, asset) if part)
             garbage.notes.append(f"{where} is kept until the current chunks are merged")
+    for sae in settings.saes:
+        _look_at_merged_tables(plan, sae, garbage)
     missing = plan.missing_chunks() if found else []
     if missing:
         garbage.notes.append(
             f"{len(missing)} of {len(settings.chunks)} chunks of {settings.name} are not computed with the current "
             "settings yet: going back to earlier settings would compute what is superseded again"
         )
+
+
+def _look_at_merged_tables(plan: ExtractionPlan, sae: str, garbage: Garbage) -> None:
+    """Tables of many chunks that the next merge would not read."""
+    current = {(table.key, table.fingerprint) for table in joined_tables(tables_to_merge(plan, sae))}
+    for file in plan.store.chunk_files(plan.settings.name, MERGED_TABLES, sae):
+        if (file.key, file.fingerprint) not in current:
+            garbage.items.append(item(SUPERSEDED, file.path, plan.store))
+        elif file.seal and is_old(plan.store, file.path) and not _named_by_table(file, plan.store):
+            garbage.items.append(item(TEMPORARY, file.path, plan.store))
 
 
 def _in_an_earlier_form(file: ChunkFile, plan: ExtractionPlan, asset: ChunkAsset, sae: str | None) -> bool:

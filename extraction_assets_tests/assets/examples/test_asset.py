@@ -15,7 +15,7 @@ import pytest
 import torch
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
-from extraction_assets.assets.examples import merging
+from extraction_assets.assets.examples import chunk_tables, merging
 from extraction_assets.assets.examples import run as examples_module
 from extraction_assets.assets.examples.claims import MATCH_TABLES
 from extraction_assets.assets.examples.merging import merge_tables
@@ -168,13 +168,13 @@ def test_a_wrong_load_is_noticed_before_the_commit(chunked: Project, monkeypatch
 
 
 def test_a_table_with_samples_of_another_chunk_is_refused(chunked: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = examples_module.read_tables
+    read = chunk_tables.read_tables
 
     def first_twice(files: Iterable[tuple[Path, str]], store: ChunkStore) -> Iterator[TableFile]:
         first, _second, *rest = files
         return read([first, first, *rest], store)
 
-    monkeypatch.setattr(examples_module, "read_tables", first_twice)
+    monkeypatch.setattr(chunk_tables, "read_tables", first_twice)
     with pytest.raises(dg.Failure, match="the table of chunk 000000000008 holds samples of other chunks"):
         chunked.merge("relu")
     assert chunked.rows(EXAMPLES) == []
