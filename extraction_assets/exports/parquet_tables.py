@@ -141,7 +141,7 @@ def _feature_row(feature: ExportedFeature, relations: bool, directions: bool) ->
 def firings_tables(lists: Iterable[ListTexts], codes: TokenCodes, rows: int, *, draws: bool) -> Iterator[MakeTable]:
     """The examples or ``draws`` of features, up to ``rows`` at a time; tokens are dictionaries. Raises ExportError."""
     for texts in lists:
-        found = _read(texts, codes.title, draws)
+        found = read_lists(texts, codes.title, draws=draws)
         groups = -(-len(found.max_activation) // rows)
         edges = np.linspace(0, len(found.max_activation), groups + 1).astype(np.int64).tolist()
         neurons = np.repeat(texts.neuron_indices, found.counts)
@@ -153,7 +153,8 @@ def firings_tables(lists: Iterable[ListTexts], codes: TokenCodes, rows: int, *, 
             yield partial(_firings_table, leading, found, slice(first, stop), samples, codes)
 
 
-def _read(texts: ListTexts, title: str, draws: bool) -> ExampleLists:
+def read_lists(texts: ListTexts, title: str, *, draws: bool) -> ExampleLists:
+    """The lists of some features as columns. Raises ExportError."""
     try:
         return example_lists(texts.texts, leading=2 if draws else 1)
     except DamagedListError as error:
