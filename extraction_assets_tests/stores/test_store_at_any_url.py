@@ -76,7 +76,5 @@ def test_a_store_whose_url_holds_credentials_is_refused_without_showing_them(
 
 def test_a_store_that_depends_on_the_working_directory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EXTRACTION_STORE", "some/folder")
-    with pytest.raises(
-        ValueError, match="EXTRACTION_STORE is 'some/folder', another folder in every"
-    ):
+    with pytest.raises(ValueError, match="EXTRACTION_STORE is 'some/folder', another folder in every"):
         ChunkStoreResource().open()
