@@ -232,3 +232,16 @@ def test_encoding_by_parts_gives_the_features_of_a_whole_batch(tmp_path: Path, m
     outputs = engine.model.activations(ids, mask)[options.hook].flatten(0, 1)
     expected = engine.sae.encode(outputs).view(16, options.positions, -1)[:11]
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("export_format", ["parquet", "jsonl"])
+def test_an_export_is_measured_with_all_of_its_examples(tmp_path: Path, export_format: str) -> None:
+    from benchmarks import exporting
+    from benchmarks.browsing_results import Sizes, make_results
+
+    make_results(tmp_path / "results.sqlite", Sizes(64, 300, top_k=10))
+    line = exporting.measure(tmp_path / "results.sqlite", export_format, tmp_path / "out", 64)
+    assert (line.features, line.examples) == (64, 64 * (10 + 2))
+    assert 0 < line.before_mib <= line.peak_mib
+    assert (tmp_path / "out" / "export.json").is_file()
