@@ -46,9 +46,9 @@ def test_the_value_of_a_rate_is_its_figure(name: str) -> None:
     assert rate(name) == float(number[0].replace(",", "")) * scale
 
 
-@pytest.mark.parametrize(("figure", "stands"), [("1,491", True), ("491", False), ("1,4", False), ("1.08", False)])
+@pytest.mark.parametrize(("figure", "stands"), [("1,505", True), ("505", False), ("1,5", False), ("1.08", False)])
 def test_a_part_of_a_figure_is_not_found(figure: str, stands: bool) -> None:
-    assert stands_in(figure, ["the floor", "1,491", "1,277"]) is stands
+    assert stands_in(figure, ["the floor", "1,505", "1,292"]) is stands
 
 
 def test_a_changed_result_is_noticed() -> None:
@@ -70,17 +70,17 @@ def test_weights_of_a_block_by_hand() -> None:
     assert arithmetic.block_parameters(GEMMA) == 9_437_184 + 4_718_592 + 63_700_992
 
 
-@pytest.mark.parametrize(("model", "floor"), [(GEMMA, 1_491), (GEMMA_WIDE, 1_277)])
+@pytest.mark.parametrize(("model", "floor"), [(GEMMA, 1_505), (GEMMA_WIDE, 1_292)])
 def test_what_is_measured_follows_from_its_parts_too(model: arithmetic.Model, floor: float) -> None:
     forward = arithmetic.forward_flops(model) / arithmetic.forward_rate(model)
     encode = arithmetic.encode_flops(model) / arithmetic.encode_rate(model)
     assert 1 / (forward + encode) == pytest.approx(floor)
-    assert 1 / arithmetic.seconds_per_sample(model) == pytest.approx(floor * 0.941)
+    assert 1 / arithmetic.seconds_per_sample(model) == pytest.approx(floor * 0.988)
 
 
 def test_the_small_shape_is_estimated_as_it_was_measured() -> None:
     estimated = 1 / arithmetic.seconds_per_sample(SMALL._replace(is_measured=False))
-    assert estimated == pytest.approx(8_874 * 0.895, rel=0.02)  # forward + encode of RESULTS.md, and its share
+    assert estimated == pytest.approx(8_874 * 0.907, rel=0.02)  # forward + encode of RESULTS.md, and its share
 
 
 def test_features_take_what_the_benchmark_stored() -> None:
