@@ -1,6 +1,7 @@
 """URLs of storage, such as ``s3://bucket/folder``, and what is said of one that cannot be used."""
 
 import contextlib
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ _INSTALL = {
 
 _LOCAL = ("file", "local")
 _NOT_FOLDERS = ("http", "https", "data")
+_MISTYPED = re.compile(rf"(?:{'|'.join((*_INSTALL, *_LOCAL))}):/?(?!/)", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*")
 _SECRET_NAMES = re.compile(r"SECRET|TOKEN|PASSWORD|KEY|CREDENTIAL|CONNECTION_STRING", re.IGNORECASE)
 _SHORTEST_SECRET = 8
@@ -67,12 +69,19 @@ def parse_storage_url(text: str) -> StorageUrl:
 
 
 def local_path(text: str) -> str:
-    """The path that a text means which is no URL, or a ``file://`` one."""
+    """The path that a text means which is no URL, or a ``file://`` one. Raises StorageError for what is no path."""
+    if not text.strip() or "\0" in text:
+        raise StorageError(f"{text!r} is no folder: give the path of one, or a URL")
     if not is_url(text):
+        if begun := _MISTYPED.match(text):
+            scheme = begun[0].partition(":")[0]
+            raise StorageError(f"{text} begins as a URL, and is none: give {scheme}://…, or for a folder ./{text}")
         return text
     url = parse_storage_url(text)
     if url.scheme not in _LOCAL:
         raise StorageError(f"{text} is not a folder of this machine")
+    if not url.path.startswith("/"):
+        raise StorageError(f"{text} names another machine, {url.path.partition('/')[0]}: give {url.scheme}:///folder")
     return url.path
 
 
@@ -85,7 +94,8 @@ def open_filesystem(url: StorageUrl) -> tuple[Any, str]:
     """fsspec's file system of a URL, which lists what is there now, and the folder in it. Raises StorageError."""
     from fsspec.core import url_to_fs
 
-    options = {"max_concurrency": 2} if url.scheme in ("s3", "s3a") else {}  # parts of 50 MB that are in memory
+    logging.getLogger("asyncio").addFilter(_is_no_lost_connection)
+    options = {"max_concurrency": 2} if url.scheme in ("s3", "s3a") else {}  # parts that are in memory
     try:
         opened: tuple[Any, str] = url_to_fs(str(url), use_listings_cache=False, skip_instance_cache=True, **options)
     except ImportError as error:
@@ -96,6 +106,12 @@ def open_filesystem(url: StorageUrl) -> tuple[Any, str]:
             raise StorageError(f"{url} is of a kind that is not known: s3://, gs:// and az:// are") from error
         raise StorageError(f"{url} cannot be opened: {plain_reason(error)}") from error
     return opened[0], opened[1].rstrip("/")
+
+
+def _is_no_lost_connection(record: logging.LogRecord) -> bool:
+    """Of each request that was being sent on a line that is cut, aiohttp has asyncio log a traceback, beside the error
+    that the caller gets."""
+    return not (record.exc_info and isinstance(record.exc_info[1], ConnectionError))
 
 
 @contextlib.contextmanager

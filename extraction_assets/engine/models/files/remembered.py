@@ -18,11 +18,11 @@ class ByConfiguration(Generic[T]):
     def __init__(self) -> None:
         self._found: dict[Hashable, T] = {}
 
-    def of(self, checkpoint: LocalCheckpoint, find: Callable[[], T], *asked: Hashable) -> T:
-        """What ``find`` gives for this configuration and what is ``asked`` of it; an error of it is not kept."""
+    def of(self, checkpoint: LocalCheckpoint, find: Callable[[], T], *arguments: Hashable) -> T:
+        """What ``find`` gives for this configuration and these ``arguments``; an error of it is not kept."""
         if checkpoint.trust_remote_code:
             return find()
-        key = ((checkpoint.folder / "config.json").read_bytes(), asked)
+        key = ((checkpoint.folder / "config.json").read_bytes(), arguments)
         if key not in self._found:
             found = find()
             if len(self._found) >= _MOST:
