@@ -20,11 +20,12 @@ from extraction_assets.exports.example_groups import (
     once_each,
     population_of_example,
 )
+from extraction_assets.exports.exported_rows import Batch
 from extraction_assets.exports.json_text import encode
 from extraction_assets.exports.neuronpedia_names import NAMES, neuronpedia_names
 from extraction_assets.exports.option import Option
 from extraction_assets.exports.output import Output
-from extraction_assets.exports.source import Batch, ExportedFeature, ExportSource
+from extraction_assets.exports.source import ExportedFeature, ExportSource
 
 WHAT = "`batch-N.json`, the requests that upload features, 1 to 128 each; without features that have no example."
 READ_BY = "`neuronpedia.requests.feature_request` of the package `neuronpedia`, or any client of the API"
