@@ -9,7 +9,7 @@
 # make docs         writes the pages of docs/ that follow from the code
 # make readers      installs what the tests read exports with
 # make published    renews the list of published SAEs from the installed SAELens
-# make install      what a checkout can use: UI, PostgreSQL, data sets of the hub, S3
+# make install      what a checkout can use: UI, PostgreSQL, data sets of the hub, S3, Kubernetes
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -95,7 +95,7 @@ $(DEMO): pyproject.toml constraints.txt | $(BIN)/python
 	$(call pip_install,ui,the package and Dagster's UI (a few minutes the first time))
 
 $(ALL_EXTRAS): $(DEMO)
-	$(call pip_install,ui$(COMMA)postgres$(COMMA)datasets$(COMMA)s3,PostgreSQL$(COMMA) data sets of the hub and S3)
+	$(call pip_install,ui$(COMMA)postgres$(COMMA)datasets$(COMMA)s3$(COMMA)kubernetes,PostgreSQL$(COMMA) data sets of the hub$(COMMA) S3 and Kubernetes)
 
 $(TOOLS): $(DEMO)
 	$(call pip_install,dev,linters and pytest)

@@ -19,20 +19,17 @@ from benchmarks.measure import timed
 from extraction_assets.engine.directions.final_norm import FinalNorm
 from extraction_assets.engine.directions.logit_lens import logit_lens
 from extraction_assets.engine.directions.nearest import nearest_rows, unit_rows
-from extraction_assets.engine.directions.top import rows_at_once
+from extraction_assets.engine.directions.products import products
 from extraction_assets.engine.directions.unembedding import Unembedding
-from extraction_assets.engine.saes.sae import matmul_precision
 
 _COMPARED = 256
 _MOST_DIFFERENT = 1e-2
 
 
 def products_alone(rows: Tensor, matrix: Tensor) -> None:
-    """Rows [F, D] times a matrix [N, D], block by block, in the order that the logit lens takes."""
-    room = rows.new_empty(len(matrix), min(len(rows), rows_at_once(len(matrix), rows.device)))
-    with matmul_precision("highest"):
-        for block in rows.split(room.shape[1]):
-            torch.mm(matrix, block.t(), out=room[:, : len(block)])
+    """Rows [F, D] times a matrix [N, D], block by block."""
+    for _ in products(rows, matrix):
+        pass
 
 
 def different_from_cpu(decoder: Tensor, unembedding: Unembedding) -> float:

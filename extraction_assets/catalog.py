@@ -20,6 +20,10 @@ FEATURE_DIRECTIONS = "feature_directions"
 FEATURE_REPORT = "feature_report"
 FEATURE_EXPORTS = "feature_exports"
 
+MERGED_TABLES = "merged_tables"
+"""Folder of an SAE beside those of its assets: tables of many chunks that the merge has made on its way, so that a
+longer corpus does not read all chunks again (``planning.merge_order``). No asset: what is missing is made again."""
+
 EXPORT_PREFIX = "export_"
 
 FIRST_VERSION = 2
@@ -324,8 +328,10 @@ def assets_of_weights() -> list[str]:
 
 
 def folders(scope: Literal["extraction", "sae"]) -> list[str]:
-    """Names of the assets that have a folder of their own in the chunk store; the corpus is shared by extractions."""
-    return [row.name for row in ASSETS if row.scope == scope and row.files and row.name != CORPUS]
+    """Names of the folders in the chunk store: of the assets that have one of their own, and of an SAE
+    ``MERGED_TABLES``. The corpus is shared by extractions."""
+    of_assets = [row.name for row in ASSETS if row.scope == scope and row.files and row.name != CORPUS]
+    return [*of_assets, MERGED_TABLES] if scope == "sae" else of_assets
 
 
 def builders() -> dict[str, Asset]:

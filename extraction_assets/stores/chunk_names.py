@@ -6,10 +6,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from extraction_assets.catalog import ASSETS, TOP_K_TABLE, ChunkAsset
+from extraction_assets.catalog import ASSETS, MERGED_TABLES, TOP_K_TABLE, ChunkAsset, asset_row
 from extraction_assets.stores.fingerprints import LENGTH
 
-FORMS: dict[ChunkAsset, tuple[str, ...]] = {row.name: row.files for row in ASSETS if row.partitioned}
+FORMS: dict[ChunkAsset, tuple[str, ...]] = {
+    **{row.name: row.files for row in ASSETS if row.partitioned},
+    MERGED_TABLES: asset_row(TOP_K_TABLE).files,  # the key is that of the first chunk
+}
 """Suffixes of an asset's files, one for each form of their bytes: files are written in the first form and read in any
 of these. A file of another form, such as one of a later version of this package, is never opened: its
 chunk counts as stale. A new form goes in front, such as ``(".v3.parquet", ".parquet")``, and its reader checks it."""
@@ -65,10 +68,10 @@ def chunk_files(paths: Iterable[Path]) -> Iterator[ChunkFile]:
             yield ChunkFile(path, match["key"], match["fingerprint"], match["seal"], kind)
 
 
-def of_any_fingerprint(folder: Path, asset: ChunkAsset, key: str) -> Iterator[Path]:
-    """Files of a chunk of any fingerprint, those in forms of later versions included."""
-    for end in {Path(form).suffix or form for form in FORMS[asset]}:
-        yield from folder.glob(f"{key}-*{end}")
+def of_any_fingerprint(paths: Iterable[Path], asset: ChunkAsset, key: str) -> Iterator[Path]:
+    """Those of the paths that are files of a chunk of any fingerprint, those in forms of later versions included."""
+    ends = tuple({Path(form).suffix or form for form in FORMS[asset]})
+    return (path for path in paths if path.name.startswith(f"{key}-") and path.name.endswith(ends))
 
 
 def _pattern() -> re.Pattern[str]:

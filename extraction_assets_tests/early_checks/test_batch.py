@@ -13,17 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from extraction_assets.assets.chunks import checks as recorded
 from extraction_assets.assets.chunks import run as chunk_run
 from extraction_assets.assets.chunks.checks import CHUNK_CHECKS, CHUNK_WARNINGS
-from extraction_assets.assets.examples import run as examples
 from extraction_assets.database.connect import open_database
 from extraction_assets.engine.models.language_model import load_language_model
 from extraction_assets.execution import loaded_models
 from extraction_assets.execution.keys import activations_key, sae_key
 from extraction_assets.host.disk import free_bytes, nearest, readable_size
 from extraction_assets.planning.disk_estimate import Sizes, disk_findings, estimate_database, estimate_files, listed
-from extraction_assets.stores.chunk_files import read_record
 from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets_tests.engine.checkpoints import local
 from extraction_assets_tests.project import Project
@@ -173,7 +170,7 @@ def test_the_estimate_by_hand(tiny_folder: Path, home: Path) -> None:
     assert found["topk/sae_features"] == 10 * 16 * (8 + 1.5 * 8)
     # a chunk of 8 samples has at most 8 * 16 * 1.5 examples, fewer than 8 for each of 1,000 features, each drawn twice
     sampled = 16 * (8 + 1.5 * 8) / 16
-    assert found["topk/top_k_table"] == pytest.approx(16 / 8 * (3 * 8 * 16 * 1.5 * 40 + 1000 * 1772) + 16 * sampled)
+    assert found["topk/top_k_table"] == pytest.approx(16 / 8 * (3 * 8 * 16 * 1.5 * 40 + 1000 * 200) + 16 * sampled)
     rows = {one.name: one.size for one in estimate_database(settings, sizes, to_come)}
     assert rows == {
         "topk/results": 1000 * (23 * 111 + 46 * 102 + 600),  # of the corpus's 23 samples
@@ -190,7 +187,7 @@ def test_the_estimate_of_basic_statistics_by_hand(tiny_folder: Path, home: Path)
     settings = make_settings(tiny_folder, top_k_examples=50, statistics="basic")
     sizes, to_come = Sizes({}, {"topk": 1000}, 2, {"topk": 1.5}), {("top_k_table", "topk"): 16}
     (table,) = estimate_files(settings, ChunkStore(home), sizes, to_come)
-    assert table.size == pytest.approx(16 / 8 * (8 * 16 * 1.5 * 40 + 1000 * 1132))
+    assert table.size == pytest.approx(16 / 8 * (8 * 16 * 1.5 * 40 + 1000 * 130))
     rows, *_ = estimate_database(settings, sizes, to_come)
     assert rows.size == 1000 * (23 * 111 + 600)
 
@@ -267,14 +264,15 @@ def test_the_share_of_first_tokens_is_reported_for_each_chunk(tiny_folder: Path,
 def test_chunks_of_an_earlier_version_are_merged_and_their_checks_reported(
     tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def as_before(path: Path) -> dict[str, Any]:
-        record = read_record(path)
+    read_record = ChunkStore.record
+
+    def as_before(store: ChunkStore, path: Path) -> dict[str, Any]:
+        record = read_record(store, path)
         return {**record, "checks": {name: record["checks"][name] for name in CHUNK_CHECKS}}
 
     project = _project(tiny_folder, home)
     project.chunks()
-    for module in (recorded, examples, chunk_run):
-        monkeypatch.setattr(module, "read_record", as_before)
+    monkeypatch.setattr(ChunkStore, "record", as_before)
     assert project.merge("relu").success
     table = sae_key(project.settings, "relu", "top_k_table")
     checks = project.checks_alone([dg.AssetCheckKey(table, name) for name in (*CHUNK_CHECKS, *CHUNK_WARNINGS)])

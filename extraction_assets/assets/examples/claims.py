@@ -14,3 +14,12 @@ MERGE_CHECKS = {
 def merge_check_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
     """The checks of the merged examples under ``key``."""
     return [dg.AssetCheckSpec(name, asset=key, description=claim) for name, claim in MERGE_CHECKS.items()]
+
+
+class MergeRefused(ValueError):
+    """Chunks cannot be merged, or the merge is wrong; nothing in the database was changed."""
+
+    def __init__(self, check: str, message: str) -> None:
+        super().__init__(message)
+        self.check = check
+        """The claim that does not hold."""

@@ -2,22 +2,20 @@
 
 import logging
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any
 
 import dagster as dg
 import numpy as np
-import torch
 
-from extraction_assets.assets.chunks.checks import CHUNK_CHECKS
 from extraction_assets.assets.examples.checks import compare_with_tables
-from extraction_assets.assets.examples.claims import MATCH_TABLES, NONE_MISSING
+from extraction_assets.assets.examples.chunk_tables import merge_chunks
+from extraction_assets.assets.examples.claims import MATCH_TABLES, NONE_MISSING, MergeRefused
 from extraction_assets.assets.examples.corpus_samples import corpus_samples
-from extraction_assets.assets.examples.merging import Merged, merge_tables
-from extraction_assets.catalog import FEATURE_DIRECTIONS, TOP_K_TABLE, asset_row
+from extraction_assets.assets.examples.merging import Merged
+from extraction_assets.catalog import FEATURE_DIRECTIONS, asset_row
 from extraction_assets.dagster_instance.dead_runs import note_host
 from extraction_assets.database.connect import write_transaction
 from extraction_assets.database.directions import delete_stale_directions
@@ -26,7 +24,6 @@ from extraction_assets.database.urls import shown_url
 from extraction_assets.engine.corpora.display import display_tokens
 from extraction_assets.engine.corpora.document_tokens import special_token_ids
 from extraction_assets.engine.statistics.registry import FeatureStatistics
-from extraction_assets.execution.damage import put_aside
 from extraction_assets.execution.failures import as_dagster_failure, failure
 from extraction_assets.execution.hub_downloads import hub_downloads
 from extraction_assets.execution.links import browser_metadata, links_to_browser
@@ -38,25 +35,11 @@ from extraction_assets.execution.pictures import (
     picture_metadata,
 )
 from extraction_assets.execution.preview import preview
-from extraction_assets.execution.progress import progress
-from extraction_assets.planning.draw_rules import draw_rules
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.planning.tokenization import load_tokenizer
 from extraction_assets.planning.weights import weights_fingerprint
 from extraction_assets.resources import ChunkStoreResource, ResultsResource
-from extraction_assets.settings import Chunk, ExtractionSettings
-from extraction_assets.stores.chunk_files import TableFile, check_files, read_tables
-from extraction_assets.stores.chunk_record import Record, checks_of, read_record
-from extraction_assets.stores.sealed import DamagedFileError
-
-
-class MergeRefused(ValueError):
-    """Chunks cannot be merged, or the merge is wrong; nothing in the database was changed."""
-
-    def __init__(self, check: str, message: str) -> None:
-        super().__init__(message)
-        self.check = check
-        """The claim that does not hold."""
+from extraction_assets.settings import ExtractionSettings
 
 
 def run_merge(
@@ -81,11 +64,13 @@ def _merge_into_database(
     plan: ExtractionPlan, sae: str, results: ResultsResource, logger: logging.Logger
 ) -> dg.MaterializeResult:
     started = time.perf_counter()
-    with ThreadPoolExecutor(1, "tokenizer") as beside:  # a second, if it is the first of the process
+    samples = slice(0, len(plan.corpus))
+    with ThreadPoolExecutor(2, "beside") as beside:  # a second each, if it is the first time of the process
         loading = beside.submit(copy_context().run, load_tokenizer, plan.settings, plan.extraction.checkpoint)
+        hashing = beside.submit(copy_context().run, plan.corpus.content_fingerprint, samples)  # kept for the database
         merged = merge_chunks(plan, sae, logger)
         complete = _none_is_missing(plan, merged.statistics)
-        tokenizer = loading.result()
+        tokenizer, _ = loading.result(), hashing.result()
     display, special_ids = display_tokens(tokenizer), tuple(special_token_ids(tokenizer))
     extraction = _extraction_row(plan, sae, len(merged.statistics.sample_count))
     corpus = corpus_samples(plan.corpus)._replace(special_ids=special_ids)
@@ -153,81 +138,6 @@ def _pictures(merged: Merged, top_k: int) -> dict[str, dg.MarkdownMetadataValue]
         "density": picture_metadata(DENSITY_TITLE, density_histogram(frequencies)),
         "examples_per_feature": picture_metadata(EXAMPLES_TITLE, examples_histogram(examples, top_k)),
     }
-
-
-def merge_chunks(plan: ExtractionPlan, sae: str, logger: logging.Logger) -> Merged:
-    """Merges all chunk tables of an SAE, one after the other, in memory that does not grow with their number.
-
-    Raises MergeRefused, which names every chunk that is missing, made from other inputs, or not checked; or a damaged
-    chunk, which is set aside so that it counts as missing and can be recomputed.
-    """
-    try:
-        _refuse_unfit_chunks(plan, sae)
-        return _merge_files(plan, sae, logger)
-    except DamagedFileError as error:
-        raise MergeRefused(NONE_MISSING, put_aside(error, plan.settings.name)) from error
-
-
-def _merge_files(plan: ExtractionPlan, sae: str, logger: logging.Logger) -> Merged:
-    settings = plan.settings
-    chunks = settings.chunks
-    files = ((plan.chunk_path(TOP_K_TABLE, chunk, sae), plan.table_fingerprint(chunk, sae)) for chunk in chunks)
-    with progress("merge", len(chunks), "chunks", logger) as update:
-        tables = _of_own_samples(settings, read_tables(files))
-        rules = draw_rules(settings)
-        merged = merge_tables(tables, settings.top_k_examples, settings.min_activation, lambda: update(1), rules)
-    if len(merged.numerics) > 1:
-        logger.warning(
-            "%d different numerics records: last bits may differ between chunks: %s",
-            len(merged.numerics),
-            merged.numerics,
-        )
-    return merged
-
-
-def _of_own_samples(settings: ExtractionSettings, files: Iterable[TableFile]) -> Iterator[TableFile]:
-    """The chunks' tables, refused where one holds samples of another chunk: so no sample is counted twice."""
-    for chunk, file in zip(settings.chunks, files, strict=True):
-        samples = file.table.sample_index
-        first, last = (int(one) for one in torch.aminmax(samples)) if len(samples) else (chunk.first_sample,) * 2
-        if not chunk.first_sample <= first <= last < chunk.first_sample + chunk.num_samples:
-            raise MergeRefused(NONE_MISSING, f"the table of chunk {chunk.key} holds samples of other chunks")
-        problem = _failed_check(file.record)  # again, of a record that was verified
-        if problem:
-            raise MergeRefused(NONE_MISSING, f"chunk {chunk.key}: {problem}")
-        yield file
-
-
-def _refuse_unfit_chunks(plan: ExtractionPlan, sae: str) -> None:
-    chunks = plan.settings.chunks
-    problems = {chunk.key: problem for chunk in chunks if (problem := _problem(plan, sae, chunk))}
-    if problems:
-        kinds = ", ".join(f"{count} {problem}" for problem, count in Counter(problems.values()).items())
-        named = "; ".join(f"{key}: {problem}" for key, problem in list(problems.items())[:20])
-        raise MergeRefused(
-            NONE_MISSING,
-            f"{len(problems)} of {len(chunks)} chunks of {plan.settings.name}/{sae} cannot be merged "
-            f"({kinds}). {named}. Materialize these chunks of {plan.settings.name}/{sae}/{TOP_K_TABLE} first",
-        )
-
-
-def _problem(plan: ExtractionPlan, sae: str, chunk: Chunk) -> str | None:
-    """Why a chunk cannot be merged."""
-    state = plan.chunk_state(TOP_K_TABLE, chunk, sae)
-    if state != "done":
-        return "missing" if state == "missing" else "made from other inputs or settings"
-    path = plan.chunk_path(TOP_K_TABLE, chunk, sae)
-    problem = _failed_check(read_record(path))
-    if problem:
-        check_files(path, plan.table_fingerprint(chunk, sae))  # or is it damaged?
-    return problem
-
-
-def _failed_check(record: Record) -> str | None:
-    """The required checks that are not recorded as passed in a chunk's record."""
-    checks = checks_of(record)
-    failed = [name for name in CHUNK_CHECKS if not checks.get(name)]
-    return f"check {failed[0]} {'failed' if failed[0] in checks else 'is absent'}" if failed else None
 
 
 def _extraction_row(plan: ExtractionPlan, sae: str, latent_dim: int) -> ExtractionRow:

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from extraction_assets.engine.directions.top import rows_at_once, top_of_rows
-from extraction_assets.engine.saes.sae import matmul_precision
+from extraction_assets.engine.directions.products import products
+from extraction_assets.engine.directions.top import top_of_rows
 
 NEAREST = 20
 
@@ -42,18 +42,17 @@ def nearest_rows(
     [F, G]: a block of rows at a time, some 64 MiB on a CPU. ``update`` is called with the number of rows that are done.
     """
     is_zero, parts, first = ~others.any(dim=1), list[tuple[Tensor, Tensor]](), 0
-    for block in rows.split(rows_at_once(len(others), rows.device)):
-        with matmul_precision("highest"):
-            cosines = torch.mm(block, others.t()).clamp_(-1, 1)  # [f, G]
-        cosines.masked_fill_(is_zero, -torch.inf)
-        cosines[~block.any(dim=1)] = -torch.inf
+    for cosines in products(rows, others):  # [f, G]
+        count = len(cosines)
+        cosines.clamp_(-1, 1).masked_fill_(is_zero, -torch.inf)
+        cosines[~rows[first : first + count].any(dim=1)] = -torch.inf
         if is_itself:
-            number = torch.arange(len(block), device=rows.device)
+            number = torch.arange(count, device=rows.device)
             cosines[number, first + number] = -torch.inf
         cosine, feature = top_of_rows(cosines, NEAREST)
         parts.append((cosine.cpu(), feature.cpu()))
-        first += len(block)
-        update(len(block))
+        first += count
+        update(count)
     cosine, feature = (torch.cat(of_blocks) for of_blocks in zip(*parts, strict=True))
     return NearestRows(torch.full_like(feature, sae), feature, cosine)
 

@@ -24,9 +24,3 @@ def top_of_rows(values: Tensor, k: int, *, largest: bool = True) -> tuple[Tensor
     columns, order = columns.sort(dim=1)
     found, order = found.gather(1, order).sort(dim=1, descending=largest, stable=True)
     return found, columns.gather(1, order)
-
-
-def rows_at_once(width: int, device: torch.device) -> int:
-    """How many rows of ``width`` float32 numbers are worked on together: some 64 MiB on a CPU, 1 GiB on a GPU."""
-    room = 1 << 24 if device.type == "cpu" else 1 << 28
-    return max(1, min(4096, room // max(1, width)))

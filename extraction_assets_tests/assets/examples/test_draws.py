@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from extraction_assets.assets.examples.chunk_tables import merge_chunks
 from extraction_assets.assets.examples.drawn import ExpectedDraws, MergedDraws, draws_of
 from extraction_assets.assets.examples.merging import Merged
-from extraction_assets.assets.examples.run import merge_chunks
 from extraction_assets.engine.selection.shards import shard_threads
 from extraction_assets.engine.shapes import DrawRules
 from extraction_assets.stores.chunk_files import read_sampled, read_table, write_table

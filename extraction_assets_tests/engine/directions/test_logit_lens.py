@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 
-from extraction_assets.engine.directions import logit_lens as module
+from extraction_assets.engine.directions import products
 from extraction_assets.engine.directions.final_norm import FinalNorm
 from extraction_assets.engine.directions.logit_lens import HISTOGRAM_BINS, LENS_TOKENS, LogitLens, logit_lens
 from extraction_assets.engine.directions.unembedding import Unembedding, read_unembedding
@@ -62,7 +62,7 @@ def test_the_histogram_has_equal_bins_from_minimum_to_maximum() -> None:
 def test_blocks_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     unembedding, updates = make_unembedding(V, D), list[int]()
     whole = logit_lens(decoder(), unembedding)
-    monkeypatch.setattr(module, "rows_at_once", lambda *_: 16)
+    monkeypatch.setattr(products, "rows_at_once", lambda *_: 16)
     parts = logit_lens(decoder(), unembedding, updates.append)
     assert updates == [16, 16, 16, 16, 6, 0]
     for name, one, other in zip(LogitLens._fields, whole, parts, strict=True):

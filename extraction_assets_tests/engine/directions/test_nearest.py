@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from extraction_assets.engine.directions import nearest as module
+from extraction_assets.engine.directions import products
 from extraction_assets.engine.directions.nearest import NEAREST, NearestRows, merge_nearest, nearest_rows, unit_rows
 from extraction_assets_tests.engine.directions.oracle import cosines_of
 
@@ -76,7 +76,7 @@ def test_a_cosine_is_at_most_one() -> None:
 def test_blocks_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, updates = rows_of(F, 1), list[int]()
     whole = nearest(rows)
-    monkeypatch.setattr(module, "rows_at_once", lambda *_: 16)
+    monkeypatch.setattr(products, "rows_at_once", lambda *_: 16)
     parts = nearest_rows(unit_rows(rows), unit_rows(rows), 0, is_itself=True, update=updates.append)
     assert updates == [16, 16, 16, 12]
     assert torch.equal(whole.feature, parts.feature)

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extraction_assets.engine.directions.top import rows_at_once, top_of_rows
+from extraction_assets.engine.directions.top import top_of_rows
 
 
 def by_sorting(values: torch.Tensor, k: int, sign: int) -> list[list[tuple[float, int]]]:
@@ -28,9 +28,3 @@ def test_infinities_are_ordered_too() -> None:
     found, columns = top_of_rows(torch.tensor([[-torch.inf, 1.0, -torch.inf, -torch.inf]]), 3)
     assert found.tolist() == [[1.0, -torch.inf, -torch.inf]]
     assert columns.tolist() == [[1, 0, 2]]
-
-
-def test_some_rows_are_worked_on_together_however_wide_they_are() -> None:
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert [rows_at_once(width, cpu) for width in (1, 50_000, 1 << 30)] == [4096, 335, 1]
-    assert rows_at_once(50_000, gpu) > rows_at_once(50_000, cpu)

@@ -1,0 +1,143 @@
+"""Tables of many chunks that a merge leaves, and what the next one reads of them."""
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from extraction_assets.assets.examples import chunk_tables, merging
+from extraction_assets.assets.examples.chunk_tables import merge_chunks
+from extraction_assets.assets.examples.claims import MergeRefused
+from extraction_assets.assets.examples.merging import Merged
+from extraction_assets.planning import merge_order
+from extraction_assets.stores.chunk_files import read_table, write_table
+from extraction_assets.upkeep.clean import SUPERSEDED, find_garbage
+from extraction_assets.upkeep.delete import find_stored_files
+from extraction_assets_tests.project import Project
+from extraction_assets_tests.tiny import make_settings
+
+SAE = "relu"
+ONE_EACH = 20
+
+
+@pytest.fixture(scope="module")
+def computed(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Twenty chunks of one sample are there and no merge. Not to be changed."""
+    settings = make_settings(tiny_folder, chunk_size=1, evaluation_samples=ONE_EACH)
+    project = Project(settings, tmp_path_factory.mktemp("computed") / "home")
+    project.corpus()
+    project.chunks(0, ONE_EACH - 1)
+    return project
+
+
+@pytest.fixture
+def chunked(computed: Project, home: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """The same in this test's own home; three tables are merged into one."""
+    shutil.copytree(computed.home, home, ignore=shutil.ignore_patterns("dagster"))
+    monkeypatch.setattr(merge_order, "FAN_IN", 3)
+    return Project(computed.settings, home)
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Folder and chunk of the tables that are read, in their order."""
+    seen, original = list[str](), chunk_tables.read_tables
+
+    def noting(files: Any, store: Any) -> Any:
+        named = list(files)
+        seen.extend(f"{path.parent.name} {int(path.name.split('-')[0])}" for path, _ in named)
+        return original(named, store)
+
+    monkeypatch.setattr(chunk_tables, "read_tables", noting)
+    return seen
+
+
+def merge(project: Project) -> Merged:
+    return merge_chunks(project.plan, SAE, logging.getLogger(__name__))
+
+
+def merged_files(project: Project) -> list[Path]:
+    return sorted((project.home / "tiny" / SAE / "merged_tables").glob("*.parquet"))
+
+
+def same(one: Merged, other: Merged) -> bool:
+    for part in ("table", "statistics", "draws"):
+        for ours, theirs in zip(getattr(one, part), getattr(other, part), strict=True):
+            assert torch.equal(torch.as_tensor(ours), torch.as_tensor(theirs))
+    return (one.expected, one.numerics) == (other.expected, other.numerics)
+
+
+def test_a_merge_by_tables_of_many_chunks_is_the_same_to_the_bit(computed: Project, chunked: Project) -> None:
+    directly = merging.merge_tables(
+        (read_table(path, name) for path, name in _tables(computed)),
+        5,
+        rules=chunk_tables.draw_rules(computed.settings),
+    )
+    assert same(merge(chunked), directly)
+    assert len(merged_files(chunked)) == ONE_EACH // 3
+
+
+def _tables(project: Project) -> list[tuple[Path, str]]:
+    plan = project.plan
+    return [
+        (plan.chunk_path("top_k_table", chunk, SAE), plan.table_fingerprint(chunk, SAE))
+        for chunk in project.settings.chunks
+    ]
+
+
+def test_the_next_merge_reads_few_tables(chunked: Project, read: list[str]) -> None:
+    first = merge(chunked)
+    read.clear()
+    assert same(merge(chunked), first)
+    assert read == [*(f"merged_tables {one}" for one in range(0, 18, 3)), "top_k_table 18", "top_k_table 19"]
+
+
+def test_a_chunk_that_was_computed_again_with_other_bytes_is_merged_again(chunked: Project, read: list[str]) -> None:
+    merge(chunked)
+    path, name = _tables(chunked)[4]
+    table, statistics, record, draws = read_table(path, name)
+    write_table(path, table, statistics, {**record, "numerics": {"another": "GPU"}}, draws)
+    read.clear()
+    assert {"another": "GPU"} in merge(chunked).numerics
+    assert read[:4] == ["top_k_table 3", "top_k_table 4", "top_k_table 5", "merged_tables 0"]
+
+
+def test_a_damaged_table_of_many_chunks_is_merged_again(chunked: Project, caplog: pytest.LogCaptureFixture) -> None:
+    first, path = merge(chunked), merged_files(chunked)[1]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:40] + bytes([whole[40] ^ 1]) + whole[41:])
+    assert same(merge(chunked), first)
+    assert "its chunks are merged again" in caplog.text
+    assert path.read_bytes() == whole
+
+
+def test_a_wrong_table_of_many_chunks_is_not_stored(chunked: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    merge_all = merging.merge_tables
+
+    def without_best(*args: Any) -> Merged:
+        merged = merge_all(*args)
+        return merged._replace(table=merged.table._replace(sample_index=merged.table.sample_index.flip(0)))
+
+    monkeypatch.setattr(chunk_tables, "merge_tables", without_best)
+    with pytest.raises(MergeRefused, match="chunks 000000000000 to 000000000002 merged are not what their tables hold"):
+        merge(chunked)
+    assert merged_files(chunked) == []
+
+
+def test_clean_removes_tables_of_many_chunks_that_no_merge_would_read(chunked: Project, tiny_folder: Path) -> None:
+    merge(chunked)
+    store = chunked.plan.store
+    assert find_garbage({"tiny": chunked.settings}, ["tiny"], store, {}).items == []
+    other = make_settings(tiny_folder, chunk_size=1, evaluation_samples=ONE_EACH, top_k_examples=2)
+    found = find_garbage({"tiny": other}, ["tiny"], store, {}).items
+    assert {one.path for one in found if one.kind == SUPERSEDED} >= set(merged_files(chunked))
+
+
+def test_delete_removes_tables_of_many_chunks(chunked: Project) -> None:
+    merge(chunked)
+    found = find_stored_files(chunked.plan.store, "tiny")
+    assert {one.path for one in found.items} >= set(merged_files(chunked))
+    assert found.left == []

@@ -1,0 +1,1 @@
+"""What deploys the project: deploy/kubernetes/ at the root of the repository."""
