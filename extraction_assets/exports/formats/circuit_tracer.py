@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from extraction_assets.catalog import FEATURE_DIRECTIONS, SAE_FEATURES
 from extraction_assets.exports.errors import ExportError
+from extraction_assets.exports.exported_rows import Batch
 from extraction_assets.exports.formats.shared.example_groups import ExampleGroup, dense_text, example_groups
 from extraction_assets.exports.formats.shared.json_text import encode
 from extraction_assets.exports.formats.shared.layer_file import folder_of_layer, write_layer
 from extraction_assets.exports.formats.shared.neuronpedia_names import layer_number
 from extraction_assets.exports.option import Option
 from extraction_assets.exports.output import Output
-from extraction_assets.exports.source import Batch, ExportedFeature, ExportSource
+from extraction_assets.exports.source import ExportedFeature, ExportSource
 
 if TYPE_CHECKING:
     import numpy as np

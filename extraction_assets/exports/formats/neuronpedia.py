@@ -11,6 +11,7 @@ from typing import Any
 
 from extraction_assets.catalog import FEATURE_DIRECTIONS
 from extraction_assets.exports.errors import ExportError
+from extraction_assets.exports.exported_rows import Batch
 from extraction_assets.exports.formats.shared.example_groups import (
     ExampleGroup,
     OneExample,
@@ -25,7 +26,7 @@ from extraction_assets.exports.formats.shared.neuronpedia_names import NAMES, Ne
 from extraction_assets.exports.formats.shared.neuronpedia_tables import metadata_rows, shown_source
 from extraction_assets.exports.option import Option
 from extraction_assets.exports.output import Output
-from extraction_assets.exports.source import Batch, ExportedFeature, ExportSource
+from extraction_assets.exports.source import ExportedFeature, ExportSource
 
 WHAT = (
     "`MODEL/SOURCE/`: `release`, `model`, `sourceset` and `source` as `.jsonl`; `features`, `activations` and "
