@@ -5,9 +5,13 @@ import shutil
 from functools import partial
 from pathlib import Path
 
+import click
 import kubernetes_validate
 import pytest
 from click.testing import CliRunner
+from dagster._cli import create_dagster_cli
+from dagster._daemon.cli import create_dagster_daemon_cli
+from dagster_webserver.cli import dagster_webserver
 from starlette.testclient import TestClient
 
 from extraction_assets.browser.app import create_app
@@ -123,6 +127,31 @@ def test_a_container_is_started_with_options_that_exist(words: list[str]) -> Non
     assert done.exit_code == 0
     for option in (word.partition("=")[0] for word in words if word.startswith("--")):
         assert f"{option} " in done.output
+
+
+PROGRAMS: dict[str, click.Command] = {
+    "dagster": create_dagster_cli(),
+    "dagster-daemon": create_dagster_daemon_cli(),
+    "dagster-webserver": dagster_webserver,
+}
+
+
+def commands_of_dagster() -> list[list[str]]:
+    """What containers and their probes start of Dagster."""
+    ours = [one for workload in WORKLOADS.values() for one in containers(workload)]
+    kinds = ("readinessProbe", "livenessProbe")
+    probes = [one.get(kind, {}).get("exec", {}).get("command", []) for one in ours for kind in kinds]
+    return [words for words in [*(one.get("args", []) for one in ours), *probes] if words and words[0] in PROGRAMS]
+
+
+@pytest.mark.parametrize("words", commands_of_dagster(), ids=" ".join)
+def test_a_command_of_dagster_has_the_options_that_it_is_given(words: list[str]) -> None:
+    command: click.Command = PROGRAMS[words[0]]
+    for word in words[1:]:
+        if isinstance(command, click.Group):
+            command = command.commands[word]
+        elif word.startswith("-"):
+            assert word.partition("=")[0] in {option for one in command.params for option in one.opts}
 
 
 def allowed_hosts() -> list[str]:
