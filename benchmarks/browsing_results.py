@@ -18,7 +18,7 @@ from extraction_assets.database.connect import open_database
 from extraction_assets.database.text_index import index_texts
 
 NAME, SAE = "benchmark", "sae"
-EXAMPLES, LISTS, POSITIONS, TOKENS, DRAWS = 100, 512, 128, 20, 20
+EXAMPLES, LISTS, POSITIONS, TOKENS = 100, 512, 128, 20
 FREQUENT, RARE_WORD = " the", "w7777"
 """A token among the top tokens of a fifth of the features, and a word of few samples."""
 
@@ -30,10 +30,12 @@ class Sizes(NamedTuple):
 
     features: int
     samples: int
+    top_k: int = EXAMPLES
+    """Examples of a feature; a fifth of them is drawn as well."""
 
     @property
     def examples(self) -> int:
-        return self.features * EXAMPLES
+        return self.features * self.top_k
 
 
 def make_results(path: Path, sizes: Sizes) -> None:
@@ -49,7 +51,7 @@ def make_results(path: Path, sizes: Sizes) -> None:
     _insert(connection, "samples", _samples(sizes, words, random))
     numbers = _numbers(sizes, random)
     _insert(connection, "features", _features(numbers))
-    values = [np.sort(random.lognormal(1, 0.3, EXAMPLES).astype(np.float32))[::-1] for _ in range(LISTS)]
+    values = [np.sort(random.lognormal(1, 0.3, sizes.top_k).astype(np.float32))[::-1] for _ in range(LISTS)]
     _insert(connection, "feature_example_lists", _example_lists(sizes, values, words, random))
     _insert(connection, "feature_draw_lists", _draw_lists(sizes, values, words))
     _insert(connection, "sample_feature_lists", _sample_lists(sizes, values))
@@ -84,7 +86,7 @@ def _now() -> str:
 
 
 def _extraction(sizes: Sizes) -> tuple[Any, ...]:
-    shape = (sizes.features, sizes.samples, sizes.samples * POSITIONS, POSITIONS, EXAMPLES)
+    shape = (sizes.features, sizes.samples, sizes.samples * POSITIONS, POSITIONS, sizes.top_k)
     return (1, NAME, SAE, 1, "model", "model.layers.8", *shape, "{}", "made up", _now(), _now())
 
 
@@ -135,7 +137,7 @@ def _feature(number: int, density: float, *others: Any) -> tuple[Any, ...]:
 
 def _sample_of(sizes: Sizes, chosen: int, rank: int) -> int:
     """The sample of an example of a list."""
-    return (chosen * EXAMPLES + rank) % sizes.samples
+    return (chosen * sizes.top_k + rank) % sizes.samples
 
 
 def _entry(sizes: Sizes, chosen: int, rank: int, value: np.float32, word: str) -> list[Any]:
@@ -149,8 +151,8 @@ def _example_lists(
 ) -> Iterator[tuple[Any, ...]]:
     texts = []
     for chosen in range(LISTS):
-        named = [words[min(_VOCABULARY - 1, one)] for one in random.zipf(1.3, EXAMPLES)]
-        entries = [_entry(sizes, chosen, rank, values[chosen][rank], named[rank]) for rank in range(EXAMPLES)]
+        named = [words[min(_VOCABULARY - 1, one)] for one in random.zipf(1.3, sizes.top_k)]
+        entries = [_entry(sizes, chosen, rank, values[chosen][rank], named[rank]) for rank in range(sizes.top_k)]
         texts.append(json.dumps(entries, separators=(",", ":")))
     return ((1, number, texts[number % LISTS]) for number in range(sizes.features))
 
@@ -158,7 +160,7 @@ def _example_lists(
 def _draw_lists(sizes: Sizes, values: list[np.ndarray], words: list[str]) -> Iterator[tuple[Any, ...]]:
     texts = []
     for chosen in range(LISTS):
-        ranks = range(0, EXAMPLES, EXAMPLES // DRAWS)
+        ranks = range(0, sizes.top_k, 5)
         entries = [_entry(sizes, chosen, rank, values[chosen][rank], words[chosen]) for rank in ranks]
         drawn = [[(-1 if place % 2 else 44 + place // 5), *entry] for place, entry in enumerate(entries)]
         texts.append(json.dumps(sorted(drawn), separators=(",", ":")))
@@ -170,7 +172,7 @@ def _sample_lists(sizes: Sizes, values: list[np.ndarray]) -> Iterator[tuple[Any,
     begun = [[f"[{number}," for number in range(chosen, sizes.features, LISTS)] for chosen in range(LISTS)]
     named: dict[int, list[str]] = {}
     for chosen in range(min(LISTS, sizes.features)):
-        for rank in range(EXAMPLES):
+        for rank in range(sizes.top_k):
             value = f"{values[chosen][rank]}]"
             parts = named.setdefault(_sample_of(sizes, chosen, rank), [])
             parts.append(",".join([one + value for one in begun[chosen]]))

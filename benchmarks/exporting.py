@@ -3,9 +3,10 @@
     python -m benchmarks.exporting [--features 4096 131072] [--formats jsonl neuronpedia] [--folder FOLDER]
 
 Makes a SQLite database of made-up results with 100 examples of 128 tokens a feature (13 million at 131,072 features: 2
-GB, a few minutes), or takes ``results-N.sqlite`` of the folder, and exports all of it, each format in a process of its
-own. An example counts once, whether it is among the strongest or drawn. Peak memory is the largest resident size that
-the kernel saw of that process; what it had before the export, libraries mostly, stands beside it.
+GB, a few minutes; ``--examples`` makes it fewer), or takes ``results-N.sqlite`` of the folder, and exports all of it,
+each format in a process of its own. An example counts once, whether it is among the strongest or drawn. Peak memory is
+the largest resident size that the kernel saw of that process; what it had before the export, libraries mostly, stands
+beside it.
 """
 
 import argparse
@@ -22,7 +23,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.browsing_results import NAME, SAE, Sizes, make_results
+from benchmarks.browsing_results import EXAMPLES, NAME, SAE, Sizes, make_results
 from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets.database.reading import read_database
 from extraction_assets.exports.folders import LocalFolder
@@ -92,7 +93,11 @@ def _count_examples(source: ExportSource) -> int:
 
 
 def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Of this program alone: ``ru_maxrss`` begins with what the program had that started it."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return next(float(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
 
 
 def _in_a_process(database: Path, export_format: str, folder: Path, features: int) -> Line:
@@ -106,6 +111,7 @@ def main() -> None:
     """Prints a line for each format and size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--features", type=int, nargs="+", default=[4096, 131_072])
+    parser.add_argument("--examples", type=int, default=EXAMPLES, help="of a feature; fewer make a shorter run")
     parser.add_argument("--formats", nargs="+", default=[one for one in FORMATS if one not in _WITH_STORED_FEATURES])
     parser.add_argument("--folder", type=Path, help="where results are made or taken from, and files written")
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
@@ -120,9 +126,10 @@ def main() -> None:
         print("| format | features | examples/s | seconds | CPU s | MB | MiB before | MiB at most |")
         print("| --- | --- | --- | --- | --- | --- | --- | --- |")
         for features in options.features:
-            database = folder / f"results-{features}.sqlite"
+            few = f"-{options.examples}" if options.examples != EXAMPLES else ""
+            database = folder / f"results-{features}{few}.sqlite"
             if not database.is_file():
-                make_results(database, Sizes(features, _SAMPLES))
+                make_results(database, Sizes(features, _SAMPLES, options.examples))
             for export_format in options.formats:
                 out = folder / f"{export_format}-{features}"
                 line = _in_a_process(database, export_format, out, features)

@@ -1,8 +1,10 @@
 """The order of tests, their options, and what is known of each before it runs. Fixtures are in ``fixtures.py``."""
 
+import functools
 import gc
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,41 +58,41 @@ _WHOLE_RUNS = {
 }
 """Fixtures behind which a whole extraction or a real process runs: what uses one is slow."""
 
-_MANY_SECONDS = {
+MANY_SECONDS = {
     "assets/directions/test_asset.py",
     "assets/directions/test_automation.py",
     "assets/examples/test_draws.py",
-    "chunk_pass/test_batch_size_changes_no_bit.py",
-    "chunk_pass/test_last_bits.py",
+    "assets/report/test_record.py",
     "dagster_instance/test_home.py",
     "database/test_sample_messages.py",
     "database/test_table_dependents.py",
     "database/test_text_index.py",
     "defs_yaml/test_folder.py",
     "defs_yaml/test_templates.py",
+    "engine/chunk_pass/test_batch_size_changes_no_bit.py",
+    "engine/chunk_pass/test_last_bits.py",
     "engine/directions/test_stream.py",
     "engine/directions/test_unembedding.py",
+    "engine/hub/test_download.py",
+    "engine/models/hooks/test_hooks.py",
+    "engine/models/hooks/test_hooks_of_loaders.py",
+    "engine/models/hooks/test_published_hooks.py",
+    "engine/models/hooks/test_transformer_lens.py",
+    "engine/models/test_lengths.py",
+    "engine/models/test_names.py",
+    "engine/models/weights/test_loaded_weights.py",
+    "engine/models/weights/test_unused_keys.py",
+    "engine/selection/test_draws.py",
+    "engine/selection/test_sparse.py",
     "exports/test_parquet.py",
-    "hub/test_download.py",
-    "models/test_hooks.py",
-    "models/test_hooks_of_loaders.py",
-    "models/test_lengths.py",
-    "models/test_loaded_weights.py",
-    "models/test_names.py",
-    "models/test_published_hooks.py",
-    "models/test_transformer_lens.py",
-    "models/test_unused_keys.py",
     "python_api/test_activations.py",
     "python_api/test_extract.py",
     "python_api/test_frames.py",
-    "report/test_record.py",
-    "selection/test_draws.py",
-    "selection/test_sparse.py",
-    "tests/test_processes.py",
+    "test_processes.py",
 }
 """Files of quick tests that take seconds together, such as one test for each family of models: slow too."""
 
-_FIRST = (
+FIRST = (
     "test_demo.py",
     "kills/test_random_moments.py",  # mostly waits
     "test_benchmarks.py",  # half of its time waits
@@ -107,20 +109,20 @@ _FIRST = (
     "execution/test_failures.py",
     "upkeep/test_delete.py",
     "execution/test_lineage.py",
-    "examples/test_asset.py",
+    "assets/examples/test_asset.py",
     "execution/test_damage.py",
-    "relations/test_asset.py",
-    "chunks/test_asset.py",
+    "assets/relations/test_asset.py",
+    "assets/chunks/test_asset.py",
     "early_checks/test_extraction.py",
     "early_checks/test_batch.py",
     "test_hub.py",
-    "corpus/test_asset.py",
+    "assets/corpus/test_asset.py",
     "defs_yaml/test_folder.py",
-    "chunks/test_gemma_3.py",
+    "assets/chunks/test_gemma_3.py",
     "cli/test_check.py",
     "planning/test_changes.py",
-    "models/test_independence.py",
-    "models/test_unused_keys.py",
+    "engine/models/test_independence.py",
+    "engine/models/weights/test_unused_keys.py",
     "planning/test_plan.py",
     "ui/test_ui.py",  # makes the results that the other tests in Chromium read
 )
@@ -130,16 +132,21 @@ _FIRST = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow files first, the longest before all others, so that no worker is left alone with one at the end."""
     for item in items:
-        many = any(item.path.as_posix().endswith(f"{name}") for name in _MANY_SECONDS)
-        if many or _WHOLE_RUNS.intersection(getattr(item, "fixturenames", ())):
+        if _file(item.path) in MANY_SECONDS or _WHOLE_RUNS.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: (_number(item.path.as_posix()), item.path not in slow))
+    items.sort(key=lambda item: (_number(item.path), item.path not in slow))
 
 
-def _number(path: str) -> int:
-    """Of a file in ``_FIRST``; those that it does not name come after it."""
-    return next((number for number, name in enumerate(_FIRST) if path.endswith(f"/{name}")), len(_FIRST))
+@functools.cache
+def _file(path: Path) -> str:
+    return os.path.relpath(path, Path(__file__).parent)
+
+
+@functools.cache
+def _number(path: Path) -> int:
+    """Of a file in ``FIRST``; those that it does not name come after it."""
+    return FIRST.index(_file(path)) if _file(path) in FIRST else len(FIRST)
 
 
 def pytest_collection_finish() -> None:
@@ -150,17 +157,23 @@ def pytest_collection_finish() -> None:
     _let_loggers_propagate()
 
 
-_MANY_OBJECTS = 100_000
+_MANY_MODULES = 100
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
     """The same after each file, of what it has imported and cached; its fixtures and its garbage are gone by then. And
     within a file, once a test has imported much: every directions run collects, in 0.07 seconds of CPU."""
+    global _modules
     yield
-    if nextitem is not None and (nextitem.path != item.path or len(gc.get_objects()) > _MANY_OBJECTS):
+    if nextitem is not None and (nextitem.path != item.path or len(sys.modules) > _modules + _MANY_MODULES):
         gc.collect()
         gc.freeze()
+        _modules = len(sys.modules)
+
+
+_modules = len(sys.modules)
+"""Those that were imported when garbage was last collected here."""
 
 
 def _let_loggers_propagate() -> None:

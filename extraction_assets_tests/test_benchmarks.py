@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import daemon_path, dagster_path, inputs, stages
+from benchmarks import daemon_path, dagster_path, inputs, merging, stages
 from benchmarks.extraction import main
 from benchmarks.options import GPUS_STAGES, STAGES, parse_options
 from benchmarks.work import encode_operations, forward_operations, least_seconds
@@ -232,6 +232,12 @@ def test_encoding_by_parts_gives_the_features_of_a_whole_batch(tmp_path: Path, m
     outputs = engine.model.activations(ids, mask)[options.hook].flatten(0, 1)
     expected = engine.sae.encode(outputs).view(16, options.positions, -1)[:11]
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_benchmark_of_merging_says_what_follows_for_ten_thousand_chunks() -> None:
+    lines = list(merging.report(merging.Sizes(features=64, top_k=4, examples=2), [2, 5]))
+    assert [line.split("|")[1].strip() for line in lines[:3]] == ["2 chunks", "5 chunks", "4 tables of many chunks"]
+    assert "After one more chunk: 33 tables of many chunks, 16 of one" in lines[-2]
 
 
 @pytest.mark.slow

@@ -12,10 +12,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 import torch
 
 import extraction_assets.demo
+from extraction_assets.database.connect import opened_database
+from extraction_assets.database.queries.examples import examples_of
+from extraction_assets.database.tables import features
 from extraction_assets_tests.brute_force import StoredFeatures, feature_differences, top_examples
+from extraction_assets_tests.exports.strongest import READERS
 from extraction_assets_tests.postgres import Server
 from extraction_assets_tests.processes import run_module
 from extraction_assets_tests.rows import all_rows
@@ -75,12 +80,12 @@ def _command(home: Path, *arguments: str, **variables: str) -> "subprocess.Compl
 def test_every_row_equals_a_brute_force_computation(demo_home: Path) -> None:
     (corpus,) = (demo_home / "corpora").iterdir()
     counted = np.load(corpus / "attention_mask.npy") & ~np.load(corpus / "special_tokens_mask.npy")
-    features = StoredFeatures(demo_home / "demo" / "layer1" / "sae_features", counted)
+    stored_features = StoredFeatures(demo_home / "demo" / "layer1" / "sae_features", counted)
     with contextlib.closing(sqlite3.connect(demo_home / "results.sqlite")) as connection:
         rows = _stored_statistics(connection)
-        assert len(rows) == features.num_features
-        for neuron in range(features.num_features):
-            stored = features.rows(neuron)
+        assert len(rows) == stored_features.num_features
+        for neuron in range(stored_features.num_features):
+            stored = stored_features.rows(neuron)
             assert _stored_examples(connection, neuron) == top_examples(*stored, top_k=100)
             assert feature_differences(rows[neuron], stored[1], counted) == []
 
@@ -106,6 +111,42 @@ def test_the_output_ends_with_five_features_and_where_things_are(demo_home: Path
     assert output.count("\nfeature ") == 5
     assert "results.sqlite" in output
     assert "extraction-assets --module fewer.definitions ui" in output
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_the_reader_of_each_format_reads_the_examples_of_the_database(
+    demo_home: Path, tmp_path: Path, name: str
+) -> None:
+    with opened_database(f"sqlite:///{demo_home / 'results.sqlite'}") as engine, engine.connect() as connection:
+        query = sa.select(features.c.neuron_index).order_by(features.c.token_count)
+        chosen = connection.scalars(query).all()[::350]  # the first of them never fires
+        expected = {index: _strongest(connection, index) for index in chosen}
+    arguments = ["--out", str(tmp_path / "out"), "--features", ",".join(map(str, chosen))]
+    if name == "neuronpedia-upload":
+        arguments += ["--option", "examples=100"]
+        expected = {index: examples for index, examples in expected.items() if examples}
+    done = _command(demo_home, "export", "demo", "--sae", "layer1", "--format", name, *arguments)
+    assert done.returncode == 0, done.stderr
+    found = {index: listed[: len(expected[index])] for index, listed in READERS[name](tmp_path / "out").items()}
+    assert found == expected
+    assert sum(map(len, expected.values())) > 500
+
+
+def _strongest(connection: sa.Connection, neuron: int) -> list[tuple[list[str], list[float]]]:
+    """Tokens and values of a feature's examples."""
+    found = []
+    for one in examples_of(connection, 1, neuron, limit=100):
+        firings = dict(zip(one.positions, np.float32(one.activations).tolist(), strict=True))
+        found.append((one.tokens, [firings.get(at, 0.0) for at in range(len(one.tokens))]))
+    return found
+
+
+def test_delphi_is_refused_samples_that_are_not_full(demo_home: Path, tmp_path: Path) -> None:
+    done = _command(demo_home, "export", "demo", "--format", "delphi", "--out", str(tmp_path / "out"))
+    assert done.returncode == 1
+    assert "delphi reads full samples alone" in done.stderr
+    assert "set packing: concatenated" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 class OnPostgres(NamedTuple):

@@ -52,5 +52,8 @@ def statistics() -> str:
     from extraction_assets.engine.statistics.registry import bytes_per_feature
     from extraction_assets.engine.statistics.shown import statistics_table
 
-    size = f"Together {bytes_per_feature()} bytes a feature, beside the top-k table of each chunk.\n"
+    size = (
+        f"Together {bytes_per_feature()} bytes a feature in memory. Beside the top-k table of each chunk they are "
+        "stored without what is 0: a tenth of that or less.\n"
+    )
     return f"{statistics_table()}\n{size}"

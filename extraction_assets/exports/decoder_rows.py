@@ -1,31 +1,33 @@
-"""The decoder rows of an SAE, read one by one: the weights have several GiB, and are let go of before the first is."""
+"""The decoder rows of an SAE, read one by one: all of them have several GiB, and are in a file before the first is."""
 
 import os
 import tempfile
 import weakref
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 
 from extraction_assets.engine.memory import release_memory
-from extraction_assets.engine.saes.checkpoint import read_sae
-from extraction_assets.engine.saes.sae import decoder_rows
+from extraction_assets.engine.saes.decoder_parts import decoder_parts
 from extraction_assets.settings import ResolvedSae
-
-_ROWS_AT_ONCE = 4096
 
 
 class DecoderRows:
-    """Rows in a file without a name, in TMPDIR, which goes away with this object."""
+    """Rows in a file without a name, in TMPDIR, which goes away with this object; ``len`` of them."""
 
-    def __init__(self, rows: torch.Tensor) -> None:
+    def __init__(self, parts: Iterable[torch.Tensor]) -> None:
         self._file = tempfile.TemporaryFile(prefix="extraction-assets-")  # noqa: SIM115 (closed with this object)
         weakref.finalize(self, self._file.close)
-        self._count, width = rows.shape
-        self._bytes = width * np.dtype(np.float32).itemsize
-        for part in rows.split(_ROWS_AT_ONCE):
-            self._file.write(part.contiguous().numpy().data)
+        self._count = self._bytes = 0
+        for rows in parts:
+            self._count += len(rows)
+            self._bytes = rows.shape[1] * np.dtype(np.float32).itemsize
+            self._file.write(rows.contiguous().numpy().data)
         self._file.flush()
+
+    def __len__(self) -> int:
+        return self._count
 
     def __getitem__(self, neuron_index: int) -> np.ndarray:
         """float32 [d_out]"""
@@ -37,10 +39,9 @@ class DecoderRows:
 def read_decoder_rows(sae: ResolvedSae) -> DecoderRows | None:
     """The rows of ``engine.saes.sae.SAE.decoder``; None of an SAE that encodes only.
 
-    Peak memory is that of the weights, once. Raises CheckpointError or FileNotFoundError.
+    Peak memory is that of some rows where the checkpoint is a safetensors file, of the weights where it is another.
+    Raises CheckpointError or FileNotFoundError.
     """
-    rows, _ = decoder_rows(read_sae(sae))
-    found = None if rows is None else DecoderRows(rows)
-    del rows
+    found = DecoderRows(decoder_parts(sae))
     release_memory()
-    return found
+    return found if len(found) else None

@@ -16,7 +16,7 @@ LARGEST = float(np.finfo(np.float16).max)
 """65,504: delphi keeps activations as float16."""
 
 _SMALLEST = float(np.finfo(np.float16).smallest_subnormal)
-_FIRINGS_AT_ONCE = 8_000_000
+_FIRINGS_AT_ONCE = 2_000_000
 _NAMES = {"float16": "F16", "uint16": "U16", "uint32": "U32", "int64": "I64"}
 
 
@@ -36,12 +36,12 @@ class TooLargeError(ValueError):
         super().__init__(f"feature {neuron_index} has an activation of {activation:,.9g}")
 
 
-def ranges(counts: np.ndarray, most: int) -> list[range]:
+def ranges(counts: np.ndarray, most: int, longest: int) -> list[range]:
     """Consecutive features in files: ``counts`` int64 [F] are the firings of each, and a file has up to ``most`` of
-    them, or one feature."""
+    them, or one feature, and up to ``longest`` features."""
     found, start, total = list[range](), 0, 0
     for index, count in enumerate(counts.tolist()):
-        if index > start and total + count > most:
+        if index > start and (total + count > most or index - start == longest):
             found.append(range(start, index))
             start, total = index, 0
         total += count
@@ -56,27 +56,25 @@ def equal_ranges(features: int, files: int) -> list[range]:
 
 def firings_of(
     rows: FeatureRows, counted: np.ndarray, first: int, features: range, chosen: np.ndarray, dtype: np.dtype
-) -> Firings:
-    """What some features do in a chunk whose first sample has number ``first``; ``counted`` bool [n, T] are its
-    positions that count, ``chosen`` bool [F] the features that are wanted, ``dtype`` that of locations.
+) -> Iterator[Firings]:
+    """What some features do in a chunk whose first sample has number ``first``, in parts; ``counted`` bool [n, T] are
+    its positions that count, ``chosen`` bool [F] the features that are wanted, ``dtype`` that of locations.
 
-    Peak extra memory 16 bytes for each of ``_FIRINGS_AT_ONCE`` firings. Raises TooLargeError.
+    Peak extra memory 40 bytes for each of ``_FIRINGS_AT_ONCE`` firings. Raises TooLargeError.
     """
     ids, pointers = rows.feature_ids.numpy(), rows.row_pointers.numpy()
     wanted = np.zeros(rows.num_features, dtype=bool)
     wanted[features.start : features.stop] = chosen[features.start : features.stop]
-    places = [
-        np.flatnonzero(wanted[ids[at : at + _FIRINGS_AT_ONCE]]) + at for at in range(0, len(ids), _FIRINGS_AT_ONCE)
-    ]
-    place = np.concatenate(places) if places else np.zeros(0, dtype=np.int64)
-    token = np.searchsorted(pointers, place, side="right") - 1
-    counts = counted.reshape(-1)[token]
-    place, token = place[counts], token[counts]
-    locations = np.empty((len(place), 3), dtype=dtype)
-    locations[:, 0] = token // rows.num_positions + first
-    locations[:, 1] = token % rows.num_positions
-    locations[:, 2] = ids[place] - features.start
-    return Firings(locations, _halved(rows.values.numpy()[place], ids[place]))
+    for start in range(0, len(ids), _FIRINGS_AT_ONCE):
+        place = np.flatnonzero(wanted[ids[start : start + _FIRINGS_AT_ONCE]]) + start
+        token = np.searchsorted(pointers, place, side="right") - 1
+        counts = counted.reshape(-1)[token]
+        place, token = place[counts], token[counts]
+        locations = np.empty((len(place), 3), dtype=dtype)
+        locations[:, 0] = token // rows.num_positions + first
+        locations[:, 1] = token % rows.num_positions
+        locations[:, 2] = ids[place] - features.start
+        yield Firings(locations, _halved(rows.values.numpy()[place], ids[place]))
 
 
 def _halved(values: np.ndarray, ids: np.ndarray) -> np.ndarray:

@@ -101,13 +101,21 @@ class LocalFolder:
         for temporary in self.path.rglob(_TEMPORARIES):
             temporary.unlink(missing_ok=True)
 
+    def _lock_file(self) -> int:
+        """The open file of the lock, in a folder that is made. Raises ExportError."""
+        try:
+            if self.path.exists() and not self.path.is_dir():
+                raise ExportError(f"{self} is a file: give a folder")
+            self.path.mkdir(parents=True, exist_ok=True)
+            return os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ExportError(f"{self} cannot be written into ({reason}): give another folder") from error
+
     @contextlib.contextmanager
     def only_writer(self) -> Iterator[None]:
         """The kernel lets go of the lock if the process dies. Raises ExportError if another export is at work."""
-        if self.path.exists() and not self.path.is_dir():
-            raise ExportError(f"{self} is a file: give a folder")
-        self.path.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = self._lock_file()
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

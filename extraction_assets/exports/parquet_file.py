@@ -1,8 +1,6 @@
-"""Parquet files of bounded memory: row groups are compressed and written by another thread while the next is made."""
+"""Parquet files of bounded memory: one row group after the other."""
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,28 +8,24 @@ import pyarrow.parquet as pq
 
 from extraction_assets.stores.sealed import naming
 
-_WAITING = 2
 _DICTIONARY_BYTES = 2**25  # the texts of a large vocabulary; beyond it a text is written for every token
 _NOT_REPEATED = ("values",)
 """Columns whose numbers hardly repeat: a dictionary of them takes twice the time, and no less room."""
 
 
 MakeTable = Callable[[], pa.Table]
-"""Gives a table, in the thread that writes it: while NumPy, Arrow and the compressor are at work there, Python goes on
-reading the next one."""
+"""Gives a table, in the thread that writes it: while NumPy, Arrow and the compressor are at work there, another thread
+reads what the next one is made of."""
 
 
 def write_parquet(path: Path, schema: pa.Schema, tables: Iterable[MakeTable]) -> None:
     """Writes tables as the row groups of a file, whose ``schema`` readers see. A column may be a dictionary of the
     schema's type, in a list too."""
-    with naming(path), _writer(path, schema) as writer, ThreadPoolExecutor(1, thread_name_prefix="parquet") as thread:
-        waiting = list[Future[None]]()
+    with naming(path):
+        writer = _Writer(path, schema)
         for table in tables:
-            if len(waiting) == _WAITING:
-                waiting.pop(0).result()
-            waiting.append(thread.submit(writer.append, table))
-        for one in waiting:
-            one.result()
+            writer.append(table)
+        writer.close()
 
 
 class _Writer:
@@ -53,21 +47,16 @@ class _Writer:
         self._writer.close()
 
     def _opened(self, schema: pa.Schema) -> pq.ParquetWriter:
+        leaves = _leaves(self._schema)
         return pq.ParquetWriter(
             self._path,
             schema,
             compression="zstd",
-            use_dictionary=[name for name in _leaves(self._schema) if name.split(".")[0] not in _NOT_REPEATED],
+            use_dictionary=[name for name in leaves if name.split(".")[0] not in _NOT_REPEATED],
+            write_statistics=[name for name in leaves if "." not in name],
             dictionary_pagesize_limit=_DICTIONARY_BYTES,
             store_schema=False,
         )
-
-
-@contextlib.contextmanager
-def _writer(path: Path, schema: pa.Schema) -> Iterator[_Writer]:
-    writer = _Writer(path, schema)
-    yield writer
-    writer.close()
 
 
 def _leaves(schema: pa.Schema) -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain, repeat
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,10 +11,12 @@ import pyarrow as pa
 from extraction_assets.database.queries.labels import Label
 from extraction_assets.engine.corpora.message_spans import MessageSpan
 from extraction_assets.engine.statistics.registry import COLUMNS
+from extraction_assets.exports.errors import ExportError
+from extraction_assets.exports.json_lists import DamagedListError, ExampleLists, example_lists
 from extraction_assets.exports.parquet_file import MakeTable
 from extraction_assets.exports.samples import SampleText
-from extraction_assets.exports.source import ExportedFeature
-from extraction_assets.exports.token_codes import TokenCodes, joined, offsets_of
+from extraction_assets.exports.source import ExportedFeature, ListTexts
+from extraction_assets.exports.token_codes import SampleCodes, TokenCodes
 
 _STATISTIC_TYPES = {"integer": pa.int64(), "number": pa.float64(), "integers": pa.list_(pa.int64())}
 _TOKEN = {"token_id": pa.int64(), "token": pa.string()}
@@ -136,101 +138,79 @@ def _feature_row(feature: ExportedFeature, relations: bool, directions: bool) ->
     return found
 
 
-def examples_tables(features: Iterable[ExportedFeature], codes: TokenCodes, rows: int) -> Iterator[MakeTable]:
-    """The examples of features, up to ``rows`` at a time; tokens are dictionaries."""
-    for neurons, ranks, listed in _pieces(((one.neuron_index, one.example_rows) for one in features), rows):
-        leading = {"neuron_index": pa.array(neurons, pa.int64()), "rank": pa.array(ranks, pa.int32())}
-        yield partial(_firings_table, leading, _columns(zip(*listed, strict=True), codes), codes)
+def firings_tables(lists: Iterable[ListTexts], codes: TokenCodes, rows: int, *, draws: bool) -> Iterator[MakeTable]:
+    """The examples or ``draws`` of features, up to ``rows`` at a time; tokens are dictionaries. Raises ExportError."""
+    for texts in lists:
+        found = read_lists(texts, codes.title, draws=draws)
+        groups = -(-len(found.max_activation) // rows)
+        edges = np.linspace(0, len(found.max_activation), groups + 1).astype(np.int64).tolist()
+        neurons = np.repeat(texts.neuron_indices, found.counts)
+        places = np.arange(len(neurons)) - np.repeat(np.cumsum(found.counts) - found.counts, found.counts)
+        second = {"interval": found.leading[:, 0]} if draws else {"rank": places}
+        for first, stop in pairwise(edges):
+            leading = {name: column[first:stop] for name, column in {"neuron_index": neurons, **second}.items()}
+            samples = codes.take(found.leading[first:stop, -1])
+            yield partial(_firings_table, leading, found, slice(first, stop), samples, codes)
 
 
-def draws_tables(features: Iterable[ExportedFeature], codes: TokenCodes, rows: int) -> Iterator[MakeTable]:
-    """The draws of features, as ``examples_tables``."""
-    for neurons, _, listed in _pieces(((one.neuron_index, one.draw_rows) for one in features), rows):
-        intervals, *firings = zip(*listed, strict=True)
-        leading = {"neuron_index": pa.array(neurons, pa.int64()), "interval": pa.array(intervals, pa.int32())}
-        yield partial(_firings_table, leading, _columns(firings, codes), codes)
+def read_lists(texts: ListTexts, title: str, *, draws: bool) -> ExampleLists:
+    """The lists of some features as columns. Raises ExportError."""
+    try:
+        return example_lists(texts.texts, leading=2 if draws else 1)
+    except DamagedListError as error:
+        first, last = texts.neuron_indices[0], texts.neuron_indices[-1]
+        raise ExportError(
+            f"the {'draws' if draws else 'examples'} of one of the features {first} to {last} of {title} are damaged "
+            "in the results database: merge the extraction again"
+        ) from error
 
 
-def _pieces(
-    found: Iterable[tuple[int, Sequence[Sequence[Any]]]], rows: int
-) -> Iterator[tuple[list[int], list[int], list[Sequence[Any]]]]:
-    """(neuron_index, place in its list, example) of features as three lists of up to ``rows``."""
-    neurons, places, listed = list[int](), list[int](), list[Sequence[Any]]()
-    for neuron_index, ones in found:
-        for first in range(0, len(ones), rows):
-            part = ones[first : first + rows]
-            if listed and len(listed) + len(part) > rows:
-                yield neurons, places, listed
-                neurons, places, listed = [], [], []
-            neurons += repeat(neuron_index, len(part))
-            places += range(first, first + len(part))
-            listed += part
-    if listed:
-        yield neurons, places, listed
-
-
-class _Firings(NamedTuple):
-    """The columns of examples or draws, without a Python object a value."""
-
-    known: dict[str, pa.Array]
-    """The columns that have one value an example."""
-    tokens: list[np.ndarray]
-    """Of each sample: int32 [its tokens], see ``TokenCodes``."""
-    counts: np.ndarray
-    """int64 [n]: firings of each."""
-    positions: np.ndarray
-    """int64 [all firings]"""
-    activations: np.ndarray
-    """float64 [all firings]"""
-
-
-def _columns(fields: Iterable[Sequence[Any]], codes: TokenCodes) -> _Firings:
-    """From the fields of examples, as the database lists them."""
-    samples, maxima, max_tokens, positions, activations = fields
-    counts = np.fromiter(map(len, positions), np.int64, len(positions))
-    firings = int(counts.sum())
+def _firings_table(
+    leading: Mapping[str, np.ndarray], found: ExampleLists, chosen: slice, samples: SampleCodes, codes: TokenCodes
+) -> pa.Table:
+    """Some of the examples: ``leading`` columns and those of ``_FIRINGS``."""
+    offsets = found.firing_offsets[chosen.start : chosen.stop + 1]
+    tokens = samples.lists()
+    dense = _dense(found, offsets, tokens.offsets.to_numpy(), codes.title)
+    schema = schema_of(_FIRINGS)
     known = {
-        "sample_index": pa.array(samples, pa.int64()),
-        "max_activation": pa.array(maxima, pa.float32()),
-        "max_token": pa.array(max_tokens, pa.string()),
-        "max_position": pa.array([one[0] for one in positions], pa.int32()),
+        "sample_index": found.leading[chosen, -1],
+        "max_activation": found.max_activation[chosen],
+        "max_token": found.max_token[chosen],
+        "max_position": found.positions[offsets[:-1]],
     }
-    return _Firings(
-        known,
-        codes.take_each(samples),
-        counts,
-        np.fromiter(chain.from_iterable(positions), np.int64, firings),
-        np.fromiter(chain.from_iterable(activations), np.float64, firings),
+    return pa.table(
+        {
+            "neuron_index": pa.array(leading["neuron_index"], pa.int64()),
+            **{name: pa.array(column, pa.int32()) for name, column in leading.items() if name != "neuron_index"},
+            **{name: pa.array(column, schema.field(name).type) for name, column in known.items()},
+            "tokens": pa.ListArray.from_arrays(tokens.offsets, codes.texts(tokens.values.to_numpy())),
+            "values": pa.ListArray.from_arrays(tokens.offsets, pa.array(dense)),
+        }
     )
 
 
-def _firings_table(leading: Mapping[str, pa.Array], firings: _Firings, codes: TokenCodes) -> pa.Table:
-    """The columns of ``_FIRINGS`` behind others."""
-    offsets = offsets_of(firings.tokens)
-    at = pa.array(offsets)
-    dense = {
-        "tokens": pa.ListArray.from_arrays(at, codes.texts(joined(firings.tokens))),
-        "values": pa.ListArray.from_arrays(at, pa.array(_dense(firings, offsets))),
-    }
-    return pa.table({**leading, **firings.known, **dense})
-
-
-def _dense(firings: _Firings, offsets: np.ndarray) -> np.ndarray:
-    """float32 [tokens of all samples]: the activation at each, 0 where there is no firing."""
-    values = np.zeros(int(offsets[-1]), dtype=np.float32)
-    at = np.repeat(offsets[:-1], firings.counts) + firings.positions
-    values[at] = firings.activations  # one rounding: the float32 that is meant
+def _dense(found: ExampleLists, offsets: np.ndarray, tokens: np.ndarray, title: str) -> np.ndarray:
+    """float32 [tokens of all samples]: the activation at each, 0 where there is no firing. ``offsets`` say where the
+    firings of each example begin, ``tokens`` where the tokens of its sample do. Raises ExportError."""
+    counts, firings = np.diff(offsets), slice(int(offsets[0]), int(offsets[-1]))
+    positions = found.positions[firings]
+    if (positions >= np.repeat(np.diff(tokens), counts)).any():
+        raise ExportError(f"an example of {title} names a position behind its sample's end: merge the extraction again")
+    values = np.zeros(int(tokens[-1]), dtype=np.float32)
+    values[np.repeat(tokens[:-1], counts) + positions] = found.activations[firings]
     return values
 
 
 def samples_table(
     samples: Sequence[SampleText],
-    tokens: Sequence[np.ndarray],
+    listed: SampleCodes,
     codes: TokenCodes,
     messages: Mapping[int, Sequence[MessageSpan]] | None,
 ) -> pa.Table:
-    """One row a sample with its ``tokens``, as dictionaries; ``messages`` are None for a corpus that holds no chats."""
-    offsets = offsets_of(tokens)
+    """One row a sample with its tokens ``listed``, as dictionaries; ``messages`` are None for a corpus that holds no
+    chats."""
+    tokens = listed.lists()
     said = [None if messages is None else messages.get(one.sample_index, ()) for one in samples]
     ids = np.fromstring(",".join(one.token_ids_text[1:-1] for one in samples), np.int64, sep=",")
     return pa.table(
@@ -238,8 +218,8 @@ def samples_table(
             "sample_index": pa.array([one.sample_index for one in samples], pa.int64()),
             "document_id": pa.array([one.document_id for one in samples], pa.string()),
             "first_token": pa.array([one.first_token for one in samples], pa.int64()),
-            "token_ids": pa.ListArray.from_arrays(pa.array(offsets), pa.array(ids)),
-            "tokens": pa.ListArray.from_arrays(pa.array(offsets), codes.texts(joined(tokens))),
+            "token_ids": pa.ListArray.from_arrays(tokens.offsets, pa.array(ids)),
+            "tokens": pa.ListArray.from_arrays(tokens.offsets, codes.texts(tokens.values.to_numpy())),
             "messages": pa.array(said, schema_of(SAMPLES).field("messages").type),
         }
     )

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -53,11 +53,16 @@ class SampleTexts:
         found = {index: self._kept[index] for index in wanted & self._kept.keys()}
         for index in found:
             self._kept.move_to_end(index)
-        missing = sorted(wanted - found.keys())
-        for first in range(0, len(missing), _QUERIED_AT_ONCE):
-            query = sample_texts_select(self._connection, self._corpus_id, missing[first : first + _QUERIED_AT_ONCE])
+        read = self.read(sorted(wanted - found.keys()))
+        self._keep(read.values())
+        return found | read
+
+    def read(self, indices: Sequence[int]) -> dict[int, SampleText]:
+        """As ``take``, and nothing is kept."""
+        found = dict[int, SampleText]()
+        for first in range(0, len(indices), _QUERIED_AT_ONCE):
+            query = sample_texts_select(self._connection, self._corpus_id, indices[first : first + _QUERIED_AT_ONCE])
             found.update((row[0], SampleText(*row)) for row in self._connection.execute(query).all())
-        self._keep(found[index] for index in missing if index in found)
         return found
 
     def _keep(self, samples: Iterable[SampleText]) -> None:

@@ -2,16 +2,18 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from extraction_assets.exports.errors import ExportError
-from extraction_assets.exports.samples import SampleTexts
+from extraction_assets.exports.json_lists import DamagedListError, string_lists
+from extraction_assets.exports.samples import SampleText, SampleTexts
 
 _KEPT_TOKENS = 50_000_000  # 200 MB
-_QUERIED_AT_ONCE = 4_000
+_TOKENS_AT_ONCE = 500_000  # some 30 MB while their texts are read
 
 
 class _Numbers(dict[str, int]):
@@ -28,44 +30,50 @@ class _Numbers(dict[str, int]):
         return number
 
 
-def offsets_of(listed: Sequence[np.ndarray]) -> np.ndarray:
-    """Where each of several arrays begins in all of them, and where the last one ends: int32 [n + 1]."""
-    offsets = np.zeros(len(listed) + 1, dtype=np.int32)
-    np.cumsum([len(one) for one in listed], out=offsets[1:])
-    return offsets
+class SampleCodes(NamedTuple):
+    """The tokens of some samples."""
 
+    codes: Sequence[np.ndarray]
+    """Of each different sample: int32 [its tokens], see ``TokenCodes.texts``."""
+    place: np.ndarray
+    """int64 [n]: which of these a sample is."""
 
-def joined(listed: Sequence[np.ndarray]) -> np.ndarray:
-    """int32 [n]: all of several arrays."""
-    return np.concatenate(listed) if listed else np.zeros(0, dtype=np.int32)
+    def lists(self) -> pa.ListArray:
+        """The codes of each sample [n]. May run in another thread."""
+        offsets = np.zeros(len(self.codes) + 1, dtype=np.int32)
+        np.cumsum([len(one) for one in self.codes], out=offsets[1:])
+        all_codes = np.concatenate(self.codes) if len(self.codes) else np.zeros(0, dtype=np.int32)
+        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(all_codes)).take(pa.array(self.place))
 
 
 class TokenCodes:
-    """The tokens of samples by their index, of which the latest ``kept_tokens`` stay in memory."""
+    """The tokens of samples by their index, of which the latest ``kept_tokens`` stay in memory; samples have up to
+    ``max_length``."""
 
-    def __init__(self, samples: SampleTexts, title: str, kept_tokens: int = _KEPT_TOKENS) -> None:
-        self._samples, self._title, self._most = samples, title, kept_tokens
-        self._codes = _Numbers()
+    def __init__(self, samples: SampleTexts, title: str, max_length: int, kept_tokens: int = _KEPT_TOKENS) -> None:
+        self._samples, self.title, self._most = samples, title, kept_tokens
+        self._read_at_once = max(1, _TOKENS_AT_ONCE // max_length)
+        self._numbers = _Numbers()
         self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
         self._tokens = 0
 
-    def take_each(self, indices: Sequence[int]) -> list[np.ndarray]:
-        """The tokens of each index: int32 [its tokens], see ``texts``. Raises ExportError for a sample that is not
-        stored."""
-        distinct = dict.fromkeys(indices)
-        found = {index: self._kept[index] for index in distinct if index in self._kept}
-        missing = [index for index in distinct if index not in found]
+    def take(self, indices: np.ndarray) -> SampleCodes:
+        """The tokens of samples int64 [n], in any order. Raises ExportError for one that is not stored."""
+        distinct, place = np.unique(indices, return_inverse=True)
+        wanted = distinct.tolist()
+        found = {index: self._kept[index] for index in wanted if index in self._kept}
         for index in found:
             self._kept.move_to_end(index)
-        for first in range(0, len(missing), _QUERIED_AT_ONCE):
-            found |= self._read(missing[first : first + _QUERIED_AT_ONCE])
+        missing = [index for index in wanted if index not in found]
+        for first in range(0, len(missing), self._read_at_once):
+            found |= self._read(missing[first : first + self._read_at_once])
         self._forget()
-        return [found[index] for index in indices]
+        return SampleCodes([found[index] for index in wanted], place)
 
     def texts(self, codes: np.ndarray) -> pa.DictionaryArray:
         """Codes int32 [n] as texts: a dictionary of those that occur, sorted, so that it depends on nothing else. May
         run in another thread than the other methods."""
-        known = pa.array(self._codes.texts[:], pa.string())
+        known = pa.array(self._numbers.texts[:], pa.string())
         occurs = np.zeros(len(known), dtype=bool)
         occurs[codes] = True
         used = known.filter(pa.array(occurs))
@@ -75,20 +83,32 @@ class TokenCodes:
         return pa.DictionaryArray.from_arrays(pa.array(np.take(number, codes, mode="clip")), used.take(order))
 
     def _read(self, indices: Sequence[int]) -> dict[int, np.ndarray]:
-        texts = self._samples.take(indices)
+        texts = self._samples.read(indices)
         for index in indices:
             if index not in texts:
                 raise ExportError(
-                    f"sample {index}, which an example of {self._title} names, is not in the results database: merge "
+                    f"sample {index}, which an example of {self.title} names, is not in the results database: merge "
                     "the extraction again"
                 )
-        read = {index: self._coded(texts[index].tokens()) for index in indices}
+        read = self._coded([texts[index] for index in indices])
         self._kept.update(read)
         self._tokens += sum(map(len, read.values()))
         return read
 
-    def _coded(self, tokens: Sequence[str]) -> np.ndarray:
-        return np.fromiter(map(self._codes.__getitem__, tokens), np.int32, len(tokens))
+    def _coded(self, samples: Sequence[SampleText]) -> dict[int, np.ndarray]:
+        try:
+            lists = string_lists([one.tokens_text for one in samples])
+        except DamagedListError as error:
+            first, last = samples[0].sample_index, samples[-1].sample_index
+            raise ExportError(
+                f"the tokens of one of the samples {first} to {last} of {self.title} are damaged in the results "
+                "database: merge the extraction again"
+            ) from error
+        found = lists.values.dictionary_encode()
+        number = np.array([self._numbers[text] for text in found.dictionary.to_pylist()], dtype=np.int32)
+        codes = number[found.indices.to_numpy()]
+        parts = np.split(codes, lists.offsets.to_numpy()[1:-1])
+        return {one.sample_index: part.copy() for one, part in zip(samples, parts, strict=True)}
 
     def _forget(self) -> None:
         while self._tokens > self._most:

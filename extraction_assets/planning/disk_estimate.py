@@ -15,7 +15,6 @@ from extraction_assets.catalog import (
     chunk_assets,
 )
 from extraction_assets.engine.findings import Finding
-from extraction_assets.engine.statistics.registry import bytes_per_feature
 from extraction_assets.host.disk import free_bytes, nearest, readable_size
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import ExtractionSettings
@@ -27,6 +26,8 @@ _BYTES_PER_FIRING, _BYTES_PER_TOKEN = 8, 8
 _ASSUMED_L0 = 64.0
 _BYTES_PER_EXAMPLE = 40
 """Of the top-k table; 16 to 23 in the demo."""
+_BYTES_OF_STATISTICS, _BYTES_OF_BASIC_STATISTICS = 200, 130
+"""A feature's, without what is 0: 116 in the demo, and more where its firings spread over more powers of two."""
 _INTERVALS_OF_A_FEATURE = 10
 """Into which the maxima of a feature fall, of 80: five octaves, as in the demo."""
 
@@ -195,7 +196,8 @@ def _per_sample(settings: ExtractionSettings, sizes: Sizes, asset: ChunkAsset, s
         # A sample cannot have more examples than firings, and each of them is drawn twice at most.
         examples = min(examples, chunk * firing * (3 if full else 1))
     sampled = (length * _BYTES_PER_TOKEN + firing * _BYTES_PER_FIRING) / settings.sample_one_in if full else 0.0
-    return (examples * _BYTES_PER_EXAMPLE + latent_dim * bytes_per_feature(full=full)) / chunk + sampled
+    statistics = latent_dim * (_BYTES_OF_STATISTICS if full else _BYTES_OF_BASIC_STATISTICS)
+    return (examples * _BYTES_PER_EXAMPLE + statistics) / chunk + sampled
 
 
 def _draws_per_feature(settings: ExtractionSettings, samples: int) -> int:

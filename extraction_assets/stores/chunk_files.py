@@ -16,7 +16,7 @@ from torch import Tensor
 
 from extraction_assets.engine.selection.sparse import joined_pointers
 from extraction_assets.engine.shapes import Draws, FeatureRows, SampledFeatures, TopKTable
-from extraction_assets.engine.statistics.registry import STATISTICS, FeatureStatistics
+from extraction_assets.engine.statistics.registry import STATISTICS, FeatureStatistics, bytes_per_feature
 from extraction_assets.stores.chunk_names import DRAWS_FILE, SAMPLED_FILE, STATISTICS_FILE, companion_path
 from extraction_assets.stores.chunk_record import Record, look_at, read_checked_record, read_record, refusing
 from extraction_assets.stores.chunk_shapes import (
@@ -28,7 +28,8 @@ from extraction_assets.stores.chunk_shapes import (
     checked_statistics,
 )
 from extraction_assets.stores.chunk_tensors import read_safetensors, write_safetensors
-from extraction_assets.stores.sealed import damaged, set_aside, verify
+from extraction_assets.stores.sealed import DamagedFileError, damaged, set_aside, verify
+from extraction_assets.stores.sparse_statistics import dense_statistics, sparse_statistics
 from extraction_assets.stores.table_companions import as_damage_of, companions_of
 from extraction_assets.stores.table_parquet import (
     read_draws_parquet,
@@ -41,8 +42,8 @@ PREFETCHED_TABLES = 8
 """Tables that are read and checked ahead of their use, on as many cores."""
 
 PREFETCHED_BYTES = 2**28
-"""Their files, with those beside them, hold at most so much, or they are one table: three to four times that in
-memory."""
+"""Their files, with those beside them, and the counts of their statistics hold at most so much, or they are one table:
+three to four times that in memory."""
 
 
 class TableFile(NamedTuple):
@@ -106,7 +107,9 @@ def write_table(
     tensors = {one.name: tensor for one in STATISTICS if (tensor := getattr(statistics, one.name)) is not None}
     beside = {
         STATISTICS_FILE: _write_beside(
-            path, STATISTICS_FILE, lambda draft: write_safetensors(draft, tensors, {**record, **counts})
+            path,
+            STATISTICS_FILE,
+            lambda draft: write_safetensors(draft, sparse_statistics(tensors), {**record, **counts}),
         )
     }
     if draws is not None:
@@ -179,7 +182,7 @@ def _read_statistics(table: Path, record: Record) -> FeatureStatistics:
     with as_damage_of(table, path, STATISTICS_FILE):
         tensors, _, found = read_safetensors(path, str(record["fingerprint"]))
         _expect_named(path, found, checksum)
-        return checked_statistics(path, tensors, record)
+        return checked_statistics(path, dense_statistics(path, tensors), record)
 
 
 def _read_draws(table: Path, record: Record, num_features: int) -> Draws | None:
@@ -233,11 +236,13 @@ def read_tables(files: Iterable[tuple[Path, str]]) -> Iterator[TableFile]:
 
 
 def _bytes_of(table: Path) -> int:
-    """Of a table and the files beside it; 0 if it is not there, which reading it will say."""
+    """Of a table and the files beside it, and of its statistics once their zeros are there; 0 if it cannot be read,
+    which reading it will say."""
     try:
+        features = int(read_record(table).get("num_features", 0))
         beside = table.parent.glob(f"{table.stem}.*")
-        return sum(path.stat().st_size for path in beside)
-    except OSError:
+        return sum(path.stat().st_size for path in beside) + features * bytes_per_feature()
+    except (OSError, DamagedFileError, TypeError, ValueError):
         return 0
 
 

@@ -19,6 +19,7 @@ _INSTALL = {
 
 _LOCAL = ("file", "local")
 _NOT_FOLDERS = ("http", "https", "data")
+_MISTYPED = re.compile(rf"(?:{'|'.join((*_INSTALL, *_LOCAL))}):/?(?!/)", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*")
 _SECRET_NAMES = re.compile(r"SECRET|TOKEN|PASSWORD|KEY|CREDENTIAL|CONNECTION_STRING", re.IGNORECASE)
 _SHORTEST_SECRET = 8
@@ -67,12 +68,19 @@ def parse_storage_url(text: str) -> StorageUrl:
 
 
 def local_path(text: str) -> str:
-    """The path that a text means which is no URL, or a ``file://`` one."""
+    """The path that a text means which is no URL, or a ``file://`` one. Raises StorageError for what is no path."""
+    if not text.strip() or "\0" in text:
+        raise StorageError(f"{text!r} is no folder: give the path of one, or a URL")
     if not is_url(text):
+        if begun := _MISTYPED.match(text):
+            scheme = begun[0].partition(":")[0]
+            raise StorageError(f"{text} begins as a URL, and is none: give {scheme}://…, or for a folder ./{text}")
         return text
     url = parse_storage_url(text)
     if url.scheme not in _LOCAL:
         raise StorageError(f"{text} is not a folder of this machine")
+    if not url.path.startswith("/"):
+        raise StorageError(f"{text} names another machine, {url.path.partition('/')[0]}: give {url.scheme}:///folder")
     return url.path
 
 

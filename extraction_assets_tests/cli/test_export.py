@@ -48,6 +48,12 @@ def test_options_reach_the_format(export: Export, tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (("--format", "jsonl", "--out", "http://host/x"), "http://host/x is no folder"),
+        (("--format", "jsonl", "--out", ""), "'' is no folder: give the path of one, or a URL"),
+        (("--format", "jsonl", "--out", " "), "' ' is no folder"),
+        (("--format", "jsonl", "--out", "file://host/x"), "names another machine, host: give file:///folder"),
+        (("--format", "jsonl", "--out", "s3:/x"), "s3:/x begins as a URL, and is none: give s3://…"),
+        (("--format", "jsonl", "--out", "/proc/nope"), "/proc/nope cannot be written into (No such file or directory)"),
+        (("--format", "jsonl", "--out", "y" * 300), "cannot be written into (File name too long): give another folder"),
         (("--format", "xml", "--out", "x"), "'xml' is not one of 'jsonl'"),
         (("--format", "jsonl", "--out", "x", "--features", "48"), "no feature 48: features are numbered from 0 to 47"),
         (("--format", "jsonl", "--out", "x", "--features", "a"), "'a' is not a list of features"),
@@ -60,11 +66,12 @@ def test_what_cannot_be_is_refused_in_one_sentence_and_nothing_is_written(
     export: Export, arguments: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    before = {path.name for path in tmp_path.iterdir()}
     result = export(*arguments)
     assert result.exit_code != 0
     assert said in result.output
     assert "Traceback" not in result.output
-    assert not list(tmp_path.glob("x/*"))
+    assert not [path for path in tmp_path.iterdir() if path.name not in before]
 
 
 def test_an_sae_that_is_not_merged_is_named(project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def test_the_estimate_by_hand(tiny_folder: Path, home: Path) -> None:
     assert found["topk/sae_features"] == 10 * 16 * (8 + 1.5 * 8)
     # a chunk of 8 samples has at most 8 * 16 * 1.5 examples, fewer than 8 for each of 1,000 features, each drawn twice
     sampled = 16 * (8 + 1.5 * 8) / 16
-    assert found["topk/top_k_table"] == pytest.approx(16 / 8 * (3 * 8 * 16 * 1.5 * 40 + 1000 * 1772) + 16 * sampled)
+    assert found["topk/top_k_table"] == pytest.approx(16 / 8 * (3 * 8 * 16 * 1.5 * 40 + 1000 * 200) + 16 * sampled)
     rows = {one.name: one.size for one in estimate_database(settings, sizes, to_come)}
     assert rows == {
         "topk/results": 1000 * (23 * 111 + 46 * 102 + 600),  # of the corpus's 23 samples
@@ -190,7 +190,7 @@ def test_the_estimate_of_basic_statistics_by_hand(tiny_folder: Path, home: Path)
     settings = make_settings(tiny_folder, top_k_examples=50, statistics="basic")
     sizes, to_come = Sizes({}, {"topk": 1000}, 2, {"topk": 1.5}), {("top_k_table", "topk"): 16}
     (table,) = estimate_files(settings, ChunkStore(home), sizes, to_come)
-    assert table.size == pytest.approx(16 / 8 * (8 * 16 * 1.5 * 40 + 1000 * 1132))
+    assert table.size == pytest.approx(16 / 8 * (8 * 16 * 1.5 * 40 + 1000 * 130))
     rows, *_ = estimate_database(settings, sizes, to_come)
     assert rows.size == 1000 * (23 * 111 + 600)
 

@@ -47,6 +47,23 @@ def test_replayed_passes_give_the_bits_of_eager_ones(tiny_folder: Path) -> None:
     assert model._replay.is_recorded
 
 
+def test_a_recorded_pass_calls_attention_as_an_eager_one_does(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers 5.17 would give a recorded pass a mask, and so other and slower kernels."""
+    model, attention = load(tiny_folder, ["layers.1"]), torch.nn.functional.scaled_dot_product_attention
+    calls = dict[bool, set[tuple[bool, bool]]]()
+
+    def noting(*given: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, **rest: Any) -> Tensor:
+        recording = torch.cuda.is_current_stream_capturing()
+        calls.setdefault(recording, set()).add((attn_mask is None, is_causal))
+        return attention(*given, attn_mask=attn_mask, is_causal=is_causal, **rest)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", noting)
+    repeated(model)
+    assert calls[True] == calls[False] == {(True, True)}
+
+
 def test_outputs_stay_when_the_next_batch_is_replayed(tiny_folder: Path) -> None:
     model = load(tiny_folder, ["layers.0"])
     repeated(model)
@@ -109,6 +126,14 @@ def test_a_model_that_cannot_be_recorded_stays_eager_and_leaves_no_memory_behind
         torch.empty(1, device=CUDA)
     assert torch.cuda.memory_allocated() <= before + 512
     torch.cuda.synchronize()
+
+
+def test_random_numbers_can_be_drawn_after_a_recording_that_failed(tiny_folder: Path) -> None:
+    model = load(tiny_folder, ["layers.1"])
+    model.module.get_submodule("layers.0.mlp").register_forward_hook(waits_beside_the_dispatcher)
+    repeated(model)
+    assert not model._replay.is_recorded
+    assert torch.rand(3, device=CUDA).isfinite().all()
 
 
 def test_a_recording_that_gives_other_numbers_is_not_used(tiny_folder: Path) -> None:

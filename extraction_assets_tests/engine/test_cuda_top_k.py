@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from extraction_assets.engine.saes import kernel_encoder, products
-from extraction_assets.engine.saes.activation import ActivationFunction, Firings
+from extraction_assets.engine.saes.activation import ActivationFunction, Firings, firings_of
 from extraction_assets.engine.saes.kernel_encoder import KernelEncoder
 from extraction_assets.engine.saes.top_k import top_k_firings_of
 from extraction_assets_tests.engine.build import assert_same
@@ -41,15 +41,16 @@ def _by_kernels(
     pytest.importorskip("triton")
     f = product.shape[1]
 
-    def given(x: Tensor, _encoder: Tensor, tile: int, columns: int) -> list[products.Product]:
+    def given(x: Tensor, _encoder: Tensor, tile: int, columns: int, tiles: int) -> list[products.Product]:
+        rows = tile * tiles
         return [
-            products.Product(row, feature, product[row : row + tile, feature : feature + columns])
-            for row in range(0, len(x), tile)
+            products.Product(row, feature, product[row : row + rows, feature : feature + columns])
+            for row in range(0, len(x), rows)
             for feature in range(0, f, columns)
         ]
 
     monkeypatch.setattr(kernel_encoder, "products", given)
-    monkeypatch.setattr(kernel_encoder, "_NARROW_TOP_K_PART", 8 * 4096 * 4)
+    monkeypatch.setattr(products, "_PART_BYTES", 8 * 4096 * 4)
     activation = ActivationFunction(torch.zeros(f, device=CUDA), scale)
     encoder = KernelEncoder(torch.empty(1, f, device=CUDA), activation)
     return encoder.top_k(torch.empty(ROWS, 1, device=CUDA), 8, _everybody() if wanted is None else wanted, k)
@@ -99,7 +100,7 @@ def test_values_are_rounded_as_those_of_the_twin(monkeypatch: pytest.MonkeyPatch
 def test_rows_of_several_tiles_are_selected_from_at_once(
     monkeypatch: pytest.MonkeyPatch, kind: str, tiles: int
 ) -> None:
-    monkeypatch.setattr(KernelEncoder, "_tiles_together", lambda _self, _tile: tiles)
+    monkeypatch.setattr(KernelEncoder, "_groups_together", lambda _self, _rows: tiles)
     product = _product(kind, 20_000)
     assert_same(_by_kernels(monkeypatch, product, 64), sorted_top_k(product, _everybody(), 64))
 
@@ -123,6 +124,19 @@ def test_where_all_strong_features_are_neighbours_it_is_encoded_again_with_room(
     assert_same(_by_kernels(monkeypatch, product, 64), sorted_top_k(product, _everybody(), 64))
 
 
+@pytest.mark.parametrize("tiles", [1, 2, 3])
+def test_products_of_several_tiles_are_read_at_once(monkeypatch: pytest.MonkeyPatch, tiles: int) -> None:
+    pytest.importorskip("triton")
+    x, weights = torch.randn(5 * 16, 24, device=CUDA), torch.randn(24, 9000, device=CUDA)
+    wanted = torch.rand(len(x), device=CUDA) < 0.8
+    activation = ActivationFunction(torch.zeros(9000, device=CUDA))
+    whole = torch.cat([x[row : row + 16] @ weights for row in range(0, len(x), 16)])
+    monkeypatch.setattr(products, "_TOGETHER_BYTES", tiles * 16 * 9000 * 4)
+    encoder = KernelEncoder(weights, activation)
+    assert_same(encoder.top_k(x, 16, wanted, 32), sorted_top_k(whole, wanted, 32))
+    assert_same(encoder.positive(x, 16, wanted), firings_of(whole.clone(), wanted, activation))
+
+
 def test_selecting_waits_once() -> None:
     pytest.importorskip("triton")
     x, weights = torch.randn(64, 16, device=CUDA), torch.randn(16, 20_000, device=CUDA)
@@ -144,7 +158,7 @@ def test_a_product_in_parts_has_the_bits_of_a_whole_one(width: int, features: in
     torch.set_float32_matmul_precision("high")
     try:
         whole = x @ encoder
-        for _, feature, part in products.products(x, encoder, tile, products.part_columns(tile, encoder, 1 << 26)):
+        for _, feature, part in products.products(x, encoder, tile, (1 << 26) // (4 * tile)):
             assert part.shape[1] < features
             assert torch.equal(part, whole[:, feature : feature + part.shape[1]])
     finally:

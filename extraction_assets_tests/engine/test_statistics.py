@@ -24,6 +24,7 @@ from extraction_assets.engine.statistics.accumulate import (
     StatisticsAccumulator,
     _add,
     _counted_firings,
+    add_statistics,
     merge_statistics,
     statistics_update,
 )
@@ -251,6 +252,17 @@ def test_merging_is_associative_on_a_larger_corpus() -> None:
     left = merge_statistics([merge_statistics([a, b]), c])
     assert_same(left, merge_statistics([a, merge_statistics([b, c])]))
     assert_same(left, statistics_of(drawn))
+
+
+def test_statistics_are_added_in_place_and_what_is_added_stays() -> None:
+    drawn = random_features(40, 9, 5, seed=7, density=0.8)
+    parts = [statistics_of(rows_of(drawn, start, stop)) for start, stop in [(0, 3), (3, 20), (20, 40)]]
+    total = None
+    for part in parts:
+        total = add_statistics(total, part)
+    assert total is not None
+    assert_same(total, statistics_of(drawn))
+    assert_same(parts[0], statistics_of(rows_of(drawn, 0, 3)))
 
 
 def test_all_counts_are_64_bit() -> None:

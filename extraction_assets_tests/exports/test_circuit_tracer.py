@@ -17,7 +17,7 @@ from extraction_assets.exports.source import ExportSource
 from extraction_assets_tests.exports.readers import read_by
 from extraction_assets_tests.exports.written import source_of, write
 
-_READ_BY_ITS_CLASS = """
+READ = """
     import json, sys
     from circuit_tracer.frontend.feature_models import Model
     records = json.load(open(sys.argv[1], encoding="utf-8"))
@@ -43,7 +43,7 @@ def by_ranges(folder: Path, layer: int) -> list[dict[str, Any] | None]:
 def test_its_class_reads_every_record(hostile: ExportSource, tmp_path: Path) -> None:
     records = by_ranges(write(hostile, "circuit-tracer", tmp_path / "out").folder, layer=1)
     (tmp_path / "records.json").write_text(json.dumps(records), "utf-8")
-    assert read_by(_READ_BY_ITS_CLASS, tmp_path / "records.json", package="circuit_tracer") == records
+    assert read_by(READ, tmp_path / "records.json", package="circuit_tracer") == records
 
 
 def test_records_are_the_figures_of_the_results(hostile: ExportSource, tmp_path: Path) -> None:

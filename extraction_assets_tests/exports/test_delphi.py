@@ -15,14 +15,20 @@ from extraction_assets.database.queries.examples import examples_of
 from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets.database.tables import features
 from extraction_assets.engine.shapes import FeatureRows
+from extraction_assets.exports import delphi_cache
 from extraction_assets.exports.declared import Declared
 from extraction_assets.exports.delphi_cache import TooLargeError, firings_of, ranges
 from extraction_assets.exports.errors import ExportError
+from extraction_assets.exports.folders import export_folder_at
 from extraction_assets.exports.formats import delphi
+from extraction_assets.exports.output import MANIFEST
+from extraction_assets.exports.run import export
 from extraction_assets.exports.source import ExportSource
 from extraction_assets.stores.chunk_store import ChunkStore
+from extraction_assets.stores.remote_folder import RemoteFolder
+from extraction_assets.stores.storage_urls import parse_storage_url
 from extraction_assets_tests.exports.readers import read_by
-from extraction_assets_tests.exports.written import write
+from extraction_assets_tests.exports.written import Counted, write
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_settings
 
@@ -156,6 +162,16 @@ def test_an_export_that_goes_on_gives_the_same_files(
     assert {path.name: path.read_bytes() for path in folder.glob("*.safetensors")} == before
 
 
+def test_files_in_storage_are_those_of_a_folder(packed: Project, connection: sa.Connection, tmp_path: Path) -> None:
+    folder = write(source(packed, connection), "delphi", tmp_path / "out").folder / "layers.0"
+    url = f"memory://{tmp_path.name}/out"
+    export(source(packed, connection), "delphi", export_folder_at(url), Counted())
+    stored = RemoteFolder(parse_storage_url(f"{url}/layers.0"))
+    names = {path.name for path in folder.iterdir()} - {MANIFEST}
+    assert {name: stored.read(name) for name in names} == {name: (folder / name).read_bytes() for name in names}
+    assert {"config.json", "0_47.safetensors"} <= names
+
+
 def test_samples_that_are_not_full_are_refused(project: Project, tmp_path: Path) -> None:
     refused = pytest.raises(ExportError, match=r"delphi reads full samples alone, and sample \d+ of tiny/relu ends")
     with opened_database(project.url) as engine, engine.connect() as connection, refused:
@@ -210,8 +226,20 @@ def rows_of(ids: list[int], values: list[float]) -> FeatureRows:
 def firings(rows: FeatureRows, features: range, **changes: Any) -> list[list[float]]:
     counted = changes.get("counted", np.ones((1, 2), dtype=bool))
     chosen = np.ones(10, dtype=bool)
-    found = firings_of(rows, counted, 70_000, features, chosen, np.dtype(np.uint32))
-    return [[*map(int, one), float(value)] for one, value in zip(found.locations, found.activations, strict=True)]
+    parts = firings_of(rows, counted, 70_000, features, chosen, np.dtype(np.uint32))
+    return [
+        [*map(int, one), float(value)]
+        for found in parts
+        for one, value in zip(found.locations, found.activations, strict=True)
+    ]
+
+
+def test_parts_are_in_the_order_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = rows_of([2, 3, 5, 6], [1.0, 2.0, 3.0, 4.0])
+    whole = firings(rows, range(10))
+    monkeypatch.setattr(delphi_cache, "_FIRINGS_AT_ONCE", 3)
+    assert firings(rows, range(10)) == whole
+    assert len(whole) == 4
 
 
 def test_latents_count_from_the_start_of_their_file() -> None:
@@ -236,5 +264,9 @@ def test_the_largest_number_of_float16_is_kept_and_the_next_one_is_refused() -> 
 
 
 def test_files_hold_so_many_firings_or_one_feature() -> None:
-    assert ranges(np.array([3, 3, 9, 0, 1]), 6) == [range(2), range(2, 3), range(3, 5)]
-    assert ranges(np.zeros(4, dtype=np.int64), 6) == [range(4)]
+    assert ranges(np.array([3, 3, 9, 0, 1]), 6, longest=5) == [range(2), range(2, 3), range(3, 5)]
+    assert ranges(np.zeros(4, dtype=np.int64), 6, longest=4) == [range(4)]
+
+
+def test_files_hold_so_many_features() -> None:
+    assert ranges(np.zeros(5, dtype=np.int64), 6, longest=2) == [range(2), range(2, 4), range(4, 5)]

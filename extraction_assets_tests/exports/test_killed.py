@@ -1,5 +1,6 @@
 """A process that is killed in the midst of an export: the kernel lets go of its lock, and the next one goes on."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -8,38 +9,68 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from extraction_assets_tests.exports.written import json_lines, source_of, write
-
-_KILLS_ITSELF = """
-import os, signal, sys
-from pathlib import Path
-from extraction_assets.database.connect import opened_database
-from extraction_assets.exports.formats import jsonl
+from extraction_assets.exports.formats import export_format
+from extraction_assets.exports.output import MANIFEST
 from extraction_assets_tests.exports.written import source_of, write
 
-url, folder = sys.argv[1:]
-jsonl.FEATURES_IN_FILE, line = 2, jsonl.feature_line
-def dying(source, feature):
-    if feature.neuron_index == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return line(source, feature)
-jsonl.feature_line = dying
+_KILLS_ITSELF = """
+import contextlib, json, os, signal, sys
+from pathlib import Path
+from extraction_assets.database.connect import opened_database
+from extraction_assets.exports import folders
+from extraction_assets.exports.formats import export_format
+from extraction_assets_tests.exports.written import source_of, write
+
+url, folder, name, last, options = sys.argv[1:]
+for size in ("FEATURES_IN_FILE", "FEATURES_IN_PART"):
+    setattr(export_format(name), size, 2)
+begun, durable_path = 0, folders.durable_path
+
+@contextlib.contextmanager
+def dying(path):
+    global begun
+    begun += 1
+    with durable_path(path) as temporary:
+        yield temporary
+        if begun == int(last):
+            os.truncate(temporary, temporary.stat().st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+folders.durable_path = dying
 with opened_database(url) as engine, engine.connect() as connection:
-    write(source_of(connection), "jsonl", Path(folder))
+    write(source_of(connection), name, Path(folder), **json.loads(options))
 """
+_FORMATS: dict[str, tuple[int, dict[str, str]]] = {
+    "jsonl": (4, {}),
+    "parquet": (6, {}),
+    "neuronpedia": (8, {"vectors": "no"}),
+    "neuronpedia-upload": (3, {"features_in_file": "2"}),
+    "circuit-tracer": (3, {"layer": "7"}),
+    "sae-dashboard": (3, {}),
+}
+"""Which file is half written when the process dies, the manifest included, and the options."""
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    """All files of a folder but the manifest, which names the time."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 @pytest.mark.slow
-def test_an_export_whose_process_was_killed_goes_on(
-    small: sa.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", _FORMATS)
+def test_an_export_whose_process_was_killed_goes_on_to_the_same_files(
+    small: sa.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     url, folder = small.engine.url.render_as_string(hide_password=False), tmp_path / "out"
-    done = subprocess.run([sys.executable, "-c", _KILLS_ITSELF, url, str(folder)], timeout=120, check=False)
-    assert done.returncode == -signal.SIGKILL
-    assert [path.name for path in folder.glob("batch*")] == ["batch-0.jsonl.gz"]
-    assert list(folder.glob(".*.tmp"))
-    monkeypatch.setattr("extraction_assets.exports.formats.jsonl.FEATURES_IN_FILE", 2)
-    assert write(source_of(small), "jsonl", folder).written == 2
-    lines = [line for number in range(3) for line in json_lines(folder / f"batch-{number}.jsonl.gz")]
-    assert [line["neuron_index"] for line in lines] == list(range(6))
-    assert not list(folder.glob(".*"))
+    last, options = _FORMATS[name]
+    command = [sys.executable, "-c", _KILLS_ITSELF, url, str(folder), name, str(last), json.dumps(options)]
+    done = subprocess.run(command, timeout=120, check=False, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert list(folder.rglob(".*.tmp"))
+    for size in ("FEATURES_IN_FILE", "FEATURES_IN_PART"):
+        monkeypatch.setattr(export_format(name), size, 2, raising=False)
+    rest = write(source_of(small), name, folder, **options)
+    whole = write(source_of(small), name, tmp_path / "whole", **options)
+    assert files_in(folder) == files_in(whole.folder)
+    assert rest.written < whole.written, "what was whole is not written again"

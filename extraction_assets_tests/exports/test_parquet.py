@@ -1,5 +1,7 @@
 """Parquet: what pyarrow, pandas and ``datasets`` read is what the database holds."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,10 @@ import sqlalchemy as sa
 
 from extraction_assets.database.queries.examples import draws_of, examples_of, find_feature
 from extraction_assets.database.queries.extractions import find_extraction
+from extraction_assets.database.tables import feature_example_lists, samples
 from extraction_assets.engine.statistics.registry import COLUMNS
+from extraction_assets.exports import source as exported_source
+from extraction_assets.exports.errors import ExportError
 from extraction_assets.exports.formats import parquet
 from extraction_assets.exports.source import ExportSource
 from extraction_assets_tests.exports.readers import read_by
@@ -111,6 +116,7 @@ def parts(small: sa.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(parquet, "FEATURES_IN_FILE", 2)
     monkeypatch.setattr(parquet, "_TOKENS_IN_FILE", 1)
     monkeypatch.setattr(parquet, "_TOKENS_AT_ONCE", 1)
+    monkeypatch.setattr(exported_source, "_CHARACTERS_AT_ONCE", 1)
     return write(source_of(small), "parquet", tmp_path / "parts").folder
 
 
@@ -150,6 +156,56 @@ def test_an_export_that_goes_on_gives_the_same_files(
         (parts / name).unlink()
     assert write(source_of(small), "parquet", parts).written == len(removed)
     assert {path.name: path.read_bytes() for path in parts.glob("*.parquet")} == before
+
+
+def test_tables_can_be_skipped_by_the_features_in_them(folder: Path) -> None:
+    group = pq.read_metadata(folder / "examples.parquet").row_group(0)
+    columns = {group.column(number).path_in_schema: group.column(number) for number in range(group.num_columns)}
+    assert columns["neuron_index"].statistics.min == 0
+    assert columns["tokens.list.element"].statistics is None  # they would take half of the time
+
+
+@contextlib.contextmanager
+def changed(small: sa.Connection, table: sa.Table, where: sa.ColumnElement[bool], **values: Any) -> Iterator[None]:
+    """A row with other values, for the time of the block."""
+    (before,) = small.execute(sa.select(*(table.c[name] for name in values)).where(where))
+    with small.engine.begin() as connection:
+        connection.execute(sa.update(table).where(where).values(**values))
+    small.rollback()
+    try:
+        yield
+    finally:
+        small.rollback()
+        with small.engine.begin() as connection:
+            connection.execute(sa.update(table).where(where).values(**before._asdict()))
+
+
+@pytest.mark.parametrize(
+    ("damaged", "said"),
+    [
+        ([[7, 8.0, " cat", [2, 9], [8.0]]], "the examples of one of the features 0 to 2 of small/one are damaged"),
+        ([[7, 8.0, " cat", [11], [8.0]]], "an example of small/one names a position behind its sample's end"),
+        ([[77, 8.0, " cat", [1], [8.0]]], "sample 77, which an example of small/one names, is not in the results"),
+    ],
+)
+def test_examples_that_cannot_be_are_refused(
+    small: sa.Connection, tmp_path: Path, damaged: list[Any], said: str
+) -> None:
+    c = feature_example_lists.c
+    with (
+        changed(small, feature_example_lists, (c.extraction_id == 1) & (c.neuron_index == 0), examples=damaged),
+        pytest.raises(ExportError, match=f"{said}.*: merge the extraction again"),
+    ):
+        write(source_of(small), "parquet", tmp_path / "out")
+
+
+def test_a_sample_with_a_token_that_is_no_text_is_refused(small: sa.Connection, tmp_path: Path) -> None:
+    c = samples.c
+    with (
+        changed(small, samples, (c.corpus_id == 1) & (c.sample_index == 7), tokens=["a", None]),
+        pytest.raises(ExportError, match="the tokens of one of the samples 7 to 10 of small/one are damaged"),
+    ):
+        write(source_of(small), "parquet", tmp_path / "out")
 
 
 def test_tables_without_rows_are_read_too(small: sa.Connection, tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 
 from extraction_assets.exports.errors import ExportError
@@ -16,7 +18,7 @@ from extraction_assets.exports.output import MANIFEST
 from extraction_assets.exports.run import export
 from extraction_assets.exports.source import ExportSource
 from extraction_assets.stores.remote_folder import RemoteFolder
-from extraction_assets.stores.storage_urls import StorageError, StorageUrl, plain_reason
+from extraction_assets.stores.storage_urls import StorageError, StorageUrl, parse_storage_url, plain_reason
 from extraction_assets_tests.browser import small_results
 from extraction_assets_tests.exports.written import Counted, source_of, write
 from extraction_assets_tests.object_storage import SECRET, S3Server
@@ -142,11 +144,62 @@ def test_no_manifest_in_storage_names_credentials_or_the_server(small: sa.Connec
     assert not any(value in manifest for value in s3.environment.values())
 
 
-def test_storage_whose_package_is_not_installed_is_said_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(_registry, "s3", raising=False)
-    monkeypatch.setitem(sys.modules, "s3fs", None)
-    with pytest.raises(ExportError, match=r"s3:// needs .* pip install 'extraction-assets\[s3\]'"):
-        export_folder_at("s3://bucket/out")
+class Bucket(MemoryFileSystem):
+    """Storage of another kind than S3, in memory: what the clients of Google and Azure have in common with it is
+    fsspec's interface, and paths without a slash in front."""
+
+    protocol = ("gs", "gcs", "az", "abfs")
+    store: dict[str, Any] = {}
+    pseudo_dirs = [""]
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return super()._strip_protocol(str(path).partition("://")[2] or path)
+
+
+@pytest.fixture(params=["gs", "az", "abfs"])
+def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of an empty bucket."""
+    monkeypatch.setitem(_registry, request.param, Bucket)
+    monkeypatch.setattr(Bucket, "store", {})
+    return f"{request.param}://bucket"
+
+
+@pytest.mark.parametrize("name", ["jsonl", "parquet", "circuit-tracer"])
+def test_files_in_storage_of_other_kinds_are_those_of_a_folder(
+    small: sa.Connection, tmp_path: Path, bucket: str, name: str
+) -> None:
+    options = {"layer": "7"} if name == "circuit-tracer" else {}
+    folder = write(source_of(small), name, tmp_path / "out", **options).folder
+    written = export_to(f"{bucket}/deep/{name}", source_of(small), name, **options)
+    stored = RemoteFolder(parse_storage_url(f"{bucket}/deep/{name}"))
+    assert {one: stored.read(one) for one in stored.sizes() if not one.endswith(MANIFEST)} == files_in(folder)
+    stored.remove(next(one for one in stored.sizes() if one.endswith((".gz", ".parquet"))))
+    assert (export_to(f"{bucket}/deep/{name}", source_of(small), name, **options), written > 1) == (1, True)
+
+
+def test_the_folder_of_another_export_in_storage_of_other_kinds_is_refused(small: sa.Connection, bucket: str) -> None:
+    export_to(f"{bucket}/out", source_of(small))
+    with pytest.raises(ExportError, match=r'://bucket/out holds another export .*sae: "one", not "two"'):
+        export_to(f"{bucket}/out", source_of(small, sae="two"))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "package", "command"),
+    [
+        ("s3", "s3fs", r"pip install 'extraction-assets\[s3\]'"),
+        ("gs", "gcsfs", "pip install gcsfs"),
+        ("az", "adlfs", "pip install adlfs"),
+        ("abfs", "adlfs", "pip install adlfs"),
+    ],
+)
+def test_storage_whose_package_is_not_installed_is_said_with_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, scheme: str, package: str, command: str
+) -> None:
+    monkeypatch.delitem(_registry, scheme, raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ExportError, match=f"{scheme}:// needs .* {command}"):
+        export_folder_at(f"{scheme}://bucket/out")
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def _spans(table: TopKTable, features: list[int]) -> list[range]:
 def _examples_in(table: TopKTable, feature: int, span: range, least: float) -> Examples:
     """Those with at least this maximum: of a table, which has the strongest first, a beginning of its ``span``."""
     first, last = span.start, span.stop
-    last = first + int((table.max_activation[first:last] >= least).sum())
+    last = first + int(np.count_nonzero(table.max_activation.numpy()[first:last] >= least))
     if first == last:
         return []
     offsets = table.firing_offsets[first : last + 1]

@@ -10,7 +10,7 @@ from extraction_assets.assets.examples.expected import Expectation, Expected
 from extraction_assets.engine.selection.merge import DeferredTopKHeap
 from extraction_assets.engine.selection.shards import ShardedHeap, shard_threads
 from extraction_assets.engine.shapes import DrawRules, Draws, TopKTable
-from extraction_assets.engine.statistics.accumulate import merge_statistics
+from extraction_assets.engine.statistics.accumulate import add_statistics
 from extraction_assets.engine.statistics.registry import FeatureStatistics
 from extraction_assets.stores.chunk_files import TableFile
 
@@ -74,7 +74,7 @@ class _Merging:
         )
 
     def _add_statistics(self, more: FeatureStatistics) -> None:
-        self._statistics = merge_statistics([more] if self._statistics is None else [self._statistics, more])
+        self._statistics = add_statistics(self._statistics, more)
 
 
 def _threads() -> int:

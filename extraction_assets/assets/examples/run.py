@@ -64,11 +64,13 @@ def _merge_into_database(
     plan: ExtractionPlan, sae: str, results: ResultsResource, logger: logging.Logger
 ) -> dg.MaterializeResult:
     started = time.perf_counter()
-    with ThreadPoolExecutor(1, "tokenizer") as beside:  # a second, if it is the first of the process
+    samples = slice(0, len(plan.corpus))
+    with ThreadPoolExecutor(2, "beside") as beside:  # a second each, if it is the first time of the process
         loading = beside.submit(copy_context().run, load_tokenizer, plan.settings, plan.extraction.checkpoint)
+        hashing = beside.submit(copy_context().run, plan.corpus.content_fingerprint, samples)  # kept for the database
         merged = merge_chunks(plan, sae, logger)
         complete = _none_is_missing(plan, merged.statistics)
-        tokenizer = loading.result()
+        tokenizer, _ = loading.result(), hashing.result()
     display, special_ids = display_tokens(tokenizer), tuple(special_token_ids(tokenizer))
     extraction = _extraction_row(plan, sae, len(merged.statistics.sample_count))
     corpus = corpus_samples(plan.corpus)._replace(special_ids=special_ids)

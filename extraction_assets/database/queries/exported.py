@@ -36,16 +36,16 @@ def statistics_select(extraction_id: int, numbers: Collection[int]) -> sa.Select
 
 
 def example_texts_select(extraction_id: int, numbers: Collection[int]) -> sa.Select[Any]:
-    """(neuron_index, the JSON text of its examples)."""
+    """(neuron_index, the JSON text of its examples), ascending."""
     chosen = feature_example_lists.c
-    query = sa.select(chosen.neuron_index, sa.cast(chosen.examples, sa.Text))
+    query = sa.select(chosen.neuron_index, sa.cast(chosen.examples, sa.Text)).order_by(chosen.neuron_index)
     return query.where(chosen.extraction_id == extraction_id, chosen.neuron_index.in_(numbers))
 
 
 def draw_texts_select(extraction_id: int, numbers: Collection[int]) -> sa.Select[Any]:
-    """(neuron_index, the JSON text of its draws)."""
+    """(neuron_index, the JSON text of its draws), ascending."""
     chosen = feature_draw_lists.c
-    query = sa.select(chosen.neuron_index, sa.cast(chosen.draws, sa.Text))
+    query = sa.select(chosen.neuron_index, sa.cast(chosen.draws, sa.Text)).order_by(chosen.neuron_index)
     return query.where(chosen.extraction_id == extraction_id, chosen.neuron_index.in_(numbers))
 
 

@@ -17,6 +17,8 @@ from extraction_assets.engine.saes.activation import has_triton
 from extraction_assets.engine.shapes import Samples
 
 _SIDE = 128
+_ODD_LENGTH = 97
+"""For which cuDNN compiles a kernel: on an H100 the first one of a process takes 0.5 s, each later one 0.05 s."""
 _MOST_RESERVED = 4 << 30
 
 
@@ -28,7 +30,9 @@ def prepare_device(device: torch.device) -> None:
             matrix = torch.zeros(_SIDE, _SIDE, dtype=dtype, device=device)
             torch.mm(matrix, matrix)
             heads = matrix.view(1, 2, _SIDE, _SIDE // 2)
-            torch.nn.functional.scaled_dot_product_attention(heads, heads, heads, is_causal=True)
+            for length in (_SIDE, _ODD_LENGTH):
+                part = heads[:, :, :length]
+                torch.nn.functional.scaled_dot_product_attention(part, part, part, is_causal=True)
     if has_triton():
         with contextlib.suppress(ImportError):  # no public name: another version may have it elsewhere
             from triton.runtime.cache import triton_key

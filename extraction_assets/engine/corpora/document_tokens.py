@@ -30,7 +30,7 @@ def tokenized(
     vocabulary_size: int | None = None,
     drop_leading: int | None = None,
 ) -> Iterator[TokenizedDocument]:
-    """Tokens of each document, 64 at a time; documents that are tokens already are only checked.
+    """Tokens of each document, up to 64 at a time; documents that are tokens already are only checked.
 
     Tokens ``drop_leading`` at the start of a document, text or tokens, are left out: its own BOS, because the
     samples get theirs later, or none. A chat keeps one BOS if its template writes any.

@@ -76,8 +76,9 @@ def relative_names(files: Sequence[Path], folder: Path) -> list[str]:
     return [os.fsencode(path).decode("utf-8", "backslashreplace") for path in paths]
 
 
-def batched(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
-    """Groups of ``size``, the last one smaller."""
-    iterator = iter(items)
+def batched(items: Iterable[Item], most: int) -> Iterator[tuple[Item, ...]]:
+    """Groups of 1, 2, 4, … and then of ``most``, the last one smaller: who needs few items has few looked at."""
+    iterator, size = iter(items), 1
     while batch := tuple(islice(iterator, size)):
         yield batch
+        size = min(2 * size, most)

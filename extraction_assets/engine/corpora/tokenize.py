@@ -74,7 +74,7 @@ def tokenize_corpus(
 
     ``tokenizer`` may be None if documents are tokens already; then no token is special.
     ``on_samples`` is called with the number of new samples as they come. Reads no more documents than needed, and holds
-    64 of them beside the samples (6 bytes a position) and the ids of all documents read.
+    up to 64 of them beside the samples (6 bytes a position) and the ids of all documents read.
     Raises CorpusError, which names both numbers, if there are fewer samples than requested.
     """
     document_ids: list[str] = []
@@ -150,8 +150,8 @@ def count_samples(
 ) -> SampleCount:
     """Counts the samples that ``tokenize_corpus`` would make, up to ``most`` of them and for about ``seconds``.
 
-    Holds 8 bytes a sample. Time is looked at between documents, of which 64 are tokenized at once. Raises CorpusError
-    for a token outside the model's ``vocabulary_size``.
+    Holds 8 bytes a sample. Time is looked at between documents, of which up to 64 are tokenized at once. Raises
+    CorpusError for a token outside the model's ``vocabulary_size``.
     """
     deadline = time.monotonic() + seconds
     document_ids: list[str] = []

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extraction_assets.engine.file_boundary.checkpoint_file import CheckpointFile, shown
 from extraction_assets.engine.file_boundary.json_object import parse_json_object
-from extraction_assets.engine.file_boundary.stored_tensors import StoredTensors, copy_to, room_for
+from extraction_assets.engine.file_boundary.stored_tensors import (
+    DecoderPart,
+    StoredTensors,
+    copy_to,
+    is_encoder,
+    room_for,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +52,8 @@ FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 
 _OTHERS = frozenset({"BOOL", "U8", "I8", "I16", "I32", "I64", "F8_E4M3", "F8_E5M2"})
 
+_TORCH = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
+
 
 class StoredTensor(NamedTuple):
     """What a header says of one tensor."""
@@ -61,6 +69,11 @@ def read_header(file: CheckpointFile) -> dict[str, StoredTensor]:
 
     Raises CheckpointError if the header cannot be read, or if what it says does not fill the file exactly.
     """
+    return {name: stored for name, (stored, _) in _places(file).items()}
+
+
+def _places(file: CheckpointFile) -> dict[str, tuple[StoredTensor, int]]:
+    """As ``read_header``, with where in the file the numbers of each begin."""
     size = file.size()
     with file.reading(), file.path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
@@ -82,7 +95,7 @@ def read_header(file: CheckpointFile) -> dict[str, StoredTensor]:
             f"is not a whole safetensors file: its header describes {8 + length + end:,} bytes, the file has {size:,}; "
             "is it cut short?"
         )
-    return {name: stored for name, (stored, _, _) in spans.items()}
+    return {name: (stored, 8 + length + first) for name, (stored, first, _) in spans.items()}
 
 
 def _span(file: CheckpointFile, name: str, entry: Any) -> tuple[StoredTensor, int, int]:
@@ -116,6 +129,45 @@ def read_safetensors(file: CheckpointFile, device: torch.device | str = "cpu") -
     header = read_header(file)
     known = [name for name, stored in header.items() if stored.dtype in FLOATS or stored.dtype in _OTHERS]
     return StoredTensors({name: partial(_read, file, name, device, header[name]) for name in known})
+
+
+def read_decoder_part(file: CheckpointFile, device: torch.device | str, part: DecoderPart) -> StoredTensors:
+    """As ``read_safetensors``, but what a part of the features has of each tensor."""
+    readers = read_safetensors(file, device)
+    sliced = {
+        name: partial(_read_part, file, name, device, stored, begin, part)
+        for name, (stored, begin) in _places(file).items()
+        if stored.dtype in FLOATS and part.of in stored.shape
+    }
+    return StoredTensors({name: sliced.get(name) or partial(readers.__getitem__, name) for name in readers})
+
+
+def _read_part(
+    file: CheckpointFile, name: str, device: torch.device | str, stored: StoredTensor, begin: int, part: DecoderPart
+) -> Tensor:
+    """The entries of a part along the axis of the features, of a tensor whose numbers begin at byte ``begin``."""
+    axis = stored.shape.index(part.of)
+    shape = (*stored.shape[:axis], part.stop - part.start, *stored.shape[axis + 1 :])
+    room = room_for(name, shape, None, device, stored.shape)
+    if is_encoder(name) and len(shape) == 2:
+        return room.zero_()
+    return copy_to(room, _numbers(file, stored, begin, part, axis).view(shape))
+
+
+def _numbers(file: CheckpointFile, stored: StoredTensor, begin: int, part: DecoderPart, axis: int) -> Tensor:
+    """The numbers of a part as they are stored, one behind the other: read, for the pages of a file that is mapped
+    would count as memory until it is closed."""
+    import torch
+
+    entry = math.prod(stored.shape[axis + 1 :]) * _BITS[stored.dtype] // 8
+    lines, size = math.prod(stored.shape[:axis]), (part.stop - part.start) * entry
+    content = bytearray(lines * size)
+    with file.reading(), file.path.open("rb", buffering=0) as stream:
+        for line in range(lines):
+            stream.seek(begin + (line * part.of + part.start) * entry)
+            if stream.readinto(memoryview(content)[line * size : (line + 1) * size]) != size:
+                raise file.error("ended while it was read: was it replaced?")
+    return torch.frombuffer(content, dtype=getattr(torch, _TORCH[stored.dtype]))
 
 
 def _read(file: CheckpointFile, name: str, device: torch.device | str, stored: StoredTensor) -> Tensor:

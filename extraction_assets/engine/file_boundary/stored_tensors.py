@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import torch
@@ -11,6 +11,15 @@ if TYPE_CHECKING:
 
 _BLOCK = 8 << 20
 """Bytes of a tensor that are on their way at once."""
+
+
+class DecoderPart(NamedTuple):
+    """Features ``start`` to ``stop - 1`` of an SAE that has ``of`` of them: what is read of a tensor along its axis of
+    that length, if it has one. An encoder's matrix is not read: it is 0."""
+
+    start: int
+    stop: int
+    of: int
 
 
 class StoredTensors(Mapping[str, "Tensor"]):
@@ -32,8 +41,20 @@ class StoredTensors(Mapping[str, "Tensor"]):
         return len(self._readers)
 
 
-def room_for(name: str, shape: tuple[int, ...], dtype: torch.dtype | None, device: torch.device | str) -> Tensor:
-    """An empty tensor on ``device``, in float32 unless ``dtype`` says otherwise.
+def is_encoder(name: str) -> bool:
+    """Whether a matrix of this name is an encoder's, in any format."""
+    return "enc" in name.lower() or name == "W_E"
+
+
+def room_for(
+    name: str,
+    shape: tuple[int, ...],
+    dtype: torch.dtype | None,
+    device: torch.device | str,
+    whole: tuple[int, ...] | None = None,
+) -> Tensor:
+    """An empty tensor on ``device``, in float32 unless ``dtype`` says otherwise; for a part of a tensor of shape
+    ``whole`` in the same order of memory.
 
     A matrix lies in memory as products read it best, so that nobody has to turn it again: on a CPU an encoder's
     features side by side, which are more than the model's width; on a GPU, and of every other matrix, the width.
@@ -41,9 +62,9 @@ def room_for(name: str, shape: tuple[int, ...], dtype: torch.dtype | None, devic
     import torch
 
     dtype = dtype or torch.float32
-    is_encoder = "enc" in name.lower() or name == "W_E"
-    encoder_on_cpu = is_encoder and torch.device(device).type == "cpu"
-    if len(shape) == 2 and (shape[0] > shape[1]) is encoder_on_cpu:
+    encoder_on_cpu = is_encoder(name) and torch.device(device).type == "cpu"
+    whole = whole or shape
+    if len(shape) == 2 and (whole[0] > whole[1]) is encoder_on_cpu:
         return torch.empty(shape[::-1], dtype=dtype, device=device).t()
     return torch.empty(shape, dtype=dtype, device=device)
 

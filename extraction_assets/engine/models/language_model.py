@@ -2,12 +2,14 @@
 
 import warnings
 from collections.abc import Sequence
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint, explain_untrusted_code
+from extraction_assets.engine.models.files.remembered import ByConfiguration
 from extraction_assets.engine.models.files.stored_weights import read_stored_weights, refuse_oversized
 from extraction_assets.engine.models.forward.capped_attention import keep_softcap
 from extraction_assets.engine.models.forward.hooked import LanguageModel
@@ -67,13 +69,21 @@ def probe_hooks(checkpoint: LocalCheckpoint, hooks: Sequence[str]) -> dict[str, 
     Runs the model on torch's meta device, which computes shapes only; a model that wants to look at numbers on
     the way is loaded instead. Raises HookError for an unknown hook, UntrustedCodeError as ``load_language_model``.
     """
-    module = _without_weights(checkpoint)
+    build = cache(partial(_without_weights, checkpoint))
+    config = configuration(checkpoint)
     if any(checkpoint.folder.glob("*.safetensors")):
-        refuse_oversized(module, read_stored_weights(checkpoint.folder, module.config))
+        described = _SIZES.of(checkpoint, lambda: sum(parameter.numel() for parameter in build().parameters()))
+        refuse_oversized(described, read_stored_weights(checkpoint.folder, config))
     try:
-        return LanguageModel(module, hooks).hook_widths()
+        return dict(_WIDTHS.of(checkpoint, lambda: LanguageModel(build(), hooks).hook_widths(), *hooks))
     except (RuntimeError, NotImplementedError):
         return load_language_model(checkpoint, hooks).hook_widths()
+
+
+_SIZES = ByConfiguration[int]()
+"""Numbers that a model's parameters hold."""
+_WIDTHS = ByConfiguration[dict[str, int]]()
+"""D of every hook."""
 
 
 def same_tensor(checkpoint: LocalCheckpoint, one: str, other: str) -> bool:
@@ -98,8 +108,12 @@ def _behind_block(site: Site) -> Site:
 
 def context_length(checkpoint: LocalCheckpoint) -> int | None:
     """Positions that a model was made for, by its configuration; None if that does not say."""
-    config = configuration(checkpoint).get_text_config()
-    length = getattr(config, "max_position_embeddings", None)
+    return configured_positions(configuration(checkpoint))
+
+
+def configured_positions(config: Any) -> int | None:
+    """Positions that a model of a configuration was made for; None if it does not say."""
+    length = getattr(config.get_text_config(), "max_position_embeddings", None)
     return length if isinstance(length, int) and length > 0 else None
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint
+from extraction_assets.engine.models.files.remembered import ByConfiguration
 from extraction_assets.engine.models.hooks.sites import text_configuration
 from extraction_assets.engine.models.hooks.text_pass import attention_window, run_text
 
@@ -26,10 +27,20 @@ def fewer_positions(checkpoint: LocalCheckpoint, positions: int) -> int | None:
     random weights. Models with rotary positions alone are not run: they compute at any length, and their
     configuration's limit is that of their training.
     """
-    from extraction_assets.engine.models.language_model import configuration, context_length
+    from extraction_assets.engine.models.language_model import configuration
 
-    limit, trusted = context_length(checkpoint), checkpoint.trust_remote_code
-    config = _one_block(configuration(checkpoint))
+    config = configuration(checkpoint)
+    return _FOUND.of(checkpoint, lambda: _fewer(config, positions, checkpoint.trust_remote_code), positions)
+
+
+_FOUND = ByConfiguration[int | None]()
+
+
+def _fewer(config: Any, positions: int, trusted: bool) -> int | None:
+    from extraction_assets.engine.models.language_model import configured_positions
+
+    limit = configured_positions(config)
+    config = _one_block(config)
     if limit is not None and not _has_table(_build(config, "meta", trusted), limit):
         return None
     model = _build(config, "cpu", trusted)
@@ -78,7 +89,8 @@ def _build(config: Any, device: str, trust_remote_code: bool) -> nn.Module | Non
     """A model of random weights; None if such a configuration makes none."""
     from transformers import AutoModel
 
-    with torch.device(device), warnings.catch_warnings():
+    # Its random weights are drawn from a copy of the generator: who asks first changes no other random number.
+    with torch.device(device), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
         try:
             module: nn.Module = AutoModel.from_config(config, trust_remote_code=trust_remote_code)

@@ -4,20 +4,17 @@ import torch
 from torch import Tensor
 
 from extraction_assets.engine.saes.activation import ActivationFunction, Firings
-from extraction_assets.engine.saes.products import part_columns, products
+from extraction_assets.engine.saes.products import part_columns, products, tiles_together
 
 _CAPACITY = 64
 """Firings of a token among 2,048 features that there is room for at first; a power of two."""
-_NARROW_PART = 1 << 27
-_NARROW_TOP_K_PART = 1 << 27
-"""Bytes of a part of the product where D is small."""
 _BOUND_COLUMNS = 4096
 _BOUND_COLUMNS_PER_K = 16
 _BOUND_SHARE = 8
 """Bounds of TopK come from so many columns, so many for each of the k, and one in so many, whichever is most: the
 more, the fewer candidates they leave."""
 _CANDIDATE_BYTES = 1 << 26
-"""Of room for candidates of TopK: the rows of so many tiles are selected from at once as fit, at least of one."""
+"""Of room for candidates of TopK: so many rows are selected from at once as fit, at least those of one product."""
 _SEGMENT = 2048
 
 
@@ -36,11 +33,12 @@ class KernelEncoder:
         """Everything that fires. One synchronisation, or one more where the room did not do."""
         from extraction_assets.engine.saes.kernels import PaddedRows
 
-        columns = part_columns(tile, self._encoder, _NARROW_PART)
+        columns = part_columns(tile, self._encoder)
+        tiles = tiles_together(len(x), tile, columns, self._encoder)
         while True:
             padded = PaddedRows(len(x), self._width, self._capacity, x.device)
-            for row, feature, values in products(x, self._encoder, tile, columns):
-                padded.add(row, values, wanted[row : row + tile], self._activation, feature)
+            for row, feature, values in products(x, self._encoder, tile, columns, tiles):
+                padded.add(row, values, wanted[row : row + len(values)], self._activation, feature)
             total, most = padded.sizes()
             if most <= self._capacity:
                 return padded.flatten(total)
@@ -54,18 +52,19 @@ class KernelEncoder:
 
         k = min(k, self._width)
         bound_columns = max(_BOUND_COLUMNS, _BOUND_COLUMNS_PER_K * k, self._width // _BOUND_SHARE)
-        columns = part_columns(tile, self._encoder, _NARROW_TOP_K_PART, bound_columns)
+        columns = part_columns(tile, self._encoder, bound_columns)
+        tiles = tiles_together(len(x), tile, columns, self._encoder)
         bound_columns = min(bound_columns, columns)
         expected = 1.2 * k * self._width / bound_columns
         self._candidates = self._candidates or _room(expected * _SEGMENT / self._width)
         while True:
-            together = tile * self._tiles_together(tile)
+            together = tile * tiles * self._groups_together(tile * tiles)
             candidates = PaddedRows(min(together, len(x)), self._width, self._candidates, x.device)
             selected = PaddedRows(len(x), k, _power_of_two(k), x.device, segment=k)
             fullest = torch.empty(len(x), dtype=torch.int32, device=x.device)
             bounds = None
-            for row, feature, values in products(x, self._encoder, tile, columns):
-                wanted_rows = wanted[row : row + tile]
+            for row, feature, values in products(x, self._encoder, tile, columns, tiles):
+                wanted_rows = wanted[row : row + len(values)]
                 if feature == 0:
                     bounds = bounds_of(values, wanted_rows, self._activation, k, bound_columns)
                 place, end = row % together, row + len(values)
@@ -77,15 +76,15 @@ class KernelEncoder:
                 return selected.flatten(total)
             self._candidates = _power_of_two(most)
 
-    def _tiles_together(self, tile: int) -> int:
-        """How many tiles' candidates have room at once."""
+    def _groups_together(self, rows: int) -> int:
+        """How many times the candidates of so many rows have room at once."""
         segments = -(-self._width // _SEGMENT)
-        return max(1, _CANDIDATE_BYTES // (8 * tile * segments * self._candidates))
+        return max(1, _CANDIDATE_BYTES // (8 * rows * segments * self._candidates))
 
 
 def _room(expected: float) -> int:
     """For candidates among 2,048 features of which some are expected on average."""
-    return min(_SEGMENT, max(32, _power_of_two(round(2 * expected) + 16)))
+    return min(_SEGMENT, max(32, _power_of_two(round(1.5 * expected) + 16)))
 
 
 def _power_of_two(number: int) -> int:

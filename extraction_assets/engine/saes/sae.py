@@ -117,11 +117,11 @@ class SAE:
 
         With ``tile``, of which N is a multiple, each matrix product takes ``tile`` tokens, so that a token's last
         bits do not depend on how many others are encoded with it. Tokens that are not ``wanted`` (bool [N]) have no
-        firings and may hold anything. Only one dense tile [tile, d_sae] exists at a time, on a GPU a part of it, which
-        is read once (topk: some of it twice). Synchronisations on a GPU: one for all tiles. Peak extra memory
-        on a CPU: the tile with a bool each of some rows (gated: twice); on a GPU a part of the tile, at most 128 MiB
-        unless that is less than 2,048 features, and room for firings: a sixteenth of the dense features of all N
-        tokens, or more where they are many; topk: of 64 MiB or one tile, and 8 k bytes a token.
+        firings and may hold anything. Only one dense tile [tile, d_sae] exists at a time, on a GPU a few or a part of
+        one, which are read once (topk: some of it twice). Synchronisations on a GPU: one for all tiles. Peak extra
+        memory on a CPU: the tile with a bool each of some rows (gated: twice); on a GPU up to 512 MiB of whole tiles,
+        or of a larger tile 128 MiB or 2,048 features, and room for firings: a sixteenth of the dense features of all
+        N tokens, or more where they are many; topk: of 64 MiB or what is read at once, and 8 k bytes a token.
         """
         tile = tile or max(1, len(activations))
         if len(activations) % tile:

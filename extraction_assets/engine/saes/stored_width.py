@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from extraction_assets.engine.file_boundary import CheckpointFile, read_header, read_npz_shapes
 from extraction_assets.engine.saes.formats import SaePlace, checkpoint_files
 
-_OF_FEATURES = ("b_enc", "encoder.bias", "b_gate", "threshold")
+_OF_FEATURES = ("b_enc", "b_E", "encoder.bias", "b_gate", "threshold")
 """Vectors of one number a feature, as formats call them."""
 
 

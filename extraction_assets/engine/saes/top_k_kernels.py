@@ -14,12 +14,12 @@ from torch import Tensor
 from extraction_assets.engine.saes.activation import ActivationFunction
 from extraction_assets.engine.saes.kernels import PaddedRows
 
-_MOST_GROUPS = 16_384
+_LEAST_GROUPS, _MOST_GROUPS = 256, 16_384
 _MOST_SLOTS = 8192
 """Candidates that one program holds in registers."""
 _GATHERED_SEGMENTS = 16
 """Places of a row, up to which the candidates of all of them are held without the gaps between."""
-_MANY_ROWS = 1024
+_MANY_ROWS = 2048
 """Rows from which one warp for each occupies a GPU."""
 
 
@@ -32,8 +32,8 @@ def bounds_of(product: Tensor, wanted: Tensor, activation: ActivationFunction, k
     """
     rows = len(product)
     bounds = torch.empty(rows, dtype=torch.int32, device=product.device)
-    groups = min(max(256, 4 * triton.next_power_of_2(k)), _MOST_GROUPS)
-    warps, block = (1, 1024) if rows >= _MANY_ROWS else (8, 4096)
+    groups = min(max(_LEAST_GROUPS, 4 * triton.next_power_of_2(k)), _MOST_GROUPS)
+    warps, block = (1, 1024) if rows >= _MANY_ROWS else (4, 8192)
     _bounds[(rows,)](
         product,
         wanted,

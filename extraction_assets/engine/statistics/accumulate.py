@@ -134,14 +134,28 @@ def merge_statistics(parts: Sequence[FeatureStatistics]) -> FeatureStatistics:
     return reduce(_merged, parts)
 
 
-def _merged(one: FeatureStatistics, other: FeatureStatistics) -> FeatureStatistics:
+def add_statistics(total: FeatureStatistics | None, more: FeatureStatistics) -> FeatureStatistics:
+    """As ``merge_statistics`` of the two, in the memory of ``total``; of ``more`` alone a copy. New memory for each of
+    many chunks would take longer than adding."""
+    if total is not None:
+        return _merged(total, more, in_place=True)
+    copies: dict[str, Any] = {one.name: _copy(getattr(more, one.name)) for one in STATISTICS}
+    return more._replace(**copies)
+
+
+def _copy(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.clone()
+
+
+def _merged(one: FeatureStatistics, other: FeatureStatistics, *, in_place: bool = False) -> FeatureStatistics:
     found: dict[str, Any] = {}
     for statistic in STATISTICS:
         left, right = getattr(one, statistic.name), getattr(other, statistic.name)
         if left is None or right is None:
             found[statistic.name] = None
         else:
-            found[statistic.name] = left + right if statistic.merge == "sum" else torch.maximum(left, right)
+            merge = torch.add if statistic.merge == "sum" else torch.maximum
+            found[statistic.name] = merge(left, right, out=left if in_place else None)
     return FeatureStatistics(
         **found,
         samples_seen=one.samples_seen + other.samples_seen,

@@ -93,7 +93,7 @@ class Statistic:
 
 
 def bytes_per_feature(*, full: bool = True) -> int:
-    """Of the statistics of a chunk, in memory and on disk; ``full`` as in the settings."""
+    """Of the statistics of a chunk in memory; on disk what is 0 takes no place. ``full`` as in the settings."""
     counted = [one for one in STATISTICS if full or not one.only_full]
     return sum((one.size or 1) * (8 if one.dtype == "int64" else 4) for one in counted)
 

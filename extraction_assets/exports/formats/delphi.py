@@ -37,15 +37,16 @@ WHAT = (
     "float16 and `tokens`, and `HOOK/config.json`. Several SAEs may share a folder."
 )
 READ_BY = "delphi's `LatentDataset(FOLDER, …)`, which explains and scores features"
-VERSION = 1
+VERSION = 2
 NEEDS = (SAE_FEATURES,)
 SEVERAL_SAES = True
 OPTIONS: Mapping[str, Option] = {
     "module": Option("", "name of the folder, for delphi that of the module; by default the hook"),
-    "splits": Option("", "how many files; by default one for every 24 million activations"),
+    "splits": Option("", "how many files; by default one for every 24 million activations, of 65,536 features at most"),
 }
 
 _FIRINGS_IN_FILE = 24_000_000  # up to 340 MB
+_SMALL_NUMBERS = 2**16  # of uint16: a file of more features would take twice as much room for locations
 _SAMPLES_AT_ONCE = 10_000
 _BATCH_SIZE = 32  # of delphi's own runs; nothing of the files depends on it
 
@@ -128,7 +129,7 @@ def _too_large(source: ExportSource, error: TooLargeError) -> ExportError:
 def _ranges(counts: np.ndarray, splits: str) -> list[range]:
     """The features of each file. Raises ExportError."""
     if not splits:
-        return ranges(counts, _FIRINGS_IN_FILE)
+        return ranges(counts, _FIRINGS_IN_FILE, _SMALL_NUMBERS)
     if not (splits.isascii() and splits.isdigit() and 1 <= int(splits) <= len(counts)):
         raise ExportError(f"splits is {splits!r}, not a number of files from 1 to {len(counts)}")
     return equal_ranges(len(counts), int(splits))
@@ -153,7 +154,7 @@ def _write_file(
 ) -> None:
     tokens = stored.corpus.arrays.token_ids[: stored.settings.evaluation_samples]
     samples, positions = tokens.shape
-    fits = max(samples, positions, len(one)) <= 2**16
+    fits = max(samples, positions, len(one)) <= _SMALL_NUMBERS
     dtype = np.dtype(np.uint16 if fits else np.uint32)
     try:
         parts = list(_firings(stored, one, chosen, dtype))
@@ -172,7 +173,7 @@ def _firings(stored: StoredFeatures, one: range, chosen: np.ndarray, dtype: np.d
     """What some features do in each chunk; only the chunk at hand is in memory, beside what it gives."""
     for chunk in stored.settings.chunks:
         counted = stored.samples(chunk).counted.numpy()
-        yield firings_of(stored.read(chunk), counted, chunk.first_row, one, chosen, dtype)
+        yield from firings_of(stored.read(chunk), counted, chunk.first_row, one, chosen, dtype)
 
 
 def _config(source: ExportSource, stored: StoredFeatures, files: int) -> dict[str, str | int]:

@@ -1,12 +1,14 @@
 """Parquet files of features, examples, draws, samples and labels, with a data card: a folder that is a data set."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from extraction_assets.catalog import FEATURE_DIRECTIONS, FEATURE_RELATIONS
+from extraction_assets.database.backends.prefetch import made_ahead
 from extraction_assets.database.queries.labels import list_labels
 from extraction_assets.database.queries.named_samples import messages_of, named_samples
 from extraction_assets.exports.data_card import TableFiles, data_card
@@ -15,14 +17,14 @@ from extraction_assets.exports.output import Output
 from extraction_assets.exports.parquet_file import MakeTable, write_parquet
 from extraction_assets.exports.parquet_tables import (
     TABLES,
-    draws_tables,
-    examples_tables,
     features_table,
+    firings_tables,
     labels_table,
+    read_lists,
     samples_table,
     schema_of,
 )
-from extraction_assets.exports.source import Batch, ExportSource
+from extraction_assets.exports.source import ExportSource
 from extraction_assets.exports.token_codes import TokenCodes
 
 WHAT = (
@@ -30,7 +32,7 @@ WHAT = (
     "parts of them (`examples-00000.parquet`), and `README.md`, a data card."
 )
 READ_BY = "pandas, `datasets`, DuckDB, polars and all that reads Parquet; the hub"
-VERSION = 1
+VERSION = 2
 NEEDS = (FEATURE_RELATIONS, FEATURE_DIRECTIONS)
 SEVERAL_SAES = False
 OPTIONS: Mapping[str, Option] = {}
@@ -39,6 +41,7 @@ FEATURES_IN_FILE = 1024
 _TOKENS_IN_FILE = 6_400_000
 _TOKENS_AT_ONCE = 3_200_000  # of a row group: 26 MB of codes and values
 _SAMPLES_AT_ONCE = 2_000
+_AHEAD = 2
 
 
 def check(source: ExportSource, options: Mapping[str, str]) -> None:
@@ -51,21 +54,33 @@ def inside(source: ExportSource, options: Mapping[str, str]) -> str:
 
 
 def write(source: ExportSource, out: Output, options: Mapping[str, str]) -> None:
-    """See ``ExportFormat``."""
-    parts = -(-len(source.neuron_indices) // FEATURES_IN_FILE)
-    codes = TokenCodes(source.samples, source.title)
-    for batch in source.batches(FEATURES_IN_FILE):
-        _write_batch(source, out, batch, parts, codes)
-    counts = dict.fromkeys(("features", "examples", "draws"), parts)
-    counts |= {"samples": _write_samples(source, out, codes), "labels": _write_labels(source, out)}
-    out.write_text(
-        "README.md", data_card(source, {table: _files(out, table, count) for table, count in counts.items()})
-    )
+    """See ``ExportFormat``. What is read of the database is a few row groups ahead of what is written."""
+    codes = TokenCodes(source.samples, source.title, source.extraction.max_length)
+    indices = _sample_indices(source)
+    files = [*_of_features(source, codes), *_of_samples(source, indices, codes), _of_labels(source)]
+    missing = [one for one in files if not out.has(one.name, one.features)]
+    with made_ahead({one: one.tables() for one in missing}, _AHEAD) as made:
+        for one in missing:
+            with out.file(one.name) as path:
+                write_parquet(path, schema_of(TABLES[one.table]), made[one])
+            out.advance(one.features)
+    out.write_text("README.md", data_card(source, {table: _files(out, files, table) for table in TABLES}))
 
 
-def _files(out: Output, table: str, parts: int) -> TableFiles:
-    names = [_file(table, number, parts) for number in range(parts)]
-    pattern = names[0] if parts == 1 else f"{table}-*.parquet"
+class _File(NamedTuple):
+    """A file that the export consists of."""
+
+    table: str
+    name: str
+    features: int
+    """That are done with it: the examples, which take longest, come last of a batch."""
+    tables: Callable[[], Iterable[MakeTable]]
+    """Its row groups; nothing is read before the first is taken."""
+
+
+def _files(out: Output, files: Iterable[_File], table: str) -> TableFiles:
+    names = [one.name for one in files if one.table == table]
+    pattern = names[0] if len(names) == 1 else f"{table}-*.parquet"
     return TableFiles(pattern, sum(_rows(out, name) for name in names))
 
 
@@ -78,71 +93,66 @@ def _file(table: str, number: int, parts: int) -> str:
     return f"{table}.parquet" if parts == 1 else f"{table}-{number:05d}.parquet"
 
 
-def _write_batch(source: ExportSource, out: Output, batch: Batch, parts: int, codes: TokenCodes) -> None:
-    """The files of some features; the examples, which take longest, come last and say that the others are there."""
+def _of_features(source: ExportSource, codes: TokenCodes) -> Iterator[_File]:
+    """Statistics, draws and examples of each batch."""
+    parts = -(-len(source.neuron_indices) // FEATURES_IN_FILE)
     rows = max(1, _TOKENS_AT_ONCE // source.extraction.max_length)
-    name = _file("features", batch.number, parts)
-    if not out.has(name):
-        computed = {"relations": source.relations is not None, "directions": source.directions is not None}
-        table = features_table(source.read(batch.neuron_indices), **computed)
-        _write(out, "features", name, [lambda: table])
-    name = _file("draws", batch.number, parts)
-    if not out.has(name):
-        _write(out, "draws", name, draws_tables(source.read(batch.neuron_indices), codes, rows))
-    name = _file("examples", batch.number, parts)
-    if not out.has(name, len(batch.neuron_indices)):
-        _write(out, "examples", name, examples_tables(source.read(batch.neuron_indices), codes, rows))
-        out.advance(len(batch.neuron_indices))
+    for number, chosen in source.batches(FEATURES_IN_FILE):
+        yield _File("features", _file("features", number, parts), 0, partial(_features, source, chosen))
+        for table, draws in (("draws", True), ("examples", False)):
+            tables = partial(_firings, source, chosen, codes, rows, draws)
+            yield _File(table, _file(table, number, parts), 0 if draws else len(chosen), tables)
 
 
-def _write(out: Output, table: str, name: str, tables: Iterable[MakeTable]) -> None:
-    with out.file(name) as path:
-        write_parquet(path, schema_of(TABLES[table]), tables)
+def _features(source: ExportSource, chosen: Sequence[int]) -> Iterator[MakeTable]:
+    computed = {"relations": source.relations is not None, "directions": source.directions is not None}
+    table = features_table(source.read(chosen), **computed)
+    yield lambda: table
 
 
-def _write_samples(source: ExportSource, out: Output, codes: TokenCodes) -> int:
-    """The samples that examples and draws name; in how many parts."""
-    indices = _sample_indices(source)
+def _firings(
+    source: ExportSource, chosen: Sequence[int], codes: TokenCodes, rows: int, draws: bool
+) -> Iterator[MakeTable]:
+    return firings_tables(source.list_texts(chosen, draws=draws), codes, rows, draws=draws)
+
+
+def _of_samples(source: ExportSource, indices: np.ndarray, codes: TokenCodes) -> Iterator[_File]:
+    """The samples that examples and draws name."""
     at_once = max(1, _TOKENS_IN_FILE // source.extraction.max_length)
     parts = max(1, -(-len(indices) // at_once))
     for number in range(parts):
-        name = _file("samples", number, parts)
-        if not out.has(name):
-            _write(
-                out,
-                "samples",
-                name,
-                _samples(source, indices[number * at_once : (number + 1) * at_once].tolist(), codes),
-            )
-    return parts
+        chosen = indices[number * at_once : (number + 1) * at_once]
+        yield _File("samples", _file("samples", number, parts), 0, partial(_samples, source, chosen, codes))
 
 
-def _samples(source: ExportSource, indices: Sequence[int], codes: TokenCodes) -> Iterator[MakeTable]:
+def _samples(source: ExportSource, indices: np.ndarray, codes: TokenCodes) -> Iterator[MakeTable]:
     for first in range(0, len(indices), _SAMPLES_AT_ONCE):
-        part = indices[first : first + _SAMPLES_AT_ONCE]
-        found = source.samples.take(part)
+        part = indices[first : first + _SAMPLES_AT_ONCE].tolist()
+        found = source.samples.read(part)
         said = messages_of(source.connection, source.extraction.id, source.extraction.corpus_id, part)
         listed = [found[index] for index in part if index in found]
-        yield partial(samples_table, listed, codes.take_each([one.sample_index for one in listed]), codes, said)
+        tokens = codes.take(np.array([one.sample_index for one in listed], dtype=np.int64))
+        yield partial(samples_table, listed, tokens, codes, said)
+
+
+def _of_labels(source: ExportSource) -> _File:
+    """The labels of the exported features, in one file."""
+    return _File("labels", _file("labels", 0, 1), 0, partial(_labels, source))
+
+
+def _labels(source: ExportSource) -> Iterator[MakeTable]:
+    chosen = source.neuron_indices if source.is_whole else set(source.neuron_indices)
+    written = list_labels(source.connection, source.extraction.name, source.extraction.sae)
+    table = labels_table(one for one in written if one.neuron_index in chosen)
+    yield lambda: table
 
 
 def _sample_indices(source: ExportSource) -> np.ndarray:
     """int64, ascending."""
     if source.is_whole:
         return named_samples(source.connection, source.extraction.id)
-    named = set[int]()
-    for feature in source.read(source.neuron_indices):
-        named.update(one.sample_index for one in feature.examples)
-        named.update(one.sample_index for one in feature.draws)
-    return np.array(sorted(named), dtype=np.int64)
-
-
-def _write_labels(source: ExportSource, out: Output) -> int:
-    """The labels of the exported features, in one file."""
-    name = _file("labels", 0, 1)
-    if not out.has(name):
-        chosen = set(source.neuron_indices)
-        written = list_labels(source.connection, source.extraction.name, source.extraction.sae)
-        table = labels_table(one for one in written if one.neuron_index in chosen)
-        _write(out, "labels", name, [lambda: table])
-    return 1
+    named = np.zeros(0, dtype=np.int64)
+    for draws in (False, True):
+        for texts in source.list_texts(source.neuron_indices, draws=draws):
+            named = np.union1d(named, read_lists(texts, source.title, draws=draws).leading[:, -1])
+    return named

@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from extraction_assets.engine.corpora import tokenize as corpus_module
-from extraction_assets.engine.corpora.documents import CorpusError, Document
+from extraction_assets.engine.corpora.documents import CorpusError, Document, batched
 from extraction_assets.engine.corpora.tokenize import (
     Packing,
     SampleCount,
@@ -128,6 +128,11 @@ def test_documents_that_are_not_needed_are_not_read(tokenizer: Any) -> None:
             yield str(number), "some text"
 
     assert len(tokenize_corpus(endless(), tokenizer, Packing(WIDTH), 70).token_ids) == 70
+
+
+def test_few_samples_have_few_documents_tokenized() -> None:
+    sizes = [len(batch) for batch in batched(range(200), 64)]
+    assert sizes == [1, 2, 4, 8, 16, 32, 64, 64, 9]
 
 
 def test_progress_counts_the_samples(tokenizer: Any) -> None:

@@ -7,14 +7,11 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from extraction_assets.engine.file_boundary import CheckpointError, StoredTensor, read_header, read_json_object
 from extraction_assets.engine.file_boundary.checkpoint_file import shown
 from extraction_assets.engine.models.files.model_folder import CONFIG, INDEX, WEIGHTS, model_file
-
-if TYPE_CHECKING:
-    from torch import nn
 
 _MOST_TIMES, _FREE_NUMBERS = 16, 1 << 26
 
@@ -75,10 +72,9 @@ def chooses_weights(folder: Path, files: Sequence[str]) -> bool:
     return not set(files) <= set(_read_index(folder, INDEX).values())
 
 
-def refuse_oversized(module: nn.Module, stored: StoredWeights) -> None:
-    """Raises CheckpointError if ``module``, made of ``config.json`` alone, is so much larger than what the files
-    hold that filling the rest would only take memory. Packed weights hold up to 8 numbers in one."""
-    described = sum(parameter.numel() for parameter in module.parameters())
+def refuse_oversized(described: int, stored: StoredWeights) -> None:
+    """Raises CheckpointError if ``config.json`` describes a model of so many more numbers than the files hold that
+    filling the rest would only take memory. Packed weights hold up to 8 numbers in one."""
     held = sum(math.prod(tensor.shape) for tensor in stored.tensors.values())
     if described > _MOST_TIMES * held + _FREE_NUMBERS:
         raise model_file(stored.folder, CONFIG).error(

@@ -2,8 +2,7 @@
 
 Without a mask it compares the positions of a batch on the device and waits for the answer, so the host cannot start one
 forward pass while another runs. Here a batch comes without positions: those that a model makes follow from the shape,
-and so does the answer. While a pass is recorded (``replay``) transformers does not look at all, and would take another
-attention kernel; the known answer keeps it on the same path.
+and so does the answer. While a pass is recorded (``replay``) nobody may look, and the known answer is enough.
 """
 
 import contextlib

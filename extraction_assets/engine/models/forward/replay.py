@@ -19,6 +19,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from extraction_assets.engine.models.forward.eager_path import as_if_eager
+
 Run = Callable[[Tensor, Tensor], dict[str, Tensor]]
 """(token ids int64 [B, T], attention mask bool [B, T]) -> {hook: [B, T, D]}"""
 
@@ -30,8 +32,6 @@ _LEAST_HOST_SHARE = 0.25
 
 _FREE_SHARE = 0.25
 """Of the GPU's memory, that must be free: a recording keeps what its pass needs at its peak."""
-
-_WATCHED_SAMPLES = 2
 
 _logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class Replay:
         if free < _FREE_SHARE * total:
             return None
         with _HostWatch() as watch:
-            self._run(token_ids[:_WATCHED_SAMPLES], attention_mask[:_WATCHED_SAMPLES])
+            self._run(token_ids, attention_mask)  # a part of the batch would want kernels of another shape
         if watch.found is not None:
             _logger.debug("the forward pass is not recorded: %s looks at numbers on the host", watch.found)
             return None
@@ -122,7 +122,8 @@ class _Recording:
         with torch.cuda.stream(stream):
             self._graph.capture_begin(self._pool, "thread_local")  # other threads write files meanwhile
             try:
-                self._outputs = run(self._token_ids, self._attention_mask)
+                with as_if_eager():
+                    self._outputs = run(self._token_ids, self._attention_mask)
             finally:
                 self._end(device)
         current.wait_stream(stream)
@@ -135,6 +136,7 @@ class _Recording:
             index = torch.cuda.current_device() if device.index is None else device.index
             torch._C._cuda_endAllocateToPool(index, self._pool)
             torch._C._cuda_releasePool(index, self._pool)
+            _record_something(self._token_ids)
             raise
 
     def replay(self, token_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
@@ -149,6 +151,15 @@ class _Recording:
 def _recording_stream(device: torch.device) -> torch.cuda.Stream:
     """One for all recordings: each stream that multiplies matrices keeps 32 MiB of workspace."""
     return torch.cuda.Stream(device)
+
+
+def _record_something(given: Tensor) -> None:
+    """After a recording that failed: until one succeeds, torch takes the device's generator for recorded, and refuses
+    to draw random numbers by it, whoever asks. ``given`` keeps its numbers."""
+    graph = torch.cuda.CUDAGraph()
+    graph.capture_begin(capture_error_mode="thread_local")
+    given.zero_()
+    graph.capture_end()
 
 
 class _HostWatch(TorchDispatchMode):

@@ -81,7 +81,7 @@ def read(place: SaePlace, device: torch.device | str) -> SAEWeights:
     kind = config.get("model_kind", "transcoder_set")
     if kind != "transcoder_set":
         raise CheckpointError(f"SAE {path}: {CONFIG}: model_kind = {shown(kind)} is not supported for {file}")
-    tensors = read_safetensors(path, file, device)
+    tensors = read_safetensors(path, file, device, place.part)
     architecture = _architecture(place, config, tensors)
     names = ["W_enc", "b_enc", "W_dec", "b_dec"]
     names += [name for name in ("W_skip",) if name in tensors]
@@ -135,7 +135,7 @@ def _architecture(place: SaePlace, config: Mapping[str, Any], tensors: Mapping[s
 def _check_training(place: SaePlace, weights: SAEWeights) -> None:
     """Raises CheckpointError if how it was trained contradicts what is read."""
     name, config = _read(place, *TRAINING)
-    for key, width in (("d_model", weights.d_in), ("d_feature", weights.latent_dim)):
+    for key, width in (("d_model", weights.d_in), ("d_feature", place.latent_dim(weights.latent_dim))):
         stated = whole_number(place.folder, _logged(config, key, width), f"{name}: {key}")
         if stated != width:
             raise CheckpointError(

@@ -66,7 +66,7 @@ def read(place: SaePlace, device: torch.device | str) -> SAEWeights:
     """The encoder on ``device``; raises CheckpointError if it cannot be used."""
     path, file, layer = place.folder, str(place.file), _layer(place)
     require_files(path, CONFIG, file)
-    tensors = read_safetensors(path, file, device)
+    tensors = read_safetensors(path, file, device, place.part)
     threshold = f"threshold_{layer}"
     names = [f"{name}_{layer}" for name in ("W_enc", "b_enc", "b_dec")]
     names += [threshold] if threshold in tensors else []

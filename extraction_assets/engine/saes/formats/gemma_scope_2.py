@@ -126,7 +126,7 @@ def read(place: SaePlace, device: torch.device | str) -> SAEWeights:
     if place.file:
         return _read_layer(place, place.file, device)
     path, recorded = place.folder, record(place)
-    tensors = read_safetensors(path, WEIGHTS, device)
+    tensors = read_safetensors(path, WEIGHTS, device, place.part)
     has_skip = _has_skip(place, tensors)
     if has_skip and not recorded.is_transcoder:
         raise CheckpointError(
@@ -150,7 +150,7 @@ def read(place: SaePlace, device: torch.device | str) -> SAEWeights:
 def _read_layer(place: SaePlace, file: str, device: torch.device | str) -> SAEWeights:
     """A layer of a cross-layer transcoder, to encode only."""
     names = [name for name in _NAMES if name != "w_dec"]
-    tensors = read_safetensors(place.folder, file, device)
+    tensors = read_safetensors(place.folder, file, device, place.part)
     stored = pick(place.folder, file, tensors, names, "Gemma Scope 2")
     return SAEWeights(
         architecture="jumprelu",

@@ -61,9 +61,10 @@ def read(place: SaePlace, device: torch.device | str) -> SAEWeights:
     config.refuse_gates()
     names = ["encoder.weight", "encoder.bias", "decoder.weight"]
     names += ["decoder.bias"] if config.flag("use_decoder_bias", True) else []
-    stored = pick(path, WEIGHTS, read_safetensors(path, WEIGHTS, device), names, "Llama Scope")
+    stored = pick(path, WEIGHTS, read_safetensors(path, WEIGHTS, device, place.part), names, "Llama Scope")
     w_enc, w_dec = stored["encoder.weight"].t(), stored["decoder.weight"].t()
-    config.check_widths(w_enc, config.whole("d_sae", w_enc.shape[1]))
+    latent_dim = place.latent_dim(w_enc.shape[1])
+    config.check_widths(len(w_enc), latent_dim, config.whole("d_sae", latent_dim))
     threshold, width = _threshold(config), w_enc.shape[1]
     weights = SAEWeights(
         architecture="jumprelu" if threshold else config.architecture,

@@ -77,13 +77,13 @@ def read(place: SaePlace, device: torch.device | str) -> SAEWeights:
     """The checkpoint's weights on ``device``; raises CheckpointError if it cannot be used."""
     path = place.folder
     require_files(path, *FILES.required)
-    tensors = read_safetensors(path, WEIGHTS, device)
+    tensors = read_safetensors(path, WEIGHTS, device, place.part)
     is_older = "encoder.weight" in tensors
     config = _config(place, act_fn="jumprelu" if _THRESHOLDS & set(tensors) else "relu")
     config.refuse_gates()
     stored = _parameters(place, config, tensors, _OLDER if is_older else _CURRENT)
     w_enc, w_dec = (stored[name].t() if is_older else stored[name] for name in ("w_enc", "w_dec"))
-    config.check_widths(w_enc, _latents(config, w_enc))
+    config.check_widths(len(w_enc), place.latent_dim(w_enc.shape[1]), _latents(config, w_enc))
     scale = _factors(place, config, tensors)
     return SAEWeights(
         architecture=config.architecture,

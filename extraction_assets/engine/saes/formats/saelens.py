@@ -121,8 +121,9 @@ def read(place: SaePlace, device: torch.device | str) -> SAEWeights:
         if config.get(key) not in values:
             raise CheckpointError(f"SAE {path}: {CONFIG}: {key} = {shown(config[key])} is not supported")
     flag = partial(true_or_false, path, CONFIG)
-    tensors = _read_tensors(path, kind, config["architecture"], device)
-    _check_widths(path, config, tensors["W_enc"])
+    tensors = _read_tensors(place, kind, config["architecture"], device)
+    d_in, read = tensors["W_enc"].shape
+    _check_widths(path, config, d_in, place.latent_dim(read))
     return SAEWeights(
         architecture=kind.base,
         w_enc=tensors["W_enc"],
@@ -145,8 +146,8 @@ def read(place: SaePlace, device: torch.device | str) -> SAEWeights:
     )
 
 
-def _check_widths(path: Path, config: dict[str, Any], w_enc: Tensor) -> None:
-    for key, width in zip(("d_in", "d_sae"), w_enc.shape, strict=True):
+def _check_widths(path: Path, config: dict[str, Any], d_in: int, d_sae: int) -> None:
+    for key, width in (("d_in", d_in), ("d_sae", d_sae)):
         stated = whole_number(path, config.get(key, width), f"{CONFIG}: {key}")
         if stated != width:
             raise CheckpointError(
@@ -218,9 +219,10 @@ def _k(path: Path, config: dict[str, Any]) -> int:
     return whole_number(path, options.get("k", 0), f"{CONFIG}: k")
 
 
-def _read_tensors(path: Path, kind: _Kind, architecture: str, device: torch.device | str) -> dict[str, Tensor]:
+def _read_tensors(place: SaePlace, kind: _Kind, architecture: str, device: torch.device | str) -> dict[str, Tensor]:
     """By the names of sae-lens's inference SAEs."""
-    tensors = read_safetensors(path, WEIGHTS, device)
+    path = place.folder
+    tensors = read_safetensors(path, WEIGHTS, device, place.part)
     in_logarithms = "log_threshold" in tensors  # jumprelu in training, before sae-lens 6
     threshold = "log_threshold" if in_logarithms else kind.threshold
     names = ["W_enc", "W_dec", "b_dec"]

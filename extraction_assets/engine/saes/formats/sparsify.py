@@ -72,7 +72,7 @@ def read(place: SaePlace, device: torch.device | str) -> SAEWeights:
     activation = config.get("activation", "topk")
     if activation != "topk":
         raise CheckpointError(f"SAE {path}: {CONFIG}: activation = {shown(activation)} is not supported (known: topk)")
-    tensors = read_safetensors(path, WEIGHTS, device)
+    tensors = read_safetensors(path, WEIGHTS, device, place.part)
     skip = true_or_false(path, CONFIG, config, "skip_connection", False)
     names = ["encoder.weight", "encoder.bias", "W_dec", "b_dec", *(["W_skip"] if skip else [])]
     stored = pick(path, WEIGHTS, tensors, names, "sparsify")
@@ -89,16 +89,16 @@ def read(place: SaePlace, device: torch.device | str) -> SAEWeights:
         w_skip=stored["W_skip"].t() if skip else None,
         record=record(place),
     )
-    _check_widths(path, config, weights)
+    _check_widths(path, config, weights.d_in, place.latent_dim(weights.latent_dim))
     return weights
 
 
-def _check_widths(path: Path, config: dict[str, Any], weights: SAEWeights) -> None:
-    d_in = whole_number(path, config.get("d_in", weights.d_in), f"{CONFIG}: d_in")
+def _check_widths(path: Path, config: dict[str, Any], width: int, latent_dim: int) -> None:
+    d_in = whole_number(path, config.get("d_in", width), f"{CONFIG}: d_in")
     latents = whole_number(path, config.get("num_latents") or 0, f"{CONFIG}: num_latents")
     latents = latents or d_in * whole_number(path, config.get("expansion_factor", 32), f"{CONFIG}: expansion_factor")
-    if (d_in, latents) != (weights.d_in, weights.latent_dim):
+    if (d_in, latents) != (width, latent_dim):
         raise CheckpointError(
             f"SAE {path}: {CONFIG} says d_in = {d_in} and {latents} latents, but encoder.weight of {WEIGHTS} is for "
-            f"{weights.d_in} and {weights.latent_dim}: the two files do not belong together"
+            f"{width} and {latent_dim}: the two files do not belong together"
         )

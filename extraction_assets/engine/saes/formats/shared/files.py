@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from extraction_assets.engine import file_boundary
-from extraction_assets.engine.file_boundary import CheckpointError, CheckpointFile, StoredTensors
+from extraction_assets.engine.file_boundary import CheckpointError, CheckpointFile, DecoderPart, StoredTensors
 from extraction_assets.engine.file_boundary.checkpoint_file import shown
 
 if TYPE_CHECKING:
@@ -35,8 +35,13 @@ def read_config(path: Path, name: str) -> dict[str, Any]:
     return file_boundary.read_json_object(sae_file(path, name), MOST_CONFIG_BYTES)
 
 
-def read_safetensors(path: Path, name: str, device: torch.device | str) -> StoredTensors:
-    """The tensors of file ``name`` of folder ``path``, to be read to ``device``; floating point ones in float32."""
+def read_safetensors(
+    path: Path, name: str, device: torch.device | str, part: DecoderPart | None = None
+) -> StoredTensors:
+    """The tensors of file ``name`` of folder ``path``, or a ``part`` of each, to be read to ``device``; floating point
+    ones in float32."""
+    if part is not None:
+        return file_boundary.read_decoder_part(sae_file(path, name), device, part)
     return file_boundary.read_safetensors(sae_file(path, name), device)
 
 

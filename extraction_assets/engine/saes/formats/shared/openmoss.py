@@ -22,7 +22,7 @@ from extraction_assets.engine.saes.formats.shared.recorded import SaeRecord
 from extraction_assets.engine.saes.formats.shared.weights import Architecture, Normalization
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 _ARCHITECTURES: dict[str, Architecture] = {"relu": "standard", "jumprelu": "jumprelu", "topk": "topk"}
 _OF_A_BATCH = "depends on what else is encoded with a token"
@@ -107,13 +107,13 @@ class OpenMossConfig:
         if self.flag("use_glu_encoder", False):
             raise self.error("use_glu_encoder = true is not supported: its encoder is the product of two")
 
-    def check_widths(self, w_enc: Tensor, latents: int) -> None:
-        """Raises CheckpointError unless w_enc [D, F] is as wide as said."""
-        stated = (self.whole("d_model", w_enc.shape[0]), latents)
-        if stated != tuple(w_enc.shape):
+    def check_widths(self, d_in: int, latent_dim: int, stated_latents: int) -> None:
+        """Raises CheckpointError unless the weights' widths are as stated."""
+        stated = (self.whole("d_model", d_in), stated_latents)
+        if stated != (d_in, latent_dim):
             raise self.error(
-                f"says {stated[0]} numbers a token and {stated[1]} features, but the weights have {w_enc.shape[0]} and "
-                f"{w_enc.shape[1]}: the two files do not belong together"
+                f"says {stated[0]} numbers a token and {stated[1]} features, but the weights have {d_in} and "
+                f"{latent_dim}: the two files do not belong together"
             )
 
     def record(self, **known: Any) -> SaeRecord:

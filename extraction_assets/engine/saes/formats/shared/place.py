@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from extraction_assets.engine.file_boundary import DecoderPart
 from extraction_assets.engine.saes.published import PublishedSae
 
 
@@ -34,6 +35,12 @@ class SaePlace:
     """What the registry says of it."""
     commit: str | None = None
     """The commit of the repository, where it was downloaded."""
+    part: DecoderPart | None = None
+    """The features that are read; None for all."""
+
+    def latent_dim(self, read: int) -> int:
+        """F, if so many features were read."""
+        return read if self.part is None else self.part.of
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -117,10 +117,9 @@ class SAEWeights:
                     f"SAE {path}: {file}: {name} holds {wrong} NaN or infinite value(s) of {tensor.numel()}; "
                     "download or export the checkpoint again"
                 )
-        if self.architecture == "topk" and not 1 <= self.k <= latent_dim:
-            raise CheckpointError(
-                f"SAE {path}: k is {self.k}, it must be between 1 and {latent_dim}, the features of {file}"
-            )
+        most = path.latent_dim(latent_dim) if isinstance(path, SaePlace) else latent_dim
+        if self.architecture == "topk" and not 1 <= self.k <= most:
+            raise CheckpointError(f"SAE {path}: k is {self.k}, it must be between 1 and {most}, the features of {file}")
         if self.normalize_activations == "expected_average_only_in":
             raise CheckpointError(
                 f"SAE {path}: normalize_activations = 'expected_average_only_in' needs the scale that its inputs were "
