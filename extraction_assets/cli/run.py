@@ -4,7 +4,6 @@ import os
 import re
 import time
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -274,10 +273,10 @@ def _say_what_is_there(workspace: Workspace, settings: "ExtractionSettings") -> 
     with workspace.results.read() as engine:
         show_features(engine, settings.name, None, first, limit=3, width=8)
     echo(f"database   {workspace.results.shown_url()}")
-    echo(f"files      {workspace.store.root}")
+    echo(f"files      {workspace.store.place}")
     reports = [workspace.store.asset_file(settings.name, FEATURE_REPORT, sae) for sae in settings.saes]
-    for path in filter(Path.is_file, reports):
-        echo(f"report     {path}")
+    for path in filter(workspace.store.files.is_file, reports):
+        echo(f"report     {workspace.store.files.address(path)}")
     echo(f"more       {command} show {settings.name} FEATURE --sae {first}")
     echo(f"UI         {command} ui")
 

@@ -91,9 +91,9 @@ def check_estimate(
             yield Finding("ok", f"{name}: about {readable_size(remaining)} to come", check="estimate")
         else:
             yield Finding("ok", f"{name}: all chunks are on disk", check="estimate")
-    free = shutil.disk_usage(nearest(store.root)).free
-    if total > free:
-        text = f"about {readable_size(total)} to come, but {readable_size(free)} are free in {store.root}"
+    disk = store.files.disk
+    if disk is not None and total > (free := shutil.disk_usage(nearest(disk)).free):
+        text = f"about {readable_size(total)} to come, but {readable_size(free)} are free in {disk}"
         yield Finding(
             "error", text, check="estimate", advice="move EXTRACTION_HOME to a larger disk, or extraction-assets clean"
         )
@@ -104,7 +104,7 @@ def check_stores(
 ) -> Iterator[Finding]:
     """Folders that the module's resources name, where they lie outside EXTRACTION_HOME."""
     places: dict[str, Callable[[], Path | None]] = {
-        "chunk_store.root": lambda: chunk_store().open().root,
+        "chunk_store.root": lambda: chunk_store().open().files.disk,
         "results.url": lambda: results().folder(),
     }
     for field, ask in places.items():

@@ -20,6 +20,7 @@ from extraction_assets.execution.damage import terminal
 from extraction_assets.host.gpu_lease import DeviceError
 from extraction_assets.planning.disk_estimate import NotEnoughDiskError
 from extraction_assets.stores.sealed import DamagedFileError
+from extraction_assets.stores.storage_urls import StorageError
 
 USER_ERRORS = (
     CheckpointError,
@@ -34,6 +35,7 @@ USER_ERRORS = (
     NotEnoughDiskError,
     PermissionError,
     SanityError,
+    StorageError,
     UnknownResultError,
     UntrustedCodeError,
 )
