@@ -19,6 +19,8 @@ from extraction_assets.browser.page import Options
 from extraction_assets.browser.security import is_allowed_host
 from extraction_assets.cli import main
 from extraction_assets.database.connect import opened_database
+from extraction_assets.host.locations import browser_url, chunk_store_place
+from extraction_assets.stores.storage_urls import parse_storage_url
 from extraction_assets_tests.deploy.manifests import (
     FOLDERS,
     KUBERNETES,
@@ -192,6 +194,15 @@ def test_the_pool_limit_is_set_from_the_instance_of_the_cluster() -> None:
     assert container["args"][:3] == ["extraction-assets", "setup", "--gpus"]
     assert int(container["args"][3]) > 0
     assert mount["mountPath"] == "/opt/dagster/dagster_home/dagster.yaml"
+
+
+def test_the_settings_are_ones_that_the_package_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    (settings,) = kustomization("extraction")["configMapGenerator"]
+    values = dict(literal.split("=", 1) for literal in settings["literals"])
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    assert parse_storage_url(str(chunk_store_place())).scheme == "s3"
+    assert browser_url() == f"https://{INGRESS['spec']['rules'][0]['host']}"
 
 
 def names(kind: str, manifests: list[Manifest]) -> set[str]:
