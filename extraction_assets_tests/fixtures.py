@@ -59,6 +59,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "home"
     monkeypatch.setenv("EXTRACTION_HOME", str(folder))
     for name in (
+        "EXTRACTION_STORE",
         "EXTRACTION_DATABASE_URL",
         "EXTRACTION_DAGSTER_POSTGRES_URL",
         "DAGSTER_HOME",

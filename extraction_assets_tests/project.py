@@ -32,6 +32,7 @@ class Project:
         *,
         results: ResultsResource | None = None,
         instance: dg.DagsterInstance | None = None,
+        chunk_store: ChunkStoreResource | None = None,
         **gpu: Any,
     ) -> None:
         self.settings, self.home = settings, home
@@ -40,7 +41,7 @@ class Project:
         self.url = f"sqlite:///{home / 'results.sqlite'}"
         self._resources = {
             "gpu": GpuResource(**{"device": "cpu", **gpu}),
-            "chunk_store": ChunkStoreResource(root=str(home)),
+            "chunk_store": chunk_store or ChunkStoreResource(root=str(home)),
             "results": results or ResultsResource(url=self.url),
         }
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from extraction_assets.early_checks.extraction import Examination
     from extraction_assets.engine.preflight.sanity import SaeSanity
     from extraction_assets.settings import ExtractionSettings
+    from extraction_assets.stores.chunk_store import ChunkStore
 
 
 @main.command()
@@ -42,7 +43,7 @@ def check(ctx: click.Context, name: str, device: str | None) -> None:
     with choose_device(device or gpu.device, logger) as chosen:
         machine = Machine(chosen, gpu.matmul_precision, workspace.store, workspace.results.folder())
         found = examine_extraction(settings, machine, logger)
-    _echo(settings, machine.store.root, found)
+    _echo(settings, machine.store, found)
     for finding in found.findings:
         colour = "red" if finding.severity == "error" else "yellow"
         echo(styled(finding.severity, fg=colour, bold=True) + f"  {' '.join(finding.message.split())}")
@@ -51,7 +52,7 @@ def check(ctx: click.Context, name: str, device: str | None) -> None:
     ctx.exit(found.fails)
 
 
-def _echo(settings: "ExtractionSettings", root: Path, found: "Examination") -> None:
+def _echo(settings: "ExtractionSettings", store: "ChunkStore", found: "Examination") -> None:
     from extraction_assets.host.disk import free_bytes, readable_size
 
     names = [*found.widths, *found.saes, *(one.name for one in found.estimates)]
@@ -77,7 +78,8 @@ def _echo(settings: "ExtractionSettings", root: Path, found: "Examination") -> N
         line("disk", estimate.name, f"{readable_size(estimate.size):>10} to come")
     if found.estimates:
         total = readable_size(sum(one.size for one in found.estimates))
-        line("", "in all", f"{total:>10}, {readable_size(free_bytes(root))} free in {root}")
+        free = "" if store.files.disk is None else f"{readable_size(free_bytes(store.files.disk))} free in "
+        line("", "in all", f"{total:>10}, {free}{store.place}")
     elif found.sanity:
         line("disk", "all chunks", "are there")
 

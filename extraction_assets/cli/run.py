@@ -4,14 +4,13 @@ import os
 import re
 import time
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from extraction_assets.catalog import FEATURE_REPORT, TOP_K_TABLE
 from extraction_assets.cli.app import command_line, count, few, main, numbered
-from extraction_assets.cli.declared import import_definitions
+from extraction_assets.cli.declared_extractions import import_definitions
 from extraction_assets.cli.new_processes import begin_preloading, new_processes
 from extraction_assets.cli.show import show_features
 from extraction_assets.cli.terminal import echo, styled
@@ -274,10 +273,10 @@ def _say_what_is_there(workspace: Workspace, settings: "ExtractionSettings") -> 
     with workspace.results.read() as engine:
         show_features(engine, settings.name, None, first, limit=3, width=8)
     echo(f"database   {workspace.results.shown_url()}")
-    echo(f"files      {workspace.store.root}")
+    echo(f"files      {workspace.store.place}")
     reports = [workspace.store.asset_file(settings.name, FEATURE_REPORT, sae) for sae in settings.saes]
-    for path in filter(Path.is_file, reports):
-        echo(f"report     {path}")
+    for path in filter(workspace.store.files.is_file, reports):
+        echo(f"report     {workspace.store.files.address(path)}")
     echo(f"more       {command} show {settings.name} FEATURE --sae {first}")
     echo(f"UI         {command} ui")
 

@@ -32,8 +32,8 @@ from extraction_assets.catalog import (
 )
 from extraction_assets.cli.terminal import echo
 from extraction_assets.dagster_instance.dead_runs import MAX_RETRIES_TAG, DeadRun, alive_runs, fail_dead_runs, works_on
+from extraction_assets.database.errors import DatabaseError
 from extraction_assets.database.queries.directions import find_directions
-from extraction_assets.database.urls import DatabaseError
 from extraction_assets.execution import damage
 from extraction_assets.execution.keys import REUSE_TAG, chunk_targets, corpus_key, sae_key
 from extraction_assets.planning.plan import ExtractionPlan
@@ -143,8 +143,8 @@ class Runner:
 
     def set_damaged_aside(self) -> list[str]:
         """One sentence for each damaged chunk file; these files now count as missing."""
-        found = damage.find_damaged(self._plan(), whole=True)
-        return [damage.put_aside(one.error, self.settings.name) for one in found]
+        plan = self._plan()
+        return [damage.put_aside(one.error, plan) for one in damage.find_damaged(plan, whole=True)]
 
     def missing_after_merge(self, sae: str) -> dict[str, str | None]:
         """Assets made from a current merge that are not current themselves, each with one sentence where its file or
@@ -161,8 +161,9 @@ class Runner:
         if asset == FEATURE_REPORT:
             path = plan.store.asset_file(plan.settings.name, asset, sae)
             if FEATURE_RELATIONS in missing or self._precedes_relations(path, plan, sae):
-                return f"{path} was written before the relations of {sae} were counted; it is written again"
-            return report_damage(path)
+                report = plan.store.files.address(path)
+                return f"{report} was written before the relations of {sae} were counted; it is written again"
+            return report_damage(plan.store, path)
         if asset == FEATURE_RELATIONS:
             why = self._of_database(lambda connection: missing_relations(connection, plan, sae))
             return f"the relations of {sae} are counted again: {why}" if why else None
@@ -171,7 +172,8 @@ class Runner:
     def _precedes_relations(self, report: Path, plan: ExtractionPlan, sae: str) -> bool:
         """Whether a report that exists is older than the relations, whose flags it shows."""
         found = self._of_database(lambda connection: stored_relations(connection, plan, sae))
-        return found is not None and report.is_file() and report.stat().st_mtime < _timestamp(found.finished_at)
+        written = plan.store.changed_at(report) if plan.store.files.is_file(report) else None
+        return found is not None and written is not None and written < _timestamp(found.finished_at)
 
     def _of_database(self, look_up: Callable[[sa.Connection], T]) -> T | None:
         """None if the database does not answer: the run will fail on it, on record."""

@@ -163,7 +163,7 @@ def status(module: str, name: str) -> None:
         echo(named(str(error), name), "which of the chunks on disk are current is known once the corpus is there")
         _echo_merges(workspace, settings)
         return
-    echo(f"corpus: {len(plan.corpus)} samples, {plan.corpus.folder}", *changes)
+    echo(f"corpus: {len(plan.corpus)} samples, {store.files.address(plan.corpus.folder)}", *changes)
     longest = _longest(settings)
     echo(f"{'':{longest}} {'done':>6} {'stale':>6} {'missing':>8}")
     for asset, sae in chunk_assets(settings.saes):
@@ -220,7 +220,7 @@ def _echo_damaged(plan: "ExtractionPlan", most: int = 5) -> None:
 
 
 def _echo_merge_states(workspace: Workspace, plan: "ExtractionPlan") -> None:
-    from extraction_assets.database.urls import DatabaseError
+    from extraction_assets.database.errors import DatabaseError
 
     try:
         with workspace.results.read() as engine:
@@ -303,9 +303,11 @@ def _directions_state(engine: "sa.Engine", plan: "ExtractionPlan", sae: str) -> 
 def _export_state(engine: "sa.Engine", plan: "ExtractionPlan", sae: str, export_format: str) -> str:
     """Whether the asset of an export is whole, and of the merge that is in the database."""
     from extraction_assets.database.queries.extractions import UnknownResultError, find_extraction
+    from extraction_assets.exports.folders import stored_folder
     from extraction_assets.exports.output import export_state
 
-    found = export_state(plan.store.asset_folder(plan.settings.name, FEATURE_EXPORTS, sae) / export_format)
+    path = plan.store.asset_folder(plan.settings.name, FEATURE_EXPORTS, sae) / export_format
+    found = export_state(stored_folder(plan.store, path))
     if found is None:
         return "not exported yet"
     if found.finished_at is None:

@@ -104,7 +104,7 @@ def delete(module: str, name: str, sae: str | None, with_history: bool, dry_run:
         if keys:
             echo(f"Dagster's history of {count(len(keys), 'asset')}")
         for path in stored.left:
-            echo(f"note: {path} is not of this package and stays")
+            echo(f"note: {store.files.address(path)} is not of this package and stays")
         for note in [*stored.notes, *_labels_stay(workspace, name, sae)]:
             echo(f"note: {note}")
         if dry_run or not (yes or _is_typed(what)):
@@ -157,8 +157,8 @@ def _forget(keys: "list[dg.AssetKey]") -> None:
 
 def _merged(workspace: Workspace) -> "Merged":
     """What is merged; None, with a note, where the database cannot be read."""
+    from extraction_assets.database.errors import DatabaseError
     from extraction_assets.database.queries.extractions import merge_fingerprints
-    from extraction_assets.database.urls import DatabaseError
 
     try:
         with workspace.read_results() as connection:
@@ -187,7 +187,7 @@ def _labels_stay(workspace: Workspace, name: str, sae: str | None) -> Iterator[s
 def _delete_rows_and_files(workspace: Workspace, rows: dict[str, int], name: str, sae: str | None) -> int:
     """Removes rows, then files, so that an error leaves both; on a full disk files first, to make room for the deletion
     of rows. Returns the bytes of the files."""
-    from extraction_assets.database.urls import FullDiskError
+    from extraction_assets.database.errors import FullDiskError
     from extraction_assets.upkeep.delete import remove_stored_files
 
     try:
@@ -225,7 +225,7 @@ def _known_saes(workspace: Workspace, name: str) -> list[str]:
     """SAEs of an extraction that have files or rows."""
     from extraction_assets.stores.stored_files import stored_saes
 
-    stored = stored_saes(workspace.store.root / name)
+    stored = stored_saes(workspace.store, name)
     return sorted({*stored, *(sae for merged, sae in _merged(workspace) if merged == name)})
 
 
@@ -244,5 +244,5 @@ def _list_items(heading: str, items: "list[Item]") -> None:
         echo(styled(heading, bold=True))
     for asset in dict.fromkeys(one.asset for one in items):
         asset_items = [one for one in items if one.asset == asset]
-        number = count(len(asset_items), "folder" if asset_items[0].path.is_dir() else "file")
+        number = count(len(asset_items), "folder" if asset_items[0].is_folder else "file")
         echo(f"  {asset:40} {number:>12} {readable_size(sum(one.bytes for one in asset_items)):>12}")

@@ -181,10 +181,10 @@ def described(found: SaeSanity) -> str:
 
 def refuse_full_disk(estimates: list[Estimate], store: ChunkStore, extraction: str, logger: logging.Logger) -> None:
     """Logs what is to be written, and raises NotEnoughDiskError if it does not fit."""
-    total = readable_size(sum(one.size for one in estimates))
-    free = readable_size(free_bytes(store.root))
-    logger.info("about %s to be written to %s, %s free: %s", total, store.root, free, listed(estimates) or "nothing")
-    refuse(disk_findings(estimates, store.root, extraction))
+    total, disk = readable_size(sum(one.size for one in estimates)), store.files.disk
+    free = "" if disk is None else f", {readable_size(free_bytes(disk))} free"
+    logger.info("about %s to be written to %s%s: %s", total, store.place, free, listed(estimates) or "nothing")
+    refuse(disk_findings(estimates, disk, extraction))
 
 
 def _other_places(

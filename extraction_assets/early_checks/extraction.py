@@ -22,7 +22,7 @@ from extraction_assets.engine.corpora.samples import samples_of
 from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.engine.corpora.tokenize import packing_of, tokenize_corpus
 from extraction_assets.engine.findings import Finding, refuse
-from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint
+from extraction_assets.engine.models.files.local_checkpoint import LocalCheckpoint
 from extraction_assets.engine.models.language_model import load_language_model, vocabulary_size
 from extraction_assets.engine.models.padding_check import examine_alone
 from extraction_assets.engine.models.tokenizers.comparison import noting_texts
@@ -190,17 +190,18 @@ def _disk(found: Examination, settings: ExtractionSettings, machine: Machine, si
     `run NAME` writes the files that `keep` does not keep; `run NAME --missing` does not.
     """
     store, to_come = machine.store, samples_to_come(settings, machine.store)
+    disk = store.files.disk
     for folder in dict.fromkeys([store.root, machine.database or store.root]):
         if (why := unwritable(folder)) is not None:  # a run writes there, even if it only records events
             found.findings.append(Finding("error", f"a run cannot write to {folder}: {why}", NotEnoughDiskError))
     files = estimate_files(settings, store, sizes, to_come)
     rows = estimate_database(settings, sizes, to_come)
     yield from [*files, *rows]
-    beside = machine.database is not None and same_disk(machine.database, store.root)
-    too_much = disk_findings([*files, *(rows if beside else [])], store.root, settings.name)
+    beside = machine.database is not None and disk is not None and same_disk(machine.database, disk)
+    too_much = disk_findings([*files, *(rows if beside else [])], disk, settings.name)
     if too_much:
         kept = [one for one in files if getattr(settings.keep, one.asset)]
-        if len(kept) < len(files) and not disk_findings([*kept, *(rows if beside else [])], store.root, settings.name):
+        if len(kept) < len(files) and not disk_findings([*kept, *(rows if beside else [])], disk, settings.name):
             sentence = f"what keep says is to be kept does fit: `run {settings.name} --missing` writes nothing else"
             too_much = [Finding("warning", f"{too_much[0].message}; {sentence}")]
     found.findings += too_much

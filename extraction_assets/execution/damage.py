@@ -1,7 +1,6 @@
 """Damaged chunk files: finds them and sets them aside, so that they count as missing and are recomputed."""
 
 import logging
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,10 +9,10 @@ from typing import NamedTuple
 from extraction_assets.catalog import TOP_K_TABLE, ChunkAsset, chunk_assets
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import Chunk
-from extraction_assets.stores.sealed import DamagedFileError, damaged, named, set_aside
+from extraction_assets.stores.chunk_names import COMPANIONS
+from extraction_assets.stores.chunk_store import ChunkStore
+from extraction_assets.stores.sealed import DamagedFileError, damaged, named
 from extraction_assets.stores.table_companions import look_at_files
-
-_READERS = 4
 
 terminal = logging.getLogger("extraction_assets.damage")
 """Repeats warnings of a run's log, of damage and of retries: `run NAME`, which shows no Dagster log, prints them on
@@ -37,15 +36,15 @@ def find_damaged(plan: ExtractionPlan, *, whole: bool) -> list[DamagedFile]:
     whenever it is read.
     """
     files = list(_files(plan, whole=whole))
-    with ThreadPoolExecutor(_READERS, thread_name_prefix="file checker") as pool:
-        return [found for found in pool.map(lambda one: _look(*one), files) if found is not None]
+    with ThreadPoolExecutor(plan.store.files.readers, thread_name_prefix="file checker") as pool:
+        return [found for found in pool.map(lambda one: _look(plan.store, *one), files) if found is not None]
 
 
-def put_aside(error: DamagedFileError, extraction: str) -> str:
+def put_aside(error: DamagedFileError, plan: ExtractionPlan) -> str:
     """Sets the file of an error aside if it is known; returns the error's sentence with what was done."""
-    aside = None if error.path is None else set_aside(error.path)
-    sentence = named(str(error), extraction)
-    return sentence if aside is None else f"{sentence} (it was set aside as {aside.name})"
+    aside = None if error.path is None else plan.store.files.set_aside(error.path)
+    sentence = named(plan.store.files.shown(str(error)), plan.settings.name)
+    return sentence if aside is None else f"{sentence} (it was set aside as {aside})"
 
 
 def warn(logger: logging.Logger, sentence: str) -> None:
@@ -60,11 +59,11 @@ def is_sound(plan: ExtractionPlan, asset: ChunkAsset, chunk: Chunk, sae: str | N
     if plan.chunk_state(asset, chunk, sae) != "done":
         return False
     try:
-        _check_whole(plan.chunk_path(asset, chunk, sae), plan.fingerprint_of(asset, chunk, sae))
+        _check_whole(plan.store, plan.chunk_path(asset, chunk, sae), plan.fingerprint_of(asset, chunk, sae))
     except FileNotFoundError:
         return False
     except DamagedFileError as error:
-        warn(logger, put_aside(error, plan.settings.name))
+        warn(logger, put_aside(error, plan))
         return False
     return True
 
@@ -77,17 +76,21 @@ def _files(plan: ExtractionPlan, *, whole: bool) -> Iterator[tuple[str, Path, st
         for asset, sae in chunk_assets(plan.settings.saes):
             fingerprint = plan.fingerprint_of(asset, chunk, sae)
             path = plan.store.chunk_path(name, asset, sae, chunk.key, fingerprint)
-            if os.path.lexists(path):  # a folder, a named pipe or a circle of links too
+            if plan.store.files.exists(path):  # a folder, a named pipe or a circle of links too
                 stored.append((asset, path, fingerprint))
-        tables = [_changed(path) for asset, path, _ in stored if asset == TOP_K_TABLE and path.is_file()]
+        changed = plan.store.changed_at
+        tables = [changed(path) for asset, path, _ in stored if asset == TOP_K_TABLE and plan.store.files.is_file(path)]
         for asset, path, fingerprint in stored:
-            later = asset == TOP_K_TABLE or not tables or _changed(path) > max(tables)
+            later = asset == TOP_K_TABLE or not tables or changed(path) > max(tables)
             yield chunk.key, path, fingerprint, whole and later
 
 
-def _look(key: str, path: Path, fingerprint: str, whole: bool) -> DamagedFile | None:
+def _look(store: ChunkStore, key: str, path: Path, fingerprint: str, whole: bool) -> DamagedFile | None:
     try:
-        (_check_whole if whole else look_at_files)(path, fingerprint)
+        if whole:
+            _check_whole(store, path, fingerprint)
+        else:
+            look_at_files(path, fingerprint, store.look_at)
     except DamagedFileError as error:
         return DamagedFile(key, path, error)
     except FileNotFoundError:  # it has just gone: missing, not damaged
@@ -95,14 +98,8 @@ def _look(key: str, path: Path, fingerprint: str, whole: bool) -> DamagedFile | 
     return None
 
 
-def _check_whole(path: Path, fingerprint: str) -> None:
+def _check_whole(store: ChunkStore, path: Path, fingerprint: str) -> None:
     from extraction_assets.stores.chunk_files import check_files  # tensors, which are not needed here
 
-    check_files(path, fingerprint)
-
-
-def _changed(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:  # gone meanwhile, or a circle of links
-        return 0.0
+    with store.reading(path, *(COMPANIONS if path.suffix == ".parquet" else ())) as copy:
+        check_files(copy, fingerprint)

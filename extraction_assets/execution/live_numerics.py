@@ -10,7 +10,6 @@ from extraction_assets.engine.chunk_pass.context import PassSettings
 from extraction_assets.engine.chunk_pass.one_chunk import numerics_record
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.resources import GpuResource
-from extraction_assets.stores.chunk_record import read_record
 from extraction_assets.stores.sealed import DamagedFileError
 
 
@@ -31,7 +30,7 @@ def stored_numerics(plan: ExtractionPlan, sae: str) -> dict[str, Any] | None:
     for chunk in plan.settings.chunks:
         if plan.chunk_state(TOP_K_TABLE, chunk, sae) == "done":
             with contextlib.suppress(FileNotFoundError, DamagedFileError):
-                numerics = read_record(plan.chunk_path(TOP_K_TABLE, chunk, sae)).get("numerics")
+                numerics = plan.store.record(plan.chunk_path(TOP_K_TABLE, chunk, sae)).get("numerics")
                 return numerics if isinstance(numerics, dict) else None
     return None
 

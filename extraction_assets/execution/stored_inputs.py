@@ -17,7 +17,7 @@ from extraction_assets.execution.keys import Target
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import Chunk
 from extraction_assets.stores.chunk_files import read_activations, read_features
-from extraction_assets.stores.chunk_record import Record, look_at
+from extraction_assets.stores.chunk_record import Record
 from extraction_assets.stores.sealed import DamagedFileError, damaged
 
 
@@ -43,7 +43,7 @@ def features_suffice(
         return False
     path = plan.chunk_path(SAE_FEATURES, chunk, sae)
     try:
-        record = look_at(path, plan.features_fingerprint(chunk, sae))
+        record = plan.store.look_at(path, plan.features_fingerprint(chunk, sae))
         _expect_fields(path, record, ("all_finite",))
     except FileNotFoundError:
         return False
@@ -59,7 +59,8 @@ def read_stored_features(
     """Features of a chunk that suffice, and their record; None if the file is damaged or was removed meanwhile."""
     path = plan.chunk_path(SAE_FEATURES, chunk, sae)
     try:
-        features, record = read_features(path, plan.features_fingerprint(chunk, sae))
+        with plan.store.reading(path) as copy:
+            features, record = read_features(copy, plan.features_fingerprint(chunk, sae))
         _expect_shape(path, list(features[3:]), [*_chunk_shape(plan, chunk), latent_dim])
         _expect_fields(path, record, ("variance_explained", "numerics"))
     except FileNotFoundError:
@@ -77,7 +78,8 @@ def read_stored_activations(
     meanwhile."""
     path = plan.chunk_path(MODEL_ACTIVATIONS, chunk)
     try:
-        stored, record = read_activations(path, plan.activations_fingerprint(chunk))
+        with plan.store.reading(path) as copy:
+            stored, record = read_activations(copy, plan.activations_fingerprint(chunk))
         missing = [hook for hook in hooks if hook not in stored]
         if missing:
             raise damaged(path, f"it lacks the outputs of hook {missing[0]!r}")
@@ -89,14 +91,14 @@ def read_stored_activations(
     except DamagedFileError as error:
         warn(
             logger,
-            f"model activations of chunk {chunk.key} are computed, not read: {put_aside(error, plan.settings.name)}",
+            f"model activations of chunk {chunk.key} are computed, not read: {put_aside(error, plan)}",
         )
         return None
     return {hook: stored[hook] for hook in hooks}, record
 
 
 def _set_aside(what: str, error: DamagedFileError, plan: ExtractionPlan, chunk: Chunk, logger: logging.Logger) -> None:
-    warn(logger, f"{what} of chunk {chunk.key} are computed, not read: {put_aside(error, plan.settings.name)}")
+    warn(logger, f"{what} of chunk {chunk.key} are computed, not read: {put_aside(error, plan)}")
 
 
 def _chunk_shape(plan: ExtractionPlan, chunk: Chunk) -> list[int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from extraction_assets.exports.errors import ExportError
+from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets.stores.remote_folder import RemoteFolder
 from extraction_assets.stores.sealed import durable_path
 from extraction_assets.stores.storage_urls import StorageError, is_remote, local_path, parse_storage_url
@@ -29,6 +30,9 @@ class ExportFolder(Protocol):
     def entries(self) -> set[str]:
         """Names of the files and folders in it, but for what marks it as written to."""
 
+    def sizes(self) -> dict[str, int]:
+        """All files in it and in folders inside, with their bytes."""
+
     def read(self, name: str) -> bytes | None:
         """A small file; None if it is not there."""
 
@@ -46,6 +50,12 @@ class ExportFolder(Protocol):
 
     def only_writer(self) -> contextlib.AbstractContextManager[None]:
         """Keeps other exports out, as far as that can be known."""
+
+
+def stored_folder(store: ChunkStore, path: Path) -> ExportFolder:
+    """A folder of a chunk store."""
+    remote = store.files.remote(path)
+    return LocalFolder(path) if remote is None else FolderAtUrl(remote)
 
 
 def export_folder_at(out: str) -> ExportFolder:
@@ -77,6 +87,10 @@ class LocalFolder:
 
     def entries(self) -> set[str]:
         return {path.name for path in self.path.iterdir()} - {_LOCK} if self.path.is_dir() else set()
+
+    def sizes(self) -> dict[str, int]:
+        files = (path for path in sorted(self.path.rglob("*")) if path.is_file())
+        return {path.relative_to(self.path).as_posix(): path.stat().st_size for path in files}
 
     def read(self, name: str) -> bytes | None:
         return (self.path / name).read_bytes() if self.holds(name) else None
@@ -153,6 +167,9 @@ class FolderAtUrl:
 
     def entries(self) -> set[str]:
         return {name.partition("/")[0] for name in self._names()}
+
+    def sizes(self) -> dict[str, int]:
+        return self._folder.sizes()
 
     def read(self, name: str) -> bytes | None:
         return self._folder.read(name)

@@ -102,12 +102,14 @@ class ExportState(NamedTuple):
     """When its last file was written; None of one that is not whole."""
 
 
-def export_state(folder: Path) -> ExportState | None:
+def export_state(folder: ExportFolder) -> ExportState | None:
     """What the manifest of one SAE's export says, at the top or in the folder inside that the format has for it; None
     where there is none that can be read."""
-    for path in sorted(folder.rglob(MANIFEST)):
+    for name in sorted(folder.sizes()):
+        if name.rpartition("/")[2] != MANIFEST:
+            continue
         try:
-            manifest = json.loads(path.read_bytes())
+            manifest = json.loads(folder.read(name) or b"")
             finished = manifest["finished_at"]
             at = None if finished is None else dt.datetime.fromisoformat(finished)
             return ExportState(manifest["made_from"]["examples"], at)

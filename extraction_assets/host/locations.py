@@ -1,4 +1,5 @@
-"""Where things live: EXTRACTION_HOME for files, EXTRACTION_DATABASE_URL for results, DAGSTER_HOME for Dagster."""
+"""Where things live: EXTRACTION_HOME for files, of which EXTRACTION_STORE may hold corpora and chunks,
+EXTRACTION_DATABASE_URL for results, DAGSTER_HOME for Dagster."""
 
 import os
 import re
@@ -26,6 +27,17 @@ def extraction_home() -> Path:
     if configured:
         return full_path(configured, "EXTRACTION_HOME")
     return default_home()
+
+
+def chunk_store_place(configured: str | None = None) -> "str | Path":
+    """Where corpora and chunk files are: ``configured``, else ``EXTRACTION_STORE``, a folder or a URL such as
+    ``s3://bucket/folder``; by default the extraction home. ValueError for a folder that depends on the working
+    directory."""
+    what = "the chunk store's root" if configured else "EXTRACTION_STORE"
+    place = configured or os.environ.get("EXTRACTION_STORE")
+    if place is None or not place:
+        return extraction_home()
+    return place if "://" in place else full_path(place, what)
 
 
 def database_url() -> str:

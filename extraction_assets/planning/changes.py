@@ -3,7 +3,6 @@
 from extraction_assets.catalog import TOP_K_TABLE
 from extraction_assets.planning.plan import has_recipe
 from extraction_assets.settings import ExtractionSettings
-from extraction_assets.stores.chunk_record import read_record
 from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets.stores.sealed import DamagedFileError
 
@@ -87,7 +86,7 @@ def _stored_spans(settings: ExtractionSettings, store: ChunkStore) -> Spans:
         for chunk in store.chunk_files(settings.name, TOP_K_TABLE, sae):
             if chunk.seal is None:
                 try:
-                    spans.setdefault(chunk.key, set()).add(int(read_record(chunk.path)["samples_seen"]))
+                    spans.setdefault(chunk.key, set()).add(int(store.record(chunk.path)["samples_seen"]))
                 except (DamagedFileError, KeyError, TypeError, ValueError, OSError):
                     continue  # what it held is not known
     return {key: sizes for key, sizes in spans.items() if sizes}

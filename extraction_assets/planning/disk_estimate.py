@@ -18,7 +18,7 @@ from extraction_assets.engine.findings import Finding
 from extraction_assets.host.disk import free_bytes, nearest, readable_size
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import ExtractionSettings
-from extraction_assets.stores.chunk_store import ChunkStore, size_of_file
+from extraction_assets.stores.chunk_store import ChunkStore
 
 # Of each feature that fires on a token its number and value (4 + 4 bytes), and 8 bytes a token. Before a batch was
 # looked at, 64 of them a token, more than most SAEs have.
@@ -128,9 +128,12 @@ def samples_to_come(settings: ExtractionSettings, store: ChunkStore) -> dict[Par
     return found
 
 
-def disk_findings(estimates: Iterable[Estimate], folder: Path, extraction: str) -> list[Finding]:
-    """Nothing if ``folder`` has room for all that is estimated, else what is needed and what lowers it."""
+def disk_findings(estimates: Iterable[Estimate], folder: Path | None, extraction: str) -> list[Finding]:
+    """Nothing if ``folder`` has room for all that is estimated, or is None (object storage); else what is needed and
+    what lowers it."""
     found = list(estimates)
+    if folder is None:
+        return []
     total, free = sum(one.size for one in found), free_bytes(folder)
     if total <= free:
         return []
@@ -179,7 +182,7 @@ def _measured_per_sample(
         return None
     generations = max(1, sum(file.seal is None for file in stored) // len(keys))
     samples = sum(samples_of[key] for key in keys)
-    return sum(size_of_file(file.path) for file in stored) / generations / samples
+    return sum(store.files.length(file.path) for file in stored) / generations / samples
 
 
 def _per_sample(settings: ExtractionSettings, sizes: Sizes, asset: ChunkAsset, sae: str | None) -> float:

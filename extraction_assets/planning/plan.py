@@ -15,7 +15,7 @@ from extraction_assets.catalog import (
     names,
 )
 from extraction_assets.engine.corpora.documents import CorpusError
-from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint, resolve_checkpoint
+from extraction_assets.engine.models.files.local_checkpoint import LocalCheckpoint, resolve_checkpoint
 from extraction_assets.engine.models.hooks.forward_version import forward_version
 from extraction_assets.engine.saes.resolved import resolve_extraction
 from extraction_assets.engine.shapes import Samples
@@ -29,7 +29,6 @@ from extraction_assets.planning.weights import model_fingerprint, sae_fingerprin
 from extraction_assets.settings import Chunk, ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkState, ChunkStore, CurrentCorpus
 from extraction_assets.stores.fingerprints import fingerprint, fingerprint_if_more, raised_versions
-from extraction_assets.stores.sealed import files_set_aside
 
 
 class CorpusNotReady(CorpusError):
@@ -145,7 +144,7 @@ class ExtractionPlan:
 
     def set_aside_chunks(self, asset: ChunkAsset, sae: str | None = None) -> list[str]:
         """Keys of the chunks with a damaged file of the current fingerprint that was set aside and not replaced yet."""
-        aside = files_set_aside(self.store.asset_folder(self.settings.name, asset, sae))
+        aside = self.store.names_set_aside(self.settings.name, asset, sae)
         if not aside:
             return []
         return [

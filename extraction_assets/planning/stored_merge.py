@@ -9,7 +9,6 @@ from extraction_assets.catalog import TOP_K_TABLE
 from extraction_assets.database.tables import corpora, extractions, features
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.stores.chunk_names import DRAWS_FILE
-from extraction_assets.stores.chunk_record import read_record
 from extraction_assets.stores.sealed import DamagedFileError
 
 
@@ -58,6 +57,6 @@ def _is_without_draws(connection: sa.Connection, plan: ExtractionPlan, sae: str)
         return False
     try:
         paths = (plan.chunk_path(TOP_K_TABLE, chunk, sae) for chunk in plan.settings.chunks)
-        return all(DRAWS_FILE in read_record(path) for path in paths)
+        return all(DRAWS_FILE in plan.store.record(path) for path in paths)
     except (DamagedFileError, FileNotFoundError):
         return False  # the state of the chunk says so

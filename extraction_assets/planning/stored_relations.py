@@ -11,7 +11,6 @@ from extraction_assets.database.tables import extractions, relations
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import Chunk
 from extraction_assets.stores.chunk_names import SAMPLED_FILE
-from extraction_assets.stores.chunk_record import read_record
 from extraction_assets.stores.sealed import DamagedFileError
 
 Scope = Literal["corpus", "sample"]
@@ -51,7 +50,7 @@ def _without_sample(plan: ExtractionPlan, chunk: Chunk, sae: str) -> str | None:
     """Why a chunk has no sampled features."""
     if plan.chunk_state(TOP_K_TABLE, chunk, sae) != "done":
         return "have no current table any more"
-    if SAMPLED_FILE in read_record(plan.chunk_path(TOP_K_TABLE, chunk, sae)):
+    if SAMPLED_FILE in plan.store.record(plan.chunk_path(TOP_K_TABLE, chunk, sae)):
         return None
     basic = plan.settings.statistics == "basic"
     return "were computed with `statistics: basic`" if basic else "were computed by an earlier version"

@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from extraction_assets.database.backends import backend_of_url, parse_url
-from extraction_assets.database.urls import DatabaseError
-from extraction_assets.host.locations import database_url, extraction_home
+from extraction_assets.database.errors import DatabaseError
+from extraction_assets.host.locations import chunk_store_place, database_url
 from extraction_assets.python_api.results import Results
-from extraction_assets.stores.chunk_store import ChunkStore
-from extraction_assets.stores.storage_urls import is_remote, local_path, parse_storage_url
+from extraction_assets.stores.opening import open_store_to_read
 
 
 class _Place(NamedTuple):
@@ -24,9 +23,10 @@ def open_results(url_or_path: "str | Path | None" = None, *, store: "str | Path 
 
     ``url_or_path`` is a SQLite file or a SQLAlchemy URL; by default the database of this installation, as the command
     line finds it: ``EXTRACTION_DATABASE_URL``, or ``results.sqlite`` in ``EXTRACTION_HOME``. ``store`` is the folder of
-    the chunk files, which only ``activations`` reads: by default the folder of a SQLite file, else ``EXTRACTION_HOME``.
-    It may be a URL of object storage, such as ``s3://bucket/folder``, that the folder was copied to: files are copied
-    to this machine's temporary folder as they are needed, and removed on ``close``.
+    the chunk files, which only ``activations`` reads: by default the folder of a SQLite file, else that of this
+    installation, ``EXTRACTION_STORE`` or ``EXTRACTION_HOME``. It may be a URL of object storage, such as
+    ``s3://bucket/folder``: files are copied to this machine's temporary folder as they are needed, and removed on
+    ``close``.
 
     A database that an earlier version of this package wrote is migrated first, as every command does; nothing else is
     written.
@@ -38,17 +38,9 @@ def open_results(url_or_path: "str | Path | None" = None, *, store: "str | Path 
     if url_or_path is not None and place.file is not None and not (place.file.is_file() and place.file.stat().st_size):
         raise DatabaseError(f"there is no results database {place.file}: name the results.sqlite of an extraction")
     if store is not None:
-        return Results(place.url, _store(store))
-    root = extraction_home() if url_or_path is None or place.file is None else place.file.parent
-    return Results(place.url, ChunkStore(root))
-
-
-def _store(given: "str | Path") -> ChunkStore:
-    if is_remote(str(given)) and not isinstance(given, Path):
-        from extraction_assets.stores.remote_chunk_store import RemoteChunkStore
-
-        return RemoteChunkStore(parse_storage_url(given))
-    return ChunkStore(Path(local_path(str(given))).expanduser().absolute())
+        return Results(place.url, open_store_to_read(store))
+    beside = None if url_or_path is None or place.file is None else place.file.parent
+    return Results(place.url, open_store_to_read(beside or chunk_store_place()))
 
 
 def _place(given: "str | Path | None") -> _Place:

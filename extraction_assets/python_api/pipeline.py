@@ -28,7 +28,7 @@ from extraction_assets.engine.corpora.document_tokens import special_token_ids
 from extraction_assets.engine.corpora.documents import CorpusError, Document
 from extraction_assets.engine.corpora.tokenize import count_samples, packing_of, tokenize_corpus
 from extraction_assets.engine.findings import log_and_raise
-from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint, resolve_checkpoint
+from extraction_assets.engine.models.files.local_checkpoint import LocalCheckpoint, resolve_checkpoint
 from extraction_assets.engine.models.language_model import vocabulary_size
 from extraction_assets.engine.models.tokenizers.tokenizer import load_tokenizer
 from extraction_assets.engine.preflight.compatibility import examine_vocabulary
@@ -49,7 +49,7 @@ from extraction_assets.settings import Chunk, ExtractionSettings
 from extraction_assets.stores.chunk_files import TableFile, write_features
 from extraction_assets.stores.chunk_names import ChunkFile
 from extraction_assets.stores.chunk_store import ChunkStore, CurrentCorpus
-from extraction_assets.stores.corpus_files import StoredCorpus, write_corpus
+from extraction_assets.stores.corpus_files import StoredCorpus
 from extraction_assets.stores.fingerprints import fingerprint
 
 _MOST_SAMPLES = 10**12
@@ -119,8 +119,7 @@ def _tokenized(
         raise CorpusError(f"the texts give {seen} samples, and the first one to run has number {first}: give more text")
     settings = _validated({**wanted.fields, "evaluation_samples": found})
     tokenized = tokenize_corpus(wanted.documents, tokenizer, packing, found, start_sample=first, vocabulary_size=rows)
-    stored = write_corpus(
-        store.corpora,
+    stored = store.write_corpus(
         tokenized,
         source=settings.corpus.source,
         tokenizer="in memory",

@@ -27,6 +27,7 @@ from extraction_assets.stores.chunk_shapes import (
     checked_sampled,
     checked_statistics,
 )
+from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets.stores.chunk_tensors import read_safetensors, write_safetensors
 from extraction_assets.stores.sealed import DamagedFileError, damaged, set_aside, verify
 from extraction_assets.stores.sparse_statistics import dense_statistics, sparse_statistics
@@ -213,21 +214,29 @@ def _expect_named(path: Path, found: str, checksum: str) -> None:
         raise damaged(path, "it is not the file that its table names")
 
 
-def read_tables(files: Iterable[tuple[Path, str]]) -> Iterator[TableFile]:
+def read_tables(files: Iterable[tuple[Path, str]], store: ChunkStore | None = None) -> Iterator[TableFile]:
     """The tables of files with their fingerprints, in their order; ``read_table`` in threads, a few tables ahead.
+
+    The files are those of a store, or of this machine.
 
     If the caller keeps only the last one, that one is in memory and those that are read ahead: ``PREFETCHED_TABLES``,
     or fewer where they are large (``PREFETCHED_BYTES``).
     """
     pending: deque[Future[TableFile]] = deque()
+    place = store or ChunkStore(Path())
+
+    def read(path: Path, fingerprint: str) -> TableFile:
+        with place.reading(path, STATISTICS_FILE, DRAWS_FILE) as copy:
+            return read_table(copy, fingerprint)
+
     most = 1
     with ThreadPoolExecutor(min(PREFETCHED_TABLES, os.cpu_count() or 1), thread_name_prefix="table reader") as pool:
         try:
             for path, fingerprint in files:
                 while len(pending) >= most:
                     yield pending.popleft().result()
-                most = min(PREFETCHED_TABLES, max(1, PREFETCHED_BYTES // max(1, _bytes_of(path))))
-                pending.append(pool.submit(read_table, path, fingerprint))
+                most = min(PREFETCHED_TABLES, max(1, PREFETCHED_BYTES // max(1, _bytes_of(path, place))))
+                pending.append(pool.submit(read, path, fingerprint))
             while pending:
                 yield pending.popleft().result()
         finally:
@@ -235,13 +244,14 @@ def read_tables(files: Iterable[tuple[Path, str]]) -> Iterator[TableFile]:
                 future.cancel()
 
 
-def _bytes_of(table: Path) -> int:
+def _bytes_of(table: Path, store: ChunkStore) -> int:
     """Of a table and the files beside it, and of its statistics once their zeros are there; 0 if it cannot be read,
     which reading it will say."""
     try:
-        features = int(read_record(table).get("num_features", 0))
-        beside = table.parent.glob(f"{table.stem}.*")
-        return sum(path.stat().st_size for path in beside) + features * bytes_per_feature()
+        record = store.record(table)
+        beside = [path for path, _ in companions_of(table, record).values()]
+        features = int(record.get("num_features", 0))
+        return sum(store.files.length(path) for path in (table, *beside)) + features * bytes_per_feature()
     except (OSError, DamagedFileError, TypeError, ValueError):
         return 0
 

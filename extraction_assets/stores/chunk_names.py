@@ -68,10 +68,10 @@ def chunk_files(paths: Iterable[Path]) -> Iterator[ChunkFile]:
             yield ChunkFile(path, match["key"], match["fingerprint"], match["seal"], kind)
 
 
-def of_any_fingerprint(folder: Path, asset: ChunkAsset, key: str) -> Iterator[Path]:
-    """Files of a chunk of any fingerprint, those in forms of later versions included."""
-    for end in {Path(form).suffix or form for form in FORMS[asset]}:
-        yield from folder.glob(f"{key}-*{end}")
+def of_any_fingerprint(paths: Iterable[Path], asset: ChunkAsset, key: str) -> Iterator[Path]:
+    """Those of the paths that are files of a chunk of any fingerprint, those in forms of later versions included."""
+    ends = tuple({Path(form).suffix or form for form in FORMS[asset]})
+    return (path for path in paths if path.name.startswith(f"{key}-") and path.name.endswith(ends))
 
 
 def _pattern() -> re.Pattern[str]:

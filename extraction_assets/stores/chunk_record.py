@@ -1,10 +1,11 @@
 """The record of a chunk file, in its header or footer, and the one place that handles errors of its readers."""
 
 import contextlib
+import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from extraction_assets.stores.sealed import MAKE_AGAIN, PLACEHOLDER, DamagedFileError, damaged, open_stored, verify
 from extraction_assets.stores.sealed_json import parse_json
@@ -13,6 +14,13 @@ RECORD_FIELD = "extraction_assets"
 """The metadata field of a file that holds its record as JSON."""
 
 Record = dict[str, Any]
+
+_FIRST_PART = 64 << 10
+"""Bytes that are read of a file at a URL, for its header or footer: nearly all have less."""
+_LENGTH_BYTES = 8
+"""Of a safetensors header's length."""
+_LARGEST_HEADER = 100_000_000
+"""Bytes: the limit of the safetensors package."""
 
 
 @contextlib.contextmanager
@@ -42,9 +50,29 @@ def read_record(path: Path) -> Record:
     Raises DamagedFileError if the file has no record, FileNotFoundError if it does not exist.
     """
     open_stored(path).close()
+    return _parsed(path, lambda: _parquet_record(path) if _is_parquet(path) else _safetensors_record(path))
+
+
+def record_in_parts(path: Path, size: int, part: Callable[[int, int], bytes]) -> Record:
+    """As ``read_record``, of a file with ``size`` bytes, of which ``part(start, stop)`` gives some: reads the header or
+    the footer alone. Errors of ``part`` stay what they are."""
+    if _is_parquet(path):
+        footer = part(max(0, size - _FIRST_PART), size)
+        length = int.from_bytes(footer[-8:-4], "little") + 8  # and the magic number behind it
+        if len(footer) < length <= size:
+            footer = part(size - length, size)
+        return _parsed(path, lambda: _parquet_record(io.BytesIO(footer)))
+    header = part(0, min(size, _FIRST_PART))
+    length = int.from_bytes(header[:_LENGTH_BYTES], "little") + _LENGTH_BYTES
+    if len(header) < length <= min(size, _LARGEST_HEADER):
+        header = part(0, length)
+    return _parsed(path, lambda: _safetensors_header(header[:length], size))
+
+
+def _parsed(path: Path, read: Callable[[], bytes]) -> Record:
     try:
         with refusing(path):
-            text = _parquet_record(path) if path.suffix in (".parquet", ".pq") else _safetensors_record(path)
+            text = read()
     except MemoryError as error:  # a hostile footer can request any amount
         raise damaged(path, f"it needs more memory than is available ({error})") from error
     record = parse_json(text, path, MAKE_AGAIN)
@@ -86,10 +114,14 @@ def checks_of(record: Record) -> dict[str, bool]:
     return {name: one for name, one in checks.items() if isinstance(one, bool)} if isinstance(checks, dict) else {}
 
 
-def _parquet_record(path: Path) -> bytes:
+def _is_parquet(path: Path) -> bool:
+    return path.suffix in (".parquet", ".pq")
+
+
+def _parquet_record(file: Path | BinaryIO) -> bytes:
     import pyarrow.parquet as pq
 
-    return bytes((pq.read_schema(path).metadata or {})[RECORD_FIELD.encode()])
+    return bytes((pq.read_schema(file).metadata or {})[RECORD_FIELD.encode()])
 
 
 def _safetensors_record(path: Path) -> bytes:
@@ -97,3 +129,13 @@ def _safetensors_record(path: Path) -> bytes:
 
     with safe_open(path, framework="numpy") as file:  # of either, for no tensor is read
         return str(file.metadata()[RECORD_FIELD]).encode()
+
+
+def _safetensors_header(header: bytes, size: int) -> bytes:
+    """The record in a header with its length, after checking that the tensors that it names fill the file."""
+    found = json.loads(header[_LENGTH_BYTES:])
+    metadata = found.pop("__metadata__")
+    last = max((int(tensor["data_offsets"][1]) for tensor in found.values()), default=0)
+    if len(header) + last != size:
+        raise ValueError(f"it has {size} bytes, and its header names {len(header) + last}")
+    return str(metadata[RECORD_FIELD]).encode()

@@ -1,19 +1,23 @@
 """Paths of the files of extractions, and which of them are done."""
 
 import contextlib
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from extraction_assets.catalog import CORPUS, ChunkAsset, asset_row
+from extraction_assets.engine.corpora.tokenize import TokenizedCorpus
 from extraction_assets.stores.chunk_names import ChunkFile, chunk_files, chunk_paths, of_any_fingerprint
+from extraction_assets.stores.chunk_record import Record, expect_fingerprint, read_record
 from extraction_assets.stores.corpus_arrays import TOKENIZE_AGAIN
-from extraction_assets.stores.corpus_files import StoredCorpus, open_corpus, seal_manifest
+from extraction_assets.stores.corpus_files import MANIFEST, StoredCorpus, open_corpus, seal_manifest, write_corpus
 from extraction_assets.stores.fingerprints import FIRST_VERSION, LENGTH
-from extraction_assets.stores.sealed import damaged
+from extraction_assets.stores.local_files import LocalFiles
+from extraction_assets.stores.sealed import damaged, names_set_aside
 from extraction_assets.stores.sealed_json import SealedJson, check_fields, read_sealed_json, write_sealed_json
+from extraction_assets.stores.store_files import StoreFiles
+from extraction_assets.stores.table_companions import companions_of
 
 ChunkState = Literal["done", "stale", "missing"]
 
@@ -59,31 +63,57 @@ _SIZES = ("documents", "characters", "files", "bytes", "reading")
 
 
 class ChunkStore:
-    """Files under one root folder: ``corpora/<fingerprint>/``, and for each extraction a folder that mirrors its
-    asset keys, ``<extraction>[/<sae>]/<asset>/<chunk file>`` (``stores.chunk_names``)."""
+    """Files under one root: ``corpora/<fingerprint>/``, and for each extraction a folder that mirrors its asset keys,
+    ``<extraction>[/<sae>]/<asset>/<chunk file>`` (``stores.chunk_names``).
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    ``files`` is the place where they lie: a folder of this machine, for which its path may be given, or a URL.
+    """
+
+    def __init__(self, files: Path | StoreFiles) -> None:
+        self.files: StoreFiles = LocalFiles(files) if isinstance(files, Path) else files
+
+    @property
+    def root(self) -> Path:
+        """The paths of all files begin with it, see ``StoreFiles.root``."""
+        return self.files.root
 
     @property
     def place(self) -> str:
         """Where the files are, for messages."""
-        return str(self.root)
+        return self.files.place
 
     def close(self) -> None:
         """Lets go of copies of files; a folder of this machine has none."""
+        self.files.close()
 
     def changed_at(self, path: Path) -> float:
         """When a file was written, in seconds; 0 where it has gone meanwhile: reading it will say so."""
         try:
-            return path.stat().st_mtime
+            return self.files.changed_at(path)
         except OSError:
             return 0.0
 
+    def record(self, path: Path) -> Record:
+        """The record of a chunk file, without reading or checking the rest (``chunk_record.read_record``)."""
+        return self.files.record(path)
+
+    def look_at(self, path: Path, fingerprint: str) -> Record:
+        """The record of a chunk file of ``fingerprint``. Raises DamagedFileError, FileNotFoundError."""
+        record = self.record(path)
+        expect_fingerprint(path, record, fingerprint)
+        return record
+
     @contextlib.contextmanager
-    def reading(self, path: Path) -> Iterator[Path]:
-        """The path of a stored file on this machine, to open it in the block."""
-        yield path
+    def reading(self, path: Path, *kinds: str) -> Iterator[Path]:
+        """The path of a stored file on this machine, to open it in the block; beside a table its files of ``kinds``
+        (``COMPANIONS``)."""
+
+        def beside(copy: Path) -> list[Path]:
+            named = companions_of(copy, read_record(copy))
+            return [other for kind, (other, _) in named.items() if kind in kinds]
+
+        with self.files.reading(path, beside if kinds else None) as copy:
+            yield copy
 
     @property
     def corpora(self) -> Path:
@@ -102,7 +132,7 @@ class ChunkStore:
         The fingerprint in it keeps an older result until the new one exists.
         """
         paths = self.chunk_paths(extraction, asset, sae, key, fingerprint)
-        return next((path for path in paths if path.is_file()), paths[0])
+        return next((path for path in paths if self.files.is_file(path)), paths[0])
 
     def chunk_paths(
         self, extraction: str, asset: ChunkAsset, sae: str | None, key: str, fingerprint: str
@@ -119,9 +149,9 @@ class ChunkStore:
         Schedules, retries, ``--missing`` and ``status`` all use this function.
         """
         paths = self.chunk_paths(extraction, asset, sae, key, fingerprint)
-        if any(path.is_file() for path in paths):
+        if any(self.files.is_file(path) for path in paths):
             return "done"
-        others = of_any_fingerprint(paths[0].parent, asset, key)
+        others = of_any_fingerprint(self.files.inside(paths[0].parent), asset, key)
         return "stale" if any(other not in paths for other in others) else "missing"
 
     def stored_keys(self, extraction: str, asset: ChunkAsset, sae: str | None = None) -> set[str]:
@@ -130,12 +160,22 @@ class ChunkStore:
 
     def chunk_files(self, extraction: str, asset: ChunkAsset, sae: str | None = None) -> list[ChunkFile]:
         """The chunk files of an asset in a form that is read, of any fingerprint, sorted by name."""
-        folder = self.asset_folder(extraction, asset, sae)
-        return list(chunk_files(sorted(folder.iterdir()))) if folder.is_dir() else []
+        return list(chunk_files(self.files.inside(self.asset_folder(extraction, asset, sae))))
+
+    def names_set_aside(self, extraction: str, asset: ChunkAsset, sae: str | None = None) -> set[str]:
+        """Names that damaged files of an asset had before they were set aside."""
+        return names_set_aside(self.files.inside(self.asset_folder(extraction, asset, sae)))
+
+    def write_corpus(self, corpus: TokenizedCorpus, **said: Any) -> StoredCorpus:
+        """Stores a corpus by its content; ``said`` of it is what ``corpus_files.write_corpus`` takes."""
+        stored = write_corpus(self.corpora, corpus, **said)
+        self.files.store_folder(stored.folder, [*sorted(stored.manifest.files), MANIFEST])
+        return stored
 
     def write_current_corpus(self, extraction: str, current: CurrentCorpus) -> None:
         """Note which corpus an extraction uses, and what it was made from."""
-        write_sealed_json(self.pointer(extraction), _said(current))
+        with self.files.storing(self.pointer(extraction)) as path:
+            write_sealed_json(path, _said(current))
 
     def pointer(self, extraction: str) -> Path:
         """The file that says which corpus an extraction uses."""
@@ -148,15 +188,16 @@ class ChunkStore:
         can compare with computed values. Raises DamagedFileError if its files are cut, altered or missing.
         """
         path = self.pointer(extraction)
-        if not os.path.lexists(path):
+        if not self.files.exists(path):
             return None
-        said, sealed = read_pointer(path)
+        said, sealed = self.read_pointer(path)
         if said.get("form", FIRST_VERSION) > CORPUS_FORM:
             return None
+        folder = self.corpora / said["corpus"]
         try:
-            corpus = open_corpus(self.corpora, said["corpus"])
+            corpus = self.files.read_folder(folder, lambda: open_corpus(self.corpora, said["corpus"]))
         except FileNotFoundError as error:
-            raise damaged(self.corpora / said["corpus"], "it is gone", TOKENIZE_AGAIN) from error
+            raise damaged(folder, "it is gone", TOKENIZE_AGAIN, self.files.address(folder)) from error
         if not sealed:
             return CurrentCorpus(corpus, said["recipe"], said["source"], said["corpus"])
         later = {name: said.get(name) for name in _SIZES}
@@ -164,17 +205,15 @@ class ChunkStore:
 
     def keep_current_corpus(self, extraction: str, current: CurrentCorpus) -> None:
         """Rewrites what an earlier version stored without checksums or with other values; otherwise does nothing."""
-        seal_manifest(current.corpus)
-        if read_pointer(self.pointer(extraction)) != SealedJson(_said(current), True):
+        if seal_manifest(current.corpus):
+            self.files.store_folder(current.corpus.folder, [MANIFEST])
+        if self.read_pointer(self.pointer(extraction)) != SealedJson(_said(current), True):
             self.write_current_corpus(extraction, current)
 
-
-def size_of_file(path: Path) -> int:
-    """Bytes of a file, a link followed; 0 where it has gone meanwhile or is a circle of links."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
+    def read_pointer(self, path: Path) -> SealedJson:
+        """See ``read_pointer``, for a file of the store."""
+        with self.files.reading(path) as copy:
+            return read_pointer(copy)
 
 
 def _said(current: CurrentCorpus) -> dict[str, Any]:

@@ -176,11 +176,13 @@ def open_corpus(root: Path, fingerprint: str) -> StoredCorpus:
     return StoredCorpus(folder, manifest, map_arrays(folder, chats=set(manifest.files) == set(CHAT_FILES)))
 
 
-def seal_manifest(corpus: StoredCorpus) -> None:
-    """Adds the missing checksum to the manifest of a corpus that an earlier version stored."""
+def seal_manifest(corpus: StoredCorpus) -> bool:
+    """Adds the missing checksum to the manifest of a corpus that an earlier version stored; whether it was missing."""
     path = corpus.folder / MANIFEST
-    if not read_sealed_json(path, TOKENIZE_AGAIN, CorpusManifest._fields).sealed:
-        write_sealed_json(path, corpus.manifest._asdict())
+    if read_sealed_json(path, TOKENIZE_AGAIN, CorpusManifest._fields).sealed:
+        return False
+    write_sealed_json(path, corpus.manifest._asdict())
+    return True
 
 
 def _read_manifest(folder: Path) -> CorpusManifest:

@@ -12,7 +12,7 @@ import mmap
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BufferedReader, FileIO
 from pathlib import Path
@@ -45,11 +45,14 @@ class DamagedFileError(ValueError):
         """The file, where it is known."""
 
 
-def damaged(path: Path, what: object, advice: str = MAKE_AGAIN) -> DamagedFileError:
-    """The error of a damaged file in one sentence: ``what`` is wrong, such as a library's error, and what to do."""
+def damaged(path: Path, what: object, advice: str = MAKE_AGAIN, shown: str | None = None) -> DamagedFileError:
+    """The error of a damaged file in one sentence: ``what`` is wrong, such as a library's error, and what to do.
+
+    The file is ``shown`` as its path if nothing else is said.
+    """
     lines = str(what).strip().splitlines() or [type(what).__name__]
     reason = lines[0] if len(lines[0]) <= _LONGEST_REASON else lines[0][: _LONGEST_REASON - 3] + "..."
-    return DamagedFileError(f"{path} is damaged: {reason.rstrip('.')}; {advice}", path)
+    return DamagedFileError(f"{shown or path} is damaged: {reason.rstrip('.')}; {advice}", path)
 
 
 def named(sentence: str, extraction: str) -> str:
@@ -68,7 +71,7 @@ def open_stored(path: Path, advice: str = MAKE_AGAIN) -> BufferedReader:
 def set_aside(path: Path) -> Path | None:
     """Renames a damaged file or folder to a temporary name, so that it counts as missing and can be recomputed.
 
-    `clean` removes it once it is old; later runs find it by its name (``files_set_aside``). None if it was removed
+    `clean` removes it once it is old; later runs find it by its name (``names_set_aside``). None if it was removed
     meanwhile.
     """
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.damaged")
@@ -79,9 +82,9 @@ def set_aside(path: Path) -> Path | None:
     return aside
 
 
-def files_set_aside(folder: Path) -> set[str]:
-    """Names that files set aside in a folder had."""
-    names = [_SET_ASIDE.fullmatch(path.name) for path in folder.glob(".*.damaged")]
+def names_set_aside(paths: Iterable[Path]) -> set[str]:
+    """Names that those of the paths had that were set aside."""
+    names = [_SET_ASIDE.fullmatch(path.name) for path in paths]
     return {match["name"] for match in names if match}
 
 

@@ -1,6 +1,7 @@
 """URLs of storage, such as ``s3://bucket/folder``, and what is said of one that cannot be used."""
 
 import contextlib
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -93,7 +94,8 @@ def open_filesystem(url: StorageUrl) -> tuple[Any, str]:
     """fsspec's file system of a URL, which lists what is there now, and the folder in it. Raises StorageError."""
     from fsspec.core import url_to_fs
 
-    options = {"max_concurrency": 2} if url.scheme in ("s3", "s3a") else {}  # parts of 50 MB that are in memory
+    logging.getLogger("asyncio").addFilter(_is_no_lost_connection)
+    options = {"max_concurrency": 2} if url.scheme in ("s3", "s3a") else {}  # parts that are in memory
     try:
         opened: tuple[Any, str] = url_to_fs(str(url), use_listings_cache=False, skip_instance_cache=True, **options)
     except ImportError as error:
@@ -104,6 +106,12 @@ def open_filesystem(url: StorageUrl) -> tuple[Any, str]:
             raise StorageError(f"{url} is of a kind that is not known: s3://, gs:// and az:// are") from error
         raise StorageError(f"{url} cannot be opened: {plain_reason(error)}") from error
     return opened[0], opened[1].rstrip("/")
+
+
+def _is_no_lost_connection(record: logging.LogRecord) -> bool:
+    """Of each request that was being sent on a line that is cut, aiohttp has asyncio log a traceback, beside the error
+    that the caller gets."""
+    return not (record.exc_info and isinstance(record.exc_info[1], ConnectionError))
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from extraction_assets.stores.chunk_names import COMPANIONS, STATISTICS_FILE, companion_path
@@ -10,14 +10,14 @@ from extraction_assets.stores.chunk_record import Record, look_at
 from extraction_assets.stores.sealed import DamagedFileError, damaged
 
 
-def look_at_files(path: Path, fingerprint: str) -> None:
+def look_at_files(path: Path, fingerprint: str, look: Callable[[Path, str], Record] = look_at) -> None:
     """As ``check_files``, but looks at headers, footers and sizes alone: finds a file that is cut or of another format,
     not one with other bytes in its middle."""
-    record = look_at(path, fingerprint)
+    record = look(path, fingerprint)
     if path.suffix == ".parquet":
         for kind, (beside, _) in companions_of(path, record).items():
             with as_damage_of(path, beside, kind):
-                look_at(beside, fingerprint)
+                look(beside, fingerprint)
 
 
 def companions_of(table: Path, record: Record) -> dict[str, tuple[Path, str]]:

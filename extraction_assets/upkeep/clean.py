@@ -10,9 +10,8 @@ from extraction_assets.planning.merge_order import joined_tables, tables_to_merg
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_names import ChunkFile, tables_of
-from extraction_assets.stores.chunk_record import read_record
 from extraction_assets.stores.chunk_store import ChunkStore
-from extraction_assets.stores.sealed import DamagedFileError, nobody_writing
+from extraction_assets.stores.sealed import DamagedFileError
 from extraction_assets.stores.stored_files import (
     Item,
     UnreadablePointer,
@@ -20,9 +19,6 @@ from extraction_assets.stores.stored_files import (
     is_old,
     item,
     own_files,
-    remove,
-    remove_empty,
-    size_of,
     stored_extractions,
     stored_saes,
     temporaries,
@@ -62,7 +58,7 @@ def find_garbage(
     if not names:
         _look_at_corpora(store, garbage)
         for name in sorted(set(stored_extractions(store)) - set(declared)):
-            size = readable_size(size_of(store.root / name))
+            size = readable_size(store.files.size(store.root / name))
             garbage.notes.append(f"{name} ({size}) is not declared in this module and is left as it is")
     return garbage
 
@@ -74,24 +70,24 @@ def remove_garbage(garbage: Garbage, store: ChunkStore) -> tuple[int, list[str]]
     for found in garbage.items:
         by_folder.setdefault(found.path.parent, []).append(found)
     for folder, items in by_folder.items():
-        with nobody_writing(folder) as free:
+        with store.files.nobody_writing(folder) as free:
             guarded = [one for one in items if one.kind not in (TEMPORARY, UNUSED_CORPUS) or free]
             if folder == store.corpora:  # a run may have begun to use one since the search
                 unused = set(unnamed_corpora(store))
                 guarded = [one for one in guarded if one.kind != UNUSED_CORPUS or one.path in unused]
-            freed += remove(one.path for one in guarded)
-        stayed += [f"{one.path} is in use again and stays" for one in items if one not in guarded]
+            freed += store.files.remove(one.path for one in guarded)
+        stayed += [f"{store.files.address(one.path)} is in use again and stays" for one in items if one not in guarded]
         if items[0].kind == REMOVED_SAE:
-            remove_empty(folder.parent)
+            store.files.remove_empty(folder.parent)
     return freed, stayed
 
 
 def _look_at(settings: ExtractionSettings, store: ChunkStore, merged: Merged, garbage: Garbage) -> None:
-    extraction = store.root / settings.name
-    for folder in asset_folders(extraction):
+    for folder in asset_folders(store, settings.name):
         _look_for_temporaries(folder, store, garbage)
-    for sae in sorted(set(stored_saes(extraction)) - set(settings.saes)):
-        paths = [path for path in own_files(extraction, sae) if path not in temporaries(path.parent)]
+    for sae in sorted(set(stored_saes(store, settings.name)) - set(settings.saes)):
+        passing = {path for one in asset_folders(store, settings.name) for path in temporaries(store, one)}
+        paths = [path for path in own_files(store, settings.name, sae) if path not in passing]
         garbage.items.extend(item(REMOVED_SAE, path, store) for path in paths)
         if (settings.name, sae) in merged:
             garbage.notes.append(
@@ -117,7 +113,7 @@ def _look_at_chunks(plan: ExtractionPlan, merged: Merged, garbage: Garbage) -> N
                 found += 1
             elif unwanted:
                 garbage.items.append(item(NOT_KEPT, file.path, store))
-            elif file.seal and is_old(file.path) and not _named_by_table(file):
+            elif file.seal and is_old(store, file.path) and not _named_by_table(file, store):
                 garbage.items.append(item(TEMPORARY, file.path, store))
         if not settings.keep.keeps(asset) and not unwanted and store.chunk_files(settings.name, asset, sae):
             where = "/".join(part for part in (settings.name, sae, asset) if part)
@@ -138,7 +134,7 @@ def _look_at_merged_tables(plan: ExtractionPlan, sae: str, garbage: Garbage) -> 
     for file in plan.store.chunk_files(plan.settings.name, MERGED_TABLES, sae):
         if (file.key, file.fingerprint) not in current:
             garbage.items.append(item(SUPERSEDED, file.path, plan.store))
-        elif file.seal and is_old(file.path) and not _named_by_table(file):
+        elif file.seal and is_old(plan.store, file.path) and not _named_by_table(file, plan.store):
             garbage.items.append(item(TEMPORARY, file.path, plan.store))
 
 
@@ -148,11 +144,11 @@ def _in_an_earlier_form(file: ChunkFile, plan: ExtractionPlan, asset: ChunkAsset
 
 
 def _look_for_temporaries(folder: Path, store: ChunkStore, garbage: Garbage) -> None:
-    found = temporaries(folder)
+    found = temporaries(store, folder)
     if not found:
         return
-    with nobody_writing(folder) as free:
-        old = [path for path in found if free and is_old(path)]
+    with store.files.nobody_writing(folder) as free:
+        old = [path for path in found if free and is_old(store, path)]
     garbage.items.extend(item(TEMPORARY, path, store) for path in old)
     if len(old) < len(found):
         why = "younger than an hour" if free else "in a folder that a process is writing to"
@@ -171,8 +167,8 @@ def _look_at_corpora(store: ChunkStore, garbage: Garbage) -> None:
         return
     if not unnamed:
         return
-    with nobody_writing(store.corpora) as free:
-        old = [path for path in unnamed if free and is_old(path)]
+    with store.files.nobody_writing(store.corpora) as free:
+        old = [path for path in unnamed if free and is_old(store, path)]
     garbage.items.extend(item(UNUSED_CORPUS, path, store) for path in old)
     if len(old) < len(unnamed):
         why = "younger than an hour" if free else "a corpus is being written, it may be one of these"
@@ -185,14 +181,14 @@ def _is_merged(plan: ExtractionPlan, sae: str | None, merged: Merged) -> bool:
     return all(merged.get((name, one)) == plan.merge_fingerprint(one) for one in ([sae] if sae else plan.settings.saes))
 
 
-def _named_by_table(file: ChunkFile) -> bool:
+def _named_by_table(file: ChunkFile, store: ChunkStore) -> bool:
     """Whether the table beside a file names it; True if that cannot be read."""
-    return any(_names(table, str(file.companion), str(file.seal)) for table in tables_of(file.path))
+    return any(_names(store, table, str(file.companion), str(file.seal)) for table in tables_of(file.path))
 
 
-def _names(table: Path, kind: str, seal: str) -> bool:
+def _names(store: ChunkStore, table: Path, kind: str, seal: str) -> bool:
     try:
-        return str(read_record(table).get(kind, "")).startswith(seal)
+        return str(store.record(table).get(kind, "")).startswith(seal)
     except FileNotFoundError:
         return False
     except (DamagedFileError, OSError):

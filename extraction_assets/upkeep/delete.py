@@ -6,14 +6,11 @@ from typing import NamedTuple
 
 from extraction_assets.settings import check_name
 from extraction_assets.stores.chunk_store import ChunkStore
-from extraction_assets.stores.sealed import nobody_writing
 from extraction_assets.stores.stored_files import (
     Item,
     UnreadablePointer,
     item,
     own_files,
-    remove,
-    remove_empty,
     unnamed_corpora,
 )
 
@@ -33,14 +30,15 @@ class StoredFiles(NamedTuple):
 def find_stored_files(store: ChunkStore, name: str, sae: str | None = None) -> StoredFiles:
     """The files of an extraction by its name, declared or not. Raises ValueError for an invalid name."""
     folder = _folder(store, name, sae)
-    paths = list(own_files(store.root / name, sae))
+    paths = list(own_files(store, name, sae))
     items, notes = [item("file", path, store) for path in paths], []
     if sae is None:
         try:
             items += [item("corpus", path, store) for path in _only_its_corpora(store, name)]
         except UnreadablePointer as error:
             notes.append(f"all corpora stay: {error}")
-    left = [path for path in sorted(folder.rglob("*")) if path.is_file() and path not in set(paths)]
+    known = set(paths)
+    left = [path for path in store.files.files_in(folder) if path not in known]
     return StoredFiles(items, left, notes)
 
 
@@ -52,14 +50,14 @@ def remove_stored_files(store: ChunkStore, name: str, sae: str | None = None) ->
     except UnreadablePointer:
         corpora = []
     pointer = store.pointer(name)
-    freed = remove(path for path in own_files(store.root / name, sae) if path != pointer)
+    freed = store.files.remove(path for path in own_files(store, name, sae) if path != pointer)
     if sae is None and corpora:
-        with nobody_writing(store.corpora) as free:  # no run can begin to use the corpus meanwhile
+        with store.files.nobody_writing(store.corpora) as free:  # no run can begin to use the corpus meanwhile
             if free:
-                freed += remove(set(corpora) & set(_only_its_corpora(store, name)))
+                freed += store.files.remove(set(corpora) & set(_only_its_corpora(store, name)))
     if sae is None:
-        freed += remove([pointer] if pointer.is_file() else [])
-    remove_empty(folder)
+        freed += store.files.remove([pointer] if store.files.is_file(pointer) else [])
+    store.files.remove_empty(folder)
     return freed
 
 

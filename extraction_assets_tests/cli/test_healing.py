@@ -102,7 +102,7 @@ def test_whatever_lies_in_the_place_of_a_chunk_file_is_named_and_set_aside(
         assert "`run tiny --missing` computes its chunk again" in status, kind
         (found,) = find_damaged(project.plan, whole=True)
         assert found.key == "000000000008", kind
-        assert f"{victim} is damaged: " in put_aside(found.error, "tiny"), kind
+        assert f"{victim} is damaged: " in put_aside(found.error, project.plan), kind
         (victim.parent / "other").unlink(missing_ok=True)
         assert find_damaged(project.plan, whole=True) == [], kind
         assert " is damaged: " not in succeed(module, "status", "tiny"), kind
@@ -126,7 +126,7 @@ def test_what_an_interrupted_run_has_set_aside_is_written_by_the_next(project: P
     (victim,) = (project.home / "tiny").glob("model_activations/000000000008-*")
     victim.write_bytes(b"")
     (found,) = find_damaged(project.plan, whole=True)
-    put_aside(found.error, "tiny")  # and then the run fails
+    put_aside(found.error, project.plan)  # and then the run fails
     assert "1 chunk, 0 merges" in succeed(module, "run", "tiny", "--missing")
     assert _whole(project).keys() == before.keys()
     assert "0 chunks, 0 merges" in succeed(module, "run", "tiny", "--missing")

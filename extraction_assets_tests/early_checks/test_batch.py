@@ -13,17 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from extraction_assets.assets.chunks import checks as recorded
 from extraction_assets.assets.chunks import run as chunk_run
 from extraction_assets.assets.chunks.checks import CHUNK_CHECKS, CHUNK_WARNINGS
-from extraction_assets.assets.examples import fit_chunks
 from extraction_assets.database.connect import open_database
 from extraction_assets.engine.models.language_model import load_language_model
 from extraction_assets.execution import loaded_models
 from extraction_assets.execution.keys import activations_key, sae_key
 from extraction_assets.host.disk import free_bytes, nearest, readable_size
 from extraction_assets.planning.disk_estimate import Sizes, disk_findings, estimate_database, estimate_files, listed
-from extraction_assets.stores.chunk_files import read_record
 from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets_tests.engine.checkpoints import local
 from extraction_assets_tests.project import Project
@@ -267,14 +264,15 @@ def test_the_share_of_first_tokens_is_reported_for_each_chunk(tiny_folder: Path,
 def test_chunks_of_an_earlier_version_are_merged_and_their_checks_reported(
     tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def as_before(path: Path) -> dict[str, Any]:
-        record = read_record(path)
+    read_record = ChunkStore.record
+
+    def as_before(store: ChunkStore, path: Path) -> dict[str, Any]:
+        record = read_record(store, path)
         return {**record, "checks": {name: record["checks"][name] for name in CHUNK_CHECKS}}
 
     project = _project(tiny_folder, home)
     project.chunks()
-    for module in (recorded, fit_chunks, chunk_run):
-        monkeypatch.setattr(module, "read_record", as_before)
+    monkeypatch.setattr(ChunkStore, "record", as_before)
     assert project.merge("relu").success
     table = sae_key(project.settings, "relu", "top_k_table")
     checks = project.checks_alone([dg.AssetCheckKey(table, name) for name in (*CHUNK_CHECKS, *CHUNK_WARNINGS)])

@@ -170,7 +170,7 @@ def test_inputs_that_are_older_than_their_tables_are_not_read(
     """Activations can be hundreds of gigabytes; they are checked whenever they are read."""
 
     read: list[str] = []
-    monkeypatch.setattr(damage, "_check_whole", lambda path, _: read.append(path.parent.name))
+    monkeypatch.setattr(damage, "_check_whole", lambda _store, path, _: read.append(path.parent.name))
     find_damaged(recorded.plan, whole=True)
     assert set(read) == {"top_k_table"}
 

@@ -9,7 +9,7 @@ from extraction_assets import open_results
 from extraction_assets.planning.stored_result import NotStoredError
 from extraction_assets.python_api.extraction import ExtractionResults
 from extraction_assets.python_api.results import Results
-from extraction_assets.stores.remote_chunk_store import RemoteChunkStore
+from extraction_assets.stores.opening import read_at_url
 from extraction_assets.stores.sealed import DamagedFileError
 from extraction_assets.stores.storage_urls import StorageError, parse_storage_url
 from extraction_assets_tests.object_storage import S3Server
@@ -49,7 +49,7 @@ def test_copies_are_removed_on_close(remote: Results) -> None:
 
 
 def test_few_chunk_files_are_kept(project: Project, copied: str, s3: S3Server) -> None:
-    store = RemoteChunkStore(parse_storage_url(copied), kept_bytes=1)
+    store = read_at_url(parse_storage_url(copied), kept_bytes=1)
     files = store.chunk_files("tiny", "sae_features", "relu")
     assert len(files) > 1
     for file in files:

@@ -58,4 +58,4 @@ def test_files_of_other_fingerprints_and_later_forms_are_found(tmp_path: Path) -
     names = [f"{KEY}-{FINGERPRINT}.parquet", f"{KEY}-ff.v9.parquet", f"000000000016-{FINGERPRINT}.parquet"]
     for name in names:
         (tmp_path / name).touch()
-    assert {path.name for path in of_any_fingerprint(tmp_path, "top_k_table", KEY)} == set(names[:2])
+    assert {path.name for path in of_any_fingerprint(tmp_path.iterdir(), "top_k_table", KEY)} == set(names[:2])

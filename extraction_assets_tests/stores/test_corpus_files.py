@@ -15,7 +15,7 @@ import pytest
 from extraction_assets.stores import corpus_files
 from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets.stores.corpus_files import MANIFEST, StoredCorpus, identity, open_corpus, write_corpus
-from extraction_assets.stores.sealed import DamagedFileError, files_set_aside, set_aside, writing
+from extraction_assets.stores.sealed import DamagedFileError, names_set_aside, set_aside, writing
 from extraction_assets.stores.sealed_json import write_sealed_json
 from extraction_assets_tests.stores.build import (
     HOSTILE,
@@ -65,7 +65,7 @@ def test_a_damaged_corpus_is_replaced_once_by_writers_that_all_found_it_damaged(
     with writing(store.corpora), ThreadPoolExecutor(3) as pool:  # as a run that makes a corpus does
         made = list(pool.map(lambda _: write_corpus(store.corpora, make_arrays(), **said), range(3)))
     assert {corpus.folder for corpus in made} == {stored.folder}
-    assert len(files_set_aside(store.corpora)) == len(list(store.corpora.glob(".*.damaged"))) == 1
+    assert len(names_set_aside(store.corpora.iterdir())) == len(list(store.corpora.glob(".*.damaged"))) == 1
 
 
 @pytest.mark.parametrize("earlier", [False, True], ids=["sealed", "of an earlier version"])

@@ -234,7 +234,7 @@ def test_what_was_set_aside_goes_whatever_it_is(
     left = project.home / folder / ".x.0123456789abcdef0123456789abcdef.damaged"
     HOSTILE[kind](left)
     left.with_name("other").unlink(missing_ok=True)
-    monkeypatch.setattr(clean, "is_old", lambda _: True)
+    monkeypatch.setattr(clean, "is_old", lambda *_: True)
     assert "freed" in succeed(declare(monkeypatch, project.settings), "clean", "--yes")
     assert not os.path.lexists(left)
     assert project.files() == before

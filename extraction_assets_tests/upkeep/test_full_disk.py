@@ -14,10 +14,10 @@ import pytest
 import sqlalchemy as sa
 
 from extraction_assets.database.connect import open_database
+from extraction_assets.database.errors import DatabaseError, FullDiskError
 from extraction_assets.database.migrations.revisions import known_revisions
 from extraction_assets.database.queries.extractions import merges
 from extraction_assets.database.reading import read_database
-from extraction_assets.database.urls import DatabaseError, FullDiskError
 from extraction_assets.host import disk as disk_module
 from extraction_assets_tests.command import declare, invoke, succeed
 from extraction_assets_tests.database.test_migrations import at_revision
@@ -70,7 +70,7 @@ def test_clean_removes_files_and_says_what_it_could_not_ask(disk: Path, merged: 
     fill(disk)
     result = invoke(module, "clean", "--yes")
     assert result.exit_code == 0, result.output
-    assert "freed 632.6 kB" in result.stdout
+    assert "freed 135.6 kB" in result.stdout
     assert f"Dagster's history does not open: the disk of {merged}/dagster is full" in result.stderr
 
 
@@ -192,7 +192,7 @@ def test_commands_work_where_no_file_takes_a_byte(limited_module: str, tmp_path:
     shown = _limited(limited_module, tmp_path, "show", "tiny", "--sae", "relu")
     assert (shown.returncode, "feature" in shown.stdout) == (0, True), shown.stderr
     cleaned = _limited(limited_module, tmp_path, "clean", "--yes")
-    assert (cleaned.returncode, "freed 632.6 kB" in cleaned.stdout) == (0, True), cleaned.stderr
+    assert (cleaned.returncode, "freed 135.6 kB" in cleaned.stdout) == (0, True), cleaned.stderr
     assert sqlite3.connect(f"file:{home}/results.sqlite?immutable=1", uri=True).execute("SELECT 1").fetchone() == (1,)
 
 

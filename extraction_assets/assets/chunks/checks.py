@@ -13,7 +13,7 @@ from extraction_assets.execution.damage import is_sound
 from extraction_assets.execution.keys import chunk_partitions, sae_key
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import Chunk, ExtractionSettings
-from extraction_assets.stores.chunk_record import Record, checks_of, read_record
+from extraction_assets.stores.chunk_record import Record, checks_of
 
 MATCHES_LEGACY = "vectorized_matches_legacy"
 RECONSTRUCTS = "sae_reconstructs_activations"
@@ -126,4 +126,4 @@ def _stored_records(
     sae = next(name for name in plan.settings.saes if check.asset_key == sae_key(plan.settings, name, TOP_K_TABLE))
     for chunk in chunks:
         if is_sound(plan, TOP_K_TABLE, chunk, sae, logger):
-            yield chunk.key, read_record(plan.chunk_path(TOP_K_TABLE, chunk, sae))
+            yield chunk.key, plan.store.record(plan.chunk_path(TOP_K_TABLE, chunk, sae))

@@ -94,7 +94,8 @@ class _Results:
             waited = time.perf_counter() - began
 
         started = time.perf_counter()
-        self._write(path, target, self._record(fingerprint, target.sae), wait)
+        with self._plan.store.files.storing(path) as draft:
+            self._write(draft, target, self._record(fingerprint, target.sae), wait)
         seconds = time.perf_counter() - started - waited
         return WrittenFile(target, self._metadata(path, fingerprint, target.sae, seconds))
 
@@ -138,8 +139,8 @@ class _Results:
             **{f"seconds_{stage}": spent for stage, spent in self._chunk.stage_seconds.items()},
             "seconds_write": seconds_write,
             **self._queued.usage.metadata(),
-            "bytes": path.stat().st_size,
-            "path": dg.MetadataValue.path(str(path)),
+            "bytes": self._plan.store.files.length(path),
+            "path": dg.MetadataValue.path(self._plan.store.files.address(path)),
             "fingerprint": fingerprint,
             "numerics": dg.MetadataValue.json(self._numerics(sae)),
         }

@@ -12,7 +12,7 @@ from extraction_assets.execution.keys import Target
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import Chunk
 from extraction_assets.stores.chunk_files import read_statistics
-from extraction_assets.stores.chunk_record import read_record
+from extraction_assets.stores.chunk_names import STATISTICS_FILE
 
 _LATEST_EVENTS = 100
 """How many events of a chunk are read, from the latest on."""
@@ -31,8 +31,8 @@ def replayed_metadata(
     return {
         **_numbers_in_file(plan, target, chunk, path),
         **_numbers_in_history(instance, target.key, chunk.key, fingerprint),
-        "bytes": path.stat().st_size,
-        "path": dg.MetadataValue.path(str(path)),
+        "bytes": plan.store.files.length(path),
+        "path": dg.MetadataValue.path(plan.store.files.address(path)),
         "fingerprint": fingerprint,
         "recorded_again": True,
     }
@@ -53,7 +53,7 @@ def _numbers_in_history(
 
 
 def _numbers_in_file(plan: ExtractionPlan, target: Target, chunk: Chunk, path: Path) -> dict[str, Any]:
-    record, samples = read_record(path), plan.samples(chunk)
+    record, samples = plan.store.record(path), plan.samples(chunk)
     numbers = {
         "samples": len(samples.token_ids),
         "tokens": int(samples.attention_mask.sum()),
@@ -62,6 +62,7 @@ def _numbers_in_file(plan: ExtractionPlan, target: Target, chunk: Chunk, path: P
     if isinstance(record.get("variance_explained"), float):
         numbers["variance_explained"] = record["variance_explained"]
     if target.asset == TOP_K_TABLE:
-        statistics, examples = read_statistics(path)
+        with plan.store.reading(path, STATISTICS_FILE) as copy:
+            statistics, examples = read_statistics(copy)
         numbers |= {**statistics_metadata(statistics), "examples": examples}
     return numbers

@@ -28,7 +28,7 @@ from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.resources import GpuResource
 from extraction_assets.resources.utilization import UtilizationSampler
 from extraction_assets.settings import Chunk
-from extraction_assets.stores.chunk_record import checks_of, read_record
+from extraction_assets.stores.chunk_record import checks_of
 
 Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
 
@@ -230,7 +230,7 @@ class ChunkRun:
             metadata = replayed_metadata(self._plan, target, chunk, self._lineage.instance)
             yield self._materialization(chunk, WrittenFile(target, metadata))
             if target.asset == TOP_K_TABLE:
-                record = read_record(self._plan.chunk_path(target.asset, chunk, target.sae))
+                record = self._plan.store.record(self._plan.chunk_path(target.asset, chunk, target.sae))
                 for name in checks_of(record):
                     yield self._lineage.targeted(replayed(dg.AssetCheckKey(target.key, name), chunk.key, record))
 

@@ -16,7 +16,7 @@ from extraction_assets.engine.corpora.documents import CorpusError, Source
 from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.engine.corpora.tokenize import packing_of, tokenize_corpus
 from extraction_assets.engine.findings import log_and_raise
-from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint, resolve_checkpoint
+from extraction_assets.engine.models.files.local_checkpoint import LocalCheckpoint, resolve_checkpoint
 from extraction_assets.engine.models.language_model import vocabulary_size
 from extraction_assets.engine.models.tokenizers.comparison import noting_texts
 from extraction_assets.engine.preflight.compatibility import check_combination, examine_vocabulary
@@ -33,8 +33,8 @@ from extraction_assets.planning.tokenization import load_tokenizer, tokenizer_fi
 from extraction_assets.resources import ChunkStoreResource, GpuResource
 from extraction_assets.settings import STANDARD_LIBRARY, ExtractionSettings, is_hub_id
 from extraction_assets.stores.chunk_store import ChunkStore, CurrentCorpus, SourceIdentity
-from extraction_assets.stores.corpus_files import StoredCorpus, write_corpus
-from extraction_assets.stores.sealed import DamagedFileError, named, writing
+from extraction_assets.stores.corpus_files import StoredCorpus
+from extraction_assets.stores.sealed import DamagedFileError, named
 
 
 class Materialized(NamedTuple):
@@ -58,7 +58,7 @@ def run_corpus(
         if context.selected_asset_keys:
             check_settings(settings)
             made = materialize_corpus(settings, store, gpu.num_workers, context.log)
-            yield _result(settings, made)
+            yield _result(settings, made, store)
             current, now = made.current, made.source
         else:
             current = store.current_corpus(settings.name)
@@ -67,7 +67,7 @@ def run_corpus(
             yield compare_sources(settings, current, now)
 
 
-def _result(settings: ExtractionSettings, made: Materialized) -> dg.MaterializeResult:
+def _result(settings: ExtractionSettings, made: Materialized, store: ChunkStore) -> dg.MaterializeResult:
     current, arrays = made.current, made.current.corpus.arrays
     differences = {"tokenizer_differences": dg.MetadataValue.md("\n\n".join(map(escape, made.tokenizer_differences)))}
     return dg.MaterializeResult(
@@ -79,7 +79,7 @@ def _result(settings: ExtractionSettings, made: Materialized) -> dg.MaterializeR
             **({} if made.share.total is None else {"documents_in_source": made.share.total}),
             "max_length": settings.corpus.max_length,
             "reused": made.reused,
-            "path": dg.MetadataValue.path(str(current.corpus.folder)),
+            "path": dg.MetadataValue.path(store.files.address(current.corpus.folder)),
             **(differences if made.tokenizer_differences else {}),
         },
         data_version=dg.DataVersion(current.version),
@@ -111,7 +111,7 @@ def materialize_corpus(
         current = CurrentCorpus(current.corpus, recipe, current.source, current.version, *identity[1:])
         store.keep_current_corpus(settings.name, current)
         return _materialized(settings, current, identity, source, logger)
-    with writing(store.corpora):  # a corpus that no pointer names yet is not cleaned away
+    with store.files.writing(store.corpora):  # a corpus that no pointer names yet is not cleaned away
         stored, differences = _tokenize(settings, checkpoint, store, source, num_workers, logger)
         if file_times(source) != files:
             raise CorpusError(f"corpus source {settings.corpus.source!r} changed while it was read: try again")
@@ -172,8 +172,7 @@ def _tokenize(
         )
     differences = tokenizer_findings(settings.corpus, checkpoint, tokenizer, texts)
     log_and_raise(differences, logger)
-    stored = write_corpus(
-        store.corpora,
+    stored = store.write_corpus(
         tokenized,
         source=_portable(settings.corpus.source),
         tokenizer=tokenizer_fingerprint(settings, checkpoint),

@@ -18,8 +18,8 @@ from extraction_assets.planning.draw_rules import draw_rules
 from extraction_assets.planning.merge_order import TableToMerge, joined_tables, tables_to_merge
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.stores.chunk_files import TableFile, read_tables, write_table
-from extraction_assets.stores.chunk_record import Record, read_record
-from extraction_assets.stores.sealed import MAKE_AGAIN, DamagedFileError, set_aside
+from extraction_assets.stores.chunk_record import Record
+from extraction_assets.stores.sealed import MAKE_AGAIN, DamagedFileError
 
 Update = Callable[[int], object]
 
@@ -33,7 +33,7 @@ def merge_chunks(plan: ExtractionPlan, sae: str, logger: logging.Logger) -> Merg
     try:
         merged = _ChunkTables(plan, sae, logger).merge()
     except DamagedFileError as error:
-        raise MergeRefused(NONE_MISSING, put_aside(error, plan.settings.name)) from error
+        raise MergeRefused(NONE_MISSING, put_aside(error, plan)) from error
     if len(merged.numerics) > 1:
         logger.warning(
             "%d different numerics records: last bits may differ between chunks: %s",
@@ -60,8 +60,9 @@ class _ChunkTables:
             except DamagedFileError as error:
                 if error.path is None or error.path.parent.name != MERGED_TABLES:
                     raise
-                set_aside(error.path)
-                warn(self._logger, str(error).replace(MAKE_AGAIN, "its chunks are merged again"))
+                files = self._plan.store.files
+                files.set_aside(error.path)
+                warn(self._logger, files.shown(str(error)).replace(MAKE_AGAIN, "its chunks are merged again"))
         return self._merge(tables, joined)
 
     def _merge(self, tables: Sequence[TableToMerge], joined: Sequence[TableToMerge]) -> Merged:
@@ -75,7 +76,7 @@ class _ChunkTables:
     def _is_current(self, table: TableToMerge) -> bool:
         """Whether a table of many chunks is there, made from the very files that its chunks have now."""
         try:
-            return read_record(self._path(table)).get("tables") == self._checksums_of_parts(table)
+            return self._record(table).get("tables") == self._checksums_of_parts(table)
         except (FileNotFoundError, DamagedFileError):
             return False
 
@@ -93,11 +94,12 @@ class _ChunkTables:
         if again.by_feature() != merged.expected:
             first, last = table.chunks[0].key, table.chunks[-1].key
             raise MergeRefused(MATCH_TABLES, f"chunks {first} to {last} merged are not what their tables hold")
-        write_table(self._paths(table)[0], merged.table, merged.statistics, record, merged.draws)
+        with self._plan.store.files.storing(self._paths(table)[0]) as draft:
+            write_table(draft, merged.table, merged.statistics, record, merged.draws)
 
     def _merged(self, tables: Sequence[TableToMerge], update: Update) -> Merged:
         settings = self._plan.settings
-        files = read_tables((self._path(table), table.fingerprint) for table in tables)
+        files = read_tables(((self._path(table), table.fingerprint) for table in tables), self._plan.store)
         checked = _of_own_samples(tables, files)
         return merge_tables(
             checked, settings.top_k_examples, settings.min_activation, lambda: update(1), draw_rules(settings)
@@ -107,7 +109,10 @@ class _ChunkTables:
         return [self._checksum(part) for part in table.parts]
 
     def _checksum(self, table: TableToMerge) -> str:
-        return str(read_record(self._path(table)).get("checksum")) if table.parts else self._checksums[table.key]
+        return str(self._record(table).get("checksum")) if table.parts else self._checksums[table.key]
+
+    def _record(self, table: TableToMerge) -> Record:
+        return self._plan.store.record(self._path(table))
 
     def _path(self, table: TableToMerge) -> Path:
         asset = MERGED_TABLES if table.parts else TOP_K_TABLE

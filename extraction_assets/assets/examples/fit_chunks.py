@@ -8,7 +8,8 @@ from extraction_assets.catalog import TOP_K_TABLE
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import Chunk
 from extraction_assets.stores.chunk_files import check_files
-from extraction_assets.stores.chunk_record import Record, checks_of, read_record
+from extraction_assets.stores.chunk_names import COMPANIONS
+from extraction_assets.stores.chunk_record import Record, checks_of
 
 
 def records_of_chunks(plan: ExtractionPlan, sae: str) -> dict[str, Record]:
@@ -40,8 +41,9 @@ def _record_or_problem(plan: ExtractionPlan, sae: str, chunk: Chunk) -> Record |
     if state != "done":
         return "missing" if state == "missing" else "made from other inputs or settings"
     path = plan.chunk_path(TOP_K_TABLE, chunk, sae)
-    record = read_record(path)
+    record = plan.store.record(path)
     problem = failed_check(record)
     if problem:
-        check_files(path, plan.table_fingerprint(chunk, sae))  # or is it damaged?
+        with plan.store.reading(path, *COMPANIONS) as copy:
+            check_files(copy, plan.table_fingerprint(chunk, sae))  # or is it damaged?
     return problem or record

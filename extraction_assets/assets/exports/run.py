@@ -13,10 +13,10 @@ from extraction_assets.dagster_instance.dead_runs import note_host
 from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets.execution.failures import as_dagster_failure
 from extraction_assets.execution.progress import progress
-from extraction_assets.exports.declared import Declared
-from extraction_assets.exports.folders import LocalFolder
+from extraction_assets.exports.checkpoints_and_files import Declared
+from extraction_assets.exports.folders import ExportFolder, LocalFolder, stored_folder
 from extraction_assets.exports.formats import chosen_options
-from extraction_assets.exports.output import Progress, holds, is_finished
+from extraction_assets.exports.output import MANIFEST, Progress, holds, is_finished
 from extraction_assets.exports.run import export, manifest_of
 from extraction_assets.exports.source import ExportSource
 from extraction_assets.resources import ChunkStoreResource, ResultsResource
@@ -45,14 +45,14 @@ def run_export(
         source = ExportSource(connection, extraction, declared=Declared(settings, store))
         total = len(source.neuron_indices)
         with progress(f"{export_format} of {source.title}", total, "features", context.log) as shown:
-            written = _replace(source, export_format, folder, shown)
-    files = [path for path in folder.rglob("*") if path.is_file()]
+            written = _replace(source, export_format, stored_folder(store, folder), shown)
+    sizes = stored_folder(store, folder).sizes()
     metadata: Mapping[str, Any] = {
-        "path": dg.MetadataValue.path(str(folder)),
+        "path": dg.MetadataValue.path(store.files.address(folder)),
         "features": total,
-        "files": len(files),
+        "files": len(sizes),
         "files_written": written,
-        "bytes": sum(path.stat().st_size for path in files),
+        "bytes": sum(sizes.values()),
     }
     return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(extraction.fingerprint))
 
@@ -62,13 +62,14 @@ def export_folder(store: ChunkStore, extraction: str, sae: str, export_format: s
     return store.asset_folder(extraction, FEATURE_EXPORTS, sae) / export_format
 
 
-def _replace(source: ExportSource, export_format: str, folder: Path, shown: Progress) -> int:
+def _replace(source: ExportSource, export_format: str, there: ExportFolder, shown: Progress) -> int:
     """Writes an export beside the one that is there, and puts it in its place; the files that were written."""
     made_from = manifest_of(source, export_format, chosen_options(export_format, {}))
-    if is_finished(LocalFolder(folder), made_from):
-        return export(
-            source, export_format, LocalFolder(folder), shown
-        ).written  # what somebody has removed is written again
+    if is_finished(there, made_from):
+        return export(source, export_format, there, shown).written  # what somebody has removed is written again
+    if not isinstance(there, LocalFolder):
+        return _replace_at_url(source, export_format, there, made_from, shown)
+    folder = there.path
     begun, before = (folder.with_name(f".{folder.name}.{word}") for word in ("begun", "before"))
     if begun.is_dir() and not holds(LocalFolder(begun), made_from):
         shutil.rmtree(begun)
@@ -79,3 +80,14 @@ def _replace(source: ExportSource, export_format: str, folder: Path, shown: Prog
     os.rename(begun, folder)
     shutil.rmtree(before, ignore_errors=True)
     return written
+
+
+def _replace_at_url(
+    source: ExportSource, export_format: str, there: ExportFolder, made_from: dict[str, Any], shown: Progress
+) -> int:
+    """Object storage gives no folder another name: another export that is there is removed first, its manifest before
+    all, so that what is left of it is taken for no export."""
+    if not holds(there, made_from):
+        for name in sorted(there.sizes(), key=lambda name: name.rpartition("/")[2] != MANIFEST):
+            there.remove(name)
+    return export(source, export_format, there, shown).written

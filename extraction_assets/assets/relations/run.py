@@ -109,7 +109,7 @@ def _compute(
             return source, counted(source)
         return source, counted(source, finally_do=partial(ranges.write, rules=rules))
     except DamagedFileError as error:
-        sentence = put_aside(error, plan.settings.name)
+        sentence = put_aside(error, plan)
         other = find_source(plan, sae)
         if source.scope != "corpus" or isinstance(other, NothingToCount):
             raise RelationsRefused(sentence) from error

@@ -13,6 +13,7 @@ from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.planning.stored_relations import NothingToCount, Scope, scope_to_count
 from extraction_assets.settings import Chunk
 from extraction_assets.stores.chunk_files import read_features, read_sampled
+from extraction_assets.stores.chunk_names import SAMPLED_FILE
 from extraction_assets.stores.sealed import damaged
 
 
@@ -35,7 +36,8 @@ def find_source(plan: ExtractionPlan, sae: str) -> Source | NothingToCount:
 
 def _whole_chunk(plan: ExtractionPlan, chunk: Chunk, sae: str) -> TokenPart:
     path, samples = plan.chunk_path(SAE_FEATURES, chunk, sae), plan.samples(chunk)
-    features, _ = read_features(path, plan.features_fingerprint(chunk, sae))
+    with plan.store.reading(path) as copy:
+        features, _ = read_features(copy, plan.features_fingerprint(chunk, sae))
     if (features.num_samples, features.num_positions) != tuple(samples.token_ids.shape):
         raise damaged(path, f"it holds {features.num_samples} samples, but its chunk {len(samples.token_ids)}")
     return token_part(features, samples)
@@ -43,7 +45,8 @@ def _whole_chunk(plan: ExtractionPlan, chunk: Chunk, sae: str) -> TokenPart:
 
 def _sampled(plan: ExtractionPlan, chunk: Chunk, sae: str) -> TokenPart:
     path, samples = plan.chunk_path(TOP_K_TABLE, chunk, sae), plan.samples(chunk)
-    sampled = read_sampled(path)
+    with plan.store.reading(path, SAMPLED_FILE) as copy:
+        sampled = read_sampled(copy)
     if sampled is None:
         raise damaged(path, "it no longer names sampled features")
     rows = sampled.sample_index.numpy() - chunk.first_sample

@@ -12,7 +12,7 @@ from extraction_assets.catalog import FEATURE_EXAMPLES, TOP_K_TABLE
 from extraction_assets.execution.keys import sae_key
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import ExtractionSettings
-from extraction_assets.stores.chunk_record import Record, checks_of, read_record
+from extraction_assets.stores.chunk_record import Record, checks_of
 from extraction_assets.stores.sealed import DamagedFileError
 
 _STAGES = ("forward", "encode", "select")
@@ -105,7 +105,7 @@ def recorded_speed(instance: dg.DagsterInstance, settings: ExtractionSettings, s
 def _records(plan: ExtractionPlan, sae: str) -> Iterator[Record]:
     for chunk in plan.settings.chunks:
         try:
-            yield read_record(plan.chunk_path(TOP_K_TABLE, chunk, sae))
+            yield plan.store.record(plan.chunk_path(TOP_K_TABLE, chunk, sae))
         except (FileNotFoundError, DamagedFileError):
             continue
 

@@ -54,12 +54,12 @@ def run_report(
             speed = recorded_speed(context.instance, settings, sae, extraction.fingerprint)
             page = render_report(connection, extraction, pictures, said, speed, links)
             top = report_top(connection, extraction, pictures, settings.top_positions)
-        write_report(path, page)
+        write_report(store, path, page)
     return dg.MaterializeResult(
         # No link to the file, for browsers open no file:// address from a web page: the UI puts a copy button there.
         metadata={
             **browser_metadata(links, settings.name, sae),
-            "path": dg.MetadataValue.path(str(path)),
+            "path": dg.MetadataValue.path(store.files.address(path)),
             "top_of_report": dg.MetadataValue.md(top),
         },
         data_version=dg.DataVersion(extraction.fingerprint),
@@ -74,18 +74,20 @@ def _plan(settings: ExtractionSettings, store: ChunkStore) -> tuple[ExtractionPl
         return None, str(error)
 
 
-def write_report(path: Path, page: str) -> None:
+def write_report(store: ChunkStore, path: Path, page: str) -> None:
     """A page as a file that carries its checksum, in a comment before all that comes from texts."""
     sealed = f"<!-- {PLACEHOLDER} -->\n{page}"
-    write_sealed(path, lambda temporary: temporary.write_bytes(sealed.encode("utf-8")))
+    with store.files.storing(path) as draft:
+        write_sealed(draft, lambda temporary: temporary.write_bytes(sealed.encode("utf-8")))
 
 
-def report_damage(path: Path) -> str | None:
+def report_damage(store: ChunkStore, path: Path) -> str | None:
     """One sentence on why a report has to be written again; None if its file is unchanged."""
     try:
-        verify(path, _WRITTEN_AGAIN)
+        with store.files.reading(path) as copy:
+            verify(copy, _WRITTEN_AGAIN)
     except FileNotFoundError:
-        return f"{path} is not there; {_WRITTEN_AGAIN}"
+        return f"{store.files.address(path)} is not there; {_WRITTEN_AGAIN}"
     except DamagedFileError as error:
         return str(error)
     return None

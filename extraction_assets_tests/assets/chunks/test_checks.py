@@ -8,12 +8,12 @@ import dagster as dg
 import pytest
 import torch
 
-from extraction_assets.assets.chunks import checks as recorded_checks_module
 from extraction_assets.assets.chunks import run as chunk_run
 from extraction_assets.assets.chunks.checks import CHUNK_CHECKS, MATCHES_LEGACY, RECONSTRUCTS
 from extraction_assets.engine.chunk_pass import reconstruction, selecting
 from extraction_assets.execution.keys import sae_key
 from extraction_assets.settings import ExtractionSettings
+from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets_tests.assets.chunks.conftest import Done
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_settings
@@ -57,7 +57,7 @@ def test_checks_executed_alone_tell_again_what_every_stored_chunk_says(
 def test_a_check_that_was_recorded_as_failed_fails_again(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project.chunks(0, 0)
     record = {"checks": {MATCHES_LEGACY: False}, "variance_explained": 0.1}
-    monkeypatch.setattr(recorded_checks_module, "read_record", lambda _path: record)
+    monkeypatch.setattr(ChunkStore, "record", lambda *_: record)
     with pytest.raises(dg.DagsterError, match=r"failed.*\n.*vectorized_matches_legacy"):
         project.checks_alone(_table_checks(project, "topk")[:1])
 

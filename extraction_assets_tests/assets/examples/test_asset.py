@@ -15,7 +15,7 @@ import pytest
 import torch
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
-from extraction_assets.assets.examples import chunk_tables, fit_chunks, merging
+from extraction_assets.assets.examples import chunk_tables, merging
 from extraction_assets.assets.examples import run as examples_module
 from extraction_assets.assets.examples.claims import MATCH_TABLES
 from extraction_assets.assets.examples.merging import merge_tables
@@ -23,6 +23,7 @@ from extraction_assets.engine.selection.merge import DeferredTopKHeap
 from extraction_assets.engine.statistics.registry import STATISTICS
 from extraction_assets.planning.tokenization import load_tokenizer
 from extraction_assets.stores.chunk_files import TableFile, read_table, write_table
+from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets_tests.brute_force import StoredFeatures, feature_differences, top_examples
 from extraction_assets_tests.database.synthetic import NUM_SAMPLES, make_results
 from extraction_assets_tests.project import Project
@@ -138,7 +139,7 @@ def test_chunks_of_another_sae_are_refused_and_earlier_rows_stay(merged: Project
 
 
 def test_a_chunk_without_its_checks_is_refused(chunked: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit_chunks, "read_record", lambda _path: {"checks": {}})
+    monkeypatch.setattr(ChunkStore, "record", lambda *_: {"checks": {}})
     with pytest.raises(dg.Failure, match="check vectorized_matches_legacy is absent"):
         chunked.merge("relu")
 
@@ -169,9 +170,9 @@ def test_a_wrong_load_is_noticed_before_the_commit(chunked: Project, monkeypatch
 def test_a_table_with_samples_of_another_chunk_is_refused(chunked: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     read = chunk_tables.read_tables
 
-    def first_twice(files: Iterable[tuple[Path, str]]) -> Iterator[TableFile]:
+    def first_twice(files: Iterable[tuple[Path, str]], store: ChunkStore) -> Iterator[TableFile]:
         first, _second, *rest = files
-        return read([first, first, *rest])
+        return read([first, first, *rest], store)
 
     monkeypatch.setattr(chunk_tables, "read_tables", first_twice)
     with pytest.raises(dg.Failure, match="the table of chunk 000000000008 holds samples of other chunks"):

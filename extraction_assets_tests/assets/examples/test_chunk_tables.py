@@ -46,10 +46,10 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Folder and chunk of the tables that are read, in their order."""
     seen, original = list[str](), chunk_tables.read_tables
 
-    def noting(files: Any) -> Any:
+    def noting(files: Any, store: Any) -> Any:
         named = list(files)
         seen.extend(f"{path.parent.name} {int(path.name.split('-')[0])}" for path, _ in named)
-        return original(named)
+        return original(named, store)
 
     monkeypatch.setattr(chunk_tables, "read_tables", noting)
     return seen

@@ -1,0 +1,77 @@
+"""Copies of remote files on this machine: those that were read last stay, up to a number of bytes."""
+
+import contextlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+
+class _Copy:
+    """A copy, and how many read it now."""
+
+    def __init__(self, stamp: object) -> None:
+        self.stamp, self.size, self.readers, self.lock = stamp, 0, 0, threading.Lock()
+
+
+class Wanted(NamedTuple):
+    """A file to be read."""
+
+    path: Path
+    """Of its copy."""
+    stamp: object
+    """Changes with the file: then it is copied again."""
+    fetch: Callable[[Path], None]
+    """Makes the copy."""
+
+
+class LocalCopies:
+    """Any number of threads read copies; none is removed while it is read."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most, self._copies = most_bytes, OrderedDict[Path, _Copy]()
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def reading(self, wanted: Wanted) -> Iterator[Path]:
+        """The path of a copy, which is there for the block."""
+        copy = self._taken(wanted)
+        try:
+            with copy.lock:  # one of several readers makes it
+                if not wanted.path.exists():
+                    wanted.path.parent.mkdir(parents=True, exist_ok=True)
+                    wanted.fetch(wanted.path)
+                    copy.size = wanted.path.stat().st_size
+            yield wanted.path
+        finally:
+            with self._lock:
+                copy.readers -= 1
+                self._remove_some()
+
+    def drop(self, path: Path) -> None:
+        """Removes a copy; what is mapped of it stays until it is let go of."""
+        with self._lock:
+            self._copies.pop(path, None)
+            path.unlink(missing_ok=True)
+
+    def _taken(self, wanted: Wanted) -> _Copy:
+        with self._lock:
+            copy = self._copies.get(wanted.path)
+            if copy is None or (copy.stamp != wanted.stamp and not copy.readers):
+                wanted.path.unlink(missing_ok=True)
+                copy = self._copies[wanted.path] = _Copy(wanted.stamp)
+            copy.readers += 1
+            self._copies.move_to_end(wanted.path)
+            return copy
+
+    def _remove_some(self) -> None:
+        """Removes those that were read longest ago; the last one stays, for it is the likeliest to be read again."""
+        total = sum(copy.size for copy in self._copies.values())
+        for path, copy in list(self._copies.items())[:-1]:
+            if total <= self._most:
+                return
+            if not copy.readers:
+                total -= copy.size
+                del self._copies[path]
+                path.unlink(missing_ok=True)
