@@ -15,7 +15,7 @@ from extraction_assets.database.queries.directions import Logits, TokenLogit, fi
 from extraction_assets.database.queries.directions import Neighbour as NearestRow
 from extraction_assets.database.queries.labels import Label, labels_of
 from extraction_assets.database.queries.relations import Neighbour, Neighbours, find_relations
-from extraction_assets.exports.declared import Declared, Decoder, read_decoder, stored_features
+from extraction_assets.exports.checkpoints_and_files import Declared, Decoder, read_decoder, stored_features
 from extraction_assets.exports.errors import ExportError
 from extraction_assets.exports.exported_rows import Batch, ExportedDraw, ExportedExample, ListTexts, TopToken
 from extraction_assets.exports.samples import SampleText, SampleTexts

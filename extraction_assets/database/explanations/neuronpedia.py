@@ -16,8 +16,6 @@ from typing import IO, Any
 from extraction_assets.database.explanations.explanation import Explanation, ExplanationsError
 from extraction_assets.database.label_lines import BadLine, NumberedFault, json_object
 
-ABOUT = "a file batch-N.jsonl or batch-N.jsonl.gz of Neuronpedia's explanations, or a folder of them"
-
 _LONGEST_LINE = 2**24
 
 

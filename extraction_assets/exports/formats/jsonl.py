@@ -9,8 +9,8 @@ from extraction_assets.catalog import FEATURE_DIRECTIONS, FEATURE_RELATIONS
 from extraction_assets.engine.statistics.registry import COLUMNS, STATISTICS, Statistic, StatisticColumn
 from extraction_assets.engine.statistics.shown import were_drawn
 from extraction_assets.exports.exported_rows import Batch, ExportedDraw, ExportedExample, TopToken
-from extraction_assets.exports.json_text import encode, numbers, text
-from extraction_assets.exports.line_files import write_lines
+from extraction_assets.exports.formats.shared.json_text import encode, numbers, text
+from extraction_assets.exports.formats.shared.line_files import write_lines
 from extraction_assets.exports.option import Option
 from extraction_assets.exports.output import Output
 from extraction_assets.exports.source import ExportedFeature, ExportSource

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from extraction_assets.exports.errors import ExportError
 from extraction_assets.exports.exported_rows import Batch
-from extraction_assets.exports.json_text import encode
+from extraction_assets.exports.formats.shared.json_text import encode
 from extraction_assets.exports.output import Output
 
 Records = Callable[[Batch], Iterable[bytes]]
