@@ -71,9 +71,9 @@ def shuffled(corpus: CorpusSettings) -> CorpusSettings:
         return corpus
     if not is_hub_id(corpus.source):
         from extraction_assets.engine.corpora.kinds import compression
-        from extraction_assets.engine.corpora.sources import find_source
+        from extraction_assets.planning.corpus_source import open_source
 
-        files = find_source(corpus).files
+        files = open_source(corpus).files
         size = sum(path.stat().st_size for path in files)
         if size > _SHUFFLED_BYTES or any(compression(path) for path in files):
             return corpus
@@ -90,11 +90,11 @@ def with_chat_column(corpus: CorpusSettings) -> CorpusSettings:
         return corpus
     from extraction_assets.engine.corpora.documents import CorpusError
     from extraction_assets.engine.corpora.messages import CHAT_COLUMNS
-    from extraction_assets.engine.corpora.sources import find_source
+    from extraction_assets.planning.corpus_source import open_source
 
     for chosen in (corpus, *(corpus.model_copy(update={"messages_column": name}) for name in CHAT_COLUMNS)):
         with contextlib.suppress(CorpusError):
-            next(find_source(chosen).documents(), None)
+            next(open_source(chosen).documents(), None)
             return chosen
     return corpus
 

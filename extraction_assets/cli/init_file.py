@@ -13,7 +13,7 @@ import yaml
 from extraction_assets.catalog import MODEL_ACTIVATIONS
 from extraction_assets.engine.saes.published import published_sae
 from extraction_assets.engine.saes.published.described import exact_hook
-from extraction_assets.settings import STANDARD_LIBRARY, CorpusSettings, is_hub_id
+from extraction_assets.settings import STANDARD_LIBRARY, CorpusSettings, is_hub_id, is_url
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _TEMPLATE = """\
@@ -160,7 +160,7 @@ def _written(path: str, folder: Path, option: str) -> str:
 def _written_corpus(source: str, folder: Path) -> str:
     """A corpus source as the file names it: files relative to ``folder``, what can be no path as it is."""
     local = Path(source).expanduser()
-    if source == STANDARD_LIBRARY:
+    if source == STANDARD_LIBRARY or is_url(source):
         return source
     if os.path.lexists(local) or glob.glob(str(local)) or "**" in local.parts:
         return _relative(local, folder)

@@ -19,7 +19,6 @@ from extraction_assets.early_checks.document_share import DocumentShare
 from extraction_assets.early_checks.sample_count import examine_samples
 from extraction_assets.engine.corpora.message_spans import SampleMessages
 from extraction_assets.engine.corpora.samples import samples_of
-from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.engine.corpora.tokenize import packing_of, tokenize_corpus
 from extraction_assets.engine.findings import Finding, refuse
 from extraction_assets.engine.models.files.local_checkpoint import LocalCheckpoint
@@ -32,6 +31,7 @@ from extraction_assets.engine.saes.resolved import examine_recorded, resolve_ext
 from extraction_assets.engine.saes.sae import SAE
 from extraction_assets.execution.failures import USER_ERRORS
 from extraction_assets.host.disk import unwritable
+from extraction_assets.planning.corpus_source import open_source
 from extraction_assets.planning.disk_estimate import (
     Estimate,
     NotEnoughDiskError,
@@ -178,7 +178,7 @@ def _tokenized(
     """The first samples of the source, whatever ``start_sample`` is, and who speaks in them; notes the ``texts`` that
     were read."""
     corpus = settings.corpus
-    documents, packing = noting_texts(find_source(corpus).documents(), texts), packing_of(corpus)
+    documents, packing = noting_texts(open_source(corpus).documents(), texts), packing_of(corpus)
     arrays = tokenize_corpus(documents, tokenizer, packing, count, vocabulary_size=vocabulary)
     samples = samples_of(arrays, slice(0, count), 0, corpus)
     return Batch(samples, first_or_special(arrays.special_tokens_mask)), arrays.messages

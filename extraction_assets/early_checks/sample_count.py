@@ -5,13 +5,13 @@ from collections.abc import Iterator
 
 from extraction_assets.early_checks.document_share import DocumentShare, cut_chats, first_documents, stored_share
 from extraction_assets.engine.corpora.documents import CorpusError
-from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.engine.corpora.tokenize import count_samples, packing_of, too_few_samples
 from extraction_assets.engine.findings import Finding, refuse
 from extraction_assets.engine.models.files.local_checkpoint import LocalCheckpoint
 from extraction_assets.engine.models.language_model import vocabulary_size
 from extraction_assets.engine.preflight.compatibility import examine_vocabulary
 from extraction_assets.execution.progress import progress
+from extraction_assets.planning.corpus_source import open_source
 from extraction_assets.planning.plan import has_recipe
 from extraction_assets.planning.source_identity import source_identity
 from extraction_assets.planning.tokenization import load_tokenizer
@@ -35,7 +35,7 @@ def count_corpus(
     Raises CorpusError if it cannot be read or holds a token that the model does not know, and what
     ``load_tokenizer`` raises.
     """
-    source, tokenizer = find_source(settings.corpus), load_tokenizer(settings, checkpoint)
+    source, tokenizer = open_source(settings.corpus), load_tokenizer(settings, checkpoint)
     rows = vocabulary_size(checkpoint)
     if tokenizer is not None and settings.corpus.token_column is None:
         # Before any document, which the error would name otherwise.
@@ -67,7 +67,7 @@ def examine_samples(
     if stored is None:
         share = count_corpus(settings, checkpoint, logger, SECONDS)
     else:
-        share = stored_share(stored, settings, find_source(settings.corpus))
+        share = stored_share(stored, settings, open_source(settings.corpus))
     return share, [*_too_few(settings, share), *first_documents(settings, share), *cut_chats(settings, share)]
 
 
@@ -96,6 +96,6 @@ def _current_corpus(
         return None
     if current is None or not has_recipe(current, settings, checkpoint):
         return None
-    source = find_source(settings.corpus)
+    source = open_source(settings.corpus)
     small = source.files and sum(path.stat().st_size for path in source.files) <= _COMPARED_BYTES
     return None if small and source_identity(source).fingerprint != current.source else current.corpus

@@ -8,7 +8,7 @@ from extraction_assets.settings.chunk import Chunk
 from extraction_assets.settings.corpus import CorpusSettings
 from extraction_assets.settings.extraction import MOST_CHUNKS, ExtractionSettings, KeepSettings
 from extraction_assets.settings.language_model import LanguageModelSettings
-from extraction_assets.settings.paths_and_hub_ids import STANDARD_LIBRARY, is_hub_id
+from extraction_assets.settings.paths_and_hub_ids import STANDARD_LIBRARY, is_hub_id, is_url
 from extraction_assets.settings.sae import ResolvedSae, SaeSettings
 from extraction_assets.settings.validation import Settings, check_name
 
@@ -27,4 +27,5 @@ __all__ = [
     "Settings",
     "check_name",
     "is_hub_id",
+    "is_url",
 ]

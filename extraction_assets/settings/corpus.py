@@ -1,5 +1,6 @@
 """The text of an extraction, and how it is cut into samples."""
 
+import re
 from typing import Literal, Self
 
 from pydantic import field_validator, model_validator
@@ -14,8 +15,9 @@ class CorpusSettings(Settings):
     """`standard-library` (the running Python's own sources); a file, a folder or a glob (relative to the YAML file) of
     text files (one file is one document), of JSONL files (one document a line; `.jsonl`, `.ndjson`, also with `.gz`,
     `.bz2` or `.zst`) or of Parquet files (one document a row); a folder that `datasets` saved with `save_to_disk`; or
-    the id of a data set on the Hugging Face hub, `owner/name`. The last two need the extra `datasets`. Text is UTF-8;
-    one leading BOM is dropped, newlines stay as they are."""
+    the id of a data set on the Hugging Face hub, `owner/name`. The last two need the extra `datasets`. Files may lie at
+    a URL, `s3://bucket/texts/*.jsonl`: they are copied to this machine. Text is UTF-8; one leading BOM is dropped,
+    newlines stay as they are."""
     read_as: Literal["auto", "text", "jsonl", "parquet"] = "auto"
     """What the files of `source` are; `auto` chooses by the suffixes of their names, in either case, and refuses data
     formats that are not supported. `text` reads every file, `.json` and `.csv` too, as one document with syntax."""
@@ -87,6 +89,12 @@ class CorpusSettings(Settings):
             raise ValueError(f"source {source!r} names no file, folder, glob or data set")
         if any("\ud800" <= character <= "\udfff" for character in source):
             raise ValueError(f"source {source!r} is not UTF-8: give the file or folder another name")
+        scheme, is_url, path = source.partition("://")
+        if is_url and (re.search(r"[?#]", path) or re.match(r"[^/]*:[^/]*@", path)):  # not shown: it may be a password
+            raise ValueError(
+                f"source is a {scheme}:// URL with a password, ? or #: give credentials by the environment, "
+                "and files by * and [...]"
+            )
         return source
 
     @model_validator(mode="after")

@@ -10,7 +10,13 @@ from extraction_assets.catalog import TOP_K_TABLE, ChunkAsset, names
 from extraction_assets.settings.chunk import Chunk
 from extraction_assets.settings.corpus import CorpusSettings
 from extraction_assets.settings.language_model import LanguageModelSettings
-from extraction_assets.settings.paths_and_hub_ids import STANDARD_LIBRARY, is_hub_id, locate_checkpoint, locate_source
+from extraction_assets.settings.paths_and_hub_ids import (
+    STANDARD_LIBRARY,
+    is_hub_id,
+    is_url,
+    locate_checkpoint,
+    locate_source,
+)
 from extraction_assets.settings.sae import SaeSettings
 from extraction_assets.settings.validation import Settings, at_least, at_most, check_name
 
@@ -204,7 +210,7 @@ class ExtractionSettings(Settings):
         }
         model = self.language_model
         source = self.corpus.source
-        if source != STANDARD_LIBRARY and not is_hub_id(source, folder):
+        if source != STANDARD_LIBRARY and not is_url(source) and not is_hub_id(source, folder):
             source = locate_source(source, folder)
         return self.model_copy(
             update={
@@ -219,7 +225,8 @@ class ExtractionSettings(Settings):
         source, checkpoints = self.corpus.source, {"language_model.path": self.language_model.path}
         checkpoints |= {f"saes.{name}.path": sae.path for name, sae in self.saes.items() if sae.path is not None}
         relative = {field: path for field, path in checkpoints.items() if path.startswith(".")}
-        if source != STANDARD_LIBRARY and not is_hub_id(source) and not Path(source).expanduser().is_absolute():
+        named = source == STANDARD_LIBRARY or is_url(source) or is_hub_id(source)
+        if not named and not Path(source).expanduser().is_absolute():
             relative["corpus.source"] = source
         for field, path in relative.items():
             raise ValueError(

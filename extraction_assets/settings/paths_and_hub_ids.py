@@ -7,11 +7,17 @@ from pathlib import Path
 STANDARD_LIBRARY = "standard-library"
 """The corpus source that is the running Python's own sources."""
 
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FILE_SUFFIX = re.compile(
     r"\.(txt|md|py|html|xml|jsonl?|ndjson|jsonlines|parquet|arrow|feather|csv|tsv|xlsx|pdf|docx|zip|tar|t?gz|bz2|zst|xz)$",
     re.IGNORECASE,
 )
+
+
+def is_url(source: str) -> bool:
+    """Whether a corpus source is a URL of storage, such as ``s3://bucket/folder``."""
+    return _URL.match(source) is not None
 
 
 def is_hub_id(source: str, folder: Path | None = None) -> bool:

@@ -22,7 +22,7 @@ from extraction_assets.stores.storage_urls import (
 PATIENCE_SECONDS = 180.0
 """How long a run waits for storage that does not answer."""
 
-_FOLDER = ".stores"
+FOLDER = ".stores"
 _READ_BY_CLIENTS = ("AWS_", "AZURE_", "FSSPEC_", "GCSFS_", "GOOGLE_", "S3_")
 _KEPT_TO_READ = 16 << 30
 
@@ -34,7 +34,7 @@ def open_store(place: "str | Path", home: Path, patience_seconds: float = PATIEN
     if isinstance(place, Path) or not is_remote(text):
         return ChunkStore(Path(local_path(text)) if is_url(text) else Path(text))
     url = parse_storage_url(text)
-    return _at_url(url, home / _FOLDER / _folder_name(url), patience_seconds)
+    return _at_url(url, home / FOLDER / _folder_name(url), patience_seconds)
 
 
 def open_store_to_read(place: "str | Path") -> ChunkStore:

@@ -13,7 +13,6 @@ from extraction_assets.catalog import CORPUS
 from extraction_assets.dagster_instance.dead_runs import note_host
 from extraction_assets.early_checks.document_share import DocumentShare, first_documents, stored_share
 from extraction_assets.engine.corpora.documents import CorpusError, Source
-from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.engine.corpora.tokenize import packing_of, tokenize_corpus
 from extraction_assets.engine.findings import log_and_raise
 from extraction_assets.engine.models.files.local_checkpoint import LocalCheckpoint, resolve_checkpoint
@@ -27,6 +26,7 @@ from extraction_assets.execution.hub_downloads import hub_downloads
 from extraction_assets.execution.keys import corpus_key
 from extraction_assets.execution.preview import escape
 from extraction_assets.execution.progress import progress
+from extraction_assets.planning.corpus_source import open_source
 from extraction_assets.planning.plan import corpus_recipe, has_recipe
 from extraction_assets.planning.source_identity import file_times, source_identity
 from extraction_assets.planning.tokenization import load_tokenizer, tokenizer_findings, tokenizer_fingerprint
@@ -62,7 +62,7 @@ def run_corpus(
             current, now = made.current, made.source
         else:
             current = store.current_corpus(settings.name)
-            now = source_identity(find_source(settings.corpus))
+            now = source_identity(open_source(settings.corpus))
         if context.selected_asset_check_keys:
             yield compare_sources(settings, current, now)
 
@@ -96,7 +96,7 @@ def materialize_corpus(
     settings: ExtractionSettings, store: ChunkStore, num_workers: int, logger: logging.Logger
 ) -> Materialized:
     """Tokenizes the source, unless the current corpus was made from the same source and settings."""
-    checkpoint, source = resolve_checkpoint(settings.language_model.checkpoint), find_source(settings.corpus)
+    checkpoint, source = resolve_checkpoint(settings.language_model.checkpoint), open_source(settings.corpus)
     recipe = corpus_recipe(settings, checkpoint)
     identity = source_identity(source, reads_text=settings.corpus.token_column is None)
     files = file_times(source)
