@@ -197,9 +197,9 @@ def test_a_chunk_made_again_points_to_what_was_made_with_it(tiny_folder: Path, t
     project = Project(make_settings(tiny_folder), tmp_path)
     project.corpus()
     for _ in range(2):
-        project.chunks(1, 1)
+        project.chunks(0, 1)
     activations, features, table = (_latest_ids(project, project.chunk_assets[number]) for number in (0, 3, 4))
-    assert len(activations) == len(features) == len(table) == 2
+    assert len(activations) == len(features) == len(table) == 4
     assert list(features.values()) == [{str(number)} for number in activations]
     assert list(table.values()) == [{str(number)} for number in features]
 
