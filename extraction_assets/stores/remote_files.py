@@ -22,6 +22,8 @@ from extraction_assets.stores.store_files import Answer, Beside
 
 KEPT_BYTES = 2 << 30
 _COPIES = "copies"
+_MOST_RECORDS = 20_000
+"""Of some KB each: those of all tables of an SAE of 10,000 chunks."""
 
 
 class RemoteFiles:
@@ -103,6 +105,8 @@ class RemoteFiles:
                 raise FileNotFoundError(f"{self.address(path)} is not there")
             return found
 
+        if len(self._records) > _MOST_RECORDS:
+            self._records.clear()
         known = self._records.get(name)
         if known is None or known[0] != entry:
             with self._naming_the_url(path):
