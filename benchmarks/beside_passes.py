@@ -30,7 +30,7 @@ from extraction_assets.cli.runner import Runner
 from extraction_assets.engine.corpora.documents import Document
 from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.engine.corpora.tokenize import packing_of, tokenize_corpus
-from extraction_assets.engine.models.files.checkpoint import resolve_checkpoint
+from extraction_assets.engine.models.files.local_checkpoint import resolve_checkpoint
 from extraction_assets.planning.tokenization import load_tokenizer
 from extraction_assets.settings import ExtractionSettings
 

@@ -12,7 +12,7 @@ from benchmarks.options import Options
 from benchmarks.sae_inputs import calibration_tokens, save_sae
 from extraction_assets.engine.corpora.sources import find_source
 from extraction_assets.engine.corpora.tokenize import TokenizedCorpus
-from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint
+from extraction_assets.engine.models.files.local_checkpoint import LocalCheckpoint
 from extraction_assets.engine.models.language_model import LanguageModel, load_language_model
 from extraction_assets.engine.saes.formats import SAEWeights, read_checkpoint
 from extraction_assets.engine.saes.sae import SAE

@@ -13,7 +13,7 @@ from extraction_assets.engine.chunk_pass.context import PassSettings
 from extraction_assets.engine.chunk_pass.forward import forward_pass
 from extraction_assets.engine.chunk_pass.one_chunk import run_chunk
 from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
-from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint
+from extraction_assets.engine.models.files.local_checkpoint import LocalCheckpoint
 from extraction_assets.engine.models.language_model import load_language_model
 from extraction_assets.engine.saes.sae import load_sae
 from extraction_assets.resources import GpuResource

@@ -33,6 +33,11 @@ class Server:
         """A plain ``postgresql://`` URL, as people write it."""
         return f"postgresql://tester:{password or self.password}@127.0.0.1:{self.port}/{database}"
 
+    def by_socket(self, url: str) -> str:
+        """The same database for a process in a network of its own, which reaches the server by a file."""
+        database = url.rpartition("/")[2]
+        return f"postgresql://tester:{self.password}@/{database}?host={self.folder}&port={self.port}"
+
     def new_database(self) -> str:
         """Makes an empty database; returns its URL."""
         self._databases += 1
@@ -131,7 +136,7 @@ def _start(programs: Path, folder: Path, port: int) -> "subprocess.Popen[bytes]"
     settings = {
         "listen_addresses": "127.0.0.1",
         "port": port,
-        "unix_socket_directories": "",
+        "unix_socket_directories": str(folder),  # for processes without a network
         # A server that lives for some minutes survives no power cut; everything else is as people run it.
         "fsync": "off",
         "full_page_writes": "off",

@@ -1,6 +1,6 @@
 """Dagster's SQLite storage without what it builds again for every query: connections, compiled statements, and the map
-of Alembic's revisions; and Dagster without telemetry. Half of the CPU time of a tiny extraction's runs went there.
-Processes that tests start have Dagster as it is, but for the forks of ``forked_dagster`` and ``several_processes``."""
+of Alembic's revisions; and Dagster without telemetry. Half of the CPU time of a tiny extraction's runs went there. The
+forks of ``processes`` have it too; processes that tests start afresh have Dagster as it is."""
 
 import contextlib
 import functools
@@ -110,6 +110,19 @@ def _connect_runs(storage: Any) -> Iterator[sa.Connection]:
         yield connection
 
 
+def _once_true(ask: Callable[..., bool]) -> Callable[..., bool]:
+    """Whether a storage has a table or a column, until it has: Dagster asks for every event, and none goes away."""
+
+    @functools.wraps(ask)
+    def remembered(storage: Any, *what: Any) -> bool:
+        there, key = storage.__dict__.setdefault("_there", set()), (ask.__name__, what[-1])
+        if key not in there and ask(storage, *what):
+            there.add(key)
+        return key in there
+
+    return remembered
+
+
 _mirror = compute_logs.mirror_stream_to_file
 
 
@@ -125,6 +138,7 @@ def _mirror_if_a_file(stream: Any, path: str) -> Iterator[Any]:
             yield pids
 
 
+@functools.cache
 def hurry() -> None:
     """Dagster's SQLite storage in this process works the same in half the time."""
     ScriptDirectory.from_config = _revisions  # type: ignore[method-assign]
@@ -135,5 +149,9 @@ def hurry() -> None:
     InMemoryEventLogStorage._connect = _connect_events  # type: ignore[method-assign]
     InMemoryRunStorage.connect = _connect_runs  # type: ignore[method-assign]
     SqliteEventLogStorage.dispose = _dispose  # type: ignore[method-assign]
+    for kind in (InMemoryEventLogStorage, SqliteEventLogStorage):
+        kind.has_table = _once_true(kind.has_table)  # type: ignore[method-assign]
+        asked = _once_true(kind._has_asset_key_col_on_connection)
+        kind._has_asset_key_col_on_connection = asked  # type: ignore[method-assign]
     local_compute_log_manager.mirror_stream_to_file = _mirror_if_a_file  # type: ignore[assignment]
     telemetry._get_instance_telemetry_enabled = lambda _instance: False

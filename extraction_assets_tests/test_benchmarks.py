@@ -248,3 +248,16 @@ def test_tokens_and_events_beside_the_passes_are_counted(monkeypatch: pytest.Mon
     assert 150 * 128 < beside_passes.tokenizing(200).tokens <= 200 * 128
     tables = next(beside_passes.recording(None))
     assert (tables.what, tables.events) == ("top-k tables alone", 6.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("export_format", ["parquet", "jsonl"])
+def test_an_export_is_measured_with_all_of_its_examples(tmp_path: Path, export_format: str) -> None:
+    from benchmarks import exporting
+    from benchmarks.browsing_results import Sizes, make_results
+
+    make_results(tmp_path / "results.sqlite", Sizes(64, 300, top_k=10))
+    line = exporting.measure(tmp_path / "results.sqlite", export_format, tmp_path / "out", 64)
+    assert (line.features, line.examples) == (64, 64 * (10 + 2))
+    assert 0 < line.before_mib <= line.peak_mib
+    assert (tmp_path / "out" / "export.json").is_file()

@@ -142,7 +142,7 @@ def test_an_error_in_the_yaml_names_the_field(project: Path) -> None:
 
 
 def test_keep_is_read_from_the_yaml_and_changes_nothing_else(project: Path) -> None:
-    from extraction_assets.cli.declared import declared_extractions
+    from extraction_assets.cli.declared_extractions import declared_extractions
 
     before = declared_extractions(_load())
     yaml = project / "lab" / "defs" / "first" / "defs.yaml"
@@ -155,7 +155,7 @@ def test_keep_is_read_from_the_yaml_and_changes_nothing_else(project: Path) -> N
 
 
 def test_what_a_corpus_is_made_of_is_read_from_the_yaml(project: Path) -> None:
-    from extraction_assets.cli.declared import declared_extractions
+    from extraction_assets.cli.declared_extractions import declared_extractions
 
     chosen = {
         "source": "NeelNanda/pile-10k",

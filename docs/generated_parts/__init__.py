@@ -7,7 +7,13 @@ from generated_parts.commands import commands
 from generated_parts.engine import published_saes, statistics, transformer_lens_names
 from generated_parts.exports import export_options, exports, parquet_tables
 from generated_parts.rooms import contracts, engine_rooms, layers, rooms
-from generated_parts.scaling import scaling_bends, scaling_rates, scaling_remedies, scaling_totals
+from generated_parts.scaling import (
+    scaling_bends,
+    scaling_formulas,
+    scaling_rates,
+    scaling_remedies,
+    scaling_totals,
+)
 from generated_parts.settings import (
     gpu_fields,
     settings_corpus,
@@ -42,6 +48,7 @@ PARTS: dict[str, Callable[[], str]] = {
         export_options,
         parquet_tables,
         scaling_totals,
+        scaling_formulas,
         scaling_bends,
         scaling_remedies,
         scaling_rates,

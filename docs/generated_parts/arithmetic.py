@@ -8,7 +8,7 @@ from typing import NamedTuple
 RATES: dict[str, dict[str, str | float]] = json.loads(
     Path(__file__).with_name("measured_rates.json").read_text("utf-8")
 )
-"""Figures of benchmarks/RESULTS.md, each with the section and the row that it stands in; test_scaling.py compares."""
+"""Figures of benchmarks/RESULTS.md, each with its section and the beginning of its row; test_scaling.py compares."""
 
 TOKENS, TOP_K, FIRING, CHUNK = 128, 100, 64, 5_000
 """Tokens of a sample, examples kept of a feature, features that fire on a token, samples of a chunk: assumed."""
@@ -147,10 +147,26 @@ def examples_of_chunk(model: Model, chunk: int) -> float:
     return min(model.features * TOP_K, chunk * TOKENS * FIRING)
 
 
+DEMO_FEATURES = 4_096
+"""Of the demo, whose chunk files RESULTS.md lists."""
+
+
+def example_bytes() -> float:
+    """Of one example in a table."""
+    return rate("bytes_examples_20") / (DEMO_FEATURES * 20)
+
+
+def draw_bytes() -> float:
+    """Of the draws of one feature of a chunk."""
+    return rate("bytes_draws") / DEMO_FEATURES
+
+
 def table_bytes(model: Model, chunk: int = CHUNK) -> float:
-    """Of a chunk: examples and statistics."""
-    example = rate("bytes_examples_20") / (4_096 * 20)
-    return examples_of_chunk(model, chunk) * example + model.features * rate("bytes_statistics")
+    """Of a chunk: examples, statistics, draws and the firings of one sample in 16."""
+    per_feature = rate("bytes_statistics") + draw_bytes()
+    return (
+        examples_of_chunk(model, chunk) * example_bytes() + model.features * per_feature + chunk * feature_bytes() / 16
+    )
 
 
 def chunk_size(samples: int, most_chunks: int) -> int:

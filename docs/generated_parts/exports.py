@@ -31,7 +31,7 @@ def export_options() -> str:
 
 def parquet_tables() -> str:
     """The columns of the Parquet files."""
-    from extraction_assets.exports.parquet_tables import TABLES
+    from extraction_assets.exports.formats.shared.parquet_tables import TABLES
 
     rows = [[f"`{name}`", f"`{one.name}`", one.meaning] for name, columns in TABLES.items() for one in columns]
     return table(["file", "column", "meaning"], rows)

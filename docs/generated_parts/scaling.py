@@ -73,6 +73,47 @@ def _most_chunks() -> int:
     return MOST_CHUNKS
 
 
+def scaling_formulas() -> str:
+    """How the columns of the totals follow from the sizes of a model."""
+    example, statistics, draws = (
+        arithmetic.example_bytes(),
+        arithmetic.rate("bytes_statistics"),
+        arithmetic.draw_bytes(),
+    )
+    chunk_events = [arithmetic.rate(f"events_chunk_{which}") for which in ("all", "tables")]
+    tables = (
+        f"chunks × (min(F × K, firings of the chunk) × {example:.0f} + F × {statistics:.0f} + F × {draws:.0f}) bytes"
+    )
+    rows = [
+        [
+            "samples/s",
+            "the share that chunks keep / (forward + encode), each its operations over a measured rate of them",
+        ],
+        ["forward, operations a sample", "128 × blocks × (2 × weights of a block + 2 × 128 × heads × size of a head)"],
+        ["encode, operations a sample", "128 × 2 × width × F"],
+        ["corpus", "128 × 6 bytes a sample"],
+        ["activations", "128 × width × 2 bytes a sample and hook"],
+        ["features", f"128 × (8 + 8 × {arithmetic.FIRING}) bytes a sample"],
+        [
+            "tables",
+            f"{tables}, for examples, statistics and draws, and a sixteenth of the features for sampled firings",
+        ],
+        ["store, a month", "corpus, activations, features and tables"],
+        ["files", f"{_files_of_chunk()} a chunk: activations, features, table, statistics, draws, sampled firings"],
+        [
+            "rows",
+            "2 × F (statistics, lists of examples) + 2 × min(samples, F × K) (samples that an example names, lists of "
+            "their features): they stop growing there; draws are F lists more",
+        ],
+        [
+            "database",
+            f"F × K × {arithmetic.rate('bytes_row_example'):.0f} bytes at most, whatever the number of samples",
+        ],
+        ["events", f"{chunk_events[0]:.0f} a chunk; {chunk_events[1]:.0f} if only tables are kept"],
+    ]
+    return table(["column", "formula"], rows)
+
+
 def _files_of_chunk() -> int:
     """Activations, features, the table and what stands beside it."""
     from extraction_assets.stores.chunk_names import COMPANIONS

@@ -27,8 +27,8 @@ from extraction_assets.browser.security import ForbiddenError, Guard, Token
 from extraction_assets.browser.statements import collected
 from extraction_assets.browser.static_files import StaticFiles
 from extraction_assets.database.backends import backend_of
+from extraction_assets.database.errors import DatabaseError
 from extraction_assets.database.queries.extractions import UnknownResultError
-from extraction_assets.database.urls import DatabaseError
 
 THREADS = 8
 """Pages made at once; others wait for their turn. Fewer than the connections that SQLAlchemy's pool has, 15."""

@@ -11,8 +11,8 @@ from typing import Any
 import jinja2
 import markupsafe
 
+from extraction_assets.browser.shown.file_names import last_part
 from extraction_assets.browser.shown.numbers import count, share, value
-from extraction_assets.browser.shown.places import last_part
 from extraction_assets.browser.shown.whitespace import chip_text
 from extraction_assets.engine.corpora.visible_text import visible
 

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from extraction_assets.database.backends import EMPTY_DATABASE_URL, backend_of_url
 from extraction_assets.database.connect import plain_errors
+from extraction_assets.database.errors import DatabaseError
 from extraction_assets.database.labels import label_transaction
-from extraction_assets.database.urls import DatabaseError
 
 OpenDatabase = Callable[[], AbstractContextManager[sa.Engine]]
 """``ResultsResource.read`` and ``ResultsResource.open``, or the like."""

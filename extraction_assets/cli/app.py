@@ -12,7 +12,7 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
-from extraction_assets.cli.declared import see_working_directory
+from extraction_assets.cli.declared_extractions import see_working_directory
 from extraction_assets.cli.terminal import echo
 from extraction_assets.engine.corpora.visible_text import visible, visible_log
 from extraction_assets.execution.hub_downloads import hub_downloads
@@ -76,7 +76,7 @@ def explain(error: BaseException) -> str:
 
 def _names_its_file(error: BaseException) -> bool:
     """Whether an error says itself which file of the database is not writable."""
-    from extraction_assets.database.urls import NotWritableError
+    from extraction_assets.database.errors import NotWritableError
 
     return isinstance(error, NotWritableError)
 

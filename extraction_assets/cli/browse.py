@@ -35,7 +35,7 @@ def browse(module: str, host: str, port: int | None, names: tuple[str, ...], rea
     """
     with _extra_installed():
         from extraction_assets.browser.server import address_of, is_loopback, listen, serve
-    from extraction_assets.database.urls import DatabaseError
+    from extraction_assets.database.errors import DatabaseError
 
     read, write = _databases(module)
     try:

@@ -15,7 +15,7 @@ from extraction_assets.exports.formats import FORMATS
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-    from extraction_assets.exports.declared import Declared
+    from extraction_assets.exports.checkpoints_and_files import Declared
 
 
 def _options(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
@@ -100,7 +100,7 @@ def _chosen(connection: "sa.Connection", name: str, saes: tuple[str, ...], forma
 
 def _declared(workspace: Workspace, name: str, sae: str) -> "Declared | None":
     """What the module declares of an SAE; what is merged can be exported without."""
-    from extraction_assets.exports.declared import Declared
+    from extraction_assets.exports.checkpoints_and_files import Declared
 
     settings = workspace.extractions.get(name)
     return Declared(settings, workspace.store) if settings is not None and sae in settings.saes else None

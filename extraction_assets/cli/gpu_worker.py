@@ -59,7 +59,7 @@ def is_interrupt(error: BaseException) -> bool:
 
 def _make_runs(command: "RemoteAssignment", work: Work) -> None:
     from extraction_assets.cli.app import explain
-    from extraction_assets.cli.declared import declared_extractions
+    from extraction_assets.cli.declared_extractions import declared_extractions
     from extraction_assets.cli.runner import Runner
 
     os.environ["EXTRACTION_PROGRESS"] = "log"  # the command shows it

@@ -9,7 +9,7 @@ import click
 from pydantic import ValidationError
 
 from extraction_assets.cli.app import DEFAULT_MODULE, command_line, main
-from extraction_assets.cli.declared import see_working_directory
+from extraction_assets.cli.declared_extractions import see_working_directory
 from extraction_assets.cli.init_examination import (
     one_sentence_of,
     refuse_unknown_hooks,

@@ -33,7 +33,7 @@ def usual_length(model: str, corpus: CorpusSettings) -> int:
         return usual
     if not (folder / "config.json").is_file():
         raise click.ClickException(f"--model {model}: the folder holds no config.json, so it is no Hugging Face model")
-    from extraction_assets.engine.models.files.checkpoint import UntrustedCodeError, resolve_checkpoint
+    from extraction_assets.engine.models.files.local_checkpoint import UntrustedCodeError, resolve_checkpoint
     from extraction_assets.engine.models.positions import usual_positions
 
     try:
@@ -51,7 +51,7 @@ def refuse_unknown_hooks(settings: ExtractionSettings) -> Iterator[str]:
     if not Path(model).is_dir():
         yield f"whether the hooks exist is not known: {model} is on the hub, which init does not ask (check does)"
         return
-    from extraction_assets.engine.models.files.checkpoint import resolve_checkpoint
+    from extraction_assets.engine.models.files.local_checkpoint import resolve_checkpoint
     from extraction_assets.engine.models.language_model import HookError, probe_hooks
 
     try:
@@ -111,7 +111,7 @@ def samples_there_are(settings: ExtractionSettings) -> tuple[int, str]:
     from extraction_assets.early_checks.document_share import cut_chats
     from extraction_assets.early_checks.sample_count import count_corpus
     from extraction_assets.engine.corpora.documents import CorpusError
-    from extraction_assets.engine.models.files.checkpoint import UntrustedCodeError, resolve_checkpoint
+    from extraction_assets.engine.models.files.local_checkpoint import UntrustedCodeError, resolve_checkpoint
 
     os.environ.setdefault("EXTRACTION_PROGRESS", "bar")
     try:

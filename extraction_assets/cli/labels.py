@@ -8,6 +8,7 @@ import click
 from extraction_assets.cli.app import count, main
 from extraction_assets.cli.terminal import echo, write_line
 from extraction_assets.cli.workspace import Workspace, open_workspace
+from extraction_assets.database.explanations import FORMATS
 
 if TYPE_CHECKING:
     from extraction_assets.database.label_lines import LabelLines
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _MOST_SENTENCES = 20
 _JSONL = "jsonl"
+_ABOUT_FORMATS = " ".join(f"{name}: {about}." for name, about in FORMATS.items())
 
 
 @main.group()
@@ -47,11 +49,10 @@ def export_labels(module: str, name: str, sae: str | None) -> None:
 @click.option(
     "--format",
     "file_format",
-    type=click.Choice([_JSONL, "neuronpedia", "delphi"]),
+    type=click.Choice([_JSONL, *FORMATS]),
     default=_JSONL,
     show_default=True,
-    help="jsonl: what `labels export` writes. neuronpedia: a file of explanations (batch-N.jsonl.gz) or a folder of "
-    "them. delphi: a folder of explanations (MODULE_latentN.txt).",
+    help=f"{_JSONL}: what `labels export` writes. {_ABOUT_FORMATS}",
 )
 @click.option("--sae", help="SAE whose features are explained, with --format; not needed where NAME has one alone.")
 @click.option("--source", help="Which of several sources (neuronpedia) or modules (delphi) the SAE is, with --format.")
@@ -93,12 +94,12 @@ def _read_lines(file: str, name: str) -> "LabelLines":
 
 
 def _read_explanations(file: str, name: str, file_format: str, sae: str, source: str | None) -> "LabelLines":
-    from extraction_assets.database.explanations import FORMATS
+    from extraction_assets.database.explanations import explanations_format
     from extraction_assets.database.explanations.explanation import as_labels
 
     if file == "-":
         raise click.UsageError(f"--format {file_format} reads files, not the standard input")
-    return as_labels(FORMATS[file_format].read(Path(file), source), name, sae)
+    return as_labels(explanations_format(file_format).read(Path(file), source), name, sae)
 
 
 def _only_sae(workspace: Workspace, name: str) -> str:

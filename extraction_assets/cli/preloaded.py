@@ -14,5 +14,5 @@ with contextlib.suppress(Exception):  # what fails here fails again in the proce
 
     import extraction_assets.assets.chunks.step
     import extraction_assets.cli.app
-    import extraction_assets.cli.declared
+    import extraction_assets.cli.declared_extractions
     import extraction_assets.cli.runner  # noqa: F401

@@ -10,7 +10,7 @@ import click
 
 from extraction_assets.catalog import FEATURE_REPORT, TOP_K_TABLE
 from extraction_assets.cli.app import command_line, count, few, main, numbered
-from extraction_assets.cli.declared import import_definitions
+from extraction_assets.cli.declared_extractions import import_definitions
 from extraction_assets.cli.new_processes import begin_preloading, new_processes
 from extraction_assets.cli.show import show_features
 from extraction_assets.cli.terminal import echo, styled

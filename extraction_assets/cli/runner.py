@@ -32,8 +32,8 @@ from extraction_assets.catalog import (
 )
 from extraction_assets.cli.terminal import echo
 from extraction_assets.dagster_instance.dead_runs import MAX_RETRIES_TAG, DeadRun, alive_runs, fail_dead_runs, works_on
+from extraction_assets.database.errors import DatabaseError
 from extraction_assets.database.queries.directions import find_directions
-from extraction_assets.database.urls import DatabaseError
 from extraction_assets.execution import damage
 from extraction_assets.execution.keys import REUSE_TAG, chunk_targets, corpus_key, sae_key
 from extraction_assets.planning.plan import ExtractionPlan

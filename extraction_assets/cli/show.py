@@ -220,7 +220,7 @@ def _echo_damaged(plan: "ExtractionPlan", most: int = 5) -> None:
 
 
 def _echo_merge_states(workspace: Workspace, plan: "ExtractionPlan") -> None:
-    from extraction_assets.database.urls import DatabaseError
+    from extraction_assets.database.errors import DatabaseError
 
     try:
         with workspace.results.read() as engine:

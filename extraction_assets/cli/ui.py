@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 from extraction_assets.cli.app import main
-from extraction_assets.cli.declared import see_working_directory
+from extraction_assets.cli.declared_extractions import see_working_directory
 from extraction_assets.cli.terminal import echo
 from extraction_assets.dagster_instance.home import prepare_dagster_home
 from extraction_assets.host.locations import BROWSER_PORT, BROWSER_URL_VARIABLE

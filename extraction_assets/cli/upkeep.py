@@ -157,8 +157,8 @@ def _forget(keys: "list[dg.AssetKey]") -> None:
 
 def _merged(workspace: Workspace) -> "Merged":
     """What is merged; None, with a note, where the database cannot be read."""
+    from extraction_assets.database.errors import DatabaseError
     from extraction_assets.database.queries.extractions import merge_fingerprints
-    from extraction_assets.database.urls import DatabaseError
 
     try:
         with workspace.read_results() as connection:
@@ -187,7 +187,7 @@ def _labels_stay(workspace: Workspace, name: str, sae: str | None) -> Iterator[s
 def _delete_rows_and_files(workspace: Workspace, rows: dict[str, int], name: str, sae: str | None) -> int:
     """Removes rows, then files, so that an error leaves both; on a full disk files first, to make room for the deletion
     of rows. Returns the bytes of the files."""
-    from extraction_assets.database.urls import FullDiskError
+    from extraction_assets.database.errors import FullDiskError
     from extraction_assets.upkeep.delete import remove_stored_files
 
     try:

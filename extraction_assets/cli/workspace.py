@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from extraction_assets.cli.app import explain
-from extraction_assets.cli.declared import declared_extractions, import_definitions
+from extraction_assets.cli.declared_extractions import declared_extractions, import_definitions
 from extraction_assets.cli.terminal import echo
 from extraction_assets.dagster_instance.home import prepare_dagster_home
 

@@ -186,7 +186,8 @@ def _connect_postgres() -> None:
     import sqlalchemy as sa
 
     from extraction_assets.database.backends import backend_of_url
-    from extraction_assets.database.urls import DatabaseError, error_sentence
+    from extraction_assets.database.errors import DatabaseError
+    from extraction_assets.database.urls import error_sentence
 
     url = _postgres_url()
     engine = backend_of_url(url).connect(url)
@@ -203,7 +204,7 @@ def _postgres_url() -> "sa.URL":
     """The URL in the environment, with its driver, once everything that Dagster needs for it is installed."""
     from extraction_assets.database.backends import parse_url
     from extraction_assets.database.backends.postgresql import missing_package
-    from extraction_assets.database.urls import DatabaseError
+    from extraction_assets.database.errors import DatabaseError
 
     text = os.environ.get(POSTGRES_VARIABLE)
     if not text:

@@ -1,25 +1,9 @@
-"""URLs of databases and what may be shown of them, and the errors of a database that cannot be used."""
+"""URLs of databases, and what may be shown of them."""
 
 import sqlalchemy as sa
 
 URL_VARIABLE = "EXTRACTION_DATABASE_URL"
 """Environment variable with the URL of the results, where no resource has one."""
-
-
-class DatabaseError(ValueError):
-    """A database cannot be used; the message is one sentence that holds no password."""
-
-
-class DatabaseUnavailableError(DatabaseError):
-    """A database that may soon be available again: it restarts, is busy, or the network failed."""
-
-
-class FullDiskError(DatabaseError):
-    """A database that cannot be written because its disk is full."""
-
-
-class NotWritableError(DatabaseError):
-    """A database whose file, or the folder of it, this user may not write to; the message names it."""
 
 
 def split_url(text: str) -> sa.URL | None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from extraction_assets.defs_yaml.places import line_of, places, too_deep_at, unreadable
+from extraction_assets.defs_yaml.yaml_lines import line_of, places, too_deep_at, unreadable
 from extraction_assets.host.regular_files import IrregularFileError, read_text
 from extraction_assets.settings import ExtractionSettings
 

@@ -27,7 +27,7 @@ from extraction_assets.dagster_instance.private_names import (
     suppress_dagster_warnings,
 )
 from extraction_assets.defs_yaml.errors import LARGEST, explain_yaml
-from extraction_assets.defs_yaml.places import refuse_repetition
+from extraction_assets.defs_yaml.yaml_lines import refuse_repetition
 from extraction_assets.engine.corpora.visible_text import visible
 from extraction_assets.execution.preview import code, escape
 from extraction_assets.host.regular_files import open_regular, read_text

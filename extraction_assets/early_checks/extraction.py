@@ -21,7 +21,7 @@ from extraction_assets.engine.corpora.message_spans import SampleMessages
 from extraction_assets.engine.corpora.samples import samples_of
 from extraction_assets.engine.corpora.tokenize import packing_of, tokenize_corpus
 from extraction_assets.engine.findings import Finding, refuse
-from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint
+from extraction_assets.engine.models.files.local_checkpoint import LocalCheckpoint
 from extraction_assets.engine.models.language_model import load_language_model, vocabulary_size
 from extraction_assets.engine.models.padding_check import examine_alone
 from extraction_assets.engine.models.tokenizers.comparison import noting_texts

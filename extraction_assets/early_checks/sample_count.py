@@ -7,7 +7,7 @@ from extraction_assets.early_checks.document_share import DocumentShare, cut_cha
 from extraction_assets.engine.corpora.documents import CorpusError
 from extraction_assets.engine.corpora.tokenize import count_samples, packing_of, too_few_samples
 from extraction_assets.engine.findings import Finding, refuse
-from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint
+from extraction_assets.engine.models.files.local_checkpoint import LocalCheckpoint
 from extraction_assets.engine.models.language_model import vocabulary_size
 from extraction_assets.engine.preflight.compatibility import examine_vocabulary
 from extraction_assets.execution.progress import progress

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from extraction_assets.database.errors import DatabaseError, DatabaseUnavailableError
 from extraction_assets.database.queries.extractions import UnknownResultError
-from extraction_assets.database.urls import DatabaseError, DatabaseUnavailableError
 from extraction_assets.engine.chunk_pass.context import NonFiniteError
 from extraction_assets.engine.corpora.documents import CorpusError
 from extraction_assets.engine.corpora.visible_text import visible, visible_log
 from extraction_assets.engine.hub import HubUnavailable
-from extraction_assets.engine.models.files.checkpoint import UntrustedCodeError
+from extraction_assets.engine.models.files.local_checkpoint import UntrustedCodeError
 from extraction_assets.engine.models.hooks.hook import HookError
 from extraction_assets.engine.preflight.sanity import SanityError
 from extraction_assets.engine.saes.formats import CheckpointError

@@ -25,9 +25,9 @@ from extraction_assets.catalog import (
     names,
 )
 from extraction_assets.dagster_instance.private_names import AssetCheckEvaluationTargetMaterializationData
-from extraction_assets.engine.saes.checkpoint import sae_place
 from extraction_assets.engine.saes.formats import SaePlace, files_beside, files_on_hub
 from extraction_assets.engine.saes.named import is_local, named_sae
+from extraction_assets.engine.saes.sae_checkpoint import sae_place
 from extraction_assets.execution.keys import asset_key, corpus_key
 from extraction_assets.planning.asset_fields import values_in_code_version
 from extraction_assets.planning.plan import ExtractionPlan

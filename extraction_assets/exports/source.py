@@ -1,12 +1,12 @@
 """What is exported of one (extraction, SAE): its features in batches, from one state of the database.
 
-Memory is that of ``FEATURES_AT_ONCE`` features and of the samples that are kept, whatever the number of features.
+Memory is that of up to ``FEATURES_AT_ONCE`` features and of the samples that are kept, whatever the number of features.
 """
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -15,65 +15,18 @@ from extraction_assets.database.queries.directions import Logits, TokenLogit, fi
 from extraction_assets.database.queries.directions import Neighbour as NearestRow
 from extraction_assets.database.queries.labels import Label, labels_of
 from extraction_assets.database.queries.relations import Neighbour, Neighbours, find_relations
-from extraction_assets.exports.declared import Declared, Decoder, read_decoder, stored_features
+from extraction_assets.exports.checkpoints_and_files import Declared, Decoder, read_decoder, stored_features
 from extraction_assets.exports.errors import ExportError
+from extraction_assets.exports.exported_rows import Batch, ExportedDraw, ExportedExample, ListTexts, TopToken
 from extraction_assets.exports.samples import SampleText, SampleTexts
 
 if TYPE_CHECKING:
     from extraction_assets.planning.stored_result import StoredFeatures
 
 FEATURES_AT_ONCE = 64
-"""Features that are read by one query each of what they have."""
+"""Features that are read by one query each of what they have; fewer where their examples may be long."""
+_FIRINGS_AT_ONCE = 4_000_000  # of features that fire on every token: some 300 MB
 _CHARACTERS_AT_ONCE = 1_500_000  # some 20,000 examples of few firings
-
-
-class Batch(NamedTuple):
-    """Features that stand in one file."""
-
-    number: int
-    neuron_indices: Sequence[int]
-
-
-class ExportedExample(NamedTuple):
-    """One example of a feature; its numbers are those of the JSON in the database, the fewest digits that are no other
-    float32."""
-
-    sample_index: int
-    max_activation: float
-    max_token: str
-    positions: list[int]
-    """Of every firing, strongest first."""
-    activations: list[float]
-
-
-class ExportedDraw(NamedTuple):
-    """One example that was drawn."""
-
-    interval: int
-    """Of the sample's maximum, -1 if it was drawn from all samples (``engine.selection.intervals``)."""
-    sample_index: int
-    max_activation: float
-    max_token: str
-    positions: list[int]
-    activations: list[float]
-
-
-class ListTexts(NamedTuple):
-    """The lists of some features, as JSON."""
-
-    neuron_indices: list[int]
-    texts: list[str]
-
-
-class TopToken(NamedTuple):
-    """A token on which a feature fires often, or that comes after one."""
-
-    token_id: int
-    token: str
-    firings: int
-    """On it, or before it."""
-    mean_activation: float
-    share: float
 
 
 class ExportSource:
@@ -137,8 +90,8 @@ class ExportSource:
 
     def read(self, neuron_indices: Sequence[int], *, draws: bool = False) -> "Iterator[ExportedFeature]":
         """Features in their order; with ``draws`` the samples of draws are at hand too."""
-        for first in range(0, len(neuron_indices), FEATURES_AT_ONCE):
-            group = _Group(self, neuron_indices[first : first + FEATURES_AT_ONCE], draws)
+        for chosen in self._groups(neuron_indices):
+            group = _Group(self, chosen, draws)
             yield from (ExportedFeature(group, index) for index in group.neuron_indices)
 
     def list_texts(self, neuron_indices: Sequence[int], *, draws: bool = False) -> "Iterator[ListTexts]":
@@ -146,9 +99,8 @@ class ExportSource:
         features at a time, ascending; those without any are left out."""
         select = exported.draw_texts_select if draws else exported.example_texts_select
         found, size = ListTexts([], []), 0
-        for first in range(0, len(neuron_indices), FEATURES_AT_ONCE):
-            query = select(self.extraction.id, neuron_indices[first : first + FEATURES_AT_ONCE])
-            for neuron_index, text in self.connection.execute(query):
+        for chosen in self._groups(neuron_indices):
+            for neuron_index, text in self.connection.execute(select(self.extraction.id, chosen)):
                 found.neuron_indices.append(neuron_index)
                 found.texts.append(text)
                 size += len(text)
@@ -157,6 +109,13 @@ class ExportSource:
                     found, size = ListTexts([], []), 0
         if found.texts:
             yield found
+
+    def _groups(self, neuron_indices: Sequence[int]) -> Iterator[Sequence[int]]:
+        """Features that are read together."""
+        most = max(1, self.extraction.top_k_examples * self.extraction.max_length)
+        size = max(1, min(FEATURES_AT_ONCE, _FIRINGS_AT_ONCE // most))
+        for first in range(0, len(neuron_indices), size):
+            yield neuron_indices[first : first + size]
 
 
 class ExportedFeature:

@@ -15,7 +15,7 @@ from extraction_assets.catalog import (
     names,
 )
 from extraction_assets.engine.corpora.documents import CorpusError
-from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint, resolve_checkpoint
+from extraction_assets.engine.models.files.local_checkpoint import LocalCheckpoint, resolve_checkpoint
 from extraction_assets.engine.models.hooks.forward_version import forward_version
 from extraction_assets.engine.saes.resolved import resolve_extraction
 from extraction_assets.engine.shapes import Samples

@@ -15,7 +15,7 @@ from extraction_assets.catalog import CORPUS, asset_row
 from extraction_assets.engine.corpora.document_tokens import special_token_ids
 from extraction_assets.engine.corpora.tokenize import TokenizedCorpus
 from extraction_assets.engine.findings import Finding
-from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint, code_files, resolve_checkpoint
+from extraction_assets.engine.models.files.local_checkpoint import LocalCheckpoint, code_files, resolve_checkpoint
 from extraction_assets.engine.models.files.model_folder import CONFIG
 from extraction_assets.engine.models.files.small_files import holds_tokenizer, small_files
 from extraction_assets.engine.models.tokenizers import tokenizer as tokenizers

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from extraction_assets.engine.corpora.documents import CorpusError, Document
-from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint, resolve_checkpoint
+from extraction_assets.engine.models.files.local_checkpoint import LocalCheckpoint, resolve_checkpoint
 from extraction_assets.engine.models.tokenizers.tokenizer import TokenizerError, load_tokenizer
 from extraction_assets.engine.saes.published import registry
 from extraction_assets.engine.saes.sae import SAE

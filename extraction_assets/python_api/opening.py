@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from extraction_assets.database.backends import backend_of_url, parse_url
-from extraction_assets.database.urls import DatabaseError
+from extraction_assets.database.errors import DatabaseError
 from extraction_assets.host.locations import chunk_store_place, database_url
 from extraction_assets.python_api.results import Results
 from extraction_assets.stores.opening import open_store_to_read

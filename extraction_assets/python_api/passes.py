@@ -20,7 +20,7 @@ from extraction_assets.engine.chunk_pass.one_chunk import UnfinishedChunk, chunk
 from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
 from extraction_assets.engine.chunk_pass.sae_result import SaeResult
 from extraction_assets.engine.findings import log_and_raise
-from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint
+from extraction_assets.engine.models.files.local_checkpoint import LocalCheckpoint
 from extraction_assets.engine.models.forward.capped_attention import keep_softcap
 from extraction_assets.engine.models.forward.kernels import kernel_versions
 from extraction_assets.engine.models.language_model import LanguageModel, load_language_model

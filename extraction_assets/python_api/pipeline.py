@@ -28,7 +28,7 @@ from extraction_assets.engine.corpora.document_tokens import special_token_ids
 from extraction_assets.engine.corpora.documents import CorpusError, Document
 from extraction_assets.engine.corpora.tokenize import count_samples, packing_of, tokenize_corpus
 from extraction_assets.engine.findings import log_and_raise
-from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint, resolve_checkpoint
+from extraction_assets.engine.models.files.local_checkpoint import LocalCheckpoint, resolve_checkpoint
 from extraction_assets.engine.models.language_model import vocabulary_size
 from extraction_assets.engine.models.tokenizers.tokenizer import load_tokenizer
 from extraction_assets.engine.preflight.compatibility import examine_vocabulary

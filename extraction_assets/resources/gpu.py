@@ -72,8 +72,9 @@ class GpuResource(dg.ConfigurableResource):
     )
     compile_model: bool = Field(
         default=False,
-        description="Compile the model's blocks by `torch.compile`: every run first waits 5 to 10 seconds for a faster "
-        "forward pass, which pays in runs of many 100,000 samples; last bits may differ. Default: False.",
+        description="Compile the model's blocks by `torch.compile`: the first run on a machine waits 5 to 10 seconds "
+        "for a faster forward pass, later ones about 1; pays in runs of many 100,000 samples; last bits may differ. "
+        "Default: False.",
     )
     memory_budget_gb: Gigabytes = Field(
         default=NO_BOUND,  # a word, because the Launchpad scaffolds no field with a null default

@@ -3,12 +3,12 @@
 The docstrings under the fields are what the UI and the documentation show.
 """
 
-from extraction_assets.settings.checkpoint import CheckpointReference, SaeReference
+from extraction_assets.settings.checkpoint_reference import CheckpointReference, SaeReference
 from extraction_assets.settings.chunk import Chunk
 from extraction_assets.settings.corpus import CorpusSettings
 from extraction_assets.settings.extraction import MOST_CHUNKS, ExtractionSettings, KeepSettings
 from extraction_assets.settings.language_model import LanguageModelSettings
-from extraction_assets.settings.places import STANDARD_LIBRARY, is_hub_id, is_url
+from extraction_assets.settings.paths_and_hub_ids import STANDARD_LIBRARY, is_hub_id, is_url
 from extraction_assets.settings.sae import ResolvedSae, SaeSettings
 from extraction_assets.settings.validation import Settings, check_name
 

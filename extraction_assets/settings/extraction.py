@@ -10,7 +10,13 @@ from extraction_assets.catalog import TOP_K_TABLE, ChunkAsset, names
 from extraction_assets.settings.chunk import Chunk
 from extraction_assets.settings.corpus import CorpusSettings
 from extraction_assets.settings.language_model import LanguageModelSettings
-from extraction_assets.settings.places import STANDARD_LIBRARY, is_hub_id, is_url, locate_checkpoint, locate_source
+from extraction_assets.settings.paths_and_hub_ids import (
+    STANDARD_LIBRARY,
+    is_hub_id,
+    is_url,
+    locate_checkpoint,
+    locate_source,
+)
 from extraction_assets.settings.sae import SaeSettings
 from extraction_assets.settings.validation import Settings, at_least, at_most, check_name
 

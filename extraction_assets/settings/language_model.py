@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from extraction_assets.settings.checkpoint import CheckpointReference
+from extraction_assets.settings.checkpoint_reference import CheckpointReference
 from extraction_assets.settings.validation import Settings
 
 

@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import field_validator, model_validator
 
-from extraction_assets.settings.checkpoint import SaeReference
+from extraction_assets.settings.checkpoint_reference import SaeReference
 from extraction_assets.settings.validation import Settings, at_least
 
 

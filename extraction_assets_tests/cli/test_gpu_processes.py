@@ -193,6 +193,10 @@ def test_the_command_shares_chunks_among_processes_as_users_have_them(
 ) -> None:
     (tmp_path / "labx.py").write_text(several_processes.MODULE.format(settings=runner.settings.model_dump_json()))
     words = ["extraction_assets.cli", "--module", "labx", "run", "tiny", "--gpus", "2", "--device", "cpu"]
+    words += ["--chunks", f":{CHUNKS // 2}"]  # and so without the merge, which one process makes
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
     subprocess.run([sys.executable, "-m", *words], cwd=tmp_path, env=environment, check=True, timeout=300)
-    assert _chunk_files(Project(runner.settings, home)) == _chunk_files(alone)
+    made, every = _chunk_files(Project(runner.settings, home)), _chunk_files(alone)
+    half = {*runner.settings.chunk_keys[: CHUNKS // 2], "corpus.json"}
+    assert made == {path: data for path, data in every.items() if Path(path).name.partition("-")[0] in half}
+    assert len(made) > 1

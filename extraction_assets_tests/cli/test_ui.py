@@ -169,11 +169,10 @@ def test_a_daemon_that_dies_ends_the_page_and_is_named(
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends children with their parent")
-def test_page_and_daemon_end_where_the_command_itself_is_killed(
-    served: tuple["subprocess.Popen[bytes]", Path],
+def test_page_and_daemon_are_asked_to_end_where_the_command_itself_is_killed(
+    together: tuple["subprocess.Popen[bytes]", list[psutil.Process]],
 ) -> None:
-    process, _ = served
-    children = psutil.Process(process.pid).children(recursive=True)
+    """By the same signal as where Ctrl-C ends them, after which nothing of theirs is left."""
+    process, children = together
     process.kill()
-    _, alive = psutil.wait_procs(children, timeout=ENDS_WITHIN)
-    assert alive == []
+    assert psutil.wait_procs(children, timeout=ENDS_WITHIN)[1] == []

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from extraction_assets.database.explanations import delphi, neuronpedia
+from extraction_assets.database.explanations import FORMATS, delphi, explanations_format, neuronpedia
 from extraction_assets.database.explanations.explanation import Explanation, ExplanationsError, as_labels
 from extraction_assets.database.label_lines import NumberedFault
 from extraction_assets.database.labels import refusal
@@ -148,3 +148,8 @@ def test_what_the_database_cannot_hold_is_escaped(make: Callable[[str], str]) ->
 
 def test_an_explanation_without_a_text_is_none() -> None:
     assert as_labels([explained(" \n")], "e", "s").labels == []
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_on_the_command_line_is_a_module_that_reads(name: str) -> None:
+    assert callable(explanations_format(name).read)

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from extraction_assets.database.backends import sqlite
 from extraction_assets.database.connect import open_database, write_transaction
+from extraction_assets.database.errors import DatabaseError
 from extraction_assets.database.label_lines import BadLinesError, LabelLines, NumberedFault, NumberedLabel
 from extraction_assets.database.labels import (
     Imported,
@@ -32,7 +33,6 @@ from extraction_assets.database.queries.labels import (
     mark_counts_select,
 )
 from extraction_assets.database.remove import delete_results
-from extraction_assets.database.urls import DatabaseError
 from extraction_assets_tests.database.plans import assert_uses_index
 from extraction_assets_tests.database.synthetic import make_results
 

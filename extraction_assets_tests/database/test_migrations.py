@@ -16,11 +16,11 @@ from sqlalchemy import event
 
 from extraction_assets.database import connect as connect_module
 from extraction_assets.database.connect import NewerDatabaseError, connect, open_database, write_transaction
+from extraction_assets.database.errors import DatabaseError
 from extraction_assets.database.migrations import revisions
 from extraction_assets.database.migrations.revisions import MIGRATIONS, known_revisions, revision_of
 from extraction_assets.database.migrations.upgrade import upgrade
 from extraction_assets.database.tables import corpora, extractions
-from extraction_assets.database.urls import DatabaseError
 from extraction_assets.database.views import feature_activations
 from extraction_assets_tests.database.earlier import in_the_table
 from extraction_assets_tests.database.synthetic import make_results, store_examples

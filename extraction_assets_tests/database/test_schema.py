@@ -7,10 +7,10 @@ import pytest
 import sqlalchemy as sa
 
 from extraction_assets.database.connect import connect, open_database, write_transaction
+from extraction_assets.database.errors import DatabaseError
 from extraction_assets.database.migrations.revisions import known_revisions, revision_of
 from extraction_assets.database.migrations.upgrade import upgrade
 from extraction_assets.database.tables import metadata
-from extraction_assets.database.urls import DatabaseError
 
 MORE = {
     "sqlite": "SELECT name, wr FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite%'",

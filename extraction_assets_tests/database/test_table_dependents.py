@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from extraction_assets.database.connect import open_database
-from extraction_assets.database.urls import DatabaseError
+from extraction_assets.database.errors import DatabaseError
 from extraction_assets_tests.database.test_migrations import at_revision
 from extraction_assets_tests.database.test_partitioning import MIGRATED, STRONGEST, _rows, before
 from extraction_assets_tests.postgres import Server

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from extraction_assets.cli.declared import declared_extractions
+from extraction_assets.cli.declared_extractions import declared_extractions
 from extraction_assets.defs_yaml.folder import not_loaded
 from extraction_assets_tests.defs_yaml.test_folder import _break, _load
 from extraction_assets_tests.test_component import YAML

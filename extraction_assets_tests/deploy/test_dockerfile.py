@@ -29,7 +29,7 @@ def test_what_is_copied_exists_and_is_in_the_build() -> None:
 
 def test_the_build_asks_the_package_index_alone() -> None:
     programs = {part.split()[0] for line in instructions("RUN") for part in line.split("&&")}
-    assert programs <= {"pip", "useradd", "mkdir", "chown"}
+    assert programs <= {"pip", "python", "useradd", "mkdir", "chown"}
     assert re.findall(r"(?:https?|git|ftp)://\S+", "\n".join(LINES)) == []
     assert not DOCKERFILE.startswith("# syntax")  # a front end is fetched from a registry
 
@@ -38,6 +38,11 @@ def test_every_install_keeps_to_the_constraints() -> None:
     installs = [line for line in instructions("RUN") if "pip install" in line]
     assert len(installs) == 2
     assert all("-c constraints.txt" in line and "$TORCH_INDEX" in line for line in installs)
+
+
+def test_what_the_package_is_built_from_is_copied() -> None:
+    assert instructions("COPY")[1:] == ["pyproject.toml README.md ./", "extraction_assets extraction_assets"]
+    assert '".[$EXTRAS]"' in instructions("RUN")[-1]
 
 
 def test_the_extras_are_those_of_the_package() -> None:

@@ -5,9 +5,13 @@ import shutil
 from functools import partial
 from pathlib import Path
 
+import click
 import kubernetes_validate
 import pytest
 from click.testing import CliRunner
+from dagster._cli import create_dagster_cli
+from dagster._daemon.cli import create_dagster_daemon_cli
+from dagster_webserver.cli import dagster_webserver
 from starlette.testclient import TestClient
 
 from extraction_assets.browser.app import create_app
@@ -15,6 +19,8 @@ from extraction_assets.browser.page import Options
 from extraction_assets.browser.security import is_allowed_host
 from extraction_assets.cli import main
 from extraction_assets.database.connect import opened_database
+from extraction_assets.host.locations import browser_url, chunk_store_place
+from extraction_assets.stores.storage_urls import parse_storage_url
 from extraction_assets_tests.deploy.manifests import (
     FOLDERS,
     KUBERNETES,
@@ -125,6 +131,31 @@ def test_a_container_is_started_with_options_that_exist(words: list[str]) -> Non
         assert f"{option} " in done.output
 
 
+PROGRAMS: dict[str, click.Command] = {
+    "dagster": create_dagster_cli(),
+    "dagster-daemon": create_dagster_daemon_cli(),
+    "dagster-webserver": dagster_webserver,
+}
+
+
+def commands_of_dagster() -> list[list[str]]:
+    """What containers and their probes start of Dagster."""
+    ours = [one for workload in WORKLOADS.values() for one in containers(workload)]
+    kinds = ("readinessProbe", "livenessProbe")
+    probes = [one.get(kind, {}).get("exec", {}).get("command", []) for one in ours for kind in kinds]
+    return [words for words in [*(one.get("args", []) for one in ours), *probes] if words and words[0] in PROGRAMS]
+
+
+@pytest.mark.parametrize("words", commands_of_dagster(), ids=" ".join)
+def test_a_command_of_dagster_has_the_options_that_it_is_given(words: list[str]) -> None:
+    command: click.Command = PROGRAMS[words[0]]
+    for word in words[1:]:
+        if isinstance(command, click.Group):
+            command = command.commands[word]
+        elif word.startswith("-"):
+            assert word.partition("=")[0] in {option for one in command.params for option in one.opts}
+
+
 def allowed_hosts() -> list[str]:
     (container,) = containers(BROWSER)
     return [word.partition("=")[2] for word in container["args"] if word.startswith("--allow-host=")]
@@ -163,6 +194,15 @@ def test_the_pool_limit_is_set_from_the_instance_of_the_cluster() -> None:
     assert container["args"][:3] == ["extraction-assets", "setup", "--gpus"]
     assert int(container["args"][3]) > 0
     assert mount["mountPath"] == "/opt/dagster/dagster_home/dagster.yaml"
+
+
+def test_the_settings_are_ones_that_the_package_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    (settings,) = kustomization("extraction")["configMapGenerator"]
+    values = dict(literal.split("=", 1) for literal in settings["literals"])
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    assert parse_storage_url(str(chunk_store_place())).scheme == "s3"
+    assert browser_url() == f"https://{INGRESS['spec']['rules'][0]['host']}"
 
 
 def names(kind: str, manifests: list[Manifest]) -> set[str]:

@@ -8,6 +8,7 @@ import dagster as dg
 import kubernetes
 import kubernetes_validate
 import pytest
+import sqlalchemy as sa
 import yaml
 from dagster._core.code_pointer import ModuleCodePointer
 from dagster._core.launcher import LaunchRunContext
@@ -148,13 +149,28 @@ def test_the_instance_waits_for_gpus_and_starts_killed_runs_again(cluster: Clust
         assert instance.run_retries_retry_on_asset_or_op_failure is False
 
 
+def on_this_server(dagster_yaml: str, url: str) -> str:
+    """The dagster.yaml with another server in the place of the one that the chart's values name."""
+    settings = yaml.safe_load(dagster_yaml)
+    parsed = sa.make_url(url)
+    for storage in STORAGES[1:]:
+        if storage in settings:
+            database = settings[storage]["config"]["postgres_db"]
+            database |= {"username": parsed.username, "hostname": parsed.host, "port": parsed.port}
+            database["db_name"] = parsed.database
+    return yaml.safe_dump(settings)
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_the_pool_is_set_in_postgresql_by_a_pod_without_a_token(
-    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    way: str, postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EXTRACTION_DAGSTER_POSTGRES_URL", postgres_url)
-    (tmp_path / "dagster.yaml").write_text(WAYS["without-helm"], "utf-8")
+    monkeypatch.setenv("DAGSTER_PG_PASSWORD", str(sa.make_url(postgres_url).password))
+    (tmp_path / "dagster.yaml").write_text(on_this_server(WAYS[way], postgres_url), "utf-8")
     assert set_up_dagster_home(tmp_path, None, 8)[-1] == "pool gpu: at most 8 run(s) at once"
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert "Postgres" in type(instance.event_log_storage).__name__
         assert [(pool.name, pool.limit) for pool in instance.event_log_storage.get_pool_limits()] == [("gpu", 8)]
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint, resolve_checkpoint
+from extraction_assets.engine.models.files.local_checkpoint import LocalCheckpoint, resolve_checkpoint
 from extraction_assets.settings import CheckpointReference
 
 

@@ -12,7 +12,7 @@ import torch
 
 from extraction_assets.assets.chunks import finish as chunk_writer
 from extraction_assets.assets.chunks import run as chunk_run
-from extraction_assets.database.urls import DatabaseError, DatabaseUnavailableError
+from extraction_assets.database.errors import DatabaseError, DatabaseUnavailableError
 from extraction_assets.engine.chunk_pass.context import NonFiniteError
 from extraction_assets.engine.hub import HubUnavailable
 from extraction_assets.execution import failures as faults

@@ -15,12 +15,12 @@ from extraction_assets.database.queries.examples import examples_of
 from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets.database.tables import features
 from extraction_assets.engine.shapes import FeatureRows
-from extraction_assets.exports import delphi_cache
-from extraction_assets.exports.declared import Declared
-from extraction_assets.exports.delphi_cache import TooLargeError, firings_of, ranges
+from extraction_assets.exports.checkpoints_and_files import Declared
 from extraction_assets.exports.errors import ExportError
 from extraction_assets.exports.folders import export_folder_at
 from extraction_assets.exports.formats import delphi
+from extraction_assets.exports.formats.shared import delphi_cache
+from extraction_assets.exports.formats.shared.delphi_cache import TooLargeError, firings_of, ranges
 from extraction_assets.exports.output import MANIFEST
 from extraction_assets.exports.run import export
 from extraction_assets.exports.source import ExportSource

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from extraction_assets.database.explanations import neuronpedia as explanations
+from extraction_assets.database.explanations.explanation import Explanation
 from extraction_assets.database.queries.examples import draws_of, examples_of, find_feature
-from extraction_assets.engine.saes.checkpoint import read_sae
 from extraction_assets.engine.saes.resolved import resolve_extraction
+from extraction_assets.engine.saes.sae_checkpoint import read_sae
 from extraction_assets.exports.errors import ExportError
 from extraction_assets.exports.source import ExportSource
 from extraction_assets_tests.browser.small_results import LATENT_DIM
@@ -104,6 +106,13 @@ def test_an_example_has_a_value_for_every_token(lines: dict[str, list[dict[str, 
 def test_a_label_is_an_explanation(lines: dict[str, list[dict[str, Any]]]) -> None:
     (explanation,) = lines["explanations"]
     assert (explanation["index"], explanation["description"], explanation["notes"]) == ("0", "cats", "a note")
+
+
+def test_an_explanation_is_imported_as_the_label_that_it_was(small: sa.Connection, tmp_path: Path) -> None:
+    folder = write(source_of(small), "neuronpedia", tmp_path / "out").folder / "gpt" / "1-small-one"
+    (found,) = explanations.read(folder, "1-small-one")
+    assert isinstance(found, Explanation)
+    assert (found.neuron_index, found.text) == (0, "cats")
 
 
 def test_no_file_is_empty(small: sa.Connection, tmp_path: Path) -> None:

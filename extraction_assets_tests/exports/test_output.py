@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from extraction_assets.exports import source as exported_source
 from extraction_assets.exports.errors import ExportError
 from extraction_assets.exports.folders import LocalFolder, export_folder_at
 from extraction_assets.exports.formats import chosen_options, export_format, jsonl
 from extraction_assets.exports.output import MANIFEST, Output
 from extraction_assets.exports.run import export
+from extraction_assets_tests.exports.test_samples import queries_of
 from extraction_assets_tests.exports.written import Counted, source_of, write
 
 
@@ -122,6 +124,18 @@ def test_chosen_features_are_written_once_each_in_their_order(small: sa.Connecti
     done = export(source_of(small, features=[5, 0, 5]), "jsonl", LocalFolder(tmp_path / "out"), counted)
     assert (done.features, counted.done) == (2, 2)
     assert sorted(path.name for path in (tmp_path / "out").glob("batch*")) == ["batch-0.jsonl.gz"]
+
+
+def test_features_that_may_fire_on_many_tokens_are_read_a_few_at_a_time(
+    small: sa.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, queries = write(source_of(small), "jsonl", tmp_path / "whole").folder, list[str]()
+    monkeypatch.setattr(exported_source, "_FIRINGS_AT_ONCE", 1)
+    queries_of(small, queries)
+    folder = write(source_of(small), "jsonl", tmp_path / "out").folder
+    assert sum("feature_example_lists" in query for query in queries) == 6
+    for path in whole.glob("batch*"):
+        assert (folder / path.name).read_bytes() == path.read_bytes()
 
 
 def test_a_feature_that_there_is_not_is_refused(small: sa.Connection) -> None:

@@ -5,8 +5,8 @@ from itertools import pairwise
 import numpy as np
 import sqlalchemy as sa
 
+from extraction_assets.exports.formats.shared.token_codes import TokenCodes
 from extraction_assets.exports.samples import SampleTexts
-from extraction_assets.exports.token_codes import TokenCodes
 from extraction_assets_tests.browser.small_results import SAMPLES
 from extraction_assets_tests.exports.test_samples import queries_of
 

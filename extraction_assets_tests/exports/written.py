@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from extraction_assets.database.connect import opened_database
 from extraction_assets.database.queries.extractions import find_extraction
-from extraction_assets.exports.declared import Declared
+from extraction_assets.exports.checkpoints_and_files import Declared
 from extraction_assets.exports.folders import LocalFolder
 from extraction_assets.exports.run import export
 from extraction_assets.exports.source import ExportSource

@@ -5,7 +5,7 @@ from pathlib import Path
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets_tests.tiny import make_settings
 
-CHUNKS = 60
+CHUNKS = 40
 
 ROWS = """
 SELECT e.name, e.sae, e.fingerprint, a.neuron_index, a.rank, a.sample_index, a.max_activation, a.positions,

@@ -31,7 +31,7 @@ def test_kills_at_random_moments_lose_nothing_that_was_done(lab: Lab, uninterrup
         )
         if run_id == DONE:
             break
-        time.sleep(moments.uniform(0, 6))
+        time.sleep(moments.uniform(0, 4))
         _kill(lab, victim, run_id)
         durable = unchanged(durable, lab.durable())
     wait_for("all to be done", lambda: not _runs_of_the_missing(lab), seconds=900, pause=PAUSE)

@@ -12,8 +12,8 @@ import sqlalchemy as sa
 import extraction_assets
 from extraction_assets import open_results
 from extraction_assets.database.connect import opened_database
+from extraction_assets.database.errors import DatabaseError
 from extraction_assets.database.queries.extractions import UnknownResultError
-from extraction_assets.database.urls import DatabaseError
 from extraction_assets.python_api.errors import ClosedError
 from extraction_assets.python_api.results import Results
 from extraction_assets_tests.database.test_migrations import at_revision

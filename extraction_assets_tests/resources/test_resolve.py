@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from extraction_assets.component import build_definitions
-from extraction_assets.database.urls import DatabaseError
+from extraction_assets.database.errors import DatabaseError
 from extraction_assets.resources import ChunkStoreResource, GpuResource, ResultsResource
 from extraction_assets.resources.resolve import ResourceError, resolve_resource
 from extraction_assets_tests.command import declare, invoke, succeed

@@ -15,7 +15,7 @@ from extraction_assets.early_checks.document_share import DocumentShare, first_d
 from extraction_assets.engine.corpora.documents import CorpusError, Source
 from extraction_assets.engine.corpora.tokenize import packing_of, tokenize_corpus
 from extraction_assets.engine.findings import log_and_raise
-from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint, resolve_checkpoint
+from extraction_assets.engine.models.files.local_checkpoint import LocalCheckpoint, resolve_checkpoint
 from extraction_assets.engine.models.language_model import vocabulary_size
 from extraction_assets.engine.models.tokenizers.comparison import noting_texts
 from extraction_assets.engine.preflight.compatibility import check_combination, examine_vocabulary

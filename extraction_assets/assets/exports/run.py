@@ -13,7 +13,7 @@ from extraction_assets.dagster_instance.dead_runs import note_host
 from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets.execution.failures import as_dagster_failure
 from extraction_assets.execution.progress import progress
-from extraction_assets.exports.declared import Declared
+from extraction_assets.exports.checkpoints_and_files import Declared
 from extraction_assets.exports.folders import ExportFolder, LocalFolder, stored_folder
 from extraction_assets.exports.formats import chosen_options
 from extraction_assets.exports.output import MANIFEST, Progress, holds, is_finished

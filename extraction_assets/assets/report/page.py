@@ -15,8 +15,8 @@ from extraction_assets.browser.shown.feature_page import Provenance, ShownExampl
 from extraction_assets.browser.shown.feature_reads import missing_relations, provenance_of
 from extraction_assets.database.queries.examples import Example, examples_of, find_feature
 from extraction_assets.database.queries.feature_counts import feature_cells
-from extraction_assets.database.queries.feature_facts import special_ids
 from extraction_assets.database.queries.feature_filter import Listing, Range
+from extraction_assets.database.queries.feature_page import special_ids
 from extraction_assets.database.queries.labels import Label, labels_of
 from extraction_assets.database.queries.overview import (
     DENSE,

@@ -28,7 +28,7 @@ from extraction_assets.browser.shown.further_ranges import further_ranges
 from extraction_assets.browser.shown.intervals import feature_intervals
 from extraction_assets.database.queries.examples import Draw, Example, draws_of, examples_of, find_feature
 from extraction_assets.database.queries.extractions import find_extraction
-from extraction_assets.database.queries.feature_facts import special_ids, stored_examples
+from extraction_assets.database.queries.feature_page import special_ids, stored_examples
 from extraction_assets.database.queries.labels import MARKS
 from extraction_assets.engine.selection.intervals import OF_ALL
 from extraction_assets.engine.statistics.shown import NO_DRAWS, unknown_sizes

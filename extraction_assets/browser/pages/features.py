@@ -16,9 +16,9 @@ from extraction_assets.browser.scatter import Scatter, scatter
 from extraction_assets.browser.shown.feature_reads import missing_relations
 from extraction_assets.database.queries import feature_counts as counts
 from extraction_assets.database.queries.extractions import find_extraction
-from extraction_assets.database.queries.feature_facts import first_firing_query
 from extraction_assets.database.queries.feature_filter import Listing
 from extraction_assets.database.queries.feature_list import Key, ListedRow, feature_page
+from extraction_assets.database.queries.feature_page import first_firing_query
 from extraction_assets.engine.statistics.shown import unknown_sizes
 
 PLACE = ("after", "before")

@@ -20,10 +20,10 @@ from extraction_assets.browser.shown.feature_page import (
     scope_sentence,
     shuffled_after,
 )
-from extraction_assets.browser.shown.places import last_part
+from extraction_assets.browser.shown.file_names import last_part
 from extraction_assets.catalog import FEATURE_DIRECTIONS, FEATURE_RELATIONS
 from extraction_assets.database.queries import directions as directions_queries
-from extraction_assets.database.queries import feature_facts as facts
+from extraction_assets.database.queries import feature_page as facts
 from extraction_assets.database.queries import relations as relations_queries
 from extraction_assets.database.queries.labels import find_label
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
 
-from extraction_assets.database.urls import DatabaseError
+from extraction_assets.database.errors import DatabaseError
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,8 +10,6 @@ from pathlib import Path
 from extraction_assets.database.explanations.explanation import Explanation, ExplanationsError
 from extraction_assets.database.label_lines import NumberedFault
 
-ABOUT = "a folder of delphi's files MODULE_latentN.txt, or one of them"
-
 NOT_EXPLAINED = frozenset(("Explanation could not be parsed.", "No explanation found"))
 """What delphi writes where it has no explanation."""
 

@@ -16,14 +16,12 @@ from typing import IO, Any
 from extraction_assets.database.explanations.explanation import Explanation, ExplanationsError
 from extraction_assets.database.label_lines import BadLine, NumberedFault, json_object
 
-ABOUT = "a file batch-N.jsonl or batch-N.jsonl.gz of Neuronpedia's explanations, or a folder of them"
-
 _LONGEST_LINE = 2**24
 
 
 def read(path: Path, source: str | None) -> Iterator[Explanation | NumberedFault]:
-    """The explanations in a file, or in the files of a folder (or of ``explanations`` in it), of one ``source``, and a
-    fault for each line that is none.
+    """The explanations in a file, or in the files of a folder (of ``explanations`` in it, if that is there), of one
+    ``source``, and a fault for each line that is none.
 
     Raises ExplanationsError for a folder without files, a file that is no gzip file, and files of several sources
     without a chosen one.
@@ -55,7 +53,7 @@ def _check_source(path: Path, source: str | None, sources: set[str]) -> None:
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    for folder in (path, path / "explanations"):
+    for folder in (path / "explanations", path):  # a source's own folder holds other tables too
         found = [file for file in folder.glob("*") if file.name.endswith((".jsonl", ".jsonl.gz"))]
         if found:
             return sorted(found, key=_by_number)

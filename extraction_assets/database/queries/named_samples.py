@@ -16,7 +16,7 @@ def named_samples(connection: sa.Connection, extraction_id: int) -> np.ndarray:
     """Indices of the samples, ascending: int64 [N]."""
     listed = sample_feature_lists.c
     query = sa.select(listed.sample_index).where(listed.extraction_id == extraction_id).order_by(listed.sample_index)
-    return np.fromiter(connection.execution_options(yield_per=100_000).scalars(query), np.int64)
+    return np.fromiter(connection.scalars(query, execution_options={"yield_per": 100_000}), np.int64)
 
 
 def messages_of(

@@ -82,9 +82,10 @@ def chunk_steps(
     1 where outlier norms do not; about 4 more for each compaction of the top-k table and as many for each of the draws,
     which come ever more rarely, and some 10 at the end of the chunk.
     Peak device memory: two groups of hook outputs (of this chunk, or its last and the next one's first), one dense tile
-    of at most 128 MiB (or one sample), the sparse features of one batch and, for each SAE, O(F * K) and its statistics
-    (1.1 kB a feature). Full statistics add the draws, which are O(F), and 964 bytes a feature of thresholds and
-    populations, 1 GB at F = 2^20. Kept results go to pinned host memory while the next batch computes.
+    of at most 128 MiB (or one sample; on a GPU what ``SAE.encode_sparse`` reads at once), the sparse features of one
+    batch and, for each SAE, O(F * K) and its statistics (1.1 kB a feature). Full statistics add the draws, which are
+    O(F), and 964 bytes a feature of thresholds and populations, 1 GB at F = 2^20. Kept results go to pinned host memory
+    while the next batch computes.
     Raises NonFiniteError; ForwardOutOfMemoryError; MemoryError if one sample does not fit.
     """
     started = time.perf_counter()

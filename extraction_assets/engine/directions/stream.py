@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint, explain_untrusted_code
+from extraction_assets.engine.models.files.local_checkpoint import LocalCheckpoint, explain_untrusted_code
 from extraction_assets.engine.models.hooks.hook import read_at, resolve_hook
 from extraction_assets.engine.models.hooks.own_class import class_from_configuration
 from extraction_assets.engine.models.hooks.sites import first_tensor

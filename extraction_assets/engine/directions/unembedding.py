@@ -10,7 +10,7 @@ from extraction_assets.engine.directions.stream import FollowedModel, NotDefined
 from extraction_assets.engine.file_boundary import read_safetensors
 from extraction_assets.engine.file_boundary.checkpoint_file import shown
 from extraction_assets.engine.file_boundary.safetensors_file import FLOATS
-from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint
+from extraction_assets.engine.models.files.local_checkpoint import LocalCheckpoint
 from extraction_assets.engine.models.files.model_folder import model_file
 from extraction_assets.engine.models.files.stored_weights import StoredWeights, read_stored_weights
 from extraction_assets.engine.models.weights.loaded_weights import are_equal, keys_by_name, not_finite

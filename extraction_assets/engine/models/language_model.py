@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint, explain_untrusted_code
+from extraction_assets.engine.models.files.local_checkpoint import LocalCheckpoint, explain_untrusted_code
 from extraction_assets.engine.models.files.remembered import ByConfiguration
 from extraction_assets.engine.models.files.stored_weights import read_stored_weights, refuse_oversized
 from extraction_assets.engine.models.forward.capped_attention import keep_softcap

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint
+from extraction_assets.engine.models.files.local_checkpoint import LocalCheckpoint
 from extraction_assets.engine.models.files.remembered import ByConfiguration
 from extraction_assets.engine.models.hooks.sites import text_configuration
 from extraction_assets.engine.models.hooks.text_pass import attention_window, run_text

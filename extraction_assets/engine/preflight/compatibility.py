@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extraction_assets.engine.corpora.tokenize import CorpusError
 from extraction_assets.engine.findings import Finding, refuse
-from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint
+from extraction_assets.engine.models.files.local_checkpoint import LocalCheckpoint
 from extraction_assets.engine.models.language_model import (
     HookError,
     LanguageModel,
@@ -16,11 +16,11 @@ from extraction_assets.engine.models.language_model import (
     same_tensor,
 )
 from extraction_assets.engine.models.positions import fewer_positions
-from extraction_assets.engine.saes.checkpoint import read_sae
 from extraction_assets.engine.saes.formats import CheckpointError, SAEWeights
 from extraction_assets.engine.saes.named import named_sae
 from extraction_assets.engine.saes.published.described import width as width_in_name
 from extraction_assets.engine.saes.sae import SAE
+from extraction_assets.engine.saes.sae_checkpoint import read_sae
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.settings import ResolvedSae
 

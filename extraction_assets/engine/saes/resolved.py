@@ -7,16 +7,16 @@ from typing import Any
 
 from extraction_assets.engine.corpora.chat_template import ChatTemplate
 from extraction_assets.engine.findings import Finding
-from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint, resolve_checkpoint
+from extraction_assets.engine.models.files.local_checkpoint import LocalCheckpoint, resolve_checkpoint
 from extraction_assets.engine.models.files.model_folder import model_configuration
 from extraction_assets.engine.models.tokenizers.tokenizer import load_tokenizer
-from extraction_assets.engine.saes.checkpoint import read_sae_record, sae_place
 from extraction_assets.engine.saes.formats import (
     CheckpointError,
     SaeRecord,
     compare_recorded,
     read_checkpoint_record,
 )
+from extraction_assets.engine.saes.sae_checkpoint import read_sae_record, sae_place
 from extraction_assets.settings import ExtractionSettings, ResolvedSae, SaeSettings
 
 

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from extraction_assets.catalog import FEATURE_DIRECTIONS, SAE_FEATURES
 from extraction_assets.exports.errors import ExportError
-from extraction_assets.exports.example_groups import ExampleGroup, dense_text, example_groups
-from extraction_assets.exports.json_text import encode
-from extraction_assets.exports.layer_file import folder_of_layer, write_layer
-from extraction_assets.exports.neuronpedia_names import layer_number
+from extraction_assets.exports.exported_rows import Batch
+from extraction_assets.exports.formats.shared.example_groups import ExampleGroup, dense_text, example_groups
+from extraction_assets.exports.formats.shared.json_text import encode
+from extraction_assets.exports.formats.shared.layer_file import folder_of_layer, write_layer
+from extraction_assets.exports.formats.shared.neuronpedia_names import layer_number
 from extraction_assets.exports.option import Option
 from extraction_assets.exports.output import Output
-from extraction_assets.exports.source import Batch, ExportedFeature, ExportSource
+from extraction_assets.exports.source import ExportedFeature, ExportSource
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,7 +96,7 @@ class _Record:
     @cached_property
     def _histograms(self) -> "np.ndarray | None":
         """The page draws equal widths from act_min to act_max, and octaves cannot be cut into these."""
-        from extraction_assets.exports.even_histograms import even_histograms
+        from extraction_assets.exports.formats.shared.even_histograms import even_histograms
 
         stored = self._source.stored_features
         return None if stored is None else even_histograms(self._source, stored)

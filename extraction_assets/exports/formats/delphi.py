@@ -12,7 +12,8 @@ import sqlalchemy as sa
 
 from extraction_assets.catalog import SAE_FEATURES
 from extraction_assets.database.tables import features
-from extraction_assets.exports.delphi_cache import (
+from extraction_assets.exports.errors import ExportError
+from extraction_assets.exports.formats.shared.delphi_cache import (
     LARGEST,
     Firings,
     TooLargeError,
@@ -21,7 +22,6 @@ from extraction_assets.exports.delphi_cache import (
     ranges,
     write_cache_file,
 )
-from extraction_assets.exports.errors import ExportError
 from extraction_assets.exports.option import Option
 from extraction_assets.exports.output import Output
 from extraction_assets.exports.source import ExportSource

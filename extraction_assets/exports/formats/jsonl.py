@@ -8,18 +8,12 @@ from typing import Any
 from extraction_assets.catalog import FEATURE_DIRECTIONS, FEATURE_RELATIONS
 from extraction_assets.engine.statistics.registry import COLUMNS, STATISTICS, Statistic, StatisticColumn
 from extraction_assets.engine.statistics.shown import were_drawn
-from extraction_assets.exports.json_text import encode, numbers, text
-from extraction_assets.exports.line_files import write_lines
+from extraction_assets.exports.exported_rows import Batch, ExportedDraw, ExportedExample, TopToken
+from extraction_assets.exports.formats.shared.json_text import encode, numbers, text
+from extraction_assets.exports.formats.shared.line_files import write_lines
 from extraction_assets.exports.option import Option
 from extraction_assets.exports.output import Output
-from extraction_assets.exports.source import (
-    Batch,
-    ExportedDraw,
-    ExportedExample,
-    ExportedFeature,
-    ExportSource,
-    TopToken,
-)
+from extraction_assets.exports.source import ExportedFeature, ExportSource
 
 WHAT = "`batch-N.jsonl.gz`, one feature a line with all that is known of it, and `schema.json`, the schema of a line."
 READ_BY = "any program; pandas and `datasets` as they are"

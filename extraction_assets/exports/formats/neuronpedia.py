@@ -11,15 +11,22 @@ from typing import Any
 
 from extraction_assets.catalog import FEATURE_DIRECTIONS
 from extraction_assets.exports.errors import ExportError
-from extraction_assets.exports.example_groups import ExampleGroup, OneExample, dense_text, example_groups, highest_of
-from extraction_assets.exports.histograms import centres, octaves
-from extraction_assets.exports.json_text import encode, number_list
-from extraction_assets.exports.line_files import write_lines
-from extraction_assets.exports.neuronpedia_names import NAMES, NeuronpediaNames, neuronpedia_names
-from extraction_assets.exports.neuronpedia_tables import metadata_rows, shown_source
+from extraction_assets.exports.exported_rows import Batch
+from extraction_assets.exports.formats.shared.example_groups import (
+    ExampleGroup,
+    OneExample,
+    dense_text,
+    example_groups,
+    highest_of,
+)
+from extraction_assets.exports.formats.shared.histograms import centres, octaves
+from extraction_assets.exports.formats.shared.json_text import encode, number_list
+from extraction_assets.exports.formats.shared.line_files import write_lines
+from extraction_assets.exports.formats.shared.neuronpedia_names import NAMES, NeuronpediaNames, neuronpedia_names
+from extraction_assets.exports.formats.shared.neuronpedia_tables import metadata_rows, shown_source
 from extraction_assets.exports.option import Option
 from extraction_assets.exports.output import Output
-from extraction_assets.exports.source import Batch, ExportedFeature, ExportSource
+from extraction_assets.exports.source import ExportedFeature, ExportSource
 
 WHAT = (
     "`MODEL/SOURCE/`: `release`, `model`, `sourceset` and `source` as `.jsonl`; `features`, `activations` and "

@@ -11,11 +11,9 @@ from extraction_assets.catalog import FEATURE_DIRECTIONS, FEATURE_RELATIONS
 from extraction_assets.database.backends.prefetch import made_ahead
 from extraction_assets.database.queries.labels import list_labels
 from extraction_assets.database.queries.named_samples import messages_of, named_samples
-from extraction_assets.exports.data_card import TableFiles, data_card
-from extraction_assets.exports.option import Option
-from extraction_assets.exports.output import Output
-from extraction_assets.exports.parquet_file import MakeTable, write_parquet
-from extraction_assets.exports.parquet_tables import (
+from extraction_assets.exports.formats.shared.data_card import TableFiles, data_card
+from extraction_assets.exports.formats.shared.parquet_file import MakeTable, write_parquet
+from extraction_assets.exports.formats.shared.parquet_tables import (
     TABLES,
     features_table,
     firings_tables,
@@ -24,8 +22,10 @@ from extraction_assets.exports.parquet_tables import (
     samples_table,
     schema_of,
 )
+from extraction_assets.exports.formats.shared.token_codes import TokenCodes
+from extraction_assets.exports.option import Option
+from extraction_assets.exports.output import Output
 from extraction_assets.exports.source import ExportSource
-from extraction_assets.exports.token_codes import TokenCodes
 
 WHAT = (
     "`features.parquet`, `examples.parquet`, `draws.parquet`, `samples.parquet` and `labels.parquet`, or numbered "

@@ -9,14 +9,21 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from extraction_assets.catalog import FEATURE_DIRECTIONS
-from extraction_assets.exports.example_groups import ExampleGroup, OneExample, dense_text, example_groups, highest_of
-from extraction_assets.exports.histograms import centres, octaves
-from extraction_assets.exports.json_text import encode
-from extraction_assets.exports.neuronpedia_names import NAMES, neuronpedia_names
-from extraction_assets.exports.neuronpedia_tables import shown_source
+from extraction_assets.exports.exported_rows import Batch
+from extraction_assets.exports.formats.shared.example_groups import (
+    ExampleGroup,
+    OneExample,
+    dense_text,
+    example_groups,
+    highest_of,
+)
+from extraction_assets.exports.formats.shared.histograms import centres, octaves
+from extraction_assets.exports.formats.shared.json_text import encode
+from extraction_assets.exports.formats.shared.neuronpedia_names import NAMES, neuronpedia_names
+from extraction_assets.exports.formats.shared.neuronpedia_tables import shown_source
 from extraction_assets.exports.option import Option
 from extraction_assets.exports.output import Output
-from extraction_assets.exports.source import Batch, ExportedFeature, ExportSource
+from extraction_assets.exports.source import ExportedFeature, ExportSource
 
 WHAT = "`batch-N.json` of 128 features, as SAEDashboard's Neuronpedia runner writes them."
 READ_BY = "`NeuronpediaDashboardBatch` of sae-dashboard, and what takes the runner's files"

@@ -10,7 +10,7 @@ import extraction_assets
 from extraction_assets.database.backends import BACKENDS, backend_of, backend_of_url, column_type, parse_url
 from extraction_assets.database.backends.sqlite import SqliteBackend
 from extraction_assets.database.connect import connect
-from extraction_assets.database.urls import DatabaseError
+from extraction_assets.database.errors import DatabaseError
 
 PACKAGE = Path(extraction_assets.__file__).parent
 

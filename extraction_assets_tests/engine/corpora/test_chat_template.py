@@ -11,7 +11,7 @@ import transformers.utils.chat_template_utils as transformers_templates
 from extraction_assets.engine.corpora import template_marks
 from extraction_assets.engine.corpora.chat_template import ChatTemplate, RenderedChat
 from extraction_assets.engine.corpora.documents import Conversation, CorpusError
-from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint
+from extraction_assets.engine.models.files.local_checkpoint import LocalCheckpoint
 from extraction_assets.engine.models.tokenizers.tokenizer import load_tokenizer
 from extraction_assets_tests.chats import (
     CHAT,

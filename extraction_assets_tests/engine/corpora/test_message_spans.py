@@ -17,7 +17,7 @@ from extraction_assets.engine.corpora.message_spans import (
 )
 from extraction_assets.engine.corpora.samples import counted_positions
 from extraction_assets.engine.corpora.tokenize import Packing, TokenizedCorpus, tokenize_corpus
-from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint
+from extraction_assets.engine.models.files.local_checkpoint import LocalCheckpoint
 from extraction_assets.engine.models.tokenizers.tokenizer import load_tokenizer
 from extraction_assets.settings import CorpusSettings
 from extraction_assets_tests.chats import CHAT, CHATML, LLAMA_3, SPECIAL, TEMPLATES, make_chat_model

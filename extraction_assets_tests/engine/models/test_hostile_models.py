@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from extraction_assets.engine.file_boundary import CheckpointError
-from extraction_assets.engine.models.files.checkpoint import checkpoint_files
+from extraction_assets.engine.models.files.local_checkpoint import checkpoint_files
 from extraction_assets.engine.models.language_model import (
     context_length,
     load_language_model,

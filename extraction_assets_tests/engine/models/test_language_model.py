@@ -12,7 +12,7 @@ from transformers import AutoModel, BartConfig, DebertaV2Config, LlamaForCausalL
 
 from extraction_assets.engine.chunk_pass.forward import forward_pass
 from extraction_assets.engine.file_boundary import CheckpointError
-from extraction_assets.engine.models.files.checkpoint import UntrustedCodeError
+from extraction_assets.engine.models.files.local_checkpoint import UntrustedCodeError
 from extraction_assets.engine.models.language_model import (
     HookError,
     LanguageModel,

@@ -57,6 +57,12 @@ def test_random_numbers_with_ties_give_what_a_sort_gives(k: int, features: int) 
         assert_same(found(product, k, scale=factor), sorted_top_k(values, all_of(values), k))
 
 
+@pytest.mark.parametrize("k", [64, 4096])
+def test_a_million_features_give_what_a_sort_gives(k: int) -> None:
+    product = (torch.randn(2, 2**20, generator=torch.Generator().manual_seed(3)) * 4).round() / 4
+    assert_same(found(product, k), sorted_top_k(product, all_of(product), k))
+
+
 @pytest.mark.parametrize("k", [1, 3, 1000])
 def test_of_equal_values_the_lower_features_are_kept(k: int) -> None:
     firings = found(torch.ones(2, 1000), k)

@@ -14,7 +14,8 @@ from sqlalchemy.types import TypeEngine
 from extraction_assets.database.backends.postgresql import text_index
 from extraction_assets.database.backends.postgresql.views import VIEWS
 from extraction_assets.database.backends.protocol import ColumnKind, TextIndex
-from extraction_assets.database.urls import DatabaseError, DatabaseUnavailableError, error_sentence
+from extraction_assets.database.errors import DatabaseError, DatabaseUnavailableError
+from extraction_assets.database.urls import error_sentence
 
 if TYPE_CHECKING:
     import pyarrow as pa

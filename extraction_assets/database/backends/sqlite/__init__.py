@@ -15,13 +15,8 @@ from extraction_assets.database.backends.protocol import ColumnKind, TextIndex
 from extraction_assets.database.backends.sqlite import text_index
 from extraction_assets.database.backends.sqlite.read_only_disk import readable_path
 from extraction_assets.database.backends.sqlite.views import VIEWS
-from extraction_assets.database.urls import (
-    DatabaseError,
-    DatabaseUnavailableError,
-    FullDiskError,
-    NotWritableError,
-    error_sentence,
-)
+from extraction_assets.database.errors import DatabaseError, DatabaseUnavailableError, FullDiskError, NotWritableError
+from extraction_assets.database.urls import error_sentence
 from extraction_assets.host.disk import FULL, free_bytes, full_disk, not_writable, says_no_room
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from extraction_assets.database.urls import DatabaseError
+from extraction_assets.database.errors import DatabaseError
 from extraction_assets.host.disk import free_bytes, full_disk, readable_size
 
 _OPEN_BYTE = 128  # of ``-shm``: every connection holds a lock on it (SQLite's UNIX_SHM_DMS)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from extraction_assets.engine.corpora.display import display_tokens
 from extraction_assets.engine.corpora.documents import Conversation, Document
 from extraction_assets.engine.findings import Finding
-from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint
+from extraction_assets.engine.models.files.local_checkpoint import LocalCheckpoint
 from extraction_assets.engine.models.tokenizers.sentencepiece_files import open_sentencepiece, tokenizer_pieces
 from extraction_assets.engine.models.tokenizers.tokenizer import (
     TokenizerChoice,

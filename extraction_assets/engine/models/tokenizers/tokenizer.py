@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from extraction_assets.engine.corpora.documents import CorpusError
-from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint, explain_untrusted_code
+from extraction_assets.engine.models.files.local_checkpoint import LocalCheckpoint, explain_untrusted_code
 from extraction_assets.engine.models.files.model_folder import damaged_json
 from extraction_assets.engine.models.tokenizers.sentencepiece_files import (
     SentencePieceFile,

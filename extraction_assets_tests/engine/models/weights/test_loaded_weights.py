@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMaskedLM
 
 from extraction_assets.engine.file_boundary import CheckpointError
-from extraction_assets.engine.models.files.checkpoint import checkpoint_files
+from extraction_assets.engine.models.files.local_checkpoint import checkpoint_files
 from extraction_assets.engine.models.language_model import LanguageModel, load_language_model
 from extraction_assets.engine.models.weights.loaded_weights import not_finite
 from extraction_assets_tests.engine.checkpoints import local

@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from extraction_assets.engine.file_boundary import npz
-from extraction_assets.engine.saes.checkpoint import read_sae, read_sae_record, sae_files
 from extraction_assets.engine.saes.formats import CheckpointError
+from extraction_assets.engine.saes.sae_checkpoint import read_sae, read_sae_record, sae_files
 from extraction_assets.settings import ResolvedSae
 from extraction_assets_tests import tiny
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from extraction_assets.engine.saes.checkpoint import read_sae, sae_facts
 from extraction_assets.engine.saes.formats import (
     FORMATS,
     CheckpointError,
@@ -19,6 +18,7 @@ from extraction_assets.engine.saes.formats import (
     read_checkpoint,
 )
 from extraction_assets.engine.saes.published import PublishedSae, all_saes, published_sae
+from extraction_assets.engine.saes.sae_checkpoint import read_sae, sae_facts
 from extraction_assets.settings import ResolvedSae, SaeReference
 from extraction_assets_tests.engine.saes.formats.published_layouts import (
     D_IN,

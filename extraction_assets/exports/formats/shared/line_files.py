@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from extraction_assets.exports.gzip_file import gzip_text
+from extraction_assets.exports.formats.shared.gzip_file import gzip_text
 from extraction_assets.exports.output import Output
 
 

@@ -7,8 +7,8 @@ import yaml
 
 from extraction_assets.engine.corpora.visible_text import visible
 from extraction_assets.engine.statistics.shown import NO_DRAWS, were_drawn
-from extraction_assets.exports.neuronpedia_tables import shown_source
-from extraction_assets.exports.parquet_tables import TABLES
+from extraction_assets.exports.formats.shared.neuronpedia_tables import shown_source
+from extraction_assets.exports.formats.shared.parquet_tables import TABLES
 from extraction_assets.exports.source import ExportSource
 
 _USE = """\

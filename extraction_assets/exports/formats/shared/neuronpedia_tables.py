@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from extraction_assets.engine.file_boundary import CheckpointError
-from extraction_assets.exports.declared import Declared
-from extraction_assets.exports.neuronpedia_names import NeuronpediaNames
+from extraction_assets.exports.checkpoints_and_files import Declared
+from extraction_assets.exports.formats.shared.neuronpedia_names import NeuronpediaNames
 from extraction_assets.exports.source import ExportSource
 
 Row = dict[str, Any]
@@ -74,7 +74,7 @@ def _layers(declared: Declared | None, layer: int) -> int:
     """Blocks of the model; as far as is known without its checkpoint, those up to the SAE's."""
     if declared is None:
         return layer + 1
-    from extraction_assets.engine.models.files.checkpoint import resolve_checkpoint
+    from extraction_assets.engine.models.files.local_checkpoint import resolve_checkpoint
     from extraction_assets.engine.models.files.model_folder import block_count
 
     try:

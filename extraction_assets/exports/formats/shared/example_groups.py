@@ -6,7 +6,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from extraction_assets.engine.selection.intervals import OF_ALL, interval_edges, interval_of
-from extraction_assets.exports.source import ExportedDraw, ExportedExample, ExportedFeature
+from extraction_assets.exports.exported_rows import ExportedDraw, ExportedExample
+from extraction_assets.exports.source import ExportedFeature
 
 OneExample = ExportedExample | ExportedDraw
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import snapshot_download
 
-from extraction_assets.engine.models.files.checkpoint import LocalCheckpoint, checkpoint_files, resolve_checkpoint
+from extraction_assets.engine.models.files.local_checkpoint import LocalCheckpoint, checkpoint_files, resolve_checkpoint
 from extraction_assets.settings import CheckpointReference, LanguageModelSettings
 from extraction_assets_tests.engine.checkpoints import local
 from extraction_assets_tests.hub_server import HubServer

@@ -40,10 +40,11 @@ class SampleCodes(NamedTuple):
 
     def lists(self) -> pa.ListArray:
         """The codes of each sample [n]. May run in another thread."""
-        offsets = np.zeros(len(self.codes) + 1, dtype=np.int32)
-        np.cumsum([len(one) for one in self.codes], out=offsets[1:])
-        all_codes = np.concatenate(self.codes) if len(self.codes) else np.zeros(0, dtype=np.int32)
-        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(all_codes)).take(pa.array(self.place))
+        parts = [self.codes[place] for place in self.place.tolist()]  # a fifth of the time of ListArray.take
+        offsets = np.zeros(len(parts) + 1, dtype=np.int32)
+        np.cumsum([len(part) for part in parts], out=offsets[1:])
+        codes = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
+        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(codes))
 
 
 class TokenCodes:
@@ -74,8 +75,7 @@ class TokenCodes:
         """Codes int32 [n] as texts: a dictionary of those that occur, sorted, so that it depends on nothing else. May
         run in another thread than the other methods."""
         known = pa.array(self._numbers.texts[:], pa.string())
-        occurs = np.zeros(len(known), dtype=bool)
-        occurs[codes] = True
+        occurs = np.bincount(codes, minlength=len(known)) > 0
         used = known.filter(pa.array(occurs))
         order = pc.sort_indices(used)
         number = np.zeros(len(known), dtype=np.int32)

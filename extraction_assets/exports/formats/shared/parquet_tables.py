@@ -12,11 +12,12 @@ from extraction_assets.database.queries.labels import Label
 from extraction_assets.engine.corpora.message_spans import MessageSpan
 from extraction_assets.engine.statistics.registry import COLUMNS
 from extraction_assets.exports.errors import ExportError
+from extraction_assets.exports.exported_rows import ListTexts
+from extraction_assets.exports.formats.shared.parquet_file import MakeTable
+from extraction_assets.exports.formats.shared.token_codes import SampleCodes, TokenCodes
 from extraction_assets.exports.json_lists import DamagedListError, ExampleLists, example_lists
-from extraction_assets.exports.parquet_file import MakeTable
 from extraction_assets.exports.samples import SampleText
-from extraction_assets.exports.source import ExportedFeature, ListTexts
-from extraction_assets.exports.token_codes import SampleCodes, TokenCodes
+from extraction_assets.exports.source import ExportedFeature
 
 _STATISTIC_TYPES = {"integer": pa.int64(), "number": pa.float64(), "integers": pa.list_(pa.int64())}
 _TOKEN = {"token_id": pa.int64(), "token": pa.string()}

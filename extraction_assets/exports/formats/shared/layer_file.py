@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 from extraction_assets.exports.errors import ExportError
-from extraction_assets.exports.json_text import encode
+from extraction_assets.exports.exported_rows import Batch
+from extraction_assets.exports.formats.shared.json_text import encode
 from extraction_assets.exports.output import Output
-from extraction_assets.exports.source import Batch
 
 Records = Callable[[Batch], Iterable[bytes]]
 """The record of every feature of a batch, in its order."""

@@ -1,0 +1,127 @@
+"""Two hosts that share PostgreSQL and a store: each has a home of its own, a name, a network and process ids."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import torch
+from click.testing import CliRunner
+
+from extraction_assets import cli
+from extraction_assets.dagster_instance.dead_runs import PLACE_TAG
+from extraction_assets_tests.daemon_lab import DEFINITIONS, wait_for
+from extraction_assets_tests.postgres import Server
+from extraction_assets_tests.rows import all_rows
+from extraction_assets_tests.tiny import make_settings
+
+pytestmark = pytest.mark.slow
+
+CHUNKS = 12
+
+
+class Host:
+    """Processes on this machine that cannot see those of another, nor its network."""
+
+    def __init__(self, name: str, folder: Path, urls: dict[str, str]) -> None:
+        self.name, self.home = name, folder / name
+        self._folder = folder
+        self._environment = {
+            **os.environ,
+            **urls,
+            "EXTRACTION_HOME": str(self.home),
+            "DAGSTER_HOME": "",
+            "EXTRACTION_STORE": str(folder / "store"),
+            "OMP_NUM_THREADS": str(torch.get_num_threads()),
+            "PYTHONPATH": os.pathsep.join([str(folder), *sys.path]),
+            "PYTHONWARNINGS": "ignore",
+        }
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "extraction_assets.cli", "--module", "lab.definitions", *arguments]
+        named = ["sh", "-c", 'hostname "$0" && exec "$@"', self.name, *command]
+        return subprocess.Popen(
+            [*_alone(), *named],
+            cwd=self._folder,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *arguments: str) -> str:
+        process = self.start(*arguments)
+        output, _ = process.communicate(timeout=400)
+        assert process.returncode == 0, output
+        return output
+
+
+def _alone() -> list[str]:
+    """The command that gives what follows its own host name, network, process ids, and the files of all."""
+    unprivileged = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    return ["unshare", *unprivileged, "--uts", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+
+
+def _may_make_hosts() -> bool:
+    if shutil.which("unshare") is None or shutil.which("hostname") is None:
+        return False
+    return subprocess.run([*_alone(), "true"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.fixture
+def hosts(
+    tiny_folder: Path, tmp_path: Path, postgres_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Host, Host, str]]:
+    """Two of them, and the URL of their results."""
+    if not _may_make_hosts():
+        pytest.skip("this user may not make namespaces here (unshare), so that one machine cannot be two hosts")
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "__init__.py").touch()
+    (tmp_path / "lab" / "definitions.py").write_text(DEFINITIONS)
+    settings = make_settings(tiny_folder, chunk_size=2, evaluation_samples=2 * CHUNKS)
+    (tmp_path / "lab" / "settings.json").write_text(settings.model_dump_json())
+    results, history = postgres_server.new_database(), postgres_server.new_database()
+    monkeypatch.setenv("EXTRACTION_DAGSTER_POSTGRES_URL", history.replace("postgresql:", "postgresql+psycopg2:"))
+    urls = {
+        "EXTRACTION_DATABASE_URL": postgres_server.by_socket(results),
+        "EXTRACTION_DAGSTER_POSTGRES_URL": postgres_server.by_socket(history),
+    }
+    both = Host("left", tmp_path, urls), Host("right", tmp_path, urls)
+    for host in both:
+        monkeypatch.setenv("EXTRACTION_HOME", str(host.home))
+        made = CliRunner().invoke(cli.main, ["--module", "lab.definitions", "setup", "--storage", "postgres"])
+        assert made.exit_code == 0, made.output
+    yield *both, results
+    for url in (results, history):
+        postgres_server.drop_database(url)
+
+
+def _run_of(instance: dg.DagsterInstance, host: Host) -> dg.DagsterRun | None:
+    """A run that the processes of a host have noted as theirs."""
+    return next((run for run in instance.get_runs() if f'"{host.name}"' in run.tags.get(PLACE_TAG, "")), None)
+
+
+def test_what_one_host_leaves_the_other_finishes(hosts: tuple[Host, Host, str], tmp_path: Path) -> None:
+    left, right, results = hosts
+    killed = left.start("run", "tiny")
+    tables = tmp_path / "store" / "tiny" / "relu" / "top_k_table"
+    wait_for("a chunk of the left host", lambda: len(list(tables.glob("*.parquet"))) > 0, pause=0.02)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    durable = {path.name: path.stat().st_mtime_ns for path in tables.glob("*.parquet")}
+    assert len(durable) < CHUNKS, "it was killed too late"
+    right.run("run", "tiny", "--missing")
+    assert {name: (tables / name).stat().st_mtime_ns for name in durable} == durable
+    assert len(all_rows(results)["extractions"]) == 2
+    with dg.DagsterInstance.from_config(str(right.home / "dagster")) as instance:
+        lost = _run_of(instance, left)
+        assert lost is not None
+        assert lost.status == dg.DagsterRunStatus.STARTED  # only its own host can say that no process works on it
+        left.run("recover")
+        assert instance.get_run_by_id(lost.run_id).status == dg.DagsterRunStatus.FAILURE  # type: ignore[union-attr]
