@@ -29,8 +29,8 @@ from extraction_assets.database.reading import read_database
 from extraction_assets.exports.folders import LocalFolder
 from extraction_assets.exports.formats import FORMATS
 from extraction_assets.exports.formats import export_format as load_format
-from extraction_assets.exports.run import export
 from extraction_assets.exports.source import ExportSource
+from extraction_assets.exports.write_export import export
 
 _SAMPLES = 50_000
 _WITH_STORED_FEATURES = ("delphi",)

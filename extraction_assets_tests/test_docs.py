@@ -134,6 +134,7 @@ def test_benchmarks_that_are_named_can_be_run(name: str) -> None:
 
 PATH = re.compile(r"(?:extraction_assets|extraction_assets_tests|docs|benchmarks)/[\w./]+")
 IN_THE_PACKAGE = re.compile(r"[a-z_]+/(?:[\w/]*\w+\.\w+|[\w/]*)")
+MODULE = re.compile(r"[a-z_0-9]+\.py")
 MADE_BY_USERS = {
     "extraction_assets/running",
     "extraction_assets/defs/NAME/defs.yaml",
@@ -153,6 +154,14 @@ def paths() -> list[str]:
 def test_files_that_are_named_exist(path: str) -> None:
     places = (ROOT, ROOT / "extraction_assets", ROOT / "extraction_assets_tests")
     assert any((place / path).exists() for place in places)
+
+
+MODULES = sorted({f.text for f in inline_code() if f.page.name == "architecture.md" and MODULE.fullmatch(f.text)})
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_that_are_named_by_their_last_part_exist(name: str) -> None:
+    assert any(path.name == name for path in [*ROOT.glob("extraction_assets*/**/*.py"), *ROOT.glob("*/*.py")])
 
 
 @pytest.mark.parametrize("block", blocks("python"), ids=named)

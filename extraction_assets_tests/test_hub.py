@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 from huggingface_hub import constants, snapshot_download
 
-from extraction_assets.engine.saes.sae_checkpoint import sae_place
+from extraction_assets.engine.saes.located_checkpoint import sae_place
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets_tests import command
 from extraction_assets_tests.hub_server import Fault, HubServer, Request

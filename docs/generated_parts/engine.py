@@ -50,7 +50,7 @@ def published_saes() -> str:
 def statistics() -> str:
     """The columns of the table `features` that are statistics."""
     from extraction_assets.engine.statistics.registry import bytes_per_feature
-    from extraction_assets.engine.statistics.shown import statistics_table
+    from extraction_assets.engine.statistics.rows_and_sentences import statistics_table
 
     size = (
         f"Together {bytes_per_feature()} bytes a feature in memory. Beside the top-k table of each chunk they are "

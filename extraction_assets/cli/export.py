@@ -65,9 +65,9 @@ def export(
     """
     from extraction_assets.execution.progress import progress
     from extraction_assets.exports.folders import export_folder_at
-    from extraction_assets.exports.run import check
-    from extraction_assets.exports.run import export as run_export
     from extraction_assets.exports.source import ExportSource
+    from extraction_assets.exports.write_export import check
+    from extraction_assets.exports.write_export import export as run_export
 
     folder = export_folder_at(out)
     workspace = open_workspace(module, name)

@@ -140,7 +140,7 @@ def _recorded_hook(sae: DeclaredSae, *, needed: bool) -> str | None:
 
     ClickException for what names no SAE, or one whose names do not say what its format needs of them.
     """
-    from extraction_assets.engine.saes.sae_checkpoint import read_sae_record, sae_facts
+    from extraction_assets.engine.saes.located_checkpoint import read_sae_record, sae_facts
 
     folder = Path(sae.path or "").expanduser()
     if sae.path is not None:

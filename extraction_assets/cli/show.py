@@ -126,7 +126,7 @@ def _features_of_token(connection: "sa.Connection", extraction_id: int, token: T
 
 def _echo_unknown(name: str, features: "list[sa.Row[Any]]") -> None:
     """What is NULL of these features, because chunks of an earlier version did not count it."""
-    from extraction_assets.engine.statistics.shown import unknown_sizes  # NumPy, not for --help
+    from extraction_assets.engine.statistics.rows_and_sentences import unknown_sizes  # NumPy, not for --help
 
     unknown = unknown_sizes(features)
     if unknown:

@@ -42,7 +42,7 @@ def feature_lines(feature: Any, examples: "Sequence[Example]", width: int) -> li
     if not examples:
         why = "fires, but never above min_activation" if feature.activation_count else "never fires"
         return [styled(f"feature {feature.neuron_index}", bold=True) + f"  {why}"]
-    from extraction_assets.engine.statistics.shown import shown_sizes  # NumPy, not for --help
+    from extraction_assets.engine.statistics.rows_and_sentences import shown_sizes  # NumPy, not for --help
 
     heading = (
         f"fires in {feature.activation_frequency:.2%} of samples, on {feature.token_frequency:.3%} of tokens; "

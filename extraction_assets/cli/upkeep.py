@@ -15,7 +15,7 @@ from extraction_assets.engine.corpora.visible_text import visible
 if TYPE_CHECKING:
     import dagster as dg
 
-    from extraction_assets.stores.stored_files import Item
+    from extraction_assets.stores.recognised_files import Item
     from extraction_assets.upkeep.clean import Merged
 
 _FORCE = click.option("--force", is_flag=True, help="Also while a run of the extraction seems alive.")
@@ -216,14 +216,14 @@ def _delete_rows(workspace: Workspace, rows: dict[str, int], name: str, sae: str
 
 def _known(workspace: Workspace) -> list[str]:
     """Extractions that have files or rows."""
-    from extraction_assets.stores.stored_files import stored_extractions
+    from extraction_assets.stores.recognised_files import stored_extractions
 
     return sorted({*stored_extractions(workspace.store), *(name for name, _ in _merged(workspace))})
 
 
 def _known_saes(workspace: Workspace, name: str) -> list[str]:
     """SAEs of an extraction that have files or rows."""
-    from extraction_assets.stores.stored_files import stored_saes
+    from extraction_assets.stores.recognised_files import stored_saes
 
     stored = stored_saes(workspace.store, name)
     return sorted({*stored, *(sae for merged, sae in _merged(workspace) if merged == name)})

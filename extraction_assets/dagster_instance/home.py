@@ -187,7 +187,7 @@ def _connect_postgres() -> None:
 
     from extraction_assets.database.backends import backend_of_url
     from extraction_assets.database.errors import DatabaseError
-    from extraction_assets.database.urls import error_sentence
+    from extraction_assets.database.url_text import error_sentence
 
     url = _postgres_url()
     engine = backend_of_url(url).connect(url)

@@ -10,7 +10,7 @@ from extraction_assets.database.backends import backend_of, backend_of_url, pars
 from extraction_assets.database.errors import DatabaseError, NotWritableError
 from extraction_assets.database.migrations.revisions import known_revisions, revision_of
 from extraction_assets.database.schema import create_schema, is_new
-from extraction_assets.database.urls import URL_VARIABLE, shown_url
+from extraction_assets.database.url_text import URL_VARIABLE, shown_url
 
 _log = logging.getLogger(__name__)
 

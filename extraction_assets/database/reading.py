@@ -9,7 +9,7 @@ from extraction_assets.database.backends import EMPTY_DATABASE_URL, backend_of_u
 from extraction_assets.database.connect import connect, open_database, plain_errors
 from extraction_assets.database.migrations.revisions import known_revisions, revision_of
 from extraction_assets.database.schema import create_schema
-from extraction_assets.database.urls import URL_VARIABLE
+from extraction_assets.database.url_text import URL_VARIABLE
 
 
 @contextlib.contextmanager

@@ -61,7 +61,7 @@ def check_definitions(
 
 def _check_paths(name: str, settings: "ExtractionSettings") -> Iterator[Finding]:
     """Checkpoints of an extraction on this machine that are not where its settings say."""
-    from extraction_assets.engine.saes.sae_checkpoint import sae_place
+    from extraction_assets.engine.saes.located_checkpoint import sae_place
 
     advice, model = "correct its path in the YAML file", settings.language_model.path
     if model.startswith("/") and not Path(model).is_dir():
@@ -146,7 +146,7 @@ def check_database(results: "Callable[[], ResultsResource]" = default_results) -
     from extraction_assets.database.errors import DatabaseError
     from extraction_assets.database.migrations.revisions import known_revisions
     from extraction_assets.database.reading import schema_revision
-    from extraction_assets.database.urls import error_sentence, shown_url
+    from extraction_assets.database.url_text import error_sentence, shown_url
 
     try:
         url = results().parsed_url()
@@ -233,9 +233,9 @@ def _hook(name: str, sae: "SaeSettings") -> str:
 def _latent_dim(sae: "SaeSettings") -> Any:
     """F of an SAE: as its files on this machine say without their numbers, or the names of a published one; None if
     neither does."""
+    from extraction_assets.engine.saes.located_checkpoint import sae_place
     from extraction_assets.engine.saes.named import is_local, named_sae
     from extraction_assets.engine.saes.published.described import width
-    from extraction_assets.engine.saes.sae_checkpoint import sae_place
     from extraction_assets.engine.saes.stored_width import stored_width
 
     try:

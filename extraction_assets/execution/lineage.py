@@ -8,7 +8,7 @@ its fingerprint (``ExtractionPlan.chunk_state``), which covers every byte.
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,8 @@ from extraction_assets.catalog import (
 )
 from extraction_assets.dagster_instance.private_names import AssetCheckEvaluationTargetMaterializationData
 from extraction_assets.engine.saes.formats import SaePlace, files_beside, files_on_hub
+from extraction_assets.engine.saes.located_checkpoint import sae_place
 from extraction_assets.engine.saes.named import is_local, named_sae
-from extraction_assets.engine.saes.sae_checkpoint import sae_place
 from extraction_assets.execution.keys import asset_key, corpus_key
 from extraction_assets.planning.asset_fields import values_in_code_version
 from extraction_assets.planning.plan import ExtractionPlan
@@ -35,6 +35,8 @@ from extraction_assets.settings import Chunk, ExtractionSettings, SaeSettings
 from extraction_assets.stores.fingerprints import fingerprint, raised_versions
 
 _PAGE_EVENTS = 1000
+_NO_EVENT = "NULL"
+"""What Dagster writes into a tag in place of a storage id."""
 _END_BYTES = 1 << 16
 """Bytes at either end of a checkpoint's files that show whether it was replaced: header and last weights."""
 
@@ -206,6 +208,11 @@ class Lineage:
         self._latest_target: tuple[tuple[dg.AssetKey, str | None], dg.EventLogRecord] | None = None
         """The materialization that the last evaluation names: those of one chunk's table come one after the other."""
         self._corpus_pointer = _pointer(instance, corpus_key(plan.settings), None)
+        self._recorded = set[tuple[dg.AssetKey, str]]()
+        """Assets and chunks of which this run records an event."""
+        self._pointers = dict[tuple[dg.AssetKey, str], str]()
+        """Of those, to their events; each SAE has the same activations."""
+        self._pointers_before = cache(partial(_pointers, instance))
 
     def report(self, event: dg.AssetMaterialization | dg.AssetCheckEvaluation) -> None:
         """Records an event after the run has stopped taking events."""
@@ -243,6 +250,7 @@ class Lineage:
         """Tags of the event of a chunk; call it after the upstream event of the same run, if any, was recorded."""
         self._latest_target = None  # this event is the target of the next evaluations
         upstream, version, pointer = self._upstream(asset, sae, chunk)
+        self._recorded.add((asset_key(self._plan.settings, asset, sae), chunk.key))
         name = upstream.to_user_string()
         return {
             "dagster/data_version": data_version(self._plan, asset, sae, chunk),
@@ -259,7 +267,16 @@ class Lineage:
         if above.name == CORPUS:
             return upstream, self._plan.corpus_version, self._corpus_pointer
         version = data_version(self._plan, above.name, sae, chunk)
-        return upstream, version, _pointer(self.instance, upstream, chunk.key)
+        return upstream, version, self._chunk_pointer(upstream, chunk.key)
+
+    def _chunk_pointer(self, key: dg.AssetKey, chunk: str) -> str:
+        """To the latest event of a chunk. Of an asset that this run does not make, those of all chunks are looked up
+        at once."""
+        if (key, chunk) not in self._recorded:
+            return self._pointers_before(key).get(chunk, _NO_EVENT)
+        if (key, chunk) not in self._pointers:
+            self._pointers[key, chunk] = _pointer(self.instance, key, chunk)
+        return self._pointers[key, chunk]
 
 
 def data_version(plan: ExtractionPlan, asset: ChunkAsset, sae: str | None, chunk: Chunk) -> str:
@@ -291,7 +308,14 @@ def recorded_versions(
 def _pointer(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | None) -> str:
     """Storage id of the latest event of an asset, as Dagster writes it into tags."""
     record = _latest(instance, key, partition)
-    return "NULL" if record is None else str(record.storage_id)
+    return _NO_EVENT if record is None else str(record.storage_id)
+
+
+def _pointers(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, str]:
+    """Partition -> storage id of its latest event, of an asset's partitions that have one."""
+    kind = dg.DagsterEventType.ASSET_MATERIALIZATION
+    found = instance.event_log_storage.get_latest_storage_id_by_partition(key, kind)
+    return {partition: str(number) for partition, number in found.items()}
 
 
 def _latest(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | None) -> dg.EventLogRecord | None:

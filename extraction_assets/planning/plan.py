@@ -25,7 +25,7 @@ from extraction_assets.planning.tokenization import (
     tokenizer_fingerprint_of_rules_1,
     tokens_stand,
 )
-from extraction_assets.planning.weights import model_fingerprint, sae_fingerprint, weights_fingerprint
+from extraction_assets.planning.weights_fingerprints import model_fingerprint, sae_fingerprint, weights_fingerprint
 from extraction_assets.settings import Chunk, ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkState, ChunkStore, CurrentCorpus
 from extraction_assets.stores.fingerprints import fingerprint, fingerprint_if_more, raised_versions

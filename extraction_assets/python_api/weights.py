@@ -36,8 +36,8 @@ def load_sae_of(name: str, settings: Mapping[str, Any] | None, latent_dim: int) 
 
     Raises NotComputedError if its checkpoint is not there or is another one now; CheckpointError if it is damaged.
     """
+    from extraction_assets.engine.saes.located_checkpoint import read_sae
     from extraction_assets.engine.saes.sae import SAE
-    from extraction_assets.engine.saes.sae_checkpoint import read_sae
 
     if settings is None:
         raise NotComputedError(f"the settings of {name} do not say where its SAE is")

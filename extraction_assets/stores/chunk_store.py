@@ -16,7 +16,7 @@ from extraction_assets.stores.fingerprints import FIRST_VERSION, LENGTH
 from extraction_assets.stores.local_files import LocalFiles
 from extraction_assets.stores.sealed import damaged, names_set_aside
 from extraction_assets.stores.sealed_json import SealedJson, check_fields, read_sealed_json, write_sealed_json
-from extraction_assets.stores.store_files import StoreFiles
+from extraction_assets.stores.store_protocol import StoreFiles
 from extraction_assets.stores.table_companions import companions_of
 
 ChunkState = Literal["done", "stale", "missing"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from extraction_assets.stores.chunk_record import Record, read_record
 from extraction_assets.stores.remote_folder import RemoteFolder
 from extraction_assets.stores.sealed import nobody_writing, set_aside, writing
-from extraction_assets.stores.store_files import Answer, Beside
+from extraction_assets.stores.store_protocol import Answer, Beside
 
 
 class LocalFiles:

@@ -18,7 +18,7 @@ from extraction_assets.stores.remote_folder import Entry, RemoteFolder, Upload
 from extraction_assets.stores.remote_listing import RemoteListing
 from extraction_assets.stores.scratch import Scratch
 from extraction_assets.stores.sealed import DamagedFileError, durable_path, nobody_writing, writing
-from extraction_assets.stores.store_files import Answer, Beside
+from extraction_assets.stores.store_protocol import Answer, Beside
 
 KEPT_BYTES = 2 << 30
 _COPIES = "copies"

@@ -11,8 +11,7 @@ from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_names import ChunkFile, tables_of
 from extraction_assets.stores.chunk_store import ChunkStore
-from extraction_assets.stores.sealed import DamagedFileError
-from extraction_assets.stores.stored_files import (
+from extraction_assets.stores.recognised_files import (
     Item,
     UnreadablePointer,
     asset_folders,
@@ -24,6 +23,7 @@ from extraction_assets.stores.stored_files import (
     temporaries,
     unnamed_corpora,
 )
+from extraction_assets.stores.sealed import DamagedFileError
 
 SUPERSEDED = "superseded: made from other settings, inputs or chunk sizes"
 TEMPORARY = "temporaries of processes that are gone"

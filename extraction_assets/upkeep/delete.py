@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from extraction_assets.settings import check_name
 from extraction_assets.stores.chunk_store import ChunkStore
-from extraction_assets.stores.stored_files import (
+from extraction_assets.stores.recognised_files import (
     Item,
     UnreadablePointer,
     item,

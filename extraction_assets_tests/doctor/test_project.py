@@ -282,10 +282,10 @@ def test_the_estimate_is_what_is_still_to_come(tiny_folder: Path, home: Path, mo
     def text() -> str:
         return next(iter(doctor_project.check_estimate(lambda: {"tiny": settings}))).message
 
-    # activations 23 * 16 * 16 * 4 * 2 hooks, features 23 * 16 * 520 * 2, tables of 48 * ((5 + 16) * 40 + 1772) / 8 a
+    # activations 23 * 16 * 16 * 4 * 2 hooks, features 23 * 16 * 520 * 2, tables of 48 * ((5 + 16) * 40 + 200) / 8 a
     # sample with a sixteenth of the features, and rows 48 * (5 * 111 + 46 * 102 + 600 + 3600 + 2100) * 2
-    # beside texts of 23 * 16 * 24: 47,104 + 382,720 + 720,912 + 23,920 + 1,108,512 + 8,832
-    assert text() == "tiny: about 2.3 MB to come"
+    # beside texts of 23 * 16 * 24: 47,104 + 382,720 + 287,040 + 23,920 + 1,108,512 + 8,832
+    assert text() == "tiny: about 1.9 MB to come"
     project = Project(settings, home)
     project.corpus()
     project.chunks(0, 0)

@@ -14,7 +14,7 @@ from extraction_assets.engine.selection.sparse import dense_to_sparse, keep_coun
 from extraction_assets.engine.shapes import Draws, SparseFeatures, TopKTable
 from extraction_assets.engine.statistics.accumulate import feature_statistics
 from extraction_assets.engine.statistics.registry import FeatureStatistics
-from extraction_assets.engine.statistics.shown import feature_rows
+from extraction_assets.engine.statistics.rows_and_sentences import feature_rows
 from extraction_assets_tests import draws_oracle
 from extraction_assets_tests.engine.oracle import Example
 from extraction_assets_tests.engine.strategies import Drawn

@@ -41,7 +41,7 @@ from extraction_assets.engine.statistics.registry import (
     mean_activation,
     std_activation,
 )
-from extraction_assets.engine.statistics.shown import feature_rows, statistics_table, unknown_sizes
+from extraction_assets.engine.statistics.rows_and_sentences import feature_rows, statistics_table, unknown_sizes
 from extraction_assets_tests import statistics_oracle
 from extraction_assets_tests.engine import oracle
 from extraction_assets_tests.engine.build import (

@@ -192,6 +192,36 @@ def test_the_events_tags_say_what_a_chunk_was_made_from(tiny_folder: Path, tmp_p
     assert tags["dagster/data_version"] == project.plan.features_fingerprint(project.settings.chunk(key), "relu")
 
 
+@pytest.mark.slow
+def test_a_chunk_made_again_points_to_what_was_made_with_it(tiny_folder: Path, tmp_path: Path) -> None:
+    project = Project(make_settings(tiny_folder), tmp_path)
+    project.corpus()
+    for _ in range(2):
+        project.chunks(1, 1)
+    activations, features, table = (_latest_ids(project, project.chunk_assets[number]) for number in (0, 3, 4))
+    assert len(activations) == len(features) == len(table) == 2
+    assert list(features.values()) == [{str(number)} for number in activations]
+    assert list(table.values()) == [{str(number)} for number in features]
+
+
+def _latest_ids(project: Project, key: dg.AssetKey) -> dict[int, set[str]]:
+    """Storage ids of an asset's events, the newest first, with the pointers in their tags."""
+    records = project.instance.fetch_materializations(key, limit=9).records
+    tags = {one.storage_id: (one.asset_materialization and one.asset_materialization.tags) or {} for one in records}
+    return {number: {tag[key] for key in tag if "input_event_pointer" in key} for number, tag in tags.items()}
+
+
+def test_pointers_to_what_a_run_does_not_make_are_looked_up_with_one_query(project: Project) -> None:
+    lineage, features = Lineage(project.instance, project.plan), sae_key(project.settings, "relu", "sae_features")
+    with counted_statements("event_logs") as queries:
+        tags = [lineage.tags("top_k_table", "relu", chunk) for chunk in project.settings.chunks]
+    assert len(queries) == 1
+    for chunk, found in zip(project.settings.chunks, tags, strict=True):
+        latest = project.instance.get_latest_data_version_record(features, partition_key=chunk.key)
+        assert latest is not None
+        assert found[f"dagster/input_event_pointer/{features.to_user_string()}"] == str(latest.storage_id)
+
+
 def test_a_pointer_of_an_earlier_form_still_names_the_corpus(tiny_folder: Path, tmp_path: Path) -> None:
     project = Project(make_settings(tiny_folder), tmp_path)
     project.corpus()

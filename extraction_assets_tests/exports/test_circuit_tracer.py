@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from extraction_assets.database.queries.examples import draws_of, examples_of, find_feature
 from extraction_assets.exports.errors import ExportError
 from extraction_assets.exports.formats import circuit_tracer
-from extraction_assets.exports.run import check
 from extraction_assets.exports.source import ExportSource
+from extraction_assets.exports.write_export import check
 from extraction_assets_tests.exports.readers import read_by
 from extraction_assets_tests.exports.written import source_of, write
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from extraction_assets.engine.saes.located_checkpoint import read_sae
 from extraction_assets.engine.saes.sae import SAE
-from extraction_assets.engine.saes.sae_checkpoint import read_sae
 from extraction_assets.exports.decoder_rows import read_decoder_rows
 from extraction_assets.settings import ResolvedSae
 

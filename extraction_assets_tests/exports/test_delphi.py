@@ -22,8 +22,8 @@ from extraction_assets.exports.formats import delphi
 from extraction_assets.exports.formats.shared import delphi_cache
 from extraction_assets.exports.formats.shared.delphi_cache import TooLargeError, firings_of, ranges
 from extraction_assets.exports.output import MANIFEST
-from extraction_assets.exports.run import export
 from extraction_assets.exports.source import ExportSource
+from extraction_assets.exports.write_export import export
 from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets.stores.remote_folder import RemoteFolder
 from extraction_assets.stores.storage_urls import parse_storage_url

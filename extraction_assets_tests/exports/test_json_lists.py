@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extraction_assets.exports.json_lists import DamagedListError, example_lists, string_lists
+from extraction_assets.exports.formats.shared.json_lists import DamagedListError, example_lists, string_lists
 
 TOKENS = st.one_of(st.sampled_from(["", '"', "\\", '\\"', "[1,2]", "\\u0022", " \n", "\0", "😀"]), st.text(max_size=5))
 FLOATS = st.floats(0, 2.0**100, width=32, exclude_min=True)

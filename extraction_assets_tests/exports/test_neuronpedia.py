@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from extraction_assets.database.explanations import neuronpedia as explanations
 from extraction_assets.database.explanations.explanation import Explanation
 from extraction_assets.database.queries.examples import draws_of, examples_of, find_feature
+from extraction_assets.engine.saes.located_checkpoint import read_sae
 from extraction_assets.engine.saes.resolved import resolve_extraction
-from extraction_assets.engine.saes.sae_checkpoint import read_sae
 from extraction_assets.exports.errors import ExportError
 from extraction_assets.exports.source import ExportSource
 from extraction_assets_tests.browser.small_results import LATENT_DIM

@@ -12,7 +12,7 @@ from extraction_assets.exports.errors import ExportError
 from extraction_assets.exports.folders import LocalFolder, export_folder_at
 from extraction_assets.exports.formats import chosen_options, export_format, jsonl
 from extraction_assets.exports.output import MANIFEST, Output
-from extraction_assets.exports.run import export
+from extraction_assets.exports.write_export import export
 from extraction_assets_tests.exports.test_samples import queries_of
 from extraction_assets_tests.exports.written import Counted, source_of, write
 

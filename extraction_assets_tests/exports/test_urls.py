@@ -15,8 +15,8 @@ from extraction_assets.exports.errors import ExportError
 from extraction_assets.exports.folders import export_folder_at
 from extraction_assets.exports.formats import jsonl
 from extraction_assets.exports.output import MANIFEST
-from extraction_assets.exports.run import export
 from extraction_assets.exports.source import ExportSource
+from extraction_assets.exports.write_export import export
 from extraction_assets.stores.remote_folder import RemoteFolder
 from extraction_assets.stores.storage_urls import StorageError, StorageUrl, parse_storage_url, plain_reason
 from extraction_assets_tests.browser import small_results
@@ -28,7 +28,7 @@ import os, signal, sys
 from extraction_assets.database.connect import opened_database
 from extraction_assets.exports.folders import export_folder_at
 from extraction_assets.exports.formats import jsonl
-from extraction_assets.exports.run import export
+from extraction_assets.exports.write_export import export
 from extraction_assets_tests.exports.written import Counted, source_of
 
 url, folder = sys.argv[1:]

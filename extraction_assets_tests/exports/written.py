@@ -13,8 +13,8 @@ from extraction_assets.database.connect import opened_database
 from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets.exports.checkpoints_and_files import Declared
 from extraction_assets.exports.folders import LocalFolder
-from extraction_assets.exports.run import export
 from extraction_assets.exports.source import ExportSource
+from extraction_assets.exports.write_export import export
 from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets_tests.project import Project
 

@@ -67,7 +67,7 @@ MUTATIONS = (
     ),
     Mutation(
         "options of encode have no part in an SAE's fingerprint",
-        "planning/weights.py",
+        "planning/weights_fingerprints.py",
         'return fingerprint_if_more("sae", files, **{**sae_facts(sae.checkpoint), **options})',
         'return fingerprint_if_more("sae", files, **sae_facts(sae.checkpoint))',
         ("planning/test_plan.py::test_options_of_encode_make_features_stale_and_their_defaults_do_not",),

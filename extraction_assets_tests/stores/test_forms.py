@@ -10,7 +10,7 @@ from extraction_assets.catalog import ChunkAsset, chunk_assets
 from extraction_assets.stores import chunk_store
 from extraction_assets.stores.chunk_names import FORMS
 from extraction_assets.stores.chunk_store import ChunkStore
-from extraction_assets.stores.stored_files import unnamed_corpora
+from extraction_assets.stores.recognised_files import unnamed_corpora
 from extraction_assets.upkeep.clean import SUPERSEDED, find_garbage
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_settings

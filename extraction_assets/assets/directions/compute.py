@@ -12,9 +12,9 @@ from extraction_assets.engine.directions.nearest import NearestRows, merge_neare
 from extraction_assets.engine.directions.stream import NotDefined
 from extraction_assets.engine.directions.unembedding import read_unembedding
 from extraction_assets.engine.memory import is_out_of_memory
+from extraction_assets.engine.saes.located_checkpoint import read_sae
 from extraction_assets.engine.saes.resolved import ResolvedExtraction
 from extraction_assets.engine.saes.sae import SAE
-from extraction_assets.engine.saes.sae_checkpoint import read_sae
 from extraction_assets.execution.progress import Progress, progress
 
 _NO_DECODER = "the SAE encodes only: it has no decoder of its own"

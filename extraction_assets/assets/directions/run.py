@@ -11,13 +11,13 @@ from extraction_assets.catalog import FEATURE_DIRECTIONS, asset_row
 from extraction_assets.dagster_instance.dead_runs import note_host
 from extraction_assets.database.connect import write_transaction
 from extraction_assets.database.directions import DirectionsRow, Loaded, replace_directions
-from extraction_assets.database.urls import shown_url
+from extraction_assets.database.url_text import shown_url
 from extraction_assets.engine.corpora.display import display_tokens
 from extraction_assets.engine.saes.resolved import resolve_extraction
 from extraction_assets.execution.failures import as_dagster_failure
 from extraction_assets.execution.hub_downloads import hub_downloads
 from extraction_assets.planning.tokenization import load_tokenizer
-from extraction_assets.planning.weights import weights_fingerprint
+from extraction_assets.planning.weights_fingerprints import weights_fingerprint
 from extraction_assets.resources import GpuResource, ResultsResource
 from extraction_assets.settings import ExtractionSettings
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from extraction_assets.assets.examples.claims import merge_check_specs
+from extraction_assets.assets.examples.checks import merge_check_specs
 from extraction_assets.catalog import FEATURE_EXAMPLES, TOP_K_TABLE, asset_row
 from extraction_assets.execution.keys import sae_key
 from extraction_assets.execution.lineage import CodeVersions

@@ -1,20 +1,25 @@
-"""Claims about the merged examples, checked before they are committed."""
+"""What a merge claims of itself; the checks of these claims run before it commits."""
 
 import dagster as dg
-import sqlalchemy as sa
 
-from extraction_assets.assets.examples.claims import MATCH_TABLES
-from extraction_assets.assets.examples.expected import Expected, differences
+NONE_MISSING = "no_chunk_is_missing"
+MATCH_TABLES = "examples_match_chunk_tables"
+MERGE_CHECKS = {
+    NONE_MISSING: "Every chunk of the corpus is in the merged examples.",
+    MATCH_TABLES: "A seeded part of the stored rows, worked out again from the chunk tables.",
+}
+"""If one fails, nothing in the database changes."""
 
 
-def compare_with_tables(
-    connection: sa.Connection, extraction_id: int, expected: dict[int, Expected]
-) -> dg.AssetCheckResult:
-    """Whether the stored rows equal the expected features."""
-    wrong = differences(connection, extraction_id, expected)
-    return dg.AssetCheckResult(
-        check_name=MATCH_TABLES,
-        passed=not wrong,
-        metadata={"features_compared": len(expected)},
-        description="; ".join(wrong[:10]) or f"{len(expected)} features worked out again, all equal",
-    )
+def merge_check_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
+    """The checks of the merged examples under ``key``."""
+    return [dg.AssetCheckSpec(name, asset=key, description=claim) for name, claim in MERGE_CHECKS.items()]
+
+
+class MergeRefused(ValueError):
+    """Chunks cannot be merged, or the merge is wrong; nothing in the database was changed."""
+
+    def __init__(self, check: str, message: str) -> None:
+        super().__init__(message)
+        self.check = check
+        """The claim that does not hold."""

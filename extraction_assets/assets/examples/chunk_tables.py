@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from extraction_assets.assets.chunks.checks import CHUNK_CHECKS
-from extraction_assets.assets.examples.claims import MATCH_TABLES, NONE_MISSING, MergeRefused
+from extraction_assets.assets.examples.checks import MATCH_TABLES, NONE_MISSING, MergeRefused
 from extraction_assets.assets.examples.expected import Expectation
 from extraction_assets.assets.examples.fit_chunks import failed_check, records_of_chunks
 from extraction_assets.assets.examples.merging import Merged, merge_tables

@@ -19,7 +19,7 @@ from extraction_assets.engine.statistics.registry import (
     STATISTICS,
     FeatureStatistics,
 )
-from extraction_assets.engine.statistics.shown import feature_rows
+from extraction_assets.engine.statistics.rows_and_sentences import feature_rows
 from extraction_assets.stores.chunk_files import TableFile
 
 CHECKED_FEATURES = 64

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from extraction_assets.assets.chunks.checks import CHUNK_CHECKS
-from extraction_assets.assets.examples.claims import NONE_MISSING, MergeRefused
+from extraction_assets.assets.examples.checks import NONE_MISSING, MergeRefused
 from extraction_assets.catalog import TOP_K_TABLE
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import Chunk

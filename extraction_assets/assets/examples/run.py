@@ -10,9 +10,9 @@ from typing import Any
 import dagster as dg
 import numpy as np
 
-from extraction_assets.assets.examples.checks import compare_with_tables
+from extraction_assets.assets.examples.checks import MATCH_TABLES, NONE_MISSING, MergeRefused
 from extraction_assets.assets.examples.chunk_tables import merge_chunks
-from extraction_assets.assets.examples.claims import MATCH_TABLES, NONE_MISSING, MergeRefused
+from extraction_assets.assets.examples.compared_rows import compare_with_tables
 from extraction_assets.assets.examples.corpus_samples import corpus_samples
 from extraction_assets.assets.examples.merging import Merged
 from extraction_assets.catalog import FEATURE_DIRECTIONS, asset_row
@@ -20,7 +20,7 @@ from extraction_assets.dagster_instance.dead_runs import note_host
 from extraction_assets.database.connect import write_transaction
 from extraction_assets.database.directions import delete_stale_directions
 from extraction_assets.database.load import ExtractionRow, replace_results
-from extraction_assets.database.urls import shown_url
+from extraction_assets.database.url_text import shown_url
 from extraction_assets.engine.corpora.display import display_tokens
 from extraction_assets.engine.corpora.document_tokens import special_token_ids
 from extraction_assets.engine.statistics.registry import FeatureStatistics
@@ -37,7 +37,7 @@ from extraction_assets.execution.pictures import (
 from extraction_assets.execution.preview import preview
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.planning.tokenization import load_tokenizer
-from extraction_assets.planning.weights import weights_fingerprint
+from extraction_assets.planning.weights_fingerprints import weights_fingerprint
 from extraction_assets.resources import ChunkStoreResource, ResultsResource
 from extraction_assets.settings import ExtractionSettings
 

@@ -17,8 +17,8 @@ from extraction_assets.exports.checkpoints_and_files import Declared
 from extraction_assets.exports.folders import ExportFolder, LocalFolder, stored_folder
 from extraction_assets.exports.formats import chosen_options
 from extraction_assets.exports.output import MANIFEST, Progress, holds, is_finished
-from extraction_assets.exports.run import export, manifest_of
 from extraction_assets.exports.source import ExportSource
+from extraction_assets.exports.write_export import export, manifest_of
 from extraction_assets.resources import ChunkStoreResource, ResultsResource
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkStore

@@ -27,7 +27,7 @@ from extraction_assets.database.queries.overview import (
     shares,
     worth_a_look,
 )
-from extraction_assets.engine.statistics.shown import shown_sizes, unknown_sizes
+from extraction_assets.engine.statistics.rows_and_sentences import shown_sizes, unknown_sizes
 from extraction_assets.execution.pictures import Bar, bar_chart
 
 _FLAGS = {

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import dagster as dg
 
 from extraction_assets.assets.chunks.checks import CHUNK_CHECKS, CHUNK_WARNINGS
-from extraction_assets.assets.examples.claims import MERGE_CHECKS
+from extraction_assets.assets.examples.checks import MERGE_CHECKS
 from extraction_assets.catalog import FEATURE_EXAMPLES, TOP_K_TABLE
 from extraction_assets.execution.keys import sae_key
 from extraction_assets.planning.plan import ExtractionPlan

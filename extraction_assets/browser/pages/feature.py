@@ -31,7 +31,7 @@ from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets.database.queries.feature_page import special_ids, stored_examples
 from extraction_assets.database.queries.labels import MARKS
 from extraction_assets.engine.selection.intervals import OF_ALL
-from extraction_assets.engine.statistics.shown import NO_DRAWS, unknown_sizes
+from extraction_assets.engine.statistics.rows_and_sentences import NO_DRAWS, unknown_sizes
 
 WIDTHS = ("10", "20", "40", "all")
 """Tokens shown on each side of the strongest one."""

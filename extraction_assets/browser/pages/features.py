@@ -19,7 +19,7 @@ from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets.database.queries.feature_filter import Listing
 from extraction_assets.database.queries.feature_list import Key, ListedRow, feature_page
 from extraction_assets.database.queries.feature_page import first_firing_query
-from extraction_assets.engine.statistics.shown import unknown_sizes
+from extraction_assets.engine.statistics.rows_and_sentences import unknown_sizes
 
 PLACE = ("after", "before")
 """Parameters that say where in a list a page is: another filter or order begins at its start."""

@@ -9,7 +9,7 @@ from extraction_assets.database.backends.postgresql import PostgresqlBackend
 from extraction_assets.database.backends.protocol import Backend, ColumnKind
 from extraction_assets.database.backends.sqlite import SqliteBackend
 from extraction_assets.database.errors import DatabaseError
-from extraction_assets.database.urls import split_url
+from extraction_assets.database.url_text import split_url
 
 BACKENDS: tuple[Backend, ...] = (SqliteBackend(), PostgresqlBackend())
 """The one list of databases."""

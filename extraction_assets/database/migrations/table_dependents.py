@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from extraction_assets.database.errors import DatabaseError
-from extraction_assets.database.urls import shown_url
+from extraction_assets.database.url_text import shown_url
 
 # The table's row type and its array are what functions and columns of other tables depend on. A view goes over if this
 # role may replace it; whoever asks for {t} finds it by the search path, as the migration does.

@@ -17,10 +17,10 @@ from extraction_assets.engine.models.language_model import (
 )
 from extraction_assets.engine.models.positions import fewer_positions
 from extraction_assets.engine.saes.formats import CheckpointError, SAEWeights
+from extraction_assets.engine.saes.located_checkpoint import read_sae
 from extraction_assets.engine.saes.named import named_sae
 from extraction_assets.engine.saes.published.described import width as width_in_name
 from extraction_assets.engine.saes.sae import SAE
-from extraction_assets.engine.saes.sae_checkpoint import read_sae
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.settings import ResolvedSae
 

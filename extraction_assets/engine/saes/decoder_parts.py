@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from extraction_assets.engine.file_boundary import CheckpointFile, DecoderPart, read_header
 from extraction_assets.engine.saes.formats import SaePlace, checkpoint_files, read_checkpoint
+from extraction_assets.engine.saes.located_checkpoint import encode_options, sae_place
 from extraction_assets.engine.saes.sae import decoder_rows
-from extraction_assets.engine.saes.sae_checkpoint import encode_options, sae_place
 from extraction_assets.engine.saes.stored_width import stored_width
 from extraction_assets.settings import ResolvedSae
 

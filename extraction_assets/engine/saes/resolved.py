@@ -16,7 +16,7 @@ from extraction_assets.engine.saes.formats import (
     compare_recorded,
     read_checkpoint_record,
 )
-from extraction_assets.engine.saes.sae_checkpoint import read_sae_record, sae_place
+from extraction_assets.engine.saes.located_checkpoint import read_sae_record, sae_place
 from extraction_assets.settings import ExtractionSettings, ResolvedSae, SaeSettings
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from extraction_assets.catalog import FEATURE_DIRECTIONS, FEATURE_RELATIONS
 from extraction_assets.engine.statistics.registry import COLUMNS, STATISTICS, Statistic, StatisticColumn
-from extraction_assets.engine.statistics.shown import were_drawn
+from extraction_assets.engine.statistics.rows_and_sentences import were_drawn
 from extraction_assets.exports.exported_rows import Batch, ExportedDraw, ExportedExample, TopToken
 from extraction_assets.exports.formats.shared.json_text import encode, numbers, text
 from extraction_assets.exports.formats.shared.line_files import write_lines

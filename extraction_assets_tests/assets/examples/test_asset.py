@@ -17,7 +17,7 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 
 from extraction_assets.assets.examples import chunk_tables, merging
 from extraction_assets.assets.examples import run as examples_module
-from extraction_assets.assets.examples.claims import MATCH_TABLES
+from extraction_assets.assets.examples.checks import MATCH_TABLES
 from extraction_assets.assets.examples.merging import merge_tables
 from extraction_assets.engine.selection.merge import DeferredTopKHeap
 from extraction_assets.engine.statistics.registry import STATISTICS

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from extraction_assets.assets.examples import chunk_tables, merging
+from extraction_assets.assets.examples.checks import MergeRefused
 from extraction_assets.assets.examples.chunk_tables import merge_chunks
-from extraction_assets.assets.examples.claims import MergeRefused
 from extraction_assets.assets.examples.merging import Merged
 from extraction_assets.planning import merge_order
 from extraction_assets.stores.chunk_files import read_table, write_table

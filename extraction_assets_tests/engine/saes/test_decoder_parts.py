@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from extraction_assets.engine.saes import decoder_parts as parts_of
 from extraction_assets.engine.saes.decoder_parts import decoder_parts
 from extraction_assets.engine.saes.formats import CheckpointError
+from extraction_assets.engine.saes.located_checkpoint import read_sae
 from extraction_assets.engine.saes.sae import SAE
-from extraction_assets.engine.saes.sae_checkpoint import read_sae
 from extraction_assets.settings import ResolvedSae
 from extraction_assets_tests.engine.saes.formats.published_layouts import (
     D_IN,

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from extraction_assets.engine.file_boundary import CheckpointError
+from extraction_assets.engine.saes.located_checkpoint import sae_facts, sae_files, sae_place
 from extraction_assets.engine.saes.published import UnknownSae
-from extraction_assets.engine.saes.sae_checkpoint import sae_facts, sae_files, sae_place
 from extraction_assets.settings import SaeReference
 from extraction_assets_tests import tiny
 from extraction_assets_tests.engine.saes.hub_cache import cached, use_cache

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from extraction_assets.engine.findings import refuse
 from extraction_assets.engine.saes.formats import CheckpointError
+from extraction_assets.engine.saes.located_checkpoint import read_sae
 from extraction_assets.engine.saes.published import registry
 from extraction_assets.engine.saes.resolved import (
     ResolvedExtraction,
@@ -16,7 +17,6 @@ from extraction_assets.engine.saes.resolved import (
     has_rms_norm,
     resolve_extraction,
 )
-from extraction_assets.engine.saes.sae_checkpoint import read_sae
 from extraction_assets.settings import ExtractionSettings, ResolvedSae, SaeSettings
 from extraction_assets_tests import tiny
 from extraction_assets_tests.chats import CHATML, LLAMA_3, make_chat_model

@@ -15,7 +15,7 @@ from extraction_assets.database.backends.postgresql import text_index
 from extraction_assets.database.backends.postgresql.views import VIEWS
 from extraction_assets.database.backends.protocol import ColumnKind, TextIndex
 from extraction_assets.database.errors import DatabaseError, DatabaseUnavailableError
-from extraction_assets.database.urls import error_sentence
+from extraction_assets.database.url_text import error_sentence
 
 if TYPE_CHECKING:
     import pyarrow as pa

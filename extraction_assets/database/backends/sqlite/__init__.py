@@ -16,7 +16,7 @@ from extraction_assets.database.backends.sqlite import text_index
 from extraction_assets.database.backends.sqlite.read_only_disk import readable_path
 from extraction_assets.database.backends.sqlite.views import VIEWS
 from extraction_assets.database.errors import DatabaseError, DatabaseUnavailableError, FullDiskError, NotWritableError
-from extraction_assets.database.urls import error_sentence
+from extraction_assets.database.url_text import error_sentence
 from extraction_assets.host.disk import FULL, free_bytes, full_disk, not_writable, says_no_room
 
 if TYPE_CHECKING:

@@ -1,11 +1,11 @@
 """Which captured tensors a model writes into after they were captured."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from extraction_assets.engine.models.hooks.sites import Site
 
@@ -35,8 +35,8 @@ class WriteWatch(TorchDispatchMode):
         for tensor in written_by(func, args, kwargs):
             self._written |= self._sites.get(_storage(tensor), set())
         result = func(*args, **kwargs)
-        given = {_storage(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
-        self._made |= {_storage(leaf) for leaf in tree_leaves(result) if isinstance(leaf, Tensor)} - given
+        given = set(map(_storage, _tensors((args, kwargs))))
+        self._made.update(storage for storage in map(_storage, _tensors((result,))) if storage not in given)
         return result
 
     def begin_pass(self) -> None:
@@ -59,12 +59,31 @@ class WriteWatch(TorchDispatchMode):
 
 def written_by(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
     """The tensors that a call of an operator writes into, by its schema; of a list of tensors, each."""
-    for number, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is None or not argument.alias_info.is_write:
-            continue
-        value = kwargs.get(argument.name) if number >= len(args) or argument.kwarg_only else args[number]
-        values: Iterable[Any] = value if isinstance(value, (list, tuple)) else [value]
-        yield from (one for one in values if isinstance(one, Tensor))
+    for number, name, by_name_alone in _arguments_written_by(func):
+        value = kwargs.get(name) if number >= len(args) or by_name_alone else args[number]
+        yield from _tensors((value,))
+
+
+@cache
+def _arguments_written_by(func: Any) -> list[tuple[int, str, bool]]:
+    """Place and name of each, and whether it has no place in a call."""
+    return [
+        (number, argument.name, argument.kwarg_only)
+        for number, argument in enumerate(func._schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    ]
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors among values of an operator and in their lists. Torch's own walk through trees takes longer than the
+    operators of a small model."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _tensors(value)
+        elif isinstance(value, dict):
+            yield from _tensors(value.values())
 
 
 def _storage(tensor: Tensor) -> int:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from extraction_assets.engine.corpora.visible_text import visible
-from extraction_assets.engine.statistics.shown import NO_DRAWS, were_drawn
+from extraction_assets.engine.statistics.rows_and_sentences import NO_DRAWS, were_drawn
 from extraction_assets.exports.formats.shared.neuronpedia_tables import shown_source
 from extraction_assets.exports.formats.shared.parquet_tables import TABLES
 from extraction_assets.exports.source import ExportSource

@@ -13,9 +13,9 @@ from extraction_assets.engine.corpora.message_spans import MessageSpan
 from extraction_assets.engine.statistics.registry import COLUMNS
 from extraction_assets.exports.errors import ExportError
 from extraction_assets.exports.exported_rows import ListTexts
+from extraction_assets.exports.formats.shared.json_lists import DamagedListError, ExampleLists, example_lists
 from extraction_assets.exports.formats.shared.parquet_file import MakeTable
 from extraction_assets.exports.formats.shared.token_codes import SampleCodes, TokenCodes
-from extraction_assets.exports.json_lists import DamagedListError, ExampleLists, example_lists
 from extraction_assets.exports.samples import SampleText
 from extraction_assets.exports.source import ExportedFeature
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from extraction_assets.exports.errors import ExportError
-from extraction_assets.exports.json_lists import DamagedListError, string_lists
+from extraction_assets.exports.formats.shared.json_lists import DamagedListError, string_lists
 from extraction_assets.exports.samples import SampleText, SampleTexts
 
 _KEPT_TOKENS = 50_000_000  # 200 MB

@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from extraction_assets.engine.saes.formats import SAEWeights
+from extraction_assets.engine.saes.located_checkpoint import read_sae
 from extraction_assets.engine.saes.published import PublishedSae
 from extraction_assets.engine.saes.sae import SAE, matmul_precision
-from extraction_assets.engine.saes.sae_checkpoint import read_sae
 from extraction_assets.engine.shapes import SparseFeatures
 from extraction_assets.settings import ResolvedSae
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from extraction_assets.engine.saes.formats import CheckpointError, SAEWeights, files_on_hub
+from extraction_assets.engine.saes.located_checkpoint import read_sae, sae_files
 from extraction_assets.engine.saes.published import PublishedSae, published_sae
 from extraction_assets.engine.saes.sae import SAE
-from extraction_assets.engine.saes.sae_checkpoint import read_sae, sae_files
 from extraction_assets.engine.shapes import SparseFeatures
 from extraction_assets.settings import ResolvedSae
 from extraction_assets_tests.engine.saes.formats.published_layouts import (

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from extraction_assets.engine.file_boundary import npz
 from extraction_assets.engine.saes.formats import CheckpointError
-from extraction_assets.engine.saes.sae_checkpoint import read_sae, read_sae_record, sae_files
+from extraction_assets.engine.saes.located_checkpoint import read_sae, read_sae_record, sae_files
 from extraction_assets.settings import ResolvedSae
 from extraction_assets_tests import tiny
 

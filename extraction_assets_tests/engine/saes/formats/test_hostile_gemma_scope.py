@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from extraction_assets.engine.saes.formats import CheckpointError
-from extraction_assets.engine.saes.sae_checkpoint import read_sae, read_sae_record, sae_files
+from extraction_assets.engine.saes.located_checkpoint import read_sae, read_sae_record, sae_files
 from extraction_assets.settings import ResolvedSae
 from extraction_assets_tests.engine.saes.formats import published_layouts
 from extraction_assets_tests.engine.saes.formats.published_layouts import D_IN, D_SAE

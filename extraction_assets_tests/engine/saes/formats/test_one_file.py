@@ -17,8 +17,8 @@ from extraction_assets.engine.saes.formats import (
     qwen_scope,
     read_checkpoint,
 )
+from extraction_assets.engine.saes.located_checkpoint import read_sae, sae_facts
 from extraction_assets.engine.saes.published import PublishedSae, all_saes, published_sae
-from extraction_assets.engine.saes.sae_checkpoint import read_sae, sae_facts
 from extraction_assets.settings import ResolvedSae, SaeReference
 from extraction_assets_tests.engine.saes.formats.published_layouts import (
     D_IN,

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from extraction_assets.engine.saes.formats import SAEWeights, read_checkpoint
-from extraction_assets.engine.saes.published import published_sae, registry
-from extraction_assets.engine.saes.sae_checkpoint import (
+from extraction_assets.engine.saes.located_checkpoint import (
     encode_options,
     read_sae,
     read_sae_record,
     sae_files,
     sae_place,
 )
+from extraction_assets.engine.saes.published import published_sae, registry
 from extraction_assets.settings import ResolvedSae, SaeReference, SaeSettings
 from extraction_assets_tests import tiny
 from extraction_assets_tests.engine.saes.formats import published_layouts, published_layouts_b

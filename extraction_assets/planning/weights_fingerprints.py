@@ -6,8 +6,8 @@ from typing import Any
 from extraction_assets.catalog import SAE_FEATURES, Asset, asset_row
 from extraction_assets.engine.models.files.local_checkpoint import LocalCheckpoint, checkpoint_files
 from extraction_assets.engine.models.files.model_folder import has_own_code
+from extraction_assets.engine.saes.located_checkpoint import sae_facts, sae_files
 from extraction_assets.engine.saes.resolved import ResolvedExtraction
-from extraction_assets.engine.saes.sae_checkpoint import sae_facts, sae_files
 from extraction_assets.planning.asset_fields import values_in_fingerprint
 from extraction_assets.planning.tokenization import tokenizer_fingerprint
 from extraction_assets.settings import ExtractionSettings, ResolvedSae
