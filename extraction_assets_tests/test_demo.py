@@ -21,6 +21,7 @@ from extraction_assets.database.queries.examples import examples_of
 from extraction_assets.database.tables import features
 from extraction_assets_tests.brute_force import StoredFeatures, feature_differences, top_examples
 from extraction_assets_tests.exports.strongest import READERS
+from extraction_assets_tests.object_storage import S3Server
 from extraction_assets_tests.postgres import Server
 from extraction_assets_tests.processes import run_module
 from extraction_assets_tests.rows import all_rows
@@ -197,6 +198,22 @@ def test_a_chunk_run_again_gives_identical_bytes(demo_home: Path, on_postgres: O
     )
     assert len(first) == 6  # activations, features, and of the table: its rows, statistics, draws, sampled firings
     assert again == first
+
+
+def test_a_chunk_in_object_storage_has_the_bytes_of_a_folder(demo_home: Path, s3: S3Server, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(demo_home / "project", home / "project")
+    done = _command(home, "run", "demo", "--chunks", "3:4", EXTRACTION_STORE="s3://results/demo")
+    assert done.returncode == 0, done.stderr
+    client = s3.client()
+    stored = {path.removeprefix("results/demo/"): client.cat_file(path) for path in client.find("results/demo")}
+    names = [path.relative_to(demo_home).as_posix() for path in demo_home.glob(LAST_CHUNK)]
+    assert len(names) == 6
+    assert {name for name in stored if not name.startswith("corpora/")} == {*names, "demo/corpus.json"}
+    assert {name: stored[name] for name in names} == {name: (demo_home / name).read_bytes() for name in names}
+    (corpus,) = (demo_home / "corpora").iterdir()
+    files = {f"corpora/{corpus.name}/{path.name}": path.read_bytes() for path in corpus.iterdir()}
+    assert {name: content for name, content in stored.items() if name.startswith("corpora/")} == files
 
 
 def test_the_demo_ships_small_and_unpickled() -> None:

@@ -1,5 +1,6 @@
 """What a module declares, what it will write, and the results database."""
 
+import contextlib
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from extraction_assets.doctor.folders import check_folder, check_free
 from extraction_assets.engine.findings import Finding
 from extraction_assets.host.disk import nearest, readable_size
-from extraction_assets.host.locations import extraction_home
+from extraction_assets.host.locations import chunk_store_place, extraction_home
 
 if TYPE_CHECKING:
     from extraction_assets.defs_yaml.folder import NotLoaded
@@ -102,7 +103,7 @@ def check_estimate(
 def check_stores(
     chunk_store: "Callable[[], ChunkStoreResource]", results: "Callable[[], ResultsResource]"
 ) -> Iterator[Finding]:
-    """Folders that the module's resources name, where they lie outside EXTRACTION_HOME."""
+    """Folders that the module's resources name, where they lie outside EXTRACTION_HOME, and object storage."""
     places: dict[str, Callable[[], Path | None]] = {
         "chunk_store.root": lambda: chunk_store().open().files.disk,
         "results.url": lambda: results().folder(),
@@ -116,6 +117,25 @@ def check_stores(
         if folder is not None and not folder.is_relative_to(extraction_home()):
             yield from check_folder(field, folder, "set by the module's resources")
             yield check_free("files" if field == "chunk_store.root" else "results", folder)
+    with contextlib.suppress(ValueError):  # said above
+        yield from _check_storage(chunk_store())
+
+
+def _check_storage(chunk_store: "ChunkStoreResource") -> Iterator[Finding]:
+    """Whether the object storage of chunk files answers; nothing of a folder of this machine."""
+    from extraction_assets.stores.opening import open_store
+    from extraction_assets.stores.storage_urls import StorageError
+
+    store = open_store(chunk_store_place(chunk_store.root), extraction_home(), patience_seconds=0)
+    if store.files.disk is not None:
+        return
+    try:
+        store.files.inside(store.root)
+    except StorageError as error:
+        advice = "correct EXTRACTION_STORE, or chunk_store.root in the module's resources; make the bucket"
+        yield Finding("error", str(error), check="resources", advice=advice)
+        return
+    yield Finding("ok", f"corpora and chunk files are in {store.place}, which answers", check="resources")
 
 
 def check_database(results: "Callable[[], ResultsResource]" = default_results) -> Iterator[Finding]:

@@ -151,7 +151,7 @@ class ChunkStore:
         paths = self.chunk_paths(extraction, asset, sae, key, fingerprint)
         if any(self.files.is_file(path) for path in paths):
             return "done"
-        others = of_any_fingerprint(self.files.inside(paths[0].parent), asset, key)
+        others = of_any_fingerprint(self.files.beginning(paths[0].parent, f"{key}-"), asset, key)
         return "stale" if any(other not in paths for other in others) else "missing"
 
     def stored_keys(self, extraction: str, asset: ChunkAsset, sae: str | None = None) -> set[str]:

@@ -41,6 +41,12 @@ class LocalFiles:
     def inside(self, folder: Path) -> list[Path]:
         return sorted(folder.iterdir()) if folder.is_dir() else []
 
+    def beginning(self, folder: Path, prefix: str) -> list[Path]:
+        try:
+            return [folder / name for name in os.listdir(folder) if name.startswith(prefix)]
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            return []
+
     def files_in(self, folder: Path) -> list[Path]:
         return [path for path in sorted(folder.rglob("*")) if path.is_file()]
 

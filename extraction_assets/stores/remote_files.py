@@ -22,6 +22,8 @@ from extraction_assets.stores.store_protocol import Answer, Beside
 
 KEPT_BYTES = 2 << 30
 _COPIES = "copies"
+_MOST_RECORDS = 20_000
+"""Of some KB each: those of all tables of an SAE of 10,000 chunks."""
 
 
 class RemoteFiles:
@@ -63,6 +65,9 @@ class RemoteFiles:
         name = "" if folder == self.root else self._name(folder)
         return sorted(folder / one for one in self._listing.inside(name))
 
+    def beginning(self, folder: Path, prefix: str) -> list[Path]:
+        return [folder / name for name in self._listing.inside(self._name(folder)) if name.startswith(prefix)]
+
     def files_in(self, folder: Path) -> list[Path]:
         return sorted(self.root / name for name in self._listing.files(self._name(folder)))
 
@@ -103,6 +108,8 @@ class RemoteFiles:
                 raise FileNotFoundError(f"{self.address(path)} is not there")
             return found
 
+        if len(self._records) > _MOST_RECORDS:
+            self._records.clear()
         known = self._records.get(name)
         if known is None or known[0] != entry:
             with self._naming_the_url(path):

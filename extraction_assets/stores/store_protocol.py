@@ -46,6 +46,9 @@ class StoreFiles(Protocol):
     def inside(self, folder: Path) -> list[Path]:
         """Files and folders in a folder, sorted; none where it does not exist."""
 
+    def beginning(self, folder: Path, prefix: str) -> list[Path]:
+        """What lies in a folder under a name that begins so, in any order; of many names, without a path for each."""
+
     def files_in(self, folder: Path) -> list[Path]:
         """All files in a folder and in those inside it, sorted."""
 

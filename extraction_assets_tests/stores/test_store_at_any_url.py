@@ -1,13 +1,19 @@
 """A chunk store at a URL of fsspec that is no S3: in memory, which tests alone have."""
 
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from extraction_assets.assets.chunks import run as chunk_run
 from extraction_assets.assets.examples import chunk_tables
 from extraction_assets.planning import merge_order
 from extraction_assets.resources import ChunkStoreResource
+from extraction_assets.settings import Chunk
+from extraction_assets.stores.remote_folder import RemoteFolder
 from extraction_assets.stores.storage_urls import StorageError
 from extraction_assets_tests.object_storage import SECRET
 from extraction_assets_tests.project import Project
@@ -49,6 +55,35 @@ def test_tables_of_many_chunks_are_stored_read_and_made_again(
     project.merge("relu")
     assert MemoryFileSystem().cat_file(path) == whole
     assert project.rows("SELECT * FROM feature_activations") == rows
+
+
+@pytest.mark.slow
+def test_the_next_chunk_is_computed_while_one_is_uploaded_and_no_more(
+    place: str, tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Project(make_settings(tiny_folder), home, chunk_store=ChunkStoreResource(root=place))
+    project.corpus()
+    compute, put = chunk_run.compute_chunk, RemoteFolder.put
+    begun, second_begins, seen = list[str](), threading.Event(), list[list[str]]()
+
+    def noting(plan: Any, loaded: Any, usage: Any, chunk: Chunk, *others: Any) -> Any:
+        begun.append(chunk.key)
+        if len(begun) == 2:
+            second_begins.set()
+        return compute(plan, loaded, usage, chunk, *others)
+
+    def slowly(folder: RemoteFolder, path: Path, name: str) -> None:
+        if "relu/top_k_table/000000000000-" in name and name.endswith(".parquet"):
+            assert second_begins.wait(30)
+            time.sleep(0.5)  # the second is computed by then
+            seen.append(list(begun))
+        put(folder, path, name)
+
+    monkeypatch.setattr(chunk_run, "compute_chunk", noting)
+    monkeypatch.setattr(RemoteFolder, "put", slowly)
+    assert project.chunks().success
+    assert seen == [project.settings.chunk_keys[:2]]
+    assert begun == project.settings.chunk_keys
 
 
 def test_a_path_and_a_file_url_are_folders_of_this_machine(tmp_path: Path) -> None:
