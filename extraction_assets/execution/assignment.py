@@ -23,7 +23,7 @@ class Assignment(Protocol):
         """Whether this run makes a chunk of its plan; False if another run has it."""
 
     def take_another(self) -> str | None:
-        """A further chunk, once the run has nothing left of its plan; None if there is none for it."""
+        """A further chunk, once the run has nothing left of its plan; None if no chunk is left for it."""
 
     def durable(self, key: str) -> None:
         """The files of a chunk are durable, its checks passed and its events recorded."""

@@ -104,7 +104,7 @@ class ExportState(NamedTuple):
 
 def export_state(folder: ExportFolder) -> ExportState | None:
     """What the manifest of one SAE's export says, at the top or in the folder inside that the format has for it; None
-    where there is none that can be read."""
+    where no manifest can be read."""
     for name in sorted(folder.sizes()):
         if name.rpartition("/")[2] != MANIFEST:
             continue

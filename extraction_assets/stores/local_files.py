@@ -139,5 +139,5 @@ class LocalFiles:
 
 
 def _is_folder(path: Path) -> bool:
-    """A link to one is none: what it leads to is not the store's."""
+    """A link to a folder does not count: what it leads to is not the store's."""
     return path.is_dir() and not path.is_symlink()

@@ -28,7 +28,7 @@ _KEPT_TO_READ = 16 << 30
 
 
 def open_store(place: "str | Path", home: Path, patience_seconds: float = PATIENCE_SECONDS) -> ChunkStore:
-    """The store in a folder, or at a URL with scratch under ``home``. Raises StorageError for a URL that is none, or
+    """The store in a folder, or at a URL with scratch under ``home``. Raises StorageError for an invalid URL, or
     of storage that cannot be opened; nothing is written before something is stored or read."""
     text = str(place)
     if isinstance(place, Path) or not is_remote(text):

@@ -75,7 +75,7 @@ def local_path(text: str) -> str:
     if not is_url(text):
         if begun := _MISTYPED.match(text):
             scheme = begun[0].partition(":")[0]
-            raise StorageError(f"{text} begins as a URL, and is none: give {scheme}://…, or for a folder ./{text}")
+            raise StorageError(f"{text} begins as a URL, but is not one: give {scheme}://…, or for a folder ./{text}")
         return text
     url = parse_storage_url(text)
     if url.scheme not in _LOCAL:

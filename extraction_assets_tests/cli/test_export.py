@@ -51,7 +51,7 @@ def test_options_reach_the_format(export: Export, tmp_path: Path) -> None:
         (("--format", "jsonl", "--out", ""), "'' is no folder: give the path of one, or a URL"),
         (("--format", "jsonl", "--out", " "), "' ' is no folder"),
         (("--format", "jsonl", "--out", "file://host/x"), "names another machine, host: give file:///folder"),
-        (("--format", "jsonl", "--out", "s3:/x"), "s3:/x begins as a URL, and is none: give s3://…"),
+        (("--format", "jsonl", "--out", "s3:/x"), "s3:/x begins as a URL, but is not one: give s3://…"),
         (("--format", "jsonl", "--out", "/proc/nope"), "/proc/nope cannot be written into (No such file or directory)"),
         (("--format", "jsonl", "--out", "y" * 300), "cannot be written into (File name too long): give another folder"),
         (("--format", "xml", "--out", "x"), "'xml' is not one of 'jsonl'"),

@@ -25,7 +25,7 @@ class Format(Protocol):
     """A module that reads explanations."""
 
     def read(self, path: Path, source: str | None) -> Iterator[Explanation | NumberedFault]:
-        """The explanations in a file, or in the files of a folder, and a fault for each line that is none. ``source``
+        """The explanations in a file, or in the files of a folder, and a fault for each unreadable line. ``source``
         chooses among those of several SAEs.
 
         Raises ExplanationsError for files that hold none.

@@ -21,7 +21,7 @@ _LONGEST_LINE = 2**24
 
 def read(path: Path, source: str | None) -> Iterator[Explanation | NumberedFault]:
     """The explanations in a file, or in the files of a folder (of ``explanations`` in it, if that is there), of one
-    ``source``, and a fault for each line that is none.
+    ``source``, and a fault for each line that cannot be read.
 
     Raises ExplanationsError for a folder without files, a file that is no gzip file, and files of several sources
     without a chosen one.
