@@ -99,7 +99,7 @@ def test_what_keep_leaves_out_makes_a_full_disk_a_warning(
     saes = {"own": {"path": str(make_faithful_sae(tmp_path / "faithful")), "hook": "layers.1"}}
     keep = {"model_activations": False, "sae_features": False}
     settings = make_settings(tiny_folder, saes=saes, keep=keep, corpus={"source": "standard-library", "max_length": 64})
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1_400_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1_100_000))
     result = invoke(declare(monkeypatch, settings), "check", "tiny")
     assert result.exit_code == 0, result.output
     assert "warning  about" in result.output
