@@ -142,7 +142,7 @@ def run_module(
 
 
 def run_code(code: str, *arguments: str, timeout: float = 300) -> "subprocess.CompletedProcess[str]":
-    """What ``python -c CODE ARGUMENTS`` gives, as ``run_module``. A code that must load nothing else cannot run here."""
+    """What ``python -c CODE ARGUMENTS`` gives, as ``run_module``. Not for a code that is to load little."""
     return run_module(CODE, [code, *arguments], timeout=timeout)
 
 

@@ -1,4 +1,4 @@
-"""``python -m extraction_assets_tests.run_code CODE ARGUMENTS``: what ``python -c`` does, for the forks of ``processes``."""
+"""``python -m extraction_assets_tests.run_code CODE ARGUMENTS``: ``python -c``, for the forks of ``processes``."""
 
 import sys
 

@@ -23,7 +23,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> ExtractionSettings:
 def at_once(settings: ExtractionSettings, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The same samples in one chunk, which gives the same rows."""
     whole = settings.model_copy(update={"chunk_size": settings.evaluation_samples})
-    return Project(whole, tmp_path_factory.mktemp("at_once")).everything()
+    return Project(whole, tmp_path_factory.mktemp("at_once")).merged()
 
 
 def test_the_schedule_computes_what_is_missing_and_the_merge_follows(lab: Lab, at_once: Project) -> None:
