@@ -70,6 +70,8 @@ class _State(NamedTuple):
 _hashes = Memo[_State](most=4096)
 _on_trust = dict[Path, _State]()
 """Files whose hash an earlier process computed, and which this one has not read."""
+_written = set[tuple[Path, _State]]()
+"""What this process has seen to be remembered, and where."""
 
 
 def content_hash(file: BufferedReader) -> str:
@@ -99,52 +101,61 @@ def file_content_hash(path: Path, *, on_trust: bool = False) -> str:
         raise FileNotFoundError(f"{path} is not there, or no file")
     with path.open("rb") as file:
         state = _state(file)
-        if not on_trust or state.size < LARGE_BYTES or _hashes.get(state) is not None:
+        if not on_trust or state.size < LARGE_BYTES:
             return content_hash(file)
-        known = _remembered().get(state.key)
-        if known is not None:
+        remembered = extraction_home() / REMEMBERED
+        if (remembered, state) in _written:
+            return content_hash(file)
+        before = _remembered(remembered)
+        if state.key in before and _hashes.get(state) is None:
             _on_trust[path] = state
-            return _hashes.keep(state, known)
+            _hashes.keep(state, before[state.key])
         found = content_hash(file)
         if _hashes.get(state) is not None:  # not of a file that changes at this moment
-            before = _remembered()
-            _remember({**(before if len(before) < _MOST_REMEMBERED else {}), state.key: found})
+            _remember(remembered, {**(before if len(before) < _MOST_REMEMBERED else {}), state.key: found})
+            _written.add((remembered, state))
         return found
 
 
 def read_files_on_trust() -> None:
-    """Reads the files that were taken on trust, each once a process. Raises ChangedFileError if one was written to or
-    replaced since, or holds other bytes than it did for the process that hashed it; its hash is then forgotten."""
-    for path, state in list(_on_trust.items()):
-        with path.open("rb") as file:
-            is_same = _state(file) == state
-            if is_same and hashlib.file_digest(file, "sha256").hexdigest() == _hashes.get(state):
-                _on_trust.pop(path, None)
-                continue
-        _on_trust.pop(path, None)
-        _hashes.forget(state)
-        _remember({key: found for key, found in _remembered().items() if key != state.key})
-        if is_same:
-            raise ChangedFileError(
-                f"{path} does not hold the bytes that it held for an earlier command, and no program has written to it "
-                "since: its disk may be failing. Download or copy it again, then start again"
-            )
-        raise ChangedFileError(f"{path} was written to or replaced while a run was using it: start the run again")
+    """Reads the files that were taken on trust, each once a process. Raises ChangedFileError if some were written to or
+    replaced since, or hold other bytes than they did for the process that hashed them; their hashes are forgotten."""
+    found = [sentence for path in list(_on_trust) if (sentence := _fault_of(path, _on_trust.pop(path)))]
+    if found:
+        raise ChangedFileError("; ".join(found))
 
 
-def _remembered() -> dict[str, str]:
-    """State -> hash, by the file; empty where there is none, or one that is damaged."""
+def _fault_of(path: Path, state: _State) -> str | None:
+    """What is wrong with a file whose hash was taken on trust, which is then forgotten."""
+    with path.open("rb") as file:
+        is_same = _state(file) == state
+        if is_same and hashlib.file_digest(file, "sha256").hexdigest() == _hashes.get(state):
+            return None
+    _hashes.forget(state)
+    remembered = extraction_home() / REMEMBERED
+    _written.discard((remembered, state))
+    _remember(remembered, {key: found for key, found in _remembered(remembered).items() if key != state.key})
+    if is_same:
+        return (
+            f"{path} does not hold the bytes that it held for an earlier command, and no program has written to it "
+            "since: its disk may be failing. Download or copy it again, then start again"
+        )
+    return f"{path} was written to or replaced while a run was using it: start the run again"
+
+
+def _remembered(path: Path) -> dict[str, str]:
+    """State -> hash, by such a file; empty where there is none, or one that is damaged."""
     try:
-        found = read_sealed_json(extraction_home() / REMEMBERED, "", ()).value
+        found = read_sealed_json(path, "", ()).value
     except (OSError, DamagedFileError):
         return {}
     return {key: value for key, value in found.items() if isinstance(value, str)}
 
 
-def _remember(found: dict[str, str]) -> None:
+def _remember(path: Path, found: dict[str, str]) -> None:
     """Replaces what is remembered; where that cannot be written, the next process reads the files again."""
     with contextlib.suppress(OSError):
-        write_sealed_json(extraction_home() / REMEMBERED, found)
+        write_sealed_json(path, found)
 
 
 def _state(file: BufferedReader) -> _State:

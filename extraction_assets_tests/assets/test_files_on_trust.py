@@ -23,11 +23,13 @@ def trusting(tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> 
     project.corpus()
     monkeypatch.setattr(content_hashes, "LARGE_BYTES", 1)
     monkeypatch.setattr(content_hashes, "SETTLED_NS", -(10**9))
+    memory = home / content_hashes.REMEMBERED
     for wrong in (False, True):
         monkeypatch.setattr(content_hashes, "_hashes", content_hashes.Memo(4096))
         monkeypatch.setattr(content_hashes, "_on_trust", {})
+        monkeypatch.setattr(content_hashes, "_written", set())
         if wrong:
-            content_hashes._remember(dict.fromkeys(content_hashes._remembered(), "0" * 64))
+            content_hashes._remember(memory, dict.fromkeys(content_hashes._remembered(memory), "0" * 64))
         assert project.plan.missing_chunks()
     return project
 

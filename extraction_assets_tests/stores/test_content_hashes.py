@@ -77,6 +77,7 @@ def large(settled: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Pat
 def new_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(content_hashes, "_hashes", content_hashes.Memo(4096))
     monkeypatch.setattr(content_hashes, "_on_trust", {})
+    monkeypatch.setattr(content_hashes, "_written", set())
 
 
 def test_a_large_file_is_read_by_one_process_of_a_machine(
@@ -100,12 +101,12 @@ def test_what_was_taken_on_trust_is_read_before_it_counts(
 
 
 def test_bytes_that_changed_without_a_trace_are_refused_and_read_by_the_next(
-    large: Path, monkeypatch: pytest.MonkeyPatch
+    large: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     content_hashes.file_content_hash(large, on_trust=True)
     new_process(monkeypatch)
-    remembered = content_hashes._remembered()
-    content_hashes._remember(dict.fromkeys(remembered, "0" * 64))  # as if the disk had held others then
+    memory = tmp_path / "home" / content_hashes.REMEMBERED
+    content_hashes._remember(memory, dict.fromkeys(content_hashes._remembered(memory), "0" * 64))  # of other bytes
     assert content_hashes.file_content_hash(large, on_trust=True) == "0" * 64
     with pytest.raises(content_hashes.ChangedFileError, match="its disk may be failing"):
         content_hashes.read_files_on_trust()
@@ -150,11 +151,26 @@ def test_a_home_that_cannot_be_written_only_costs_time(large: Path, tmp_path: Pa
     assert content_hashes.file_content_hash(large, on_trust=True) == hashlib.sha256(b"before").hexdigest()
 
 
-def test_what_is_remembered_starts_anew_where_it_is_much(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_remembered_starts_anew_where_it_is_much(
+    large: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     content_hashes.file_content_hash(large, on_trust=True)
     monkeypatch.setattr(content_hashes, "_MOST_REMEMBERED", 1)
     other = large.with_name("other")
     other.write_bytes(b"other")
     time.sleep(2 * content_hashes.SETTLED_NS / 1e9)
     content_hashes.file_content_hash(other, on_trust=True)
-    assert list(content_hashes._remembered().values()) == [hashlib.sha256(b"other").hexdigest()]
+    assert list(content_hashes._remembered(tmp_path / "home" / content_hashes.REMEMBERED).values()) == [
+        hashlib.sha256(b"other").hexdigest()
+    ]
+
+
+def test_a_process_that_has_read_a_file_remembers_it_in_every_home(
+    large: Path, reads: list[bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    content_hashes.file_content_hash(large, on_trust=True)
+    monkeypatch.setenv("EXTRACTION_HOME", str(tmp_path / "other"))
+    content_hashes.file_content_hash(large, on_trust=True)
+    new_process(monkeypatch)
+    content_hashes.file_content_hash(large, on_trust=True)
+    assert reads == [b"before"]
