@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, NamedTuple
 
 import dagster as dg
@@ -53,7 +54,7 @@ class Lab(NamedTuple):
 def _demo() -> ExtractionSettings:
     """The demo as it ships, of fewer samples, in runs of a part of its chunks."""
     text = (DEMO.parent / "defs" / "demo" / "defs.yaml").read_text().replace("../../demo", str(DEMO))
-    fewer = {"evaluation_samples": 40 * CHUNKS, "chunk_size": 40, "partitions_per_run": IN_A_RUN}
+    fewer = {"evaluation_samples": 20 * CHUNKS, "chunk_size": 20, "partitions_per_run": IN_A_RUN}
     return ExtractionSettings.model_validate({"name": "demo", **yaml.safe_load(text)["attributes"], **fewer})
 
 
@@ -81,7 +82,10 @@ def lab(tmp_path: Path, postgres_server: Server, monkeypatch: pytest.MonkeyPatch
         "PATH": os.pathsep.join([str(_programs(tmp_path / "bin")), os.environ["PATH"]]),
         "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]),
         "PYTHONWARNINGS": "ignore",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": token_hex(32),
     }
+    secrets = SECRET, postgres_server.password, environment["RAY_AUTH_TOKEN"]
     with (
         dg.DagsterInstance.from_config(str(home)) as instance,
         cluster(tmp_path, environment) as machines,
@@ -89,7 +93,7 @@ def lab(tmp_path: Path, postgres_server: Server, monkeypatch: pytest.MonkeyPatch
     ):
         machines.add(storage.environment)
         nodes = {name: machines.node(name, hidden=home) for name in ("left", "right")}
-        yield Lab(machines, nodes, settings, home, instance, results, (SECRET, postgres_server.password))
+        yield Lab(machines, nodes, settings, home, instance, results, secrets)
     for url in (results, history):
         postgres_server.drop_database(url)
 
@@ -166,7 +170,7 @@ def test_what_a_node_leaves_another_finishes_and_the_rows_are_those_of_one_proce
 ) -> None:
     request_chunks(lab.instance, lab.settings, definitions(lab.settings).resolve_asset_graph())
     lab.cluster.machine("daemon", _daemon())
-    wait_for("a chunk of each node", lambda: all(_chunks_of(lab, _run_on(lab, node)) for node in lab.nodes), pause=0.1)
+    wait_for("a chunk of each node", lambda: all(_chunks_of(lab, _run_on(lab, node)) for node in lab.nodes))
     lab.nodes["right"].kill()
     lost = _run_on(lab, "right")
     assert lost is not None

@@ -66,9 +66,15 @@ class RayRunLauncher(dagster_ray.RayRunLauncher):
         job = job_of(run)
         if job is None:
             return JobState(is_known=False)
+        from ray.exceptions import RayError  # takes a second, which a run without a job need not wait
+
         try:
             details = self.client.get_job_info(job)
-        except (OSError, RuntimeError) as error:  # what requests raises is an OSError
+        except (
+            OSError,
+            RuntimeError,
+            RayError,
+        ) as error:  # what requests raises is an OSError; RayError: a wrong token
             return self._unanswered(run, job, error)
         if not details.status.is_terminal():
             return JobState(is_known=True)

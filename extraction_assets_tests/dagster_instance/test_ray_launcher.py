@@ -22,6 +22,7 @@ pytest.importorskip("ray", reason="Ray is not installed here: the extra 'ray' br
 pytest.importorskip("dagster_ray", reason="dagster-ray is not installed here: the extra 'ray' brings it")
 
 from ray.dashboard.modules.job.pydantic_models import JobDetails, JobType
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus
 
 from extraction_assets.dagster_instance.ray_launcher import RayRunLauncher
@@ -203,7 +204,10 @@ def test_a_head_that_was_started_again_has_lost_the_runs_that_had_begun(
     assert not _launcher(instance).job_state(waiting).is_known
 
 
-@pytest.mark.parametrize("error", [ConnectionError("Failed to connect to Ray"), RuntimeError("status code 500")])
+@pytest.mark.parametrize(
+    "error",
+    [ConnectionError("Failed to connect to Ray"), RuntimeError("status code 500"), AuthenticationError("no token")],
+)
 def test_a_head_that_does_not_answer_loses_no_run(
     instance: dg.DagsterInstance, cluster: Cluster, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
