@@ -131,5 +131,5 @@ def tables_digest(home: Path) -> str:
         if "top_k_table" in path.parts:
             digest.update(path.relative_to(home).as_posix().encode())
             with path.open("rb") as file:
-                digest.update(hashlib.filetables_digest(file, "sha256").digest())
+                digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
