@@ -131,7 +131,7 @@ def test_a_run_of_chunks_asks_for_a_gpu_and_others_see_none(
     assert (job["entrypoint_num_gpus"] or None) == gpus
     assert job["entrypoint_num_cpus"] == tag.get("num_cpus", 4)
     assert (job["runtime_env"]["env_vars"].get(NO_GPU) == "") is (gpus is None)
-    assert job["runtime_env"]["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"] == "120"
+    assert job["runtime_env"]["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"] == "30"
 
 
 def test_no_run_has_the_environment_of_an_earlier_one(instance: dg.DagsterInstance, cluster: Cluster) -> None:
