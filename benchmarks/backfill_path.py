@@ -11,12 +11,13 @@ import dagster as dg
 from benchmarks.daemon_project import MODULE, daemon, python, wait_for, write_project
 from benchmarks.dagster_path import homes, in_own_process, record_corpus, resources
 from benchmarks.gpus_path import GpusRan, notes_of, runs_since, tables_digest
-from benchmarks.inputs import extraction_settings, random_corpus, store_corpus
+from benchmarks.inputs import SAE_NAME, extraction_settings, random_corpus, store_corpus
 from benchmarks.lines import BOTH, Line
 from benchmarks.options import Options
+from extraction_assets.catalog import TOP_K_TABLE
 from extraction_assets.dagster_instance.home import set_up_dagster_home
 from extraction_assets.engine.corpora.tokenize import TokenizedCorpus
-from extraction_assets.execution.keys import chunk_targets
+from extraction_assets.execution.keys import sae_key
 from extraction_assets.settings import ExtractionSettings
 
 _REQUEST = """
@@ -69,7 +70,7 @@ def _in_new_home(options: Options, folder: Path, gpus: int, corpus: TokenizedCor
 
 def _request(environment: dict[str, str], home: Path, settings: ExtractionSettings) -> str:
     parameters = {
-        "assetSelection": [{"path": target.key.path} for target in chunk_targets(settings)],
+        "assetSelection": [{"path": sae_key(settings, SAE_NAME, TOP_K_TABLE).path}],
         "partitionNames": settings.chunk_keys,
     }
     answer = home / "answer.json"
