@@ -156,10 +156,7 @@ def _is_made(lab: Lab, asset: str) -> bool:
 
 def _rows_of_one_process(settings: ExtractionSettings, folder: Path) -> dict[str, list[tuple[Any, ...]]]:
     """Without Ray, with files on the local disk and rows in the database of this process's environment."""
-    project = Project(settings, folder, results=ResultsResource())
-    project.corpus()
-    project.chunks()
-    project.merge("layer1")
+    project = Project(settings, folder, results=ResultsResource()).merged()
     project.relations_and_directions()
     return all_rows(os.environ["EXTRACTION_DATABASE_URL"])
 
