@@ -114,7 +114,7 @@ def test_all_is_current_and_nothing_is_computed_again(remote: Remote) -> None:
 
 
 def test_flipped_bytes_are_noticed_and_the_files_made_again(remote: Remote) -> None:
-    """Of a table, of another chunk's features and of the corpus, in one run, which asks the server hundreds of times."""
+    """Of a table, of another chunk's features and of the corpus, in one run: it asks the server hundreds of times."""
     patterns = ("relu/top_k_table/000000000008", "sae_features/000000000016", "token_ids.npy")
     client, before = remote.s3.client(), {}
     for key in map(remote.one, patterns):
