@@ -103,6 +103,9 @@ class DeferredTopKHeap(DeferredHeap[TopKTable]):
         sooner = table.sample_index[rows] < self._last_sample[neurons[rows]]
         return take_examples(table, rows[(strongest[rows] > floor[rows]) | sooner])
 
+    def _thresholds_bytes(self) -> int:
+        return sum(one.nbytes for one in (self._floor, self._last_sample) if one is not None)
+
     def _remember(self, table: TopKTable, last: Tensor, groups: Tensor) -> None:
         device = table.neuron_index.device
         self._floor = torch.full((self.num_features,), self.min_activation, device=device)
