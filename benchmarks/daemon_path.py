@@ -21,7 +21,7 @@ from extraction_assets.assets.chunks.pending import range_tags
 from extraction_assets.execution.keys import sae_key
 from extraction_assets.settings import ExtractionSettings
 
-_MODULE = "benchmark_project"
+MODULE = "benchmark_project"
 _DEFINITIONS = """
 import json
 from pathlib import Path
@@ -45,14 +45,14 @@ def daemon_path(options: Options, folder: Path, count: int) -> Iterator[Line]:
         settings = extraction_settings(folder, options, count, keep_activations=False)
         store_corpus(settings, random_corpus(count, options), home)
         in_own_process(record_corpus, options, settings)
-        _write_project(home, options, settings)
-        environment = _environment(home)
-        _dagster(environment, "sensor", "start", "-m", _MODULE, f"{settings.name}_automation")
+        write_project(home, options, settings)
+        environment = project_environment(home)
+        _dagster(environment, "sensor", "start", "-m", MODULE, f"{settings.name}_automation")
         with _daemon(environment, home), dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
             _wait_for("the daemon", lambda: instance.get_daemon_statuses().get("QUEUED_RUN_COORDINATOR"))
             tags = json.dumps(range_tags(settings.chunk_keys))
             job = f"{settings.name}_extract"
-            _dagster(environment, "job", "launch", "-m", _MODULE, "-j", job, "--tags", tags)
+            _dagster(environment, "job", "launch", "-m", MODULE, "-j", job, "--tags", tags)
             examples = sae_key(settings, SAE_NAME, "feature_examples")
             chunks = _wait_for("the chunks' run", lambda: _ended(instance, lambda run: run.job_name == job))
             merge = _wait_for(
@@ -92,15 +92,17 @@ def _ended(instance: dg.DagsterInstance, wanted: Callable[[dg.DagsterRun], bool]
     return None
 
 
-def _write_project(home: Path, options: Options, settings: ExtractionSettings) -> None:
-    package = home / _MODULE
+def write_project(home: Path, options: Options, settings: ExtractionSettings) -> None:
+    """The extraction as a module ``MODULE`` in ``home``, for processes of Dagster's own."""
+    package = home / MODULE
     package.mkdir()
     (package / "__init__.py").write_text(_DEFINITIONS)
     given = {"settings": settings.model_dump(mode="json"), "gpu": resources(options)}
     (package / "given.json").write_text(json.dumps(given))
 
 
-def _environment(home: Path) -> dict[str, str]:
+def project_environment(home: Path) -> dict[str, str]:
+    """The environment of processes that load the module in ``home``."""
     path = os.pathsep.join([str(home), *(entry for entry in sys.path if entry), os.getcwd()])
     return {**os.environ, "DAGSTER_HOME": str(home / "dagster"), "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
 
@@ -115,7 +117,7 @@ def _dagster(environment: dict[str, str], *arguments: str) -> None:
 @contextmanager
 def _daemon(environment: dict[str, str], home: Path) -> Iterator[None]:
     with (home / "daemon.log").open("wb") as log:
-        words = [sys.executable, "-m", "dagster._daemon", "run", "-m", _MODULE]
+        words = [sys.executable, "-m", "dagster._daemon", "run", "-m", MODULE]
         process = subprocess.Popen(words, env=environment, stdout=log, stderr=log)
     try:
         yield
