@@ -83,7 +83,8 @@ def simulated_statistics(features: int) -> FeatureStatistics:
 class Merge:
     """Merges simulated tables, by ranges of features where they do not fit at once."""
 
-    def __init__(self, sizes: Sizes, tables: Iterable[int | TopKTable]) -> None:
+    def __init__(self, sizes: Sizes, tables: Iterable[int | tuple[TopKTable, int]]) -> None:
+        """Tables are numbers of simulated ones, or a table and what is added to its samples."""
         self._sizes, self._tables = sizes, list(tables)
         self._making, self._making_cpu = 0.0, 0.0
         self._ranges = 0
@@ -112,7 +113,8 @@ class Merge:
             if isinstance(table, int):
                 made = simulated_table(self._sizes, table, features)
             else:
-                made = table if features is None else of_features(table, features)
+                made = of_features(table[0], range(self._sizes.features) if features is None else features)
+                made = made._replace(sample_index=made.sample_index + table[1])
             self._making += time.perf_counter() - began
             self._making_cpu += time.process_time() - began_cpu
             yield TableFile(made, counts, {})
@@ -156,8 +158,7 @@ def report(sizes: Sizes, counts: list[int], folder: Path) -> Iterator[str]:
         yield _line(f"{count} chunks", count, found)
         del found
     span = max(counts) * CHUNK_SAMPLES
-    shifted = [table._replace(sample_index=table.sample_index + one * span) for one in range(4)]
-    found = Merge(sizes, shifted).measured(folder)
+    found = Merge(sizes, [(table, one * span) for one in range(4)]).measured(folder)
     yield _line("4 tables of many chunks", 4, found)
     yield from _extrapolated(seconds, found.cpu_seconds / 4)
 

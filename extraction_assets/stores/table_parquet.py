@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import torch
 
 from extraction_assets.engine.selection.deferred import of_features
+from extraction_assets.engine.selection.merge import ranks_of_rows
 from extraction_assets.engine.shapes import Draws, TopKTable
 from extraction_assets.stores.chunk_record import RECORD_FIELD, Record, record_json, refusing
 from extraction_assets.stores.sealed import write_sealed
@@ -34,7 +35,7 @@ def write_table_parquet(
     neurons = table.neuron_index.numpy()
 
     def columns(rows: slice) -> dict[str, Any]:
-        rank = _ranks(neurons, rows)
+        rank = ranks_of_rows(neurons, rows)
         return {"neuron_index": neurons[rows], "rank": rank, **_example_columns(table, rows)}
 
     return _write(path, columns, len(neurons), record, before_rename)
@@ -67,17 +68,6 @@ def read_draws_parquet(path: Path, features: range | None = None) -> Draws:
         interval = torch.from_numpy(columns["interval"].to_numpy().astype(np.int64))
         draws = Draws(torch.from_dlpack(columns["neuron_index"]), interval, *_example_tensors(columns))
         return draws if features is None else of_features(draws, features)
-
-
-def _ranks(neurons: np.ndarray, rows: slice) -> np.ndarray:
-    """Rank from 0 of some examples within their features, int32; ``neurons`` int64 [E] are those of all examples."""
-    own = neurons[rows]
-    if not len(own):
-        return np.zeros(0, np.int32)
-    numbers = np.arange(rows.start, rows.start + len(own))
-    starts = np.where(np.diff(own, prepend=own[0] - 1) != 0, numbers, 0)
-    starts[0] = np.searchsorted(neurons, own[0])  # its feature may begin before these rows
-    return (numbers - np.maximum.accumulate(starts)).astype(np.int32)
 
 
 def _example_columns(examples: TopKTable | Draws, rows: slice) -> dict[str, Any]:
