@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 
 from extraction_assets.assets.examples import spilled
-from extraction_assets.assets.examples.merging import Merged, merge_tables
+from extraction_assets.assets.examples.merging import Merged, expected_bytes, merge_tables
 from extraction_assets.assets.examples.spilled import merge_by_ranges
 from extraction_assets.engine.selection.deferred import of_features
 from extraction_assets.engine.shapes import TopKTable
@@ -94,15 +94,17 @@ class Merge:
         before = held_bytes()
         with _most_held() as most:
             began, began_cpu = time.perf_counter(), time.process_time()
-            merged = merge_by_ranges(self._part, lambda: self._sizes.features, folder)
+            merged = merge_by_ranges(self._part, self._expected, self._sizes.features, folder)
             seconds = time.perf_counter() - began - self._making
             cpu_seconds = time.process_time() - began_cpu - self._making_cpu
         return Measured(seconds, cpu_seconds, self._ranges, (most[0] - before) / 2**30, merged)
 
+    def _expected(self, part: FeaturePart) -> int:
+        return expected_bytes(next(self._made(part.features)), self._sizes.top_k, len(self._tables))
+
     def _part(self, part: FeaturePart | None, most_bytes: int | None) -> Merged:
         files = self._made(None if part is None else part.features)
-        count = len(self._tables)
-        merged = merge_tables(files, self._sizes.top_k, part=part, most_bytes=most_bytes, count=count)
+        merged = merge_tables(files, self._sizes.top_k, part=part, most_bytes=most_bytes)
         self._ranges += 1
         return merged
 

@@ -6,7 +6,7 @@ Every file carries a record (JSON) with its fingerprint and, as ``numerics``, wh
 import os
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -251,7 +251,7 @@ def read_tables(
     store: ChunkStore | None = None,
     part: FeaturePart | None = None,
     verified: set[Path] | None = None,
-) -> Iterator[TableFile]:
+) -> Generator[TableFile, None, None]:
     """The tables of files with their fingerprints, in their order; ``read_table`` in threads, a few tables ahead.
 
     The files are those of a store, or of this machine. With a ``part`` what they say of its features; files that are in

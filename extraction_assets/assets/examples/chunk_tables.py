@@ -11,7 +11,7 @@ from extraction_assets.assets.chunks.checks import CHUNK_CHECKS
 from extraction_assets.assets.examples.checks import MATCH_TABLES, NONE_MISSING, MergeRefused
 from extraction_assets.assets.examples.expected import Expectation
 from extraction_assets.assets.examples.fit_chunks import failed_check, records_of_chunks
-from extraction_assets.assets.examples.merging import Merged, TooLargeError, merge_tables
+from extraction_assets.assets.examples.merging import Merged, TooLargeError, expected_bytes, merge_tables
 from extraction_assets.assets.examples.spilled import merge_by_ranges
 from extraction_assets.catalog import MERGED_TABLES, TOP_K_TABLE
 from extraction_assets.execution.damage import put_aside, warn
@@ -134,11 +134,17 @@ class _MergeByRanges:
         self._done, self._shown = 0.0, 0
 
     def merged(self) -> Merged:
-        return merge_by_ranges(self._part, self._features, self._plan.store.root)
+        return merge_by_ranges(self._part, self._expected, self._features(), self._plan.store.root)
 
     def _features(self) -> int:
         """How many features the tables have, as each of them says; 0 if one is of a version that did not."""
         return min(int(self._plan.store.record(path).get("num_features", 0)) for path in self._paths)
+
+    def _expected(self, part: FeaturePart) -> int:
+        """What a merge of a range of features holds, as its first table lets expect."""
+        first = zip(self._paths[:1], (table.fingerprint for table in self._tables), strict=False)
+        with contextlib.closing(read_tables(first, self._plan.store, part, self._verified)) as files:
+            return expected_bytes(next(files), self._plan.settings.top_k_examples, len(self._tables))
 
     def _part(self, part: FeaturePart | None, most_bytes: int | None) -> Merged:
         """All tables, or a range of features of them. Raises TooLargeError."""
@@ -157,7 +163,6 @@ class _MergeByRanges:
                     draw_rules(settings),
                     part,
                     most_bytes,
-                    len(self._tables),
                 )
             except TooLargeError:
                 self._done = begun

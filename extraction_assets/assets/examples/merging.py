@@ -24,12 +24,7 @@ _SHARD_EXAMPLES = 1 << 20
 
 
 class TooLargeError(Exception):
-    """A merge holds more than it may, or is about to."""
-
-    def __init__(self, parts: int = 2) -> None:
-        super().__init__(f"what is merged has to be merged in {parts} ranges of features")
-        self.parts = parts
-        """Ranges of features of which each may fit."""
+    """A merge holds more than it may."""
 
 
 class Merged(NamedTuple):
@@ -100,7 +95,7 @@ def _threads() -> int:
     return min(_MOST_THREADS, os.cpu_count() or 1)
 
 
-def _expected_bytes(chunk: TableFile, top_k: int, count: int) -> int:
+def expected_bytes(chunk: TableFile, top_k: int, count: int) -> int:
     """What is held of examples and statistics once so many tables like this one are merged: what is kept, and as much
     that is not compacted yet. How much is drawn is not foreseen."""
     table, features = chunk.table, len(chunk.statistics.sample_count)
@@ -118,20 +113,16 @@ def merge_tables(
     rules: DrawRules | None = None,
     part: FeaturePart | None = None,
     most_bytes: int | None = None,
-    count: int = 1,
 ) -> Merged:
     """Tables of disjoint samples as one, and what was drawn by ``rules`` beside them. No table is kept as it is.
 
-    With a ``part`` the tables hold its features alone. Raises TooLargeError if more than ``most_bytes`` are held, or
-    where the first of ``count`` tables says that this is to be expected.
+    With a ``part`` the tables hold its features alone. Raises TooLargeError if more than ``most_bytes`` are held.
     """
     merging: _Merging | None = None
     with shard_threads(_threads()) as pool, ThreadPoolExecutor(3, "merge") as beside:
         for chunk in chunks:
             if merging is None:
                 part = part or FeaturePart.of_all(len(chunk.statistics.sample_count))
-                if most_bytes is not None and (expected := _expected_bytes(chunk, top_k, count)) > most_bytes:
-                    raise TooLargeError(max(2, -(-expected // max(1, most_bytes))))
                 merging = _Merging(part, top_k, min_activation, rules, pool)
             merging.add(chunk, beside)
             del chunk

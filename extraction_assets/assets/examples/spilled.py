@@ -26,31 +26,43 @@ MERGE_BYTES = 2 << 30
 smaller ones. Beside it are the tables that are read ahead (``chunk_files.PREFETCHED_BYTES``) and what compacting takes,
 some 100 bytes for each of a million examples a thread."""
 
+_LOOKED_AT = 64
+"""One feature in so many is looked at to foresee what all hold."""
+
 MergePart = Callable[[FeaturePart | None, int | None], Merged]
 """Merges a range of features, or with None all; raises TooLargeError where that comes to more bytes than given."""
 
+ExpectPart = Callable[[FeaturePart], int]
+"""Bytes that a merge of a range of features is to be expected to hold."""
 
-def merge_by_ranges(merge: MergePart, features: Callable[[], int], root: Path) -> Merged:
-    """All ``features`` as one: at once where that fits into ``MERGE_BYTES``, else one range after the other, and then
-    what is merged lies in files below ``root``, mapped. The same in either case, to the bit."""
-    try:
-        return merge(None, MERGE_BYTES)
-    except TooLargeError as error:
-        every, ranges = features(), error.parts
-    if not every:
-        return merge(None, None)
+
+def merge_by_ranges(merge: MergePart, expect: ExpectPart, features: int, root: Path) -> Merged:
+    """All ``features`` as one: at once where that fits into ``MERGE_BYTES`` (or where their number is not known, 0),
+    else one range after the other, and then what is merged lies in files below ``root``, mapped. The same in either
+    case, to the bit."""
+    ranges = 1 if features < _LOOKED_AT else _ranges_needed(expect, features)
+    if ranges == 1:
+        try:
+            return merge(None, MERGE_BYTES if features > 1 else None)
+        except TooLargeError:
+            ranges = 2
     with contextlib.closing(Scratch(root)) as scratch:
-        parts, rest = SpilledParts(scratch.path), deque(equal_ranges(range(every), ranges))
+        parts, rest = SpilledParts(scratch.path), deque(equal_ranges(range(features), ranges))
         while rest:
             one = rest.popleft()
             try:
-                merged = merge(FeaturePart(one, every), MERGE_BYTES if len(one) > 1 else None)
-            except TooLargeError as error:
-                rest.extendleft(reversed(equal_ranges(one, error.parts)))
+                merged = merge(FeaturePart(one, features), MERGE_BYTES if len(one) > 1 else None)
+            except TooLargeError:
+                rest.extendleft(reversed(equal_ranges(one, 2)))
                 continue
             parts.add(merged)
             del merged  # before the next one begins
         return parts.joined()
+
+
+def _ranges_needed(expect: ExpectPart, features: int) -> int:
+    part = FeaturePart(range(features // _LOOKED_AT), features)
+    return -(-expect(part) * features // len(part.features) // max(1, MERGE_BYTES)) or 1
 
 
 class SpilledParts:

@@ -156,26 +156,22 @@ def test_a_merge_by_ranges_of_features_is_the_same_to_the_bit(
     assert list((chunked.plan.store.root / ".scratch").glob("*")) == []
 
 
-def test_a_merge_that_will_not_fit_begins_by_ranges(
-    chunked: Project, read: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The first table says so: the others are not read in vain."""
-    monkeypatch.setattr(merge_order, "FAN_IN", ONE_EACH)
+def test_a_merge_that_will_not_fit_begins_by_ranges(chunked: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of the first table says so: no table is read in vain."""
+    monkeypatch.setattr(spilled, "_LOOKED_AT", 4)
+    parts, read_all = list[Any](), chunk_tables.read_tables
+
+    def noting(files: Any, store: Any, part: Any, verified: Any) -> Any:
+        named = list(files)
+        parts.append((len(named), part and len(part.features)))
+        return read_all(named, store, part, verified)
+
+    monkeypatch.setattr(chunk_tables, "read_tables", noting)
     table = read_table(*_tables(chunked)[0])
-    expected = merging._expected_bytes(table, 5, ONE_EACH)
-    taken, merge_all = list[Any](), merging.merge_tables
-
-    def noting(files: Any, *others: Any) -> Merged:
-        taken.append(0)
-
-        def counted() -> Any:
-            for one in files:
-                taken[-1] += 1
-                yield one
-
-        return merge_all(counted(), *others)
-
-    monkeypatch.setattr(chunk_tables, "merge_tables", noting)
-    monkeypatch.setattr(spilled, "MERGE_BYTES", expected - 1)
-    merge(chunked)
-    assert taken[:3] == [1, ONE_EACH, ONE_EACH]
+    latent_dim = len(table.statistics.sample_count)
+    monkeypatch.setattr(spilled, "MERGE_BYTES", merging.expected_bytes(table, 5, 3) // 2)
+    whole = merge(chunked)
+    assert parts[0] == (1, latent_dim // 4)
+    assert None not in {size for _, size in parts}
+    monkeypatch.undo()
+    assert same(merge(Project(chunked.settings, chunked.home)), whole)
