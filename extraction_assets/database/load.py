@@ -100,9 +100,9 @@ def replace_results(
 def _named_samples(corpus: CorpusSamples, table: TopKTable, draws: "Draws | None") -> np.ndarray:
     """Absolute indices of the samples that an example or a draw names, ascending."""
     is_named = np.zeros(len(corpus.token_ids), dtype=bool)  # to sort millions of examples would take a second
-    for examples in (table, draws):
-        for rows in () if examples is None else some_at_once(len(examples.sample_index)):
-            is_named[examples.sample_index.numpy()[rows] - corpus.start_sample] = True
+    for named in (table.sample_index, *(() if draws is None else [draws.sample_index])):
+        for rows in some_at_once(len(named)):
+            is_named[named.numpy()[rows] - corpus.start_sample] = True
     return np.flatnonzero(is_named) + corpus.start_sample
 
 
@@ -209,7 +209,7 @@ def _feature_rows(extraction_id: int, statistics: FeatureStatistics) -> Iterator
     """One row for every feature, some of them at a time: a feature's counts are 2 kB on the way."""
     for rows in some_at_once(len(statistics.sample_count), _FEATURES_AT_ONCE):
         known = {one.name: getattr(statistics, one.name) for one in STATISTICS}
-        part = {name: None if tensor is None else tensor[rows] for name, tensor in known.items()}
+        part: dict[str, Any] = {name: None if tensor is None else tensor[rows] for name, tensor in known.items()}
         yield pa.table(_feature_columns(extraction_id, statistics._replace(**part), rows.start))
 
 

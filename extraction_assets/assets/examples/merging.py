@@ -97,12 +97,12 @@ def _threads() -> int:
 
 def expected_bytes(chunk: TableFile, top_k: int, count: int) -> int:
     """What is held of examples and statistics once so many tables like this one are merged: what is kept, and as much
-    that is not compacted yet. How much is drawn is not foreseen."""
+    that is not compacted yet; the sums, and the counts of a table. How much is drawn is not foreseen."""
     table, features = chunk.table, len(chunk.statistics.sample_count)
     kept = min(features * top_k, count * len(table.neuron_index))
     an_example = sum(column.nbytes for column in table) / max(1, len(table.neuron_index))
     counts = sum(one.nbytes for one in tensors_of(chunk.statistics))
-    return int((2 if count > 1 else 1) * kept * an_example) + counts
+    return int((2 if count > 1 else 1) * kept * an_example) + 2 * counts
 
 
 def merge_tables(
