@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import dagster as dg
 import sqlalchemy as sa
 
-from benchmarks.daemon_path import MODULE, project_environment, write_project
+from benchmarks.daemon_project import MODULE, write_project
 from benchmarks.dagster_path import homes, resources
 from benchmarks.definitions import definitions
 from benchmarks.partitions_history import (
@@ -297,8 +297,7 @@ def measure(home: Path, url: str, chunks: int, saes: int, recorded: int) -> list
     os.environ[POSTGRES_VARIABLE] = url
     settings = make_inputs(home / "inputs", home, chunks, saes)
     prepare_dagster_home()
-    write_project(home, tiny_options(), settings)
-    project = Project(home, settings, project_environment(home))
+    project = Project(home, settings, write_project(home, settings, resources(tiny_options())))
     engine = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg2"))
     with Runner(definitions(settings, resources(tiny_options())), settings, {}) as runner:
         runner.materialize_corpus()
