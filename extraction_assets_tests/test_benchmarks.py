@@ -247,8 +247,8 @@ def test_encoding_by_parts_gives_the_features_of_a_whole_batch(tmp_path: Path, m
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_benchmark_of_merging_says_what_follows_for_ten_thousand_chunks() -> None:
-    lines = list(merging.report(merging.Sizes(features=64, top_k=4, examples=2), [2, 5]))
+def test_the_benchmark_of_merging_says_what_follows_for_ten_thousand_chunks(tmp_path: Path) -> None:
+    lines = list(merging.report(merging.Sizes(features=64, top_k=4, examples=2), [2, 5], tmp_path))
     assert [line.split("|")[1].strip() for line in lines[:3]] == ["2 chunks", "5 chunks", "4 tables of many chunks"]
     assert "After one more chunk: 33 tables of many chunks, 16 of one" in lines[-2]
 

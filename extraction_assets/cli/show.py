@@ -167,7 +167,7 @@ def status(module: str, name: str) -> None:
     longest = _longest(settings)
     echo(f"{'':{longest}} {'done':>6} {'stale':>6} {'missing':>8}")
     for asset, sae in chunk_assets(settings.saes):
-        states = [plan.chunk_state(asset, chunk, sae) for chunk in settings.chunks]
+        states = list(plan.chunk_states(asset, sae).values())
         counts = "{:6} {:6} {:8}".format(*(states.count(s) for s in ("done", "stale", "missing")))
         kept = "" if settings.keep.keeps(asset) else "   not kept: clean removes what is merged"
         echo(f"{(sae + '/' if sae else '') + asset:{longest}} {counts}{kept}")

@@ -13,6 +13,7 @@ FILE = "dagster.yaml"
 STORAGES = {"sqlite": "local", "postgres": "postgres"}
 """Storage -> folder of its template."""
 
+_SINGLE_STORAGES = ("run_storage", "event_log_storage", "schedule_storage")
 _LONGEST_REASON = 300
 _DEPLOY = Path(__file__).parent / "deploy"
 _MADE_BY = "# Made by `extraction-assets setup`, which brings it up to date unless you edit it. "
@@ -42,9 +43,16 @@ def _digest(text: str) -> str:
 def chosen_storage(path: Path, text: str) -> str:
     """The storage that a dagster.yaml chooses."""
     settings = _load(path, text)
-    if any(name in settings for name in ("run_storage", "event_log_storage", "schedule_storage")):
+    if any(name in settings for name in _SINGLE_STORAGES):
         return "custom"
     return next(iter(settings.get("storage") or {"sqlite": None}))
+
+
+def storage_reads(path: Path, text: str, variable: str) -> bool:
+    """Whether a dagster.yaml has its storage read an environment variable, which other sections may name too."""
+    settings = _load(path, text)
+    sections = {name: settings[name] for name in ("storage", *_SINGLE_STORAGES) if name in settings}
+    return any(value == variable for value in _flat(sections).values())
 
 
 def read_settings(path: Path) -> str:

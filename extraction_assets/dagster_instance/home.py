@@ -16,6 +16,7 @@ from extraction_assets.dagster_instance.dagster_yaml import (
     differences_from,
     is_unedited,
     read_settings,
+    storage_reads,
     template,
 )
 from extraction_assets.host.locations import dagster_home
@@ -60,7 +61,7 @@ def check_storage(home: Path) -> None:
 
     Gives the URL in the environment its driver, for this process and those it starts. Raises DatabaseError.
     """
-    if POSTGRES_VARIABLE in read_settings(home / FILE):
+    if storage_reads(home / FILE, read_settings(home / FILE), POSTGRES_VARIABLE):
         _connect_postgres()
 
 
@@ -157,7 +158,7 @@ def _is_unused(home: Path) -> bool:
 def _instance(home: Path, file: str) -> "dg.DagsterInstance":
     import dagster as dg
 
-    if POSTGRES_VARIABLE in read_settings(home / file):
+    if storage_reads(home / file, read_settings(home / file), POSTGRES_VARIABLE):
         _connect_postgres()
     try:
         return dg.DagsterInstance.from_config(str(home), file)

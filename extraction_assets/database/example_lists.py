@@ -1,8 +1,9 @@
 """Examples and draws as rows of JSON lists: made by Arrow and NumPy in bulk, some features at a time."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,10 +17,12 @@ from extraction_assets.database.storable import storable
 from extraction_assets.database.tables import LOOKED_AT, SPACE
 from extraction_assets.engine.corpora.message_spans import SampleMessages
 from extraction_assets.engine.ordering import ascending_bits, bits_for, order_by
-from extraction_assets.engine.selection.merge import ranks
+from extraction_assets.engine.selection.merge import ranks_of_rows
 from extraction_assets.engine.shapes import TopKTable
 
 _FIRINGS_AT_ONCE = 500_000  # some 10 MB of text, made of some 30 MB
+_SORTED_AT_ONCE = 1 << 24
+_SPANS = 1 << 14
 _PAIRS_AT_ONCE = 300_000  # of a feature and a sample or a token: some 6 MB of text
 
 
@@ -45,8 +48,10 @@ class Listed(NamedTuple):
 def feature_lists(extraction_id: int, listed: Listed, column: str) -> Iterator[pa.Table]:
     """One row for each feature that has examples, in parts of bounded size."""
     tokens = json_texts(listed.max_tokens.dictionary)
-    neurons, starts = np.unique(listed.neuron_index, return_index=True)
-    starts = np.append(starts, len(listed.neuron_index))
+    features = int(listed.neuron_index[-1]) + 1 if len(listed.neuron_index) else 0
+    starts = np.searchsorted(listed.neuron_index, np.arange(features + 1))
+    neurons = np.flatnonzero(np.diff(starts))
+    starts = np.append(starts[neurons], len(listed.neuron_index))
 
     def part(first: int, stop: int) -> pa.Table:
         texts = _example_texts(listed, tokens, int(starts[first]), int(starts[stop]))
@@ -55,13 +60,51 @@ def feature_lists(extraction_id: int, listed: Listed, column: str) -> Iterator[p
     yield from _made(part, _parts(listed.firing_offsets[starts], _FIRINGS_AT_ONCE))
 
 
-def sample_lists(
-    extraction_id: int, features: int, sample_index: np.ndarray, neuron_index: np.ndarray, max_activation: np.ndarray
-) -> Iterator[pa.Table]:
+Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""sample_index, neuron_index and max_activation of examples: int64, int64 and float32 [E], in any order."""
+
+
+def sample_lists(extraction_id: int, features: int, pairs: Sequence[Pairs]) -> Iterator[pa.Table]:
     """One row for each sample: the features that have it, strongest first; each once, however often it is given.
 
-    ``features`` is how many there are in all; the others are int64, int64 and float32 [E], in any order.
+    ``features`` is how many there are in all. Sorts the pairs of some samples after those of others, about
+    ``_SORTED_AT_ONCE`` at a time, with 100 bytes for each.
     """
+    for part in _by_samples([one for one in pairs if len(one[0])]):
+        yield from _sample_lists(extraction_id, features, *part)
+
+
+def _by_samples(pairs: Sequence[Pairs]) -> Iterator[Pairs]:
+    """The pairs of consecutive ranges of samples."""
+    total = sum(len(one[0]) for one in pairs)
+    if total <= _SORTED_AT_ONCE:
+        yield from [_joined_pairs(pairs)] if pairs else ()
+        return
+    first, stop = min(int(one[0].min()) for one in pairs), max(int(one[0].max()) for one in pairs) + 1
+    span = -(-(stop - first) // _SPANS)  # samples that are counted together
+    counts = np.zeros(_SPANS, dtype=np.int64)
+    for samples, _, _ in pairs:
+        for rows in some_at_once(len(samples)):
+            counts += np.bincount((samples[rows] - first) // span, minlength=_SPANS)
+    edges = first + span * np.array([edge for edge, _ in _parts(np.append(0, counts.cumsum()), _SORTED_AT_ONCE)])
+    for begin, end in pairwise([*edges.tolist(), stop]):
+        found = []
+        for one in pairs:
+            for rows in some_at_once(len(one[0])):
+                samples = one[0][rows]
+                chosen = np.flatnonzero((begin <= samples) & (samples < end))
+                found.append((samples[chosen], one[1][rows][chosen], one[2][rows][chosen]))
+        yield _joined_pairs(found)
+
+
+def _joined_pairs(pairs: Sequence[Pairs]) -> Pairs:
+    samples, neurons, maxima = (np.concatenate(column) for column in zip(*pairs, strict=True))
+    return samples, neurons, maxima
+
+
+def _sample_lists(
+    extraction_id: int, features: int, sample_index: np.ndarray, neuron_index: np.ndarray, max_activation: np.ndarray
+) -> Iterator[pa.Table]:
     samples, neurons, maxima = map(torch.from_numpy, (sample_index, neuron_index, max_activation))
     first = int(sample_index.min(initial=0))
     span = int(sample_index.max(initial=0)) - first + 1
@@ -95,7 +138,7 @@ def token_lists(
     order in which they are good to read, those that fire in more than a fifth of the samples last.
     """
     features = len(max_activation)
-    looked_at = ranks(table, features).numpy() < LOOKED_AT
+    looked_at = _looked_at(table)
     # Ids of different tokens may have one display string.
     texts = max_tokens.dictionary.dictionary_encode()
     token = texts.indices.to_numpy()[max_tokens.indices.to_numpy()[looked_at]].astype(np.int64)
@@ -124,7 +167,7 @@ def role_rows(
 ) -> pa.Table:
     """One row for each feature and role: how many of its ``LOOKED_AT`` strongest examples have their strongest token in
     a message of the role. ``first_sample`` is the index of the first sample that ``messages`` knows."""
-    looked_at = np.flatnonzero(ranks(table, features).numpy() < LOOKED_AT)
+    looked_at = np.flatnonzero(_looked_at(table))
     position = table.positions.numpy()[table.firing_offsets.numpy()[looked_at]]
     rows, counts = messages.rows_of(table.sample_index.numpy()[looked_at] - first_sample)
     role, start, stop = messages.spans[rows].T
@@ -143,13 +186,30 @@ def role_rows(
     )
 
 
-def displayed(token_ids: np.ndarray, display_tokens: Callable[[list[int]], list[str]]) -> pa.DictionaryArray:
-    """The text of each token id [Z]; every different one is computed once."""
-    there = np.zeros(int(token_ids.max(initial=-1)) + 1, dtype=bool)
-    there[token_ids] = True
+def _looked_at(table: TopKTable) -> np.ndarray:
+    """bool [E]: the ``LOOKED_AT`` strongest examples of each feature."""
+    neurons = table.neuron_index.numpy()
+    parts = [ranks_of_rows(neurons, rows) < LOOKED_AT for rows in some_at_once(len(neurons))]
+    return np.concatenate([np.zeros(0, bool), *parts])
+
+
+def displayed(token_ids: Iterable[np.ndarray], display_tokens: Callable[[list[int]], list[str]]) -> pa.DictionaryArray:
+    """The text of each token id, which come in pieces [Z]; every different one is computed once."""
+    ids = np.concatenate([np.zeros(0, np.int32), *(piece.astype(np.int32) for piece in token_ids)])
+    there = np.zeros(int(ids.max(initial=-1)) + 1, dtype=bool)
+    for rows in some_at_once(len(ids)):
+        there[ids[rows]] = True
     texts = pa.array(display_tokens(np.flatnonzero(there).tolist()), pa.string())
     numbers = np.cumsum(there, dtype=np.int32) - 1
-    return pa.DictionaryArray.from_arrays(pa.array(numbers[token_ids]), texts)
+    for rows in some_at_once(len(ids)):
+        ids[rows] = numbers[ids[rows]]
+    return pa.DictionaryArray.from_arrays(pa.array(ids), texts)
+
+
+def some_at_once(count: int, size: int = 1 << 22) -> Iterator[slice]:
+    """Slices that make up ``count`` rows: what is worked out of millions of examples is there for some of them."""
+    for first in range(0, count, size):
+        yield slice(first, min(first + size, count))
 
 
 def constant(value: int, count: int) -> pa.Array:

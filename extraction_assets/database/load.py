@@ -1,7 +1,7 @@
 """Bulk load of merged results, inside the caller's one transaction."""
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from extraction_assets.database.example_lists import (
     feature_lists,
     role_rows,
     sample_lists,
+    some_at_once,
     token_lists,
 )
 from extraction_assets.database.samples import (
@@ -43,6 +44,8 @@ from extraction_assets.database.tables import (
 )
 from extraction_assets.engine.shapes import Draws, TopKTable
 from extraction_assets.engine.statistics.registry import STATISTICS, FeatureStatistics, StatisticColumn
+
+_FEATURES_AT_ONCE = 1 << 15
 
 
 class ExtractionRow(NamedTuple):
@@ -97,9 +100,9 @@ def replace_results(
 def _named_samples(corpus: CorpusSamples, table: TopKTable, draws: "Draws | None") -> np.ndarray:
     """Absolute indices of the samples that an example or a draw names, ascending."""
     is_named = np.zeros(len(corpus.token_ids), dtype=bool)  # to sort millions of examples would take a second
-    is_named[table.sample_index.numpy() - corpus.start_sample] = True
-    if draws is not None:
-        is_named[draws.sample_index.numpy() - corpus.start_sample] = True
+    for named in (table.sample_index, *(() if draws is None else [draws.sample_index])):
+        for rows in some_at_once(len(named)):
+            is_named[named.numpy()[rows] - corpus.start_sample] = True
     return np.flatnonzero(is_named) + corpus.start_sample
 
 
@@ -118,14 +121,13 @@ def _parts_of_tables(
         drawn = _listed(corpus, draws, (draws.interval.numpy(),), display_tokens)
         pairs.append((draws.sample_index.numpy(), draws.neuron_index.numpy(), draws.max_activation.numpy()))
     frequency = statistics.sample_count.numpy() / max(1, statistics.samples_seen)
-    by_sample = tuple(map(np.concatenate, zip(*pairs, strict=True)))
     said = [] if corpus.messages is None else [(corpus.messages, corpus.start_sample)]
     return {
         feature_roles: [role_rows(extraction_id, table, len(frequency), *one) for one in said],
-        features: [pa.table(_feature_columns(extraction_id, statistics))],
+        features: _feature_rows(extraction_id, statistics),
         feature_example_lists: feature_lists(extraction_id, examples, "examples"),
         feature_draw_lists: () if drawn is None else feature_lists(extraction_id, drawn, "draws"),
-        sample_feature_lists: sample_lists(extraction_id, len(frequency), *by_sample),
+        sample_feature_lists: sample_lists(extraction_id, len(frequency), pairs),
         strongest_token_lists: token_lists(
             extraction_id, table, examples.max_tokens, statistics.max_activation.numpy(), frequency
         ),
@@ -136,15 +138,18 @@ def _listed(
     corpus: CorpusSamples, table: "TopKTable | Draws", leading: tuple[np.ndarray, ...], display_tokens: Display
 ) -> Listed:
     """Examples or draws with their tokens."""
-    sample_index, offsets = table.sample_index.numpy(), table.firing_offsets.numpy()
-    strongest = table.positions.numpy()[offsets[:-1]]  # [E]: every example has a firing
+    sample_index, offsets, positions = table.sample_index.numpy(), table.firing_offsets.numpy(), table.positions.numpy()
+
+    def strongest_token(rows: slice) -> np.ndarray:  # every example has a firing
+        return corpus.token_ids[sample_index[rows] - corpus.start_sample, positions[offsets[:-1][rows]]]
+
     return Listed(
         neuron_index=table.neuron_index.numpy(),
         leading=(*leading, sample_index),
         max_activation=table.max_activation.numpy(),
-        max_tokens=displayed(corpus.token_ids[sample_index - corpus.start_sample, strongest], display_tokens),
+        max_tokens=displayed(map(strongest_token, some_at_once(len(sample_index))), display_tokens),
         firing_offsets=offsets,
-        positions=table.positions.numpy(),
+        positions=positions,
         activations=table.activations.numpy(),
     )
 
@@ -200,15 +205,23 @@ def _inserted_id(result: sa.CursorResult[Any]) -> int:
     return int(key[0])
 
 
-def _feature_columns(extraction_id: int, statistics: FeatureStatistics) -> dict[str, Any]:
-    """One row for every feature; a dead one has zero counts and no maximum."""
+def _feature_rows(extraction_id: int, statistics: FeatureStatistics) -> Iterator[pa.Table]:
+    """One row for every feature, some of them at a time: a feature's counts are 2 kB on the way."""
+    for rows in some_at_once(len(statistics.sample_count), _FEATURES_AT_ONCE):
+        known = {one.name: getattr(statistics, one.name) for one in STATISTICS}
+        part: dict[str, Any] = {name: None if tensor is None else tensor[rows] for name, tensor in known.items()}
+        yield pa.table(_feature_columns(extraction_id, statistics._replace(**part), rows.start))
+
+
+def _feature_columns(extraction_id: int, statistics: FeatureStatistics, first_feature: int) -> dict[str, Any]:
+    """A row for every feature; a dead one has zero counts and no maximum."""
     dead = statistics.sample_count.numpy() == 0
     columns = {
         column.name: _statistic_column(column, statistics, dead, known=getattr(statistics, one.name) is not None)
         for one in STATISTICS
         for column in one.columns
     }
-    numbers = pa.array(np.arange(len(dead)))
+    numbers = pa.array(np.arange(len(dead)) + first_feature)
     columns |= {
         "density_bin": _bins(statistics.token_count.numpy() / max(1, statistics.tokens_seen), DENSITY_EDGES, dead),
         "max_bin": _bins(statistics.max_activation.numpy().astype(np.float64), MAX_EDGES, dead),

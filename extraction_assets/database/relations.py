@@ -94,7 +94,7 @@ def _token_rows(extraction_id: int, place: Place, tokens: FeatureTokens, display
                 "place": pa.array([place], pa.string()).take(constant(0, count)),
                 "rank": pa.array(part.rank),
                 "token_id": pa.array(part.token_id),
-                "token": displayed(part.token_id, display).dictionary_decode(),
+                "token": displayed([part.token_id], display).dictionary_decode(),
                 "count": pa.array(part.counts),
                 "mean_activation": pa.array(part.mean_activation),
                 "share": pa.array(part.share),

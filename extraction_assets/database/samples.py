@@ -80,7 +80,7 @@ def _sample_rows(corpus_id: int, corpus: CorpusSamples, new: np.ndarray, display
             "document_id": document_ids.take(pa.array(document)),
             "first_token": pa.array(corpus.first_tokens[rows]),
             "token_ids": lists(lengths, pa.array(token_ids)),
-            "tokens": lists(lengths, displayed(token_ids, display_tokens)),
+            "tokens": lists(lengths, displayed([token_ids], display_tokens)),
         }
     )
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from extraction_assets.catalog import TOP_K_TABLE, ChunkAsset, chunk_assets
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import Chunk
-from extraction_assets.stores.chunk_names import COMPANIONS
+from extraction_assets.stores.chunk_names import COMPANIONS, chunk_names
 from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets.stores.sealed import DamagedFileError, damaged, named
 from extraction_assets.stores.table_companions import look_at_files
@@ -70,19 +70,32 @@ def is_sound(plan: ExtractionPlan, asset: ChunkAsset, chunk: Chunk, sae: str | N
 
 def _files(plan: ExtractionPlan, *, whole: bool) -> Iterator[tuple[str, Path, str, bool]]:
     """(chunk, file, fingerprint, whether to read all of it) of every chunk file that is there."""
-    name = plan.settings.name
-    for chunk in plan.settings.chunks:
-        stored = []
-        for asset, sae in chunk_assets(plan.settings.saes):
-            fingerprint = plan.fingerprint_of(asset, chunk, sae)
-            path = plan.store.chunk_path(name, asset, sae, chunk.key, fingerprint)
-            if plan.store.files.exists(path):  # a folder, a named pipe or a circle of links too
-                stored.append((asset, path, fingerprint))
-        changed = plan.store.changed_at
+    by_asset = [(asset, _there(plan, asset, sae)) for asset, sae in chunk_assets(plan.settings.saes)]
+    changed = plan.store.changed_at
+    for key in plan.settings.chunk_keys:
+        stored = [(asset, *there[key]) for asset, there in by_asset if key in there]
+        if not whole:
+            yield from ((key, path, fingerprint, False) for _, path, fingerprint in stored)
+            continue
         tables = [changed(path) for asset, path, _ in stored if asset == TOP_K_TABLE and plan.store.files.is_file(path)]
         for asset, path, fingerprint in stored:
             later = asset == TOP_K_TABLE or not tables or changed(path) > max(tables)
-            yield chunk.key, path, fingerprint, whole and later
+            yield key, path, fingerprint, later
+
+
+def _there(plan: ExtractionPlan, asset: ChunkAsset, sae: str | None) -> dict[str, tuple[Path, str]]:
+    """Chunk -> (file, fingerprint) where something is in the place of its file: a folder, a named pipe or a circle of
+    links too."""
+    store, name = plan.store, plan.settings.name
+    folder = store.asset_folder(name, asset, sae)
+    names = {path.name for path in store.files.beginning(folder, "")}
+    found = {}
+    for chunk in plan.settings.chunks if names else ():
+        fingerprint = plan.fingerprint_of(asset, chunk, sae)
+        paths = [folder / one for one in chunk_names(asset, chunk.key, fingerprint) if one in names]
+        if paths:
+            found[chunk.key] = next(filter(store.files.is_file, paths), paths[0]), fingerprint
+    return found
 
 
 def _look(store: ChunkStore, key: str, path: Path, fingerprint: str, whole: bool) -> DamagedFile | None:

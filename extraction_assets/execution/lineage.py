@@ -7,8 +7,9 @@ its fingerprint (``ExtractionPlan.chunk_state``), which covers every byte.
 """
 
 import hashlib
+import time
 from collections.abc import Collection, Iterable, Iterator
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from extraction_assets.settings import Chunk, ExtractionSettings, SaeSettings
 from extraction_assets.stores.fingerprints import fingerprint, raised_versions
 
 _PAGE_EVENTS = 1000
+_POINTERS_SECONDS = 10.0
 _NO_EVENT = "NULL"
 """What Dagster writes into a tag in place of a storage id."""
 _END_BYTES = 1 << 16
@@ -212,7 +214,8 @@ class Lineage:
         """Assets and chunks of which this run records an event."""
         self._pointers = dict[tuple[dg.AssetKey, str], str]()
         """Of those, to their events; each SAE has the same activations."""
-        self._pointers_before = cache(partial(_pointers, instance))
+        self._pointers_before = dict[dg.AssetKey, tuple[float, dict[str, str]]]()
+        """Of assets that this run does not make: when they were looked up, and all of them."""
 
     def report(self, event: dg.AssetMaterialization | dg.AssetCheckEvaluation) -> None:
         """Records an event after the run has stopped taking events."""
@@ -271,12 +274,18 @@ class Lineage:
 
     def _chunk_pointer(self, key: dg.AssetKey, chunk: str) -> str:
         """To the latest event of a chunk. Of an asset that this run does not make, those of all chunks are looked up
-        at once."""
+        at once, and again after a while: another run may make it."""
         if (key, chunk) not in self._recorded:
-            return self._pointers_before(key).get(chunk, _NO_EVENT)
+            return self._before(key).get(chunk, _NO_EVENT)
         if (key, chunk) not in self._pointers:
             self._pointers[key, chunk] = _pointer(self.instance, key, chunk)
         return self._pointers[key, chunk]
+
+    def _before(self, key: dg.AssetKey) -> dict[str, str]:
+        now = time.monotonic()
+        if key not in self._pointers_before or now - self._pointers_before[key][0] > _POINTERS_SECONDS:
+            self._pointers_before[key] = now, _pointers(self.instance, key)
+        return self._pointers_before[key][1]
 
 
 def data_version(plan: ExtractionPlan, asset: ChunkAsset, sae: str | None, chunk: Chunk) -> str:

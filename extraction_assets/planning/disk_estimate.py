@@ -167,8 +167,7 @@ def _current_keys(settings: ExtractionSettings, store: ChunkStore) -> Callable[[
         plan = ExtractionPlan(settings, store)
     except (ValueError, OSError):
         return lambda asset, sae: store.stored_keys(settings.name, asset, sae)
-    chunks = settings.chunks
-    return lambda asset, sae: {one.key for one in chunks if plan.chunk_state(asset, one, sae) == "done"}
+    return lambda asset, sae: {key for key, state in plan.chunk_states(asset, sae).items() if state == "done"}
 
 
 def _measured_per_sample(

@@ -1,6 +1,6 @@
 """What an extraction has to compute now: its corpus, and the fingerprint of every chunk of every asset."""
 
-from functools import cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,10 @@ class ExtractionPlan:
         self._current = self._refuse_stale(current, checkpoint)
         self.extraction = resolve_extraction(settings, checkpoint)
         self.corpus = self._current.corpus
+        self._known = dict[tuple[str, str | None], dict[Chunk, str]]()
+        """Fingerprints of chunks by asset and SAE. 10,000 chunks of 12 SAEs are asked for again and again."""
+        self._values = cache(partial(values_in_fingerprint, settings=settings))
+        self._forward_version = cache(partial(forward_version, checkpoint.folder))
 
     def samples(self, chunk: Chunk) -> Samples:
         """The samples of a chunk."""
@@ -134,13 +138,15 @@ class ExtractionPlan:
         fingerprint = self.fingerprint_of(asset, chunk, sae)
         return self.store.chunk_state(self.settings.name, asset, sae, chunk.key, fingerprint)
 
+    def chunk_states(self, asset: ChunkAsset, sae: str | None = None) -> dict[str, ChunkState]:
+        """``chunk_state`` of every chunk by its key, in order, from one look at the folder."""
+        wanted = {chunk.key: self.fingerprint_of(asset, chunk, sae) for chunk in self.settings.chunks}
+        return self.store.chunk_states(self.settings.name, asset, sae, wanted)
+
     def missing_chunks(self) -> list[str]:
         """Keys of the chunks without a durable top-k table of the current fingerprint, for any SAE."""
-        return [
-            chunk.key
-            for chunk in self.settings.chunks
-            if any(self.chunk_state(TOP_K_TABLE, chunk, sae) != "done" for sae in self.settings.saes)
-        ]
+        states = [self.chunk_states(TOP_K_TABLE, sae) for sae in self.settings.saes]
+        return [key for key in self.settings.chunk_keys if any(one[key] != "done" for one in states)]
 
     def set_aside_chunks(self, asset: ChunkAsset, sae: str | None = None) -> list[str]:
         """Keys of the chunks with a damaged file of the current fingerprint that was set aside and not replaced yet."""
@@ -163,13 +169,23 @@ class ExtractionPlan:
 
         It covers what the catalog says that the asset's bytes depend on, and nothing else.
         """
-        row, sae_settings = asset_row(name), None if sae is None else self.extraction.saes[sae]
+        if chunk is None:
+            return self._fingerprint_of(name, chunk, sae)
+        known = self._known.setdefault((name, sae), {})
+        if chunk not in known:
+            known[chunk] = self._fingerprint_of(name, chunk, sae)
+        return known[chunk]
+
+    def _fingerprint_of(self, name: str, chunk: Chunk | None, sae: str | None) -> str:
+        row = asset_row(name)
         if row.upstream is None and sae is not None:
             return weights_fingerprint(row, self.settings, self.extraction, sae)
         if not row.fingerprint_parts and row.upstream is not None:
             return fingerprint_if_more(row.name, self.fingerprint_of(row.upstream, chunk, sae))
         parts = {part: self._part(part, chunk, sae) for part in row.fingerprint_parts}
-        return fingerprint(row.name, **parts, **values_in_fingerprint(row, self.settings, sae_settings))
+        return fingerprint(
+            row.name, **parts, **self._values(row, sae=None if sae is None else self.extraction.saes[sae])
+        )
 
     def _part(self, part: str, chunk: Chunk | None, sae: str | None) -> Any:
         """What the catalog's name of a part of a fingerprint stands for: a word below, or another asset's name."""
@@ -200,13 +216,13 @@ class ExtractionPlan:
 
     def _hook_fingerprint(self, chunk: Chunk, hook: str) -> str:
         """Fingerprint of one hook's output on a chunk."""
-        version = forward_version(self.extraction.checkpoint.folder, hook)
+        version = self._forward_version(hook)
         later = {} if version == 1 else {"version": version}
         return fingerprint("hook_output", hook=hook, **self._outputs_parts(chunk), **later)
 
     def _outputs_parts(self, chunk: Chunk) -> dict[str, Any]:
         """What the outputs of the model on a chunk depend on, whatever the hook."""
-        values = values_in_fingerprint(asset_row(MODEL_ACTIVATIONS), self.settings, part="hook_output")
+        values = self._values(asset_row(MODEL_ACTIVATIONS), part="hook_output")
         return {"model": self.model_fingerprint, "samples": self._samples_fingerprint(chunk), **values}
 
     def _samples_fingerprint(self, chunk: Chunk) -> str:

@@ -43,7 +43,7 @@ def scope_to_count(plan: ExtractionPlan, sae: str) -> Scope | NothingToCount:
 def _whole_corpus_is_stored(plan: ExtractionPlan, sae: str) -> bool:
     if plan.settings.corpus.exclude_outlier_norms is not None:
         return False
-    return all(plan.chunk_state(SAE_FEATURES, chunk, sae) == "done" for chunk in plan.settings.chunks)
+    return set(plan.chunk_states(SAE_FEATURES, sae).values()) == {"done"}
 
 
 def _without_sample(plan: ExtractionPlan, chunk: Chunk, sae: str) -> str | None:

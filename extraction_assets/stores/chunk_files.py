@@ -6,7 +6,7 @@ Every file carries a record (JSON) with its fingerprint and, as ``numerics``, wh
 import os
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +30,7 @@ from extraction_assets.stores.chunk_shapes import (
 from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets.stores.chunk_tensors import read_safetensors, write_safetensors
 from extraction_assets.stores.sealed import DamagedFileError, damaged, set_aside, verify
-from extraction_assets.stores.sparse_statistics import dense_statistics, sparse_statistics
+from extraction_assets.stores.sparse_statistics import dense_statistics, sparse_statistics, statistics_of
 from extraction_assets.stores.table_companions import as_damage_of, companions_of
 from extraction_assets.stores.table_parquet import (
     read_draws_parquet,
@@ -47,8 +47,22 @@ PREFETCHED_BYTES = 2**28
 three to four times that in memory."""
 
 
+class FeaturePart(NamedTuple):
+    """Consecutive features of an SAE."""
+
+    features: range
+    of: int
+    """How many features there are in all."""
+
+    @classmethod
+    def of_all(cls, count: int) -> "FeaturePart":
+        """All ``count`` features."""
+        return cls(range(count), count)
+
+
 class TableFile(NamedTuple):
-    """A chunk's stored table with its statistics, its record and its draws."""
+    """A chunk's stored table with its statistics, its record and its draws; or what these say of a range of features,
+    which keep their numbers, with a row of the statistics for each feature of the range."""
 
     table: TopKTable
     statistics: FeatureStatistics
@@ -136,13 +150,18 @@ def _write_beside(table: Path, kind: str, write: Callable[[Path], str]) -> str:
     return checksum
 
 
-def read_table(path: Path, fingerprint: str) -> TableFile:
-    """The stored table of a chunk, its statistics, its draws and its record, after checking these files."""
-    record = read_checked_record(path, fingerprint)
-    statistics = _read_statistics(path, record)
-    table = read_table_parquet(path)
-    check_table(path, table, len(statistics.sample_count))
-    return TableFile(table, statistics, record, _read_draws(path, record, len(statistics.sample_count)))
+def read_table(path: Path, fingerprint: str, features: range | None = None, *, verified: bool = False) -> TableFile:
+    """The stored table of a chunk, its statistics, its draws and its record, after checking these files.
+
+    Of a range of ``features`` only their row groups and counts are read, of a table that says how many features it has.
+    Files that were checked a moment ago, for another range, may be taken as ``verified``.
+    """
+    record = look_at(path, fingerprint) if verified else read_checked_record(path, fingerprint)
+    statistics = _read_statistics(path, record, features, verified=verified)
+    latent_dim = len(statistics.sample_count) if features is None else int(record["num_features"])
+    table = read_table_parquet(path, features)
+    check_table(path, table, latent_dim)
+    return TableFile(table, statistics, record, _read_draws(path, record, latent_dim, features, verified=verified))
 
 
 def check_files(path: Path, fingerprint: str) -> None:
@@ -177,22 +196,35 @@ def read_sampled(table: Path) -> SampledFeatures | None:
         return checked_sampled(path, tensors, said.get("shape"))
 
 
-def _read_statistics(table: Path, record: Record) -> FeatureStatistics:
-    """The statistics that a table names."""
+def _read_statistics(
+    table: Path, record: Record, features: range | None = None, *, verified: bool = False
+) -> FeatureStatistics:
+    """The statistics that a table names, or those of a range of features."""
     path, checksum = companions_of(table, record)[STATISTICS_FILE]
     with as_damage_of(table, path, STATISTICS_FILE):
+        if features is not None:
+            if not verified:
+                _expect_named(path, verify(path), checksum)
+                look_at(path, str(record["fingerprint"]))
+            with refusing(path):
+                part = statistics_of(path, features)
+            return checked_statistics(path, part, {**record, "num_features": len(features)})
         tensors, _, found = read_safetensors(path, str(record["fingerprint"]))
         _expect_named(path, found, checksum)
         return checked_statistics(path, dense_statistics(path, tensors), record)
 
 
-def _read_draws(table: Path, record: Record, num_features: int) -> Draws | None:
-    """The draws that a table names, if it names some."""
-    path = _check_beside(table, record, DRAWS_FILE)
+def _read_draws(
+    table: Path, record: Record, num_features: int, features: range | None = None, *, verified: bool = False
+) -> Draws | None:
+    """The draws that a table names, if it names some, or those of a range of features."""
+    path, _ = companions_of(table, record).get(DRAWS_FILE, (None, ""))
+    if not verified:
+        path = _check_beside(table, record, DRAWS_FILE)
     if path is None:
         return None
     with as_damage_of(table, path, DRAWS_FILE):
-        draws = read_draws_parquet(path)
+        draws = read_draws_parquet(path, features)
         check_draws(path, draws, num_features)
         return draws
 
@@ -214,20 +246,30 @@ def _expect_named(path: Path, found: str, checksum: str) -> None:
         raise damaged(path, "it is not the file that its table names")
 
 
-def read_tables(files: Iterable[tuple[Path, str]], store: ChunkStore | None = None) -> Iterator[TableFile]:
+def read_tables(
+    files: Iterable[tuple[Path, str]],
+    store: ChunkStore | None = None,
+    part: FeaturePart | None = None,
+    verified: set[Path] | None = None,
+) -> Generator[TableFile, None, None]:
     """The tables of files with their fingerprints, in their order; ``read_table`` in threads, a few tables ahead.
 
-    The files are those of a store, or of this machine.
+    The files are those of a store, or of this machine. With a ``part`` what they say of its features; files that are in
+    ``verified`` were checked before, for another part, and the others are put there.
 
     If the caller keeps only the last one, that one is in memory and those that are read ahead: ``PREFETCHED_TABLES``,
     or fewer where they are large (``PREFETCHED_BYTES``).
     """
     pending: deque[Future[TableFile]] = deque()
     place = store or ChunkStore(Path())
+    features, share = (None, 1.0) if part is None else (part.features, len(part.features) / part.of)
+    checked = set[Path]() if verified is None else verified
 
     def read(path: Path, fingerprint: str) -> TableFile:
         with place.reading(path, STATISTICS_FILE, DRAWS_FILE) as copy:
-            return read_table(copy, fingerprint)
+            found = read_table(copy, fingerprint, features, verified=path in checked)
+            checked.add(path)
+            return found
 
     most = 1
     with ThreadPoolExecutor(min(PREFETCHED_TABLES, os.cpu_count() or 1), thread_name_prefix="table reader") as pool:
@@ -235,7 +277,8 @@ def read_tables(files: Iterable[tuple[Path, str]], store: ChunkStore | None = No
             for path, fingerprint in files:
                 while len(pending) >= most:
                     yield pending.popleft().result()
-                most = min(PREFETCHED_TABLES, max(1, PREFETCHED_BYTES // max(1, _bytes_of(path, place))))
+                size = int(share * _bytes_of(path, place))
+                most = min(PREFETCHED_TABLES, max(1, PREFETCHED_BYTES // max(1, size)))
                 pending.append(pool.submit(read, path, fingerprint))
             while pending:
                 yield pending.popleft().result()

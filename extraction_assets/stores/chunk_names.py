@@ -45,7 +45,12 @@ class ChunkFile(NamedTuple):
 
 def chunk_paths(folder: Path, asset: ChunkAsset, key: str, fingerprint: str) -> list[Path]:
     """Paths of a chunk's file in each form that is read; the first is the one to write."""
-    return [folder / f"{key}-{fingerprint}{form}" for form in FORMS[asset]]
+    return [folder / name for name in chunk_names(asset, key, fingerprint)]
+
+
+def chunk_names(asset: ChunkAsset, key: str, fingerprint: str) -> list[str]:
+    """Names of a chunk's file in each form that is read."""
+    return [f"{key}-{fingerprint}{form}" for form in FORMS[asset]]
 
 
 def companion_path(table: Path, kind: str, checksum: str) -> Path:

@@ -2,13 +2,13 @@
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from extraction_assets.catalog import CORPUS, ChunkAsset, asset_row
 from extraction_assets.engine.corpora.tokenize import TokenizedCorpus
-from extraction_assets.stores.chunk_names import ChunkFile, chunk_files, chunk_paths, of_any_fingerprint
+from extraction_assets.stores.chunk_names import ChunkFile, chunk_files, chunk_names, chunk_paths, of_any_fingerprint
 from extraction_assets.stores.chunk_record import Record, expect_fingerprint, read_record
 from extraction_assets.stores.corpus_arrays import TOKENIZE_AGAIN
 from extraction_assets.stores.corpus_files import MANIFEST, StoredCorpus, open_corpus, seal_manifest, write_corpus
@@ -146,13 +146,33 @@ class ChunkStore:
         """``done``: a durable file of this fingerprint exists in a readable form; ``stale``: only files of other
         fingerprints; ``missing``: no file. A folder or a named pipe in the place of a file does not count.
 
-        Schedules, retries, ``--missing`` and ``status`` all use this function.
+        Schedules, retries, ``--missing`` and ``status`` all use this function, or that of many chunks.
         """
         paths = self.chunk_paths(extraction, asset, sae, key, fingerprint)
         if any(self.files.is_file(path) for path in paths):
             return "done"
-        others = of_any_fingerprint(self.files.beginning(paths[0].parent, f"{key}-"), asset, key)
-        return "stale" if any(other not in paths for other in others) else "missing"
+        return self._state_among(self.files.beginning(paths[0].parent, f"{key}-"), asset, key, fingerprint)
+
+    def chunk_states(
+        self, extraction: str, asset: ChunkAsset, sae: str | None, wanted: Mapping[str, str]
+    ) -> dict[str, ChunkState]:
+        """``chunk_state`` of many chunks, {key: fingerprint}, from one look at their folder: it would take each missing
+        one of 10,000 as long."""
+        folder = self.asset_folder(extraction, asset, sae)
+        there = dict[str, list[Path]]()
+        for path in self.files.beginning(folder, ""):
+            there.setdefault(path.name.partition("-")[0], []).append(path)
+        return {key: self._state_among(there.get(key, []), asset, key, one) for key, one in wanted.items()}
+
+    def _state_among(self, there: Sequence[Path], asset: ChunkAsset, key: str, fingerprint: str) -> ChunkState:
+        """The state of a chunk, of which everything that its folder holds is ``there``."""
+        if not there:
+            return "missing"
+        names = chunk_names(asset, key, fingerprint)
+        if any(path.name in names and self.files.is_file(path) for path in there):
+            return "done"
+        others = of_any_fingerprint(there, asset, key)
+        return "stale" if any(other.name not in names for other in others) else "missing"
 
     def stored_keys(self, extraction: str, asset: ChunkAsset, sae: str | None = None) -> set[str]:
         """Keys of the chunks that have a file of any fingerprint, old ones included."""

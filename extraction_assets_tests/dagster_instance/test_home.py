@@ -14,6 +14,7 @@ from extraction_assets.dagster_instance import dagster_yaml
 from extraction_assets.dagster_instance import home as dagster_home
 from extraction_assets.dagster_instance.dagster_yaml import DagsterHomeError
 from extraction_assets.dagster_instance.home import prepare_dagster_home, set_up_dagster_home
+from extraction_assets.database.errors import DatabaseError
 from extraction_assets_tests.postgres import Server
 from extraction_assets_tests.stores.build import HOSTILE
 
@@ -219,6 +220,23 @@ def test_a_file_that_cannot_be_used_is_one_sentence(folder: Path, text: str, mes
     output = _setup(code=1)
     assert message.format(folder / "dagster.yaml") in output
     assert len(output.splitlines()) == 1
+
+
+def test_a_variable_outside_the_storage_asks_for_no_database(folder: Path) -> None:
+    _setup()
+    path = folder / "dagster.yaml"
+    elsewhere = "\npython_logs: {dagster_handler_config: {handlers: {x: {token: EXTRACTION_DAGSTER_POSTGRES_URL}}}}\n"
+    path.write_text(f"# not EXTRACTION_DAGSTER_POSTGRES_URL\n{path.read_text()}{elsewhere}")
+    dagster_home.check_storage(folder)
+
+
+@pytest.mark.parametrize("section", ["storage", "event_log_storage"])
+def test_a_storage_that_reads_the_variable_needs_it(folder: Path, section: str) -> None:
+    folder.mkdir(parents=True)
+    read = {section: {"postgres": {"postgres_url": {"env": "EXTRACTION_DAGSTER_POSTGRES_URL"}}}}
+    (folder / "dagster.yaml").write_text(yaml.safe_dump(read))
+    with pytest.raises(DatabaseError, match="set EXTRACTION_DAGSTER_POSTGRES_URL"):
+        dagster_home.check_storage(folder)
 
 
 def test_without_the_driver_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

@@ -3,15 +3,16 @@
 from collections.abc import Iterator
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 import torch
 
-from extraction_assets.database import example_lists
+from extraction_assets.database import example_lists, load
 from extraction_assets.database.connect import open_database, write_transaction
 from extraction_assets.database.load import replace_results
 from extraction_assets.database.queries.examples import draws_of, draws_query, examples_of, examples_query
-from extraction_assets.database.tables import samples
+from extraction_assets.database.tables import features, samples
 from extraction_assets.database.views import sample_features
 from extraction_assets.engine.shapes import Draws
 from extraction_assets_tests.database.plans import assert_uses_index
@@ -88,3 +89,38 @@ def test_every_load_ends_with_statistics_for_the_planner(loaded: sa.Connection) 
     if loaded.dialect.name == "postgresql":
         query = "SELECT count(*) FROM pg_stats WHERE tablename = 'sample_feature_lists'"
     assert (loaded.exec_driver_sql(query).scalar() or 0) > 0
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 60])
+@pytest.mark.parametrize("spans", [1, 3, 64])
+def test_samples_sorted_in_parts_have_the_lists_of_all_at_once(
+    at_once: int, spans: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(at_once)
+    drawn = [(random.integers(40, 77, 50), random.integers(0, 5, 50)) for _ in range(2)]
+    # What is given twice has one maximum: that of its place in this table.
+    maxima = random.random((77, 5), dtype=np.float32)
+    pairs = [(samples, neurons, maxima[samples, neurons]) for samples, neurons in drawn]
+    whole = pa.concat_tables(example_lists.sample_lists(1, 5, pairs))
+    monkeypatch.setattr(example_lists, "_SORTED_AT_ONCE", at_once)
+    monkeypatch.setattr(example_lists, "_SPANS", spans)
+    assert pa.concat_tables(example_lists.sample_lists(1, 5, pairs)).to_pylist() == whole.to_pylist()
+
+
+def test_no_pairs_have_no_samples() -> None:
+    nothing = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
+    assert list(example_lists.sample_lists(1, 5, [nothing, nothing])) == []
+
+
+def test_rows_of_features_are_made_some_at_a_time(results_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, rows = make_results("f", 1.0, num_features=7, top_k=2), []
+    for size in (7, 3, 1):
+        monkeypatch.setattr(load, "_FEATURES_AT_ONCE", size)
+        engine = open_database(results_url)
+        with write_transaction(engine) as connection:
+            replace_results(connection, made.extraction, CORPUS, made.table, made.statistics, _display)
+            query = sa.select(features).order_by(features.c.neuron_index)
+            rows.append([tuple(row) for row in connection.execute(query)])
+        engine.dispose()
+    assert rows[0] == rows[1] == rows[2]
+    assert [row[1] for row in rows[0]] == list(range(7))

@@ -15,6 +15,7 @@ from dagster._core.loader import LoadingContextForTest
 from extraction_assets import default_resources
 from extraction_assets.catalog import FEATURE_DIRECTIONS, FEATURE_EXPORTS, FEATURE_RELATIONS
 from extraction_assets.component import build_definitions
+from extraction_assets.execution import lineage as lineage_module
 from extraction_assets.execution.keys import activations_key, sae_key
 from extraction_assets.execution.lineage import Lineage
 from extraction_assets.settings import ExtractionSettings
@@ -220,6 +221,16 @@ def test_pointers_to_what_a_run_does_not_make_are_looked_up_with_one_query(proje
         latest = project.instance.get_latest_data_version_record(features, partition_key=chunk.key)
         assert latest is not None
         assert found[f"dagster/input_event_pointer/{features.to_user_string()}"] == str(latest.storage_id)
+
+
+def test_pointers_are_looked_up_again_after_a_while(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run may make meanwhile what this one reads: Dagster would show its tables as out of sync."""
+    monkeypatch.setattr(lineage_module, "_POINTERS_SECONDS", -1.0)
+    lineage = Lineage(project.instance, project.plan)
+    with counted_statements("event_logs") as queries:
+        tags = [lineage.tags("top_k_table", "relu", project.settings.chunks[0]) for _ in range(3)]
+    assert len(queries) == 3
+    assert tags[0] == tags[1] == tags[2]
 
 
 def test_a_pointer_of_an_earlier_form_still_names_the_corpus(tiny_folder: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from extraction_assets.planning import plan as plan_module
 from extraction_assets.planning.plan import CorpusNotReady
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_language_model, make_sae, make_settings
@@ -172,3 +173,24 @@ def test_the_hook_that_a_transcoder_gives_belongs_to_all_for_they_hold_its_score
     for asset in ("model_activations", "sae_features", "top_k_table"):
         ours, theirs = (p.plan.fingerprint_of(asset, p.settings.chunk(key), "relu") for p in (one, other))
         assert ours != theirs
+
+
+def test_the_states_of_all_chunks_are_those_of_each(project: Project, tiny_folder: Path) -> None:
+    project.chunks()
+    more = _changed(project, tiny_folder, evaluation_samples=40)
+    files = sorted((project.home / "tiny" / "relu" / "top_k_table").glob("*.parquet"))
+    files[0].unlink()
+    files[0].mkdir()
+    files[1].unlink()
+    for asset, sae in (("top_k_table", "relu"), ("sae_features", "topk"), ("model_activations", None)):
+        each = {chunk.key: more.plan.chunk_state(asset, chunk, sae) for chunk in more.settings.chunks}
+        assert more.plan.chunk_states(asset, sae) == each
+    assert list(more.plan.chunk_states("top_k_table", "relu").values()) == ["missing"] * 2 + ["stale"] + ["missing"] * 2
+
+
+def test_fingerprints_are_worked_out_once(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """12 SAEs of 10,000 chunks are asked for several times by ``status`` and by each tick of the schedule."""
+    plan = project.plan
+    first = [plan.table_fingerprint(chunk, "relu") for chunk in project.settings.chunks]
+    monkeypatch.setattr(plan_module, "fingerprint", lambda *_, **__: pytest.fail("worked out again"))
+    assert [plan.table_fingerprint(chunk, "relu") for chunk in project.settings.chunks] == first

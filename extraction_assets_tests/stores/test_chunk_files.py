@@ -12,12 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from extraction_assets.engine.selection.deferred import of_features
 from extraction_assets.engine.selection.select import sample_maxima, select_top_k
 from extraction_assets.engine.selection.sparse import dense_to_sparse, to_rows
 from extraction_assets.engine.shapes import SparseFeatures
 from extraction_assets.engine.statistics.accumulate import feature_statistics
 from extraction_assets.engine.statistics.registry import STATISTICS
-from extraction_assets.stores import chunk_files, table_parquet
+from extraction_assets.stores import chunk_files, sparse_statistics, table_parquet
 from extraction_assets.stores.sealed import DamagedFileError
 from extraction_assets_tests.engine.build import assert_same
 
@@ -73,6 +74,45 @@ def test_a_table_in_several_pieces_comes_back_equal(
     assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(one, many, strict=True))
 
 
+@pytest.mark.parametrize("group", [1, 4, 2**16])
+@pytest.mark.parametrize("wanted", [range(9), range(3), range(2, 7), range(8, 9), range(4, 4)])
+def test_a_range_of_features_is_what_the_whole_table_says_of_it(
+    tmp_path: Path, features: SparseFeatures, monkeypatch: pytest.MonkeyPatch, group: int, wanted: range
+) -> None:
+    monkeypatch.setattr(table_parquet, "_ROW_GROUP_EXAMPLES", group)
+    monkeypatch.setattr(sparse_statistics, "_ROWS_AT_ONCE", 2)
+    _write_table(tmp_path / "t.parquet", features)
+    whole = chunk_files.read_table(tmp_path / "t.parquet", "abc")
+    part = chunk_files.read_table(tmp_path / "t.parquet", "abc", wanted)
+    assert_same(part.table, of_features(whole.table, wanted))
+    own = slice(wanted.start, wanted.stop)
+    counts = {one.name: getattr(whole.statistics, one.name)[own] for one in STATISTICS}
+    assert_same(part.statistics, whole.statistics._replace(**counts))
+    assert part.record == whole.record
+
+
+def test_of_a_range_of_features_few_row_groups_are_read(
+    tmp_path: Path, features: SparseFeatures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table_parquet, "_ROW_GROUP_EXAMPLES", 2)
+    _write_table(tmp_path / "t.parquet", features)
+    neurons = pq.read_table(tmp_path / "t.parquet")["neuron_index"].to_pylist()
+    holding = {row // 2 for row, feature in enumerate(neurons) if feature == 4}
+    metadata = pq.read_metadata(tmp_path / "t.parquet")
+    assert holding == set(table_parquet._groups_of(metadata, range(4, 5)))
+    assert len(holding) < metadata.num_row_groups
+
+
+def test_damage_is_found_whichever_range_of_features_is_read_first(tmp_path: Path, features: SparseFeatures) -> None:
+    _write_table(tmp_path / "t.parquet", features)
+    (path,) = tmp_path.glob("*.statistics.safetensors")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(DamagedFileError, match="its bytes do not match its checksum") as error:
+        chunk_files.read_table(tmp_path / "t.parquet", "abc", range(1))
+    assert error.value.path == tmp_path / "t.parquet"
+
+
 def test_a_table_of_an_earlier_version_comes_back_equal(tmp_path: Path, features: SparseFeatures) -> None:
     """Earlier versions compressed with zstd, and let Parquet choose the encodings."""
     _write_table(tmp_path / "t.parquet", features)
@@ -118,8 +158,8 @@ def test_tables_are_read_ahead_but_never_many_at_once(
 ) -> None:
     read, alive, most = chunk_files.read_table, weakref.WeakSet[torch.Tensor](), 0
 
-    def counting(path: Path, fingerprint: str) -> chunk_files.TableFile:
-        stored = read(path, fingerprint)
+    def counting(path: Path, fingerprint: str, *others: Any, **more: Any) -> chunk_files.TableFile:
+        stored = read(path, fingerprint, *others, **more)
         alive.add(stored.table.sample_index)
         return stored
 

@@ -12,6 +12,7 @@ from extraction_assets.execution.keys import Target, chunk_partitions, chunk_tar
 from extraction_assets.execution.lineage import CodeVersions, data_version, recorded_versions
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import ExtractionSettings
+from extraction_assets.stores.chunk_store import ChunkState
 
 
 class Pending:
@@ -33,15 +34,14 @@ class Pending:
             if target.asset == TOP_K_TABLE:
                 self._recorded[target.key] &= _checked(instance, target.key, plan.settings)
 
-    @property
+    @cached_property
     def keys(self) -> list[str]:
         """Chunks with a top-k table to be computed or recorded."""
-        tables = [target.key for target in self._targets if target.asset == TOP_K_TABLE]
-        missing = set(self._plan.missing_chunks())
+        tables = [target for target in self._targets if target.asset == TOP_K_TABLE]
         every = self._plan.settings.chunk_keys
-        return [k for k in every if k in missing or any(k not in self._recorded[table] for table in tables)]
+        return [key for key in every if any(self._is_missing(table, key) for table in tables)]
 
-    @property
+    @cached_property
     def unrecorded(self) -> list[str]:
         """Those of ``keys`` with all files: a run of the missing chunks only records them."""
         return [key for key in self.keys if all(self._is_stored(target, key) for target in self._kept)]
@@ -86,12 +86,17 @@ class Pending:
         """Chunks of each asset with a file that was set aside and is not replaced yet."""
         return {target.key: set(self._plan.set_aside_chunks(target.asset, target.sae)) for target in self._kept}
 
+    @cached_property
+    def _states(self) -> dict[dg.AssetKey, dict[str, ChunkState]]:
+        """The state of every chunk of each asset, as of the first question."""
+        return {target.key: self._plan.chunk_states(target.asset, target.sae) for target in self._targets}
+
     @property
     def _kept(self) -> list[Target]:
         return [target for target in self._targets if self._plan.settings.keep.keeps(target.asset)]
 
     def _is_stored(self, target: Target, key: str) -> bool:
-        return self._plan.chunk_state(target.asset, self._plan.settings.chunk(key), target.sae) == "done"
+        return self._states[target.key][key] == "done"
 
 
 def merge_is_recorded(plan: ExtractionPlan, sae: str, instance: dg.DagsterInstance) -> bool:

@@ -1,7 +1,8 @@
 """All chunk tables of an SAE as one, by tables of many chunks that earlier merges have left where there are many."""
 
+import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -10,14 +11,15 @@ from extraction_assets.assets.chunks.checks import CHUNK_CHECKS
 from extraction_assets.assets.examples.checks import MATCH_TABLES, NONE_MISSING, MergeRefused
 from extraction_assets.assets.examples.expected import Expectation
 from extraction_assets.assets.examples.fit_chunks import failed_check, records_of_chunks
-from extraction_assets.assets.examples.merging import Merged, merge_tables
+from extraction_assets.assets.examples.merging import Merged, TooLargeError, expected_bytes, merge_tables
+from extraction_assets.assets.examples.spilled import merge_by_ranges
 from extraction_assets.catalog import MERGED_TABLES, TOP_K_TABLE
 from extraction_assets.execution.damage import put_aside, warn
 from extraction_assets.execution.progress import progress
 from extraction_assets.planning.draw_rules import draw_rules
 from extraction_assets.planning.merge_order import TableToMerge, joined_tables, tables_to_merge
 from extraction_assets.planning.plan import ExtractionPlan
-from extraction_assets.stores.chunk_files import TableFile, read_tables, write_table
+from extraction_assets.stores.chunk_files import FeaturePart, TableFile, read_tables, write_table
 from extraction_assets.stores.chunk_record import Record
 from extraction_assets.stores.sealed import MAKE_AGAIN, DamagedFileError
 
@@ -98,12 +100,9 @@ class _ChunkTables:
             write_table(draft, merged.table, merged.statistics, record, merged.draws)
 
     def _merged(self, tables: Sequence[TableToMerge], update: Update) -> Merged:
-        settings = self._plan.settings
-        files = read_tables(((self._path(table), table.fingerprint) for table in tables), self._plan.store)
-        checked = _of_own_samples(tables, files)
-        return merge_tables(
-            checked, settings.top_k_examples, settings.min_activation, lambda: update(1), draw_rules(settings)
-        )
+        """Tables as one: all features at once where they fit, else one range of them after the other."""
+        merge = _MergeByRanges(self._plan, tables, [self._path(table) for table in tables], update)
+        return merge.merged()
 
     def _checksums_of_parts(self, table: TableToMerge) -> list[str]:
         return [self._checksum(part) for part in table.parts]
@@ -124,7 +123,61 @@ class _ChunkTables:
         )
 
 
-def _of_own_samples(tables: Sequence[TableToMerge], files: Iterator[TableFile]) -> Iterator[TableFile]:
+class _MergeByRanges:
+    """A merge of some tables, by as few ranges of features as fit into ``MERGE_BYTES``."""
+
+    def __init__(
+        self, plan: ExtractionPlan, tables: Sequence[TableToMerge], paths: Sequence[Path], update: Update
+    ) -> None:
+        self._plan, self._tables, self._paths, self._update = plan, tables, paths, update
+        self._verified = set[Path]()
+        self._done, self._shown = 0.0, 0
+
+    def merged(self) -> Merged:
+        return merge_by_ranges(self._part, self._expected, self._features(), self._plan.store.root)
+
+    def _features(self) -> int:
+        """How many features the tables have, as each of them says; 0 if one is of a version that did not."""
+        return min(int(self._plan.store.record(path).get("num_features", 0)) for path in self._paths)
+
+    def _expected(self, part: FeaturePart) -> int:
+        """What a merge of a range of features holds, as its first table lets expect."""
+        first = zip(self._paths[:1], (table.fingerprint for table in self._tables), strict=False)
+        with contextlib.closing(read_tables(first, self._plan.store, part, self._verified)) as files:
+            return expected_bytes(next(files), self._plan.settings.top_k_examples, len(self._tables))
+
+    def _part(self, part: FeaturePart | None, most_bytes: int | None) -> Merged:
+        """All tables, or a range of features of them. Raises TooLargeError."""
+        settings = self._plan.settings
+        wanted = zip(self._paths, (table.fingerprint for table in self._tables), strict=True)
+        files = read_tables(wanted, self._plan.store, part, self._verified)
+        share = 1.0 if part is None else len(part.features) / part.of
+        begun = self._done
+        with contextlib.closing(_of_own_samples(self._tables, files)) as checked:
+            try:
+                return merge_tables(
+                    checked,
+                    settings.top_k_examples,
+                    settings.min_activation,
+                    lambda: self._count(share),
+                    draw_rules(settings),
+                    part,
+                    most_bytes,
+                )
+            except TooLargeError:
+                self._done = begun
+                raise
+
+    def _count(self, share: float) -> None:
+        """Shows a table as done once all of its features are."""
+        self._done += share
+        more = int(self._done + 1e-6) - self._shown
+        if more > 0:
+            self._shown += more
+            self._update(more)
+
+
+def _of_own_samples(tables: Sequence[TableToMerge], files: Iterator[TableFile]) -> Generator[TableFile, None, None]:
     """The files of the tables, refused where one holds samples of other chunks: so no sample is counted twice."""
     for table, file in zip(tables, files, strict=True):
         samples, last_chunk = file.table.sample_index, table.chunks[-1]

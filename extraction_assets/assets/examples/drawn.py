@@ -20,10 +20,10 @@ class MergedDraws:
     """Draws of disjoint samples, added one chunk after the other; None as soon as one chunk has none: those of a part
     of the samples would pass for those of all."""
 
-    def __init__(self, num_features: int, rules: DrawRules | None, shards: int, pool: Executor) -> None:
+    def __init__(self, features: range, rules: DrawRules | None, shards: int, pool: Executor) -> None:
         self._heap: ShardedHeap[Draws] | None = None
         if rules is not None:
-            self._heap = ShardedHeap(partial(_heap, rules), num_features, shards, pool)
+            self._heap = ShardedHeap(partial(_heap, rules), features, shards, pool)
 
     def add(self, draws: Draws | None) -> None:
         """A chunk's draws, as its file holds them."""
@@ -31,6 +31,11 @@ class MergedDraws:
             self._heap = None
         elif self._heap is not None:
             self._heap.add(draws)
+
+    @property
+    def held_bytes(self) -> int:
+        """Of the draws and of what decides which enter."""
+        return 0 if self._heap is None else self._heap.held_bytes
 
     def build(self) -> Draws | None:
         """The draws of all chunks; nothing can be added afterwards."""

@@ -20,7 +20,7 @@ from extraction_assets.engine.statistics.registry import (
     FeatureStatistics,
 )
 from extraction_assets.engine.statistics.rows_and_sentences import feature_rows
-from extraction_assets.stores.chunk_files import TableFile
+from extraction_assets.stores.chunk_files import FeaturePart, TableFile
 
 CHECKED_FEATURES = 64
 
@@ -46,8 +46,9 @@ class Expectation:
     Its memory does not grow with the number of chunks.
     """
 
-    def __init__(self, top_k: int, rules: DrawRules | None = None) -> None:
-        self._top_k = top_k
+    def __init__(self, top_k: int, rules: DrawRules | None = None, part: FeaturePart | None = None) -> None:
+        """Of a ``part`` of the features, the same as of all of them."""
+        self._top_k, self._part = top_k, part
         self._draws = ExpectedDraws(rules)
         self._examples: dict[int, Examples] = {}
         self._numbers: dict[str, list[Any] | None] = {}
@@ -56,7 +57,8 @@ class Expectation:
     def add(self, chunk: TableFile) -> None:
         """Add a chunk, as its file holds it."""
         table, statistics = chunk.table, chunk.statistics
-        chosen = _seeded_features(len(statistics.sample_count))
+        features, latent_dim = self._part or FeaturePart.of_all(len(statistics.sample_count))
+        chosen = [one for one in _seeded_features(latent_dim) if one in features]
         self._draws.add(chunk.draws, chosen)
         for feature, span in zip(chosen, _spans(table, chosen), strict=True):
             known = self._examples.get(feature, [])
@@ -65,7 +67,7 @@ class Expectation:
             self._examples[feature] = sorted(examples, key=lambda example: (-example[0], example[1]))[: self._top_k]
         for one in STATISTICS:
             tensor = getattr(statistics, one.name)
-            numbers = None if tensor is None else tensor[chosen].tolist()
+            numbers = None if tensor is None else tensor[[one - features.start for one in chosen]].tolist()
             first = one.name not in self._numbers
             self._numbers[one.name] = numbers if first else _added(self._numbers[one.name], numbers, one.merge)
         for name in self._seen:

@@ -1,6 +1,8 @@
 """Whether the chunks of an SAE can be merged: their tables are there, current, and have passed their checks."""
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from extraction_assets.assets.chunks.checks import CHUNK_CHECKS
 from extraction_assets.assets.examples.checks import NONE_MISSING, MergeRefused
@@ -10,12 +12,17 @@ from extraction_assets.settings import Chunk
 from extraction_assets.stores.chunk_files import check_files
 from extraction_assets.stores.chunk_names import COMPANIONS
 from extraction_assets.stores.chunk_record import Record, checks_of
+from extraction_assets.stores.chunk_store import ChunkState
 
 
 def records_of_chunks(plan: ExtractionPlan, sae: str) -> dict[str, Record]:
     """The records of all chunks' tables by their chunks' keys. Raises MergeRefused, which names every chunk that is
     missing, made from other inputs, or not checked; DamagedFileError."""
-    found = {chunk.key: _record_or_problem(plan, sae, chunk) for chunk in plan.settings.chunks}
+    states = plan.chunk_states(TOP_K_TABLE, sae)
+    with ThreadPoolExecutor(plan.store.files.readers, "record reader") as pool:  # one after the other from a URL: hours
+        look = partial(_record_or_problem, plan, sae)
+        read = pool.map(look, plan.settings.chunks, states.values())
+        found = dict(zip(states, read, strict=True))
     problems = {key: one for key, one in found.items() if isinstance(one, str)}
     if problems:
         kinds = ", ".join(f"{count} {problem}" for problem, count in Counter(problems.values()).items())
@@ -35,9 +42,8 @@ def failed_check(record: Record) -> str | None:
     return f"check {failed[0]} {'failed' if failed[0] in checks else 'is absent'}" if failed else None
 
 
-def _record_or_problem(plan: ExtractionPlan, sae: str, chunk: Chunk) -> Record | str:
+def _record_or_problem(plan: ExtractionPlan, sae: str, chunk: Chunk, state: ChunkState) -> Record | str:
     """The record of a chunk's table, or why it cannot be merged."""
-    state = plan.chunk_state(TOP_K_TABLE, chunk, sae)
     if state != "done":
         return "missing" if state == "missing" else "made from other inputs or settings"
     path = plan.chunk_path(TOP_K_TABLE, chunk, sae)

@@ -206,6 +206,12 @@ class DeferredHeap(ABC, Generic[Examples]):
         if pending > max(self._buffer_examples, self._compacted_examples):
             self._compact()
 
+    @property
+    def held_bytes(self) -> int:
+        """Of the examples that were added and not dropped yet, and of what decides which enter."""
+        examples = sum(column.nbytes for table in self._tables for column in table)
+        return examples + self._thresholds_bytes()
+
     def build_heaps(self) -> Examples:
         """The table of everything added so far; more batches may follow."""
         if not self._tables:
@@ -226,6 +232,10 @@ class DeferredHeap(ABC, Generic[Examples]):
     @abstractmethod
     def contenders(self, table: Examples) -> Examples:
         """The examples of a table, of any samples, that may still enter; the others need not be added."""
+
+    @abstractmethod
+    def _thresholds_bytes(self) -> int:
+        """Of what decides which examples enter."""
 
     @abstractmethod
     def _remember(self, table: Examples, last: Tensor, groups: Tensor) -> None:

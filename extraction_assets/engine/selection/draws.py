@@ -107,6 +107,9 @@ class DrawHeap(DeferredHeap[Draws]):
         by_feature[:, :1] = _HIGHEST_HASH if rules.random_examples else -1
         by_feature[:, 1:] = _HIGHEST_HASH if rules.interval_examples else -1
 
+    def _thresholds_bytes(self) -> int:
+        return 0 if self._thresholds is None else self._thresholds.nbytes
+
     def _remember(self, table: Draws, last: Tensor, groups: Tensor) -> None:
         columns = {"neuron_index": table.neuron_index[last], "sample_index": table.sample_index[last]}
         thresholds = self.thresholds(table.neuron_index.device)  # in place: it is large where F is

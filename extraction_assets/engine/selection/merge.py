@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from extraction_assets.engine.ordering import descending_bits, rank_within
+from extraction_assets.engine.ordering import descending_bits
 from extraction_assets.engine.selection.deferred import (
     Columns,
     DeferredHeap,
@@ -46,9 +47,16 @@ def merge_top_k_tables(tables: Sequence[TopKTable], top_k: int, num_features: in
     return merge_examples(tables, StrongestFirst(num_features, top_k), TopKTable, num_features)
 
 
-def ranks(table: TopKTable, num_features: int) -> Tensor:
-    """Rank from 0 of each example of a table within its feature: int64 [E]."""
-    return rank_within(table.neuron_index, num_features)
+def ranks_of_rows(neurons: np.ndarray, rows: slice) -> np.ndarray:
+    """Rank from 0 of some examples within their features: int32, in memory for these alone. ``neurons`` int64 [E] are
+    those of all examples, ascending."""
+    own = neurons[rows]
+    if not len(own):
+        return np.zeros(0, np.int32)
+    numbers = np.arange(rows.start, rows.start + len(own))
+    starts = np.where(np.diff(own, prepend=own[0] - 1) != 0, numbers, 0)
+    starts[0] = np.searchsorted(neurons, own[0])  # its feature may begin before these rows
+    return (numbers - np.maximum.accumulate(starts)).astype(np.int32)
 
 
 def as_dict(table: TopKTable) -> dict[int, list[tuple[float, int, Firings]]]:
@@ -102,6 +110,9 @@ class DeferredTopKHeap(DeferredHeap[TopKTable]):
         rows = (strongest >= floor).nonzero().squeeze(1)  # few of them once some tables were added
         sooner = table.sample_index[rows] < self._last_sample[neurons[rows]]
         return take_examples(table, rows[(strongest[rows] > floor[rows]) | sooner])
+
+    def _thresholds_bytes(self) -> int:
+        return sum(one.nbytes for one in (self._floor, self._last_sample) if one is not None)
 
     def _remember(self, table: TopKTable, last: Tensor, groups: Tensor) -> None:
         device = table.neuron_index.device

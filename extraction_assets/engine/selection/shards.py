@@ -29,19 +29,30 @@ def shard_threads(count: int) -> Iterator[ThreadPoolExecutor]:
         torch.set_num_threads(before)
 
 
-class ShardedHeap(Generic[Examples]):
-    """Heaps of consecutive ranges of features, whose tables are merged at once in the threads of a pool."""
+def equal_ranges(features: range, count: int) -> list[range]:
+    """Consecutive features in ``count`` ranges of one length, or one feature more or less; fewer where there are not as
+    many features."""
+    count = max(1, min(count, len(features)))
+    edges = [features.start + len(features) * number // count for number in range(count + 1)]
+    return [range(*pair) for pair in pairwise(edges)]
 
-    def __init__(self, make: MakeHeap[Examples], num_features: int, shards: int, pool: Executor) -> None:
-        shards = max(1, min(shards, num_features))
-        edges = [num_features * number // shards for number in range(shards + 1)]
-        self._ranges = [range(*pair) for pair in pairwise(edges)]
+
+class ShardedHeap(Generic[Examples]):
+    """Heaps of consecutive ranges of ``features``, whose tables are merged at once in the threads of a pool."""
+
+    def __init__(self, make: MakeHeap[Examples], features: range, shards: int, pool: Executor) -> None:
+        self._ranges = equal_ranges(features, shards)
         self._heaps: list[DeferredHeap[Examples]] = [make(features) for features in self._ranges]
         self._pool = pool
 
     def add(self, table: Examples) -> None:
         """The examples of samples that were not added before, on the CPU; those that cannot enter are left out."""
         list(self._pool.map(partial(self._add, table), self._ranges, self._heaps))
+
+    @property
+    def held_bytes(self) -> int:
+        """Of the examples and of what decides which enter."""
+        return sum(heap.held_bytes for heap in self._heaps)
 
     def build(self) -> Examples:
         """The table of everything added; the heaps are empty afterwards."""

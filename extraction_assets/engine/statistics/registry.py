@@ -92,6 +92,12 @@ class Statistic:
     """Whether ``statistics.kernels`` counts it on a GPU; otherwise ``additions`` says it there, too."""
 
 
+def tensors_of(statistics: FeatureStatistics) -> "list[Tensor]":
+    """Those that are known."""
+    found = (getattr(statistics, one.name) for one in STATISTICS)
+    return [tensor for tensor in found if tensor is not None]
+
+
 def bytes_per_feature(*, full: bool = True) -> int:
     """Of the statistics of a chunk in memory; on disk what is 0 takes no place. ``full`` as in the settings."""
     counted = [one for one in STATISTICS if full or not one.only_full]

@@ -170,9 +170,9 @@ def test_a_wrong_load_is_noticed_before_the_commit(chunked: Project, monkeypatch
 def test_a_table_with_samples_of_another_chunk_is_refused(chunked: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     read = chunk_tables.read_tables
 
-    def first_twice(files: Iterable[tuple[Path, str]], store: ChunkStore) -> Iterator[TableFile]:
+    def first_twice(files: Iterable[tuple[Path, str]], *others: Any) -> Iterator[TableFile]:
         first, _second, *rest = files
-        return read([first, first, *rest], store)
+        return read([first, first, *rest], *others)
 
     monkeypatch.setattr(chunk_tables, "read_tables", first_twice)
     with pytest.raises(dg.Failure, match="the table of chunk 000000000008 holds samples of other chunks"):

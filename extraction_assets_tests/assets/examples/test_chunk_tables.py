@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from extraction_assets.assets.examples import chunk_tables, merging
+from extraction_assets.assets.examples import chunk_tables, merging, spilled
 from extraction_assets.assets.examples.checks import MergeRefused
 from extraction_assets.assets.examples.chunk_tables import merge_chunks
 from extraction_assets.assets.examples.merging import Merged
@@ -46,10 +46,10 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Folder and chunk of the tables that are read, in their order."""
     seen, original = list[str](), chunk_tables.read_tables
 
-    def noting(files: Any, store: Any) -> Any:
+    def noting(files: Any, *others: Any) -> Any:
         named = list(files)
         seen.extend(f"{path.parent.name} {int(path.name.split('-')[0])}" for path, _ in named)
-        return original(named, store)
+        return original(named, *others)
 
     monkeypatch.setattr(chunk_tables, "read_tables", noting)
     return seen
@@ -141,3 +141,37 @@ def test_delete_removes_tables_of_many_chunks(chunked: Project) -> None:
     found = find_stored_files(chunked.plan.store, "tiny")
     assert {one.path for one in found.items} >= set(merged_files(chunked))
     assert found.left == []
+
+
+@pytest.mark.parametrize("most_bytes", [10_000_000, 100_000, 30_000, 0])
+def test_a_merge_by_ranges_of_features_is_the_same_to_the_bit(
+    most_bytes: int, computed: Project, chunked: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole = merge(chunked)
+    files = {path.name: path.read_bytes() for path in merged_files(chunked)}
+    shutil.rmtree(chunked.home / "tiny" / SAE / "merged_tables")
+    monkeypatch.setattr(spilled, "MERGE_BYTES", most_bytes)
+    assert same(merge(chunked), whole)
+    assert {path.name: path.read_bytes() for path in merged_files(chunked)} == files
+    assert list((chunked.plan.store.root / ".scratch").glob("*")) == []
+
+
+def test_a_merge_that_will_not_fit_begins_by_ranges(chunked: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of the first table says so: no table is read in vain."""
+    monkeypatch.setattr(spilled, "_LOOKED_AT", 4)
+    parts, read_all = list[Any](), chunk_tables.read_tables
+
+    def noting(files: Any, store: Any, part: Any, verified: Any) -> Any:
+        named = list(files)
+        parts.append((len(named), part and len(part.features)))
+        return read_all(named, store, part, verified)
+
+    monkeypatch.setattr(chunk_tables, "read_tables", noting)
+    table = read_table(*_tables(chunked)[0])
+    latent_dim = len(table.statistics.sample_count)
+    monkeypatch.setattr(spilled, "MERGE_BYTES", merging.expected_bytes(table, 5, 3) // 2)
+    whole = merge(chunked)
+    assert parts[0] == (1, latent_dim // 4)
+    assert None not in {size for _, size in parts}
+    monkeypatch.undo()
+    assert same(merge(Project(chunked.settings, chunked.home)), whole)

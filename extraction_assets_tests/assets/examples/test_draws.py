@@ -105,7 +105,7 @@ def test_draws_of_a_part_are_none_whichever_chunk_has_none(first: bool, chunked:
     ).draws
     assert draws is not None
     with shard_threads(2) as pool:
-        merged, expected = MergedDraws(NUM_FEATURES, RULES, 2, pool), ExpectedDraws(RULES)
+        merged, expected = MergedDraws(range(NUM_FEATURES), RULES, 2, pool), ExpectedDraws(RULES)
         for one in (None, draws) if first else (draws, None):
             merged.add(one)
             expected.add(one, [0])

@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extraction_assets.engine.selection import deferred as heap_module
-from extraction_assets.engine.selection.merge import DeferredTopKHeap, as_dict, empty_table, merge_top_k_tables, ranks
+from extraction_assets.engine.selection.merge import (
+    DeferredTopKHeap,
+    as_dict,
+    empty_table,
+    merge_top_k_tables,
+    ranks_of_rows,
+)
 from extraction_assets.engine.shapes import TopKTable
 from extraction_assets_tests.engine import oracle
 from extraction_assets_tests.engine.build import assert_same, chunk_tables, heap_of, legacy, plain, rows_of, select
@@ -137,7 +143,11 @@ def test_overlapping_chunks_are_refused_wherever_something_fires(drawn: Drawn) -
 
 def test_ranks_count_from_zero_in_each_feature() -> None:
     drawn = Drawn(np.array([[[1, 0, 2]], [[3, 0, 1]]], dtype=np.float32), np.ones((2, 1), dtype=bool))
-    assert ranks(select(drawn, 5), 3).tolist() == [0, 1, 0, 1]
+    neurons = select(drawn, 5).neuron_index.numpy()
+    assert ranks_of_rows(neurons, slice(0, 4)).tolist() == [0, 1, 0, 1]
+    for size in (1, 2, 3):
+        parts = [ranks_of_rows(neurons, slice(first, first + size)) for first in range(0, 4, size)]
+        assert np.concatenate(parts).tolist() == [0, 1, 0, 1]
 
 
 # The deferred heap

@@ -11,6 +11,7 @@ from extraction_assets.engine.selection.shards import ShardedHeap, shard_threads
 from extraction_assets.engine.shapes import DrawRules, Draws, TopKTable
 
 FEATURES, TOP_K = 11, 3
+EVERY = range(FEATURES)
 RULES = DrawRules(interval_examples=2, random_examples=3, draw_seed=5, sample_one_in=4)
 
 
@@ -44,7 +45,9 @@ def assert_same(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> N
 @pytest.mark.parametrize("buffer", [0, 1000])
 def test_tables_are_merged_as_in_one_heap(shards: int, buffer: int) -> None:
     with shard_threads(3) as pool:
-        heap = ShardedHeap(lambda features: DeferredTopKHeap(len(features), TOP_K, 0.0, buffer), FEATURES, shards, pool)
+        heap = ShardedHeap(
+            lambda features: DeferredTopKHeap(len(features), TOP_K, 0.0, buffer), range(FEATURES), shards, pool
+        )
         for table in tables():
             heap.add(table)
         assert_same(heap.build(), merge_top_k_tables(tables(), TOP_K, FEATURES))
@@ -53,7 +56,9 @@ def test_tables_are_merged_as_in_one_heap(shards: int, buffer: int) -> None:
 @pytest.mark.parametrize("shards", [1, 4])
 def test_draws_are_merged_as_in_one_heap_for_their_hash_knows_the_feature(shards: int) -> None:
     with shard_threads(2) as pool:
-        heap = ShardedHeap(lambda features: DrawHeap(len(features), RULES, 0, features.start), FEATURES, shards, pool)
+        heap = ShardedHeap(
+            lambda features: DrawHeap(len(features), RULES, 0, features.start), range(FEATURES), shards, pool
+        )
         for one in draws():
             heap.add(one)
         assert_same(heap.build(), merge_draws(draws(), RULES, FEATURES))
@@ -61,7 +66,7 @@ def test_draws_are_merged_as_in_one_heap_for_their_hash_knows_the_feature(shards
 
 def test_an_error_of_one_range_is_raised() -> None:
     with shard_threads(2) as pool:
-        heap = ShardedHeap(lambda features: DeferredTopKHeap(len(features), TOP_K, 0.0, 0), FEATURES, 3, pool)
+        heap = ShardedHeap(lambda features: DeferredTopKHeap(len(features), TOP_K, 0.0, 0), EVERY, 3, pool)
         with pytest.raises(ValueError, match="the tables to merge overlap"):
             for table in [*tables(), *tables()]:
                 heap.add(table)
