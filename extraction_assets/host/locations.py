@@ -13,7 +13,7 @@ BROWSER_URL_VARIABLE = "EXTRACTION_BROWSER_URL"
 BROWSER_HOST, BROWSER_PORT = "127.0.0.1", 3080
 """Where ``browse`` listens if nothing else is said."""
 
-_RELATIVE_SQLITE = re.compile(r"sqlite(\+\w+)?:///(?!/|:memory:|file:|$)")
+_RELATIVE_DATABASE = re.compile(r"(sqlite|parquet)(\+\w+)?:///(?!/|:memory:|file:|$)")
 
 
 class HistoryUnavailableError(ValueError):
@@ -43,10 +43,10 @@ def chunk_store_place(configured: str | None = None) -> "str | Path":
 def database_url() -> str:
     """``EXTRACTION_DATABASE_URL``; by default the SQLite file ``results.sqlite`` in the extraction home."""
     configured = os.environ.get("EXTRACTION_DATABASE_URL")
-    if configured and _RELATIVE_SQLITE.match(configured):
+    if configured and _RELATIVE_DATABASE.match(configured):
         raise ValueError(
             f"EXTRACTION_DATABASE_URL is {configured!r}, another file in every working directory: give its full path, "
-            "sqlite:////… with four slashes"
+            f"{configured.partition(':')[0]}:////… with four slashes"
         )
     return configured or f"sqlite:///{extraction_home() / 'results.sqlite'}"
 

@@ -79,8 +79,12 @@ class Backend(Protocol):
         """The query of each view of ``database/views.py``, by name."""
 
     @property
-    def after_tables(self) -> Sequence[str]:
-        """Statements that a new database needs once its tables are made, and before its views."""
+    def migrates(self) -> bool:
+        """Whether Alembic can change the tables of a database that an earlier version of this package has made."""
+
+    @property
+    def most_values(self) -> int:
+        """How many values a list in a statement may have."""
 
     @property
     def written_dialect(self) -> sa.Dialect:
@@ -123,6 +127,9 @@ class Backend(Protocol):
     def lock_writers(self, connection: sa.Connection) -> None:
         """Wait for other writers, at the start of a transaction that writes, until it ends; readers go on."""
 
+    def create_tables(self, connection: sa.Connection, tables: Iterable[sa.Table]) -> None:
+        """Make tables in a new database, inside the open transaction, each after those that it refers to."""
+
     def insert(self, connection: sa.Connection, table: sa.Table, parts: "Iterable[pa.Table]") -> None:
         """Insert rows in bulk inside the open transaction; a part is made while the one before is inserted."""
 
@@ -134,6 +141,9 @@ class Backend(Protocol):
 
         Whoever reads sees the old rows until the transaction commits, and for as long as their own transaction lasts.
         """
+
+    def delete(self, connection: sa.Connection, table: sa.Table, condition: sa.ColumnElement[bool]) -> None:
+        """Delete rows of one of the tables that are loaded in bulk, inside the open transaction."""
 
     def upsert(self, table: sa.Table, keys: Sequence[str]) -> sa.Insert:
         """An INSERT that puts its values in the place of a row with the same ``keys``, the table's primary key."""

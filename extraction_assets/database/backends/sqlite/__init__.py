@@ -43,7 +43,8 @@ class SqliteBackend:
     column_types: Mapping[ColumnKind, TypeEngine[Any]] = {"row_id": sa.Integer()}
     write_options: Mapping[str, Any] = {_WRITES: True}
     views = VIEWS
-    after_tables: Sequence[str] = ()
+    migrates = True
+    most_values = 900  # of 999 parameters
     text_index: TextIndex = text_index
 
     @property
@@ -92,6 +93,10 @@ class SqliteBackend:
     def lock_writers(self, connection: sa.Connection) -> None:
         """Nothing: BEGIN IMMEDIATE has waited."""
 
+    def create_tables(self, connection: sa.Connection, tables: Iterable[sa.Table]) -> None:
+        for table in tables:
+            table.create(connection, checkfirst=False)
+
     def insert(self, connection: sa.Connection, table: sa.Table, parts: "Iterable[pa.Table]") -> None:
         from extraction_assets.database.backends.sqlite.bulk import insert_rows
 
@@ -112,6 +117,9 @@ class SqliteBackend:
         connection.exec_driver_sql(f"PRAGMA analysis_limit = {_ANALYSIS_LIMIT}")
         for table in tables:
             connection.exec_driver_sql(f"ANALYZE {table.name}")
+
+    def delete(self, connection: sa.Connection, table: sa.Table, condition: sa.ColumnElement[bool]) -> None:
+        connection.execute(sa.delete(table).where(condition))
 
     def upsert(self, table: sa.Table, keys: Sequence[str]) -> sa.Insert:
         insert = dialect.insert(table)
