@@ -166,7 +166,7 @@ def test_many_additions_become_one_file(engine: sa.Engine, url: str, monkeypatch
         load(engine, 1.0, num_features=10 * (number + 1), sae=str(number))
     with engine.connect() as connection:
         session = connection.connection.driver_connection
-        assert len(session._tables["samples"].files) <= 2  # type: ignore[union-attr]
+        assert len(session._tables["samples"].files) <= 2
         assert connection.scalar(sa.select(sa.func.count()).select_from(samples)) == 200
 
 
@@ -213,9 +213,9 @@ def test_a_change_outside_a_write_transaction_is_refused(engine: sa.Engine) -> N
 
 def test_a_writer_waits_no_longer_than_said(engine: sa.Engine, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("extraction_assets.database.backends.parquet.folder.WAIT_SECONDS", 0.05)
-    with write_transaction(engine), opened_database(url) as other:
-        with pytest.raises(DatabaseUnavailableError, match="another program has been writing"):
-            load(other, 2.0)
+    refused = pytest.raises(DatabaseUnavailableError, match="another program has been writing")
+    with write_transaction(engine), opened_database(url) as other, refused:
+        load(other, 2.0)
 
 
 def test_the_script_gives_a_persons_duckdb_the_tables(engine: sa.Engine, url: str) -> None:
