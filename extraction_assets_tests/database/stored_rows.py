@@ -23,4 +23,5 @@ def store_rows(connection: sa.Connection, table: sa.Table, rows: list[dict[str, 
 
 
 def _stored(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+    """Lists as the package writes them."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) if isinstance(value, list | dict) else value

@@ -26,6 +26,7 @@ from extraction_assets.database.reading import read_database
 from extraction_assets.database.remove import delete_results
 from extraction_assets.database.tables import feature_example_lists, features, metadata, samples
 from extraction_assets.resources import ResultsResource
+from extraction_assets_tests.database.stored_rows import store_rows
 from extraction_assets_tests.database.synthetic import make_results
 from extraction_assets_tests.project import Project
 
@@ -98,6 +99,7 @@ _KILLED_AT = """
 import os, signal, sys
 from extraction_assets.database.backends.parquet import sessions
 from extraction_assets.database.connect import open_database, write_transaction
+from extraction_assets_tests.database.stored_rows import store_rows
 from extraction_assets_tests.database.synthetic import make_results
 
 def die(*_):
@@ -283,3 +285,21 @@ def test_on_object_storage_a_label_goes_beside_a_merge(s3: object) -> None:
         with engine.connect() as connection:
             assert [label.label for label in list_labels(connection, "made-up")] == ["said meanwhile"]
         assert activation_of(engine) == 2.0
+
+
+@pytest.mark.parametrize("text", ['x",y', '\\","', "over tokens", 'END",', "ünï", "a\nb", "100%", "_"])
+def test_a_text_is_found_whatever_signs_are_in_it(engine: sa.Engine, text: str) -> None:
+    tokens = {0: ['x",', "y"], 1: ["\\", '","'], 2: [" ov", "er to", "kens"], 3: ['end",'], 4: ["ÜN", "ï"], 5: ["a\nb"]}
+    tokens |= {6: ["10", "0%"], 7: ["a_b"], 8: ["plain"]}
+    rows = {"document_id": "d", "first_token": 0, "token_ids": []}
+    with write_transaction(engine) as connection:
+        store_rows(
+            connection,
+            samples,
+            [{"corpus_id": 1, "sample_index": at, **rows, "tokens": one} for at, one in tokens.items()],
+        )
+    with engine.connect() as connection:
+        condition = backend_of(connection).text_index.scanned(samples.c.tokens, text)
+        found = connection.scalars(sa.select(samples.c.sample_index).where(condition)).all()
+    assert found == [at for at, one in tokens.items() if text.casefold() in "".join(one).casefold()]
+    assert found

@@ -20,7 +20,7 @@ _TYPES: tuple[tuple[type, str], ...] = (
     (sa.Double, "DOUBLE"),
     (sa.DateTime, "TIMESTAMP"),  # in UTC
     (sa.String, "VARCHAR"),
-    (sa.JSON, "VARCHAR"),
+    (sa.JSON, "JSON"),
 )
 
 Address = Callable[[str], str]

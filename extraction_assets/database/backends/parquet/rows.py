@@ -1,6 +1,6 @@
 """Rows of Arrow as Parquet files: JSON for lists, as every database here has them, and small row groups.
 
-A row group has about a MiB, and its rows are in the order of the table's key, so that whoever wants one feature reads
+A row group has about 256 KiB, and its rows are in the order of the table's key, so that whoever wants one feature reads
 one of them.
 """
 
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from extraction_assets.database.backends.arrow_lists import json_column
 
-_GROUP_BYTES = 1 << 20
+_GROUP_BYTES = 1 << 18
 _GROUP_ROWS = 65_536
 _TYPES = {
     "SMALLINT": pa.int16(),
@@ -22,6 +22,7 @@ _TYPES = {
     "BIGINT": pa.int64(),
     "DOUBLE": pa.float64(),
     "VARCHAR": pa.string(),
+    "JSON": pa.string(),
     "TIMESTAMP": pa.timestamp("us"),
 }
 
@@ -36,7 +37,8 @@ def write_rows(path: Path, columns: Mapping[str, str], parts: Iterable[pa.Table]
     if first is None:
         return 0
     schema, count = pa.schema([(name, _TYPES[kind]) for name, kind in columns.items()]), 0
-    with pq.ParquetWriter(path, schema, compression="zstd", compression_level=1) as writer:
+    sought = [name for name, kind in columns.items() if kind != "JSON"]  # a list is no bound that anybody looks for
+    with pq.ParquetWriter(path, schema, compression="zstd", compression_level=1, write_statistics=sought) as writer:
         for part in chain([first], remaining):
             rows = _fitted(part, schema)
             count += len(rows)
