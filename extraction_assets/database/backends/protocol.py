@@ -79,6 +79,10 @@ class Backend(Protocol):
         """The query of each view of ``database/views.py``, by name."""
 
     @property
+    def is_beside_chunks(self) -> bool:
+        """Whether chunk files lie in the folder of ``file`` if nothing else is said."""
+
+    @property
     def migrates(self) -> bool:
         """Whether Alembic can change the tables of a database that an earlier version of this package has made."""
 
@@ -151,6 +155,10 @@ class Backend(Protocol):
     def analyze(self, connection: sa.Connection, tables: Iterable[sa.Table]) -> None:
         """Renew the statistics by which the database chooses indexes, at the end of a transaction that has written to
         these tables; in a time that does not grow with them."""
+
+    def sweep(self, engine: sa.Engine, *, remove: bool) -> int:
+        """Bytes of files that no result has any more and nobody reads; ``remove``: remove them. 0 for a database that
+        uses the space of removed rows again by itself."""
 
     def plain_error(self, engine: sa.Engine, reason: BaseException) -> DatabaseError | None:
         """One sentence for an error of the driver that lies in the server, the network, the file, its disk or a

@@ -145,6 +145,7 @@ def test_replaced_files_stay_for_readers_and_then_go(
     load(engine, 1.0)
     before = {name for name in data_files(url) if name.startswith("features/")}
     load(engine, 2.0)
+    load(engine, 2.5, sae="other")
     assert before < data_files(url)
     monkeypatch.setattr(sessions, "RETIRED_SECONDS", 0)
     load(engine, 3.0)
@@ -303,3 +304,15 @@ def test_a_text_is_found_whatever_signs_are_in_it(engine: sa.Engine, text: str) 
         found = connection.scalars(sa.select(samples.c.sample_index).where(condition)).all()
     assert found == [at for at, one in tokens.items() if text.casefold() in "".join(one).casefold()]
     assert found
+
+
+def test_a_sweep_removes_what_was_replaced_long_ago(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    load(engine, 1.0)
+    load(engine, 2.0)
+    assert backend_of(engine).sweep(engine, remove=True) == 0
+    monkeypatch.setattr(sessions, "RETIRED_SECONDS", 0)
+    found = backend_of(engine).sweep(engine, remove=False)
+    assert found > 0
+    assert backend_of(engine).sweep(engine, remove=True) == found
+    assert backend_of(engine).sweep(engine, remove=True) == 0
+    assert activation_of(engine) == 2.0

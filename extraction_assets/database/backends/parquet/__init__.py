@@ -39,6 +39,7 @@ class ParquetBackend:
     column_types: Mapping[ColumnKind, TypeEngine[Any]] = {}
     write_options: Mapping[str, Any] = {_WRITES: True}
     views = VIEWS
+    is_beside_chunks = False
     migrates = False
     most_values = 100_000
     text_index: TextIndex = text_index
@@ -136,6 +137,11 @@ class ParquetBackend:
 
     def analyze(self, connection: sa.Connection, tables: Iterable[sa.Table]) -> None:
         """Nothing: files have their own statistics."""
+
+    def sweep(self, engine: sa.Engine, *, remove: bool) -> int:
+        options = self.write_options if remove else {}
+        with engine.connect().execution_options(**options) as connection, connection.begin():
+            return _session(connection).sweep(remove=remove)
 
     def plain_error(self, engine: sa.Engine, reason: BaseException) -> DatabaseError | None:
         driver = engine.dialect.dbapi

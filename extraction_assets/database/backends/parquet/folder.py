@@ -5,6 +5,7 @@ that change. Data files have names that no other ever gets.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -14,7 +15,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from extraction_assets.database.backends.parquet.manifest import NOTHING, Manifest, parse_manifest
 from extraction_assets.database.errors import DatabaseError, DatabaseUnavailableError
@@ -31,6 +32,14 @@ WAIT_SECONDS = 120
 MANIFESTS = "manifests"
 _NUMBERED = re.compile(r"(\d{12})\.json")
 _STORAGE_SECONDS = 60.0
+
+
+class Found(NamedTuple):
+    """A file that is there."""
+
+    age: float
+    """In seconds."""
+    bytes: int
 
 
 class ResultsFolder(Protocol):
@@ -70,8 +79,8 @@ class ResultsFolder(Protocol):
     def drafting(self, name: str) -> AbstractContextManager[Path]:
         """A path to write a file to, which is durable under its name when the block has ended."""
 
-    def ages(self) -> dict[str, float]:
-        """Data files and for how many seconds they are there."""
+    def found(self) -> dict[str, "Found"]:
+        """The data files by name."""
 
     def remove(self, name: str) -> None:
         """Removes a file, if it is there."""
@@ -136,6 +145,13 @@ class LocalFolder:
                 os.link(draft, self.root / name)  # fails where there is one, in one step
             except FileExistsError:
                 return False
+            except OSError as error:
+                if error.errno not in (errno.EPERM, errno.ENOTSUP):
+                    raise
+                raise DatabaseError(
+                    f"the disk of {self.root} has no hard links, by which results change in one step: choose a folder "
+                    "on another one"
+                ) from error
         _flush(self.root / name)
         return True
 
@@ -154,11 +170,12 @@ class LocalFolder:
             path.unlink(missing_ok=True)
             raise
 
-    def ages(self) -> dict[str, float]:
+    def found(self) -> dict[str, Found]:
         now, found = time.time(), {}
         for path in self.root.glob("*/*.parquet"):
             with contextlib.suppress(FileNotFoundError):
-                found[str(path.relative_to(self.root))] = now - path.stat().st_mtime
+                said = path.stat()
+                found[str(path.relative_to(self.root))] = Found(now - said.st_mtime, said.st_size)
         return found
 
     def remove(self, name: str) -> None:
@@ -231,11 +248,11 @@ class StorageFolder:
             with _as_database_errors():
                 self._folder.put(path, name)
 
-    def ages(self) -> dict[str, float]:
+    def found(self) -> dict[str, Found]:
         with _as_database_errors():
-            now = time.time()
-            entries = self._folder.entries()
-        return {name: now - entry.changed_at for name, entry in entries.items() if name.endswith(".parquet")}
+            now, entries = time.time(), self._folder.entries()
+        files = {name: entry for name, entry in entries.items() if name.endswith(".parquet")}
+        return {name: Found(now - entry.changed_at, entry.size) for name, entry in files.items()}
 
     def remove(self, name: str) -> None:
         with _as_database_errors():

@@ -27,7 +27,7 @@ from extraction_assets.database.backends.parquet.definitions import (
 )
 from extraction_assets.database.backends.parquet.folder import MARK, ResultsFolder, manifest_name, read_manifest
 from extraction_assets.database.backends.parquet.manifest import FORM, Manifest, Retired, StoredFile, StoredTable
-from extraction_assets.database.errors import DatabaseUnavailableError
+from extraction_assets.database.errors import DatabaseError, DatabaseUnavailableError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,6 +40,7 @@ SCRIPT = "results.sql"
 
 _MEMORY = "2GB"
 _KEPT_MANIFESTS = 20
+_ORPHAN_SECONDS = 3600.0  # of a writer that may be alive, where nobody holds the lock
 _MOST_FILES = 16  # of one part; then they become one
 _WRITTEN_BY_HAND = {"feature_labels"}
 _CHANGES = re.compile(r"\s*(?:INSERT\s+INTO|UPDATE|DELETE\s+FROM)\s+\"?(\w+)", re.IGNORECASE)
@@ -143,10 +144,11 @@ class Session:
         self._duck.commit()
         self._is_open = False
         if published is not None:
-            self._made.clear()
+            self._made.clear()  # they are somebody's now
             is_all = published.tables == self._tables  # or another host has changed others meanwhile: look again
-            self._database.manifest = Manifest(published.number if is_all else old.number, self._tables)
-            self._sweep(published)
+            self._database.manifest = (published if is_all else old)._replace(tables=self._tables)
+            with contextlib.suppress(OSError, DatabaseError):  # the change itself is done
+                self._tidy(published)
         self._end()
 
     def rollback(self) -> None:
@@ -192,6 +194,13 @@ class Session:
                 self.replace_part(name, part, ())
             elif doomed:
                 self._rewrite(name, part, f"({condition}) IS NOT TRUE")
+
+    def sweep(self, *, remove: bool) -> int:
+        """``Backend.sweep``, in a transaction that writes if it is to ``remove``."""
+        manifest, folder = self._database.manifest, self._database.folder
+        assert manifest is not None
+        seconds = folder.orphan_seconds if remove else max(folder.orphan_seconds, _ORPHAN_SECONDS)
+        return self._remove_unused(manifest, seconds, remove=remove)
 
     def _rewrite(self, name: str, part: int, condition: str) -> None:
         """One file of those rows of a part for which a condition holds, in the order of the key."""
@@ -268,18 +277,25 @@ class Session:
         staying = [one for one in old.retired if now - one.since < RETIRED_SECONDS]
         return new._replace(retired=(*staying, *(Retired(name, now) for name in sorted(old.names - new.names))))
 
-    def _sweep(self, manifest: Manifest) -> None:
-        """Removes files that nobody reads any more, and writes the script. What cannot be removed stays for the next
-        time: the change itself is done."""
+    def _tidy(self, manifest: Manifest) -> None:
+        """Writes the script, and removes what nobody reads any more."""
         folder = self._database.folder
-        used = manifest.names | {one.name for one in manifest.retired}
-        with contextlib.suppress(OSError, DatabaseUnavailableError):
-            folder.put(SCRIPT, shell_script(manifest.tables, folder.address).encode())
-            for name, age in folder.ages().items():
-                if name not in used and age >= folder.orphan_seconds:
+        folder.put(SCRIPT, shell_script(manifest.tables, folder.address).encode())
+        self._remove_unused(manifest, folder.orphan_seconds, remove=True)
+        for number in folder.numbers()[:-_KEPT_MANIFESTS]:
+            folder.remove(manifest_name(number))
+
+    def _remove_unused(self, manifest: Manifest, orphan_seconds: float, *, remove: bool) -> int:
+        folder, now, freed = self._database.folder, time.time(), 0
+        waiting = {one.name for one in manifest.retired if now - one.since < RETIRED_SECONDS}
+        gone = {one.name for one in manifest.retired} - waiting
+        for name, found in folder.found().items():
+            is_orphan = name not in manifest.names | waiting | gone and found.age >= orphan_seconds
+            if name in gone or is_orphan:
+                freed += found.bytes
+                if remove:
                     folder.remove(name)
-            for number in folder.numbers()[:-_KEPT_MANIFESTS]:
-                folder.remove(manifest_name(number))
+        return freed
 
     def _end(self) -> None:
         """After a transaction: removes files that it made in vain, and lets others write."""

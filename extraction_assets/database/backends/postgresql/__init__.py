@@ -63,6 +63,7 @@ class PostgresqlBackend:
         "json": postgresql.JSONB(none_as_null=True),
     }
     views = VIEWS
+    is_beside_chunks = False
     migrates = True
     most_values = 30_000  # of 32,767 parameters
     text_index: TextIndex = text_index
@@ -149,6 +150,9 @@ class PostgresqlBackend:
         insert = postgresql.insert(table)
         changed = {column.name: insert.excluded[column.name] for column in table.c if column.name not in keys}
         return insert.on_conflict_do_update(index_elements=list(keys), set_=changed)
+
+    def sweep(self, engine: sa.Engine, *, remove: bool) -> int:
+        return 0
 
     def plain_error(self, engine: sa.Engine, reason: BaseException) -> DatabaseError | None:
         driver = engine.dialect.dbapi

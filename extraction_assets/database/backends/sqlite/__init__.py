@@ -43,6 +43,7 @@ class SqliteBackend:
     column_types: Mapping[ColumnKind, TypeEngine[Any]] = {"row_id": sa.Integer()}
     write_options: Mapping[str, Any] = {_WRITES: True}
     views = VIEWS
+    is_beside_chunks = True
     migrates = True
     most_values = 900  # of 999 parameters
     text_index: TextIndex = text_index
@@ -125,6 +126,9 @@ class SqliteBackend:
         insert = dialect.insert(table)
         changed = {column.name: insert.excluded[column.name] for column in table.c if column.name not in keys}
         return insert.on_conflict_do_update(index_elements=list(keys), set_=changed)
+
+    def sweep(self, engine: sa.Engine, *, remove: bool) -> int:
+        return 0
 
     def plain_error(self, engine: sa.Engine, reason: BaseException) -> DatabaseError | None:
         damaged = str(getattr(reason, "sqlite_errorname", "")).startswith(_DAMAGED)
