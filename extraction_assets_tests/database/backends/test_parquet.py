@@ -184,6 +184,14 @@ def test_a_feature_is_in_one_of_many_small_row_groups(tmp_path: Path) -> None:
     assert firsts[1] < 60
 
 
+def test_small_parts_are_joined_to_a_row_group(tmp_path: Path) -> None:
+    kinds = {"extraction_id": "BIGINT", "neuron_index": "BIGINT"}
+    parts = [pa.table({"extraction_id": [1] * 10, "neuron_index": range(10 * at, 10 * at + 10)}) for at in range(50)]
+    assert write_rows(tmp_path / "rows.parquet", kinds, parts) == 500
+    assert pq.ParquetFile(tmp_path / "rows.parquet").metadata.num_row_groups == 1
+    assert pq.read_table(tmp_path / "rows.parquet")["neuron_index"].to_pylist() == list(range(500))
+
+
 def test_rows_are_written_a_part_at_a_time(engine: sa.Engine) -> None:
     """What is not asked for yet is not made: a load holds a part, however many there are."""
     made: list[int] = []
