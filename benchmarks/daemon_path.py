@@ -1,41 +1,20 @@
 """How long a run without a terminal waits: for the daemon's queue, its sensor's tick, and a new process."""
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import dagster as dg
 
+from benchmarks import daemon_project
+from benchmarks.daemon_project import MODULE, daemon, wait_for, write_project
 from benchmarks.dagster_path import homes, in_own_process, record_corpus, resources
 from benchmarks.inputs import SAE_NAME, extraction_settings, random_corpus, store_corpus
 from benchmarks.lines import Line
 from benchmarks.options import Options
 from extraction_assets.assets.chunks.pending import range_tags
 from extraction_assets.execution.keys import sae_key
-from extraction_assets.settings import ExtractionSettings
-
-_MODULE = "benchmark_project"
-_DEFINITIONS = """
-import json
-from pathlib import Path
-
-import dagster as dg
-from benchmarks.definitions import definitions
-from extraction_assets.settings import ExtractionSettings
-
-given = json.loads((Path(__file__).parent / "given.json").read_text())
-defs = definitions(ExtractionSettings.model_validate(given["settings"]), given["gpu"])
-"""
-_PATIENCE_SECONDS = 600
-
-Found = TypeVar("Found")
 
 
 def daemon_path(options: Options, folder: Path, count: int) -> Iterator[Line]:
@@ -45,17 +24,16 @@ def daemon_path(options: Options, folder: Path, count: int) -> Iterator[Line]:
         settings = extraction_settings(folder, options, count, keep_activations=False)
         store_corpus(settings, random_corpus(count, options), home)
         in_own_process(record_corpus, options, settings)
-        _write_project(home, options, settings)
-        environment = _environment(home)
-        _dagster(environment, "sensor", "start", "-m", _MODULE, f"{settings.name}_automation")
-        with _daemon(environment, home), dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
-            _wait_for("the daemon", lambda: instance.get_daemon_statuses().get("QUEUED_RUN_COORDINATOR"))
+        environment = write_project(home, settings, resources(options))
+        daemon_project.command(environment, "dagster", "sensor", "start", "-m", MODULE, f"{settings.name}_automation")
+        with daemon(environment, home), dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
+            wait_for("the daemon", lambda: instance.get_daemon_statuses().get("QUEUED_RUN_COORDINATOR"))
             tags = json.dumps(range_tags(settings.chunk_keys))
             job = f"{settings.name}_extract"
-            _dagster(environment, "job", "launch", "-m", _MODULE, "-j", job, "--tags", tags)
+            daemon_project.command(environment, "dagster", "job", "launch", "-m", MODULE, "-j", job, "--tags", tags)
             examples = sae_key(settings, SAE_NAME, "feature_examples")
-            chunks = _wait_for("the chunks' run", lambda: _ended(instance, lambda run: run.job_name == job))
-            merge = _wait_for(
+            chunks = wait_for("the chunks' run", lambda: _ended(instance, lambda run: run.job_name == job))
+            merge = wait_for(
                 "the merge's run", lambda: _ended(instance, lambda run: examples in (run.asset_selection or ()))
             )
             yield from _lines(f"daemon, {count:,} samples", chunks, merge)
@@ -90,45 +68,3 @@ def _ended(instance: dg.DagsterInstance, wanted: Callable[[dg.DagsterRun], bool]
                 raise RuntimeError(f"run {run.run_id} of {run.job_name} ended as {run.status.value}")
             return record
     return None
-
-
-def _write_project(home: Path, options: Options, settings: ExtractionSettings) -> None:
-    package = home / _MODULE
-    package.mkdir()
-    (package / "__init__.py").write_text(_DEFINITIONS)
-    given = {"settings": settings.model_dump(mode="json"), "gpu": resources(options)}
-    (package / "given.json").write_text(json.dumps(given))
-
-
-def _environment(home: Path) -> dict[str, str]:
-    path = os.pathsep.join([str(home), *(entry for entry in sys.path if entry), os.getcwd()])
-    return {**os.environ, "DAGSTER_HOME": str(home / "dagster"), "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
-
-
-def _dagster(environment: dict[str, str], *arguments: str) -> None:
-    words = [sys.executable, "-m", "dagster", *arguments]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"dagster {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
-
-
-@contextmanager
-def _daemon(environment: dict[str, str], home: Path) -> Iterator[None]:
-    with (home / "daemon.log").open("wb") as log:
-        words = [sys.executable, "-m", "dagster._daemon", "run", "-m", _MODULE]
-        process = subprocess.Popen(words, env=environment, stdout=log, stderr=log)
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _wait_for(what: str, look: Callable[[], Found | None]) -> Found:
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while time.monotonic() < deadline:
-        found = look()
-        if found:
-            return found
-        time.sleep(0.2)
-    raise RuntimeError(f"waited {_PATIENCE_SECONDS} s in vain for {what}")

@@ -22,7 +22,7 @@ from benchmarks.measure import GB, timed
 from extraction_assets.engine.chunk_pass.sae_pass import tile_samples
 from extraction_assets.engine.saes.formats import SAEWeights
 from extraction_assets.engine.saes.formats.shared.weights import Architecture
-from extraction_assets.engine.saes.products import products
+from extraction_assets.engine.saes.products import part_columns, products
 from extraction_assets.engine.saes.sae import SAE, matmul_precision
 
 ARCHITECTURES = ("relu", "jumprelu", "gated", "topk")
@@ -185,10 +185,12 @@ def _selection(shape: Shape, counts: list[int], device: torch.device) -> Iterato
 
 def _equals_sort(sae: SAE, directions: Tensor, x: Tensor, shape: Shape, k: int) -> bool:
     rows = x[: shape.tile]
+    columns = part_columns(shape.tile, directions) if x.device.type == "cuda" else None
     with matmul_precision("high"):
         found = sae.encode_sparse(rows, shape.tile)
-        dense = rows @ directions
-    part = dense[:_COMPARED]
+        # By the same products: one over more features may have other last bits.
+        parts = [one.values.clone() for one in products(rows, directions, shape.tile, columns)]
+    part = torch.cat(parts, dim=1)[:_COMPARED]
     values, features = part.sort(dim=1, descending=True, stable=True)
     kept = torch.zeros_like(part, dtype=torch.bool).scatter_(1, features[:, :k], values[:, :k] > 0)
     tokens, expected = kept.nonzero(as_tuple=True)

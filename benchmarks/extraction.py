@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.backfill_path import backfill_path
 from benchmarks.ceilings import ceilings
 from benchmarks.daemon_path import daemon_path
 from benchmarks.dagster_path import dagster_path
@@ -72,6 +73,9 @@ def _measure(options: Options, folder: Path, figures: Figures) -> Iterator[None]
         for number, count in enumerate(options.samples):
             _attempt(figures, "gpus", partial(gpus_path, options, folder, count, compiled=number > 0))
             yield
+    if "backfill" in options.only:
+        _attempt(figures, "backfill", partial(backfill_path, options, folder, min(options.samples)))
+        yield
     if "shared" in options.only:
         _attempt(figures, "shared", partial(shared_resources, options, folder))
         yield

@@ -63,7 +63,7 @@ def gpus_path(options: Options, folder: Path, count: int, *, compiled: bool) -> 
             ran = _in_new_home(options, folder, gpus, corpus, keep_features=kept == "features")
             name = f"{count:,} samples, {_KEPT[kept]} stored, {gpus} GPU{'' if gpus == 1 else 's'}"
             rate = count / ran.seconds
-            yield Line("gpus", name, rate, samples=count, seconds=ran.seconds, notes=_notes(ran), products=BOTH)
+            yield Line("gpus", name, rate, samples=count, seconds=ran.seconds, notes=notes_of(ran), products=BOTH)
             if base is None:
                 base = ran
                 continue
@@ -79,10 +79,10 @@ def _in_new_home(options: Options, folder: Path, gpus: int, corpus: TokenizedCor
         record_corpus(options, settings)
         ran = _run(gpus, options, settings)
         size = sum(path.stat().st_size for path in _files(Path(home)))
-        return ran._replace(tables=_digest(Path(home)), bytes=size)
+        return ran._replace(tables=tables_digest(Path(home)), bytes=size)
 
 
-def _notes(ran: GpusRan) -> dict[str, Any]:
+def notes_of(ran: GpusRan) -> dict[str, Any]:
     return {
         "chunks of each run": ran.chunks,
         "seconds of each run in passes": ran.passes,
@@ -102,10 +102,11 @@ def _run(gpus: int, options: Options, settings: ExtractionSettings) -> GpusRan:
         make_on_several_gpus(runner, load, settings.chunk_keys, gpus, only_missing=True)
         ended = time.time()
     with dg.DagsterInstance.get() as instance:
-        return _ran(instance, settings, began, ended)
+        return runs_since(instance, settings, began, ended)
 
 
-def _ran(instance: dg.DagsterInstance, settings: ExtractionSettings, began: float, ended: float) -> GpusRan:
+def runs_since(instance: dg.DagsterInstance, settings: ExtractionSettings, began: float, ended: float) -> GpusRan:
+    """What the runs did that were made between two times, all of them of chunks."""
     since = datetime.datetime.fromtimestamp(began, datetime.UTC)
     runs = instance.get_run_records(dg.RunsFilter(created_after=since))
     starts, ends = [run.start_time or ended for run in runs], [run.end_time or ended for run in runs]
@@ -123,7 +124,7 @@ def _files(home: Path) -> list[Path]:
     return sorted(path for path in (home / EXTRACTION).rglob("*") if path.is_file())
 
 
-def _digest(home: Path) -> str:
+def tables_digest(home: Path) -> str:
     """Of all tables and their statistics."""
     digest = hashlib.sha256()
     for path in _files(home):

@@ -15,7 +15,7 @@ MOST_FEATURES = 2**20
 _ALONE = ("forward", "floor", "encode", "legacy", "dense", "selection")
 ENGINE_STAGES = (*_ALONE, "ours", "statistics", "equality", "compiled")
 DAGSTER_STAGES = ("dagster", "dagster-activations")
-GPUS_STAGES = ("gpus", "shared")
+GPUS_STAGES = ("gpus", "backfill", "shared")
 """Parts that several GPUs of one host do, which run if they are named alone."""
 STAGES = ("ceilings", *ENGINE_STAGES, "saes", *DAGSTER_STAGES, "daemon", *GPUS_STAGES)
 """The parts of a benchmark, in the order in which they run."""
@@ -161,7 +161,7 @@ def _add_pass(add: Callable[..., object]) -> None:
     add("--compile-model", action="store_true", help="compile the blocks in the path through Dagster")
     add("--statistics", choices=("basic", "full"), default="basic", help="of the path through Dagster")
     add("--to-commit", action="store_true", help="end the path through Dagster with the committed rows")
-    add("--gpus", type=_counts, default=(1, 2, 4), metavar="N,…", help="of the part gpus: processes, each on a GPU")
+    add("--gpus", type=_counts, default=(1, 2, 4), metavar="N,…", help="of the parts gpus and backfill: processes")
     add(
         "--keep",
         type=_names,

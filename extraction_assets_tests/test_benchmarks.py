@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import daemon_path, dagster_path, inputs, merging, stages
+from benchmarks import daemon_project, dagster_path, inputs, merging, stages
 from benchmarks.extraction import main
 from benchmarks.options import GPUS_STAGES, STAGES, parse_options
 from benchmarks.work import encode_operations, forward_operations, least_seconds
@@ -68,11 +68,12 @@ def _forked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     notes.mkdir()
     forked = {processes.FORK_SERVER: processes.address(), forked_dagster.NOTES: str(notes)}
 
-    def dagster(environment: Mapping[str, str], *arguments: str) -> None:
-        done = processes.run_module("dagster", arguments, environment={**environment, **forked})
+    def command(environment: Mapping[str, str], module: str, *arguments: str) -> str:
+        done = processes.run_module(module, arguments, environment={**environment, **forked})
         assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
-    monkeypatch.setattr(daemon_path, "_dagster", dagster)
+    monkeypatch.setattr(daemon_project, "command", command)
 
 
 @pytest.mark.slow
@@ -185,6 +186,18 @@ def test_processes_that_share_the_chunks_are_measured(tmp_path: Path) -> None:
     assert lines[f"{name}: the same tables"]["notes"]["equal"]
     assert lines[f"{name} against 1"]["value"] > 0
     assert len(lines["a loop of Python, 2 processes"]["notes"]["of each"]) == 2
+
+
+@pytest.mark.slow
+def test_runs_of_a_backfill_are_measured(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    few = ["--gpus", "1,2", "--samples", "20", "--chunk-size", "5"]
+    assert main([*SHAPE, *few, "--only", "backfill", "--json", str(file)]) == 0
+    lines = {line["name"]: line for line in json.loads(file.read_text())["lines"]}
+    name = "backfill, 20 samples, 2 GPUs"
+    assert lines[name]["notes"]["chunks of each run"] == [2, 2]
+    assert lines[f"{name}: the same tables"]["notes"]["equal"]
+    assert lines[f"{name} against 1"]["value"] > 0
 
 
 @pytest.mark.slow

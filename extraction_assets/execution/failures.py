@@ -19,10 +19,12 @@ from extraction_assets.engine.saes.formats import CheckpointError
 from extraction_assets.execution.damage import terminal
 from extraction_assets.host.gpu_lease import DeviceError
 from extraction_assets.planning.disk_estimate import NotEnoughDiskError
+from extraction_assets.stores.content_hashes import ChangedFileError
 from extraction_assets.stores.sealed import DamagedFileError
 from extraction_assets.stores.storage_urls import StorageError
 
 USER_ERRORS = (
+    ChangedFileError,
     CheckpointError,
     CorpusError,
     DamagedFileError,

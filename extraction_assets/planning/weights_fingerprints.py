@@ -16,7 +16,7 @@ from extraction_assets.stores.fingerprints import files_fingerprint, fingerprint
 
 def model_fingerprint(checkpoint: LocalCheckpoint) -> str:
     """Of what a language model computes: its configuration, its weights, and its code where that is trusted."""
-    whole = files_fingerprint(checkpoint_files(checkpoint))
+    whole = files_fingerprint(checkpoint_files(checkpoint), on_trust=True)
     own_code = checkpoint.trust_remote_code and has_own_code(checkpoint.folder)
     # The buffers of such a model were once left unfilled.
     return fingerprint_if_more("model", whole, **({"computed_buffers": "filled"} if own_code else {}))
@@ -51,5 +51,5 @@ def _part(part: str, settings: ExtractionSettings, extraction: ResolvedExtractio
 
 
 def _sae_files_fingerprint(sae: ResolvedSae, **options: Any) -> str:
-    files = files_fingerprint(sae_files(sae.checkpoint))
+    files = files_fingerprint(sae_files(sae.checkpoint), on_trust=True)
     return fingerprint_if_more("sae", files, **{**sae_facts(sae.checkpoint), **options})

@@ -16,8 +16,9 @@ from extraction_assets.engine.corpora.samples import counted_positions, samples_
 from extraction_assets.engine.corpora.tokenize import TokenizedCorpus
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.settings import CorpusSettings
+from extraction_assets.stores.content_hashes import Memo, content_hash
 from extraction_assets.stores.corpus_arrays import ARRAYS, CHAT_FILES, FILES, TOKENIZE_AGAIN, map_arrays, write_arrays
-from extraction_assets.stores.fingerprints import LENGTH, Memo, bytes_fingerprint, content_hash
+from extraction_assets.stores.fingerprints import LENGTH, bytes_fingerprint
 from extraction_assets.stores.sealed import DamagedFileError, alone_in, damaged, open_stored, set_aside, sync
 from extraction_assets.stores.sealed_json import check_fields, read_sealed_json, write_sealed_json
 

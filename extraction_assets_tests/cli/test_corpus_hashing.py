@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from extraction_assets.stores import corpus_files, fingerprints
+from extraction_assets.stores import content_hashes, corpus_files, fingerprints
 from extraction_assets.stores.corpus_arrays import FILES
 from extraction_assets_tests.command import declare, succeed
 from extraction_assets_tests.tiny import make_settings
@@ -25,7 +25,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
         return digest(file, kind)
 
     monkeypatch.setattr(hashlib, "file_digest", counted)
-    monkeypatch.setattr(fingerprints, "SETTLED_NS", -(10**9))
+    monkeypatch.setattr(content_hashes, "SETTLED_NS", -(10**9))
     return found
 
 
@@ -44,8 +44,8 @@ def rows_hashed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 
 def _new_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, most in ((fingerprints, 4096), (corpus_files, 100_000)):
-        monkeypatch.setattr(module, "_hashes", fingerprints.Memo(most))
+    for module, most in ((content_hashes, 4096), (corpus_files, 100_000)):
+        monkeypatch.setattr(module, "_hashes", content_hashes.Memo(most))
 
 
 @pytest.mark.slow

@@ -75,6 +75,13 @@ def test_thousands_of_features_a_token_are_selected(monkeypatch: pytest.MonkeyPa
     assert_same(_by_kernels(monkeypatch, product, 4096), sorted_top_k(product, _everybody(), 4096))
 
 
+@pytest.mark.parametrize("kind", ["random", "ties", "equal", "few"])
+@pytest.mark.parametrize("k", [64, 4096])
+def test_of_a_million_features_as_many_are_selected(monkeypatch: pytest.MonkeyPatch, kind: str, k: int) -> None:
+    product = _product(kind, 2**20)
+    assert_same(_by_kernels(monkeypatch, product, k), sorted_top_k(product, _everybody(), k))
+
+
 @pytest.mark.parametrize("f", [33, 5000, 50_000])
 def test_what_is_not_finite_takes_its_place_as_in_a_sort(monkeypatch: pytest.MonkeyPatch, f: int) -> None:
     product, wanted = _product("random", f), _everybody()

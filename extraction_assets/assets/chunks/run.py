@@ -29,6 +29,7 @@ from extraction_assets.resources import GpuResource
 from extraction_assets.resources.utilization import UtilizationSampler
 from extraction_assets.settings import Chunk
 from extraction_assets.stores.chunk_record import checks_of
+from extraction_assets.stores.content_hashes import read_files_on_trust
 
 Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
 
@@ -58,6 +59,9 @@ class ChunkRun:
             every_hook=any(target.asset == MODEL_ACTIVATIONS for target in self._targets),
         )
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chunk-writer")
+        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint-reader")
+        self._read: Future[None] | None = None
+        """Of the checkpoints whose hashes were taken on trust; before its end no chunk is written."""
         self._pending: _Pending | None = None
         self._coming: PreparedChunk | None = None
         """The next chunk, if its first forward pass is queued."""
@@ -82,6 +86,7 @@ class ChunkRun:
         self._usage.__exit__(error_type, error, traceback)
         self._warm_up.__exit__(error_type, error, traceback)
         self._writer.shutdown(wait=True)
+        self._reader.shutdown(wait=True)
 
     def events(self, chunks: Sequence[Chunk], *, reuse: bool = False) -> Iterator[Event]:
         """Computes chunks and yields each chunk's events once its files are durable.
@@ -93,6 +98,7 @@ class ChunkRun:
             try:
                 missing_targets = yield from self._missing_targets(chunks, update, reuse=reuse)
                 if missing_targets:
+                    self._begin_reading()
                     examine_start(self._plan, self._loaded, missing_targets, self._warm_up)
                 self._work.extend(missing_targets.items())
                 while (work := self._take_next()) is not None:
@@ -147,10 +153,22 @@ class ChunkRun:
 
     def _events_of(self, chunk: Chunk, targets: list[Target], update: Progress) -> Iterator[Event]:
         """Computes ``targets`` of a chunk and hands them to the writer."""
+        self._begin_reading()
         computed = yield from self._computed(chunk, targets, update)
         yield from self._durable()
-        self._pending = _Pending(chunk, partial(finish_chunk, self._plan, computed))
+        self._pending = _Pending(chunk, partial(self._finish, computed))
         self._writer.submit(self._pending.write)
+
+    def _begin_reading(self) -> None:
+        """Reads checkpoints beside the work, once: what they were taken for is to be true of what is computed."""
+        if self._read is None:
+            self._read = self._reader.submit(read_files_on_trust)
+
+    def _finish(self, computed: QueuedChunk) -> FinishedChunk:
+        """In the writer's thread."""
+        if self._read is not None:
+            self._read.result()
+        return finish_chunk(self._plan, computed)
 
     def _computed(self, chunk: Chunk, targets: list[Target], update: Progress) -> Generator[Event, None, QueuedChunk]:
         """Computes a chunk; between its batches, yields the events of the chunk before once it is durable: one at a

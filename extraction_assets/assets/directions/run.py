@@ -20,6 +20,7 @@ from extraction_assets.planning.tokenization import load_tokenizer
 from extraction_assets.planning.weights_fingerprints import weights_fingerprint
 from extraction_assets.resources import GpuResource, ResultsResource
 from extraction_assets.settings import ExtractionSettings
+from extraction_assets.stores.content_hashes import read_files_on_trust
 
 
 def run_directions(
@@ -38,6 +39,7 @@ def run_directions(
         display = display_tokens(load_tokenizer(settings, extraction.checkpoint))
         with gpu.use_idle_device(context.log) as device:
             found = compute_directions(extraction, sae, device, context.log)
+        read_files_on_trust()
         row = DirectionsRow(settings.name, sae, fingerprint, found.norm, found.undefined, dt.datetime.now(dt.UTC))
         with results.open() as engine, write_transaction(engine) as connection:
             loaded = Loaded(found.lens, found.nearest, list(extraction.saes), found.latent_dim)

@@ -135,7 +135,10 @@ def _with_head(checkpoint: LocalCheckpoint) -> Any:
     if _unembedding_of(whole) is None:
         kind = name or getattr(config, "model_type", "without a type")
         raise NotDefined(f"a model of class {kind} has no unembedding")
-    whole.config.get_text_config().use_cache = True  # without, a pass asks for numbers: is a sample several in one?
+    # A pass on this device may ask for no number. Without a cache it asks whether a sample is several in one, and the
+    # masks of fused attention whether all of a mask that a model makes itself is true.
+    whole.config.get_text_config().use_cache = True
+    whole.set_attn_implementation("eager")
     return whole.eval()
 
 

@@ -27,6 +27,7 @@ _SAMPLES = 4
 _PERCENTILE = 0.99
 _ENOUGH_TOKENS = 8
 """From this length on, half of a sample's tokens are more than a single token that is routed otherwise."""
+_FEW_NUMBERS = 1 << 22
 _EXPERTS = re.compile(r"expert|moe", re.IGNORECASE)
 
 
@@ -110,10 +111,17 @@ def _agreements(model: LanguageModel, samples: Samples, outputs: Mapping[str, Te
         length = int(samples.attention_mask[row].sum())
         alone = model.activations_alone(samples.token_ids[row, :length].to(model.device))
         for hook, output in outputs.items():
-            errors = relative_errors(output[row, :length], alone[hook][0, :length].to(output.device)).sort().values
+            errors = relative_errors(*_compared(output[row, :length], alone[hook][0, :length])).sort().values
             if len(errors):
                 place = min(len(errors) - 1, int(_PERCENTILE * len(errors)))
                 yield Agreement(hook, row, length, float(errors[place]), float(errors[(len(errors) - 1) // 2]))
+
+
+def _compared(ours: Tensor, alone: Tensor) -> tuple[Tensor, Tensor]:
+    """Both on one device: of a GPU's few numbers on the host, because a GPU loads a library for each operation first,
+    which takes longer than all of them."""
+    device = ours.device if ours.numel() > _FEW_NUMBERS else torch.device("cpu")
+    return ours.to(device), alone.to(device)
 
 
 def _judged(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from extraction_assets.engine.findings import Finding
 from extraction_assets.engine.models.forward.capture import Capture
+from extraction_assets.engine.models.forward.cudnn_attention import without_cudnn_attention
 from extraction_assets.engine.models.forward.packed_check import PackedCheck
 from extraction_assets.engine.models.forward.replay import Replay
 from extraction_assets.engine.models.hooks.hook import HookError, Site, resolve_hook, text_configuration
@@ -99,7 +100,7 @@ class LanguageModel:
         a batch."""
         ids = token_ids[None]
         self._replay.forget()
-        with self._uncompiled():
+        with self._uncompiled(), without_cudnn_attention():
             captured = self._capture.run(ids, {"attention_mask": torch.ones_like(ids)})
         return self._shaped(captured, ids, or_longer=True)
 
@@ -109,7 +110,7 @@ class LanguageModel:
         self._replay.forget()
         few = torch.zeros(2, 3, dtype=torch.int64, device=self.device)  # two sizes, or a transposed output would do
         # Without a mask, for nothing is padding: a model given one looks at its numbers, which a meta device has not.
-        with self._uncompiled(), noting_positions(self.module, few) as positions:
+        with self._uncompiled(), without_cudnn_attention(), noting_positions(self.module, few) as positions:
             captured = self._capture.run_whole(few, {})
         return {hook: output.shape[-1] for hook, output in self._shaped(captured, few, positions).items()}
 
@@ -136,7 +137,7 @@ class LanguageModel:
     def weights_in_use(self) -> InUse:
         """What a forward pass up to the hooks uses of the module, from one over a few tokens."""
         self._replay.forget()
-        with self._uncompiled():
+        with self._uncompiled(), without_cudnn_attention():
             return parameters_in_use(self.module, self._run_few_tokens)
 
     def weight_findings(self) -> list[Finding]:
