@@ -1,11 +1,12 @@
 """How long each page of the browser takes, at small and large results.
 
-    python -m benchmarks.browsing [--features 4096 131072] [--repeats 5] [--folder FOLDER] [--postgres URL]
+    python -m benchmarks.browsing [--features 4096 131072] [--repeats 5] [--folder FOLDER] [--postgres URL] [--parquet]
 
 Makes a SQLite database of made-up results with 100 examples a feature (13 million at 131,072 features: 2 GB, a few
 minutes), serves it on loopback, and reads every page and its JSON twin by HTTP. A line is the median of ``repeats``
 requests after one that nobody counts; the largest of them stands beside it. With the URL of an empty PostgreSQL
-database the results, of one size then, are copied there and read from it.
+database the results, of one size then, are copied there and read from it; with ``--parquet`` they are copied to
+Parquet files and read from these as well.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from benchmarks.browsing_copy import copy_to_postgresql
+from benchmarks.browsing_copy import copy_to_parquet, copy_to_postgresql
 from benchmarks.browsing_results import FREQUENT, NAME, RARE_WORD, SAE, Sizes, make_results
 from extraction_assets.browser.app import create_app
 from extraction_assets.browser.server import listen
@@ -118,8 +119,8 @@ def serving(url: str) -> Iterator[int]:
         thread.join(timeout=10)
 
 
-def run(sizes: Sizes, folder: Path, repeats: int, postgres: str | None = None) -> list[Line]:
-    """All pages at one size, from SQLite, or from the empty PostgreSQL database of a URL."""
+def run(sizes: Sizes, folder: Path, repeats: int, postgres: str | None = None, *, parquet: bool = False) -> list[Line]:
+    """All pages at one size, from SQLite, from the empty PostgreSQL database of a URL, or from Parquet files."""
     path = folder / f"results-{sizes.features}.sqlite"
     if not path.exists():
         began = time.perf_counter()
@@ -130,7 +131,13 @@ def run(sizes: Sizes, folder: Path, repeats: int, postgres: str | None = None) -
         began = time.perf_counter()
         copy_to_postgresql(path, postgres)
         print(f"copied to PostgreSQL in {time.perf_counter() - began:.0f} s", flush=True)
-    with serving(postgres or f"sqlite:///{path}") as port:
+    files = folder / f"parquet-{sizes.features}"
+    if parquet and not files.exists():
+        began = time.perf_counter()
+        copy_to_parquet(path, f"parquet:///{files}")
+        size = sum(file.stat().st_size for file in files.glob("*/*"))
+        print(f"copied to {size / 1e9:.2f} GB of Parquet in {time.perf_counter() - began:.0f} s", flush=True)
+    with serving(postgres or (f"parquet:///{files}" if parquet else f"sqlite:///{path}")) as port:
         return [measure(port, page, address, sizes, repeats) for page, address in pages(sizes).items()]
 
 
@@ -142,16 +149,22 @@ def main(arguments: list[str] | None = None) -> list[Line]:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="keeps the databases, and reads those that are there")
     parser.add_argument("--postgres", metavar="URL", help="an empty database; takes one of --features")
+    parser.add_argument("--parquet", action="store_true", help="from Parquet files too")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     if options.postgres and len(options.features) > 1:
         parser.error("--postgres takes one number of --features: an extraction of each size would be the same one")
-    lines: list[Line] = []
+    lines, others = list[Line](), list[Line]()
     with contextlib.ExitStack() as stack:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for features in options.features:
             lines += run(Sizes(features, options.samples), folder, options.repeats, options.postgres)
+            if options.parquet:
+                others += run(Sizes(features, options.samples), folder, options.repeats, parquet=True)
     _print(lines)
+    if others:
+        print("\nfrom Parquet files:")
+        _print(others)
     if options.json:
         options.json.write_text(json.dumps([line._asdict() for line in lines], indent=1))
     return lines

@@ -1,11 +1,12 @@
 """Chunk tables to rows: how fast tables are merged and loaded, and in how much memory.
 
-    python -m benchmarks.storing [--tables 20] [--features 16384] [--draws] [--readers] [--postgres URL] [--json FILE]
+    python -m benchmarks.storing [--tables 20] [--features 16384] [--draws] [--readers] [--postgres URL] [--parquet]
+        [--json FILE]
 
-Makes chunk tables like those of a real extraction, merges them, and loads the result twice into a new SQLite file, and
-into PostgreSQL where a URL is given: first, and in the place of as many other rows. It removes the rows that it loads;
-the next write drops the emptied tables of PostgreSQL once they are vacuumed. With ``--readers`` two processes read
-meanwhile, and it prints how long their looks took before the replacement and during it.
+Makes chunk tables like those of a real extraction, merges them, and loads the result twice into a new SQLite file, into
+PostgreSQL where a URL is given, and into Parquet files if asked for: first, and in the place of as many other rows. It
+removes the rows that it loads; the next write drops the emptied tables of PostgreSQL once they are vacuumed. With
+``--readers`` two processes read meanwhile, and it prints how long their looks took before the replacement and in it.
 """
 
 import argparse
@@ -157,10 +158,12 @@ def measure(sizes: Sizes, folder: Path, urls: dict[str, str]) -> Iterator[Stage]
     yield _stage(f"merge {sizes.tables} tables, reading included", seconds, sizes.tables, "tables/s")
     corpus = make_corpus(sizes.tables * CHUNK_SAMPLES)
     for database, url in urls.items():
-        yield from _load(database, url, sizes, merged[0], corpus)
+        yield from _load(database, url, sizes, merged[0], corpus, folder)
 
 
-def _load(database: str, url: str, sizes: Sizes, merged: Merged, corpus: CorpusSamples) -> Iterator[Stage]:
+def _load(
+    database: str, url: str, sizes: Sizes, merged: Merged, corpus: CorpusSamples, folder: Path
+) -> Iterator[Stage]:
     engine = open_database(url)
     total = len(corpus.token_ids)
     draws = merged.draws
@@ -173,13 +176,20 @@ def _load(database: str, url: str, sizes: Sizes, merged: Merged, corpus: CorpusS
                 with write_transaction(engine) as connection:
                     replace_results(connection, row, corpus, table, merged.statistics, display, draws)
 
+            before = _bytes(folder)
             is_read = sizes.readers and what == "replacement"
             seconds = _seconds_with_readers(load, url) if is_read else _seconds(load)
             yield _stage(f"{database}, {what}", seconds, len(table.neuron_index), "examples/s")
+            engine.dispose()  # SQLite puts its write-ahead log into the file
+            print(f"{database}, {what}: {(_bytes(folder) - before) / 1e6:,.0f} MB more on disk", file=sys.stderr)
     finally:
         with write_transaction(engine) as connection:
             delete_results(connection, NAME)
         engine.dispose()
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -228,6 +238,7 @@ def main() -> None:
     parser.add_argument("--draws", action="store_true", help="with the draws of full statistics")
     parser.add_argument("--readers", action="store_true", help="two processes read while rows are replaced")
     parser.add_argument("--postgres", metavar="URL", help="a database to load into as well, postgresql://…")
+    parser.add_argument("--parquet", action="store_true", help="load into Parquet files as well")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file too")
     options = parser.parse_args()
     sizes = Sizes(options.tables, options.features, options.top_k, options.draws, options.readers)
@@ -239,6 +250,8 @@ def main() -> None:
         urls = {"SQLite": f"sqlite:///{folder}/results.sqlite"}
         if options.postgres:
             urls["PostgreSQL"] = options.postgres
+        if options.parquet:
+            urls["Parquet"] = f"parquet:///{folder}/results"
         for stage in measure(sizes, Path(folder), urls):
             print(
                 f"| {stage.name} | {stage.seconds:.2f} | {stage.rate:,.1f} {stage.unit} | {stage.peak_gb:.2f} GB |",

@@ -182,34 +182,47 @@ def postgres_url(postgres_server: postgres.Server) -> Iterator[str]:
     postgres_server.drop_database(url)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "parquet"])
 def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a results database without tables, of each kind in turn; SQLite's is not there yet."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'folder' / 'results.sqlite'}"
+    if request.param == "parquet":
+        return f"parquet:///{tmp_path / 'results'}"
     url: str = request.getfixturevalue("postgres_url")
     return url
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "parquet"])
 def results_url(request: pytest.FixtureRequest) -> str:
     """The URL of a results database with the current tables and without rows, of each kind in turn."""
     url: str = request.getfixturevalue(f"_{request.param}_with_tables")
     return url
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=["sqlite", "postgresql", "parquet"])
 def shared_results_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """As ``results_url``, for all tests of a file that only read what a fixture of the file has stored there."""
     if request.param == "sqlite":
         folder = tmp_path_factory.mktemp("shared")
         yield f"sqlite:///{shutil.copy(request.getfixturevalue('_sqlite_tables'), folder)}"
+    elif request.param == "parquet":
+        url = f"parquet:///{tmp_path_factory.mktemp('shared') / 'results'}"
+        open_database(url).dispose()
+        yield url
     else:
         server: postgres.Server = request.getfixturevalue("postgres_server")
         url = server.new_database()
         open_database(url).dispose()
         yield url
         server.drop_database(url)
+
+
+@pytest.fixture
+def _parquet_with_tables(tmp_path: Path) -> str:
+    url = f"parquet:///{tmp_path / 'results'}"
+    open_database(url).dispose()
+    return url
 
 
 @pytest.fixture(scope="session")

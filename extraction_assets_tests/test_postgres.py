@@ -144,7 +144,7 @@ def test_no_password_is_kept_or_shown_by_runs_that_succeed_or_fail(
         ("postgresql://tester:WrongSecret", "is not a database's URL"),
         ("tester:WrongSecret@{address}/x", "is not a database's URL"),
         ("postgresql+psycopg://tester:WrongSecret@{address}/x", "write postgresql://"),
-        ("mysql://tester:WrongSecret@{address}/x", "must name a SQLite or a PostgreSQL database"),
+        ("mysql://tester:WrongSecret@{address}/x", "must name a SQLite, PostgreSQL or Parquet database"),
     ],
 )
 @pytest.mark.parametrize("variable", ["EXTRACTION_DATABASE_URL", "EXTRACTION_DAGSTER_POSTGRES_URL"])

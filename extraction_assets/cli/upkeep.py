@@ -32,7 +32,8 @@ def clean(module: str, names: tuple[str, ...], dry_run: bool, yes: bool, force: 
     """List, then remove, files that nothing uses: of extractions NAME, or of all that are declared, and corpora.
 
     These are: chunk files of other settings than the current ones, merged files that `keep:` does not keep, files of
-    SAEs that are no longer declared, temporaries of killed processes, and corpora that no extraction uses.
+    SAEs that are no longer declared, temporaries of killed processes, corpora that no extraction uses, and
+    Parquet files of results that were replaced.
     Extractions that this module does not declare are left as they are.
     """
     from extraction_assets.host.disk import readable_size
@@ -57,8 +58,11 @@ def clean(module: str, names: tuple[str, ...], dry_run: bool, yes: bool, force: 
             _list_items(kind, [one for one in garbage.items if one.kind == kind])
         for note in garbage.notes:
             echo(f"note: {note}")
-        total = readable_size(sum(one.bytes for one in garbage.items))
-        if not garbage.items:
+        replaced = 0 if names else _sweep_results(workspace, remove=False)
+        if replaced:
+            echo(f"files of results that were replaced or deleted: {readable_size(replaced)}")
+        total = readable_size(sum(one.bytes for one in garbage.items) + replaced)
+        if not garbage.items and not replaced:
             echo("nothing to remove")
             return
         echo(f"{total} in all")
@@ -66,6 +70,7 @@ def clean(module: str, names: tuple[str, ...], dry_run: bool, yes: bool, force: 
             echo("nothing was removed")
             return
         freed, stayed = remove_garbage(garbage, store)
+        freed += _sweep_results(workspace, remove=True) if replaced else 0
         echo(*stayed, f"freed {readable_size(freed)}")
 
 
@@ -116,6 +121,19 @@ def delete(module: str, name: str, sae: str | None, with_history: bool, dry_run:
     declared = workspace.extractions.get(name)
     if declared and (sae is None or sae in declared.saes):
         echo(f"{what} is still declared: {command_line(module)} run {name} computes it again")
+
+
+def _sweep_results(workspace: Workspace, *, remove: bool) -> int:
+    """Bytes of files of the results that nothing uses any more, of a database that has such files."""
+    from extraction_assets.database.backends import backend_of
+    from extraction_assets.database.errors import DatabaseError
+
+    try:
+        with workspace.results.read() as engine:
+            return backend_of(engine).sweep(engine, remove=remove)
+    except DatabaseError as error:
+        echo(f"note: files of replaced results stay: {error}", err=True)
+        return 0
 
 
 def _refuse_while_alive(names: Iterable[str]) -> None:

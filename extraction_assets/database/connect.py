@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from extraction_assets.database.backends import backend_of, backend_of_url, parse_url
 from extraction_assets.database.errors import DatabaseError, NotWritableError
-from extraction_assets.database.migrations.revisions import known_revisions, revision_of
+from extraction_assets.database.migrations.revisions import known_revisions, mark_current, revision_of
 from extraction_assets.database.schema import create_schema, is_new
 from extraction_assets.database.url_text import URL_VARIABLE, shown_url
 
@@ -108,8 +108,6 @@ def _upgrade(engine: sa.Engine) -> None:
 
 
 def _migrate(connection: sa.Connection) -> None:
-    from extraction_assets.database.migrations.upgrade import mark_current, upgrade  # Alembic: not for a current schema
-
     current, known = revision_of(connection), known_revisions()  # another process may have been here meanwhile
     if current is not None and current not in known:
         raise NewerDatabaseError(
@@ -119,12 +117,21 @@ def _migrate(connection: sa.Connection) -> None:
     if current not in (None, known[0]):
         database = shown_url(connection.engine.url)
         _log.warning("the results database %s is migrated once, from schema %s to %s", database, current, known[0])
+    if current == known[0]:
+        return
     with _plain_refusal(connection.engine, known[0]):
         if current is None and is_new(connection):
             create_schema(connection)
             mark_current(connection)
-        else:
-            upgrade(connection)
+            return
+        if not backend_of(connection).migrates:
+            raise DatabaseError(
+                f"{shown_url(connection.engine.url)} has schema {current}, and this version of extraction_assets "
+                f"needs {known[0]}: merge again into a new folder"
+            )
+        from extraction_assets.database.migrations.upgrade import upgrade  # Alembic: not for a current schema
+
+        upgrade(connection)
 
 
 @contextlib.contextmanager

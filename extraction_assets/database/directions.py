@@ -73,7 +73,7 @@ def delete_stale_directions(connection: sa.Connection, name: str, sae: str, curr
 def _delete(connection: sa.Connection, name: str, sae: str, *which: sa.ColumnElement[bool]) -> None:
     named = (directions.c.name == name, directions.c.sae == sae, *which)
     ids = connection.scalars(sa.select(directions.c.id).where(*named)).all()
-    connection.execute(sa.delete(feature_logits).where(feature_logits.c.directions_id.in_(ids)))
+    backend_of(connection).delete(connection, feature_logits, feature_logits.c.directions_id.in_(ids))
     connection.execute(sa.delete(directions).where(directions.c.id.in_(ids)))
 
 

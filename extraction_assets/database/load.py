@@ -256,7 +256,7 @@ def delete_unreferenced(connection: sa.Connection, except_corpus: int | None = N
         # A set difference, computed once. PostgreSQL would evaluate NOT IN (…) again for every sample, once
         # the examples are too many for its work_mem.
         unnamed = sa.select(samples.c.sample_index).where(of_corpus).except_(named)
-        connection.execute(sa.delete(samples).where(of_corpus, samples.c.sample_index.in_(unnamed)))
+        backend_of(connection).delete(connection, samples, of_corpus & samples.c.sample_index.in_(unnamed))
         _delete_messages_without_sample(connection, corpus_id)
     used = sa.exists().where(extractions.c.corpus_id == corpora.c.id)
     if connection.execute(sa.delete(corpora).where(~used)).rowcount:
@@ -267,4 +267,5 @@ def _delete_messages_without_sample(connection: sa.Connection, corpus_id: int) -
     said = sample_messages.c
     there = sa.select(samples.c.sample_index).where(samples.c.corpus_id == corpus_id)
     gone = sa.select(said.sample_index).where(said.corpus_id == corpus_id).except_(there)
-    connection.execute(sa.delete(sample_messages).where(said.corpus_id == corpus_id, said.sample_index.in_(gone)))
+    doomed = (said.corpus_id == corpus_id) & said.sample_index.in_(gone)
+    backend_of(connection).delete(connection, sample_messages, doomed)

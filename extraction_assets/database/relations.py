@@ -76,7 +76,7 @@ def delete_relations(connection: sa.Connection, name: str, sae: str) -> None:
     """Remove the relations of an SAE, whose merged examples stay. Call it inside ``write_transaction``."""
     for extraction_id in connection.scalars(_id(name, sae)).all():
         for table in _OF_RELATIONS:
-            connection.execute(sa.delete(table).where(table.c.extraction_id == extraction_id))
+            backend_of(connection).delete(connection, table, table.c.extraction_id == extraction_id)
 
 
 def _id(name: str, sae: str) -> sa.Select[Any]:

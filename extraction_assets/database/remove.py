@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 
+from extraction_assets.database.backends import backend_of
 from extraction_assets.database.load import delete_unreferenced
 from extraction_assets.database.tables import (
     OF_AN_EXTRACTION,
@@ -46,11 +47,12 @@ def delete_results(connection: sa.Connection, name: str, sae: str | None = None)
     Call it inside ``write_transaction``: it takes the lock of the merges, and readers see all rows or none.
     """
     ids = connection.scalars(_ids(name, sae)).all()
+    backend = backend_of(connection)
     for table in OF_AN_EXTRACTION:
-        connection.execute(sa.delete(table).where(table.c.extraction_id.in_(ids)))
+        backend.delete(connection, table, table.c.extraction_id.in_(ids))
     connection.execute(sa.delete(extractions).where(extractions.c.id.in_(ids)))
     computed = connection.scalars(_directions(name, sae)).all()
-    connection.execute(sa.delete(feature_logits).where(feature_logits.c.directions_id.in_(computed)))
+    backend.delete(connection, feature_logits, feature_logits.c.directions_id.in_(computed))
     connection.execute(sa.delete(directions).where(directions.c.id.in_(computed)))
     delete_unreferenced(connection)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import sqlalchemy as sa
 
+from extraction_assets.database.backends import backend_of
 from extraction_assets.database.backends.prefetch import in_order
 from extraction_assets.database.example_lists import constant, displayed
 from extraction_assets.database.storable import storable
@@ -15,7 +16,6 @@ from extraction_assets.database.tables import extractions, sample_feature_lists,
 from extraction_assets.engine.corpora.message_spans import SampleMessages
 
 _TOKENS_AT_ONCE = 1_280_000  # of samples whose columns are made at once: some 20 MB
-_DELETED_AT_ONCE = 900  # of SQLite's 999 parameters
 
 Display = Callable[[list[int]], list[str]]
 """From token ids to one readable text an id."""
@@ -107,10 +107,12 @@ def delete_samples(connection: sa.Connection, corpus_id: int, extraction_id: int
         fa = sample_feature_lists.c
         named = connection.scalars(sa.select(fa.sample_index).where(fa.extraction_id.in_(others)).distinct()).all()
         unnamed = np.setdiff1d(unnamed, np.asarray(named, dtype=np.int64))
-    for first in range(0, len(unnamed), _DELETED_AT_ONCE):
-        part = unnamed[first : first + _DELETED_AT_ONCE].tolist()
+    backend = backend_of(connection)
+    for first in range(0, len(unnamed), backend.most_values):
+        part = unnamed[first : first + backend.most_values].tolist()
         for table in (samples, sample_messages):
-            connection.execute(sa.delete(table).where(table.c.corpus_id == corpus_id, table.c.sample_index.in_(part)))
+            doomed = (table.c.corpus_id == corpus_id) & table.c.sample_index.in_(part)
+            backend.delete(connection, table, doomed)
 
 
 def lists(lengths: np.ndarray, values: pa.Array) -> pa.Array:

@@ -3,6 +3,7 @@
 import sqlalchemy as sa
 
 from extraction_assets.database.backends import backend_of
+from extraction_assets.database.migrations.revisions import versions
 from extraction_assets.database.tables import metadata
 from extraction_assets.database.views import create_views
 
@@ -14,7 +15,5 @@ def is_new(connection: sa.Connection) -> bool:
 
 def create_schema(connection: sa.Connection) -> None:
     """Make all tables and views in a database that is new, inside the open transaction."""
-    metadata.create_all(connection, checkfirst=False)
-    for statement in backend_of(connection).after_tables:
-        connection.exec_driver_sql(statement)
+    backend_of(connection).create_tables(connection, [*metadata.sorted_tables, versions])
     create_views(connection)

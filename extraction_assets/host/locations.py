@@ -13,7 +13,7 @@ BROWSER_URL_VARIABLE = "EXTRACTION_BROWSER_URL"
 BROWSER_HOST, BROWSER_PORT = "127.0.0.1", 3080
 """Where ``browse`` listens if nothing else is said."""
 
-_RELATIVE_SQLITE = re.compile(r"sqlite(\+\w+)?:///(?!/|:memory:|file:|$)")
+_RELATIVE_DATABASE = re.compile(r"(sqlite|parquet)(\+\w+)?:///(?!/|:memory:|file:|$)")
 
 
 class HistoryUnavailableError(ValueError):
@@ -40,15 +40,28 @@ def chunk_store_place(configured: str | None = None) -> "str | Path":
     return place if "://" in place else full_path(place, what)
 
 
+_PARQUET, _IN_STORE = "parquet", ".results"
+
+
 def database_url() -> str:
-    """``EXTRACTION_DATABASE_URL``; by default the SQLite file ``results.sqlite`` in the extraction home."""
+    """``EXTRACTION_DATABASE_URL``, see ``full_database_url``; by default the SQLite file ``results.sqlite`` in the
+    extraction home."""
     configured = os.environ.get("EXTRACTION_DATABASE_URL")
-    if configured and _RELATIVE_SQLITE.match(configured):
+    if configured and _RELATIVE_DATABASE.match(configured):
         raise ValueError(
             f"EXTRACTION_DATABASE_URL is {configured!r}, another file in every working directory: give its full path, "
-            "sqlite:////… with four slashes"
+            f"{configured.partition(':')[0]}:////… with four slashes"
         )
-    return configured or f"sqlite:///{extraction_home() / 'results.sqlite'}"
+    return full_database_url(configured) if configured else f"sqlite:///{extraction_home() / 'results.sqlite'}"
+
+
+def full_database_url(configured: str) -> str:
+    """The URL of a results database as it was given; of ``parquet`` alone that of a folder in ``chunk_store_place``, be
+    that a folder or a URL."""
+    if configured != _PARQUET:
+        return configured
+    place = str(chunk_store_place()).removeprefix("file://").rstrip("/")
+    return f"{_PARQUET}+{place}/{_IN_STORE}" if "://" in place else f"{_PARQUET}:///{place}/{_IN_STORE}"
 
 
 def dagster_home() -> Path:

@@ -14,7 +14,7 @@ from extraction_assets.database.connect import opened_database
 from extraction_assets.database.errors import DatabaseError
 from extraction_assets.database.reading import read_database
 from extraction_assets.database.url_text import URL_VARIABLE, holds_password, shown_url
-from extraction_assets.host.locations import database_url
+from extraction_assets.host.locations import database_url, full_database_url
 
 
 class ResultsResource(dg.ConfigurableResource):
@@ -22,9 +22,11 @@ class ResultsResource(dg.ConfigurableResource):
 
     url: str | None = Field(
         default=None,
-        description="`sqlite:///path` or `postgresql://user:password@host/name`; by default `EXTRACTION_DATABASE_URL`, "
-        "or `results.sqlite` in `EXTRACTION_HOME`. Dagster stores and shows configuration: where the URL holds a "
-        'password, name an environment variable that holds the URL, `url: {env: NAME}` or `dg.EnvVar("NAME")`.',
+        description="`sqlite:///path`, `postgresql://user:password@host/name`, `parquet:////folder` or "
+        "`parquet+s3://bucket/folder`; `parquet` alone is a folder in `EXTRACTION_STORE`; by default "
+        "`EXTRACTION_DATABASE_URL`, or `results.sqlite` in `EXTRACTION_HOME`. Dagster stores and shows configuration: "
+        "where the URL holds a password, name an environment variable that holds the URL, `url: {env: NAME}` or "
+        '`dg.EnvVar("NAME")`.',
     )
 
     def exists(self) -> bool:
@@ -67,7 +69,7 @@ class ResultsResource(dg.ConfigurableResource):
 
     def parsed_url(self) -> sa.URL:
         """The database's URL with its driver. Raises DatabaseError if it is invalid."""
-        return parse_url(database_url() if self.url is None else self.url, self._stated_in())
+        return parse_url(database_url() if self.url is None else full_database_url(self.url), self._stated_in())
 
     def _file(self) -> Path | None:
         url = self.parsed_url()
@@ -88,4 +90,4 @@ class ResultsResource(dg.ConfigurableResource):
                 "the results resource's url holds a password, which Dagster stores and shows with every run: change "
                 "the password, and name an environment variable that holds the URL, url: {env: NAME}"
             )
-        return self.url
+        return full_database_url(self.url)

@@ -53,6 +53,11 @@ class RemoteFolder:
         self.url, self.patience = url, patience
         self._files, self._folder = opened or open_filesystem(url)
 
+    @property
+    def filesystem(self) -> Any:
+        """fsspec's file system, for a program that opens files by itself."""
+        return self._files
+
     def inside(self, name: str) -> "RemoteFolder":
         """A folder inside."""
         url = StorageUrl(self.url.scheme, f"{self.url.path}/{name}")
@@ -93,6 +98,18 @@ class RemoteFolder:
     def put(self, path: Path, name: str) -> None:
         """Copies a local file here under its name, once all of it is there."""
         self._call("written", lambda: self._put(path, self._path(name)))
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Writes a small file in one step if there is none of that name; False if there is one, of other content."""
+
+        def attempt() -> bool:
+            try:
+                self._files.pipe_file(self._path(name), content, mode="create")
+            except FileExistsError:
+                return bool(self._files.cat_file(self._path(name)) == content)  # an answer was lost, and this repeats
+            return True
+
+        return self._call("written", attempt)
 
     def rename(self, name: str, new: str) -> bool:
         """Gives a file another name, by copying it where storage cannot rename; False if it is not there."""

@@ -7,8 +7,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from extraction_assets.database import tables
-from extraction_assets.database.connect import opened_database
+from extraction_assets.database.connect import opened_database, write_transaction
 from extraction_assets.engine.selection.intervals import INTERVALS
+from extraction_assets_tests.database.stored_rows import store_rows
 
 WHEN = dt.datetime(2026, 1, 31, 12, tzinfo=dt.UTC)
 LATENT_DIM = 6
@@ -43,7 +44,7 @@ DRAWS: dict[int, list[list[Any]]] = {
 
 def store_results(url: str) -> None:
     """Put the rows into a new database."""
-    with opened_database(url) as engine, engine.begin() as connection:
+    with opened_database(url) as engine, write_transaction(engine) as connection:
         for corpus_id in (1, 2):
             _corpus(connection, corpus_id)
         for extraction_id, (name, sae, corpus_id) in enumerate(
@@ -55,7 +56,7 @@ def store_results(url: str) -> None:
 
 
 def _insert(connection: sa.Connection, table: sa.Table, *rows: dict[str, Any]) -> None:
-    connection.execute(sa.insert(table), list(rows))
+    store_rows(connection, table, list(rows))
 
 
 def _corpus(connection: sa.Connection, corpus_id: int) -> None:

@@ -14,7 +14,7 @@ from extraction_assets.browser.links import NoLinks
 from extraction_assets.browser.pages.feature import Reading, feature_view
 from extraction_assets.browser.rendering import environment
 from extraction_assets.browser.shown.feature_reads import first_tokens
-from extraction_assets.database.connect import opened_database
+from extraction_assets.database.connect import opened_database, write_transaction
 from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets.database.tables import corpora, extractions, feature_draw_lists, feature_ranges
 from extraction_assets_tests.browser.conftest import make_client
@@ -54,7 +54,7 @@ def feature(client: "TestClient", address: str = "/small/one/0") -> Twin:
 
 def add(url: str, store: Callable[..., None], *values: Any) -> None:
     """More hand-made rows."""
-    with opened_database(url) as engine, engine.begin() as connection:
+    with opened_database(url) as engine, write_transaction(engine) as connection:
         store(connection, *values)
 
 
@@ -104,7 +104,7 @@ def test_special_tokens_are_dimmed(small: "TestClient") -> None:
 
 
 def test_special_tokens_are_known_by_their_ids_once_the_corpus_says_them(small: "TestClient", url: str) -> None:
-    with opened_database(url) as engine, engine.begin() as connection:
+    with opened_database(url) as engine, write_transaction(engine) as connection:
         connection.execute(sa.update(corpora).values(special_ids=[101]))
     for address in ("/small/one/0", "/small/one/samples/7", "/small/one/documents?id=a.txt", "/small/one/"):
         page = small.get(address).text
@@ -175,7 +175,7 @@ def test_draws_that_the_settings_do_not_ask_for_are_not_said_to_be_uncomputed(
     """The sizes of the draws are kept of one kind, which is there."""
     size = {"missing": "interval_examples", "random_missing": "random_examples"}[missing]
     drawn = [[kept, *EXAMPLES[0][0]]]
-    with opened_database(url) as engine, engine.begin() as connection:
+    with opened_database(url) as engine, write_transaction(engine) as connection:
         connection.execute(sa.update(feature_draw_lists).values(draws=drawn))
         connection.execute(sa.update(extractions).values(settings={"statistics": "full", size: 0}))
     with make_client(url) as client:
@@ -186,7 +186,7 @@ def test_draws_that_the_settings_do_not_ask_for_are_not_said_to_be_uncomputed(
 
 
 def test_a_population_that_was_not_counted_is_null(url: str) -> None:
-    with opened_database(url) as engine, engine.begin() as connection:
+    with opened_database(url) as engine, write_transaction(engine) as connection:
         connection.execute(sa.text("UPDATE features SET interval_samples = NULL"))
     with make_client(url) as client:
         assert [one["samples"] for one in feature(client)["feature"]["examples"]["intervals"]] == [None, None]

@@ -10,11 +10,12 @@ import sqlalchemy as sa
 
 from extraction_assets.browser.list_facets import DENSITIES
 from extraction_assets.browser.listed_features import listed_window
-from extraction_assets.database.connect import open_database
+from extraction_assets.database.connect import open_database, write_transaction
 from extraction_assets.database.queries import search
 from extraction_assets.database.queries.feature_filter import FeatureFilter, Range
 from extraction_assets.database.tables import feature_labels, features
 from extraction_assets_tests.browser.conftest import Fetch, make_client
+from extraction_assets_tests.database import kinds
 from extraction_assets_tests.database.listed import NAME, SAE, make_features, store_features
 from extraction_assets_tests.project import Project
 
@@ -194,7 +195,7 @@ HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> javascript:aler
 
 def test_hostile_text_stays_text(listed: "TestClient", results_url: str) -> None:
     engine = open_database(results_url)
-    with engine.begin() as connection:
+    with write_transaction(engine) as connection:
         of_feature = feature_labels.c.neuron_index == 0
         connection.execute(sa.update(feature_labels).where(of_feature).values(label=HOSTILE))
     engine.dispose()
@@ -241,10 +242,11 @@ def test_labelled_features_come_first_by_their_labels_on_every_page(listed: "Tes
     assert 'class="sort on"' in listed.get(f"{LIST}?sort=label").text
 
 
+@kinds.sql
 def test_a_statistic_that_no_chunk_counted_filters_nothing(listed: "TestClient", results_url: str) -> None:
     assert listed.get(f"{LIST}?min_std=0.1").status_code == 200
     engine = open_database(results_url)
-    with engine.begin() as connection:
+    with write_transaction(engine) as connection:
         connection.execute(sa.update(features).values(std_activation=None))
     engine.dispose()
     answer = listed.get(f"{LIST}?min_std=0.1")

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from extraction_assets.browser.pages import document, sample
 from extraction_assets.database import tables
-from extraction_assets.database.connect import opened_database
+from extraction_assets.database.connect import opened_database, write_transaction
 from extraction_assets_tests.browser.conftest import make_client
 from extraction_assets_tests.browser.small_results import (
     HOSTILE_DOCUMENT,
@@ -144,7 +144,7 @@ def test_samples_that_begin_at_one_token_are_all_listed(
     small: "TestClient", url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(document, "SAMPLES_SHOWN", 1)
-    with opened_database(url) as engine, engine.begin() as connection:
+    with opened_database(url) as engine, write_transaction(engine) as connection:
         connection.execute(sa.update(tables.samples).values(first_token=0))
     second = twin(small, "/small/one/documents", id="a.txt", token=0, sample=7)
     assert [one["sample_index"] for one in second["samples"]] == [8]
@@ -194,7 +194,7 @@ def test_a_feature_that_never_fires_can_be_compared(small: "TestClient") -> None
 
 
 def test_what_relations_and_weights_say_of_the_two_is_shown(small: "TestClient", url: str) -> None:
-    with opened_database(url) as engine, engine.begin() as connection:
+    with opened_database(url) as engine, write_transaction(engine) as connection:
         store_relations(connection)
         store_directions(connection)
     found = twin(small, "/compare", a="small/one/1", b="small/one/0")
@@ -230,7 +230,7 @@ ADDRESSES = (
 @pytest.fixture
 def complete(url: str) -> Iterator["TestClient"]:
     """With everything that can be computed, and hostile labels."""
-    with opened_database(url) as engine, engine.begin() as connection:
+    with opened_database(url) as engine, write_transaction(engine) as connection:
         store_relations(connection)
         store_directions(connection)
         store_label(connection, "<b onclick=alert(1)>\u202e", "interesting", "<img src=x onerror=alert(1)>")

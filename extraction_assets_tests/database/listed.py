@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from extraction_assets.database.bins import DENSITY_EDGES, MAX_EDGES, bin_of
+from extraction_assets.database.connect import write_transaction
 from extraction_assets.database.queries.feature_filter import FLAGS, LABELLED, FeatureFilter, Listing, Range
 from extraction_assets.database.queries.labels import MARKS
 from extraction_assets.database.tables import corpora, extractions, feature_flags, feature_labels, features
+from extraction_assets_tests.database.stored_rows import store_rows
 
 NAME, SAE = "listed", "sae"
 
@@ -97,12 +99,12 @@ MADE = make_features()
 
 def store_features(engine: sa.Engine, made: list[Feature]) -> Listing:
     """The features as those of an extraction of their own; a listing of all of them."""
-    with engine.begin() as connection:
+    with write_transaction(engine) as connection:
         extraction_id = _extraction(connection, len(made))
-        connection.execute(sa.insert(features), [_row(extraction_id, one) for one in made])
+        store_rows(connection, features, [_row(extraction_id, one) for one in made])
         flags = [(one.number, flag) for one in made for flag in one.flags]
         rows = [{"extraction_id": extraction_id, "flag": flag, "neuron_index": number} for number, flag in flags]
-        connection.execute(sa.insert(feature_flags), rows)
+        store_rows(connection, feature_flags, rows)
         named = {"name": NAME, "sae": SAE, "updated_at": dt.datetime.now(dt.UTC)}
         labelled = [
             {**named, "neuron_index": one.number, "label": one.label, "mark": one.mark, "note": one.note}

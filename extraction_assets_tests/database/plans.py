@@ -59,6 +59,9 @@ def _many_rows(connection: sa.Connection) -> Iterator[None]:
 def assert_uses_index(connection: sa.Connection, select: sa.Select[Any], name: str) -> None:
     """``name`` is an index that the query must use, or a table whose rows it must find by its primary key or another
     index; of a table, no scan of all rows may be in the plan."""
+    if connection.dialect.name == "parquet":  # files have no index: the query runs
+        connection.execute(select).all()
+        return
     plan = plan_of(connection, select)
     if name not in metadata.tables:
         assert re.search(rf"\b{name}\b", plan), plan

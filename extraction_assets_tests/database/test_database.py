@@ -15,6 +15,7 @@ from extraction_assets.database.queries.extractions import UnknownResultError, f
 from extraction_assets.database.queries.frames import feature_table, list_extractions
 from extraction_assets.database.queries.words import readable_features
 from extraction_assets.database.tables import corpora, metadata
+from extraction_assets_tests.database import kinds
 from extraction_assets_tests.database.synthetic import make_results
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_settings
@@ -29,6 +30,7 @@ CORPUS = {
 }
 
 
+@kinds.empty_sql
 def test_migrations_make_the_tables_that_the_code_declares(empty_url: str) -> None:
     engine = connect(empty_url)
     with write_transaction(engine) as connection:

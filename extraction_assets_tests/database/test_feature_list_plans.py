@@ -9,8 +9,13 @@ from extraction_assets.database.queries import feature_counts as counts
 from extraction_assets.database.queries import feature_list, search
 from extraction_assets.database.queries.feature_filter import FeatureFilter, Found, Listing, Range
 from extraction_assets.database.tables import feature_tokens
+from extraction_assets_tests.database import kinds
 from extraction_assets_tests.database.listed import MADE, NAME, SAE
 from extraction_assets_tests.database.plans import assert_uses_index, plan_of
+from extraction_assets_tests.database.stored_rows import store_rows
+
+pytestmark = kinds.sql
+
 
 TOKEN = search.parse_search("the")
 FOUND: dict[str, Found] = {
@@ -43,7 +48,7 @@ def stored(listing: tuple[sa.Connection, Listing]) -> Iterator[tuple[sa.Connecti
         for one in MADE
         for rank, token in enumerate([" the" if one.number % 4 == 0 else " a", f" w{one.number}"])
     ]
-    connection.execute(sa.insert(feature_tokens), rows)
+    store_rows(connection, feature_tokens, rows)
     connection.exec_driver_sql("ANALYZE")
     yield connection, of
     connection.rollback()

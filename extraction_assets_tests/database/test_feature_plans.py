@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from extraction_assets.database.connect import opened_database
+from extraction_assets.database.connect import opened_database, write_transaction
 from extraction_assets.database.queries import compare, directions, examples, labels, one_feature, relations, samples
 from extraction_assets.database.views import feature_activations, feature_draws
 from extraction_assets_tests.browser.small_results import (
@@ -23,7 +23,7 @@ from extraction_assets_tests.database.plans import assert_uses_index
 def stored(shared_results_url: str) -> Iterator[sa.Connection]:
     """Hand-made results in a database of each kind, with its statistics."""
     store_results(shared_results_url)
-    with opened_database(shared_results_url) as engine, engine.begin() as connection:
+    with opened_database(shared_results_url) as engine, write_transaction(engine) as connection:
         store_relations(connection)
         store_directions(connection)
         store_label(connection, "cats", None, None)

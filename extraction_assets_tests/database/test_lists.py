@@ -15,6 +15,7 @@ from extraction_assets.database.queries.examples import draws_of, draws_query, e
 from extraction_assets.database.tables import features, samples
 from extraction_assets.database.views import sample_features
 from extraction_assets.engine.shapes import Draws
+from extraction_assets_tests.database import kinds
 from extraction_assets_tests.database.plans import assert_uses_index
 from extraction_assets_tests.database.synthetic import CORPUS, make_results
 
@@ -84,6 +85,7 @@ def test_lists_and_samples_are_found_by_an_index(loaded: sa.Connection) -> None:
         assert_uses_index(loaded, query, "samples")
 
 
+@kinds.sql
 def test_every_load_ends_with_statistics_for_the_planner(loaded: sa.Connection) -> None:
     query = "SELECT count(*) FROM sqlite_stat1 WHERE tbl = 'sample_feature_lists'"
     if loaded.dialect.name == "postgresql":

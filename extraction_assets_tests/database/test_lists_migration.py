@@ -14,6 +14,7 @@ from extraction_assets.database.queries.words import features_of_token
 from extraction_assets.database.remove import delete_results
 from extraction_assets.database.tables import features, samples
 from extraction_assets.database.views import feature_activations, sample_features
+from extraction_assets_tests.database import kinds
 from extraction_assets_tests.database.earlier import before_lists
 from extraction_assets_tests.database.synthetic import make_results, store_examples
 from extraction_assets_tests.database.test_migrations import at_revision
@@ -57,6 +58,7 @@ def _migrate(engine: sa.Engine) -> sa.Engine:
     return open_database(engine.url.render_as_string(hide_password=False).replace("+psycopg2", ""))
 
 
+@kinds.empty_sql
 def test_examples_keep_their_order_and_their_float32_values(before: sa.Engine) -> None:
     engine = _migrate(before)
     fa = feature_activations.c
@@ -76,6 +78,7 @@ def test_examples_keep_their_order_and_their_float32_values(before: sa.Engine) -
     ]
 
 
+@kinds.empty_sql
 def test_features_of_a_sample_come_strongest_first(before: sa.Engine) -> None:
     engine = _migrate(before)
     sf = sample_features.c
@@ -85,6 +88,7 @@ def test_features_of_a_sample_come_strongest_first(before: sa.Engine) -> None:
     engine.dispose()
 
 
+@kinds.empty_sql
 def test_features_are_found_by_their_tokens(before: sa.Engine) -> None:
     engine = _migrate(before)
     with engine.connect() as connection:
@@ -94,6 +98,7 @@ def test_features_are_found_by_their_tokens(before: sa.Engine) -> None:
     engine.dispose()
 
 
+@kinds.empty_sql
 def test_features_get_their_bins_and_dead_ones_none(before: sa.Engine) -> None:
     engine = _migrate(before)
     with engine.connect() as connection:
@@ -103,6 +108,7 @@ def test_features_get_their_bins_and_dead_ones_none(before: sa.Engine) -> None:
     engine.dispose()
 
 
+@kinds.empty_sql
 def test_migrated_results_are_replaced_and_deleted(before: sa.Engine) -> None:
     engine = _migrate(before)
     with write_transaction(engine) as connection:
@@ -118,6 +124,7 @@ def test_migrated_results_are_replaced_and_deleted(before: sa.Engine) -> None:
     engine.dispose()
 
 
+@kinds.empty_sql
 def test_views_of_people_read_the_new_view(before: sa.Engine) -> None:
     view = "CREATE VIEW strongest AS SELECT extraction_id, max_token FROM feature_activations WHERE rank = 0"
     with before.begin() as connection:
@@ -137,6 +144,7 @@ def test_views_of_people_read_the_new_view(before: sa.Engine) -> None:
         ("CREATE MATERIALIZED VIEW counts AS SELECT count(*) FROM feature_activations", "materialized view counts"),
     ],
 )
+@kinds.empty_sql
 def test_what_cannot_go_over_is_named_and_nothing_is_changed(before: sa.Engine, statement: str, named: str) -> None:
     if before.dialect.name == "sqlite" and "INDEX" not in statement:
         pytest.skip("SQLite has no partitions and no materialized views")
@@ -167,6 +175,7 @@ def test_whoever_may_read_examples_may_read_their_lists(postgres_server: Server,
     engine.dispose()
 
 
+@kinds.empty_sql
 def test_a_reader_that_began_before_still_sees_all_rows(before: sa.Engine) -> None:
     """On PostgreSQL the migration waits for it."""
     with before.connect() as reader:

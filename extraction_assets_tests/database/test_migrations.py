@@ -21,6 +21,7 @@ from extraction_assets.database.migrations.upgrade import upgrade
 from extraction_assets.database.tables import corpora, extractions
 from extraction_assets.database.views import feature_activations
 from extraction_assets_tests.daemon_lab import wait_for
+from extraction_assets_tests.database import kinds
 from extraction_assets_tests.database.earlier import in_the_table
 from extraction_assets_tests.database.synthetic import make_results, store_examples
 from extraction_assets_tests.postgres import Server
@@ -69,6 +70,7 @@ def test_the_names_of_the_files_say_the_revisions() -> None:
     assert known_revisions() == [one.revision for one in ScriptDirectory.from_config(config).walk_revisions()]
 
 
+@kinds.empty_sql
 def test_the_first_version_is_upgraded_in_place_with_its_rows(empty_url: str) -> None:
     engine = at_revision(empty_url, "0001")
     with write_transaction(engine) as connection:
@@ -82,6 +84,7 @@ def test_the_first_version_is_upgraded_in_place_with_its_rows(empty_url: str) ->
     engine.dispose()
 
 
+@kinds.empty_sql
 def test_a_later_version_keeps_the_rows_and_this_one_then_refuses_them(empty_url: str, tmp_path: Path) -> None:
     engine = open_database(empty_url)
     with write_transaction(engine) as connection:
@@ -98,6 +101,7 @@ def test_a_later_version_keeps_the_rows_and_this_one_then_refuses_them(empty_url
     assert "tester:***@" in str(raised.value) or empty_url.startswith("sqlite")
 
 
+@kinds.empty_sql
 def test_an_upgrade_that_fails_half_way_leaves_nothing_and_can_be_done_again(empty_url: str) -> None:
     engine = connect(empty_url)
 
@@ -148,6 +152,7 @@ def test_a_role_that_may_not_make_tables_gets_one_sentence(postgres_server: Serv
     assert "reader-secret" not in str(raised.value)
 
 
+@kinds.empty_sql
 def test_a_migration_is_said_in_one_line(empty_url: str, caplog: pytest.LogCaptureFixture) -> None:
     at_revision(empty_url, "0006").dispose()
     for _ in range(2):

@@ -18,7 +18,9 @@ from extraction_assets.database.queries.overview import (
     worth_a_look,
 )
 from extraction_assets.database.tables import feature_example_lists, feature_flags
+from extraction_assets_tests.database import kinds
 from extraction_assets_tests.database.plans import assert_uses_index
+from extraction_assets_tests.database.stored_rows import store_rows
 from extraction_assets_tests.database.synthetic import CORPUS, NUM_POSITIONS, NUM_SAMPLES, make_results
 
 TOKENS = NUM_SAMPLES * NUM_POSITIONS
@@ -72,6 +74,7 @@ def test_a_clear_feature_says_on_which_word_its_examples_agree(loaded: tuple[sa.
     assert all(" of its 20 strongest examples are on " in why for why in whys)
 
 
+@kinds.sql
 def test_an_unclear_feature_says_how_many_tokens_it_is_strongest_on(loaded: tuple[sa.Connection, int]) -> None:
     connection, extraction_id = loaded
     of_feature = feature_example_lists.c.neuron_index == 2
@@ -99,7 +102,7 @@ def test_flagged_features_come_the_strongest_first(loaded: tuple[sa.Connection, 
     rows = [
         {"extraction_id": extraction_id, "flag": "one_token", "neuron_index": index, "detail": None} for index in (2, 1)
     ]
-    connection.execute(sa.insert(feature_flags), rows)
+    store_rows(connection, feature_flags, rows)
     found = connection.execute(flagged_select(extraction_id, "one_token", 8))
     assert [index for index, _ in found] == [1, 2]
     connection.rollback()

@@ -30,6 +30,7 @@ from extraction_assets.engine.relations.found import Relations, join_tokens
 from extraction_assets.engine.relations.neighbours import feature_neighbours
 from extraction_assets.engine.relations.top_tokens import PLACES, feature_tokens
 from extraction_assets.engine.relations.totals import count_totals
+from extraction_assets_tests.database import kinds
 from extraction_assets_tests.database.plans import assert_uses_index
 from extraction_assets_tests.database.synthetic import make_results
 from extraction_assets_tests.engine.relations.build import groups_of, random_corpus
@@ -109,6 +110,7 @@ def test_a_token_gives_the_features_that_fire_on_it_most_often_first(connection:
     assert features_firing_on(connection, 1, f"{HOSTILE}2") == tokens.neuron_index[mine][order].tolist()
 
 
+@kinds.sql
 def test_a_token_gives_nothing_of_an_earlier_result(connection: sa.Connection) -> None:
     connection.execute(sa.update(relations).values(merge_fingerprint="earlier"))
     assert features_firing_on(connection, 1, f"{HOSTILE}2") == []

@@ -16,6 +16,7 @@ from extraction_assets.database.remove import count_results, delete_results
 from extraction_assets.database.samples import CorpusSamples
 from extraction_assets.database.tables import sample_messages, samples
 from extraction_assets.engine.corpora.message_spans import MessageSpan, SampleMessages
+from extraction_assets_tests.database import kinds
 from extraction_assets_tests.database.earlier import before_lists
 from extraction_assets_tests.database.plans import assert_uses_index
 from extraction_assets_tests.database.synthetic import CORPUS, NUM_SAMPLES, make_results, store_examples
@@ -142,6 +143,7 @@ def test_the_documented_query_by_role_gives_the_same(engine: sa.Engine) -> None:
     assert [tuple(row) for row in rows] == [(1, 1), (2, 1)]
 
 
+@kinds.empty_sql
 def test_a_migration_counts_the_roles_of_earlier_results(empty_url: str) -> None:
     engine = at_revision(empty_url, "0005")
     with write_transaction(engine) as connection:
@@ -156,6 +158,7 @@ def test_a_migration_counts_the_roles_of_earlier_results(empty_url: str) -> None
     engine.dispose()
 
 
+@kinds.empty_sql
 def test_results_of_an_earlier_version_are_shown_without_roles(empty_url: str) -> None:
     engine = at_revision(empty_url, "0004")
     with write_transaction(engine) as connection:

@@ -11,6 +11,7 @@ from extraction_assets.database.errors import DatabaseError
 from extraction_assets.database.migrations.revisions import known_revisions, revision_of
 from extraction_assets.database.migrations.upgrade import upgrade
 from extraction_assets.database.tables import metadata
+from extraction_assets_tests.database import kinds
 
 MORE = {
     "sqlite": "SELECT name, wr FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite%'",
@@ -48,6 +49,7 @@ def migrate(engine: sa.Engine) -> None:
         upgrade(connection)
 
 
+@kinds.empty_sql
 def test_a_new_database_is_as_the_migrations_make_it(empty_url: str) -> None:
     migrated = described(empty_url, migrate)
     new = described(empty_url, lambda engine: open_database(empty_url).dispose())
@@ -63,6 +65,7 @@ def test_a_new_database_goes_through_no_migration(empty_url: str, monkeypatch: p
     engine.dispose()
 
 
+@kinds.empty_sql
 def test_a_database_with_a_table_of_a_name_of_ours_is_refused_and_stays(empty_url: str) -> None:
     engine = connect(empty_url)
     with engine.begin() as connection:

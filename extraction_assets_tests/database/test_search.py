@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from extraction_assets.database.connect import open_database
+from extraction_assets.database.connect import open_database, write_transaction
 from extraction_assets.database.queries import search
 from extraction_assets.database.queries.search import parse_search, text_found
 from extraction_assets.database.tables import extractions, sample_feature_lists, samples
+from extraction_assets_tests.database import kinds
 from extraction_assets_tests.database.listed import make_features, store_features
+from extraction_assets_tests.database.stored_rows import store_rows
 
 TEXTS = {3: [" Hello", " wor", "ld"], 7: ["100", "% of", ' "quoted"'], 9: ["x\n", "hello", "_"]}
 
@@ -19,11 +21,11 @@ TEXTS = {3: [" Hello", " wor", "ld"], 7: ["100", "% of", ' "quoted"'], 9: ["x\n"
 def engine(results_url: str) -> Iterator[sa.Engine]:
     made = open_database(results_url)
     store_features(made, make_features(12))
-    with made.begin() as connection:
-        connection.execute(sa.insert(samples), [_sample(number, tokens) for number, tokens in TEXTS.items()])
+    with write_transaction(made) as connection:
+        store_rows(connection, samples, [_sample(number, tokens) for number, tokens in TEXTS.items()])
         lists = [(3, [[5, 2.0], [6, 1.0]]), (7, [[6, 1.0]]), (9, [[6, 3.0], [1, 0.5]])]
         rows = [{"extraction_id": 1, "sample_index": number, "features": found} for number, found in lists]
-        connection.execute(sa.insert(sample_feature_lists), rows)
+        store_rows(connection, sample_feature_lists, rows)
     yield made
     made.dispose()
 
@@ -65,9 +67,10 @@ def test_features_are_found_by_the_samples_with_a_text(
     assert _found(engine, text) == (found, None)
 
 
+@kinds.sql
 def test_a_frequent_text_finds_the_features_of_most_samples(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "MOST_FEATURES", 1)
-    with engine.begin() as connection:
+    with write_transaction(engine) as connection:
         connection.execute(sa.update(samples).values(tokens=["the", " same"]))
     assert _found(engine, "the same") == ([(6, 3)], None)
 

@@ -13,6 +13,7 @@ from extraction_assets.database.queries.texts import samples_with_text, text_is_
 from extraction_assets.database.remove import delete_results
 from extraction_assets.database.tables import extractions, relations
 from extraction_assets.database.text_index import index_texts, index_texts_again
+from extraction_assets_tests.database import kinds
 from extraction_assets_tests.database.plans import plan_of
 from extraction_assets_tests.database.synthetic import CORPUS, make_results
 
@@ -87,6 +88,7 @@ def test_a_text_is_found_as_it_is_written_whatever_the_case(read_only: sa.Engine
         assert samples_with_text(connection, 1, text) == found
 
 
+@kinds.sql
 def test_the_index_says_what_it_is_used_for(engine: sa.Engine, request: pytest.FixtureRequest) -> None:
     with engine.connect() as connection:
         indexed = text_is_indexed(connection, 1)
@@ -101,6 +103,7 @@ def test_an_index_that_an_earlier_result_had_is_not_used(engine: sa.Engine) -> N
         assert not text_is_indexed(connection, 1)
 
 
+@kinds.sql
 def test_samples_are_added_to_the_index_in_several_transactions(
     engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +126,7 @@ def test_the_texts_of_a_corpus_go_with_it(engine: sa.Engine) -> None:
         assert not backend_of(connection).text_index.holds(connection, 1, 0)
 
 
+@kinds.sql
 def test_another_corpus_keeps_its_search_when_one_goes(engine: sa.Engine) -> None:
     with write_transaction(engine) as connection:
         corpus = CORPUS._replace(token_ids=CORPUS.token_ids.copy(), source="another")
@@ -139,6 +143,7 @@ def test_another_corpus_keeps_its_search_when_one_goes(engine: sa.Engine) -> Non
         assert samples_with_text(connection, number, 'the "quoted"') == [0]
 
 
+@kinds.sql
 def test_an_index_that_is_being_made_again_is_not_used_before_it_has_all(engine: sa.Engine) -> None:
     with write_transaction(engine) as connection:
         connection.exec_driver_sql(f"DROP TABLE IF EXISTS {_table(connection)}")

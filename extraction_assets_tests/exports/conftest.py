@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
-from extraction_assets.database.connect import opened_database
+from extraction_assets.database.connect import opened_database, write_transaction
 from extraction_assets.exports.source import ExportSource
 from extraction_assets_tests.browser import small_results
 from extraction_assets_tests.exports.hostile import make_hostile
@@ -17,7 +17,7 @@ from extraction_assets_tests.project import Project
 def small_url(shared_results_url: str) -> str:
     """The small results, with relations, directions and a label of the SAE ``one``."""
     small_results.store_results(shared_results_url)
-    with opened_database(shared_results_url) as engine, engine.begin() as connection:
+    with opened_database(shared_results_url) as engine, write_transaction(engine) as connection:
         small_results.store_relations(connection)
         small_results.store_directions(connection)
         small_results.store_label(connection, "cats", "interesting", "a note")

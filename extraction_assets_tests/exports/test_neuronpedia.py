@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from extraction_assets.database.connect import write_transaction
 from extraction_assets.database.explanations import neuronpedia as explanations
 from extraction_assets.database.explanations.explanation import Explanation
 from extraction_assets.database.queries.examples import draws_of, examples_of, find_feature
@@ -38,7 +39,7 @@ def lines(small: sa.Connection, tmp_path: Path) -> dict[str, list[dict[str, Any]
 def server(postgres_url: str) -> Iterator[sa.Connection]:
     """An empty database of Neuronpedia."""
     engine = sa.create_engine(postgres_url.replace("postgresql://", "postgresql+psycopg2://"))
-    with engine.begin() as connection:
+    with write_transaction(engine) as connection:
         make_tables(connection)
         yield connection
     engine.dispose()

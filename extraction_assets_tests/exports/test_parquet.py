@@ -19,6 +19,7 @@ from extraction_assets.exports import source as exported_source
 from extraction_assets.exports.errors import ExportError
 from extraction_assets.exports.formats import parquet
 from extraction_assets.exports.source import ExportSource
+from extraction_assets_tests.database import kinds
 from extraction_assets_tests.exports.readers import read_by
 from extraction_assets_tests.exports.written import source_of, write
 
@@ -180,6 +181,7 @@ def changed(small: sa.Connection, table: sa.Table, where: sa.ColumnElement[bool]
             connection.execute(sa.update(table).where(where).values(**before._asdict()))
 
 
+@kinds.shared_sql
 @pytest.mark.parametrize(
     ("damaged", "said"),
     [
@@ -199,6 +201,7 @@ def test_examples_that_cannot_be_are_refused(
         write(source_of(small), "parquet", tmp_path / "out")
 
 
+@kinds.shared_sql
 def test_a_sample_with_a_token_that_is_no_text_is_refused(small: sa.Connection, tmp_path: Path) -> None:
     c = samples.c
     with (

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from extraction_assets import open_results
-from extraction_assets.database.connect import opened_database
+from extraction_assets.database.connect import opened_database, write_transaction
 from extraction_assets.python_api.extraction import ExtractionResults
 from extraction_assets.python_api.results import Results
 from extraction_assets.resources import ResultsResource
@@ -29,7 +29,7 @@ def relu(results: Results) -> ExtractionResults:
 def small_url(results_url: str) -> str:
     """Hand-made results with relations, directions and a label of ``small/one``, in a database of each kind in turn."""
     store_results(results_url)
-    with opened_database(results_url) as engine, engine.begin() as connection:
+    with opened_database(results_url) as engine, write_transaction(engine) as connection:
         store_relations(connection)
         store_directions(connection)
         store_label(connection, "the cat", "interesting", None)

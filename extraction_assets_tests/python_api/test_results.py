@@ -16,6 +16,7 @@ from extraction_assets.database.errors import DatabaseError
 from extraction_assets.database.queries.extractions import UnknownResultError
 from extraction_assets.python_api.errors import ClosedError
 from extraction_assets.python_api.results import Results
+from extraction_assets_tests.database import kinds
 from extraction_assets_tests.database.test_migrations import at_revision
 from extraction_assets_tests.project import Project
 
@@ -165,6 +166,7 @@ def test_types_are_declared_to_other_programs() -> None:
     assert (Path(extraction_assets.__file__).parent / "py.typed").is_file()
 
 
+@kinds.empty_sql
 def test_a_database_of_an_earlier_version_is_migrated_once(empty_url: str, caplog: pytest.LogCaptureFixture) -> None:
     at_revision(empty_url, "0006").dispose()
     for _ in range(2):

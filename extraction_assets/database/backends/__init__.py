@@ -5,13 +5,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
 
+from extraction_assets.database.backends.parquet import ParquetBackend
 from extraction_assets.database.backends.postgresql import PostgresqlBackend
 from extraction_assets.database.backends.protocol import Backend, ColumnKind
 from extraction_assets.database.backends.sqlite import SqliteBackend
 from extraction_assets.database.errors import DatabaseError
 from extraction_assets.database.url_text import split_url
 
-BACKENDS: tuple[Backend, ...] = (SqliteBackend(), PostgresqlBackend())
+BACKENDS: tuple[Backend, ...] = (SqliteBackend(), PostgresqlBackend(), ParquetBackend())
 """The one list of databases."""
 
 EMPTY_DATABASE_URL = "sqlite://"
@@ -50,8 +51,8 @@ def parse_url(text: str, variable: str) -> sa.URL:
         )
     name = url.get_backend_name()
     if not any(name in backend.url_names for backend in BACKENDS):
-        titles = " or ".join(f"a {backend.title}" for backend in BACKENDS)
-        raise DatabaseError(f"{variable} begins with {name}: but must name {titles} database")
+        *titles, last = (backend.title for backend in BACKENDS)
+        raise DatabaseError(f"{variable} begins with {name}: but must name a {', '.join(titles)} or {last} database")
     return backend_of_url(url).with_driver(url, variable)
 
 

@@ -79,8 +79,16 @@ class Backend(Protocol):
         """The query of each view of ``database/views.py``, by name."""
 
     @property
-    def after_tables(self) -> Sequence[str]:
-        """Statements that a new database needs once its tables are made, and before its views."""
+    def is_beside_chunks(self) -> bool:
+        """Whether chunk files lie in the folder of ``file`` if nothing else is said."""
+
+    @property
+    def migrates(self) -> bool:
+        """Whether Alembic can change the tables of a database that an earlier version of this package has made."""
+
+    @property
+    def most_values(self) -> int:
+        """How many values a list in a statement may have."""
 
     @property
     def written_dialect(self) -> sa.Dialect:
@@ -123,6 +131,9 @@ class Backend(Protocol):
     def lock_writers(self, connection: sa.Connection) -> None:
         """Wait for other writers, at the start of a transaction that writes, until it ends; readers go on."""
 
+    def create_tables(self, connection: sa.Connection, tables: Iterable[sa.Table]) -> None:
+        """Make tables in a new database, inside the open transaction, each after those that it refers to."""
+
     def insert(self, connection: sa.Connection, table: sa.Table, parts: "Iterable[pa.Table]") -> None:
         """Insert rows in bulk inside the open transaction; a part is made while the one before is inserted."""
 
@@ -135,12 +146,19 @@ class Backend(Protocol):
         Whoever reads sees the old rows until the transaction commits, and for as long as their own transaction lasts.
         """
 
+    def delete(self, connection: sa.Connection, table: sa.Table, condition: sa.ColumnElement[bool]) -> None:
+        """Delete rows of one of the tables that are loaded in bulk, inside the open transaction."""
+
     def upsert(self, table: sa.Table, keys: Sequence[str]) -> sa.Insert:
         """An INSERT that puts its values in the place of a row with the same ``keys``, the table's primary key."""
 
     def analyze(self, connection: sa.Connection, tables: Iterable[sa.Table]) -> None:
         """Renew the statistics by which the database chooses indexes, at the end of a transaction that has written to
         these tables; in a time that does not grow with them."""
+
+    def sweep(self, engine: sa.Engine, *, remove: bool) -> int:
+        """Bytes of files that no result has any more and nobody reads; ``remove``: remove them. 0 for a database that
+        uses the space of removed rows again by itself."""
 
     def plain_error(self, engine: sa.Engine, reason: BaseException) -> DatabaseError | None:
         """One sentence for an error of the driver that lies in the server, the network, the file, its disk or a

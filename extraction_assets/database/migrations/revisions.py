@@ -6,7 +6,13 @@ import sqlalchemy as sa
 
 MIGRATIONS = Path(__file__).parent
 
-_VERSIONS = sa.table("alembic_version", sa.column("version_num", sa.Text))
+versions = sa.Table(
+    "alembic_version",
+    sa.MetaData(),
+    sa.Column("version_num", sa.String(32), nullable=False),
+    sa.PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
+"""Where Alembic notes the schema of a database."""
 
 
 def known_revisions() -> list[str]:
@@ -17,7 +23,12 @@ def known_revisions() -> list[str]:
 
 def revision_of(connection: sa.Connection) -> str | None:
     """Revision of a database's schema; None if it has none."""
-    if not sa.inspect(connection).has_table(_VERSIONS.name):
+    if not sa.inspect(connection).has_table(versions.name):
         return None
-    found = connection.scalars(sa.select(_VERSIONS.c.version_num)).all()
+    found = connection.scalars(sa.select(versions.c.version_num)).all()
     return " and ".join(sorted(found)) or None  # more than one: no version of this package writes that, none knows it
+
+
+def mark_current(connection: sa.Connection) -> None:
+    """Note that a new database has the newest schema, inside the open transaction."""
+    connection.execute(sa.insert(versions).values(version_num=known_revisions()[0]))

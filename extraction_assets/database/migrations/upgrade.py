@@ -12,11 +12,6 @@ def upgrade(connection: sa.Connection, revision: str = "head") -> None:
     command.upgrade(_config(connection), revision)
 
 
-def mark_current(connection: sa.Connection) -> None:
-    """Note that a database has the newest schema, inside the open transaction; nothing else is changed."""
-    command.stamp(_config(connection), "head")
-
-
 def _config(connection: sa.Connection) -> Config:
     config = Config()
     config.set_main_option("script_location", str(revisions.MIGRATIONS).replace("%", "%%"))

@@ -100,7 +100,7 @@ def conditions(listing: Listing, *without: str, walks: bool = False) -> list[sa.
 def no_index(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
     """The column in a form for which no index is looked for: one that has every column that a query reads answers a
     filter faster than one that finds rows, each of which must then be read."""
-    return column + sa.literal_column("0")  # no parameter: PostgreSQL compares what is grouped by
+    return column + sa.literal_column("0")  # no parameter: PostgreSQL and DuckDB compare what is grouped by
 
 
 def in_density(limits: Range, *, alone: bool = False, counted: bool = False) -> list[sa.ColumnElement[bool]]:

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import sqlalchemy as sa
 
 from extraction_assets.database.backends import backend_of
-from extraction_assets.database.queries.feature_filter import Found
+from extraction_assets.database.queries.feature_filter import Found, no_index
 from extraction_assets.database.queries.texts import text_query
 from extraction_assets.database.tables import SPACE, feature_labels, feature_tokens, features
 from extraction_assets.database.views import sample_features, strongest_tokens
@@ -54,7 +54,7 @@ def token_found(extraction_id: int, wanted: Wanted, *, counted: bool) -> Found:
     top, spellings = feature_tokens.c, _spellings(wanted)
     is_token = (top.extraction_id == extraction_id, top.place == "firing", top.token.in_(spellings))
     # Not the bare column: SQLite would group by reading the whole table in its order.
-    number = (top.neuron_index + 0).label("neuron_index")
+    number = no_index(top.neuron_index).label("neuron_index")
     hits = sa.select(number, sa.func.sum(top.count).label("hits")).where(*is_token).group_by(number)
     same = feature_tokens.alias("same")
     looked_up = (same.c.extraction_id == extraction_id, same.c.place == "firing", same.c.token.in_(spellings))

@@ -15,7 +15,7 @@ from extraction_assets.database.backends.sqlite import bulk as sqlite_bulk
 from extraction_assets.database.connect import open_database, write_transaction
 from extraction_assets.database.storable import storable
 from extraction_assets.database.tables import features, samples
-from extraction_assets_tests.database import earlier
+from extraction_assets_tests.database import earlier, kinds
 
 # A table with every kind of column that the package has stored examples in.
 feature_activations = earlier.feature_activations.to_metadata(sa.MetaData(), name="of_every_kind")
@@ -51,6 +51,7 @@ def _stored(url: str, table: sa.Table, columns: dict[str, pa.Array]) -> list[tup
 _PARENT = {"features": "extraction_id", "samples": "corpus_id"}
 
 
+@kinds.sql
 def test_examples_come_back_bit_for_bit(results_url: str) -> None:
     lists = [FLOATS[: index % 8 + 1] for index in range(10)]
     columns: dict[str, pa.Array] = {

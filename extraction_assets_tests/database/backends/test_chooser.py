@@ -51,7 +51,7 @@ def test_an_engine_has_the_backend_of_its_url(results_url: str) -> None:
 
 def test_one_more_database_is_chosen_and_named_in_messages(third: _Third) -> None:
     assert backend_of_url(parse_url("3rd:///x", "URL")) is third
-    with pytest.raises(DatabaseError, match="must name a SQLite or a PostgreSQL or a Third database"):
+    with pytest.raises(DatabaseError, match="must name a SQLite, PostgreSQL, Parquet or Third database"):
         parse_url("mysql://h/n", "URL")
     with pytest.raises(DatabaseError, match="or third:///path; special"):
         parse_url("banana", "URL")

@@ -29,6 +29,12 @@ CONNECT_SECONDS = 10
 LOCK_KEY = 0x5AE_FEA7
 """The advisory lock of everything that writes results."""
 
+# To compress these lists would take longer than the rest of a load.
+_AS_THEY_ARE = (
+    "ALTER TABLE feature_example_lists ALTER examples SET STORAGE EXTERNAL",
+    "ALTER TABLE feature_draw_lists ALTER draws SET STORAGE EXTERNAL",
+)
+
 _NOT_PERMITTED = "42501"  # insufficient_privilege
 # What libpq says if a server, or the network before it, is unavailable for a while.
 _LOST = (
@@ -57,11 +63,9 @@ class PostgresqlBackend:
         "json": postgresql.JSONB(none_as_null=True),
     }
     views = VIEWS
-    # As they are: to compress them would take longer than the rest of a load.
-    after_tables: Sequence[str] = (
-        "ALTER TABLE feature_example_lists ALTER examples SET STORAGE EXTERNAL",
-        "ALTER TABLE feature_draw_lists ALTER draws SET STORAGE EXTERNAL",
-    )
+    is_beside_chunks = False
+    migrates = True
+    most_values = 30_000  # of 32,767 parameters
     text_index: TextIndex = text_index
     # A snapshot taken before the wait for the lock would not see what the writer before has committed.
     write_options: Mapping[str, Any] = {"isolation_level": "READ COMMITTED"}
@@ -116,6 +120,12 @@ class PostgresqlBackend:
     def lock_writers(self, connection: sa.Connection) -> None:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK_KEY)))
 
+    def create_tables(self, connection: sa.Connection, tables: Iterable[sa.Table]) -> None:
+        for table in tables:
+            table.create(connection, checkfirst=False)
+        for statement in _AS_THEY_ARE:
+            connection.exec_driver_sql(statement)
+
     def insert(self, connection: sa.Connection, table: sa.Table, parts: "Iterable[pa.Table]") -> None:
         from extraction_assets.database.backends.postgresql.bulk import copy_rows
 
@@ -133,10 +143,16 @@ class PostgresqlBackend:
     def analyze(self, connection: sa.Connection, tables: Iterable[sa.Table]) -> None:
         connection.exec_driver_sql(f"ANALYZE {', '.join(table.name for table in tables)}")
 
+    def delete(self, connection: sa.Connection, table: sa.Table, condition: sa.ColumnElement[bool]) -> None:
+        connection.execute(sa.delete(table).where(condition))
+
     def upsert(self, table: sa.Table, keys: Sequence[str]) -> sa.Insert:
         insert = postgresql.insert(table)
         changed = {column.name: insert.excluded[column.name] for column in table.c if column.name not in keys}
         return insert.on_conflict_do_update(index_elements=list(keys), set_=changed)
+
+    def sweep(self, engine: sa.Engine, *, remove: bool) -> int:
+        return 0
 
     def plain_error(self, engine: sa.Engine, reason: BaseException) -> DatabaseError | None:
         driver = engine.dialect.dbapi

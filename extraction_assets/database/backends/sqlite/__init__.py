@@ -43,7 +43,9 @@ class SqliteBackend:
     column_types: Mapping[ColumnKind, TypeEngine[Any]] = {"row_id": sa.Integer()}
     write_options: Mapping[str, Any] = {_WRITES: True}
     views = VIEWS
-    after_tables: Sequence[str] = ()
+    is_beside_chunks = True
+    migrates = True
+    most_values = 900  # of 999 parameters
     text_index: TextIndex = text_index
 
     @property
@@ -92,6 +94,10 @@ class SqliteBackend:
     def lock_writers(self, connection: sa.Connection) -> None:
         """Nothing: BEGIN IMMEDIATE has waited."""
 
+    def create_tables(self, connection: sa.Connection, tables: Iterable[sa.Table]) -> None:
+        for table in tables:
+            table.create(connection, checkfirst=False)
+
     def insert(self, connection: sa.Connection, table: sa.Table, parts: "Iterable[pa.Table]") -> None:
         from extraction_assets.database.backends.sqlite.bulk import insert_rows
 
@@ -113,10 +119,16 @@ class SqliteBackend:
         for table in tables:
             connection.exec_driver_sql(f"ANALYZE {table.name}")
 
+    def delete(self, connection: sa.Connection, table: sa.Table, condition: sa.ColumnElement[bool]) -> None:
+        connection.execute(sa.delete(table).where(condition))
+
     def upsert(self, table: sa.Table, keys: Sequence[str]) -> sa.Insert:
         insert = dialect.insert(table)
         changed = {column.name: insert.excluded[column.name] for column in table.c if column.name not in keys}
         return insert.on_conflict_do_update(index_elements=list(keys), set_=changed)
+
+    def sweep(self, engine: sa.Engine, *, remove: bool) -> int:
+        return 0
 
     def plain_error(self, engine: sa.Engine, reason: BaseException) -> DatabaseError | None:
         damaged = str(getattr(reason, "sqlite_errorname", "")).startswith(_DAMAGED)

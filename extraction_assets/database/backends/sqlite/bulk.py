@@ -1,6 +1,5 @@
 """Bulk insert into SQLite: ``executemany`` of many rows a statement on the driver's own connection, lists as JSON."""
 
-import json
 from collections.abc import Iterable
 from functools import partial
 from itertools import chain
@@ -9,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import sqlalchemy as sa
 
-from extraction_assets.database.backends.arrow_lists import flat_lists, json_lists, json_numbers
+from extraction_assets.database.backends.arrow_lists import json_column
 from extraction_assets.database.backends.prefetch import in_order
 
 _BATCH_ROWS = 20_000
@@ -41,16 +40,6 @@ def _flat(batch: pa.RecordBatch) -> tuple[list[str], list[Any]]:
 
 
 def _values(column: pa.Array) -> list[Any]:
-    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        number = pa.types.is_integer(column.type.value_type) or pa.types.is_floating(column.type.value_type)
-        column = json_numbers(column) if number else _json_texts(column)
-    values: list[Any] = column.to_pylist()
+    listed = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
+    values: list[Any] = (json_column(column) if listed else column).to_pylist()
     return values
-
-
-def _json_texts(column: pa.Array) -> pa.Array:
-    """Lists of texts as JSON; every different text is made into JSON once."""
-    offsets, values = flat_lists(column)
-    coded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
-    encoded = pa.array([json.dumps(text, ensure_ascii=False) for text in coded.dictionary.to_pylist()], pa.string())
-    return json_lists(pa.LargeListArray.from_arrays(offsets, encoded.take(coded.indices)))
