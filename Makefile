@@ -100,9 +100,10 @@ $(ALL_EXTRAS): $(DEMO)
 $(TOOLS): $(DEMO)
 	$(call pip_install,dev,linters and pytest)
 
-# sae-lens (about 400 MB on disk) is what the tests of the SAE readers compare with; nothing else needs it.
+# sae-lens (about 400 MB on disk) is what the tests of the SAE readers compare with; nothing else needs it. Ray (250 MB)
+# is what runs may be launched on; only a cluster needs it beside the tests.
 $(TESTS): $(ALL_EXTRAS) $(TOOLS)
-	$(call pip_install,oracle,sae-lens for the tests)
+	$(call pip_install,oracle$(COMMA)ray,sae-lens and Ray for the tests)
 
 # What exports are written for reads them in the tests. Its pins fit neither each other nor the project's: it has a
 # virtual environment of its own, which finds what it depends on in the other one.

@@ -64,6 +64,7 @@ MANY_SECONDS = {
     "assets/examples/test_draws.py",
     "assets/report/test_record.py",
     "dagster_instance/test_home.py",
+    "dagster_instance/test_ray_launcher.py",
     "database/test_sample_messages.py",
     "database/test_table_dependents.py",
     "database/test_text_index.py",
@@ -94,6 +95,7 @@ MANY_SECONDS = {
 
 FIRST = (
     "test_demo.py",
+    "test_ray.py",  # half of its time waits
     "kills/test_random_moments.py",  # mostly waits
     "test_benchmarks.py",  # half of its time waits
     "kills/test_schedule.py",  # mostly waits

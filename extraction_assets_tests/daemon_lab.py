@@ -15,8 +15,11 @@ from typing import Any, TypeVar
 import dagster as dg
 import psutil
 import torch
+from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
+from dagster._core.execution.backfill import PartitionBackfill
 
 from extraction_assets.dagster_instance.dead_runs import _is_alive, _processes
+from extraction_assets.execution.keys import chunk_targets
 from extraction_assets.host.processes import is_running
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import ExtractionSettings
@@ -54,6 +57,25 @@ def wait_for(what: str, look: Callable[[], Found], seconds: float = 400, pause: 
             return found
         time.sleep(pause)
     raise AssertionError(f"waited {seconds} s in vain for {what}")
+
+
+def request_chunks(instance: dg.DagsterInstance, settings: ExtractionSettings, graph: BaseAssetGraph[Any]) -> str:
+    """Has Dagster fill in all chunks, as the UI's dialog does; the backfill's id."""
+    backfill = PartitionBackfill.from_asset_partitions(
+        backfill_id="requested",
+        asset_graph=graph,
+        partition_names=settings.chunk_keys,
+        asset_selection=[target.key for target in chunk_targets(settings)],
+        backfill_timestamp=time.time(),
+        tags={},
+        dynamic_partitions_store=instance,
+        all_partitions=False,
+        title=None,
+        description=None,
+        run_config=None,
+    )
+    instance.add_backfill(backfill)
+    return backfill.backfill_id
 
 
 def _table_of(statistics: Path) -> str:

@@ -4,7 +4,7 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pytest
@@ -13,9 +13,13 @@ SECRET = "NobodyMaySeeThisSecretKey"
 
 _SERVE = """
 import sys
+from moto.core import DEFAULT_ACCOUNT_ID
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
+from moto.s3.models import s3_backends
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
 server.start()
+for bucket in sys.argv[1:]:
+    s3_backends[DEFAULT_ACCOUNT_ID]["aws"].create_bucket(bucket, "us-east-1")
 print(server.get_host_and_port()[1], flush=True)
 sys.stdin.read()
 """
@@ -53,12 +57,16 @@ class S3Server(NamedTuple):
 
 
 @contextlib.contextmanager
-def s3_server() -> Iterator[S3Server]:
-    """A server until the block ends; skips the test where moto or s3fs are not installed."""
+def s3_server(*buckets: str, inside: Sequence[str] = ()) -> Iterator[S3Server]:
+    """A server with these buckets until the block ends; skips the test where moto or s3fs are not installed.
+
+    ``inside`` is the command of a network of its own to be in.
+    """
     pytest.importorskip("moto")
     pytest.importorskip("s3fs")
     streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen([sys.executable, "-c", _SERVE], text=True, **streams) as process:  # type: ignore[call-overload]
+    command = [*inside, sys.executable, "-c", _SERVE, *buckets]
+    with subprocess.Popen(command, text=True, **streams) as process:  # type: ignore[call-overload]
         try:
             yield S3Server(f"http://127.0.0.1:{int(process.stdout.readline())}")
         finally:

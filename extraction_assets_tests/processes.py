@@ -141,6 +141,20 @@ def run_module(
     return subprocess.CompletedProcess(words, code, output, errors)
 
 
+def run_code(code: str, *arguments: str, timeout: float = 300) -> "subprocess.CompletedProcess[str]":
+    """What ``python -c CODE ARGUMENTS`` gives, as ``run_module``. Not for a code that is to load little."""
+    return run_module(CODE, [code, *arguments], timeout=timeout)
+
+
+def start_code(code: str, *arguments: str, streams: Path) -> BaseProcess:
+    """The process of ``python -c CODE ARGUMENTS``, as ``start_module``."""
+    return start_module(CODE, [code, *arguments], Path.cwd(), os.environ, streams)
+
+
+CODE = "extraction_assets_tests.run_code"
+"""The module that runs the code that is its first argument."""
+
+
 def start_module(
     module: str, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], streams: Path
 ) -> BaseProcess:

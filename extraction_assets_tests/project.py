@@ -79,13 +79,21 @@ class Project:
     def merge(self, sae: str) -> dg.ExecuteInProcessResult:
         return self.execute([sae_key(self.settings, sae, "feature_examples")])
 
-    def everything(self) -> "Project":
+    def merged(self) -> "Project":
+        """Corpus, chunks and merges, without reports: what most tests look at, in three runs."""
         self.corpus()
         self.chunks()
-        for sae in self.settings.saes:
-            self.merge(sae)
-            self.execute([sae_key(self.settings, sae, "feature_report")])
+        self._execute_of_all_saes("feature_examples")
         return self
+
+    def everything(self) -> "Project":
+        """The same, and reports."""
+        self.merged()
+        self._execute_of_all_saes("feature_report")
+        return self
+
+    def _execute_of_all_saes(self, asset: str) -> dg.ExecuteInProcessResult:
+        return self.execute([sae_key(self.settings, sae, asset) for sae in self.settings.saes])
 
     def relations_and_directions(self) -> None:
         """What ``everything`` leaves out, which few tests look at."""

@@ -136,6 +136,7 @@ PATH = re.compile(r"(?:extraction_assets|extraction_assets_tests|docs|benchmarks
 IN_THE_PACKAGE = re.compile(r"[a-z_]+/(?:[\w/]*\w+\.\w+|[\w/]*)")
 MODULE = re.compile(r"[a-z_0-9]+\.py")
 MADE_BY_USERS = {
+    "extraction_assets/ray_job",
     "extraction_assets/running",
     "extraction_assets/defs/NAME/defs.yaml",
     "extraction_assets/defs/my_model/defs.yaml",

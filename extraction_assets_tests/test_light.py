@@ -160,10 +160,13 @@ def test_a_project_of_a_user_loads_nothing_heavy(yard: Path) -> None:
 
 def test_every_module_of_a_light_room_loads_nothing_heavy() -> None:
     code = f"""
-        import importlib, pkgutil, sys
+        import importlib, importlib.util, pkgutil, sys
+        without_ray = importlib.util.find_spec("dagster_ray") is None
         rooms = [importlib.import_module("extraction_assets." + room) for room in {LIGHT_ROOMS!r}]
         for room in rooms:
             for module in pkgutil.walk_packages(getattr(room, "__path__", []), room.__name__ + "."):
+                if without_ray and module.name.endswith(".ray_launcher"):
+                    continue  # a module that dagster.yaml names alone
                 if not module.name.endswith("__main__") and ".migrations" not in module.name:
                     importlib.import_module(module.name)
                     assert "torch" not in sys.modules, module.name

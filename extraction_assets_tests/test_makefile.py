@@ -23,9 +23,9 @@ def commands(target: str, venv: Path) -> str:
         ("docs", {"ui"}),
         ("lint", {"ui", "dev"}),
         ("test-ui", {"ui", "dev", "ui-test"}),
-        ("test-fast", {"ui", "dev", "postgres", "datasets", "s3", "kubernetes", "oracle"}),
-        ("test", {"ui", "dev", "postgres", "datasets", "s3", "kubernetes", "oracle"}),
-        ("mutations", {"ui", "dev", "postgres", "datasets", "s3", "kubernetes", "oracle"}),
+        ("test-fast", {"ui", "dev", "postgres", "datasets", "s3", "kubernetes", "oracle", "ray"}),
+        ("test", {"ui", "dev", "postgres", "datasets", "s3", "kubernetes", "oracle", "ray"}),
+        ("mutations", {"ui", "dev", "postgres", "datasets", "s3", "kubernetes", "oracle", "ray"}),
     ],
 )
 def test_a_target_installs_what_it_needs(target: str, extras: set[str], tmp_path: Path) -> None:

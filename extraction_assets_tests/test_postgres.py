@@ -69,7 +69,7 @@ def test_a_resource_may_name_the_variable_that_holds_the_url(
 ) -> None:
     monkeypatch.setenv("MY_RESULTS", postgres_url)
     results = ResultsResource(url=dg.EnvVar("MY_RESULTS"))
-    Project(make_settings(tiny_folder), home, results=results).everything()
+    Project(make_settings(tiny_folder), home, results=results).merged()
     assert len(all_rows(postgres_url)["extractions"]) == 2
 
 

@@ -1,7 +1,6 @@
 """Two hosts that share PostgreSQL and a store: each has a home of its own, a name, a network and process ids."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from click.testing import CliRunner
 from extraction_assets import cli
 from extraction_assets.dagster_instance.dead_runs import PLACE_TAG
 from extraction_assets_tests.daemon_lab import DEFINITIONS, wait_for
+from extraction_assets_tests.namespaces import NOT_HERE, alone, may_make_hosts, named
 from extraction_assets_tests.postgres import Server
 from extraction_assets_tests.rows import all_rows
 from extraction_assets_tests.tiny import make_settings
@@ -44,9 +44,8 @@ class Host:
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         command = [sys.executable, "-m", "extraction_assets.cli", "--module", "lab.definitions", *arguments]
-        named = ["sh", "-c", 'hostname "$0" && exec "$@"', self.name, *command]
         return subprocess.Popen(
-            [*_alone(), *named],
+            [*alone(), *named(self.name, command)],
             cwd=self._folder,
             env=self._environment,
             stdout=subprocess.PIPE,
@@ -62,25 +61,13 @@ class Host:
         return output
 
 
-def _alone() -> list[str]:
-    """The command that gives what follows its own host name, network, process ids, and the files of all."""
-    unprivileged = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-    return ["unshare", *unprivileged, "--uts", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
-
-
-def _may_make_hosts() -> bool:
-    if shutil.which("unshare") is None or shutil.which("hostname") is None:
-        return False
-    return subprocess.run([*_alone(), "true"], capture_output=True, check=False).returncode == 0
-
-
 @pytest.fixture
 def hosts(
     tiny_folder: Path, tmp_path: Path, postgres_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[Host, Host, str]]:
     """Two of them, and the URL of their results."""
-    if not _may_make_hosts():
-        pytest.skip("this user may not make namespaces here (unshare), so that one machine cannot be two hosts")
+    if not may_make_hosts():
+        pytest.skip(NOT_HERE)
     (tmp_path / "lab").mkdir()
     (tmp_path / "lab" / "__init__.py").touch()
     (tmp_path / "lab" / "definitions.py").write_text(DEFINITIONS)

@@ -11,7 +11,7 @@ import markupsafe
 from extraction_assets.browser.links import NoLinks
 from extraction_assets.browser.rendering import TEMPLATES, environment
 from extraction_assets.browser.shown.context import Context
-from extraction_assets.browser.shown.feature_page import ShownExample
+from extraction_assets.browser.shown.feature_parts import ShownExample
 from extraction_assets.browser.shown.runs import runs_markup
 
 _STYLE_SHEET = TEMPLATES.parent / "static" / "style.css"

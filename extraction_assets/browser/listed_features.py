@@ -9,7 +9,7 @@ from extraction_assets.browser.shown.context import Context, context, special_po
 from extraction_assets.database.queries import feature_rows as queries
 from extraction_assets.database.queries.feature_filter import Found, Listing
 from extraction_assets.database.queries.feature_list import ListedRow
-from extraction_assets.database.queries.feature_page import special_ids
+from extraction_assets.database.queries.one_feature import special_ids
 
 AFTER = 12
 """Tokens after the strongest one."""

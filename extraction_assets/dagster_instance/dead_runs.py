@@ -17,6 +17,7 @@ from extraction_assets.dagster_instance.private_names import (
     BulkActionsFilter,
     BulkActionStatus,
 )
+from extraction_assets.dagster_instance.ray_jobs import job_state
 from extraction_assets.host import holders
 from extraction_assets.host.processes import Place, here, is_running
 
@@ -55,7 +56,8 @@ def dead_runs(
     """Runs that are in progress by their status, but not by their processes.
 
     A run of another place (a container, another host) is judged by the lock that its process holds in the Dagster home,
-    if the home is shared. Otherwise it cannot be judged from here and is left alone.
+    if the home is shared. Otherwise it cannot be judged from here and is left alone. A run that is a Ray job is judged
+    by what its cluster says of the job, if it answers.
     """
     shared = _is_shared(instance)
     for record in instance.get_run_records(dg.RunsFilter(statuses=_ALIVE)):
@@ -218,6 +220,9 @@ def _processes(instance: dg.DagsterInstance, run_id: str) -> list[_Process]:
 
 def _why_dead(instance: dg.DagsterInstance, run: dg.DagsterRun, since: float, *, shared: bool) -> str | None:
     """Why no process works on a run any more; None if one does, or if that cannot be known here."""
+    job = job_state(instance, run)
+    if job.is_known:
+        return job.why_lost
     place = _noted_place(run)
     if place is not None and not place.is_here():
         return _why_dead_elsewhere(instance, run, place)

@@ -9,6 +9,7 @@ names the package does not import, which is why a new release is tried before ``
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, BulkActionsFilter, BulkActionStatus
+from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionResolvedStatus
 from dagster._utils.pydantic_yaml import enrich_validation_errors_with_source_position
 from dagster._utils.schedules import is_valid_cron_schedule
@@ -43,6 +44,7 @@ __all__ = [
     "AssetCheckExecutionResolvedStatus",
     "BulkActionStatus",
     "BulkActionsFilter",
+    "CheckRunHealthResult",
     "ComponentDecl",
     "ComponentLoaderDecl",
     "ComponentPath",
@@ -50,8 +52,10 @@ __all__ = [
     "ConfigType",
     "ConfigTypeKind",
     "DefsFolderDecl",
+    "LaunchRunContext",
     "PostProcessingError",
     "UnresolvedAssetJobDefinition",
+    "WorkerStatus",
     "YamlFileDecl",
     "build_component_decl_from_yaml_file",
     "build_filesystem_component_decl_from_context",

@@ -8,9 +8,9 @@ import pandas as pd
 import sqlalchemy as sa
 
 from extraction_assets.browser.fragments import OfFeature, examples_fragment
-from extraction_assets.browser.shown.feature_page import shown_example
+from extraction_assets.browser.shown.feature_parts import shown_example
 from extraction_assets.database.queries.examples import Draw, Example, draws_of, examples_of, find_feature
-from extraction_assets.database.queries.feature_page import special_ids
+from extraction_assets.database.queries.one_feature import special_ids
 from extraction_assets.engine.statistics.rows_and_sentences import NO_DRAWS, were_drawn
 from extraction_assets.python_api.errors import NotComputedError
 from extraction_assets.python_api.frames import ShownFrame

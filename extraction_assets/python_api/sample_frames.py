@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from extraction_assets.browser.fragments import sample_fragment
 from extraction_assets.browser.pages.sample import sample_feature, shaded_text, token_notes, tokens_with_features
-from extraction_assets.database.queries.feature_page import special_ids
+from extraction_assets.database.queries.one_feature import special_ids
 from extraction_assets.database.queries.samples import features_of_sample, find_sample, firings_in_sample, maxima_query
 from extraction_assets.python_api.frames import ShownFrame
 

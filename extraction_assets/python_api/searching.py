@@ -9,7 +9,7 @@ from extraction_assets.browser.links import Here
 from extraction_assets.browser.list_search import Search, search
 from extraction_assets.browser.listed_features import ListedFeature, listed_features
 from extraction_assets.database.queries.feature_filter import FeatureFilter, Listing
-from extraction_assets.database.queries.feature_list import feature_page
+from extraction_assets.database.queries.feature_list import page_of_features
 from extraction_assets.database.queries.relations import find_relations
 from extraction_assets.database.queries.search import FOUND_BY, FoundBy
 
@@ -47,7 +47,7 @@ def search_frame(
     if place is not None and place.missing is not None:
         raise ValueError(place.missing)
     listing = Listing(extraction.id, extraction.name, extraction.sae, found=searched.found)
-    page = feature_page(connection, listing, "found", descending=True, limit=limit)
+    page = page_of_features(connection, listing, "found", descending=True, limit=limit)
     rows = listed_features(connection, extraction, listing, page.rows, top_tokens=counted, sorted_by_hits=True)
     frame = pd.DataFrame([_row(one) for one in rows], columns=_columns()).set_index("neuron_index")
     frame.attrs |= _attributes(searched.search)

@@ -8,6 +8,7 @@ import torch
 
 from extraction_assets.host.compile_cache import keep_compiled_kernels
 from extraction_assets.host.gpu_lease import DeviceError, lease, lease_if_free
+from extraction_assets.host.ray_gpus import gpus_given_by_ray
 
 
 def check_device(wanted: str) -> None:
@@ -21,13 +22,16 @@ def check_device(wanted: str) -> None:
 
 @contextlib.contextmanager
 def choose_device(wanted: str, logger: logging.Logger) -> Iterator[torch.device]:
-    """The device for ``wanted``; with ``auto``, a GPU that no other run of this host holds."""
+    """The device for ``wanted``; with ``auto``, a GPU that no other run of this host holds, or one that Ray gave."""
     if wanted != "auto":
         yield _named_device(wanted)
         return
     uuids = _uuids()
     if not uuids:
         yield torch.device("cpu")
+        return
+    if gpus_given_by_ray():
+        yield from _given_device(uuids, logger)
         return
     with lease(uuids, logger) as index:
         yield _current("cuda", index)
@@ -39,8 +43,22 @@ def choose_idle_device(wanted: str, logger: logging.Logger) -> Iterator[torch.de
     if wanted != "auto":
         yield _named_device(wanted)
         return
-    with lease_if_free(_uuids(), logger) as index:
+    uuids = _uuids()
+    if uuids and gpus_given_by_ray():
+        yield from _given_device(uuids, logger)
+        return
+    with lease_if_free(uuids, logger) as index:
         yield torch.device("cpu") if index is None else _current("cuda", index)
+
+
+def _given_device(uuids: list[str], logger: logging.Logger) -> Iterator[torch.device]:
+    """A GPU that Ray gave this run, whoever holds its lease: Ray may give shares of one to several runs.
+
+    The lease is taken where it is free, so that runs that Ray knows nothing of leave the GPU alone.
+    """
+    logger.info("Ray gave this run CUDA_VISIBLE_DEVICES=%s: it waits for no lease", gpus_given_by_ray())
+    with lease_if_free(uuids, logger) as index:
+        yield _current("cuda", index or 0)
 
 
 def _named_device(wanted: str) -> torch.device:

@@ -20,7 +20,7 @@ from extraction_assets_tests.serving import HOST, free_port, serving
 pytestmark = pytest.mark.slow
 
 READERS = 50
-SECONDS = 4.0
+SECONDS = 2.0
 NUM_FEATURES, EXAMPLES = 300, 20
 RESULTS = [
     make_results(name, value, num_features=NUM_FEATURES, top_k=EXAMPLES) for name, value in (("old", 1.0), ("new", 2.0))

@@ -44,7 +44,7 @@ def settings(tiny_folder: Path) -> ExtractionSettings:
 
 @pytest.fixture(scope="module")
 def alone(settings: ExtractionSettings, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return Project(settings, tmp_path_factory.mktemp("alone")).everything()
+    return Project(settings, tmp_path_factory.mktemp("alone")).merged()
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +14,8 @@ from extraction_assets.dagster_instance import dead_runs as recovery
 from extraction_assets.dagster_instance.dead_runs import HOST_TAG, PLACE_TAG, dead_runs, fail_dead_runs, note_host
 from extraction_assets.host import holders
 from extraction_assets.host.processes import Place, here
+from extraction_assets_tests.daemon_lab import wait_for
+from extraction_assets_tests.processes import start_code
 
 OTHER = Place(here().host, here().boot or "boot", "4026530000", here().machine)  # a container of this host
 ELSEWHERE = Place("elsewhere", "another-boot", "4026531836", "another-machine")
@@ -117,22 +117,23 @@ def test_a_run_without_a_note_is_given_time_where_another_container_uses_the_hom
 
 
 @pytest.mark.slow
-def test_a_run_that_a_process_of_this_place_noted_dies_with_it(instance: dg.DagsterInstance) -> None:
+def test_a_run_that_a_process_of_this_place_noted_dies_with_it(instance: dg.DagsterInstance, tmp_path: Path) -> None:
     code = (
-        "import dagster as dg, os, sys\n"
+        "import dagster as dg, sys, time\n"
         "from extraction_assets.dagster_instance.dead_runs import note_host\n"
         "with dg.DagsterInstance.from_config(sys.argv[1]) as instance:\n"
         "    note_host(instance, sys.argv[2])\n"
         "    print('noted', flush=True)\n"
-        "    sys.stdin.read()\n"
+        "    time.sleep(600)\n"
     )
     run_id = _started(instance, GONE_PID)
-    command = [sys.executable, "-c", code, instance.root_directory, run_id]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
+    process, output = start_code(code, instance.root_directory, run_id, streams=tmp_path), tmp_path / "stdout"
+    try:
+        wait_for("the note", lambda: output.exists() and output.read_text())
         assert [holder.pid for holder in recovery.runs_in_progress(Path(instance.root_directory))] == [process.pid]
+    finally:
         process.kill()
+        process.join()
     assert recovery.runs_in_progress(Path(instance.root_directory)) == []
     assert _dead(instance) == [run_id]
 

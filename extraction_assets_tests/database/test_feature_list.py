@@ -28,7 +28,7 @@ def walked(connection: sa.Connection, listing: Listing, sort: Sort, descending: 
     """All pages from the first to the last, each by the key of the one before."""
     pages, after = [], None
     while True:
-        page = queries.feature_page(connection, listing, sort, descending=descending, limit=limit, after=after)
+        page = queries.page_of_features(connection, listing, sort, descending=descending, limit=limit, after=after)
         assert page.before == (after is not None)
         pages.append([row.neuron_index for row in page.rows])
         if not page.after:
@@ -56,7 +56,7 @@ def test_the_way_back_gives_the_same_pages(
     pages = walked(connection, of, sort, descending, 11)
     for earlier, later in pairwise(pages):
         first = MADE[later[0]]
-        page = queries.feature_page(
+        page = queries.page_of_features(
             connection, of, sort, descending=descending, limit=11, before=Key(first.value(sort), first.number)
         )
         assert [row.neuron_index for row in page.rows] == earlier
@@ -68,7 +68,7 @@ def test_what_a_search_finds_can_be_sorted_by_how_often(listing: tuple[sa.Connec
     number = features.c.neuron_index
     members = sa.select(number).where(number < 9)
     found = Found(members.add_columns((number % 3).label("hits")), number, members)
-    page = queries.feature_page(
+    page = queries.page_of_features(
         listing[0], listing[1]._replace(found=found), "found", descending=True, limit=5, after=Key(2, 5)
     )
     assert [(row.neuron_index, row.sorted_by) for row in page.rows] == [(8, 2), (1, 1), (4, 1), (7, 1), (0, 0)]

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from extraction_assets.database.connect import opened_database
-from extraction_assets.database.queries import compare, directions, examples, feature_page, labels, relations, samples
+from extraction_assets.database.queries import compare, directions, examples, labels, one_feature, relations, samples
 from extraction_assets.database.views import feature_activations, feature_draws
 from extraction_assets_tests.browser.small_results import (
     HOSTILE_DOCUMENT,
@@ -40,14 +40,14 @@ QUERIES = [
     (examples.messages_query(1, [7, 8]), "sample_messages"),
     (relations.relations_query(1), "relations"),
     (relations.tokens_query(1, 0), "feature_tokens"),
-    (feature_page.first_tokens_query(1, [0, 1], 2), "feature_tokens"),
+    (one_feature.first_tokens_query(1, [0, 1], 2), "feature_tokens"),
     (relations.neighbours_query(1, 0), "feature_neighbours"),
     (relations.flags_query(1, 0), "feature_flags"),
     (directions.logits_query(1, 0), "feature_logits"),
     (directions.nearest_query(1, 0), "feature_logits"),
     (labels.labels_select("small", "one", [0]), "feature_labels"),
-    (feature_page.firing_query(1, [0, 3, 5]), "features"),
-    (feature_page.first_firing_query(1), "features"),
+    (one_feature.firing_query(1, [0, 3, 5]), "features"),
+    (one_feature.first_firing_query(1), "features"),
     (samples.sample_query(1, 7), "samples"),
     (samples.sample_features_query(1, 7), "sample_feature_lists"),
     (samples.firings_query(feature_activations, 1, 7, [0, 2]), "feature_example_lists"),
@@ -79,4 +79,4 @@ def test_the_features_of_a_sample_come_strongest_first(stored: sa.Connection) ->
 
 
 def test_stored_examples_are_counted(stored: sa.Connection) -> None:
-    assert [feature_page.stored_examples(stored, 1, index) for index in (0, 3)] == [4, 0]
+    assert [one_feature.stored_examples(stored, 1, index) for index in (0, 3)] == [4, 0]

@@ -3,8 +3,6 @@
 import contextlib
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,9 +20,11 @@ from extraction_assets.database.migrations.revisions import MIGRATIONS, known_re
 from extraction_assets.database.migrations.upgrade import upgrade
 from extraction_assets.database.tables import corpora, extractions
 from extraction_assets.database.views import feature_activations
+from extraction_assets_tests.daemon_lab import wait_for
 from extraction_assets_tests.database.earlier import in_the_table
 from extraction_assets_tests.database.synthetic import make_results, store_examples
 from extraction_assets_tests.postgres import Server
+from extraction_assets_tests.processes import start_code
 
 LATER = """
 import pyarrow as pa
@@ -116,22 +116,23 @@ def test_an_upgrade_that_fails_half_way_leaves_nothing_and_can_be_done_again(emp
 
 
 @pytest.mark.slow
-def test_processes_that_open_an_empty_database_at_once_all_find_it_ready(empty_url: str) -> None:
+def test_processes_that_open_an_empty_database_at_once_all_find_it_ready(empty_url: str, tmp_path: Path) -> None:
     code = (
-        "import sys; from extraction_assets.database.connect import open_database; sys.stdin.read()\n"
+        "import sys, time; from pathlib import Path; from extraction_assets.database.connect import open_database\n"
+        "print('ready', flush=True)\n"
+        "while not Path(sys.argv[2]).exists(): time.sleep(0.001)\n"
         "for _ in range(3): open_database(sys.argv[1]).dispose()"
     )
-    command_line = [sys.executable, "-c", code, empty_url]
-    processes = [
-        subprocess.Popen(command_line, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)
-    ]
-    for process in processes:  # they wait, all imports done, until their input ends
-        assert process.stdin is not None
-        process.stdin.close()
-        process.stdin = None
-    for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+    start, folders = tmp_path / "start", [tmp_path / f"process-{number}" for number in range(4)]
+    for folder in folders:
+        folder.mkdir()
+    opening = [start_code(code, empty_url, str(start), streams=folder) for folder in folders]
+    output = [folder / "stdout" for folder in folders]
+    wait_for("all imports", lambda: all(file.exists() and file.read_text() for file in output), pause=0.01)
+    start.touch()
+    for process, folder in zip(opening, folders, strict=True):
+        process.join(120)
+        assert process.exitcode == 0, (folder / "stderr").read_text()
     engine = open_database(empty_url)
     with engine.connect() as connection:
         assert connection.execute(sa.select(corpora)).all() == []

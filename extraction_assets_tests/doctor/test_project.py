@@ -1,8 +1,6 @@
 """What the doctor says of Dagster's home, the database and declared extractions."""
 
 import json
-import signal
-import subprocess
 import sys
 import time
 from functools import partial
@@ -23,8 +21,10 @@ from extraction_assets.doctor import project as doctor_project
 from extraction_assets.engine.findings import Finding
 from extraction_assets.host.disk import readable_size
 from extraction_assets_tests.command import declare, invoke
+from extraction_assets_tests.daemon_lab import wait_for
 from extraction_assets_tests.engine.saes.formats.published_layouts import D_SAE, write_gemma_scope, write_gemma_scope_2
 from extraction_assets_tests.engine.saes.formats.published_layouts_b import write_qwen_scope
+from extraction_assets_tests.processes import start_code
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_settings
 
@@ -162,21 +162,20 @@ with dg.DagsterInstance.get() as instance:
 
 
 @pytest.mark.slow
-def test_a_run_whose_process_was_killed_is_a_problem_and_one_under_way_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_whose_process_was_killed_is_a_problem_and_one_under_way_is_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("DAGSTER_HOME", "")
     prepare_dagster_home()
     check = doctor_instance.check_runs("say the word")
     assert [one.message for one in check()] == ["none under way"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", _RUN], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
+    process, output = start_code(_RUN, streams=tmp_path), tmp_path / "stdout"
     try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "computing\n"
+        wait_for("the run", lambda: output.exists() and output.read_text() == "computing\n")
         assert [(one.severity, one.message) for one in check()] == [("ok", "1 under way or waiting")]
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.kill()
+        process.join()
     (finding,) = check()
     assert finding.severity == "error"
     assert f"is started, but its process {process.pid} is gone" in finding.message

@@ -201,7 +201,7 @@ def test_a_database_grows_by_what_was_estimated(tiny_folder: Path, home: Path, t
     project = Project(settings, home)
     open_database(project.url).dispose()
     before = (home / "results.sqlite").stat().st_size
-    project.everything()
+    project.merged()
     project.relations_and_directions()
     with closing(sqlite3.connect(home / "results.sqlite")) as connection:
         connection.execute("VACUUM")

@@ -125,7 +125,7 @@ def test_two_runs_of_the_same_at_once_are_safe(tiny_folder: Path, home: Path, me
     for process in both:
         process.join(120)
         assert process.exitcode == 0
-    alone = Project(project.settings, home.parent / "alone").everything()
+    alone = Project(project.settings, home.parent / "alone").merged()
     project.merge("relu")
     assert project.files("tiny/**/*-*") == alone.files("tiny/**/*-*")
     rows = "SELECT neuron_index, rank, sample_index, max_activation, positions FROM feature_activations a"

@@ -64,7 +64,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The tiny extraction on full samples."""
     folder = tmp_path_factory.mktemp("packed")
     texts = {"source": str(folder / "texts"), "max_length": LENGTH, "packing": "concatenated"}
-    return Project(make_settings(folder, corpus=texts), folder / "home").everything()
+    return Project(make_settings(folder, corpus=texts), folder / "home").merged()
 
 
 @pytest.fixture

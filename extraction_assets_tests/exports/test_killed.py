@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ import sqlalchemy as sa
 from extraction_assets.exports.formats import export_format
 from extraction_assets.exports.output import MANIFEST
 from extraction_assets_tests.exports.written import source_of, write
+from extraction_assets_tests.processes import run_code
 
 _KILLS_ITSELF = """
 import contextlib, json, os, signal, sys
@@ -64,8 +63,7 @@ def test_an_export_whose_process_was_killed_goes_on_to_the_same_files(
 ) -> None:
     url, folder = small.engine.url.render_as_string(hide_password=False), tmp_path / "out"
     last, options = _FORMATS[name]
-    command = [sys.executable, "-c", _KILLS_ITSELF, url, str(folder), name, str(last), json.dumps(options)]
-    done = subprocess.run(command, timeout=120, check=False, stderr=subprocess.PIPE, text=True)
+    done = run_code(_KILLS_ITSELF, url, str(folder), name, str(last), json.dumps(options))
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert list(folder.rglob(".*.tmp"))
     for size in ("FEATURES_IN_FILE", "FEATURES_IN_PART"):

@@ -1,7 +1,6 @@
 """Exports into object storage: the same files as in a folder, whole or absent, and what is refused."""
 
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from extraction_assets.stores.storage_urls import StorageError, StorageUrl, pars
 from extraction_assets_tests.browser import small_results
 from extraction_assets_tests.exports.written import Counted, source_of, write
 from extraction_assets_tests.object_storage import SECRET, S3Server
+from extraction_assets_tests.processes import run_code
 
 _KILLS_ITSELF = """
 import os, signal, sys
@@ -86,9 +86,8 @@ def test_an_export_into_storage_whose_process_was_killed_goes_on(
     small: sa.Connection, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = small.engine.url.render_as_string(hide_password=False)
-    command = [sys.executable, "-c", _KILLS_ITSELF, url, "s3://results/killed"]
-    done = subprocess.run(command, timeout=120, check=False)
-    assert done.returncode == -signal.SIGKILL
+    done = run_code(_KILLS_ITSELF, url, "s3://results/killed")
+    assert done.returncode == -signal.SIGKILL, done.stderr
     assert {path for path in objects_of(s3, "results/killed") if "batch" in path} == {"batch-0.jsonl.gz"}
     monkeypatch.setattr(jsonl, "FEATURES_IN_FILE", 2)
     assert export_to("s3://results/killed", source_of(small)) == 2

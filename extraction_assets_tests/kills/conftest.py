@@ -16,7 +16,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> ExtractionSettings:
 
 @pytest.fixture(scope="module")
 def uninterrupted(settings: ExtractionSettings, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return Project(settings, tmp_path_factory.mktemp("uninterrupted")).everything()
+    return Project(settings, tmp_path_factory.mktemp("uninterrupted")).merged()
 
 
 @pytest.fixture

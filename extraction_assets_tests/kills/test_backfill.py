@@ -1,15 +1,13 @@
 """A backfill that Dagster itself splits among the slots of the pool, as it does among GPUs."""
 
-import time
 from pathlib import Path
 
 import pytest
-from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+from dagster._core.execution.backfill import BulkActionStatus
 
 from extraction_assets.assets.chunks.pending import Pending
-from extraction_assets.execution.keys import chunk_targets
 from extraction_assets_tests.cli.several_processes import definitions
-from extraction_assets_tests.daemon_lab import Lab, wait_for
+from extraction_assets_tests.daemon_lab import Lab, request_chunks, wait_for
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_settings
 
@@ -29,7 +27,7 @@ def test_runs_of_a_backfill_work_side_by_side_and_their_files_are_those_of_one_r
         lab.command("run", "tiny", "--chunks", "0:1")
         before = {run.run_id for run in lab.instance.get_runs()}
         lab.start_daemon()
-        backfill = _request(lab)
+        backfill = request_chunks(lab.instance, settings, definitions(settings).resolve_asset_graph())
         wait_for("the backfill", lambda: _status(lab, backfill) == BulkActionStatus.COMPLETED_SUCCESS, pause=1)
         records = [one for one in lab.instance.get_run_records() if one.dagster_run.run_id not in before]
         assert Pending(lab.plan, lab.instance).keys == []
@@ -39,27 +37,6 @@ def test_runs_of_a_backfill_work_side_by_side_and_their_files_are_those_of_one_r
     alone.corpus()
     alone.chunks()
     assert alone.files("tiny/*/top_k_table/**/*.*") == Project(settings, lab.home).files("tiny/*/top_k_table/**/*.*")
-
-
-def _request(lab: Lab) -> str:
-    """As the UI's dialog does."""
-    graph = definitions(lab.settings).resolve_asset_graph()
-    selection = [target.key for target in chunk_targets(lab.settings)]
-    backfill = PartitionBackfill.from_asset_partitions(
-        backfill_id="side-by-side",
-        asset_graph=graph,
-        partition_names=lab.settings.chunk_keys,
-        asset_selection=selection,
-        backfill_timestamp=time.time(),
-        tags={},
-        dynamic_partitions_store=lab.instance,
-        all_partitions=False,
-        title=None,
-        description=None,
-        run_config=None,
-    )
-    lab.instance.add_backfill(backfill)
-    return backfill.backfill_id
 
 
 def _status(lab: Lab, backfill: str) -> BulkActionStatus | None:

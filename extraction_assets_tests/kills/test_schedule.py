@@ -15,18 +15,27 @@ ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRun
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> ExtractionSettings:
-    """Half as many chunks as the other tests have: one run is killed here, while it makes two thirds of them."""
+    """Fewer chunks than the other tests have: one run is killed here, while it makes two thirds of them."""
     return make_chunks(tmp_path_factory.mktemp("tiny"), 30)
 
 
-def test_the_schedule_computes_what_is_missing_and_the_merge_follows(lab: Lab, uninterrupted: Project) -> None:
+@pytest.fixture(scope="module")
+def at_once(settings: ExtractionSettings, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The same samples in one chunk, which gives the same rows."""
+    whole = settings.model_copy(update={"chunk_size": settings.evaluation_samples})
+    return Project(whole, tmp_path_factory.mktemp("at_once")).merged()
+
+
+def test_the_schedule_computes_what_is_missing_and_the_merge_follows(lab: Lab, at_once: Project) -> None:
     before = len(lab.durable())
     dead = lab.launch_chunks(lab.settings.chunk_keys[:20])
     wait_for("chunks of the run", lambda: len(lab.durable()) > before + 10)
     assert lab.kill_run(dead)
     lab.switch_on("tiny_missing_chunks", "tiny_automation")
     wait_for("the merged examples", lambda: len(lab.rows("SELECT 1 FROM extractions")) == 2, seconds=900)
-    assert lab.rows(ROWS) == uninterrupted.rows(ROWS)
+    assert [row[3:] for row in lab.rows(ROWS)] == [row[3:] for row in at_once.rows(ROWS)]
+    merged = [(name, sae, lab.plan.merge_fingerprint(sae)) for name, sae in (("tiny", "relu"), ("tiny", "topk"))]
+    assert sorted({row[:3] for row in lab.rows(ROWS)}) == merged
     (tick, *_) = lab.instance.get_ticks(*_origin(lab, "tiny_missing_chunks"), limit=1) or [None]
     assert lab.status(dead) in ENDED
     assert tick is not None

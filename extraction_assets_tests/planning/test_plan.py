@@ -104,8 +104,8 @@ def _reused(project: Project) -> bool:
 
 def test_start_sample_keeps_absolute_sample_indices(project: Project, tiny_folder: Path, tmp_path: Path) -> None:
     later = Project(make_settings(tiny_folder, start_sample=8, evaluation_samples=15), tmp_path / "later")
-    later.everything()
-    project.everything()
+    later.merged()
+    project.merged()
     assert later.settings.chunk_keys == ["000000000008", "000000000016"]
     query = "SELECT sample_index, document_id, first_token, tokens FROM samples ORDER BY 1"
     ours = {row[0]: row[1:] for row in project.rows(query)}

@@ -31,7 +31,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def project(tmp_path_factory: pytest.TempPathFactory, texts: Path) -> Project:
     folder = tmp_path_factory.mktemp("tiny")
     settings = make_settings(folder, corpus={"source": str(texts), "max_length": 16}, evaluation_samples=16)
-    return Project(settings, tmp_path_factory.mktemp("home")).everything()
+    return Project(settings, tmp_path_factory.mktemp("home")).merged()
 
 
 def test_a_merge_is_current_after_it(project: Project) -> None:

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 
 
 def test_numbers_are_those_of_a_run_of_dagster_on_the_gpu(tiny_folder: Path, home: Path) -> None:
-    Project(tiny.make_settings(tiny_folder), home, device="cuda").everything()
+    Project(tiny.make_settings(tiny_folder), home, device="cuda").merged()
     with open_results() as results, extracted(tiny_folder, device="cuda") as found:
         same(found, results["tiny/relu"])
 

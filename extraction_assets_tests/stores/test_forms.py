@@ -70,7 +70,7 @@ def test_chunks_in_two_forms_merge_to_the_same_rows(
     project: Project, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     query = "SELECT * FROM feature_activations ORDER BY 1, 2, 3"
-    expected = Project(project.settings, tmp_path / "other").everything().rows(query)
+    expected = Project(project.settings, tmp_path / "other").merged().rows(query)
     project.chunks(0, 1)
     write_next(monkeypatch, read_earlier=True)
     project.chunks(2, 2)
@@ -112,7 +112,7 @@ def test_files_of_a_form_that_is_not_read_are_stale_and_made_again(
 ) -> None:
     write(project, monkeypatch)
     assert states(project) == {"stale": 15}
-    project.everything()
+    project.merged()
     assert states(project) == {"done": 15}
 
 

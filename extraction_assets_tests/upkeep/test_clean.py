@@ -43,7 +43,7 @@ def test_superseded_chunks_are_listed_then_removed_and_the_current_ones_stay(
     project: Project, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = _tables(project)
-    newer = Project(make_settings(tiny_folder, top_k_examples=3), project.home).everything()
+    newer = Project(make_settings(tiny_folder, top_k_examples=3), project.home).merged()
     everything = newer.files()
     module = declare(monkeypatch, newer.settings)
     listed = succeed(module, "clean", "--dry-run")
@@ -345,5 +345,5 @@ def test_missing_writes_nothing_that_is_not_to_be_kept_and_gives_the_same_rows(
         "SELECT sae, neuron_index, rank, sample_index, max_activation, positions FROM feature_activations "
         "JOIN extractions ON id = extraction_id ORDER BY 1, 2, 3"
     )
-    whole = Project(make_settings(tiny_folder, top_k_examples=3), tmp_path / "whole").everything()
+    whole = Project(make_settings(tiny_folder, top_k_examples=3), tmp_path / "whole").merged()
     assert project.rows(query) == whole.rows(query)

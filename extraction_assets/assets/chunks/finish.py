@@ -15,6 +15,7 @@ from extraction_assets.catalog import MODEL_ACTIVATIONS, SAE_FEATURES, TOP_K_TAB
 from extraction_assets.engine.chunk_pass.one_chunk import ChunkResult
 from extraction_assets.engine.statistics.registry import FeatureStatistics
 from extraction_assets.execution.keys import Target
+from extraction_assets.host.ray_gpus import gpus_given_by_ray
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.stores.chunk_files import write_activations, write_features, write_table
 
@@ -139,6 +140,7 @@ class _Results:
             **{f"seconds_{stage}": spent for stage, spent in self._chunk.stage_seconds.items()},
             "seconds_write": seconds_write,
             **self._queued.usage.metadata(),
+            **({"gpus_given_by_ray": given} if (given := gpus_given_by_ray()) else {}),
             "bytes": self._plan.store.files.length(path),
             "path": dg.MetadataValue.path(self._plan.store.files.address(path)),
             "fingerprint": fingerprint,

@@ -11,13 +11,13 @@ from extraction_assets.assets.report.record import Recorded, Speed
 from extraction_assets.browser.links import Links
 from extraction_assets.browser.one_file import render_file
 from extraction_assets.browser.scatter import Scatter, scatter
-from extraction_assets.browser.shown.feature_page import Provenance, ShownExample, flag, shown_example
+from extraction_assets.browser.shown.feature_parts import Provenance, ShownExample, flag, shown_example
 from extraction_assets.browser.shown.feature_reads import missing_relations, provenance_of
 from extraction_assets.database.queries.examples import Example, examples_of, find_feature
 from extraction_assets.database.queries.feature_counts import feature_cells
 from extraction_assets.database.queries.feature_filter import Listing, Range
-from extraction_assets.database.queries.feature_page import special_ids
 from extraction_assets.database.queries.labels import Label, labels_of
+from extraction_assets.database.queries.one_feature import special_ids
 from extraction_assets.database.queries.overview import (
     DENSE,
     Noted,

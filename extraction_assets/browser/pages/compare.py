@@ -10,7 +10,7 @@ from extraction_assets.browser.pages.feature import Reading, feature_view, readi
 from extraction_assets.browser.parameters import BadRequestError
 from extraction_assets.browser.shown.agreement import Agreement, Overlap, agreement, overlap
 from extraction_assets.browser.shown.charts import Histogram, activation_histograms
-from extraction_assets.browser.shown.feature_page import FeatureView
+from extraction_assets.browser.shown.feature_parts import FeatureView
 from extraction_assets.database.queries.compare import places_query, same_index_query
 from extraction_assets.database.queries.examples import find_feature
 from extraction_assets.database.queries.extractions import find_extraction

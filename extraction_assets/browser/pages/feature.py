@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from extraction_assets.browser.page import Page, PageRequest
 from extraction_assets.browser.parameters import Parameters
 from extraction_assets.browser.shown.charts import activation_histogram
-from extraction_assets.browser.shown.feature_page import (
+from extraction_assets.browser.shown.feature_parts import (
     Examples,
     FeatureView,
     ShownExample,
@@ -28,8 +28,8 @@ from extraction_assets.browser.shown.further_ranges import further_ranges
 from extraction_assets.browser.shown.intervals import feature_intervals
 from extraction_assets.database.queries.examples import Draw, Example, draws_of, examples_of, find_feature
 from extraction_assets.database.queries.extractions import find_extraction
-from extraction_assets.database.queries.feature_page import special_ids, stored_examples
 from extraction_assets.database.queries.labels import MARKS
+from extraction_assets.database.queries.one_feature import special_ids, stored_examples
 from extraction_assets.engine.selection.intervals import OF_ALL
 from extraction_assets.engine.statistics.rows_and_sentences import NO_DRAWS, unknown_sizes
 

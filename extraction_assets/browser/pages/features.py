@@ -17,8 +17,8 @@ from extraction_assets.browser.shown.feature_reads import missing_relations
 from extraction_assets.database.queries import feature_counts as counts
 from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets.database.queries.feature_filter import Listing
-from extraction_assets.database.queries.feature_list import Key, ListedRow, feature_page
-from extraction_assets.database.queries.feature_page import first_firing_query
+from extraction_assets.database.queries.feature_list import Key, ListedRow, page_of_features
+from extraction_assets.database.queries.one_feature import first_firing_query
 from extraction_assets.engine.statistics.rows_and_sentences import unknown_sizes
 
 PLACE = ("after", "before")
@@ -82,7 +82,7 @@ def features_view(request: PageRequest) -> FeaturesView:
     total = counts.total(cells)
     listing = listing._replace(is_large=total * LARGE > extraction.latent_dim)
     places = {"after": query.after, "before": query.before}
-    page = feature_page(connection, listing, query.sort, descending=query.descending, limit=query.limit, **places)
+    page = page_of_features(connection, listing, query.sort, descending=query.descending, limit=query.limit, **places)
     rows = listed_features(
         connection,
         extraction,

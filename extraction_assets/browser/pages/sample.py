@@ -8,7 +8,7 @@ from extraction_assets.browser.parameters import BadRequestError
 from extraction_assets.browser.shown.context import Context, context, special_positions
 from extraction_assets.browser.shown.numbers import three_digits
 from extraction_assets.database.queries.extractions import find_extraction
-from extraction_assets.database.queries.feature_page import special_ids
+from extraction_assets.database.queries.one_feature import special_ids
 from extraction_assets.database.queries.samples import (
     Sample,
     SampleFiring,

@@ -6,7 +6,7 @@ from extraction_assets.browser.live import MAX_CHARACTERS, LiveError, LiveFeatur
 from extraction_assets.browser.page import Page, PageRequest
 from extraction_assets.browser.shown.context import Context, context, special_positions
 from extraction_assets.database.queries.extractions import UnknownResultError, find_extraction
-from extraction_assets.database.queries.feature_page import special_ids
+from extraction_assets.database.queries.one_feature import special_ids
 
 
 class TryView(NamedTuple):

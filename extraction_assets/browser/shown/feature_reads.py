@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from extraction_assets.browser.shown.charts import even_histogram
-from extraction_assets.browser.shown.feature_page import (
+from extraction_assets.browser.shown.feature_parts import (
     Directions,
     Flag,
     Label,
@@ -23,7 +23,7 @@ from extraction_assets.browser.shown.feature_page import (
 from extraction_assets.browser.shown.file_names import last_part
 from extraction_assets.catalog import FEATURE_DIRECTIONS, FEATURE_RELATIONS
 from extraction_assets.database.queries import directions as directions_queries
-from extraction_assets.database.queries import feature_page as facts
+from extraction_assets.database.queries import one_feature
 from extraction_assets.database.queries import relations as relations_queries
 from extraction_assets.database.queries.labels import find_label
 
@@ -46,7 +46,7 @@ def around(connection: sa.Connection, extraction: sa.Row[Any], neuron_index: int
     """The features before and after one, and one somewhere else."""
     last = extraction.latent_dim - 1
     candidates = shuffled_after(neuron_index, extraction.latent_dim, _CANDIDATES)
-    firing = set(connection.scalars(facts.firing_query(extraction.id, candidates)))
+    firing = set(connection.scalars(one_feature.firing_query(extraction.id, candidates)))
     return Around(
         neuron_index - 1 if neuron_index > 0 else None,
         neuron_index + 1 if neuron_index < last else None,
@@ -110,7 +110,7 @@ def first_tokens(
     """What some features fire on most, by ``neuron_index``."""
     found: dict[int, tuple[str, ...]] = {}
     if neuron_indices:
-        for index, token in connection.execute(facts.first_tokens_query(extraction_id, neuron_indices, CHIPS)):
+        for index, token in connection.execute(one_feature.first_tokens_query(extraction_id, neuron_indices, CHIPS)):
             found[index] = (*found.get(index, ()), token)
     return found
 
@@ -154,7 +154,7 @@ def _with_tokens(
     connection: sa.Connection, extraction: sa.Row[Any], rows: list[directions_queries.Neighbour]
 ) -> tuple[Nearest, ...]:
     """With what each of the features fires on."""
-    ids = {sae: one for sae, one, _ in connection.execute(facts.extraction_ids_query(extraction.name))}
+    ids = {sae: one for sae, one, _ in connection.execute(one_feature.extraction_ids_query(extraction.name))}
     chips = {
         sae: first_tokens(connection, ids[sae], [one.neuron_index for one in rows if one.sae == sae])
         for sae in {one.sae for one in rows} & ids.keys()
@@ -166,7 +166,7 @@ def _with_tokens(
 
 def provenance_of(connection: sa.Connection, extraction: sa.Row[Any]) -> Provenance:
     """What the numbers of an extraction come from."""
-    corpus = connection.execute(facts.corpus_query(extraction.corpus_id)).one()
+    corpus = connection.execute(one_feature.corpus_query(extraction.corpus_id)).one()
     sae = (extraction.settings.get("saes") or {}).get(extraction.sae) or {}
     published = f"{sae['release']}/{sae['sae_id']}" if sae.get("release") else None
     return Provenance(

@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from extraction_assets.browser.shown.context import context
-from extraction_assets.browser.shown.feature_page import FurtherRange, ShownExample
+from extraction_assets.browser.shown.feature_parts import FurtherRange, ShownExample
 from extraction_assets.database.queries.relations import ranges_query
 from extraction_assets.database.queries.samples import where_query
 

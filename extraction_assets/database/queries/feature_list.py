@@ -58,7 +58,7 @@ class FeaturePage(NamedTuple):
     """Whether rows come after it."""
 
 
-def feature_page(
+def page_of_features(
     connection: sa.Connection,
     listing: Listing,
     sort: Sort,

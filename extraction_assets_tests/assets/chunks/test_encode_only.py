@@ -51,7 +51,7 @@ def test_its_reconstruction_is_not_applicable_when_it_is_computed_and_later(proj
 
 
 def test_no_file_event_or_row_holds_a_number_for_its_reconstruction(project: Project) -> None:
-    project.everything()
+    project.merged()
     (chunk,) = project.settings.chunks
     for asset in ("sae_features", "top_k_table"):
         record = read_record(project.plan.chunk_path(asset, chunk, "clt"))

@@ -81,7 +81,7 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.i
 @pytest.mark.parametrize("device", DEVICES)
 def test_published_saes_run_by_name_to_merged_examples(device: str, model: Path, tmp_path: Path) -> None:
     settings = extraction(model, tmp_path / "gemma-scope-2-4b-pt")
-    ours = Project(settings, tmp_path / "ours", device=device).everything()
-    legacy = Project(settings, tmp_path / "legacy", device=device, vectorized=False).everything()
+    ours = Project(settings, tmp_path / "ours", device=device).merged()
+    legacy = Project(settings, tmp_path / "legacy", device=device, vectorized=False).merged()
     assert {row[0] for row in rows(ours)} == set(PUBLISHED)
     assert rows(ours) == rows(legacy)

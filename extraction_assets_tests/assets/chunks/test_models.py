@@ -42,7 +42,7 @@ def test_an_untrusted_model_fails_at_once_and_says_what_to_set(tiny_folder: Path
 
 
 def test_a_trusted_model_runs_from_corpus_to_examples(tiny_folder: Path, home: Path, own_model: Path) -> None:
-    project = Project(_settings(tiny_folder, own_model, trust_remote_code=True), home).everything()
+    project = Project(_settings(tiny_folder, own_model, trust_remote_code=True), home).merged()
     plan = project.plan
     key = plan.settings.chunk_keys[0]
     stored, _ = read_activations(

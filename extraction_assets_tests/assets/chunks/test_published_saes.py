@@ -34,7 +34,7 @@ def transcoder(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_a_transcoder_runs_from_its_own_record(tiny_folder: Path, home: Path, transcoder: Path) -> None:
     project = Project(settings_of(tiny_folder, path=str(transcoder.parent), subfolder="transcoder"), home)
-    project.everything()
+    project.merged()
     plan = project.plan
     stored, _ = read_activations(
         plan.chunk_path("model_activations", plan.settings.chunk(KEY)),
@@ -48,7 +48,7 @@ def test_a_transcoder_runs_from_its_own_record(tiny_folder: Path, home: Path, tr
     assert explained == pytest.approx(again)
     other = Project(settings_of(tiny_folder, path=str(transcoder), hook_out="layers.1"), home)
     assert other.plan.missing_chunks() == [KEY]  # its check was against another hook
-    other.everything()
+    other.merged()
     assert (
         read_record(other.plan.chunk_path("top_k_table", other.settings.chunk(KEY), "own"))["variance_explained"]
         != explained
@@ -57,7 +57,7 @@ def test_a_transcoder_runs_from_its_own_record(tiny_folder: Path, home: Path, tr
 
 @pytest.mark.slow
 def test_what_a_checkpoint_records_leaves_events_current(tiny_folder: Path, home: Path, transcoder: Path) -> None:
-    project = Project(settings_of(tiny_folder, path=str(transcoder)), home).everything()
+    project = Project(settings_of(tiny_folder, path=str(transcoder)), home).merged()
     project.execute([sae_key(project.settings, "own", "feature_report")])
     assert merge_is_recorded(project.plan, "own", project.instance)
     assert list(Pending(project.plan, project.instance).keys) == []

@@ -101,7 +101,7 @@ def test_columns_of_text_that_an_earlier_version_read_are_read_again_once(
     tiny_folder: Path, home: Path, tmp_path: Path
 ) -> None:
     source = write_jsonl(tmp_path / "a.jsonl", ROWS)
-    project = Project(with_corpus(tiny_folder, source), home).everything()
+    project = Project(with_corpus(tiny_folder, source), home).merged()
     pointer = home / "tiny" / "corpus.json"
     before = json.loads(pointer.read_text())
     assert before["reading"] == 2
@@ -272,7 +272,7 @@ def test_tokenized_rows_run_from_end_to_end_without_a_tokenizer(tiny_folder: Pat
     settings = with_corpus(tiny_folder, source, 24, **columns).model_copy(
         update={"language_model": make_settings(tiny_folder).language_model.model_copy(update={"path": str(model)})}
     )
-    project = Project(settings, home).everything()
+    project = Project(settings, home).merged()
     arrays = project.plan.corpus.arrays
     assert arrays.token_ids.tolist() == [row["input_ids"] for row in rows]
     assert arrays.attention_mask.tolist() == [[bool(bit) for bit in row["attention_mask"]] for row in rows]
@@ -340,7 +340,7 @@ def test_outlier_norms_make_tables_anew_but_not_features(tiny_folder: Path, home
     plain, other = (
         Project(with_corpus(tiny_folder, texts, **own), home) for own in ({}, {"exclude_outlier_norms": 1.2})
     )
-    (before, *_) = plain.everything().rows(TOKENS_COUNTED)
+    (before, *_) = plain.merged().rows(TOKENS_COUNTED)
     key = plain.settings.chunk_keys[0]
     assert other.plan.chunk_state("sae_features", other.settings.chunk(key), "relu") == "done"
     assert other.plan.chunk_state("top_k_table", other.settings.chunk(key), "relu") == "stale"

@@ -104,7 +104,7 @@ def test_a_sentencepiece_model_alone_runs_from_corpus_to_examples(folder: Path, 
     path = make_sentencepiece(model, "llama")
     (model / "config.json").write_text(config)
     write_jsonl(tmp_path / "a.jsonl", [{"text": "the lazy dog"}] * 30)
-    project = Project(made(tmp_path), home).everything()
+    project = Project(made(tmp_path), home).merged()
     assert tokens(project) == ["<s>", *sentencepiece_pieces(path, "the lazy dog")]
     [(shown,), *_] = project.rows("select tokens from samples order by sample_index")
     assert "".join(json.loads(shown)) == "<s> the lazy dog"

@@ -188,11 +188,11 @@ def test_it_is_the_one_asset_of_weights() -> None:
 
 
 def test_a_merge_of_other_weights_removes_the_directions_of_the_earlier_ones(tmp_path: Path, home: Path) -> None:
-    project = Project(with_head(tmp_path), home).everything()
+    project = Project(with_head(tmp_path), home).merged()
     direct(project)
     project.merge("relu")
     assert project.rows("SELECT sae FROM directions") == [("relu",)]  # of the same weights they stay
     change(tmp_path / "relu" / "sae_weights.safetensors", W_dec=2 * decoder_of(tmp_path, "relu").roll(1, 0))
-    Project(project.settings, home).everything()
+    Project(project.settings, home).merged()
     assert project.rows("SELECT sae FROM directions") == []
     assert project.rows("SELECT count(*) FROM feature_logits") == [(0,)]

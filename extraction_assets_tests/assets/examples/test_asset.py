@@ -109,7 +109,7 @@ def test_running_everything_twice_gives_identical_bytes_and_rows(done: Project, 
 
 @pytest.mark.parametrize("chunk_size", [1, 5, 1000])
 def test_the_chunk_size_changes_no_row(done: Project, tiny_folder: Path, tmp_path: Path, chunk_size: int) -> None:
-    other = Project(make_settings(tiny_folder, chunk_size=chunk_size), tmp_path / "other").everything()
+    other = Project(make_settings(tiny_folder, chunk_size=chunk_size), tmp_path / "other").merged()
     for query in (EXAMPLES, FEATURES, SAMPLES):
         assert other.rows(query) == done.rows(query)
 
@@ -234,7 +234,7 @@ def test_samples_hold_exactly_those_that_some_example_names(merged: Project, tin
     named = named_by(merged)
     assert {row[0] for row in merged.rows(SAMPLES)} == named
     few = make_settings(tiny_folder, top_k_examples=1, interval_examples=0, random_examples=1)
-    fewer = Project(few, merged.home).everything()
+    fewer = Project(few, merged.home).merged()
     still_named = named_by(fewer)
     assert {row[0] for row in fewer.rows(SAMPLES)} == still_named < named
 
@@ -248,16 +248,16 @@ def test_tokens_line_up_with_ids_and_hold_no_padding(done: Project) -> None:
 def test_more_samples_keep_the_corpus_id_and_other_text_gets_a_new_one(
     project: Project, tiny_folder: Path, tmp_path: Path
 ) -> None:
-    fewer = Project(make_settings(tiny_folder, evaluation_samples=12), project.home).everything()
+    fewer = Project(make_settings(tiny_folder, evaluation_samples=12), project.home).merged()
     (before,) = fewer.rows("SELECT DISTINCT corpus_id FROM extractions")
-    project.everything()
+    project.merged()
     assert project.rows("SELECT DISTINCT corpus_id FROM extractions") == [before]
     assert project.rows("SELECT sample_count FROM corpora") == [(23,)]
     other_text = tmp_path / "texts"
     other_text.mkdir()
     (other_text / "only.txt").write_text("another text altogether. " * 300)
     corpus = {"source": str(other_text), "max_length": 16}
-    changed = Project(make_settings(tiny_folder, corpus=corpus), project.home).everything()
+    changed = Project(make_settings(tiny_folder, corpus=corpus), project.home).merged()
     assert changed.rows("SELECT DISTINCT corpus_id FROM extractions") != [before]
     assert len(changed.rows("SELECT id FROM corpora")) == 1
 

@@ -29,7 +29,7 @@ OF_RELU = "JOIN extractions e ON e.id = r.extraction_id WHERE e.sae = 'relu'"
 def done(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """All done and merged, SAE features stored, without relations. Not to be changed."""
     settings = make_settings(tiny_folder, sample_one_in=ONE_IN)
-    return Project(settings, tmp_path_factory.mktemp("done") / "home").everything()
+    return Project(settings, tmp_path_factory.mktemp("done") / "home").merged()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from extraction_assets.engine.saes.sae import load_sae
 
-WIDTH, FEATURES = 1024, 24_576  # 200 MB in float32
+WIDTH, FEATURES = 1024, 8192  # 67 MB in float32
 SIZE = 2 * 4 * WIDTH * FEATURES
 
 

@@ -1,6 +1,6 @@
 """The SAEs that SAELens knows by name: which repository and folder a release and an id mean, and what is known of them.
 
-``saelens.json`` is made from SAELens's own registry by ``make published`` (``renew.py``). It holds what the files of a
+``saes.json`` is made from SAELens's own registry by ``make published`` (``renew.py``). It holds what the files of a
 checkpoint lack: scaling factors, repairs of old configurations, the model, L0, Neuronpedia's id.
 """
 
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from extraction_assets.engine.saes.published.near import near_names
 
-REGISTRY = Path(__file__).with_name("saelens.json")
+REGISTRY = Path(__file__).with_name("saes.json")
 
 
 class UnknownSae(ValueError):

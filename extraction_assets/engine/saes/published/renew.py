@@ -1,4 +1,4 @@
-"""Writes ``saelens.json`` from the registry of the installed SAELens: ``make published``."""
+"""Writes ``saes.json`` from the registry of the installed SAELens: ``make published``."""
 
 import json
 from importlib.metadata import version
@@ -11,7 +11,7 @@ from extraction_assets.engine.saes.published import REGISTRY
 
 
 def registry_of_sae_lens() -> dict[str, Any]:
-    """What ``saelens.json`` holds, from the SAELens that is installed here."""
+    """What ``saes.json`` holds, from the SAELens that is installed here."""
     text = files("sae_lens").joinpath("pretrained_saes.yaml").read_text(encoding="utf-8")
     releases = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     return {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from extraction_assets.browser.shown.feature_page import flag, scope_sentence, shuffled_after
+from extraction_assets.browser.shown.feature_parts import flag, scope_sentence, shuffled_after
 
 
 @pytest.mark.parametrize(

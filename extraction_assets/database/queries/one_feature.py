@@ -1,4 +1,4 @@
-"""What a feature's page shows beside its statistics, examples, relations and directions. All of it is read by key."""
+"""What one feature has beside its statistics, examples, relations and directions. All of it is read by key."""
 
 from collections.abc import Iterable
 from typing import Any

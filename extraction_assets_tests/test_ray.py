@@ -1,0 +1,206 @@
+"""The demo on a Ray cluster of two machines, of which one dies in the middle: PostgreSQL and object storage are shared,
+files and process ids are not."""
+
+import importlib.util
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from secrets import token_hex
+from typing import Any, NamedTuple
+
+import dagster as dg
+import pytest
+import yaml
+
+import extraction_assets.demo
+from extraction_assets.dagster_instance.dead_runs import PLACE_TAG
+from extraction_assets.dagster_instance.home import set_up_dagster_home
+from extraction_assets.dagster_instance.ray_jobs import job_of
+from extraction_assets.execution.keys import chunk_targets, sae_key
+from extraction_assets.resources import ResultsResource
+from extraction_assets.settings import ExtractionSettings
+from extraction_assets_tests.cli.several_processes import definitions
+from extraction_assets_tests.daemon_lab import DEFINITIONS, request_chunks, wait_for
+from extraction_assets_tests.namespaces import NOT_HERE, may_make_hosts
+from extraction_assets_tests.object_storage import SECRET, s3_server
+from extraction_assets_tests.postgres import Server
+from extraction_assets_tests.processes import ROOT
+from extraction_assets_tests.project import Project
+from extraction_assets_tests.ray_cluster import Cluster, Machine, cluster
+from extraction_assets_tests.rows import all_rows
+
+pytestmark = pytest.mark.slow
+
+CHUNKS, IN_A_RUN = 12, 6
+MERGED = ("feature_examples", "feature_relations", "feature_directions")
+DEMO = Path(extraction_assets.demo.__file__).parent
+
+
+class Lab(NamedTuple):
+    """A project whose runs are jobs of a cluster."""
+
+    cluster: Cluster
+    nodes: dict[str, Machine]
+    settings: ExtractionSettings
+    home: Path
+    instance: dg.DagsterInstance
+    results: str
+    secrets: tuple[str, ...]
+
+
+def _demo() -> ExtractionSettings:
+    """The demo as it ships, of fewer samples, in runs of a part of its chunks."""
+    text = (DEMO.parent / "defs" / "demo" / "defs.yaml").read_text().replace("../../demo", str(DEMO))
+    fewer = {"evaluation_samples": 20 * CHUNKS, "chunk_size": 20, "partitions_per_run": IN_A_RUN}
+    return ExtractionSettings.model_validate({"name": "demo", **yaml.safe_load(text)["attributes"], **fewer})
+
+
+@pytest.fixture
+def lab(tmp_path: Path, postgres_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    if importlib.util.find_spec("ray") is None or importlib.util.find_spec("dagster_ray") is None:
+        pytest.skip("Ray is not installed here: the extra 'ray' brings it")
+    if not may_make_hosts():
+        pytest.skip(NOT_HERE)
+    settings, home = _demo(), tmp_path / "dagster"
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "__init__.py").touch()
+    (tmp_path / "lab" / "definitions.py").write_text(DEFINITIONS)
+    (tmp_path / "lab" / "settings.json").write_text(settings.model_dump_json())
+    results, history = postgres_server.new_database(), postgres_server.new_database()
+    monkeypatch.setenv("EXTRACTION_DAGSTER_POSTGRES_URL", history.replace("postgresql:", "postgresql+psycopg2:"))
+    _make_home(home)
+    environment = {
+        **os.environ,
+        "DAGSTER_HOME": str(home),
+        "EXTRACTION_DATABASE_URL": postgres_server.by_socket(results),
+        "EXTRACTION_DAGSTER_POSTGRES_URL": postgres_server.by_socket(history).replace(":", "+psycopg2:", 1),
+        "EXTRACTION_STORE": "s3://bucket/files",
+        "OMP_NUM_THREADS": "1",
+        "PATH": os.pathsep.join([str(_programs(tmp_path / "bin")), os.environ["PATH"]]),
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]),
+        "PYTHONWARNINGS": "ignore",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": token_hex(32),
+    }
+    secrets = SECRET, postgres_server.password, environment["RAY_AUTH_TOKEN"]
+    with (
+        dg.DagsterInstance.from_config(str(home)) as instance,
+        cluster(tmp_path, environment) as machines,
+        s3_server("bucket", inside=machines.inside) as storage,
+    ):
+        machines.add(storage.environment)
+        nodes = {name: machines.node(name, hidden=home) for name in ("left", "right")}
+        yield Lab(machines, nodes, settings, home, instance, results, secrets)
+    for url in (results, history):
+        postgres_server.drop_database(url)
+
+
+def _programs(folder: Path) -> Path:
+    """A folder with the command ``dagster``, by which jobs start."""
+    folder.mkdir()
+    (folder / "dagster").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m dagster "$@"\n')
+    (folder / "dagster").chmod(0o755)
+    return folder
+
+
+def _make_home(home: Path) -> None:
+    """The home that docs/ray.md says, whose daemon looks more often."""
+    home.mkdir()
+    text = (ROOT / "deploy" / "ray" / "dagster.yaml").read_text("utf-8")
+    assert "poll_interval_seconds: 30" in text
+    (home / "dagster.yaml").write_text(text.replace("poll_interval_seconds: 30", "poll_interval_seconds: 5"))
+    assert set_up_dagster_home(home, None, 2)[-1] == "pool gpu: at most 2 run(s) at once"
+
+
+def _daemon() -> list[str]:
+    """The command of Dagster's daemon, with the corpus made before, and the sensor on that merges."""
+    module, python = ["-m", "lab.definitions"], [sys.executable, "-m"]
+    steps = [
+        [*python, "dagster", "asset", "materialize", *module, "--select", "key:demo/corpus"],
+        [*python, "dagster", "sensor", "start", *module, "demo_automation"],
+        [*python, "dagster._daemon", "run", *module],
+    ]
+    return ["sh", "-c", " && ".join(map(shlex.join, steps))]
+
+
+def _chunk_runs(lab: Lab) -> list[dg.DagsterRun]:
+    chunks = {target.key for target in chunk_targets(lab.settings)}
+    return [run for run in lab.instance.get_runs() if chunks <= set(run.asset_selection or ())]
+
+
+def _run_on(lab: Lab, node: str) -> dg.DagsterRun | None:
+    """A run of chunks that a process of a node has noted as its own."""
+    return next((run for run in _chunk_runs(lab) if f'"{node}"' in run.tags.get(PLACE_TAG, "")), None)
+
+
+def _chunks_of(lab: Lab, run: dg.DagsterRun | None) -> list[dg.AssetMaterialization]:
+    """The tables that a run has recorded."""
+    if run is None:
+        return []
+    logs = lab.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    found = [log.asset_materialization for log in logs]
+    return [one for one in found if one is not None and one.asset_key.path[-1] == "top_k_table"]
+
+
+def _retry(lab: Lab, lost: dg.DagsterRun) -> dg.DagsterRun | None:
+    """The run that the daemon has started in the place of a lost one."""
+    return next((run for run in lab.instance.get_runs() if run.parent_run_id == lost.run_id), None)
+
+
+def _is_made(lab: Lab, asset: str) -> bool:
+    return lab.instance.get_latest_materialization_event(sae_key(lab.settings, "layer1", asset)) is not None
+
+
+def _rows_of_one_process(settings: ExtractionSettings, folder: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """Without Ray, with files on the local disk and rows in the database of this process's environment."""
+    project = Project(settings, folder, results=ResultsResource()).merged()
+    project.relations_and_directions()
+    return all_rows(os.environ["EXTRACTION_DATABASE_URL"])
+
+
+@pytest.mark.filterwarnings("ignore:Function `AssetSelection.sources` is deprecated:DeprecationWarning")  # Dagster's
+def test_what_a_node_leaves_another_finishes_and_the_rows_are_those_of_one_process(
+    lab: Lab, tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request_chunks(lab.instance, lab.settings, definitions(lab.settings).resolve_asset_graph())
+    lab.cluster.machine("daemon", _daemon())
+    wait_for("a chunk of the right node", lambda: _chunks_of(lab, _run_on(lab, "right")))
+    lab.nodes["right"].kill()
+    lost = _run_on(lab, "right")
+    assert lost is not None
+    begun = _chunks_of(lab, lost)
+    assert 0 < len(begun) < IN_A_RUN, "it was killed too late"
+    assert lost.status == dg.DagsterRunStatus.STARTED
+
+    monkeypatch.setenv("EXTRACTION_DATABASE_URL", postgres_url)
+    rows = _rows_of_one_process(lab.settings, tmp_path / "alone")
+    wait_for("the retry", lambda: _retry(lab, lost) is not None)
+    told = "\n".join(log.message for log in lab.instance.all_logs(lost.run_id))
+    assert re.search(rf"its Ray job is FAILED: .*\(ray job logs {job_of(lost)}\)", told)
+    wait_for("the merge and what follows", lambda: all(_is_made(lab, asset) for asset in MERGED), pause=1)
+    retry = _retry(lab, lost)
+    assert retry is not None
+    assert retry.status == dg.DagsterRunStatus.SUCCESS
+    assert '"left"' in retry.tags[PLACE_TAG]
+    (other,) = [run for run in _chunk_runs(lab) if run.run_id not in (lost.run_id, retry.run_id)]
+    assert '"left"' in other.tags[PLACE_TAG]
+    assert len(_chunks_of(lab, other)) == IN_A_RUN
+    made = {str(one.partition): one.metadata for one in _chunks_of(lab, retry)}
+    again = {key for key, metadata in made.items() if "recorded_again" in metadata}
+    assert len(made) == IN_A_RUN
+    assert {str(one.partition) for one in begun} <= again
+    assert {made[key]["gpus_given_by_ray"].value for key in made.keys() - again} == {"0"}
+    assert all_rows(lab.results) == rows
+    _assert_no_secret_is_told(lab)
+
+
+def _assert_no_secret_is_told(lab: Lab) -> None:
+    """Neither by Ray, which logs jobs, nor by Dagster."""
+    told = "\n".join([*lab.cluster.outputs(), *(str(run) for run in lab.instance.get_runs())])
+    for run in lab.instance.get_runs():
+        told += "\n".join(str(log) for log in lab.instance.all_logs(run.run_id))
+    assert "Running entrypoint for job" in told
+    assert [secret for secret in lab.secrets if secret in told] == []
