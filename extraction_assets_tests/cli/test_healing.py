@@ -105,7 +105,7 @@ def test_whatever_lies_in_the_place_of_a_chunk_file_is_named_and_set_aside(
         assert f"{victim} is damaged: " in put_aside(found.error, project.plan), kind
         (victim.parent / "other").unlink(missing_ok=True)
         assert find_damaged(project.plan, whole=True) == [], kind
-        assert " is damaged: " not in succeed(module, "status", "tiny"), kind
+    assert " is damaged: " not in succeed(module, "status", "tiny")
 
 
 @pytest.mark.parametrize(("pattern", "kind"), [*zip([*_PATTERNS[:3], _PATTERNS[0]], _KINDS, strict=False), *_GONE])

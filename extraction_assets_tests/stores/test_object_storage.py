@@ -113,17 +113,20 @@ def test_all_is_current_and_nothing_is_computed_again(remote: Remote) -> None:
     assert remote.objects() == before
 
 
-@pytest.mark.parametrize("pattern", ["relu/top_k_table/000000000008", "sae_features/000000000008", "token_ids.npy"])
-def test_a_flipped_byte_is_noticed_and_the_file_made_again(remote: Remote, pattern: str) -> None:
-    key = remote.one(pattern)
-    whole = remote.s3.client().cat_file(key)
-    flipped = whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]
-    remote.s3.client().pipe_file(key, flipped)
+def test_flipped_bytes_are_noticed_and_the_files_made_again(remote: Remote) -> None:
+    """Of a table, of another chunk's features and of the corpus, in one run: it asks the server hundreds of times."""
+    patterns = ("relu/top_k_table/000000000008", "sae_features/000000000016", "token_ids.npy")
+    client, before = remote.s3.client(), {}
+    for key in map(remote.one, patterns):
+        whole = before[key] = client.cat_file(key)
+        client.pipe_file(key, whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    flipped = {key: client.cat_file(key) for key in before}
     said = command.invoke(remote.module, "run", "tiny", "--missing")
     assert said.exit_code == 0, said.output
-    assert f"s3://{key} is damaged: its bytes do not match" in said.output + said.stderr
-    again = remote.s3.client().cat_file(key)
-    assert again == whole or ("sae_features" in pattern and again != flipped)  # its record says what it was made from
+    for key, whole in before.items():
+        assert f"s3://{key} is damaged: its bytes do not match" in said.output + said.stderr
+        again = client.cat_file(key)  # the record of features says what they were made from
+        assert again == whole or ("sae_features" in key and again != flipped[key])
 
 
 def test_a_copy_of_the_corpus_that_has_changed_is_copied_again(remote: Remote) -> None:
