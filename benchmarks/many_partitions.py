@@ -248,16 +248,16 @@ def record_chunks(project: Project, engine: sa.Engine, count: int) -> Figures:
     """Records the first chunks in one run: what an event costs, and the part of it that looks for earlier events."""
     settings = project.settings
     use_simulated_engine()
-    asked = 0.0
+    looking = 0.0
 
     def timed(look: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*arguments: Any) -> Any:
-            nonlocal asked
+            nonlocal looking
             began = time.perf_counter()
             try:
                 return look(*arguments)
             finally:
-                asked += time.perf_counter() - began
+                looking += time.perf_counter() - began
 
         return wrapped
 
@@ -270,7 +270,7 @@ def record_chunks(project: Project, engine: sa.Engine, count: int) -> Figures:
     return {
         "events a chunk": events / count,
         "milliseconds an event": 1_000 * seconds / events,
-        "… of it looking for earlier events": 1_000 * asked / events,
+        "… of it looking for earlier events": 1_000 * looking / events,
     }
 
 

@@ -53,10 +53,10 @@ def statistics_of(path: Path, features: range) -> dict[str, Tensor]:
             parts = [f"{one.name}.{part}" for part in _PARTS]
             if one.size is not None and all(name in names for name in parts):
                 counts = file.get_tensor(parts[0])
-                own = counts[features.start : features.stop]
+                in_range = counts[features.start : features.stop]
                 first = int(counts[: features.start].sum())
-                entries = (file.get_slice(name)[first : first + int(own.sum())] for name in parts[1:])
-                found[one.name] = _dense(path, one.name, one.size, own, *entries)
+                entries = (file.get_slice(name)[first : first + int(in_range.sum())] for name in parts[1:])
+                found[one.name] = _dense(path, one.name, one.size, in_range, *entries)
             elif one.name in names:
                 found[one.name] = file.get_slice(one.name)[features.start : features.stop]
     return found

@@ -19,8 +19,10 @@ from extraction_assets.stores.sealed import write_sealed
 # zstd, and no larger.
 _DIFFERENCES = ("neuron_index", "rank", "interval", "sample_index", "positions.list.element")
 _ROW_GROUP_EXAMPLES = 2**21
-"""So few that a range of features needs little more than its own (60 MB), and so many that the table of 16,384 features
-is one group: of several, all are copied once more when they are read as one, and writing 25 takes twice the time."""
+_ROW_GROUP_FEATURES = 2**14
+"""A row group has the examples of so many features, or fewer where they are more than ``_ROW_GROUP_EXAMPLES``. So a
+range of many features needs little more than its own, and the table of 16,384 features is one group: of several, all
+are copied once more when they are read as one, and writing 25 takes twice the time."""
 _TABLE_COLUMNS = ["neuron_index", "sample_index", "max_activation", "positions", "activations"]
 _DRAW_COLUMNS = ["neuron_index", "interval", "sample_index", "max_activation", "positions", "activations"]
 
@@ -39,7 +41,7 @@ def write_table_parquet(
         rank = ranks_of_rows(neurons, rows)
         return {"neuron_index": neurons[rows], "rank": rank, **_example_columns(table, rows)}
 
-    return _write(path, columns, len(neurons), record, before_rename)
+    return _write(path, columns, len(neurons), num_features, record, before_rename)
 
 
 def read_table_parquet(path: Path, features: range | None = None) -> TopKTable:
@@ -59,7 +61,7 @@ def write_draws_parquet(path: Path, draws: Draws, record: Record) -> str:
         interval = intervals[rows].astype(np.int32)
         return {"neuron_index": neurons[rows], "interval": interval, **_example_columns(draws, rows)}
 
-    return _write(path, columns, len(neurons), record)
+    return _write(path, columns, len(neurons), int(record["num_features"]), record)
 
 
 def read_draws_parquet(path: Path, features: range | None = None) -> Draws:
@@ -98,19 +100,22 @@ def _write(
     path: Path,
     columns: Callable[[slice], dict[str, Any]],
     examples: int,
+    num_features: int,
     record: Record,
     before_rename: Callable[[], object] | None = None,
 ) -> str:
     """Writes the ``columns`` of some examples after the other, each time a row group."""
+    of_so_many = -(-examples * _ROW_GROUP_FEATURES // max(1, num_features))
+    size = max(1, min(_ROW_GROUP_EXAMPLES, of_so_many))
     schema = pa.table(columns(slice(0, 0))).schema
     encoding = {name: "DELTA_BINARY_PACKED" for name in _DIFFERENCES if name.split(".")[0] in schema.names}
     options: dict[str, Any] = {"store_schema": False, "compression": "lz4", "use_dictionary": False}
 
     def write(temporary: Path) -> None:
         with pq.ParquetWriter(temporary, schema, column_encoding=encoding, **options) as writer:
-            for first in range(0, max(1, examples), _ROW_GROUP_EXAMPLES):
-                rows = slice(first, min(first + _ROW_GROUP_EXAMPLES, examples))
-                writer.write_table(pa.table(columns(rows)), row_group_size=_ROW_GROUP_EXAMPLES)
+            for first in range(0, max(1, examples), size):
+                rows = slice(first, min(first + size, examples))
+                writer.write_table(pa.table(columns(rows)), row_group_size=size)
             writer.add_key_value_metadata({RECORD_FIELD: record_json(record)})
 
     return write_sealed(path, write, before_rename)

@@ -91,6 +91,15 @@ def test_a_range_of_features_is_what_the_whole_table_says_of_it(
     assert part.record == whole.record
 
 
+@pytest.mark.parametrize(("least", "groups"), [(9, 1), (3, 3), (1, 9)])
+def test_a_row_group_has_the_examples_of_some_features(
+    tmp_path: Path, features: SparseFeatures, monkeypatch: pytest.MonkeyPatch, least: int, groups: int
+) -> None:
+    monkeypatch.setattr(table_parquet, "_ROW_GROUP_FEATURES", least)
+    _write_table(tmp_path / "t.parquet", features)
+    assert pq.read_metadata(tmp_path / "t.parquet").num_row_groups == groups
+
+
 def test_of_a_range_of_features_few_row_groups_are_read(
     tmp_path: Path, features: SparseFeatures, monkeypatch: pytest.MonkeyPatch
 ) -> None:

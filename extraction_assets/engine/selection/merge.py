@@ -50,12 +50,12 @@ def merge_top_k_tables(tables: Sequence[TopKTable], top_k: int, num_features: in
 def ranks_of_rows(neurons: np.ndarray, rows: slice) -> np.ndarray:
     """Rank from 0 of some examples within their features: int32, in memory for these alone. ``neurons`` int64 [E] are
     those of all examples, ascending."""
-    own = neurons[rows]
-    if not len(own):
+    chosen = neurons[rows]
+    if not len(chosen):
         return np.zeros(0, np.int32)
-    numbers = np.arange(rows.start, rows.start + len(own))
-    starts = np.where(np.diff(own, prepend=own[0] - 1) != 0, numbers, 0)
-    starts[0] = np.searchsorted(neurons, own[0])  # its feature may begin before these rows
+    numbers = np.arange(rows.start, rows.start + len(chosen))
+    starts = np.where(np.diff(chosen, prepend=chosen[0] - 1) != 0, numbers, 0)
+    starts[0] = np.searchsorted(neurons, chosen[0])  # its feature may begin before these rows
     return (numbers - np.maximum.accumulate(starts)).astype(np.int32)
 
 
