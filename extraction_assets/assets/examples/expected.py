@@ -74,7 +74,9 @@ class Expectation:
             self._seen[name] += getattr(statistics, name)
 
     def by_feature(self) -> dict[int, Expected]:
-        """Feature -> what must be stored."""
+        """Feature -> what must be stored; nothing where none of a part is among the chosen."""
+        if not self._examples:
+            return {}
         rows = _rows_of(self._numbers, self._seen)
         return {
             feature: Expected(examples, row, self._draws.of(feature))
