@@ -47,6 +47,10 @@ PREFETCHED_BYTES = 2**28
 three to four times that in memory."""
 
 
+States = tuple[tuple[int, int, int, int] | None, ...]
+"""Inode, size and times of the last change of some files."""
+
+
 class FeaturePart(NamedTuple):
     """Consecutive features of an SAE."""
 
@@ -250,12 +254,12 @@ def read_tables(
     files: Iterable[tuple[Path, str]],
     store: ChunkStore | None = None,
     part: FeaturePart | None = None,
-    verified: set[Path] | None = None,
+    verified: dict[Path, States] | None = None,
 ) -> Generator[TableFile, None, None]:
     """The tables of files with their fingerprints, in their order; ``read_table`` in threads, a few tables ahead.
 
     The files are those of a store, or of this machine. With a ``part`` what they say of its features; files that are in
-    ``verified`` were checked before, for another part, and the others are put there.
+    ``verified`` in the state that they have were checked before, for another part, and the others are put there.
 
     If the caller keeps only the last one, that one is in memory and those that are read ahead: ``PREFETCHED_TABLES``,
     or fewer where they are large (``PREFETCHED_BYTES``).
@@ -263,12 +267,13 @@ def read_tables(
     pending: deque[Future[TableFile]] = deque()
     place = store or ChunkStore(Path())
     features, share = (None, 1.0) if part is None else (part.features, len(part.features) / part.of)
-    checked = set[Path]() if verified is None else verified
+    checked = dict[Path, States]() if verified is None else verified
 
     def read(path: Path, fingerprint: str) -> TableFile:
         with place.reading(path, STATISTICS_FILE, DRAWS_FILE) as copy:
-            found = read_table(copy, fingerprint, features, verified=path in checked)
-            checked.add(path)
+            states = _states(copy)  # before it is read
+            found = read_table(copy, fingerprint, features, verified=checked.get(path) == states)
+            checked[path] = states
             return found
 
     most = 1
@@ -285,6 +290,13 @@ def read_tables(
         finally:
             for future in pending:
                 future.cancel()
+
+
+def _states(table: Path) -> States:
+    """Of a table and the files beside it: they change whenever somebody writes to one, or puts another in its place."""
+    files = (table, *(path for path, _ in companions_of(table, read_record(table)).values()))
+    said = [path.stat() if path.is_file() else None for path in files]  # reading it says what is not there
+    return tuple(one and (one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for one in said)
 
 
 def _bytes_of(table: Path, store: ChunkStore) -> int:

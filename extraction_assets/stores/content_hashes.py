@@ -120,9 +120,15 @@ def file_content_hash(path: Path, *, on_trust: bool = False) -> str:
 def read_files_on_trust() -> None:
     """Reads the files that were taken on trust, each once a process. Raises ChangedFileError if some were written to or
     replaced since, or hold other bytes than they did for the process that hashed them; their hashes are forgotten."""
-    found = [sentence for path in list(_on_trust) if (sentence := _fault_of(path, _on_trust.pop(path)))]
-    if found:
-        raise ChangedFileError("; ".join(found))
+    found = []
+    for path, state in list(_on_trust.items()):
+        found.append(_fault_of(path, state))
+        _on_trust.pop(
+            path, None
+        )  # not before: another run would take it for read, and so would the next after an error
+    faults = [sentence for sentence in found if sentence is not None]
+    if faults:
+        raise ChangedFileError("; ".join(faults))
 
 
 def _fault_of(path: Path, state: _State) -> str | None:

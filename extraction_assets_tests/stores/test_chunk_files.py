@@ -248,3 +248,19 @@ def test_equal_content_gives_equal_bytes(tmp_path: Path, features: SparseFeature
         _write_table(tmp_path / name / "t.parquet", features)
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["*.parquet", "*.statistics.safetensors"])
+def test_a_file_that_is_altered_between_two_ranges_of_features_is_refused(
+    tmp_path: Path, features: SparseFeatures, name: str
+) -> None:
+    table, verified = tmp_path / "t.parquet", dict[Path, chunk_files.States]()
+    _write_table(table, features)
+    files = [(table, "abc")]
+    list(chunk_files.read_tables(files, part=chunk_files.FeaturePart(range(4), 9), verified=verified))
+    (altered,) = tmp_path.glob(name)
+    data = altered.read_bytes()
+    at = 40 if name == "*.parquet" else len(data) - 1  # in values of the first column, or of the last one
+    altered.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    with pytest.raises(DamagedFileError, match="do not match its checksum"):
+        list(chunk_files.read_tables(files, part=chunk_files.FeaturePart(range(4, 9), 9), verified=verified))

@@ -1,5 +1,6 @@
 """Contents of files are hashed once a process, and again whenever they may have changed; large ones once a machine."""
 
+import errno
 import hashlib
 import os
 import time
@@ -98,6 +99,23 @@ def test_what_was_taken_on_trust_is_read_before_it_counts(
     content_hashes.read_files_on_trust()
     content_hashes.read_files_on_trust()
     assert reads == [b"before", b"before"]
+
+
+def test_a_file_that_cannot_be_read_now_is_read_by_the_next_run(
+    large: Path, reads: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content_hashes.file_content_hash(large, on_trust=True)
+    new_process(monkeypatch)
+    content_hashes.file_content_hash(large, on_trust=True)
+    with monkeypatch.context() as failing, pytest.raises(OSError, match="Input/output error"):
+        failing.setattr(content_hashes.hashlib, "file_digest", _fail)
+        content_hashes.read_files_on_trust()
+    content_hashes.read_files_on_trust()
+    assert reads == [b"before", b"before"]
+
+
+def _fail(*_: object) -> None:
+    raise OSError(errno.EIO, "Input/output error")
 
 
 def test_bytes_that_changed_without_a_trace_are_refused_and_read_by_the_next(

@@ -19,7 +19,7 @@ from extraction_assets.execution.progress import progress
 from extraction_assets.planning.draw_rules import draw_rules
 from extraction_assets.planning.merge_order import TableToMerge, joined_tables, tables_to_merge
 from extraction_assets.planning.plan import ExtractionPlan
-from extraction_assets.stores.chunk_files import FeaturePart, TableFile, read_tables, write_table
+from extraction_assets.stores.chunk_files import FeaturePart, States, TableFile, read_tables, write_table
 from extraction_assets.stores.chunk_record import Record
 from extraction_assets.stores.sealed import MAKE_AGAIN, DamagedFileError
 
@@ -130,7 +130,7 @@ class _MergeByRanges:
         self, plan: ExtractionPlan, tables: Sequence[TableToMerge], paths: Sequence[Path], update: Update
     ) -> None:
         self._plan, self._tables, self._paths, self._update = plan, tables, paths, update
-        self._verified = set[Path]()
+        self._verified = dict[Path, States]()
         self._done, self._shown = 0.0, 0
 
     def merged(self) -> Merged:
