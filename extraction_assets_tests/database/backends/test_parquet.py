@@ -1,11 +1,13 @@
 """Results as Parquet files: the rows are SQLite's, and a reader sees the old ones or the new ones whatever happens."""
 
+import errno
 import json
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ import sqlalchemy as sa
 
 from extraction_assets.database.backends import backend_of
 from extraction_assets.database.backends.parquet import sessions
+from extraction_assets.database.backends.parquet.folder import LocalFolder
 from extraction_assets.database.backends.parquet.rows import write_rows
 from extraction_assets.database.connect import open_database, opened_database, write_transaction
 from extraction_assets.database.errors import DatabaseError, DatabaseUnavailableError
@@ -24,7 +27,7 @@ from extraction_assets.database.queries.examples import examples_of
 from extraction_assets.database.queries.labels import list_labels
 from extraction_assets.database.reading import read_database
 from extraction_assets.database.remove import delete_results
-from extraction_assets.database.tables import feature_example_lists, features, metadata, samples
+from extraction_assets.database.tables import extractions, feature_example_lists, features, metadata, samples
 from extraction_assets.resources import ResultsResource
 from extraction_assets_tests.database.stored_rows import store_rows
 from extraction_assets_tests.database.synthetic import make_results
@@ -137,6 +140,92 @@ def test_a_transaction_that_fails_leaves_no_file(engine: sa.Engine, url: str) ->
         raise ZeroDivisionError
     assert data_files(url) == before
     assert activation_of(engine) == 1.0
+
+
+def test_a_commit_that_is_interrupted_leaves_the_files_that_its_manifest_names(
+    engine: sa.Engine, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(engine, 1.0)
+    create = LocalFolder.create
+
+    def interrupted(folder: LocalFolder, name: str, content: bytes) -> bool:
+        create(folder, name, content)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LocalFolder, "create", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        load(engine, 2.0)
+    with opened_database(url) as other:
+        assert activation_of(engine) == activation_of(other) == 2.0
+
+
+def test_a_manifest_that_cannot_be_written_leaves_no_file(
+    engine: sa.Engine, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(engine, 1.0)
+    before = data_files(url)
+
+    def refuse(*_: object) -> bool:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(LocalFolder, "create", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        load(engine, 2.0)
+    assert data_files(url) == before
+
+
+def test_files_of_others_in_the_folder_stay(tmp_path: Path, url: str) -> None:
+    other = tmp_path / "results" / "corpus" / "part-0.parquet"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"of somebody else")
+    with opened_database(url) as engine:
+        load(engine, 1.0)
+        backend_of(engine).sweep(engine, remove=True)
+    assert other.read_bytes() == b"of somebody else"
+
+
+def test_the_names_of_folders_are_no_columns(tmp_path: Path) -> None:
+    url = f"parquet:///{tmp_path}/sae=7/model=other/results"
+    with opened_database(url) as engine:
+        load(engine, 1.0)
+    with read_database(url) as engine, engine.connect() as connection:
+        assert connection.execute(sa.select(extractions.c.sae, extractions.c.model)).all() == [("sae", "model")]
+
+
+def test_two_threads_write_labels_one_after_the_other_on_object_storage(tmp_path: Path) -> None:
+    url = f"parquet+memory://results/{tmp_path.name}"
+    with opened_database(url) as engine:
+        load(engine, 1.0)
+
+        def write() -> None:
+            with label_transaction(engine) as labelling:
+                save_label(labelling, "made-up", "sae", 2, label="second")
+
+        with ThreadPoolExecutor(1) as pool:
+            with label_transaction(engine) as labelling:
+                save_label(labelling, "made-up", "sae", 1, label="first")
+                written = pool.submit(write)
+                wait([written], timeout=0.1)
+            written.result()
+    with opened_database(url) as engine, engine.connect() as connection:
+        assert {one.label for one in list_labels(connection, "made-up")} == {"first", "second"}
+
+
+def test_a_merge_is_not_lost_where_its_number_was_taken_and_removed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "_KEPT_MANIFESTS", 1)
+    url = f"parquet+memory://results/{tmp_path.name}"
+    with opened_database(url) as engine, opened_database(url) as other:
+        load(engine, 1.0)
+        with write_transaction(engine) as connection:
+            make_results("new", 2.0, num_features=20, top_k=5).load(connection)
+            for feature in range(2):
+                with label_transaction(other) as labelling:
+                    save_label(labelling, "made-up", "sae", feature, label="said meanwhile")
+    with opened_database(url) as engine, engine.connect() as connection:
+        assert len(list_labels(connection, "made-up")) == 2
+        assert activation_of(engine) == 2.0
 
 
 def test_replaced_files_stay_for_readers_and_then_go(

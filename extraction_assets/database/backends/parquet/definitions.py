@@ -51,7 +51,8 @@ def rows_query(table: StoredTable, address: Address) -> str:
         nothing = (f"NULL::{kind} AS {_quoted(column)}" for column, kind in table.columns.items())
         return f"SELECT {', '.join(nothing)} WHERE false"
     files = ", ".join("'" + address(file.name).replace("'", "''") + "'" for file in table.files)
-    return f"SELECT {names} FROM read_parquet([{files}])"
+    # A folder of the path such as sae=7 is no column, which DuckDB would put in the place of the file's own.
+    return f"SELECT {names} FROM read_parquet([{files}], hive_partitioning = false)"
 
 
 def list_views() -> Iterator[str]:

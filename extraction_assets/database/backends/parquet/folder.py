@@ -10,6 +10,7 @@ import fcntl
 import os
 import re
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ WAIT_SECONDS = 120
 
 MANIFESTS = "manifests"
 _NUMBERED = re.compile(r"(\d{12})\.json")
+_DATA = re.compile(r"\w+/(\d+-)?[0-9a-f]{32}\.parquet")
 _STORAGE_SECONDS = 60.0
 
 
@@ -80,13 +82,14 @@ class ResultsFolder(Protocol):
         """A path to write a file to, which is durable under its name when the block has ended."""
 
     def found(self) -> dict[str, "Found"]:
-        """The data files by name."""
+        """The data files by name; none that others keep in the folder."""
 
     def remove(self, name: str) -> None:
         """Removes a file, if it is there."""
 
     def locked(self) -> AbstractContextManager[None]:
-        """Waits for other writers of this machine, and keeps them waiting; of storage it locks nothing."""
+        """Waits for other writers, and keeps them waiting: those of this machine, or for storage those of this object,
+        whose sessions share one DuckDB."""
 
 
 def manifest_name(number: int) -> str:
@@ -171,11 +174,12 @@ class LocalFolder:
             raise
 
     def found(self) -> dict[str, Found]:
-        now, found = time.time(), {}
-        for path in self.root.glob("*/*.parquet"):
+        now, found = time.time(), dict[str, Found]()
+        names = (str(path.relative_to(self.root)) for path in self.root.glob("*/*.parquet"))
+        for name in filter(_DATA.fullmatch, names):
             with contextlib.suppress(FileNotFoundError):
-                said = path.stat()
-                found[str(path.relative_to(self.root))] = Found(now - said.st_mtime, said.st_size)
+                said = (self.root / name).stat()
+                found[name] = Found(now - said.st_mtime, said.st_size)
         return found
 
     def remove(self, name: str) -> None:
@@ -204,7 +208,7 @@ class LocalFolder:
 class StorageFolder:
     """See ``ResultsFolder``."""
 
-    orphan_seconds = 24 * 3600.0  # there is no lock: another host may be writing it
+    orphan_seconds = 24 * 3600.0  # no lock is for other hosts: one may be writing it
     look_seconds = 1.0
 
     def __init__(self, url: str) -> None:
@@ -212,6 +216,7 @@ class StorageFolder:
             self._folder = RemoteFolder(parse_storage_url(url), patience=Patience(_STORAGE_SECONDS))
         except StorageError as error:
             raise DatabaseError(str(error)) from error
+        self._writing = threading.Lock()
 
     @property
     def place(self) -> str:
@@ -251,15 +256,21 @@ class StorageFolder:
     def found(self) -> dict[str, Found]:
         with _as_database_errors():
             now, entries = time.time(), self._folder.entries()
-        files = {name: entry for name, entry in entries.items() if name.endswith(".parquet")}
+        files = {name: entry for name, entry in entries.items() if _DATA.fullmatch(name)}
         return {name: Found(now - entry.changed_at, entry.size) for name, entry in files.items()}
 
     def remove(self, name: str) -> None:
         with _as_database_errors():
             self._folder.remove(name)
 
-    def locked(self) -> AbstractContextManager[None]:
-        return contextlib.nullcontext()
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        if not self._writing.acquire(timeout=WAIT_SECONDS):
+            raise _still_writing(self.place)
+        try:
+            yield
+        finally:
+            self._writing.release()
 
 
 def _numbers(names: list[str]) -> list[int]:
@@ -283,12 +294,14 @@ def _wait_for(descriptor: int, place: str) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > until:
-                raise DatabaseUnavailableError(
-                    f"another program has been writing to the results in {place} for {WAIT_SECONDS} s"
-                ) from None
+                raise _still_writing(place) from None
             time.sleep(0.02)
         else:
             return
+
+
+def _still_writing(place: str) -> DatabaseUnavailableError:
+    return DatabaseUnavailableError(f"another program has been writing to the results in {place} for {WAIT_SECONDS} s")
 
 
 @contextlib.contextmanager

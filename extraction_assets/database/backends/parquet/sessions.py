@@ -69,28 +69,30 @@ class ResultsDatabase:
         """A connection of its own."""
         return Session(self, self._duck.cursor())
 
-    def refresh(self, *, now: bool = False) -> None:
-        """Have the newest manifest, unless a session is changing it; ``now``: though it was looked for just before."""
+    def refresh(self) -> None:
+        """Have the newest manifest, unless a session is changing it, or it was looked for just before."""
         with self._lock:
             recent = time.monotonic() - self._looked_at < self.folder.look_seconds
-            if self._writes or (recent and not now and self.manifest is not None):
-                return
-            numbers = self.folder.numbers()
-            newest = numbers[-1] if numbers else 0
-            if self.manifest is None or self.manifest.number != newest:
-                self._define(read_manifest(self.folder, newest))
-            self._looked_at = time.monotonic()
+            if not self._writes and (not recent or self.manifest is None):
+                self._look()
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
         """The block of the one session that writes, with the newest manifest."""
         with self.folder.locked():
-            self.refresh(now=True)
-            self._writes = True
+            with self._lock:
+                self._look()
+                self._writes = True
             try:
                 yield
             finally:
                 self._writes = False
+
+    def _look(self) -> None:
+        newest = max(self.folder.numbers(), default=0)
+        if self.manifest is None or self.manifest.number != newest:
+            self._define(read_manifest(self.folder, newest))
+        self._looked_at = time.monotonic()
 
     def _define(self, manifest: Manifest) -> None:
         known = {} if self.manifest is None else self.manifest.tables
@@ -144,7 +146,6 @@ class Session:
         self._duck.commit()
         self._is_open = False
         if published is not None:
-            self._made.clear()  # they are somebody's now
             is_all = published.tables == self._tables  # or another host has changed others meanwhile: look again
             self._database.manifest = (published if is_all else old)._replace(tables=self._tables)
             with contextlib.suppress(OSError, DatabaseError):  # the change itself is done
@@ -259,8 +260,9 @@ class Session:
         changed the same meanwhile."""
         changed = {name: table for name, table in self._tables.items() if old.tables.get(name) != table}
         while True:
-            new = self._next(old, changed)
-            if self._database.folder.create(manifest_name(new.number), new.text()):
+            new, number = self._next(old, changed), max(self._database.folder.numbers(), default=0)
+            # The next number may be free although others have changed much: old manifests are removed.
+            if number <= old.number and self._create(new):
                 return new
             newest = read_manifest(self._database.folder, self._database.folder.numbers()[-1])
             theirs = {name for name, table in newest.tables.items() if old.tables.get(name) != table}
@@ -270,6 +272,21 @@ class Session:
                     f"{self._database.folder.place} meanwhile; nothing of this change was stored"
                 )
             old = newest
+
+    def _create(self, new: Manifest) -> bool:
+        """``ResultsFolder.create`` of a manifest. From here on its files may be somebody's, whatever interrupts this: a
+        transaction that fails then leaves them, unless it is certain that nobody knows them."""
+        folder, name = self._database.folder, manifest_name(new.number)
+        made, self._made = self._made, []
+        try:
+            is_created = folder.create(name, new.text())
+        except BaseException:
+            if not folder.orphan_seconds and folder.read(name) is None:  # storage may be taking it at this moment
+                self._made = made
+            raise
+        if not is_created:
+            self._made = made
+        return is_created
 
     def _next(self, old: Manifest, changed: dict[str, StoredTable]) -> Manifest:
         now = time.time()
