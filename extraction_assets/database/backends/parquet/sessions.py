@@ -7,6 +7,7 @@ files, which the next one removes.
 """
 
 import contextlib
+import math
 import os
 import re
 import tempfile
@@ -52,7 +53,7 @@ class ResultsDatabase:
     def __init__(self, folder: ResultsFolder) -> None:
         self.folder = folder
         self.manifest: Manifest | None = None
-        self._lock, self._looked_at = threading.Lock(), float("-inf")
+        self._lock, self._looked_at = threading.Lock(), -math.inf
         self._writes = False
         scratch = os.path.join(tempfile.gettempdir(), f"extraction-assets-duckdb-{uuid.uuid4().hex}")
         settings: dict[str, Any] = {
@@ -86,6 +87,7 @@ class ResultsDatabase:
             try:
                 yield
             finally:
+                self._looked_at = -math.inf  # who was refused for another host's change sees that change
                 self._writes = False
 
     def _look(self) -> None:
