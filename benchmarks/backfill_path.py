@@ -4,15 +4,16 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
 
 from benchmarks.daemon_project import MODULE, daemon, python, wait_for, write_project
 from benchmarks.dagster_path import homes, in_own_process, record_corpus, resources
-from benchmarks.gpus_path import GpusRan, notes_of, runs_since, tables_digest
+from benchmarks.gpus_path import GpusRan, compared_lines, runs_since, tables_digest
 from benchmarks.inputs import SAE_NAME, extraction_settings, random_corpus, store_corpus
-from benchmarks.lines import BOTH, Line
+from benchmarks.lines import Line
 from benchmarks.options import Options
 from extraction_assets.catalog import TOP_K_TABLE
 from extraction_assets.dagster_instance.home import set_up_dagster_home
@@ -35,22 +36,11 @@ mutation ($parameters: LaunchBackfillParams!) {
 def backfill_path(options: Options, folder: Path, count: int) -> Iterator[Line]:
     """Lines of the chunks of ``count`` samples, tables alone stored: as many runs as GPUs, each with an equal part of
     the partitions. The tables are to be the same, byte for byte."""
-    corpus = random_corpus(count, options)
-    base: GpusRan | None = None
-    for gpus in options.gpus:
-        ran = _in_new_home(options, folder, gpus, corpus)
-        name = f"backfill, {count:,} samples, {gpus} GPU{'' if gpus == 1 else 's'}"
-        rate = count / ran.seconds
-        yield Line("backfill", name, rate, samples=count, seconds=ran.seconds, notes=notes_of(ran), products=BOTH)
-        if base is None:
-            base = ran
-            continue
-        yield Line("backfill", f"{name} against {options.gpus[0]}", base.seconds / ran.seconds, "times")
-        equal = ran.tables == base.tables
-        yield Line("backfill", f"{name}: the same tables", notes={"equal": equal}, failed=not equal)
+    run = partial(_in_new_home, options, folder, random_corpus(count, options))
+    yield from compared_lines("backfill", f"backfill, {count:,} samples", count, options.gpus, run)
 
 
-def _in_new_home(options: Options, folder: Path, gpus: int, corpus: TokenizedCorpus) -> GpusRan:
+def _in_new_home(options: Options, folder: Path, corpus: TokenizedCorpus, gpus: int) -> GpusRan:
     with tempfile.TemporaryDirectory(prefix="home-", dir=folder, ignore_cleanup_errors=True) as name, homes(name):
         home = Path(name)
         settings = extraction_settings(folder, options, len(corpus.token_ids), keep_features=False)

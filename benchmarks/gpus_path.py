@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,23 +56,30 @@ def gpus_path(options: Options, folder: Path, count: int, *, compiled: bool) -> 
     corpus = random_corpus(count, options)
     if not compiled and options.torch_device.type == "cuda":
         few = dataclasses.replace(options, chunk_size=min(count, 2 * options.batch_size))
-        _in_new_home(few, folder, 1, random_corpus(few.chunk_size, options), keep_features=True)
+        _in_new_home(few, folder, random_corpus(few.chunk_size, options), 1, keep_features=True)
     for kept in options.keep:
-        base: GpusRan | None = None
-        for gpus in options.gpus:
-            ran = _in_new_home(options, folder, gpus, corpus, keep_features=kept == "features")
-            name = f"{count:,} samples, {_KEPT[kept]} stored, {gpus} GPU{'' if gpus == 1 else 's'}"
-            rate = count / ran.seconds
-            yield Line("gpus", name, rate, samples=count, seconds=ran.seconds, notes=notes_of(ran), products=BOTH)
-            if base is None:
-                base = ran
-                continue
-            yield Line("gpus", f"{name} against {options.gpus[0]}", base.seconds / ran.seconds, "times")
-            equal = ran.tables == base.tables
-            yield Line("gpus", f"{name}: the same tables", notes={"equal": equal}, failed=not equal)
+        run = partial(_in_new_home, options, folder, corpus, keep_features=kept == "features")
+        yield from compared_lines("gpus", f"{count:,} samples, {_KEPT[kept]} stored", count, options.gpus, run)
 
 
-def _in_new_home(options: Options, folder: Path, gpus: int, corpus: TokenizedCorpus, *, keep_features: bool) -> GpusRan:
+def compared_lines(
+    stage: str, what: str, count: int, numbers: Sequence[int], run: Callable[[int], GpusRan]
+) -> Iterator[Line]:
+    """Lines of ``count`` samples on each number of GPUs, which ``run`` takes, and of it beside the first number."""
+    base: GpusRan | None = None
+    for gpus in numbers:
+        ran = run(gpus)
+        name, rate = f"{what}, {gpus} GPU{'' if gpus == 1 else 's'}", count / ran.seconds
+        yield Line(stage, name, rate, samples=count, seconds=ran.seconds, notes=_notes(ran), products=BOTH)
+        if base is None:
+            base = ran
+            continue
+        yield Line(stage, f"{name} against {numbers[0]}", base.seconds / ran.seconds, "times")
+        equal = ran.tables == base.tables
+        yield Line(stage, f"{name}: the same tables", notes={"equal": equal}, failed=not equal)
+
+
+def _in_new_home(options: Options, folder: Path, corpus: TokenizedCorpus, gpus: int, *, keep_features: bool) -> GpusRan:
     with tempfile.TemporaryDirectory(prefix="home-", dir=folder, ignore_cleanup_errors=True) as home, homes(home):
         settings = extraction_settings(folder, options, len(corpus.token_ids), keep_features=keep_features)
         store_corpus(settings, corpus, Path(home))
@@ -82,7 +89,7 @@ def _in_new_home(options: Options, folder: Path, gpus: int, corpus: TokenizedCor
         return ran._replace(tables=tables_digest(Path(home)), bytes=size)
 
 
-def notes_of(ran: GpusRan) -> dict[str, Any]:
+def _notes(ran: GpusRan) -> dict[str, Any]:
     return {
         "chunks of each run": ran.chunks,
         "seconds of each run in passes": ran.passes,

@@ -92,7 +92,7 @@ class RayRunLauncher(dagster_ray.RayRunLauncher):
 
 
 def config_of_tag(run: dg.DagsterRun) -> dict[str, Any]:
-    """The fields that a run's tag sets. Raises ValueError for what is none."""
+    """The fields that a run's tag sets. Raises ValueError for anything else."""
     tag = run.tags.get(USER_DEFINED_RAY_KEY, "{}")
     try:
         fields = RayLauncherConfig.model_validate_json(tag).model_dump(exclude_none=True)

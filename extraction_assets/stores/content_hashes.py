@@ -91,7 +91,7 @@ def content_hash(file: BufferedReader) -> str:
 
 
 def file_content_hash(path: Path, *, on_trust: bool = False) -> str:
-    """As ``content_hash``, of a file by its path; FileNotFoundError if it is none.
+    """As ``content_hash``, of a file by its path. Raises FileNotFoundError if there is no such file.
 
     A large one that an earlier process of this machine has read may be taken ``on_trust`` while its state stays. What
     is made of such a file is recorded only after ``read_files_on_trust``: no program writes without a trace, but a disk
@@ -123,9 +123,7 @@ def read_files_on_trust() -> None:
     found = []
     for path, state in list(_on_trust.items()):
         found.append(_fault_of(path, state))
-        _on_trust.pop(
-            path, None
-        )  # not before: another run would take it for read, and so would the next after an error
+        _on_trust.pop(path, None)  # not before: another run would take it for read, and so would one after an error
     faults = [sentence for sentence in found if sentence is not None]
     if faults:
         raise ChangedFileError("; ".join(faults))
@@ -150,7 +148,7 @@ def _fault_of(path: Path, state: _State) -> str | None:
 
 
 def _remembered(path: Path) -> dict[str, str]:
-    """State -> hash, by such a file; empty where there is none, or one that is damaged."""
+    """{state: hash} as the file holds it; empty if it is missing or damaged."""
     try:
         found = read_sealed_json(path, "", ()).value
     except (OSError, DamagedFileError):

@@ -48,6 +48,7 @@ def _run(checkout: Path, tests: tuple[str, ...]) -> list[str]:
     # No bytecode: a fault and its removal may fall into one second, by which Python tells old bytecode.
     command = [sys.executable, "-B", "-m", "pytest", "-x", "-p", "no:cacheprovider", *paths]
     environment = {**os.environ, "PYTHONPATH": str(checkout), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment.pop("PYTEST_ADDOPTS", None)  # the summary is read
     done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=1800)
     if done.returncode not in (0, 1):
         raise RuntimeError(f"pytest ended with code {done.returncode}:\n{done.stdout}{done.stderr}")

@@ -28,7 +28,7 @@ class StoredTable(NamedTuple):
     """DuckDB's type of each."""
     key: tuple[str, ...]
     is_kept: bool
-    """Whether its rows are few, and are written anew as one file whenever one changes."""
+    """Whether its rows are few: one file holds them all, and each change replaces it."""
     files: tuple[StoredFile, ...] = ()
 
 
@@ -71,7 +71,7 @@ NOTHING = Manifest(0, {})
 
 
 def parse_manifest(text: bytes) -> Manifest:
-    """Raises ValueError if the text is none of this form."""
+    """Raises ValueError if the text is not of this form."""
     said = json.loads(text)
     if not isinstance(said, dict) or said.get("form") != FORM:
         raise ValueError(f"it is not of form {FORM}, which this version of extraction_assets reads")
