@@ -17,11 +17,11 @@ from extraction_assets.assets.relations.compute import CorpusCounts, compute_rel
 from extraction_assets.assets.relations.source import Source as FiringsSource
 from extraction_assets.catalog import SAE_FEATURES
 from extraction_assets.database.connect import opened_database, write_transaction
-from extraction_assets.database.directions import DirectionsRow, Loaded, replace_directions
-from extraction_assets.database.load import ExtractionRow, replace_results
-from extraction_assets.database.relations import RelationsRow, replace_relations
-from extraction_assets.database.samples import Display
-from extraction_assets.database.text_index import index_texts
+from extraction_assets.database.writing.feature_directions import DirectionsRow, Loaded, replace_directions
+from extraction_assets.database.writing.feature_examples import ExtractionRow, replace_results
+from extraction_assets.database.writing.feature_relations import RelationsRow, replace_relations
+from extraction_assets.database.writing.samples import Display
+from extraction_assets.database.writing.text_index import index_texts
 from extraction_assets.defs_yaml.errors import sentences
 from extraction_assets.engine.corpora.display import display_tokens
 from extraction_assets.engine.corpora.document_tokens import special_token_ids
