@@ -23,7 +23,7 @@ from extraction_assets_tests.database.synthetic import CORPUS, NUM_SAMPLES, make
 from extraction_assets_tests.database.test_migrations import at_revision
 from extraction_assets_tests.postgres import Server
 
-DOCS = Path(__file__).parents[2] / "docs" / "database.md"
+DOCS = Path(__file__).parents[3] / "docs" / "database.md"
 
 
 def chats(first_role: str = "user") -> CorpusSamples:
