@@ -65,8 +65,9 @@ class RemoteFiles:
         name = "" if folder == self.root else self._name(folder)
         return sorted(folder / one for one in self._listing.inside(name))
 
-    def beginning(self, folder: Path, prefix: str) -> list[Path]:
-        return [folder / name for name in self._listing.inside(self._name(folder)) if name.startswith(prefix)]
+    def names(self, folder: Path) -> dict[str, bool]:
+        inside = self._listing.inside(self._name(folder))
+        return {name: entry is not None for name, entry in inside.items()}
 
     def files_in(self, folder: Path) -> list[Path]:
         return sorted(self.root / name for name in self._listing.files(self._name(folder)))
