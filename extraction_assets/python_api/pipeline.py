@@ -17,16 +17,16 @@ from extraction_assets.assets.relations.compute import CorpusCounts, compute_rel
 from extraction_assets.assets.relations.source import Source as FiringsSource
 from extraction_assets.catalog import SAE_FEATURES
 from extraction_assets.database.connect import opened_database, write_transaction
-from extraction_assets.database.directions import DirectionsRow, Loaded, replace_directions
-from extraction_assets.database.load import ExtractionRow, replace_results
-from extraction_assets.database.relations import RelationsRow, replace_relations
-from extraction_assets.database.samples import Display
-from extraction_assets.database.text_index import index_texts
+from extraction_assets.database.writing.feature_directions import DirectionsRow, Loaded, replace_directions
+from extraction_assets.database.writing.feature_examples import ExtractionRow, replace_results
+from extraction_assets.database.writing.feature_relations import RelationsRow, replace_relations
+from extraction_assets.database.writing.samples import Display
+from extraction_assets.database.writing.text_index import index_texts
 from extraction_assets.defs_yaml.errors import sentences
 from extraction_assets.engine.corpora.display import display_tokens
 from extraction_assets.engine.corpora.document_tokens import special_token_ids
 from extraction_assets.engine.corpora.documents import CorpusError, Document
-from extraction_assets.engine.corpora.tokenize import count_samples, packing_of, tokenize_corpus
+from extraction_assets.engine.corpora.tokenize import SampleStream, count_samples, packing_of
 from extraction_assets.engine.findings import log_and_raise
 from extraction_assets.engine.models.files.local_checkpoint import LocalCheckpoint, resolve_checkpoint
 from extraction_assets.engine.models.language_model import vocabulary_size
@@ -118,9 +118,9 @@ def _tokenized(
     if found < 1:
         raise CorpusError(f"the texts give {seen} samples, and the first one to run has number {first}: give more text")
     settings = _validated({**wanted.fields, "evaluation_samples": found})
-    tokenized = tokenize_corpus(wanted.documents, tokenizer, packing, found, start_sample=first, vocabulary_size=rows)
+    samples = SampleStream(wanted.documents, tokenizer, packing, found, start_sample=first, vocabulary_size=rows)
     stored = store.write_corpus(
-        tokenized,
+        samples,
         source=settings.corpus.source,
         tokenizer="in memory",
         packing=settings.corpus.packing,
