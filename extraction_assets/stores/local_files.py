@@ -87,6 +87,9 @@ class LocalFiles:
     def reading(self, path: Path, beside: Beside | None = None) -> Iterator[Path]:
         yield path
 
+    def several_passes(self) -> AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
     @contextlib.contextmanager
     def storing(self, path: Path) -> Iterator[Path]:
         yield path

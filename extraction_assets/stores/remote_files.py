@@ -127,6 +127,12 @@ class RemoteFiles:
             yield copy
 
     @contextlib.contextmanager
+    def several_passes(self) -> Iterator[None]:
+        """Half of what is free on the disk of scratch stays free."""
+        with self._copies.several_passes(shutil.disk_usage(self._scratch).free // 2):
+            yield
+
+    @contextlib.contextmanager
     def storing(self, path: Path) -> Iterator[Path]:
         """The files that the block has written beside the file, and the file, are uploaded and then removed here."""
         draft = self._scratch / uuid.uuid4().hex / path.name

@@ -79,6 +79,10 @@ class StoreFiles(Protocol):
         What is mapped into memory stays valid after the block. Raises FileNotFoundError if the file is not there.
         """
 
+    def several_passes(self) -> AbstractContextManager[None]:
+        """In the block the same files are read several times in the same order; copies that there are of them stay, as
+        far as the disk allows."""
+
     def storing(self, path: Path) -> AbstractContextManager[Path]:
         """A path to write a file to, and those beside it that belong to it. They are durable when the block has ended;
         the file comes last. Nothing is stored if the block fails."""
