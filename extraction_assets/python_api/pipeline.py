@@ -37,7 +37,7 @@ from extraction_assets.planning.draw_rules import draw_rules
 from extraction_assets.planning.stored_result import StoredFeatures, fingerprint_of_merge
 from extraction_assets.python_api.given import IN_MEMORY, GivenModel, GivenSae, as_it_was
 from extraction_assets.python_api.passes import (
-    Machine,
+    ComputeDevice,
     Parts,
     computed_chunks,
     examine_first_batch,
@@ -55,7 +55,7 @@ from extraction_assets.stores.fingerprints import fingerprint
 _MOST_SAMPLES = 10**12
 
 
-class Wanted(NamedTuple):
+class ExtractionRequest(NamedTuple):
     """What is to be extracted."""
 
     fields: Mapping[str, Any]
@@ -66,7 +66,7 @@ class Wanted(NamedTuple):
     directions: bool
 
 
-def run(wanted: Wanted, model: GivenModel, sae: GivenSae, folder: Path, logger: logging.Logger) -> Source:
+def run(wanted: ExtractionRequest, model: GivenModel, sae: GivenSae, folder: Path, logger: logging.Logger) -> Source:
     """Everything from texts to the rows of a database in ``folder``, which is then open to be read. Raises ValueError
     for directions where model or SAE are in no file."""
     if wanted.directions and not (model.module is None and sae.loaded is None):
@@ -101,7 +101,7 @@ def _validated(values: Mapping[str, Any]) -> ExtractionSettings:
 
 
 def _tokenized(
-    wanted: Wanted,
+    wanted: ExtractionRequest,
     settings: ExtractionSettings,
     tokenizer: Any,
     checkpoint: LocalCheckpoint,
@@ -161,7 +161,7 @@ class _Results:
         path = self._store.chunk_paths(name, SAE_FEATURES, sae, chunk.key, features)[0]
         return ChunkFile(path, chunk.key, features, None)
 
-    def merge(self, engine: sa.Engine, machine: Machine) -> None:
+    def merge(self, engine: sa.Engine, machine: ComputeDevice) -> None:
         """Computes all chunks, one after the other, and stores their features and the rows of all of them."""
         settings = self._settings
         tables, rules = self._tables(machine), draw_rules(settings)
@@ -187,7 +187,7 @@ class _Results:
             raise RuntimeError(f"the loaded rows differ from the chunks' tables: {'; '.join(wrong[:10])}")
         self._whole = CorpusCounts(merged.statistics.token_count.numpy(), merged.statistics.tokens_seen)
 
-    def _tables(self, machine: Machine) -> Iterator[TableFile]:
+    def _tables(self, machine: ComputeDevice) -> Iterator[TableFile]:
         """The table of each chunk, once its features are stored."""
         for file, computed in zip(
             self._files, computed_chunks(self._parts, self._corpus, machine, self._logger), strict=True
@@ -197,7 +197,7 @@ class _Results:
             write_features(file.path, result.feature_parts, {"fingerprint": file.fingerprint})
             yield TableFile(result.table, result.statistics, {"numerics": computed.numerics}, result.draws)
 
-    def relate(self, engine: sa.Engine, machine: Machine) -> None:
+    def relate(self, engine: sa.Engine, machine: ComputeDevice) -> None:
         """Top tokens, neighbours and flags over all samples, and the index of texts."""
         index_texts(engine)
         if self._settings.corpus.exclude_outlier_norms is not None:
@@ -214,7 +214,7 @@ class _Results:
         with write_transaction(engine) as connection:
             replace_relations(connection, self._settings.name, self._parts.name, row, found, self._display)
 
-    def direct(self, engine: sa.Engine, machine: Machine) -> None:
+    def direct(self, engine: sa.Engine, machine: ComputeDevice) -> None:
         """Logit lens and nearest decoder rows, from the files of model and SAE."""
         found = compute_directions(self._parts.extraction, self._parts.name, machine.device, self._logger)
         now, name = dt.datetime.now(dt.UTC), self._settings.name
