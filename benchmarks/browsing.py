@@ -30,7 +30,7 @@ from benchmarks.browsing_results import FREQUENT, NAME, RARE_WORD, SAE, Sizes, m
 from extraction_assets.browser.app import create_app
 from extraction_assets.browser.server import listen
 from extraction_assets.database.connect import opened_database
-from extraction_assets.database.reading import read_database
+from extraction_assets.database.read_only import read_database
 
 GOAL_MS = 100
 

@@ -14,7 +14,7 @@ from extraction_assets.database.backends import backend_of
 from extraction_assets.database.backends.parquet.definitions import KEPT
 from extraction_assets.database.connect import connect, open_database, write_transaction
 from extraction_assets.database.tables import metadata
-from extraction_assets.database.text_index import index_texts
+from extraction_assets.database.writing.text_index import index_texts
 
 _AT_ONCE = 20_000
 

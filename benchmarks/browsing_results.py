@@ -15,7 +15,7 @@ import numpy as np
 
 from extraction_assets.database.bins import DENSITY_EDGES, MAX_EDGES
 from extraction_assets.database.connect import open_database
-from extraction_assets.database.text_index import index_texts
+from extraction_assets.database.writing.text_index import index_texts
 
 NAME, SAE = "benchmark", "sae"
 EXAMPLES, LISTS, POSITIONS, TOKENS = 100, 512, 128, 20

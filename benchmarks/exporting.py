@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from benchmarks.browsing_results import EXAMPLES, NAME, SAE, Sizes, make_results
 from extraction_assets.database.queries.extractions import find_extraction
-from extraction_assets.database.reading import read_database
+from extraction_assets.database.read_only import read_database
 from extraction_assets.exports.folders import LocalFolder
 from extraction_assets.exports.formats import FORMATS
 from extraction_assets.exports.formats import export_format as load_format

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from extraction_assets.database.reading import read_database
+from extraction_assets.database.read_only import read_database
 from extraction_assets.database.views import feature_activations, sample_features
 
 READERS, PAUSE_SECONDS, START_SECONDS = 2, 0.02, 60

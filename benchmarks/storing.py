@@ -28,9 +28,9 @@ import torch
 from benchmarks.readers import reading, summary
 from extraction_assets.assets.examples.merging import Merged, merge_tables
 from extraction_assets.database.connect import open_database, write_transaction
-from extraction_assets.database.load import ExtractionRow, replace_results
-from extraction_assets.database.remove import delete_results
-from extraction_assets.database.samples import CorpusSamples
+from extraction_assets.database.writing.feature_examples import ExtractionRow, replace_results
+from extraction_assets.database.writing.remove import delete_results
+from extraction_assets.database.writing.samples import CorpusSamples
 from extraction_assets.engine.ordering import ascending_bits, bits_for, offsets_of, order_by
 from extraction_assets.engine.selection.draws import merge_draws
 from extraction_assets.engine.selection.intervals import OF_ALL

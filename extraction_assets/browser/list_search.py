@@ -95,7 +95,7 @@ def _first(connection: sa.Connection, places: Mapping[FoundBy, _Place]) -> Found
     return "text"
 
 
-def _place(extraction: sa.Row[Any], wanted: queries.Wanted, by: FoundBy, *, counted: bool) -> _Place:
+def _place(extraction: sa.Row[Any], wanted: queries.SearchTerm, by: FoundBy, *, counted: bool) -> _Place:
     if by == "token":
         what = (
             "firings on the token, of the features that have it among their top tokens"
@@ -108,7 +108,9 @@ def _place(extraction: sa.Row[Any], wanted: queries.Wanted, by: FoundBy, *, coun
     return _Place(None, None, "")
 
 
-def _text_place(connection: sa.Connection, extraction: sa.Row[Any], wanted: queries.Wanted, *, counted: bool) -> _Place:
+def _text_place(
+    connection: sa.Connection, extraction: sa.Row[Any], wanted: queries.SearchTerm, *, counted: bool
+) -> _Place:
     found, missing, is_cut = queries.text_found(connection, extraction, wanted)
     scope = f"of the first {queries.MOST_SAMPLES} samples with the text"
     if is_cut:

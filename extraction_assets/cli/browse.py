@@ -70,7 +70,7 @@ def _databases(module: str) -> "tuple[OpenDatabase, OpenDatabase]":
         results = Workspace(module).results
         return results.read, results.open
     from extraction_assets.database.connect import opened_database
-    from extraction_assets.database.reading import read_database
+    from extraction_assets.database.read_only import read_database
     from extraction_assets.host.locations import database_url
 
     url = database_url()

@@ -187,7 +187,7 @@ def _merged(workspace: Workspace) -> "Merged":
 
 
 def _rows(workspace: Workspace, name: str, sae: str | None) -> dict[str, int]:
-    from extraction_assets.database.remove import count_results
+    from extraction_assets.database.writing.remove import count_results
 
     with workspace.read_results() as connection:
         return count_results(connection, name, sae)
@@ -222,8 +222,8 @@ def _delete_rows_and_files(workspace: Workspace, rows: dict[str, int], name: str
 
 def _delete_rows(workspace: Workspace, rows: dict[str, int], name: str, sae: str | None) -> None:
     from extraction_assets.database.connect import write_transaction
-    from extraction_assets.database.remove import delete_results
-    from extraction_assets.database.text_index import index_texts_again
+    from extraction_assets.database.writing.remove import delete_results
+    from extraction_assets.database.writing.text_index import index_texts_again
 
     if rows:
         with workspace.results.open() as engine:

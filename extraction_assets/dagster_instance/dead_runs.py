@@ -19,7 +19,7 @@ from extraction_assets.dagster_instance.private_names import (
 )
 from extraction_assets.dagster_instance.ray_jobs import job_state
 from extraction_assets.host import holders
-from extraction_assets.host.processes import Place, here, is_running
+from extraction_assets.host.processes import ProcessPlace, here, is_running
 
 MAX_RETRIES_TAG = "dagster/max_retries"
 
@@ -245,7 +245,7 @@ def _is_alive(process: _Process) -> bool:
     return is_running(process.pid, process.seen)
 
 
-def _why_dead_elsewhere(instance: dg.DagsterInstance, run: dg.DagsterRun, place: Place) -> str | None:
+def _why_dead_elsewhere(instance: dg.DagsterInstance, run: dg.DagsterRun, place: ProcessPlace) -> str | None:
     found = _run_holders(Path(instance.root_directory), run.run_id)
     if any(holders.is_alive(holder) for holder in found):
         return None
@@ -254,11 +254,11 @@ def _why_dead_elsewhere(instance: dg.DagsterInstance, run: dg.DagsterRun, place:
     return f"{place.host} was started again since" if place.is_gone() else None
 
 
-def _noted_place(run: dg.DagsterRun) -> Place | None:
+def _noted_place(run: dg.DagsterRun) -> ProcessPlace | None:
     """The place that ``note_host`` noted on this very run: retries inherit tags. None if an earlier version did."""
     try:
         *place, run_id = json.loads(run.tags[PLACE_TAG])
-        return Place(*map(str, place)) if run_id == run.run_id else None
+        return ProcessPlace(*map(str, place)) if run_id == run.run_id else None
     except (KeyError, ValueError, TypeError):
         return None
 

@@ -12,7 +12,7 @@ MOST = 100_000
 """Values that a file may have with what its aliases repeat."""
 
 
-class Place(NamedTuple):
+class YamlLine(NamedTuple):
     """A key with a plain value."""
 
     key: str
@@ -56,7 +56,7 @@ def line_of(text: str, part: str) -> int:
     return text.partition(part)[0].count("\n") + 1
 
 
-def unreadable(text: str) -> Place | None:
+def unreadable(text: str) -> YamlLine | None:
     """The first value that is not what its form or its tag says, such as a number with too many digits."""
     for place in places(text):
         try:
@@ -66,7 +66,7 @@ def unreadable(text: str) -> Place | None:
     return None
 
 
-def places(text: str) -> Iterator[Place]:
+def places(text: str) -> Iterator[YamlLine]:
     """All plain values of a file in their order, each once, however often an alias repeats it."""
     seen: set[int] = set()
     left: list[tuple[tuple[str, ...], yaml.Node]] = []
@@ -77,7 +77,7 @@ def places(text: str) -> Iterator[Place]:
             continue
         seen.add(id(node))
         if isinstance(node, yaml.ScalarNode):
-            yield Place(".".join(path), node.start_mark.line + 1, node)
+            yield YamlLine(".".join(path), node.start_mark.line + 1, node)
         left += [(path + key, child) for key, child in _children(node)][::-1]
 
 

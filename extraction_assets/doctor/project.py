@@ -145,7 +145,7 @@ def check_database(results: "Callable[[], ResultsResource]" = default_results) -
     from extraction_assets.database.backends import backend_of_url
     from extraction_assets.database.errors import DatabaseError
     from extraction_assets.database.migrations.revisions import known_revisions
-    from extraction_assets.database.reading import schema_revision
+    from extraction_assets.database.read_only import schema_revision
     from extraction_assets.database.url_text import error_sentence, shown_url
 
     try:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from extraction_assets.host.processes import Place, here, is_running
+from extraction_assets.host.processes import ProcessPlace, here, is_running
 
 _SEPARATOR = "@"
 
@@ -26,7 +26,7 @@ class Holder(NamedTuple):
     what: str
     """What it works on, and what it does: ``demo@run``."""
     pid: int
-    place: Place
+    place: ProcessPlace
     path: Path
 
     def __str__(self) -> str:
@@ -125,4 +125,4 @@ def read(path: Path) -> Holder | None:
     if len(parts) != 7 or not parts[2].isdigit():
         return None
     what, host, pid, boot, namespace, machine, _ = parts
-    return Holder(what, int(pid), Place(host, boot, namespace, machine), path)
+    return Holder(what, int(pid), ProcessPlace(host, boot, namespace, machine), path)

@@ -16,7 +16,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MACHINE_ID = Path("/etc/machine-id")
 
 
-class Place(NamedTuple):
+class ProcessPlace(NamedTuple):
     """Where process ids mean the same thing."""
 
     host: str
@@ -43,13 +43,13 @@ class Place(NamedTuple):
 
 
 @functools.lru_cache(maxsize=1)
-def _place(pid: int) -> Place:
+def _place(pid: int) -> ProcessPlace:
     """By process, since a forked one may live in another namespace."""
     try:
         namespace = str(os.stat("/proc/self/ns/pid").st_ino)
     except OSError:
         namespace = ""
-    return Place(socket.gethostname(), _first_line(_BOOT_ID), namespace, _first_line(_MACHINE_ID))
+    return ProcessPlace(socket.gethostname(), _first_line(_BOOT_ID), namespace, _first_line(_MACHINE_ID))
 
 
 def _first_line(file: Path) -> str:
@@ -59,7 +59,7 @@ def _first_line(file: Path) -> str:
         return ""
 
 
-def here() -> Place:
+def here() -> ProcessPlace:
     """The place of this process."""
     return _place(os.getpid())
 

@@ -16,7 +16,7 @@ from extraction_assets.settings import check_name
 if TYPE_CHECKING:
     from extraction_assets.engine.saes.sae import SAE
     from extraction_assets.python_api.extracted import ExtractedResults
-    from extraction_assets.python_api.pipeline import Wanted
+    from extraction_assets.python_api.pipeline import ExtractionRequest
 
 _log = logging.getLogger("extraction_assets.extract")
 
@@ -105,7 +105,7 @@ def extract(
     from extraction_assets.execution.hub_downloads import hub_downloads
     from extraction_assets.execution.progress import bars
     from extraction_assets.python_api.given import documents_of
-    from extraction_assets.python_api.pipeline import Wanted
+    from extraction_assets.python_api.pipeline import ExtractionRequest
 
     values: dict[str, Any] = {
         "name": check_name(name, "name"),
@@ -115,12 +115,12 @@ def extract(
         "top_k_examples": top_k_examples,
     }
     _refuse_unused(settings or {})
-    wanted = Wanted(_merged(values, settings or {}), documents_of(texts), device, batch_size, directions)
+    wanted = ExtractionRequest(_merged(values, settings or {}), documents_of(texts), device, batch_size, directions)
     with bars() if show_progress else contextlib.nullcontext(), hub_downloads(_log):
         return _extracted(model, tokenizer, sae, wanted)
 
 
-def _extracted(model: Any, tokenizer: Any | None, sae: Any, wanted: "Wanted") -> "ExtractedResults":
+def _extracted(model: Any, tokenizer: Any | None, sae: Any, wanted: "ExtractionRequest") -> "ExtractedResults":
     """The results in a folder of their own, of which nothing is left after an error."""
     from extraction_assets.engine.memory import release_memory
     from extraction_assets.python_api.extracted import ExtractedResults

@@ -41,7 +41,7 @@ _PRECISION = "high"
 """Of float32 products while the SAE encodes: the GPU resource's default."""
 
 
-class Machine(NamedTuple):
+class ComputeDevice(NamedTuple):
     """The device that is computed on."""
 
     device: torch.device
@@ -76,7 +76,7 @@ class Computed(NamedTuple):
 
 
 @contextlib.contextmanager
-def machine_for(wanted: str, batch: int, model: GivenModel, logger: logging.Logger) -> Iterator[Machine]:
+def machine_for(wanted: str, batch: int, model: GivenModel, logger: logging.Logger) -> Iterator[ComputeDevice]:
     """The device of a loaded model, else the wanted one; a GPU that ``auto`` chooses is leased until the block ends."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", wanted):
         raise ValueError(f"device is {wanted!r}: give 'auto', 'cpu', 'cuda' or 'cuda:N'")
@@ -84,12 +84,12 @@ def machine_for(wanted: str, batch: int, model: GivenModel, logger: logging.Logg
         raise ValueError(f"batch_size is {batch!r}: give a whole number of at least 1")
     if model.module is None:
         with choose_device(wanted, logger) as device:
-            yield Machine(device, batch)
+            yield ComputeDevice(device, batch)
         return
     device = next(model.module.parameters()).device
     if wanted != "auto" and torch.device(wanted).type != device.type:
         raise ValueError(f"device is {wanted!r}, but the loaded model is on {device}: leave it out, or move the model")
-    yield Machine(device, batch)
+    yield ComputeDevice(device, batch)
 
 
 @contextlib.contextmanager
@@ -162,7 +162,9 @@ def examine_first_batch(parts: Parts, corpus: StoredCorpus, logger: logging.Logg
     log_and_raise(findings if broken else [*alone, *findings], logger)
 
 
-def computed_chunks(parts: Parts, corpus: StoredCorpus, machine: Machine, logger: logging.Logger) -> Iterator[Computed]:
+def computed_chunks(
+    parts: Parts, corpus: StoredCorpus, machine: ComputeDevice, logger: logging.Logger
+) -> Iterator[Computed]:
     """Each chunk once it is computed. Peak memory is that of one chunk. Raises NonFiniteError, CorpusError or
     MemoryError."""
     settings, forward = parts.extraction.declared, AdaptiveBatch(machine.batch_size, logger)

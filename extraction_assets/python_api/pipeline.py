@@ -17,16 +17,16 @@ from extraction_assets.assets.relations.compute import CorpusCounts, compute_rel
 from extraction_assets.assets.relations.source import Source as FiringsSource
 from extraction_assets.catalog import SAE_FEATURES
 from extraction_assets.database.connect import opened_database, write_transaction
-from extraction_assets.database.directions import DirectionsRow, Loaded, replace_directions
-from extraction_assets.database.load import ExtractionRow, replace_results
-from extraction_assets.database.relations import RelationsRow, replace_relations
-from extraction_assets.database.samples import Display
-from extraction_assets.database.text_index import index_texts
+from extraction_assets.database.writing.feature_directions import DirectionsRow, Loaded, replace_directions
+from extraction_assets.database.writing.feature_examples import ExtractionRow, replace_results
+from extraction_assets.database.writing.feature_relations import RelationsRow, replace_relations
+from extraction_assets.database.writing.samples import Display
+from extraction_assets.database.writing.text_index import index_texts
 from extraction_assets.defs_yaml.errors import sentences
 from extraction_assets.engine.corpora.display import display_tokens
 from extraction_assets.engine.corpora.document_tokens import special_token_ids
 from extraction_assets.engine.corpora.documents import CorpusError, Document
-from extraction_assets.engine.corpora.tokenize import count_samples, packing_of, tokenize_corpus
+from extraction_assets.engine.corpora.tokenize import SampleStream, count_samples, packing_of
 from extraction_assets.engine.findings import log_and_raise
 from extraction_assets.engine.models.files.local_checkpoint import LocalCheckpoint, resolve_checkpoint
 from extraction_assets.engine.models.language_model import vocabulary_size
@@ -37,7 +37,7 @@ from extraction_assets.planning.draw_rules import draw_rules
 from extraction_assets.planning.stored_result import StoredFeatures, fingerprint_of_merge
 from extraction_assets.python_api.given import IN_MEMORY, GivenModel, GivenSae, as_it_was
 from extraction_assets.python_api.passes import (
-    Machine,
+    ComputeDevice,
     Parts,
     computed_chunks,
     examine_first_batch,
@@ -55,7 +55,7 @@ from extraction_assets.stores.fingerprints import fingerprint
 _MOST_SAMPLES = 10**12
 
 
-class Wanted(NamedTuple):
+class ExtractionRequest(NamedTuple):
     """What is to be extracted."""
 
     fields: Mapping[str, Any]
@@ -66,7 +66,7 @@ class Wanted(NamedTuple):
     directions: bool
 
 
-def run(wanted: Wanted, model: GivenModel, sae: GivenSae, folder: Path, logger: logging.Logger) -> Source:
+def run(wanted: ExtractionRequest, model: GivenModel, sae: GivenSae, folder: Path, logger: logging.Logger) -> Source:
     """Everything from texts to the rows of a database in ``folder``, which is then open to be read. Raises ValueError
     for directions where model or SAE are in no file."""
     if wanted.directions and not (model.module is None and sae.loaded is None):
@@ -101,7 +101,7 @@ def _validated(values: Mapping[str, Any]) -> ExtractionSettings:
 
 
 def _tokenized(
-    wanted: Wanted,
+    wanted: ExtractionRequest,
     settings: ExtractionSettings,
     tokenizer: Any,
     checkpoint: LocalCheckpoint,
@@ -118,9 +118,9 @@ def _tokenized(
     if found < 1:
         raise CorpusError(f"the texts give {seen} samples, and the first one to run has number {first}: give more text")
     settings = _validated({**wanted.fields, "evaluation_samples": found})
-    tokenized = tokenize_corpus(wanted.documents, tokenizer, packing, found, start_sample=first, vocabulary_size=rows)
+    samples = SampleStream(wanted.documents, tokenizer, packing, found, start_sample=first, vocabulary_size=rows)
     stored = store.write_corpus(
-        tokenized,
+        samples,
         source=settings.corpus.source,
         tokenizer="in memory",
         packing=settings.corpus.packing,
@@ -161,7 +161,7 @@ class _Results:
         path = self._store.chunk_paths(name, SAE_FEATURES, sae, chunk.key, features)[0]
         return ChunkFile(path, chunk.key, features, None)
 
-    def merge(self, engine: sa.Engine, machine: Machine) -> None:
+    def merge(self, engine: sa.Engine, machine: ComputeDevice) -> None:
         """Computes all chunks, one after the other, and stores their features and the rows of all of them."""
         settings = self._settings
         tables, rules = self._tables(machine), draw_rules(settings)
@@ -187,7 +187,7 @@ class _Results:
             raise RuntimeError(f"the loaded rows differ from the chunks' tables: {'; '.join(wrong[:10])}")
         self._whole = CorpusCounts(merged.statistics.token_count.numpy(), merged.statistics.tokens_seen)
 
-    def _tables(self, machine: Machine) -> Iterator[TableFile]:
+    def _tables(self, machine: ComputeDevice) -> Iterator[TableFile]:
         """The table of each chunk, once its features are stored."""
         for file, computed in zip(
             self._files, computed_chunks(self._parts, self._corpus, machine, self._logger), strict=True
@@ -197,7 +197,7 @@ class _Results:
             write_features(file.path, result.feature_parts, {"fingerprint": file.fingerprint})
             yield TableFile(result.table, result.statistics, {"numerics": computed.numerics}, result.draws)
 
-    def relate(self, engine: sa.Engine, machine: Machine) -> None:
+    def relate(self, engine: sa.Engine, machine: ComputeDevice) -> None:
         """Top tokens, neighbours and flags over all samples, and the index of texts."""
         index_texts(engine)
         if self._settings.corpus.exclude_outlier_norms is not None:
@@ -214,7 +214,7 @@ class _Results:
         with write_transaction(engine) as connection:
             replace_relations(connection, self._settings.name, self._parts.name, row, found, self._display)
 
-    def direct(self, engine: sa.Engine, machine: Machine) -> None:
+    def direct(self, engine: sa.Engine, machine: ComputeDevice) -> None:
         """Logit lens and nearest decoder rows, from the files of model and SAE."""
         found = compute_directions(self._parts.extraction, self._parts.name, machine.device, self._logger)
         now, name = dt.datetime.now(dt.UTC), self._settings.name

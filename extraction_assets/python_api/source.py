@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from extraction_assets.database.backends import parse_url
 from extraction_assets.database.connect import plain_errors
-from extraction_assets.database.reading import read_database
+from extraction_assets.database.read_only import read_database
 from extraction_assets.database.url_text import shown_url
 from extraction_assets.python_api.errors import ClosedError
 from extraction_assets.stores.chunk_store import ChunkStore

@@ -12,7 +12,7 @@ from pydantic import Field
 from extraction_assets.database.backends import backend_of_url, parse_url
 from extraction_assets.database.connect import opened_database
 from extraction_assets.database.errors import DatabaseError
-from extraction_assets.database.reading import read_database
+from extraction_assets.database.read_only import read_database
 from extraction_assets.database.url_text import URL_VARIABLE, holds_password, shown_url
 from extraction_assets.host.locations import database_url, full_database_url
 

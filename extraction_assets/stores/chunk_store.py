@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from extraction_assets.catalog import CORPUS, ChunkAsset, asset_row
-from extraction_assets.engine.corpora.tokenize import TokenizedCorpus
+from extraction_assets.engine.corpora.tokenize import SampleStream, TokenizedCorpus
 from extraction_assets.stores.chunk_names import ChunkFile, chunk_files, chunk_names, chunk_paths, of_any_fingerprint
 from extraction_assets.stores.chunk_record import Record, expect_fingerprint, read_record
 from extraction_assets.stores.corpus_arrays import TOKENIZE_AGAIN
@@ -186,7 +186,7 @@ class ChunkStore:
         """Names that damaged files of an asset had before they were set aside."""
         return names_set_aside(self.files.inside(self.asset_folder(extraction, asset, sae)))
 
-    def write_corpus(self, corpus: TokenizedCorpus, **said: Any) -> StoredCorpus:
+    def write_corpus(self, corpus: TokenizedCorpus | SampleStream, **said: Any) -> StoredCorpus:
         """Stores a corpus by its content; ``said`` of it is what ``corpus_files.write_corpus`` takes."""
         stored = write_corpus(self.corpora, corpus, **said)
         self.files.store_folder(stored.folder, [*sorted(stored.manifest.files), MANIFEST])

@@ -1,5 +1,6 @@
 """The arrays of a stored corpus: writes them as they are, and maps them only if they belong together."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from extraction_assets.engine.corpora.message_spans import SampleMessages
-from extraction_assets.engine.corpora.tokenize import TokenizedCorpus
+from extraction_assets.engine.corpora.tokenize import SampleBlock, SampleStream, TokenizedCorpus
 from extraction_assets.engine.file_boundary.npy_header import read_npy_header
 from extraction_assets.stores.sealed import DamagedFileError, damaged, open_stored
 from extraction_assets.stores.sealed_json import parse_json
@@ -36,10 +37,17 @@ CHAT_FILES = (*FILES, _MESSAGE_OFFSETS, _MESSAGE_SPANS, _MESSAGE_ROLES)
 """Those of a corpus of chats."""
 
 
-def write_arrays(folder: Path, corpus: TokenizedCorpus) -> tuple[str, ...]:
-    """Writes the files of a corpus; gives their names, ``FILES`` or ``CHAT_FILES``."""
-    for name in ARRAYS:
-        np.save(folder / f"{name}.npy", getattr(corpus, name))
+def write_arrays(folder: Path, corpus: TokenizedCorpus | SampleStream) -> tuple[str, ...]:
+    """Writes the files of a corpus block by block; gives their names, ``FILES`` or ``CHAT_FILES``."""
+    with contextlib.ExitStack() as stack:
+        files = {name: stack.enter_context((folder / f"{name}.npy").open("wb")) for name in ARRAYS}
+        for name, dtype in _DTYPES.items():
+            shape = corpus.shape if name in _BY_POSITION else corpus.shape[:1]
+            header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(files[name], header)  # as np.save
+        for block in corpus.blocks():
+            for name, column in zip(SampleBlock._fields, block, strict=True):
+                files[name].write(np.ascontiguousarray(column, _DTYPES[name]).data)
     (folder / DOCUMENTS).write_text(json.dumps(corpus.document_ids), "utf-8")
     if corpus.messages is None:
         return FILES

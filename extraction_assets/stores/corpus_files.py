@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from extraction_assets.engine.corpora.samples import counted_positions, samples_of
-from extraction_assets.engine.corpora.tokenize import TokenizedCorpus
+from extraction_assets.engine.corpora.tokenize import SampleStream, TokenizedCorpus
 from extraction_assets.engine.shapes import Samples
 from extraction_assets.settings import CorpusSettings
 from extraction_assets.stores.content_hashes import Memo, content_hash
@@ -110,9 +110,15 @@ _hashes = Memo[tuple[str, str, int, int]](most=100_000)
 
 
 def write_corpus(
-    root: Path, corpus: TokenizedCorpus, *, source: str, tokenizer: str, packing: str, start_sample: int
+    root: Path,
+    corpus: TokenizedCorpus | SampleStream,
+    *,
+    source: str,
+    tokenizer: str,
+    packing: str,
+    start_sample: int,
 ) -> StoredCorpus:
-    """Store a corpus under ``root`` by its content; uses an equal one that exists already."""
+    """Stores a corpus under ``root`` by its content, while a stream is tokenized; uses an equal one that exists."""
     temporary = root / f".{uuid.uuid4().hex}.tmp"
     temporary.mkdir(parents=True)
     try:

@@ -15,7 +15,7 @@ class _Copy:
         self.stamp, self.size, self.readers, self.lock = stamp, 0, 0, threading.Lock()
 
 
-class Wanted(NamedTuple):
+class WantedFile(NamedTuple):
     """A file to be read."""
 
     path: Path
@@ -34,7 +34,7 @@ class LocalCopies:
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
-    def reading(self, wanted: Wanted) -> Iterator[Path]:
+    def reading(self, wanted: WantedFile) -> Iterator[Path]:
         """The path of a copy, which is there for the block."""
         copy = self._taken(wanted)
         try:
@@ -55,7 +55,7 @@ class LocalCopies:
             self._copies.pop(path, None)
             path.unlink(missing_ok=True)
 
-    def _taken(self, wanted: Wanted) -> _Copy:
+    def _taken(self, wanted: WantedFile) -> _Copy:
         with self._lock:
             copy = self._copies.get(wanted.path)
             if copy is None or (copy.stamp != wanted.stamp and not copy.readers):

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from extraction_assets.stores.chunk_record import Record, record_in_parts
-from extraction_assets.stores.local_copies import LocalCopies, Wanted
+from extraction_assets.stores.local_copies import LocalCopies, WantedFile
 from extraction_assets.stores.remote_folder import Entry, RemoteFolder, Upload
 from extraction_assets.stores.remote_listing import RemoteListing
 from extraction_assets.stores.scratch import Scratch
@@ -228,11 +228,11 @@ class RemoteFiles:
         entry = self._listing.find(name)
         return self._listing.files(name) if entry is None else {name: entry}
 
-    def _wanted(self, path: Path) -> Wanted:
+    def _wanted(self, path: Path) -> WantedFile:
         entry = self._listing.find(self._name(path))
         if entry is None:
             raise FileNotFoundError(f"{self.address(path)} is not there")
-        return Wanted(self._copy_of(path), entry, lambda copy: self._fetch(path, copy))
+        return WantedFile(self._copy_of(path), entry, lambda copy: self._fetch(path, copy))
 
     def _fetch(self, path: Path, to: Path) -> None:
         part = to.with_name(f".{to.name}.part")

@@ -1,4 +1,4 @@
-"""Removing an extraction: its files, and the corpus that only it used. ``database.remove`` removes its rows."""
+"""Removing an extraction: its files, and the corpus that only it used. ``database.writing.remove`` removes its rows."""
 
 from collections.abc import Sequence
 from pathlib import Path

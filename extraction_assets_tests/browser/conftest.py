@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from extraction_assets.database.connect import opened_database
-from extraction_assets.database.reading import read_database
+from extraction_assets.database.read_only import read_database
 from extraction_assets_tests.browser.small_results import store_results
 from extraction_assets_tests.project import Project
 

@@ -14,9 +14,9 @@ from click.testing import Result
 
 from extraction_assets.database.connect import open_database, write_transaction
 from extraction_assets.database.labels import label_transaction, save_label
-from extraction_assets.database.load import replace_results
 from extraction_assets.database.queries.extractions import find_extraction
 from extraction_assets.database.tables import feature_neighbours, relations
+from extraction_assets.database.writing.feature_examples import replace_results
 from extraction_assets_tests.command import declare, invoke
 from extraction_assets_tests.database.synthetic import CORPUS, make_results
 from extraction_assets_tests.project import Project

@@ -13,12 +13,12 @@ from dagster._core.events import DagsterEvent, DagsterEventType, EngineEventData
 from extraction_assets.dagster_instance import dead_runs as recovery
 from extraction_assets.dagster_instance.dead_runs import HOST_TAG, PLACE_TAG, dead_runs, fail_dead_runs, note_host
 from extraction_assets.host import holders
-from extraction_assets.host.processes import Place, here
+from extraction_assets.host.processes import ProcessPlace, here
 from extraction_assets_tests.daemon_lab import wait_for
 from extraction_assets_tests.processes import start_code
 
-OTHER = Place(here().host, here().boot or "boot", "4026530000", here().machine)  # a container of this host
-ELSEWHERE = Place("elsewhere", "another-boot", "4026531836", "another-machine")
+OTHER = ProcessPlace(here().host, here().boot or "boot", "4026530000", here().machine)  # a container of this host
+ELSEWHERE = ProcessPlace("elsewhere", "another-boot", "4026531836", "another-machine")
 GONE_PID = 2**22 - 7
 
 
@@ -44,11 +44,13 @@ def _started(instance: dg.DagsterInstance, pid: int, **tags: str) -> str:
     return run.run_id
 
 
-def _note(instance: dg.DagsterInstance, run_id: str, place: Place) -> None:
+def _note(instance: dg.DagsterInstance, run_id: str, place: ProcessPlace) -> None:
     instance.add_run_tags(run_id, {HOST_TAG: f"{place.host} {run_id}", PLACE_TAG: json.dumps([*place, run_id])})
 
 
-def _hold(instance: dg.DagsterInstance, run_id: str, place: Place, monkeypatch: pytest.MonkeyPatch) -> holders.Held:
+def _hold(
+    instance: dg.DagsterInstance, run_id: str, place: ProcessPlace, monkeypatch: pytest.MonkeyPatch
+) -> holders.Held:
     with monkeypatch.context() as there:
         there.setattr(holders, "here", lambda: place)
         return holders.hold(Path(instance.root_directory) / "extraction_assets" / "running", run_id)
@@ -60,7 +62,7 @@ def _dead(instance: dg.DagsterInstance) -> list[str]:
 
 @pytest.mark.parametrize("place", [OTHER, ELSEWHERE], ids=["container", "host"])
 def test_a_living_run_of_another_place_is_not_declared_dead(
-    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, place: Place
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, place: ProcessPlace
 ) -> None:
     run_id = _started(instance, GONE_PID)  # no such process here
     _note(instance, run_id, place)
@@ -72,7 +74,7 @@ def test_a_living_run_of_another_place_is_not_declared_dead(
 
 @pytest.mark.parametrize("place", [OTHER, ELSEWHERE], ids=["container", "host"])
 def test_a_dead_run_is_not_kept_alive_by_a_process_here_of_the_same_number(
-    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, place: Place
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, place: ProcessPlace
 ) -> None:
     run_id = _started(instance, os.getpid())
     _note(instance, run_id, place)

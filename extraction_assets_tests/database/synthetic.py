@@ -9,9 +9,9 @@ import pyarrow as pa
 import sqlalchemy as sa
 import torch
 
-from extraction_assets.database.load import ExtractionRow, replace_results
-from extraction_assets.database.samples import CorpusSamples
 from extraction_assets.database.tables import corpora, extractions
+from extraction_assets.database.writing.feature_examples import ExtractionRow, replace_results
+from extraction_assets.database.writing.samples import CorpusSamples
 from extraction_assets.engine.shapes import TopKTable
 from extraction_assets.engine.statistics.registry import FeatureStatistics
 

@@ -32,7 +32,7 @@ from extraction_assets.database.queries.labels import (
     list_labels,
     mark_counts_select,
 )
-from extraction_assets.database.remove import delete_results
+from extraction_assets.database.writing.remove import delete_results
 from extraction_assets_tests.database.plans import assert_uses_index
 from extraction_assets_tests.database.synthetic import make_results
 

@@ -11,9 +11,9 @@ import sqlalchemy as sa
 from extraction_assets.database.connect import open_database, write_transaction
 from extraction_assets.database.errors import DatabaseError
 from extraction_assets.database.queries.words import features_of_token
-from extraction_assets.database.remove import delete_results
 from extraction_assets.database.tables import features, samples
 from extraction_assets.database.views import feature_activations, sample_features
+from extraction_assets.database.writing.remove import delete_results
 from extraction_assets_tests.database import kinds
 from extraction_assets_tests.database.earlier import before_lists
 from extraction_assets_tests.database.synthetic import make_results, store_examples

@@ -7,7 +7,6 @@ import sqlalchemy as sa
 import torch
 
 from extraction_assets.database.connect import open_database, write_transaction
-from extraction_assets.database.load import replace_results
 from extraction_assets.database.queries.overview import (
     DENSE,
     Noted,
@@ -18,6 +17,7 @@ from extraction_assets.database.queries.overview import (
     worth_a_look,
 )
 from extraction_assets.database.tables import feature_example_lists, feature_flags
+from extraction_assets.database.writing.feature_examples import replace_results
 from extraction_assets_tests.database import kinds
 from extraction_assets_tests.database.plans import assert_uses_index
 from extraction_assets_tests.database.stored_rows import store_rows

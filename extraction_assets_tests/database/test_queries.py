@@ -7,9 +7,7 @@ import pytest
 import sqlalchemy as sa
 import torch
 
-from extraction_assets.database import example_lists
 from extraction_assets.database.connect import open_database, write_transaction
-from extraction_assets.database.load import replace_results
 from extraction_assets.database.queries.examples import find_feature
 from extraction_assets.database.queries.extractions import UnknownResultError
 from extraction_assets.database.queries.words import (
@@ -19,6 +17,8 @@ from extraction_assets.database.queries.words import (
     strongest_query,
     token_query,
 )
+from extraction_assets.database.writing import example_lists
+from extraction_assets.database.writing.feature_examples import replace_results
 from extraction_assets_tests.database.plans import assert_uses_index
 from extraction_assets_tests.database.synthetic import CORPUS, make_results
 

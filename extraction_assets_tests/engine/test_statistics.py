@@ -230,6 +230,8 @@ def test_what_earlier_versions_did_not_count_is_named_of_a_feature_that_fires() 
     assert sentence is not None
     assert sentence.startswith("std_activation is not known in this result: some of its chunks are of an earlier")
     assert unknown_sizes([as_feature()]) is None
+    assert unknown_sizes([as_feature(std_activation=None)], ["std_activation"]) == sentence
+    assert unknown_sizes([as_feature(std_activation=None)], ["mean_activation"]) is None
 
 
 def test_nothing_is_unknown_of_a_feature_that_never_fires() -> None:

@@ -105,14 +105,14 @@ MUTATIONS = (
         "database/backends/sqlite/__init__.py",
         '"BEGIN IMMEDIATE" if writes else "BEGIN"',
         '"BEGIN"',
-        ("database/test_replacing.py::test_merges_at_once_keep_all_their_rows",),
+        ("database/writing/test_replacing.py::test_merges_at_once_keep_all_their_rows",),
     ),
     Mutation(
         "writers of PostgreSQL take no lock",
         "database/backends/postgresql/__init__.py",
         "connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK_KEY)))",
         "del connection",
-        ("database/test_replacing.py::test_merges_at_once_keep_all_their_rows",),
+        ("database/writing/test_replacing.py::test_merges_at_once_keep_all_their_rows",),
     ),
     Mutation(
         "the first migration leaves a column out",

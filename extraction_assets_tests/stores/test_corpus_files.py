@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import time
+import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,8 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from extraction_assets.engine.corpora import tokenize
+from extraction_assets.engine.corpora.tokenize import Packing, SampleBlock, SampleStream, TokenizedCorpus
 from extraction_assets.stores import corpus_files
 from extraction_assets.stores.chunk_store import ChunkStore
+from extraction_assets.stores.corpus_arrays import write_arrays
 from extraction_assets.stores.corpus_files import MANIFEST, StoredCorpus, identity, open_corpus, write_corpus
 from extraction_assets.stores.sealed import DamagedFileError, names_set_aside, set_aside, writing
 from extraction_assets.stores.sealed_json import write_sealed_json
@@ -50,6 +54,58 @@ def _refusal(store: ChunkStore, name: str) -> str:
     assert len(message.splitlines()) == 1
     assert len(message) < 500 + len(str(store.root))
     return message
+
+
+# Streams
+
+
+def _stream(samples: int = 2_000, at_end: Callable[[], None] = lambda: None) -> SampleStream:
+    """Of documents of 400 tokens each."""
+    documents = ((f"{number}", np.arange(number, number + 400, dtype=np.int32)) for number in range(samples))
+    return SampleStream(documents, None, Packing(400), samples, at_end=at_end)
+
+
+_SAID = {"source": "a", "tokenizer": "b", "packing": "documents", "start_sample": 0}
+
+
+def test_a_stream_is_stored_as_the_corpus_that_it_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokenize, "_BLOCK_SAMPLES", 3)
+    whole = TokenizedCorpus(
+        **SampleBlock(*map(np.concatenate, zip(*_stream(10).blocks(), strict=True)))._asdict(),
+        document_ids=[str(number) for number in range(10)],
+    )
+    stored = write_corpus(tmp_path, _stream(10), **_SAID)  # type: ignore[arg-type]
+    for name in SampleBlock._fields:
+        np.save(tmp_path / "expected.npy", getattr(whole, name))
+        assert (stored.folder / f"{name}.npy").read_bytes() == (tmp_path / "expected.npy").read_bytes()
+    assert write_corpus(tmp_path, whole, **_SAID).folder == stored.folder  # type: ignore[arg-type]
+
+
+def test_the_memory_of_storing_a_stream_does_not_grow_with_its_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenize, "_BLOCK_SAMPLES", 32)
+    tracemalloc.start()
+    try:
+        write_arrays(tmp_path, _stream())
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    written = sum(path.stat().st_size for path in tmp_path.glob("*.npy"))
+    assert written > 2_000 * 400 * 6
+    assert peak < written / 4
+
+
+def test_what_is_refused_at_the_end_of_a_stream_is_not_stored(tmp_path: Path) -> None:
+    def refuse() -> None:
+        raise ValueError("the tokenizer has two readings")
+
+    with pytest.raises(ValueError, match="two readings"):
+        write_corpus(tmp_path, _stream(5, refuse), **_SAID)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+# Damage
 
 
 def test_a_damaged_corpus_is_replaced_once_by_writers_that_all_found_it_damaged(

@@ -129,7 +129,7 @@ def test_files_of_others_in_its_folder_are_named_and_stay(project: Project, monk
 
 
 def test_an_error_on_the_way_leaves_all_rows_and_files(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    from extraction_assets.database import remove
+    from extraction_assets.database.writing import remove
 
     before, files = _all_rows(project), project.files()
 

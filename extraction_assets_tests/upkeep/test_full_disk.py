@@ -17,7 +17,7 @@ from extraction_assets.database.connect import open_database
 from extraction_assets.database.errors import DatabaseError, FullDiskError
 from extraction_assets.database.migrations.revisions import known_revisions
 from extraction_assets.database.queries.extractions import merges
-from extraction_assets.database.reading import read_database
+from extraction_assets.database.read_only import read_database
 from extraction_assets.host import disk as disk_module
 from extraction_assets_tests.command import declare, invoke, succeed
 from extraction_assets_tests.database.test_migrations import at_revision

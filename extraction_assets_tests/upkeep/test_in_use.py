@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from extraction_assets.host import holders
-from extraction_assets.host.processes import Place, here
+from extraction_assets.host.processes import ProcessPlace, here
 from extraction_assets.stores.in_use import InUseError, removing, running, runs_of
 from extraction_assets_tests.command import declare, invoke, succeed
 from extraction_assets_tests.project import Project
@@ -122,7 +122,7 @@ def test_without_file_locks_a_process_of_another_host_counts_until_its_file_is_g
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as there:
-        there.setattr(holders, "here", lambda: Place("elsewhere", "another-boot", "1", "another-machine"))
+        there.setattr(holders, "here", lambda: ProcessPlace("elsewhere", "another-boot", "1", "another-machine"))
         held = holders.hold(tmp_path / ".in_use", "tiny@run")
     monkeypatch.setattr(fcntl, "flock", _no_locks)
     with pytest.raises(InUseError, match=r"on elsewhere runs tiny: .* use --force"), removing(tmp_path, ["tiny"]):

@@ -62,7 +62,7 @@ class ChunkRun:
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint-reader")
         self._read: Future[None] | None = None
         """Of the checkpoints whose hashes were taken on trust; before its end no chunk is written."""
-        self._pending: _Pending | None = None
+        self._pending: _ChunkBeingWritten | None = None
         self._coming: PreparedChunk | None = None
         """The next chunk, if its first forward pass is queued."""
         self._work = deque[tuple[Chunk, list[Target]]]()
@@ -156,7 +156,7 @@ class ChunkRun:
         self._begin_reading()
         computed = yield from self._computed(chunk, targets, update)
         yield from self._durable()
-        self._pending = _Pending(chunk, partial(self._finish, computed))
+        self._pending = _ChunkBeingWritten(chunk, partial(self._finish, computed))
         self._writer.submit(self._pending.write)
 
     def _begin_reading(self) -> None:
@@ -212,7 +212,7 @@ class ChunkRun:
         self._writer.submit(pending.write)  # again, where an interrupt came before or during the first time
         yield from self._record(pending)
 
-    def _record(self, pending: "_Pending", most: int | None = None) -> Iterator[Event]:
+    def _record(self, pending: "_ChunkBeingWritten", most: int | None = None) -> Iterator[Event]:
         """Waits for a chunk's files and gives its events, at most so many of them. Fails where a check of it failed."""
         try:
             finished = pending.finished.result()
@@ -257,7 +257,7 @@ def _as_it_is(event: Event) -> Event:
     return event
 
 
-class _Pending:
+class _ChunkBeingWritten:
     """A chunk that the writer's thread has, or is about to get."""
 
     def __init__(self, chunk: Chunk, work: Callable[[], FinishedChunk]) -> None:

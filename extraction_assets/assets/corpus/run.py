@@ -13,8 +13,8 @@ from extraction_assets.catalog import CORPUS
 from extraction_assets.dagster_instance.dead_runs import note_host
 from extraction_assets.early_checks.document_share import DocumentShare, first_documents, stored_share
 from extraction_assets.engine.corpora.documents import CorpusError, Source
-from extraction_assets.engine.corpora.tokenize import packing_of, tokenize_corpus
-from extraction_assets.engine.findings import log_and_raise
+from extraction_assets.engine.corpora.tokenize import SampleStream, packing_of
+from extraction_assets.engine.findings import Finding, log_and_raise
 from extraction_assets.engine.models.files.local_checkpoint import LocalCheckpoint, resolve_checkpoint
 from extraction_assets.engine.models.language_model import vocabulary_size
 from extraction_assets.engine.models.tokenizers.comparison import noting_texts
@@ -160,8 +160,15 @@ def _tokenize(
         if not tokenizer.is_fast:
             logger.warning("%s is no fast tokenizer: it tokenizes on one core", type(tokenizer).__name__)
     texts: list[str] = []
+    differences: list[Finding] = []
+
+    def compare_readings() -> None:
+        """Before a file has its name: what is refused is not stored."""
+        differences.extend(tokenizer_findings(settings.corpus, checkpoint, tokenizer, texts))
+        log_and_raise(differences, logger)
+
     with progress(CORPUS, settings.evaluation_samples, "samples", logger) as update:
-        tokenized = tokenize_corpus(
+        samples = SampleStream(
             noting_texts(source.documents(), texts),
             tokenizer,
             packing_of(settings.corpus),
@@ -169,16 +176,15 @@ def _tokenize(
             start_sample=settings.start_sample,
             vocabulary_size=rows,
             on_samples=update,
+            at_end=compare_readings,
         )
-    differences = tokenizer_findings(settings.corpus, checkpoint, tokenizer, texts)
-    log_and_raise(differences, logger)
-    stored = store.write_corpus(
-        tokenized,
-        source=_portable(settings.corpus.source),
-        tokenizer=tokenizer_fingerprint(settings, checkpoint),
-        packing=settings.corpus.packing,
-        start_sample=settings.start_sample,
-    )
+        stored = store.write_corpus(
+            samples,
+            source=_portable(settings.corpus.source),
+            tokenizer=tokenizer_fingerprint(settings, checkpoint),
+            packing=settings.corpus.packing,
+            start_sample=settings.start_sample,
+        )
     return stored, tuple(finding.message for finding in differences)
 
 

@@ -10,8 +10,8 @@ from extraction_assets.assets.directions.compute import Directions, compute_dire
 from extraction_assets.catalog import FEATURE_DIRECTIONS, asset_row
 from extraction_assets.dagster_instance.dead_runs import note_host
 from extraction_assets.database.connect import write_transaction
-from extraction_assets.database.directions import DirectionsRow, Loaded, replace_directions
 from extraction_assets.database.url_text import shown_url
+from extraction_assets.database.writing.feature_directions import DirectionsRow, Loaded, replace_directions
 from extraction_assets.engine.corpora.display import display_tokens
 from extraction_assets.engine.saes.resolved import resolve_extraction
 from extraction_assets.execution.failures import as_dagster_failure

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from extraction_assets.database.samples import CorpusSamples
+from extraction_assets.database.writing.samples import CorpusSamples
 from extraction_assets.stores.corpus_files import StoredCorpus
 
 

@@ -18,9 +18,9 @@ from extraction_assets.assets.examples.merging import Merged
 from extraction_assets.catalog import FEATURE_DIRECTIONS, asset_row
 from extraction_assets.dagster_instance.dead_runs import note_host
 from extraction_assets.database.connect import write_transaction
-from extraction_assets.database.directions import delete_stale_directions
-from extraction_assets.database.load import ExtractionRow, replace_results
 from extraction_assets.database.url_text import shown_url
+from extraction_assets.database.writing.feature_directions import delete_stale_directions
+from extraction_assets.database.writing.feature_examples import ExtractionRow, replace_results
 from extraction_assets.engine.corpora.display import display_tokens
 from extraction_assets.engine.corpora.document_tokens import special_token_ids
 from extraction_assets.engine.statistics.registry import FeatureStatistics

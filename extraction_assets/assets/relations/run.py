@@ -19,9 +19,9 @@ from extraction_assets.catalog import FEATURE_EXAMPLES, FEATURE_RELATIONS, SAE_F
 from extraction_assets.dagster_instance.dead_runs import note_host
 from extraction_assets.database.connect import write_transaction
 from extraction_assets.database.queries.extractions import find_extraction
-from extraction_assets.database.relations import RelationsRow, delete_relations, replace_relations
 from extraction_assets.database.tables import features
-from extraction_assets.database.text_index import index_texts
+from extraction_assets.database.writing.feature_relations import RelationsRow, delete_relations, replace_relations
+from extraction_assets.database.writing.text_index import index_texts
 from extraction_assets.engine.corpora.display import display_tokens
 from extraction_assets.engine.relations.found import Relations
 from extraction_assets.execution.damage import put_aside, warn

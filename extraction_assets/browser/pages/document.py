@@ -10,7 +10,7 @@ from extraction_assets.browser.parameters import BadRequestError
 from extraction_assets.browser.shown.context import Context, context, special_positions
 from extraction_assets.database.queries.extractions import UnknownResultError, find_extraction
 from extraction_assets.database.queries.one_feature import special_ids
-from extraction_assets.database.queries.samples import Place, document_query
+from extraction_assets.database.queries.samples import DocumentPosition, document_query
 
 SAMPLES_SHOWN = 50
 BEGINNING = 60
@@ -33,7 +33,7 @@ class DocumentView(NamedTuple):
     sae: str
     document_id: str
     samples: tuple[DocumentSample, ...]
-    after: Place | None
+    after: DocumentPosition | None
     """Where the next part begins, if there is more."""
 
 
@@ -50,15 +50,15 @@ def document_view(request: PageRequest) -> DocumentView:
         DocumentSample(row.sample_index, row.first_token, len(row.tokens), _beginning(row, special))
         for row in found[:SAMPLES_SHOWN]
     )
-    more = Place(samples[-1].first_token, samples[-1].sample_index) if len(found) > SAMPLES_SHOWN else None
+    more = DocumentPosition(samples[-1].first_token, samples[-1].sample_index) if len(found) > SAMPLES_SHOWN else None
     return DocumentView(extraction.name, extraction.sae, document_id or "", samples, more)
 
 
-def _after(request: PageRequest) -> Place | None:
+def _after(request: PageRequest) -> DocumentPosition | None:
     token, sample = request.parameters.integer("token"), request.parameters.integer("sample")
     if (token is None) != (sample is None):
         raise BadRequestError("token and sample belong together: they say after which sample to go on")
-    return None if token is None or sample is None else Place(token, sample)
+    return None if token is None or sample is None else DocumentPosition(token, sample)
 
 
 def _beginning(row: sa.Row[Any], special_ids: Collection[int] | None) -> Context:

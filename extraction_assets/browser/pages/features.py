@@ -124,7 +124,7 @@ def _refuse_unknown(connection: sa.Connection, extraction: sa.Row[Any], query: L
         how = "filtered" if query.wanted.flags else "sorted"
         raise BadRequestError(f"the list cannot be {how} by flags, which are {missing}")
     if not query.wanted.std.is_open:
-        unknown = unknown_sizes(connection.execute(first_firing_query(extraction.id)))
+        unknown = unknown_sizes(connection.execute(first_firing_query(extraction.id)), ["std_activation"])
         if unknown:
             raise BadRequestError(f"the list cannot be filtered by standard deviation: {unknown}")
 

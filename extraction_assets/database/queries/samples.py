@@ -32,7 +32,7 @@ class SampleFiring(NamedTuple):
     activations: list[float]
 
 
-class Place(NamedTuple):
+class DocumentPosition(NamedTuple):
     """Where a sample stands in its document."""
 
     first_token: int
@@ -114,7 +114,7 @@ def where_query(corpus_id: int, sample_indices: Iterable[int]) -> sa.Select[Any]
     return query.execution_options(about="where the samples of further intervals stand")
 
 
-def document_query(corpus_id: int, document_id: str, after: Place | None, limit: int) -> sa.Select[Any]:
+def document_query(corpus_id: int, document_id: str, after: DocumentPosition | None, limit: int) -> sa.Select[Any]:
     """(sample_index, first_token, tokens, token_ids) of the stored samples that begin in a document, in its order."""
     found = samples.c
     query = (

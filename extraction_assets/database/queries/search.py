@@ -20,7 +20,7 @@ FoundBy = Literal["token", "text", "label"]
 FOUND_BY: tuple[FoundBy, ...] = ("token", "text", "label")
 
 
-class Wanted(NamedTuple):
+class SearchTerm(NamedTuple):
     """What somebody typed: a feature's number, or a text to look for."""
 
     text: str
@@ -30,20 +30,20 @@ class Wanted(NamedTuple):
     """Whether spaces around a token count: it was in quotes of its own."""
 
 
-def parse_search(typed: str) -> Wanted:
+def parse_search(typed: str) -> SearchTerm:
     """``#12`` is a number, ``' the'`` in quotes a token with its spaces, anything else a text; signs for line breaks
     and tabs stand for what they show."""
     number = re.fullmatch("#([0-9]{1,18})", typed.strip())
     if number:
-        return Wanted(typed, int(number[1]))
+        return SearchTerm(typed, int(number[1]))
     quoted = re.fullmatch(r"(['\"])(.+)\1", typed, re.DOTALL)
     text = quoted[2] if quoted else typed
     for character, sign in SIGNS.items():
         text = text.replace(sign, character)
-    return Wanted(text, exact=quoted is not None)
+    return SearchTerm(text, exact=quoted is not None)
 
 
-def token_found(extraction_id: int, wanted: Wanted, *, counted: bool) -> Found:
+def token_found(extraction_id: int, wanted: SearchTerm, *, counted: bool) -> Found:
     """Features that fire on a token. ``counted``: that have it among their top tokens (``feature_relations``), with the
     number of firings; otherwise as the strongest token of one of their strongest examples, with the number of those.
 
@@ -62,7 +62,7 @@ def token_found(extraction_id: int, wanted: Wanted, *, counted: bool) -> Found:
     return Found(hits, top.neuron_index, sa.select(top.neuron_index).where(*is_token), holds)
 
 
-def _strongest_found(extraction_id: int, wanted: Wanted) -> Found:
+def _strongest_found(extraction_id: int, wanted: SearchTerm) -> Found:
     strongest, word = strongest_tokens.c, wanted.text.strip(SPACE)
     exact = wanted.exact or not word
     is_token = strongest.token == wanted.text if exact else strongest.word == word
@@ -72,13 +72,13 @@ def _strongest_found(extraction_id: int, wanted: Wanted) -> Found:
     return Found(hits, number, sa.select(number).where(*of_token))
 
 
-def _spellings(wanted: Wanted) -> list[str]:
+def _spellings(wanted: SearchTerm) -> list[str]:
     """The tokens that a search means: as typed, with a space before it, and without any around it."""
     word = wanted.text.strip(SPACE)
     return [wanted.text] if wanted.exact or not word else list(dict.fromkeys([wanted.text, word, f" {word}"]))
 
 
-def label_found(name: str, sae: str, wanted: Wanted) -> Found:
+def label_found(name: str, sae: str, wanted: SearchTerm) -> Found:
     """Features with a text in their label, mark or note; case does not count."""
     stored = feature_labels.c
     holds = [column.icontains(wanted.text, autoescape=True) for column in (stored.label, stored.mark, stored.note)]
@@ -122,7 +122,7 @@ class TextFound(NamedTuple):
     """Whether further features fire in samples with the text."""
 
 
-def text_found(connection: sa.Connection, extraction: sa.Row[Any], wanted: Wanted) -> TextFound:
+def text_found(connection: sa.Connection, extraction: sa.Row[Any], wanted: SearchTerm) -> TextFound:
     """Features that fire in samples that hold a text: at most ``MOST_FEATURES``, of the first ``MOST_SAMPLES`` samples,
     with how many of those they are."""
     if len(wanted.text) < SHORTEST:

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from extraction_assets.database.queries.extractions import UnknownResultError
 from extraction_assets.database.queries.frames import frame
 from extraction_assets.database.queries.relations import find_relations
-from extraction_assets.database.queries.search import Wanted, token_found
+from extraction_assets.database.queries.search import SearchTerm, token_found
 from extraction_assets.database.tables import (
     LOOKED_AT,
     SPACE,
@@ -127,7 +127,7 @@ def features_firing_on(connection: sa.Connection, extraction_id: int, token: str
     with the most firings on it first. None where that is not computed for the current result."""
     if find_relations(connection, extraction_id) is None:
         return []
-    found = token_found(extraction_id, Wanted(token, exact=exact), counted=True).hits.subquery("found").c
+    found = token_found(extraction_id, SearchTerm(token, exact=exact), counted=True).hits.subquery("found").c
     query = sa.select(found.neuron_index).order_by(found.hits.desc(), found.neuron_index)
     return [int(index) for index in connection.scalars(query)]
 

@@ -1,10 +1,12 @@
 """Documents -> samples, attention mask, special tokens mask and document ids."""
 
 import contextlib
+import itertools
 import math
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -26,26 +28,46 @@ from extraction_assets.engine.corpora.message_spans import (
 from extraction_assets.engine.corpora.packing import PackedSample, distinct_samples, pack_concatenated, pack_documents
 from extraction_assets.settings import CorpusSettings
 
-_FIRST_ROWS = 1 << 14
+_BLOCK_SAMPLES = 1 << 12
+
+
+class SampleBlock(NamedTuple):
+    """B samples in a row of a corpus, padded on the right to T positions."""
+
+    token_ids: np.ndarray
+    """int32 [B, T]; 0 at padding."""
+    attention_mask: np.ndarray
+    """bool [B, T]: False at padding, whatever the tokenizer's pad id is."""
+    special_tokens_mask: np.ndarray
+    """bool [B, T]: True at special tokens (BOS and the like)."""
+    document_numbers: np.ndarray
+    """int64 [B]: index into ``document_ids``, of the document that the sample's first token of text is of."""
+    first_tokens: np.ndarray
+    """int64 [B]: index of the sample's first token of text inside its document's tokens, BOS at its start left out
+    unless the document is tokens already or a chat."""
 
 
 class TokenizedCorpus(NamedTuple):
-    """Samples of a corpus, padded on the right to T positions."""
+    """All N samples of a corpus; the arrays are those of one ``SampleBlock``."""
 
     token_ids: np.ndarray
-    """int32 [N, T]; 0 at padding."""
     attention_mask: np.ndarray
-    """bool [N, T]: False at padding, whatever the tokenizer's pad id is."""
     special_tokens_mask: np.ndarray
-    """bool [N, T]: True at special tokens (BOS and the like)."""
     document_numbers: np.ndarray
-    """int64 [N]: index into ``document_ids``, of the document that the sample's first token of text is of."""
     first_tokens: np.ndarray
-    """int64 [N]: index of the sample's first token of text inside its document's tokens, BOS at its start left out
-    unless the document is tokens already or a chat."""
     document_ids: list[str]
     messages: SampleMessages | None = None
     """The messages of each sample, if the documents are chats."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, T)."""
+        samples, length = self.token_ids.shape
+        return samples, length
+
+    def blocks(self) -> Iterator[SampleBlock]:
+        """One block of all samples."""
+        yield SampleBlock(*(getattr(self, name) for name in SampleBlock._fields))
 
 
 class Packing(NamedTuple):
@@ -60,6 +82,78 @@ class Packing(NamedTuple):
     """Leave a BOS at the start of a document where it is: nothing is said about BOS, and the documents are tokens."""
 
 
+class SampleStream:
+    """Samples ``start_sample`` to ``start_sample + num_samples`` of documents, block by block.
+
+    ``tokenizer`` may be None if documents are tokens already; then no token is special.
+    ``on_samples`` is called with the number of new samples as they come, ``at_end`` once all have been taken: an error
+    that it raises is one of ``blocks``. Reads no more documents than needed, and holds up to 64 of them, a block of
+    samples, the messages of chats (12 bytes each) and the ids of all documents read.
+    """
+
+    def __init__(
+        self,
+        documents: Iterable[Document],
+        tokenizer: Any | None,
+        packing: Packing,
+        num_samples: int,
+        *,
+        start_sample: int = 0,
+        vocabulary_size: int | None = None,
+        on_samples: Callable[[int], None] = lambda _: None,
+        at_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.shape = num_samples, packing.max_length
+        """(N, T) of all blocks together."""
+        self.document_ids: list[str] = []
+        """Of the documents that were read so far."""
+        self._messages: SampleMessagesBuilder | None = None
+        self._packing, self._start_sample = packing, start_sample
+        self._samples = _samples(documents, tokenizer, packing, vocabulary_size, self.document_ids)
+        self._special_ids = cache(
+            lambda: special_token_ids(tokenizer)
+        )  # not before the tokenizer is known to be usable
+        self._on_samples, self._at_end = on_samples, at_end
+
+    @property
+    def messages(self) -> SampleMessages | None:
+        """Of the samples taken so far, if the documents are chats."""
+        return None if self._messages is None else self._messages.build()
+
+    def blocks(self) -> Iterator[SampleBlock]:
+        """All samples, once. Raises CorpusError, which names both numbers, if there are fewer than requested."""
+        wanted = self._wanted()
+        while block := list(itertools.islice(wanted, _BLOCK_SAMPLES)):
+            yield self._block(block)
+        self._at_end()
+
+    def _wanted(self) -> Iterator[PackedSample]:
+        num_samples, seen = self.shape[0], 0
+        for sample in self._samples:
+            seen += 1
+            if seen > self._start_sample:
+                self._on_samples(1)
+                yield sample
+            if seen == self._start_sample + num_samples:
+                return
+        raise CorpusError(too_few_samples(seen, self._packing, self._start_sample, num_samples))
+
+    def _block(self, samples: Sequence[PackedSample]) -> SampleBlock:
+        length = self._packing.max_length
+        token_ids = np.zeros((len(samples), length), dtype=np.int32)
+        for row, sample in zip(token_ids, samples, strict=True):
+            row[: len(sample.token_ids)] = sample.token_ids
+            if sample.messages is not None:
+                self._messages = self._messages or SampleMessagesBuilder()
+                self._messages.add(sample.messages)
+        lengths = np.array([len(sample.token_ids) for sample in samples])
+        attention_mask = np.arange(length) < lengths[:, None]  # [B, T]
+        special = np.isin(token_ids, self._special_ids()) & attention_mask
+        numbers = np.array([sample.document for sample in samples], dtype=np.int64)
+        first_tokens = np.array([sample.first_token for sample in samples], dtype=np.int64)
+        return SampleBlock(token_ids, attention_mask, special, numbers, first_tokens)
+
+
 def tokenize_corpus(
     documents: Iterable[Document],
     tokenizer: Any | None,
@@ -68,48 +162,13 @@ def tokenize_corpus(
     *,
     start_sample: int = 0,
     vocabulary_size: int | None = None,
-    on_samples: Callable[[int], None] = lambda _: None,
 ) -> TokenizedCorpus:
-    """Samples ``start_sample`` to ``start_sample + num_samples`` of the documents.
-
-    ``tokenizer`` may be None if documents are tokens already; then no token is special.
-    ``on_samples`` is called with the number of new samples as they come. Reads no more documents than needed, and holds
-    up to 64 of them beside the samples (6 bytes a position) and the ids of all documents read.
-    Raises CorpusError, which names both numbers, if there are fewer samples than requested.
-    """
-    document_ids: list[str] = []
-    samples = _samples(documents, tokenizer, packing, vocabulary_size, document_ids)
-    rows = min(num_samples, _FIRST_ROWS)  # grows, as there may be fewer samples than requested
-    token_ids = np.zeros((rows, packing.max_length), dtype=np.int32)
-    lengths = np.zeros(rows, dtype=np.int64)
-    origins = np.zeros((rows, 2), dtype=np.int64)
-    messages: SampleMessagesBuilder | None = None
-    seen, wanted = 0, start_sample + num_samples
-    for sample in samples:
-        row = seen - start_sample
-        seen += 1
-        if row >= 0:
-            if row == len(lengths):
-                rows = min(num_samples, 2 * row)
-                token_ids.resize((rows, packing.max_length), refcheck=False)
-                lengths.resize(rows, refcheck=False)
-                origins.resize((rows, 2), refcheck=False)
-            lengths[row] = len(sample.token_ids)
-            token_ids[row, : lengths[row]] = sample.token_ids
-            origins[row] = sample.document, sample.first_token
-            if sample.messages is not None:
-                messages = messages or SampleMessagesBuilder()
-                messages.add(sample.messages)
-            on_samples(1)
-        if seen == wanted:
-            break
-    if seen < wanted:
-        raise CorpusError(too_few_samples(seen, packing, start_sample, num_samples))
-    attention_mask = np.arange(packing.max_length) < lengths[:, None]  # [N, T]
-    special = np.isin(token_ids, special_token_ids(tokenizer)) & attention_mask
-    numbers, first_tokens = (np.ascontiguousarray(column) for column in origins.T)
-    spoken = None if messages is None else messages.build()
-    return TokenizedCorpus(token_ids, attention_mask, special, numbers, first_tokens, document_ids, spoken)
+    """The samples of a ``SampleStream`` in memory: 6 bytes a position and 16 a sample, twice for a moment."""
+    stream = SampleStream(
+        documents, tokenizer, packing, num_samples, start_sample=start_sample, vocabulary_size=vocabulary_size
+    )
+    whole = SampleBlock(*map(np.concatenate, zip(*stream.blocks(), strict=True)))
+    return TokenizedCorpus(**whole._asdict(), document_ids=stream.document_ids, messages=stream.messages)
 
 
 def too_few_samples(found: int, packing: Packing, start_sample: int, num_samples: int) -> str:
@@ -148,7 +207,7 @@ def count_samples(
     seconds: float = math.inf,
     on_samples: Callable[[int], None] = lambda _: None,
 ) -> SampleCount:
-    """Counts the samples that ``tokenize_corpus`` would make, up to ``most`` of them and for about ``seconds``.
+    """Counts the samples that a ``SampleStream`` would have, up to ``most`` of them and for about ``seconds``.
 
     Holds 8 bytes a sample. Time is looked at between documents, of which up to 64 are tokenized at once. Raises
     CorpusError for a token outside the model's ``vocabulary_size``.

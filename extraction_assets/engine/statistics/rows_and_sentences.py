@@ -1,6 +1,6 @@
 """Statistics as rows, tables and sentences: what follows from the descriptions for the database, pages and people."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from extraction_assets.engine.statistics.registry import STATISTICS, FeatureStatistics
@@ -38,12 +38,13 @@ def shown_sizes(feature: Any) -> str:
     return ", ".join(column.shown.format(value) for column, value in values if column.shown and value is not None)
 
 
-def unknown_sizes(features: Iterable[Any]) -> str | None:
-    """One sentence on the shown statistics that are NULL although some of these rows of the table ``features`` fire;
-    None if there are none. Earlier versions did not count them."""
+def unknown_sizes(features: Iterable[Any], columns: Collection[str] | None = None) -> str | None:
+    """One sentence on the shown statistics, or those of ``columns``, that are NULL although some of these rows of the
+    table ``features`` fire; None if there are none. Earlier versions did not count them."""
     firing = [feature for feature in features if feature.activation_count]
     later = [column.name for one in STATISTICS if one.added_later for column in one.columns if column.shown]
-    unknown = [name for name in later if any(getattr(feature, name) is None for feature in firing)]
+    asked = later if columns is None else columns
+    unknown = [name for name in asked if any(getattr(feature, name) is None for feature in firing)]
     if not unknown:
         return None
     verb = "is" if len(unknown) == 1 else "are"

@@ -12,11 +12,11 @@ import pytest
 
 from extraction_assets.assets.corpus import run as corpus_asset
 from extraction_assets.engine.corpora.text_files import TextFiles
-from extraction_assets.engine.corpora.tokenize import tokenize_corpus
 from extraction_assets.engine.hub import HubSource, Snapshot
 from extraction_assets.execution.lineage import CodeVersions
 from extraction_assets.planning import plan
 from extraction_assets.planning.source_identity import source_identity
+from extraction_assets.planning.tokenization import tokenizer_findings
 from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_files import read_table
 from extraction_assets.stores.chunk_store import ChunkStore
@@ -172,7 +172,7 @@ def test_an_unchanged_file_is_not_read_again_and_a_grown_one_keeps_its_version(
     assert not materialized(project)["reused"]
     version = project.plan.corpus_version
     with monkeypatch.context() as patched:
-        patched.setattr(corpus_asset, "tokenize_corpus", None)
+        patched.setattr(corpus_asset, "SampleStream", None)
         assert materialized(project)["reused"]
     write(source, [*ROWS, {"text": "more and more " * 30, "id": "more"}])
     assert not materialized(project)["reused"]
@@ -199,12 +199,11 @@ def test_a_source_that_changes_while_it_is_read_is_refused(
 ) -> None:
     source = write_jsonl(tmp_path / "a.jsonl", ROWS)
 
-    def slow(*args: Any, **options: Any) -> Any:
-        found = tokenize_corpus(*args, **options)
+    def slow(*args: Any) -> Any:
         write_jsonl(source, [*ROWS, ROWS[0]])
-        return found
+        return tokenizer_findings(*args)
 
-    monkeypatch.setattr(corpus_asset, "tokenize_corpus", slow)
+    monkeypatch.setattr(corpus_asset, "tokenizer_findings", slow)
     project = Project(with_corpus(tiny_folder, source), home)
     assert "changed while it was read: try again" in refused(project)
     monkeypatch.undo()

@@ -13,8 +13,8 @@ from extraction_assets.assets.report.record import Recorded
 from extraction_assets.assets.report.run import histograms, report_top
 from extraction_assets.browser.links import OutsideLinks
 from extraction_assets.database.connect import open_database, write_transaction
-from extraction_assets.database.load import replace_results
 from extraction_assets.database.queries.extractions import find_extraction
+from extraction_assets.database.writing.feature_examples import replace_results
 from extraction_assets_tests.database.synthetic import CORPUS, make_results
 
 HOSTILE = "<script>alert(1)</script><img src=http://x/y>\x1b[2J\u202egpj\r\n|`**"

@@ -25,9 +25,9 @@ from extraction_assets.database.errors import DatabaseError, DatabaseUnavailable
 from extraction_assets.database.labels import label_transaction, save_label
 from extraction_assets.database.queries.examples import examples_of
 from extraction_assets.database.queries.labels import list_labels
-from extraction_assets.database.reading import read_database
-from extraction_assets.database.remove import delete_results
+from extraction_assets.database.read_only import read_database
 from extraction_assets.database.tables import extractions, feature_example_lists, features, metadata, samples
+from extraction_assets.database.writing.remove import delete_results
 from extraction_assets.resources import ResultsResource
 from extraction_assets_tests.database.stored_rows import store_rows
 from extraction_assets_tests.database.synthetic import make_results

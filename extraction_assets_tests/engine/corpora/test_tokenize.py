@@ -11,7 +11,9 @@ from extraction_assets.engine.corpora import tokenize as corpus_module
 from extraction_assets.engine.corpora.documents import CorpusError, Document, batched
 from extraction_assets.engine.corpora.tokenize import (
     Packing,
+    SampleBlock,
     SampleCount,
+    SampleStream,
     TokenizedCorpus,
     count_samples,
     documents_behind,
@@ -137,8 +139,9 @@ def test_few_samples_have_few_documents_tokenized() -> None:
 
 def test_progress_counts_the_samples(tokenizer: Any) -> None:
     seen: list[int] = []
-    tokenize_corpus(DOCUMENTS, tokenizer, Packing(WIDTH), 5, start_sample=1, on_samples=seen.append)
-    assert sum(seen) == 5
+    stream = SampleStream(DOCUMENTS, tokenizer, Packing(WIDTH), 5, start_sample=1, on_samples=seen.append)
+    for block in stream.blocks():
+        assert sum(seen) == len(block.token_ids) == 5
 
 
 def test_no_room_for_text_is_an_error(tokenizer: Any) -> None:
@@ -305,15 +308,22 @@ def test_documents_joined_in_one_sample_are_all_behind_it(tokenizer: Any) -> Non
     assert counted == SampleCount(1, 10, 10, ended=True)
 
 
-def test_arrays_grow_with_the_samples_that_there_are(
-    tokenizer: Any, whole: TokenizedCorpus, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("size", [1, 2, 10**6])
+def test_blocks_are_the_samples_in_their_order(
+    tokenizer: Any, whole: TokenizedCorpus, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(corpus_module, "_FIRST_ROWS", 2)
-    grown = tokenize_corpus(DOCUMENTS, tokenizer, Packing(WIDTH), len(whole.token_ids))
-    for own, other in zip(grown[:-1], whole[:-1], strict=True):
-        assert np.array_equal(own, other)
+    monkeypatch.setattr(corpus_module, "_BLOCK_SAMPLES", size)
+    samples = len(whole.token_ids)
+    stream = SampleStream(DOCUMENTS, tokenizer, Packing(WIDTH), samples)
+    blocks = list(stream.blocks())
+    assert max(len(block.token_ids) for block in blocks) == min(size, samples)
+    for name in SampleBlock._fields:
+        joined = np.concatenate([getattr(block, name) for block in blocks])
+        assert joined.dtype == getattr(whole, name).dtype
+        assert np.array_equal(joined, getattr(whole, name))
+    assert (stream.shape, stream.document_ids) == (whole.shape, whole.document_ids)
     with pytest.raises(CorpusError, match="but 100000000000 are requested"):
-        tokenize_corpus(DOCUMENTS, tokenizer, Packing(WIDTH), 10**11)
+        list(SampleStream(DOCUMENTS, tokenizer, Packing(WIDTH), 10**11).blocks())
 
 
 def test_a_bos_that_the_model_has_no_embedding_of_is_an_error(llama: str) -> None:

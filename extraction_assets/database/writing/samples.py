@@ -10,9 +10,9 @@ import sqlalchemy as sa
 
 from extraction_assets.database.backends import backend_of
 from extraction_assets.database.backends.prefetch import in_order
-from extraction_assets.database.example_lists import constant, displayed
 from extraction_assets.database.storable import storable
 from extraction_assets.database.tables import extractions, sample_feature_lists, sample_messages, samples
+from extraction_assets.database.writing.example_lists import constant, displayed
 from extraction_assets.engine.corpora.message_spans import SampleMessages
 
 _TOKENS_AT_ONCE = 1_280_000  # of samples whose columns are made at once: some 20 MB

@@ -11,24 +11,6 @@ import sqlalchemy as sa
 from extraction_assets.database.backends import backend_of
 from extraction_assets.database.backends.prefetch import made_ahead
 from extraction_assets.database.bins import DENSITY_EDGES, MAX_EDGES
-from extraction_assets.database.example_lists import (
-    Listed,
-    constant,
-    displayed,
-    feature_lists,
-    role_rows,
-    sample_lists,
-    some_at_once,
-    token_lists,
-)
-from extraction_assets.database.samples import (
-    CorpusSamples,
-    Display,
-    delete_samples,
-    lists,
-    present_samples,
-    sample_parts,
-)
 from extraction_assets.database.storable import storable
 from extraction_assets.database.tables import (
     corpora,
@@ -41,6 +23,24 @@ from extraction_assets.database.tables import (
     sample_messages,
     samples,
     strongest_token_lists,
+)
+from extraction_assets.database.writing.example_lists import (
+    Listed,
+    constant,
+    displayed,
+    feature_lists,
+    role_rows,
+    sample_lists,
+    some_at_once,
+    token_lists,
+)
+from extraction_assets.database.writing.samples import (
+    CorpusSamples,
+    Display,
+    delete_samples,
+    lists,
+    present_samples,
+    sample_parts,
 )
 from extraction_assets.engine.shapes import Draws, TopKTable
 from extraction_assets.engine.statistics.registry import STATISTICS, FeatureStatistics, StatisticColumn

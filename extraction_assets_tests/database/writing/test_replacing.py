@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from extraction_assets.database import load as load_module
 from extraction_assets.database.backends import sqlite
 from extraction_assets.database.backends.postgresql import bulk
 from extraction_assets.database.connect import open_database, write_transaction
 from extraction_assets.database.errors import DatabaseError
 from extraction_assets.database.tables import corpora, extractions, features, samples
 from extraction_assets.database.views import feature_activations, sample_features
+from extraction_assets.database.writing import feature_examples as load_module
 from extraction_assets_tests.database.plans import assert_uses_index
 from extraction_assets_tests.database.synthetic import Results, make_results
 from extraction_assets_tests.postgres import Server

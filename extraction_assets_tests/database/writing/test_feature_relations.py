@@ -23,8 +23,8 @@ from extraction_assets.database.queries.relations import (
     tokens_query,
 )
 from extraction_assets.database.queries.words import features_firing_on
-from extraction_assets.database.relations import RelationsRow, delete_relations, replace_relations
 from extraction_assets.database.tables import relations
+from extraction_assets.database.writing.feature_relations import RelationsRow, delete_relations, replace_relations
 from extraction_assets.engine.relations.flags import Flag
 from extraction_assets.engine.relations.found import Relations, join_tokens
 from extraction_assets.engine.relations.neighbours import feature_neighbours

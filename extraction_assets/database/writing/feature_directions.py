@@ -11,8 +11,8 @@ from torch import Tensor
 
 from extraction_assets.database.backends import backend_of
 from extraction_assets.database.backends.arrow_lists import json_lists, json_numbers
-from extraction_assets.database.example_lists import constant, json_rows, json_texts
 from extraction_assets.database.tables import directions, feature_logits
+from extraction_assets.database.writing.example_lists import constant, json_rows, json_texts
 from extraction_assets.engine.directions.logit_lens import LogitLens
 from extraction_assets.engine.directions.nearest import NearestRows
 

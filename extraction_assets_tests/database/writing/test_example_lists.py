@@ -8,12 +8,12 @@ import pytest
 import sqlalchemy as sa
 import torch
 
-from extraction_assets.database import example_lists, load
 from extraction_assets.database.connect import open_database, write_transaction
-from extraction_assets.database.load import replace_results
 from extraction_assets.database.queries.examples import draws_of, draws_query, examples_of, examples_query
 from extraction_assets.database.tables import features, samples
 from extraction_assets.database.views import sample_features
+from extraction_assets.database.writing import example_lists, feature_examples
+from extraction_assets.database.writing.feature_examples import replace_results
 from extraction_assets.engine.shapes import Draws
 from extraction_assets_tests.database import kinds
 from extraction_assets_tests.database.plans import assert_uses_index
@@ -117,7 +117,7 @@ def test_no_pairs_have_no_samples() -> None:
 def test_rows_of_features_are_made_some_at_a_time(results_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made, rows = make_results("f", 1.0, num_features=7, top_k=2), []
     for size in (7, 3, 1):
-        monkeypatch.setattr(load, "_FEATURES_AT_ONCE", size)
+        monkeypatch.setattr(feature_examples, "_FEATURES_AT_ONCE", size)
         engine = open_database(results_url)
         with write_transaction(engine) as connection:
             replace_results(connection, made.extraction, CORPUS, made.table, made.statistics, _display)

@@ -7,9 +7,7 @@ import pytest
 import sqlalchemy as sa
 import torch
 
-from extraction_assets.database import directions as module
 from extraction_assets.database.connect import open_database, write_transaction
-from extraction_assets.database.directions import DirectionsRow, Loaded, replace_directions
 from extraction_assets.database.queries.directions import (
     Neighbour,
     directions_query,
@@ -19,8 +17,10 @@ from extraction_assets.database.queries.directions import (
     nearest_of,
     nearest_query,
 )
-from extraction_assets.database.remove import count_results, delete_results
 from extraction_assets.database.tables import directions, feature_logits
+from extraction_assets.database.writing import feature_directions as module
+from extraction_assets.database.writing.feature_directions import DirectionsRow, Loaded, replace_directions
+from extraction_assets.database.writing.remove import count_results, delete_results
 from extraction_assets.engine.directions.logit_lens import logit_lens
 from extraction_assets.engine.directions.nearest import nearest_rows, unit_rows
 from extraction_assets_tests.database.plans import assert_uses_index

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
-from extraction_assets.database import text_index
 from extraction_assets.database.backends import backend_of
 from extraction_assets.database.connect import open_database, write_transaction
-from extraction_assets.database.load import replace_results
 from extraction_assets.database.queries.texts import samples_with_text, text_is_indexed, text_query
-from extraction_assets.database.remove import delete_results
 from extraction_assets.database.tables import extractions, relations
-from extraction_assets.database.text_index import index_texts, index_texts_again
+from extraction_assets.database.writing import text_index
+from extraction_assets.database.writing.feature_examples import replace_results
+from extraction_assets.database.writing.remove import delete_results
+from extraction_assets.database.writing.text_index import index_texts, index_texts_again
 from extraction_assets_tests.database import kinds
 from extraction_assets_tests.database.plans import plan_of
 from extraction_assets_tests.database.synthetic import CORPUS, make_results

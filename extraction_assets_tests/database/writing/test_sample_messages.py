@@ -9,12 +9,12 @@ import pytest
 import sqlalchemy as sa
 
 from extraction_assets.database.connect import open_database, write_transaction
-from extraction_assets.database.load import replace_results
 from extraction_assets.database.queries.examples import examples_of
 from extraction_assets.database.queries.words import role_counts, role_query
-from extraction_assets.database.remove import count_results, delete_results
-from extraction_assets.database.samples import CorpusSamples
 from extraction_assets.database.tables import sample_messages, samples
+from extraction_assets.database.writing.feature_examples import replace_results
+from extraction_assets.database.writing.remove import count_results, delete_results
+from extraction_assets.database.writing.samples import CorpusSamples
 from extraction_assets.engine.corpora.message_spans import MessageSpan, SampleMessages
 from extraction_assets_tests.database import kinds
 from extraction_assets_tests.database.earlier import before_lists
@@ -23,7 +23,7 @@ from extraction_assets_tests.database.synthetic import CORPUS, NUM_SAMPLES, make
 from extraction_assets_tests.database.test_migrations import at_revision
 from extraction_assets_tests.postgres import Server
 
-DOCS = Path(__file__).parents[2] / "docs" / "database.md"
+DOCS = Path(__file__).parents[3] / "docs" / "database.md"
 
 
 def chats(first_role: str = "user") -> CorpusSamples:

@@ -3,7 +3,6 @@
 import sqlalchemy as sa
 
 from extraction_assets.database.backends import backend_of
-from extraction_assets.database.load import delete_unreferenced
 from extraction_assets.database.tables import (
     OF_AN_EXTRACTION,
     corpora,
@@ -14,6 +13,7 @@ from extraction_assets.database.tables import (
     sample_messages,
     samples,
 )
+from extraction_assets.database.writing.feature_examples import delete_unreferenced
 
 Rows = dict[str, int]
 """Rows by table."""

@@ -11,8 +11,6 @@ import sqlalchemy as sa
 
 from extraction_assets.database.backends import backend_of
 from extraction_assets.database.backends.arrow_lists import json_lists
-from extraction_assets.database.example_lists import constant, displayed, json_rows
-from extraction_assets.database.samples import Display
 from extraction_assets.database.tables import (
     extractions,
     feature_flags,
@@ -21,6 +19,8 @@ from extraction_assets.database.tables import (
     feature_tokens,
     relations,
 )
+from extraction_assets.database.writing.example_lists import constant, displayed, json_rows
+from extraction_assets.database.writing.samples import Display
 from extraction_assets.engine.relations.flags import Flag
 from extraction_assets.engine.relations.found import Relations
 from extraction_assets.engine.relations.neighbours import FeatureNeighbours
