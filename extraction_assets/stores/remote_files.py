@@ -166,6 +166,9 @@ class RemoteFiles:
             for name in names:
                 self._put(folder / name, folder / name)
 
+    def drafts(self, folder: Path) -> Path:
+        return self._scratch
+
     def set_aside(self, path: Path) -> str | None:
         aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.damaged")
         moved = False

@@ -14,8 +14,9 @@ import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from io import BufferedReader, FileIO
+from io import BufferedReader
 from pathlib import Path
+from typing import IO
 
 from extraction_assets.host.regular_files import IrregularFileError, open_regular
 
@@ -101,7 +102,7 @@ def write_sealed_bytes(path: Path, pieces: Sequence[memoryview]) -> str:
         checksum = other.submit(_checksum, pieces, at)
         with temporary.open("r+b", buffering=0) as file, naming(path):
             for piece in pieces:
-                _write_all(file, piece)
+                write_all(file, piece)
             os.fsync(file.fileno())
             os.pwrite(file.fileno(), checksum.result().encode(), at)
         return checksum.result()
@@ -233,8 +234,8 @@ def _seal(path: Path) -> str:
         return checksum
 
 
-def _write_all(file: FileIO, piece: memoryview) -> None:
-    """Writes a piece of memory; the kernel may take a part of it alone."""
+def write_all(file: IO[bytes], piece: memoryview) -> None:
+    """Writes a piece of memory, in bytes; the kernel may take a part of it alone."""
     written = 0
     while written < len(piece):
         written += file.write(piece[written : written + _AT_ONCE])
