@@ -33,7 +33,7 @@ quick_dagster.hurry()
 os.fsync = lambda _file: None  # type: ignore[assignment]
 
 
-@sa.event.listens_for(sa.pool.Pool, "checkout")
+@sa.event.listens_for(sa.pool.Pool, "connect")
 def _do_not_wait_for_the_disk(connection: Any, *_: Any) -> None:
     if isinstance(connection, sqlite3.Connection):
         connection.execute("PRAGMA synchronous = OFF")
