@@ -11,6 +11,7 @@ import io
 import json
 import re
 import shutil
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,6 +42,8 @@ EXTRACTION, FEATURES, POSITIONS = "many", 16, 4
 _SHAPE = "--blocks 1 --width 16 --heads 2 --key-value-heads 2 --head-size 8 --intermediate 16 --vocabulary 64"
 _PART = 500
 """Chunks whose events are copied at a time."""
+_RUN_CHUNKS = 100
+"""Chunks of a copied run."""
 
 
 def tiny_options() -> Options:
@@ -142,6 +145,7 @@ def copy_tables(plan: ExtractionPlan, model: Chunk, chunks: Sequence[Chunk]) -> 
             target.write_bytes(_sealed(table, {**changes, old_checksum: checksum})[0])
 
 
+_RUN_TABLES = ("runs", "run_tags")
 _PREFIX = PLACEHOLDER.rstrip("0")
 _SEAL = re.compile(f"{_PREFIX}([0-9a-f]{{64}})".encode())
 
@@ -167,18 +171,22 @@ class _Chunk(NamedTuple):
     """What differs in the events of two chunks."""
 
     key: str
+    run: str
     versions: dict[str, str]
     """Data version by asset."""
 
 
 class History:
     """Copies the events of a chunk that a run has recorded, for other chunks: with their keys, data versions and event
-    numbers, as if runs had recorded them one after the other."""
+    numbers, as if runs of 100 chunks had recorded them one after the other."""
 
     def __init__(self, connection: sa.Connection, plan: ExtractionPlan, model: str) -> None:
         self._connection, self._plan = connection, plan
         self._assets = {sae_key(plan.settings, sae, TOP_K_TABLE).to_string(): sae for sae in plan.settings.saes}
-        self._model = self._chunk(model)
+        ran = "SELECT run_id FROM event_logs WHERE dagster_event_type = 'ASSET_MATERIALIZATION' AND partition = :model"
+        (run,) = {row["run_id"] for row in self._rows(ran, model=model)}
+        self._model = self._chunk(model, run)
+        self._run = {table: self._rows(f"SELECT * FROM {table} WHERE run_id = :run", run=run) for table in _RUN_TABLES}
         # A run's one event of what checks it plans has all of its chunks.
         kinds = ["ASSET_MATERIALIZATION_PLANNED", "ASSET_MATERIALIZATION", "ASSET_CHECK_EVALUATION"]
         found = f"SELECT * FROM event_logs WHERE position('{model}' in event) > 0 AND dagster_event_type = ANY(:kinds)"
@@ -199,7 +207,9 @@ class History:
         """Adds the history of the chunks ``keys``."""
         base = int(self._connection.scalar(sa.text("SELECT max(id) + 1 FROM event_logs")) or 1)
         for at in range(0, len(keys), _PART):
-            chunks = [self._chunk(key) for key in keys[at : at + _PART]]
+            runs = [self._copied_run() for _ in range(0, _PART, _RUN_CHUNKS)]
+            part = enumerate(keys[at : at + _PART])
+            chunks = [self._chunk(key, runs[number // _RUN_CHUNKS]) for number, key in part]
             bases = [base + (at + number) * len(self._events) for number in range(len(chunks))]
             for table, rows in (
                 ("event_logs", self._events),
@@ -212,10 +222,26 @@ class History:
             self._connection.execute(sa.text(f"SELECT setval('{table}_id_seq', (SELECT max(id) FROM {table}))"))
         self._connection.execute(sa.text("ANALYZE"))
 
+    def _copied_run(self) -> str:
+        """The id of a run that is a copy of the one that is there, without the events that belong to no chunk."""
+        run = str(uuid.uuid4())
+        for table, rows in self._run.items():
+            copies = [
+                {
+                    name: value.replace(self._model.run, run) if isinstance(value, str) else value
+                    for name, value in row.items()
+                    if name != "id"
+                }
+                for row in rows
+            ]
+            self._load(table, copies)
+        return run
+
     def _copied(self, row: _Row, chunk: _Chunk, base: int) -> dict[str, Any]:
         material = self._material[row.asset]
         pairs = (
             (self._model.key, chunk.key),
+            (self._model.run, chunk.run),
             (self._model.versions[row.asset], chunk.versions[row.asset]),
             (f'"storage_id": {material}', f'"storage_id": {base + self._rank[material]}'),
         )
@@ -233,10 +259,10 @@ class History:
             values["id"] = base + self._rank[row.values["id"]]
         return values
 
-    def _chunk(self, key: str) -> _Chunk:
+    def _chunk(self, key: str, run: str) -> _Chunk:
         chunk = self._plan.settings.chunk(key)
         versions = {asset: data_version(self._plan, TOP_K_TABLE, sae, chunk) for asset, sae in self._assets.items()}
-        return _Chunk(key, versions)
+        return _Chunk(key, run, versions)
 
     def _rows(self, query: str, **parameters: Any) -> list[dict[str, Any]]:
         return [dict(row) for row in self._connection.execute(sa.text(query), parameters).mappings()]

@@ -10,6 +10,7 @@ from extraction_assets.catalog import (
     FEATURE_EXAMPLES,
     FEATURE_EXPORTS,
     FEATURE_RELATIONS,
+    TOP_K_TABLE,
     chunk_assets,
     export_asset,
 )
@@ -166,22 +167,26 @@ def status(module: str, name: str) -> None:
     echo(f"corpus: {len(plan.corpus)} samples, {store.files.address(plan.corpus.folder)}", *changes)
     longest = _longest(settings)
     echo(f"{'':{longest}} {'done':>6} {'stale':>6} {'missing':>8}")
+    current = set(settings.chunk_keys)
     for asset, sae in chunk_assets(settings.saes):
-        states = list(plan.chunk_states(asset, sae).values())
+        states_of = plan.chunk_states(asset, sae)
+        if asset == TOP_K_TABLE:
+            current -= {key for key, state in states_of.items() if state != "done"}
+        states = list(states_of.values())
         counts = "{:6} {:6} {:8}".format(*(states.count(s) for s in ("done", "stale", "missing")))
         kept = "" if settings.keep.keeps(asset) else "   not kept: clean removes what is merged"
         echo(f"{(sae + '/' if sae else '') + asset:{longest}} {counts}{kept}")
     _echo_merge_states(workspace, plan)
-    _echo_not_done(plan)
+    _echo_not_done(settings.chunk_keys, current)
     _echo_damaged(plan)
     _echo_unrecorded(plan, missing)
 
 
-def _echo_not_done(plan: "ExtractionPlan") -> None:
+def _echo_not_done(every: list[str], current: set[str]) -> None:
     """Which chunks have no current table of some SAE, by their names and as ``run --chunks`` counts them."""
-    keys = plan.missing_chunks()
-    if keys and len(keys) < len(plan.settings.chunk_keys):
-        echo(f"without a current table: {numbered(keys, plan.settings.chunk_keys)}")
+    keys = [key for key in every if key not in current]
+    if keys and current:
+        echo(f"without a current table: {numbered(keys, every)}")
 
 
 def _echo_unrecorded(plan: "ExtractionPlan", missing: str) -> None:
@@ -196,7 +201,8 @@ def _echo_unrecorded(plan: "ExtractionPlan", missing: str) -> None:
         echo(f"which chunks are recorded is not known: {error}", err=True)
         return
     every, otherwise = plan.settings.chunk_keys, pending.recorded_otherwise
-    unrecorded = [key for key in pending.unrecorded if key not in otherwise]
+    known = set(otherwise)
+    unrecorded = [key for key in pending.unrecorded if key not in known]
     of = f"of {count(len(every), 'chunk')} on disk but"
     if unrecorded:
         echo(f"{len(unrecorded)} {of} not recorded in Dagster: {numbered(unrecorded, every)}; `{missing}` records them")

@@ -10,7 +10,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, BulkActionsFilter, BulkActionStatus
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionResolvedStatus
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._utils.pydantic_yaml import enrich_validation_errors_with_source_position
 from dagster._utils.schedules import is_valid_cron_schedule
 
@@ -41,7 +41,7 @@ except ImportError:
 __all__ = [
     "BULK_ACTION_TERMINAL_STATUSES",
     "AssetCheckEvaluationTargetMaterializationData",
-    "AssetCheckExecutionResolvedStatus",
+    "AssetCheckExecutionRecordStatus",
     "BulkActionStatus",
     "BulkActionsFilter",
     "CheckRunHealthResult",

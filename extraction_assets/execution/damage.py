@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,10 @@ standard error."""
 terminal.addHandler(logging.NullHandler())
 
 
+_MOST_AT_ONCE = 100
+"""Files of one task of a thread: handing over a task takes about as long as looking at a file."""
+
+
 class DamagedFile(NamedTuple):
     """A chunk file of the current fingerprint with other bytes than were written."""
 
@@ -35,9 +40,15 @@ def find_damaged(plan: ExtractionPlan, *, whole: bool) -> list[DamagedFile]:
     and features where they were changed after the tables that were made from them. What is not read here is checked
     whenever it is read.
     """
-    files = list(_files(plan, whole=whole))
-    with ThreadPoolExecutor(plan.store.files.readers, thread_name_prefix="file checker") as pool:
-        return [found for found in pool.map(lambda one: _look(plan.store, *one), files) if found is not None]
+    files, readers = list(_files(plan, whole=whole)), plan.store.files.readers
+    at_once = max(1, min(_MOST_AT_ONCE, len(files) // (2 * readers)))
+
+    def look(first: int) -> list[DamagedFile]:
+        looked = (_look(plan.store, *file) for file in files[first : first + at_once])
+        return [found for found in looked if found is not None]
+
+    with ThreadPoolExecutor(readers, thread_name_prefix="file checker") as pool:
+        return list(chain.from_iterable(pool.map(look, range(0, len(files), at_once))))
 
 
 def put_aside(error: DamagedFileError, plan: ExtractionPlan) -> str:
@@ -88,13 +99,13 @@ def _there(plan: ExtractionPlan, asset: ChunkAsset, sae: str | None) -> dict[str
     links too."""
     store, name = plan.store, plan.settings.name
     folder = store.asset_folder(name, asset, sae)
-    names = {path.name for path in store.files.beginning(folder, "")}
+    names = store.files.names(folder)
     found = {}
     for chunk in plan.settings.chunks if names else ():
         fingerprint = plan.fingerprint_of(asset, chunk, sae)
-        paths = [folder / one for one in chunk_names(asset, chunk.key, fingerprint) if one in names]
-        if paths:
-            found[chunk.key] = next(filter(store.files.is_file, paths), paths[0]), fingerprint
+        there = [one for one in chunk_names(asset, chunk.key, fingerprint) if one in names]
+        if there:
+            found[chunk.key] = folder / next(filter(names.get, there), there[0]), fingerprint
     return found
 
 

@@ -8,7 +8,7 @@ its fingerprint (``ExtractionPlan.chunk_state``), which covers every byte.
 
 import hashlib
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,6 @@ from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.settings import Chunk, ExtractionSettings, SaeSettings
 from extraction_assets.stores.fingerprints import fingerprint, raised_versions
 
-_PAGE_EVENTS = 1000
 _POINTERS_SECONDS = 10.0
 _NO_EVENT = "NULL"
 """What Dagster writes into a tag in place of a storage id."""
@@ -294,24 +293,6 @@ def data_version(plan: ExtractionPlan, asset: ChunkAsset, sae: str | None, chunk
         # Not the file's fingerprint, which names the hooks: one more hook changes nothing for readers of another.
         return plan.outputs_fingerprint(chunk)
     return plan.fingerprint_of(asset, chunk, sae)
-
-
-def recorded_versions(
-    instance: dg.DagsterInstance, asset: dg.AssetKey, wanted: Collection[str]
-) -> dict[str, tuple[str | None, str | None]]:
-    """Data and code version of the latest event of each partition of an asset that has one."""
-    found: dict[str, tuple[str | None, str | None]] = {}
-    cursor = None
-    while True:
-        page = instance.fetch_materializations(asset, limit=_PAGE_EVENTS, cursor=cursor)
-        for record in page.records:
-            event, partition = record.asset_materialization, record.partition_key
-            if event is not None and partition in wanted and partition not in found:
-                tags = event.tags or {}
-                found[str(partition)] = tags.get("dagster/data_version"), tags.get("dagster/code_version")
-        if not page.has_more or len(found) == len(wanted):
-            return found
-        cursor = page.cursor
 
 
 def _pointer(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | None) -> str:

@@ -1,5 +1,7 @@
 """What changed settings of samples and chunks mean for the chunks on disk, in sentences for users."""
 
+from pathlib import Path
+
 from extraction_assets.catalog import TOP_K_TABLE
 from extraction_assets.planning.plan import has_recipe
 from extraction_assets.settings import ExtractionSettings
@@ -7,7 +9,8 @@ from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets.stores.sealed import DamagedFileError
 
 Spans = dict[str, set[int]]
-"""Chunk key -> how many samples its tables on disk hold, of any fingerprint."""
+"""Chunk key -> how many samples its tables on disk hold, of any fingerprint; of a chunk with the wanted number perhaps
+not all."""
 
 
 def changes_on_disk(settings: ExtractionSettings, store: ChunkStore) -> list[str]:
@@ -81,12 +84,27 @@ def _wanted_spans(settings: ExtractionSettings) -> dict[str, int]:
 
 
 def _stored_spans(settings: ExtractionSettings, store: ChunkStore) -> Spans:
-    spans: Spans = {}
+    """A chunk's tables are read until one holds what is wanted, with which nothing else of it is of interest: one of 12
+    SAEs says it for all."""
+    tables = dict[str, list[Path]]()
     for sae in settings.saes:
         for chunk in store.chunk_files(settings.name, TOP_K_TABLE, sae):
             if chunk.seal is None:
-                try:
-                    spans.setdefault(chunk.key, set()).add(int(store.record(chunk.path)["samples_seen"]))
-                except (DamagedFileError, KeyError, TypeError, ValueError, OSError):
-                    continue  # what it held is not known
-    return {key: sizes for key, sizes in spans.items() if sizes}
+                tables.setdefault(chunk.key, []).append(chunk.path)
+    wanted, spans = _wanted_spans(settings), Spans()
+    for key in sorted(tables):
+        for path in tables[key]:
+            size = _samples_in(path, store)
+            if size is not None:
+                spans.setdefault(key, set()).add(size)
+            if size is not None and size == wanted.get(key):
+                break
+    return spans
+
+
+def _samples_in(table: Path, store: ChunkStore) -> int | None:
+    """None if what it holds is not known."""
+    try:
+        return int(store.record(table)["samples_seen"])
+    except (DamagedFileError, KeyError, TypeError, ValueError, OSError):
+        return None

@@ -73,10 +73,14 @@ def chunk_files(paths: Iterable[Path]) -> Iterator[ChunkFile]:
             yield ChunkFile(path, match["key"], match["fingerprint"], match["seal"], kind)
 
 
-def of_any_fingerprint(paths: Iterable[Path], asset: ChunkAsset, key: str) -> Iterator[Path]:
-    """Those of the paths that are files of a chunk of any fingerprint, those in forms of later versions included."""
+def of_any_fingerprint(names: Iterable[str], asset: ChunkAsset) -> Iterator[tuple[str, str]]:
+    """(chunk key, name) of those names that are files of an asset's chunks of any fingerprint, those in forms of later
+    versions included."""
     ends = tuple({Path(form).suffix or form for form in FORMS[asset]})
-    return (path for path in paths if path.name.startswith(f"{key}-") and path.name.endswith(ends))
+    for name in names:
+        key, dash, _ = name.partition("-")
+        if dash and name.endswith(ends):
+            yield key, name
 
 
 def _pattern() -> re.Pattern[str]:

@@ -1,11 +1,11 @@
 """The record of a chunk file, in its header or footer, and the one place that handles errors of its readers."""
 
 import contextlib
-import io
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from extraction_assets.stores.sealed import MAKE_AGAIN, PLACEHOLDER, DamagedFileError, damaged, open_stored, verify
 from extraction_assets.stores.sealed_json import parse_json
@@ -49,8 +49,13 @@ def read_record(path: Path) -> Record:
 
     Raises DamagedFileError if the file has no record, FileNotFoundError if it does not exist.
     """
-    open_stored(path).close()
-    return _parsed(path, lambda: _parquet_record(path) if _is_parquet(path) else _safetensors_record(path))
+    with open_stored(path) as file:
+        if _is_parquet(path):
+            handle = file.fileno()
+            return record_in_parts(
+                path, os.fstat(handle).st_size, lambda start, stop: os.pread(handle, stop - start, start)
+            )
+    return _parsed(path, lambda: _safetensors_record(path))
 
 
 def record_in_parts(path: Path, size: int, part: Callable[[int, int], bytes]) -> Record:
@@ -61,7 +66,7 @@ def record_in_parts(path: Path, size: int, part: Callable[[int, int], bytes]) ->
         length = int.from_bytes(footer[-8:-4], "little") + 8  # and the magic number behind it
         if len(footer) < length <= size:
             footer = part(size - length, size)
-        return _parsed(path, lambda: _parquet_record(io.BytesIO(footer)))
+        return _parsed(path, lambda: _parquet_record(footer))
     header = part(0, min(size, _FIRST_PART))
     length = int.from_bytes(header[:_LENGTH_BYTES], "little") + _LENGTH_BYTES
     if len(header) < length <= min(size, _LARGEST_HEADER):
@@ -118,10 +123,11 @@ def _is_parquet(path: Path) -> bool:
     return path.suffix in (".parquet", ".pq")
 
 
-def _parquet_record(file: Path | BinaryIO) -> bytes:
+def _parquet_record(footer: bytes) -> bytes:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    return bytes((pq.read_schema(file).metadata or {})[RECORD_FIELD.encode()])
+    return bytes((pq.read_schema(pa.BufferReader(footer)).metadata or {})[RECORD_FIELD.encode()])
 
 
 def _safetensors_record(path: Path) -> bytes:

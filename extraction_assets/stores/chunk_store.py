@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -151,28 +151,19 @@ class ChunkStore:
         paths = self.chunk_paths(extraction, asset, sae, key, fingerprint)
         if any(self.files.is_file(path) for path in paths):
             return "done"
-        return self._state_among(self.files.beginning(paths[0].parent, f"{key}-"), asset, key, fingerprint)
+        return self.chunk_states(extraction, asset, sae, {key: fingerprint})[key]
 
     def chunk_states(
         self, extraction: str, asset: ChunkAsset, sae: str | None, wanted: Mapping[str, str]
     ) -> dict[str, ChunkState]:
         """``chunk_state`` of many chunks, {key: fingerprint}, from one look at their folder: it would take each missing
         one of 10,000 as long."""
-        folder = self.asset_folder(extraction, asset, sae)
-        there = dict[str, list[Path]]()
-        for path in self.files.beginning(folder, ""):
-            there.setdefault(path.name.partition("-")[0], []).append(path)
-        return {key: self._state_among(there.get(key, []), asset, key, one) for key, one in wanted.items()}
-
-    def _state_among(self, there: Sequence[Path], asset: ChunkAsset, key: str, fingerprint: str) -> ChunkState:
-        """The state of a chunk, of which everything that its folder holds is ``there``."""
-        if not there:
-            return "missing"
-        names = chunk_names(asset, key, fingerprint)
-        if any(path.name in names and self.files.is_file(path) for path in there):
-            return "done"
-        others = of_any_fingerprint(there, asset, key)
-        return "stale" if any(other.name not in names for other in others) else "missing"
+        there = self.files.names(self.asset_folder(extraction, asset, sae))
+        current = {key: chunk_names(asset, key, fingerprint) for key, fingerprint in wanted.items()}
+        done = {key for key, names in current.items() if any(there.get(name) for name in names)}
+        stored = of_any_fingerprint(there if len(done) < len(wanted) else (), asset)
+        stale = {key for key, name in stored if key in wanted and name not in current[key]}
+        return {key: "done" if key in done else "stale" if key in stale else "missing" for key in wanted}
 
     def stored_keys(self, extraction: str, asset: ChunkAsset, sae: str | None = None) -> set[str]:
         """Keys of the chunks that have a file of any fingerprint, old ones included."""

@@ -1,4 +1,5 @@
-"""Copies of remote files on this machine: those that were read last stay, up to a number of bytes."""
+"""Copies of remote files on this machine: those that were read last stay, up to a number of bytes; of files that are
+read several times in the same order, those that were read first."""
 
 import contextlib
 import threading
@@ -32,6 +33,22 @@ class LocalCopies:
     def __init__(self, most_bytes: int) -> None:
         self._most, self._copies = most_bytes, OrderedDict[Path, _Copy]()
         self._lock = threading.Lock()
+        self._passes: list[int] = []
+        """Of the blocks of ``several_passes`` that run: how many bytes may stay."""
+
+    @contextlib.contextmanager
+    def several_passes(self, most_bytes: int) -> Iterator[None]:
+        """While the block runs, up to ``most_bytes`` stay, and of more than that the copies that were made first: of
+        files that are read in the same order again and again, those that were read last would all be removed before
+        their turn."""
+        with self._lock:
+            self._passes.append(most_bytes)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._passes.remove(most_bytes)
+                self._remove_some()
 
     @contextlib.contextmanager
     def reading(self, wanted: WantedFile) -> Iterator[Path]:
@@ -66,10 +83,13 @@ class LocalCopies:
             return copy
 
     def _remove_some(self) -> None:
-        """Removes those that were read longest ago; the last one stays, for it is the likeliest to be read again."""
+        """Removes those that were read longest ago; the last one stays, for it is the likeliest to be read again. In
+        several passes, it is those that were read last that go."""
+        most = max([self._most, *self._passes])
         total = sum(copy.size for copy in self._copies.values())
-        for path, copy in list(self._copies.items())[:-1]:
-            if total <= self._most:
+        order = list(self._copies.items())
+        for path, copy in reversed(order) if self._passes else order[:-1]:
+            if total <= most:
                 return
             if not copy.readers:
                 total -= copy.size

@@ -39,13 +39,14 @@ class LocalFiles:
         return str(path)
 
     def inside(self, folder: Path) -> list[Path]:
-        return sorted(folder.iterdir()) if folder.is_dir() else []
+        return [folder / name for name in sorted(os.listdir(folder))] if folder.is_dir() else []
 
-    def beginning(self, folder: Path, prefix: str) -> list[Path]:
+    def names(self, folder: Path) -> dict[str, bool]:
         try:
-            return [folder / name for name in os.listdir(folder) if name.startswith(prefix)]
+            with os.scandir(folder) as inside:
+                return {one.name: _is_file(one) for one in inside}
         except (FileNotFoundError, NotADirectoryError, PermissionError):
-            return []
+            return {}
 
     def files_in(self, folder: Path) -> list[Path]:
         return [path for path in sorted(folder.rglob("*")) if path.is_file()]
@@ -85,6 +86,9 @@ class LocalFiles:
     @contextlib.contextmanager
     def reading(self, path: Path, beside: Beside | None = None) -> Iterator[Path]:
         yield path
+
+    def several_passes(self) -> AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
     @contextlib.contextmanager
     def storing(self, path: Path) -> Iterator[Path]:
@@ -136,6 +140,14 @@ class LocalFiles:
 
     def close(self) -> None:
         """There are no copies."""
+
+
+def _is_file(entry: "os.DirEntry[str]") -> bool:
+    """Links are followed, and alone cost a look at the file."""
+    try:
+        return entry.is_file()
+    except OSError:  # a circle of links
+        return False
 
 
 def _is_folder(path: Path) -> bool:

@@ -65,8 +65,9 @@ class RemoteFiles:
         name = "" if folder == self.root else self._name(folder)
         return sorted(folder / one for one in self._listing.inside(name))
 
-    def beginning(self, folder: Path, prefix: str) -> list[Path]:
-        return [folder / name for name in self._listing.inside(self._name(folder)) if name.startswith(prefix)]
+    def names(self, folder: Path) -> dict[str, bool]:
+        inside = self._listing.inside(self._name(folder))
+        return {name: entry is not None for name, entry in inside.items()}
 
     def files_in(self, folder: Path) -> list[Path]:
         return sorted(self.root / name for name in self._listing.files(self._name(folder)))
@@ -124,6 +125,12 @@ class RemoteFiles:
                 with contextlib.suppress(FileNotFoundError):  # the reader names the file that lacks it
                     stack.enter_context(self._copies.reading(self._wanted(path.with_name(other.name))))
             yield copy
+
+    @contextlib.contextmanager
+    def several_passes(self) -> Iterator[None]:
+        """Half of what is free on the disk of scratch stays free."""
+        with self._copies.several_passes(shutil.disk_usage(self._scratch).free // 2):
+            yield
 
     @contextlib.contextmanager
     def storing(self, path: Path) -> Iterator[Path]:

@@ -4,7 +4,7 @@ Files are named by paths under ``root``. A file is whole or absent, and named af
 replaced by an equal one only. ``local_files`` and ``remote_files`` are the two places.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -46,8 +46,8 @@ class StoreFiles(Protocol):
     def inside(self, folder: Path) -> list[Path]:
         """Files and folders in a folder, sorted; none where it does not exist."""
 
-    def beginning(self, folder: Path, prefix: str) -> list[Path]:
-        """What lies in a folder under a name that begins so, in any order; of many names, without a path for each."""
+    def names(self, folder: Path) -> Mapping[str, bool]:
+        """What lies in a folder, by name, and whether it is a file; nothing where there is no such folder."""
 
     def files_in(self, folder: Path) -> list[Path]:
         """All files in a folder and in those inside it, sorted."""
@@ -78,6 +78,10 @@ class StoreFiles(Protocol):
 
         What is mapped into memory stays valid after the block. Raises FileNotFoundError if the file is not there.
         """
+
+    def several_passes(self) -> AbstractContextManager[None]:
+        """In the block the same files are read several times in the same order; copies that there are of them stay, as
+        far as the disk allows."""
 
     def storing(self, path: Path) -> AbstractContextManager[Path]:
         """A path to write a file to, and those beside it that belong to it. They are durable when the block has ended;

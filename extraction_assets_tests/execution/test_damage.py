@@ -154,6 +154,18 @@ def test_a_quick_look_finds_every_file_that_is_cut(recorded: Project) -> None:
     assert {one.path for one in found} == {path for path in victims if path.name.count(".") == 1}
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 100])
+def test_damage_is_found_in_the_order_of_chunks_however_files_are_handed_to_threads(
+    recorded: Project, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(damage, "_MOST_AT_ONCE", at_once)
+    monkeypatch.setattr(type(recorded.plan.store.files), "readers", 1)
+    victims = sorted(recorded.home.glob("tiny/relu/top_k_table/*.parquet"))
+    for victim in victims[::2]:
+        _damage(victim, _cut)
+    assert [one.path for one in find_damaged(recorded.plan, whole=False)] == victims[::2]
+
+
 def test_a_whole_look_finds_every_altered_byte_of_what_changed_after_its_table(recorded: Project) -> None:
     assert find_damaged(recorded.plan, whole=True) == []
     victims = [path for path in recorded.home.glob("tiny/**/*-*") if path.is_file()]

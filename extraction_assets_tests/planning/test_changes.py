@@ -92,6 +92,27 @@ def test_a_change_of_chunk_size_that_was_begun_is_one_sentence(project: Project,
     assert sentence == "2 chunks, which held other numbers of samples, are computed again"
 
 
+def test_one_table_says_the_size_of_a_chunk_and_the_next_where_the_first_cannot(
+    project: Project, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """12 SAEs of 10,000 chunks have 120,000 tables."""
+    store, read = ChunkStore(project.home), list[str]()
+    look = store.record
+
+    def noted(path: Path) -> dict[str, Any]:
+        read.append(f"{path.parent.parent.name} {path.name[:12]}")
+        return look(path)
+
+    monkeypatch.setattr(store, "record", noted)
+    keys = project.settings.chunk_keys
+    assert changes_on_disk(project.settings, store) == []
+    assert read == [f"relu {key}" for key in keys]
+    read.clear()
+    project.plan.chunk_path("top_k_table", project.settings.chunk(keys[1]), "relu").write_bytes(b"cut")
+    assert changes_on_disk(make_settings(tiny_folder, evaluation_samples=24), store) != []
+    assert read == [f"relu {keys[0]}", *(f"{sae} {key}" for key in keys[1:] for sae in ("relu", "topk"))]
+
+
 @pytest.mark.slow
 def test_a_chunk_that_was_never_computed_is_no_change(tiny_folder: Path, home: Path) -> None:
     project = Project(make_settings(tiny_folder), home)

@@ -50,6 +50,13 @@ def test_a_file_is_stored_after_those_beside_it(files: RemoteFiles, monkeypatch:
     assert [path for path in files.root.rglob("*") if path.is_file()] == []
 
 
+def test_names_say_which_are_files(files: RemoteFiles) -> None:
+    for name in ("one/a", "one/folder/b"):
+        store(files, name, b"x")
+    assert files.names(files.root / "one") == {"a": True, "folder": False}
+    assert files.names(files.root / "absent") == {}
+
+
 def test_nothing_is_stored_if_the_block_fails(files: RemoteFiles) -> None:
     with pytest.raises(OSError, match="full"), files.storing(files.root / "one" / "a") as draft:
         draft.write_bytes(b"half")

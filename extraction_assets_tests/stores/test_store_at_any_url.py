@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,13 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from extraction_assets.assets.chunks import run as chunk_run
-from extraction_assets.assets.examples import chunk_tables
+from extraction_assets.assets.examples import chunk_tables, spilled
+from extraction_assets.assets.examples.merging import Merged
 from extraction_assets.planning import merge_order
 from extraction_assets.resources import ChunkStoreResource
 from extraction_assets.settings import Chunk
+from extraction_assets.stores import remote_files
+from extraction_assets.stores.local_copies import LocalCopies
 from extraction_assets.stores.remote_folder import RemoteFolder
 from extraction_assets.stores.storage_urls import StorageError
 from extraction_assets_tests.object_storage import SECRET
@@ -113,3 +117,30 @@ def test_a_store_that_depends_on_the_working_directory_is_refused(monkeypatch: p
     monkeypatch.setenv("EXTRACTION_STORE", "some/folder")
     with pytest.raises(ValueError, match="EXTRACTION_STORE is 'some/folder', another folder in every"):
         ChunkStoreResource().open()
+
+
+@pytest.mark.slow
+def test_a_merge_by_ranges_of_features_copies_each_table_once(
+    place: str, tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though all of them are more than what is kept of files that were read last."""
+    fetched, fetch = Counter[str](), RemoteFolder.fetch
+
+    def counting(folder: RemoteFolder, name: str, path: Path) -> bool:
+        fetched[name.rpartition("/")[2]] += 1
+        return fetch(folder, name, path)
+
+    monkeypatch.setattr(remote_files, "LocalCopies", lambda _: LocalCopies(1))
+    project = Project(make_settings(tiny_folder), home, chunk_store=ChunkStoreResource(root=place))
+    project.corpus()
+    project.chunks()
+    monkeypatch.setattr(spilled, "MERGE_BYTES", 10_000)
+    monkeypatch.setattr(RemoteFolder, "fetch", counting)
+    ranges, add = list[Merged](), spilled.SpilledParts.add
+    monkeypatch.setattr(spilled.SpilledParts, "add", lambda parts, one: (ranges.append(one), add(parts, one)))
+    project.merge("relu")
+    tables = [count for name, count in fetched.items() if name.endswith(".parquet")]
+    assert len(ranges) > 1
+    assert len(tables) == len(project.settings.chunks)
+    assert max(fetched.values()) <= 2  # once before the first range, to foresee what all come to
+    assert list((home / ".stores").rglob("copies/**/*.parquet")) == []

@@ -1,17 +1,17 @@
 """Which of an extraction's chunks still have to be computed or recorded."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import dagster as dg
 
 from extraction_assets.assets.chunks.checks import CHUNK_CHECKS
 from extraction_assets.catalog import FEATURE_DIRECTIONS, FEATURE_EXAMPLES, TOP_K_TABLE
-from extraction_assets.dagster_instance.private_names import AssetCheckExecutionResolvedStatus
-from extraction_assets.execution.keys import Target, chunk_partitions, chunk_targets, sae_key
-from extraction_assets.execution.lineage import CodeVersions, data_version, recorded_versions
+from extraction_assets.dagster_instance.private_names import AssetCheckExecutionRecordStatus
+from extraction_assets.execution.keys import Target, chunk_targets, sae_key
+from extraction_assets.execution.lineage import CodeVersions, data_version
+from extraction_assets.execution.recorded_chunks import RecordedChunks, recorded_chunks
 from extraction_assets.planning.plan import ExtractionPlan
-from extraction_assets.settings import ExtractionSettings
 from extraction_assets.stores.chunk_store import ChunkState
 
 
@@ -23,23 +23,19 @@ class Pending:
     """
 
     def __init__(self, plan: ExtractionPlan, instance: dg.DagsterInstance) -> None:
-        self._plan = plan
-        targets = self._targets = chunk_targets(plan.settings)
-        latest = {
-            target.key: recorded_versions(instance, target.key, set(plan.settings.chunk_keys)) for target in targets
-        }
-        self._recorded = {target.key: _recorded(plan, target, latest[target.key]) for target in targets}
-        self._of_other_settings = {key: set(latest[key]) - self._recorded[key] for key in latest}
-        for target in targets:
-            if target.asset == TOP_K_TABLE:
-                self._recorded[target.key] &= _checked(instance, target.key, plan.settings)
+        self._plan, self._instance = plan, instance
+        self._targets = chunk_targets(plan.settings)
+        self._versions = CodeVersions(plan.settings)
+        self._known = dict[dg.AssetKey, RecordedChunks]()
+        """What the history says of tables now, and of other assets as of the first question, which is rare."""
+        for target in self._tables:
+            self._recorded(target)
 
     @cached_property
     def keys(self) -> list[str]:
         """Chunks with a top-k table to be computed or recorded."""
-        tables = [target for target in self._targets if target.asset == TOP_K_TABLE]
         every = self._plan.settings.chunk_keys
-        return [key for key in every if any(self._is_missing(table, key) for table in tables)]
+        return [key for key in every if any(self._is_missing(table, key) for table in self._tables)]
 
     @cached_property
     def unrecorded(self) -> list[str]:
@@ -50,12 +46,8 @@ class Pending:
     def recorded_otherwise(self) -> list[str]:
         """Those of ``unrecorded`` that the history does know, but last as made from other settings (before a change and
         back), or by another version of this package."""
-        tables = [target.key for target in self._targets if target.asset == TOP_K_TABLE]
-        return [
-            key
-            for key in self.unrecorded
-            if all(key in self._recorded[table] or key in self._of_other_settings[table] for table in tables)
-        ]
+        known = [set.union(*self._recorded(table)) for table in self._tables]
+        return [key for key in self.unrecorded if all(key in keys for keys in known)]
 
     @property
     def set_aside(self) -> list[str]:
@@ -79,7 +71,18 @@ class Pending:
         ]
 
     def _is_missing(self, target: Target, key: str) -> bool:
-        return key not in self._recorded[target.key] or not self._is_stored(target, key)
+        return key not in self._recorded(target).current or not self._is_stored(target, key)
+
+    def _recorded(self, target: Target) -> RecordedChunks:
+        """Of tables, ``current`` are those alone whose checks are recorded too."""
+        if target.key not in self._known:
+            plan, asset, sae = self._plan, target.asset, target.sae
+            versions = {chunk.key: data_version(plan, asset, sae, chunk) for chunk in plan.settings.chunks}
+            found = recorded_chunks(self._instance, target.key, versions, self._versions.of(asset, sae))
+            if asset == TOP_K_TABLE:
+                found = found._replace(current=found.current & _checked(self._instance, target.key))
+            self._known[target.key] = found
+        return self._known[target.key]
 
     @cached_property
     def _lost(self) -> dict[dg.AssetKey, set[str]]:
@@ -90,6 +93,10 @@ class Pending:
     def _states(self) -> dict[dg.AssetKey, dict[str, ChunkState]]:
         """The state of every chunk of each asset, as of the first question."""
         return {target.key: self._plan.chunk_states(target.asset, target.sae) for target in self._targets}
+
+    @property
+    def _tables(self) -> list[Target]:
+        return [target for target in self._targets if target.asset == TOP_K_TABLE]
 
     @property
     def _kept(self) -> list[Target]:
@@ -125,25 +132,18 @@ def _latest_versions(instance: dg.DagsterInstance, key: dg.AssetKey) -> tuple[st
     return tags.get("dagster/data_version"), tags.get("dagster/code_version")
 
 
-def _recorded(plan: ExtractionPlan, target: Target, latest: Mapping[str, tuple[str | None, str | None]]) -> set[str]:
-    """Chunks with a current latest event; after a change of settings and back the latest event is not current."""
-    code = CodeVersions(plan.settings).of(target.asset, target.sae)
-    return {
-        key
-        for key, versions in latest.items()
-        if versions == (data_version(plan, target.asset, target.sae, plan.settings.chunk(key)), code)
-    }
+def _checked(instance: dg.DagsterInstance, table: dg.AssetKey) -> set[str]:
+    """Chunks with all checks recorded as passed since their materialization.
 
-
-def _checked(instance: dg.DagsterInstance, table: dg.AssetKey, settings: ExtractionSettings) -> set[str]:
-    """Chunks with all checks recorded as passed since their materialization."""
-    partitions = chunk_partitions(settings)
-    keys = [(dg.AssetCheckKey(table, name), partitions) for name in CHUNK_CHECKS]
-    checked = set(settings.chunk_keys)
-    for state in instance.event_log_storage.get_asset_check_state(keys).values():
-        passed = state.subsets.get(AssetCheckExecutionResolvedStatus.SUCCEEDED)
-        checked &= set(passed.subset_value.get_partition_keys()) if passed is not None else set()
-    return checked
+    Row by row: Dagster's own summary of a check (``get_asset_check_state``) adds 10,000 partitions to a set one by one,
+    each time to a copy.
+    """
+    passed = dict[str, set[str | None]]((name, set()) for name in CHUNK_CHECKS)
+    keys = [dg.AssetCheckKey(table, name) for name in CHUNK_CHECKS]
+    for one in instance.event_log_storage.get_asset_check_partition_info(keys):
+        if one.is_current and one.latest_execution_status == AssetCheckExecutionRecordStatus.SUCCEEDED:
+            passed[one.check_key.name].add(one.partition_key)
+    return {key for key in set.intersection(*passed.values()) if key is not None}
 
 
 def ranges(plan_keys: Sequence[str], keys: Sequence[str], most: int | None) -> Iterator[list[str]]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -24,6 +24,13 @@ from extraction_assets.stores.chunk_record import Record
 from extraction_assets.stores.sealed import MAKE_AGAIN, DamagedFileError
 
 Update = Callable[[int], object]
+
+_ATTEMPTS = 3
+"""Of a merge by ranges, whose tables a run may replace meanwhile."""
+
+
+class _ReplacedError(Exception):
+    """A table is not the one any more from which a range of features was merged."""
 
 
 def merge_chunks(plan: ExtractionPlan, sae: str, logger: logging.Logger) -> Merged:
@@ -101,8 +108,11 @@ class _ChunkTables:
 
     def _merged(self, tables: Sequence[TableToMerge], update: Update) -> Merged:
         """Tables as one: all features at once where they fit, else one range of them after the other."""
-        merge = _MergeByRanges(self._plan, tables, [self._path(table) for table in tables], update)
-        return merge.merged()
+        paths = [self._path(table) for table in tables]
+        merge = _MergeByRanges(self._plan, tables, paths, update, self._logger)
+        merged = merge.merged()
+        self._checksums |= {table.key: merge.checksums[table.key] for table in tables if not table.parts}
+        return merged
 
     def _checksums_of_parts(self, table: TableToMerge) -> list[str]:
         return [self._checksum(part) for part in table.parts]
@@ -127,14 +137,32 @@ class _MergeByRanges:
     """A merge of some tables, by as few ranges of features as fit into ``MERGE_BYTES``."""
 
     def __init__(
-        self, plan: ExtractionPlan, tables: Sequence[TableToMerge], paths: Sequence[Path], update: Update
+        self,
+        plan: ExtractionPlan,
+        tables: Sequence[TableToMerge],
+        paths: Sequence[Path],
+        update: Update,
+        logger: logging.Logger,
     ) -> None:
-        self._plan, self._tables, self._paths, self._update = plan, tables, paths, update
+        self._plan, self._tables, self._paths, self._update, self._logger = plan, tables, paths, update, logger
         self._verified = dict[Path, States]()
+        self.checksums = dict[str, str]()
+        """Of the tables that were read, by their keys."""
         self._done, self._shown = 0.0, 0
 
     def merged(self) -> Merged:
-        return merge_by_ranges(self._part, self._expected, self._features(), self._plan.store.root)
+        """Begins again where a table is replaced between two ranges. Raises MergeRefused if that goes on."""
+        store = self._plan.store
+        for _ in range(_ATTEMPTS):
+            self.checksums.clear()
+            self._done = 0.0
+            passes = store.files.several_passes()
+            try:
+                return merge_by_ranges(self._part, self._expected, self._features(), store.root, passes)
+            except _ReplacedError as error:
+                replaced = str(error)
+                warn(self._logger, f"{replaced}: its features are merged again, from the first on")
+        raise MergeRefused(NONE_MISSING, f"{replaced}, {_ATTEMPTS} times: merge when no run computes its chunks")
 
     def _features(self) -> int:
         """How many features the tables have, as each of them says; 0 if one is of a version that did not."""
@@ -147,7 +175,7 @@ class _MergeByRanges:
             return expected_bytes(next(files), self._plan.settings.top_k_examples, len(self._tables))
 
     def _part(self, part: FeaturePart | None, most_bytes: int | None) -> Merged:
-        """All tables, or a range of features of them. Raises TooLargeError."""
+        """All tables, or a range of features of them. Raises TooLargeError, _ReplacedError."""
         settings = self._plan.settings
         wanted = zip(self._paths, (table.fingerprint for table in self._tables), strict=True)
         files = read_tables(wanted, self._plan.store, part, self._verified)
@@ -156,7 +184,7 @@ class _MergeByRanges:
         with contextlib.closing(_of_own_samples(self._tables, files)) as checked:
             try:
                 return merge_tables(
-                    checked,
+                    self._of_one_version(checked),
                     settings.top_k_examples,
                     settings.min_activation,
                     lambda: self._count(share),
@@ -167,6 +195,15 @@ class _MergeByRanges:
             except TooLargeError:
                 self._done = begun
                 raise
+
+    def _of_one_version(self, files: Iterable[TableFile]) -> Iterator[TableFile]:
+        """The files of the tables. Raises _ReplacedError where one is another than it was for another range, as where
+        a run has computed its chunk again on another device: then half of its features would be of either."""
+        for table, file in zip(self._tables, files, strict=True):
+            checksum = str(file.record.get("checksum"))
+            if self.checksums.setdefault(table.key, checksum) != checksum:
+                raise _ReplacedError(f"the table of chunk {table.key} was replaced while it was merged")
+            yield file
 
     def _count(self, share: float) -> None:
         """Shows a table as done once all of its features are."""

@@ -3,6 +3,7 @@
 import contextlib
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,17 +37,23 @@ ExpectPart = Callable[[FeaturePart], int]
 """Bytes that a merge of a range of features is to be expected to hold."""
 
 
-def merge_by_ranges(merge: MergePart, expect: ExpectPart, features: int, root: Path) -> Merged:
+def merge_by_ranges(
+    merge: MergePart,
+    expect: ExpectPart,
+    features: int,
+    root: Path,
+    several_passes: AbstractContextManager[None] | None = None,
+) -> Merged:
     """All ``features`` as one: at once where that fits into ``MERGE_BYTES`` (or where their number is not known, 0),
-    else one range after the other, and then what is merged lies in files below ``root``, mapped. The same in either
-    case, to the bit."""
+    else one range after the other, inside ``several_passes``, and then what is merged lies in files below ``root``,
+    mapped. The same in either case, to the bit."""
     ranges = 1 if features < _LOOKED_AT else _ranges_needed(expect, features)
     if ranges == 1:
         try:
             return merge(None, MERGE_BYTES if features > 1 else None)
         except TooLargeError:
             ranges = 2
-    with contextlib.closing(Scratch(root)) as scratch:
+    with contextlib.closing(Scratch(root)) as scratch, several_passes or contextlib.nullcontext():
         parts, rest = SpilledParts(scratch.path), deque(equal_ranges(range(features), ranges))
         while rest:
             one = rest.popleft()

@@ -183,3 +183,76 @@ def test_a_merge_that_will_not_fit_begins_by_ranges(chunked: Project, monkeypatc
     assert None not in {size for _, size in parts}
     monkeypatch.undo()
     assert same(merge(Project(chunked.settings, chunked.home)), whole)
+
+
+@pytest.fixture
+def by_ranges(chunked: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Merged by ranges of features."""
+    monkeypatch.setattr(merge_order, "FAN_IN", ONE_EACH)
+    monkeypatch.setattr(spilled, "MERGE_BYTES", 100_000)
+    return chunked
+
+
+def _replace_after_ranges(project: Project, most: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """After each of the first ranges of features that are merged, replaces a table as a run on another device does: the
+    same examples, and another value of the last one. Returns the ranges as they are merged."""
+    add, ranges = spilled.SpilledParts.add, list[int]()
+
+    def adding(parts: spilled.SpilledParts, merged: Merged) -> None:
+        add(parts, merged)
+        ranges.append(len(ranges))
+        if len(ranges) <= most:
+            path, name = _tables(project)[4]
+            table, statistics, record, draws = read_table(path, name)
+            values, activations = table.max_activation.clone(), table.activations.clone()
+            values[-1] += 1.0
+            activations[int(table.firing_offsets[-2])] += 1.0
+            changed = table._replace(max_activation=values, activations=activations)
+            write_table(path, changed, statistics, {**record, "numerics": {"range": len(ranges)}}, draws)
+
+    monkeypatch.setattr(spilled.SpilledParts, "add", adding)
+    return ranges
+
+
+def test_a_table_that_is_replaced_between_two_ranges_has_all_features_merged_again(
+    by_ranges: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Half of one version and half of the other would be no chunk's examples."""
+    with monkeypatch.context() as patch:
+        ranges = _replace_after_ranges(by_ranges, 1, patch)
+        merged = merge(by_ranges)
+    assert "the table of chunk 000000000004 was replaced while it was merged" in caplog.text
+    assert {"range": 1} in merged.numerics
+    again = _replace_after_ranges(by_ranges, 0, monkeypatch)
+    assert same(merge(by_ranges), merged)
+    assert len(ranges) == len(again) + 1
+
+
+def test_a_table_that_is_replaced_again_and_again_is_refused(
+    by_ranges: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranges = _replace_after_ranges(by_ranges, 100, monkeypatch)
+    with pytest.raises(MergeRefused, match="was replaced while it was merged, 3 times: merge when no run computes"):
+        merge(by_ranges)
+    assert len(ranges) == 3
+
+
+def test_a_table_of_many_chunks_names_the_tables_that_were_read_for_it(
+    chunked: Project, monkeypatch: pytest.MonkeyPatch, read: list[str]
+) -> None:
+    """A table is replaced after the merge has looked at all records, and before it is read."""
+    path, name = _tables(chunked)[4]
+    looked = chunk_tables.records_of_chunks
+
+    def replacing(*args: Any) -> Any:
+        records = looked(*args)
+        table, statistics, record, draws = read_table(path, name)
+        write_table(path, table, statistics, {**record, "numerics": {"another": "GPU"}}, draws)
+        return records
+
+    monkeypatch.setattr(chunk_tables, "records_of_chunks", replacing)
+    first = merge(chunked)
+    monkeypatch.setattr(chunk_tables, "records_of_chunks", looked)
+    read.clear()
+    assert same(merge(chunked), first)
+    assert [one for one in read if one.startswith("top_k_table")] == ["top_k_table 18", "top_k_table 19"]

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
@@ -18,7 +19,7 @@ import sqlalchemy as sa
 
 from extraction_assets.database.backends import backend_of
 from extraction_assets.database.backends.parquet import sessions
-from extraction_assets.database.backends.parquet.folder import LocalFolder
+from extraction_assets.database.backends.parquet.folder import LocalFolder, StorageFolder
 from extraction_assets.database.backends.parquet.rows import write_rows
 from extraction_assets.database.connect import open_database, opened_database, write_transaction
 from extraction_assets.database.errors import DatabaseError, DatabaseUnavailableError
@@ -29,8 +30,11 @@ from extraction_assets.database.read_only import read_database
 from extraction_assets.database.tables import extractions, feature_example_lists, features, metadata, samples
 from extraction_assets.database.writing.remove import delete_results
 from extraction_assets.resources import ResultsResource
+from extraction_assets.stores.remote_folder import RemoteFolder
+from extraction_assets.stores.storage_urls import StorageUrl
 from extraction_assets_tests.database.stored_rows import store_rows
 from extraction_assets_tests.database.synthetic import make_results
+from extraction_assets_tests.object_storage import S3Server
 from extraction_assets_tests.project import Project
 
 OF_A_RUN = {"created_at", "finished_at"}
@@ -61,6 +65,11 @@ def activation_of(engine: sa.Engine) -> float:
 def data_files(url: str) -> set[str]:
     root = Path(url.removeprefix("parquet:///"))
     return {str(path.relative_to(root)) for path in root.glob("*/*.parquet")}
+
+
+def drafts(url: str) -> list[str]:
+    """What writers have not given its name yet."""
+    return [path.name for path in Path(url.removeprefix("parquet:///")).rglob("*.tmp")]
 
 
 def rows_as_stored(url: str) -> dict[str, list[tuple[object, ...]]]:
@@ -102,28 +111,34 @@ _KILLED_AT = """
 import os, signal, sys
 from extraction_assets.database.backends.parquet import sessions
 from extraction_assets.database.connect import open_database, write_transaction
+from extraction_assets.stores.remote_folder import RemoteFolder
+from extraction_assets.stores.storage_urls import StorageUrl
 from extraction_assets_tests.database.stored_rows import store_rows
 from extraction_assets_tests.database.synthetic import make_results
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
-setattr(sessions.Session, sys.argv[2], die)
+place, name = sys.argv[2].split(".")
+setattr({"os": os, "Session": sessions.Session}[place], name, die)
 with write_transaction(open_database(sys.argv[1])) as connection:
     make_results("new", 2.0, num_features=20, top_k=5).load(connection)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["append", "_published"])
+@pytest.mark.parametrize("step", ["Session.append", "Session._published", "os.link"])
 def test_a_writer_that_is_killed_leaves_the_old_rows(engine: sa.Engine, url: str, step: str) -> None:
+    """At ``os.link`` a manifest is written and does not have its name yet."""
     load(engine, 1.0)
     before = data_files(url)
     killed = subprocess.run([sys.executable, "-c", _KILLED_AT, url, step])
     assert killed.returncode == -signal.SIGKILL
     assert data_files(url) > before
+    assert bool(drafts(url)) == (step == "os.link")
     assert activation_of(engine) == 1.0
     load(engine, 3.0, sae="other")
+    assert drafts(url) == []
     assert activation_of(engine) == 1.0
     with open(Path(url.removeprefix("parquet:///")) / "manifests" / "000000000003.json") as file:
         said = json.load(file)
@@ -368,6 +383,32 @@ def test_on_object_storage_only_one_of_two_changes_of_the_same_is_made(s3: objec
             make_results("mine", 2.0, num_features=20, top_k=5).load(one)
             load(other, 3.0)
         assert activation_of(engine) == activation_of(other) == 3.0
+
+
+@pytest.mark.slow
+def test_on_object_storage_what_a_killed_writer_was_uploading_goes_after_a_while(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = s3.client()
+    names = [f"features/3-{uuid.uuid4().hex}.parquet", "notes.txt"]
+    for name in names:
+        client.call_s3("create_multipart_upload", Bucket="results", Key=f"killed/{name}")
+    draft = f"manifests/.000000000009.json.{uuid.uuid4().hex}.tmp"
+    client.pipe_file(f"results/killed/{draft}", b"half")
+
+    def left() -> tuple[set[str], bool]:
+        uploads = RemoteFolder(StorageUrl("s3", "results/killed")).uploads()
+        client.invalidate_cache()
+        return {one.name for one in uploads}, bool(client.exists(f"results/killed/{draft}"))
+
+    monkeypatch.setattr(StorageFolder, "orphan_seconds", 1e10)  # moto says of each upload that it began in 2010
+    with opened_database("parquet+s3://results/killed") as engine:
+        load(engine, 1.0)
+        assert left() == (set(names), True)
+        monkeypatch.setattr(StorageFolder, "orphan_seconds", 0.0)
+        load(engine, 2.0)
+        assert left() == ({"notes.txt"}, False)
+        assert activation_of(engine) == 2.0
 
 
 @pytest.mark.slow

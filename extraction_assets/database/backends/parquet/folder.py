@@ -15,12 +15,13 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from extraction_assets.database.backends.parquet.manifest import NOTHING, Manifest, parse_manifest
 from extraction_assets.database.errors import DatabaseError, DatabaseUnavailableError
-from extraction_assets.stores.remote_folder import RemoteFolder
+from extraction_assets.stores.remote_folder import RemoteFolder, Upload
 from extraction_assets.stores.storage_patience import Patience
 from extraction_assets.stores.storage_urls import StorageError, parse_storage_url
 
@@ -33,6 +34,8 @@ WAIT_SECONDS = 120
 MANIFESTS = "manifests"
 _NUMBERED = re.compile(r"(\d{12})\.json")
 _DATA = re.compile(r"\w+/(\d+-)?[0-9a-f]{32}\.parquet")
+_DRAFT = re.compile(r"(\w+/)?\.?([\w-]+)(\.\w+)\.[0-9a-f]{32}\.tmp")
+"""What a writer had not given its name yet, as ``LocalFolder`` and ``RemoteFolder`` call it."""
 _STORAGE_SECONDS = 60.0
 
 
@@ -82,10 +85,11 @@ class ResultsFolder(Protocol):
         """A path to write a file to, which is durable under its name when the block has ended."""
 
     def found(self) -> dict[str, "Found"]:
-        """The data files by name; none that others keep in the folder."""
+        """The data files by name, and what writers have not given its name yet; nothing that others keep in the
+        folder."""
 
     def remove(self, name: str) -> None:
-        """Removes a file, if it is there."""
+        """Removes a file of ``found``, if it is there."""
 
     def locked(self) -> AbstractContextManager[None]:
         """Waits for other writers, and keeps them waiting: those of this machine, or for storage those of this object,
@@ -175,8 +179,8 @@ class LocalFolder:
 
     def found(self) -> dict[str, Found]:
         now, found = time.time(), dict[str, Found]()
-        names = (str(path.relative_to(self.root)) for path in self.root.glob("*/*.parquet"))
-        for name in filter(_DATA.fullmatch, names):
+        paths = chain.from_iterable(map(self.root.glob, ("*/*.parquet", "*/*.tmp", "*.tmp")))
+        for name in filter(_is_ours, (str(path.relative_to(self.root)) for path in paths)):
             with contextlib.suppress(FileNotFoundError):
                 said = (self.root / name).stat()
                 found[name] = Found(now - said.st_mtime, said.st_size)
@@ -217,6 +221,7 @@ class StorageFolder:
         except StorageError as error:
             raise DatabaseError(str(error)) from error
         self._writing = threading.Lock()
+        self._uploads: dict[str, Upload] = {}
 
     @property
     def place(self) -> str:
@@ -256,12 +261,18 @@ class StorageFolder:
     def found(self) -> dict[str, Found]:
         with _as_database_errors():
             now, entries = time.time(), self._folder.entries()
-        files = {name: entry for name, entry in entries.items() if _DATA.fullmatch(name)}
-        return {name: Found(now - entry.changed_at, entry.size) for name, entry in files.items()}
+            self._uploads = {
+                f"{one.name} {one.number}": one for one in self._folder.uploads() if _DATA.fullmatch(one.name)
+            }
+        files = {name: Found(now - entry.changed_at, entry.size) for name, entry in entries.items() if _is_ours(name)}
+        return files | {name: Found(now - one.begun_at, 0) for name, one in self._uploads.items()}
 
     def remove(self, name: str) -> None:
         with _as_database_errors():
-            self._folder.remove(name)
+            if (upload := self._uploads.pop(name, None)) is not None:
+                self._folder.abort(upload)
+            else:
+                self._folder.remove(name)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -271,6 +282,10 @@ class StorageFolder:
             yield
         finally:
             self._writing.release()
+
+
+def _is_ours(name: str) -> bool:
+    return bool(_DATA.fullmatch(name) or _DRAFT.fullmatch(name))
 
 
 def _numbers(names: list[str]) -> list[int]:
