@@ -29,7 +29,7 @@ from extraction_assets import demo
 from extraction_assets.cli.runner import Runner
 from extraction_assets.engine.corpora.documents import Document
 from extraction_assets.engine.corpora.sources import find_source
-from extraction_assets.engine.corpora.tokenize import packing_of, tokenize_corpus
+from extraction_assets.engine.corpora.tokenize import SampleStream, packing_of
 from extraction_assets.engine.models.files.local_checkpoint import resolve_checkpoint
 from extraction_assets.planning.tokenization import load_tokenizer
 from extraction_assets.settings import ExtractionSettings
@@ -77,9 +77,10 @@ def tokenizing(samples: int) -> Tokenizing:
     tokenizer = load_tokenizer(settings, resolve_checkpoint(settings.language_model.checkpoint))
     texts = list(itertools.islice(find_source(settings.corpus).documents(), 500))
     before, began, busy = _peak_megabytes(), time.perf_counter(), time.process_time()
-    made = tokenize_corpus(_again_and_again(texts), tokenizer, packing_of(settings.corpus), samples)
+    stream = SampleStream(_again_and_again(texts), tokenizer, packing_of(settings.corpus), samples)
+    tokens = sum(int(block.attention_mask.sum()) for block in stream.blocks())
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - busy
-    return Tokenizing(int(made.attention_mask.sum()), seconds, cpu_seconds, _peak_megabytes() - before)
+    return Tokenizing(tokens, seconds, cpu_seconds, _peak_megabytes() - before)
 
 
 def _again_and_again(documents: list[Document]) -> Iterator[Document]:

@@ -2,11 +2,18 @@
 of all. Linux alone has them, and not every user may make them."""
 
 import contextlib
+import ctypes
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from extraction_assets_tests import processes
 
 NOT_HERE = "this user may not make namespaces here (unshare), so that one machine cannot be two hosts"
 
@@ -37,6 +44,49 @@ def may_make_hosts() -> bool:
 def named(name: str, command: list[str]) -> list[str]:
     """A command on a machine of that name, to be put behind ``alone``."""
     return ["sh", "-c", 'hostname "$0" && exec "$@"', name, *command]
+
+
+def start_module(
+    name: str, module: str, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], streams: Path
+) -> BaseProcess:
+    """``python -m MODULE ARGUMENTS`` on a machine of that name, as ``alone`` makes it, in a process that begins with
+    everything imported: see ``processes.start_module``. Killing it kills all processes of the machine."""
+    given = name, module, list(arguments), folder, dict(environment), streams
+    process = processes.forks().Process(target=_on_a_machine, args=given)
+    process.start()
+    return process
+
+
+_NEW_MOUNTS, _NEW_NAME, _NEW_USERS, _NEW_IDS, _NEW_NETWORK = 0x20000, 0x4000000, 0x10000000, 0x20000000, 0x40000000
+_RECURSIVE, _PRIVATE = 0x4000, 0x40000  # MS_REC, MS_PRIVATE
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
+
+
+def _on_a_machine(
+    name: str, module: str, arguments: list[str], folder: Path, environment: dict[str, str], streams: Path
+) -> None:
+    """In the new process: leaves this machine, and waits for the first process of the other one."""
+    user, group, users = os.geteuid(), os.getegid(), _NEW_USERS if _unprivileged() else 0
+    _call("unshare", _NEW_MOUNTS | _NEW_NAME | _NEW_IDS | _NEW_NETWORK | users)
+    if users:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+        Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+    first = os.fork()
+    if first:
+        code = os.waitstatus_to_exitcode(os.waitpid(first, 0)[1])
+        os._exit(code if code >= 0 else 128 - code)
+    _call("prctl", _DIE_WITH_PARENT, signal.SIGKILL)
+    socket.sethostname(name)
+    _call("mount", None, b"/", None, _RECURSIVE | _PRIVATE, None)
+    _call("mount", b"proc", b"/proc", b"proc", 0, None)
+    processes.become(module, arguments, folder, environment, streams)
+
+
+def _call(function: str, *arguments: object) -> None:
+    library = ctypes.CDLL(None, use_errno=True)
+    if getattr(library, function)(*arguments):
+        raise OSError(ctypes.get_errno(), f"{function}: {os.strerror(ctypes.get_errno())}")
 
 
 @contextlib.contextmanager

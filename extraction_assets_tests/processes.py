@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import functools
 import gc
+import importlib.util
 import multiprocessing
 import os
 import runpy
@@ -34,6 +35,8 @@ _PRELOAD = [
     "dagster._core.storage.root",
     "dagster._core.storage.sqlite_storage",
     "dagster._core.workspace.autodiscovery",
+    "dagster._daemon.cli",
+    *(["dagster_postgres"] if importlib.util.find_spec("dagster_postgres") else []),
     "extraction_assets.assets.chunks.asset",
     "extraction_assets.assets.corpus.asset",
     "extraction_assets.assets.directions.asset",
@@ -159,7 +162,7 @@ def start_module(
     module: str, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], streams: Path
 ) -> BaseProcess:
     """The process of ``python -m MODULE ARGUMENTS``, with its streams in files; this process may end before it."""
-    process = forks().Process(target=_become, args=(module, list(arguments), folder, dict(environment), streams))
+    process = forks().Process(target=become, args=(module, list(arguments), folder, dict(environment), streams))
     process.start()
     _children.discard(process)  # those that are left would be waited for at exit
     return process
@@ -176,7 +179,7 @@ def address() -> str:
     return str(_server._forkserver_address)
 
 
-def _become(module: str, arguments: list[str], folder: Path, environment: dict[str, str], streams: Path) -> None:
+def become(module: str, arguments: list[str], folder: Path, environment: dict[str, str], streams: Path) -> None:
     """In the new process: runs the module as its main program."""
     with started(folder, environment, streams):
         from extraction_assets_tests import quick_dagster

@@ -1,6 +1,7 @@
 """Dagster's SQLite storage without what it builds again for every query: connections, compiled statements, and the map
 of Alembic's revisions; and Dagster without telemetry. Half of the CPU time of a tiny extraction's runs went there. The
-forks of ``processes`` have it too; processes that tests start afresh have Dagster as it is."""
+forks of ``processes`` have it too; processes that tests start afresh have Dagster as it is. Its PostgreSQL storage
+keeps connections, too: the server forks a process for each, of 20 milliseconds, and Dagster makes one a query."""
 
 import contextlib
 import functools
@@ -23,6 +24,8 @@ from dagster._core.storage.runs import in_memory as runs_in_memory
 from dagster._core.storage.runs.in_memory import InMemoryRunStorage
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
+
+from extraction_assets_tests import quick_sqlalchemy
 
 _read_folder = ScriptDirectory.from_config
 
@@ -98,6 +101,25 @@ def _create_engine_in_memory(url: str, *, poolclass: type[sa.pool.Pool]) -> sa.E
     return engine
 
 
+def _keep_connections_to_postgres() -> None:
+    try:
+        from dagster_postgres import utils
+        from dagster_postgres.event_log import event_log
+        from dagster_postgres.run_storage import run_storage
+        from dagster_postgres.schedule_storage import schedule_storage
+    except ModuleNotFoundError:  # the extra is not installed, and no test needs it
+        return
+    make = utils.create_pg_engine
+
+    def keeping(url: str, *others: Any, poolclass: type[sa.pool.Pool], **options: Any) -> sa.Engine:
+        assert poolclass is sa.pool.NullPool
+        kept = {"pool_size": 1, "max_overflow": -1, "pool_pre_ping": True}  # a server that was restarted is found again
+        return make(url, *others, poolclass=sa.pool.QueuePool, **kept, **options)
+
+    for storage in (event_log, run_storage, schedule_storage):
+        storage.create_pg_engine = keeping
+
+
 @contextlib.contextmanager
 def _connect_events(storage: Any) -> Iterator[sa.Connection]:
     with storage._db_lock, storage._engine.begin() as connection:
@@ -154,4 +176,6 @@ def hurry() -> None:
         asked = _once_true(kind._has_asset_key_col_on_connection)
         kind._has_asset_key_col_on_connection = asked  # type: ignore[method-assign]
     local_compute_log_manager.mirror_stream_to_file = _mirror_if_a_file  # type: ignore[assignment]
+    _keep_connections_to_postgres()
+    quick_sqlalchemy.hurry()
     telemetry._get_instance_telemetry_enabled = lambda _instance: False

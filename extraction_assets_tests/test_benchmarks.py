@@ -1,13 +1,14 @@
 """The benchmark at a tiny shape: every line is there, and a wrong engine is not called fast."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import daemon_project, dagster_path, inputs, merging, stages
+from benchmarks import backfill_path, daemon_project, dagster_path, inputs, merging, stages
 from benchmarks.extraction import main
 from benchmarks.options import GPUS_STAGES, STAGES, parse_options
 from benchmarks.work import encode_operations, forward_operations, least_seconds
@@ -59,14 +60,19 @@ LINES = [
 ]
 
 
+@pytest.fixture
+def forked(tmp_path: Path) -> dict[str, str]:
+    """Variables of processes in which Dagster's own are forks."""
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    return {processes.FORK_SERVER: processes.address(), forked_dagster.NOTES: str(notes)}
+
+
 @pytest.fixture(autouse=True)
-def _forked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _forked(monkeypatch: pytest.MonkeyPatch, forked: dict[str, str]) -> None:
     """Its own processes begin with everything imported, and so do those of Dagster's commands; not its daemon's."""
     monkeypatch.setattr(dagster_path, "PROCESSES", processes.forks())
     monkeypatch.setattr(gpu_processes, "PROCESSES", processes.forks())
-    notes = tmp_path / "notes"
-    notes.mkdir()
-    forked = {processes.FORK_SERVER: processes.address(), forked_dagster.NOTES: str(notes)}
 
     def command(environment: Mapping[str, str], module: str, *arguments: str) -> str:
         done = processes.run_module(module, arguments, environment={**environment, **forked})
@@ -74,6 +80,31 @@ def _forked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         return done.stdout
 
     monkeypatch.setattr(daemon_project, "command", command)
+
+
+@pytest.fixture
+def _forked_daemon(monkeypatch: pytest.MonkeyPatch, forked: dict[str, str]) -> None:
+    """The daemon of a backfill and what asks for one, too."""
+
+    @contextmanager
+    def daemon(environment: Mapping[str, str], home: Path) -> Iterator[None]:
+        words, streams = ["run", "-m", daemon_project.MODULE], home / "daemon"
+        streams.mkdir()
+        process = processes.start_module("dagster._daemon", words, home, {**environment, **forked}, streams)
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.join()
+
+    def python(environment: Mapping[str, str], *words: str) -> str:
+        _option, code, *arguments = words
+        done = processes.run_module(processes.CODE, [code, *arguments], environment={**environment, **forked})
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    monkeypatch.setattr(backfill_path, "daemon", daemon)
+    monkeypatch.setattr(backfill_path, "python", python)
 
 
 @pytest.mark.slow
@@ -189,6 +220,7 @@ def test_processes_that_share_the_chunks_are_measured(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_forked_daemon")
 def test_runs_of_a_backfill_are_measured(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     few = ["--gpus", "1,2", "--samples", "20", "--chunk-size", "5"]

@@ -1,5 +1,5 @@
-"""The demo on a Ray cluster of two machines, of which one dies in the middle: PostgreSQL and object storage are shared,
-files and process ids are not."""
+"""An extraction on a Ray cluster of two machines, of which one dies in the middle: PostgreSQL and object storage are
+shared, files and process ids are not."""
 
 import importlib.util
 import os
@@ -13,9 +13,7 @@ from typing import Any, NamedTuple
 
 import dagster as dg
 import pytest
-import yaml
 
-import extraction_assets.demo
 from extraction_assets.dagster_instance.dead_runs import PLACE_TAG
 from extraction_assets.dagster_instance.home import set_up_dagster_home
 from extraction_assets.dagster_instance.ray_jobs import job_of
@@ -27,16 +25,33 @@ from extraction_assets_tests.daemon_lab import DEFINITIONS, request_chunks, wait
 from extraction_assets_tests.namespaces import NOT_HERE, may_make_hosts
 from extraction_assets_tests.object_storage import SECRET, s3_server
 from extraction_assets_tests.postgres import Server
-from extraction_assets_tests.processes import ROOT
+from extraction_assets_tests.processes import ROOT, run_module
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.ray_cluster import Cluster, Machine, cluster
 from extraction_assets_tests.rows import all_rows
+from extraction_assets_tests.tiny import make_settings
 
 pytestmark = pytest.mark.slow
 
-CHUNKS, IN_A_RUN = 12, 6
+SAE = "relu"
+CHUNKS, IN_A_RUN = 24, 12
 MERGED = ("feature_examples", "feature_relations", "feature_directions")
-DEMO = Path(extraction_assets.demo.__file__).parent
+
+DAEMON = """
+import runpy
+import sys
+
+import dagster as dg
+from extraction_assets.execution.keys import corpus_key
+from lab.definitions import defs, settings
+
+with dg.DagsterInstance.get() as instance:
+    job = defs.resolve_implicit_global_asset_job_def()
+    job.execute_in_process(instance=instance, asset_selection=[corpus_key(settings)])
+sys.argv = ["dagster-daemon", "run", "-m", "lab.definitions"]
+runpy.run_module("dagster._daemon", run_name="__main__")
+"""
+"""Makes the corpus, then is Dagster's daemon: one process imports everything instead of two."""
 
 
 class Lab(NamedTuple):
@@ -51,20 +66,21 @@ class Lab(NamedTuple):
     secrets: tuple[str, ...]
 
 
-def _demo() -> ExtractionSettings:
-    """The demo as it ships, of fewer samples, in runs of a part of its chunks."""
-    text = (DEMO.parent / "defs" / "demo" / "defs.yaml").read_text().replace("../../demo", str(DEMO))
-    fewer = {"evaluation_samples": 20 * CHUNKS, "chunk_size": 20, "partitions_per_run": IN_A_RUN}
-    return ExtractionSettings.model_validate({"name": "demo", **yaml.safe_load(text)["attributes"], **fewer})
+def _settings(folder: Path) -> ExtractionSettings:
+    """The tiny extraction with one SAE, in runs of half of its chunks, each of one sample."""
+    corpus = {"source": str(folder / "texts"), "max_length": 5}
+    sizes = {"evaluation_samples": CHUNKS, "chunk_size": 1, "partitions_per_run": IN_A_RUN}
+    settings = make_settings(folder, corpus=corpus, **sizes)
+    return settings.model_copy(update={"saes": {SAE: settings.saes[SAE]}})
 
 
 @pytest.fixture
-def lab(tmp_path: Path, postgres_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+def lab(tiny_folder: Path, tmp_path: Path, postgres_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     if importlib.util.find_spec("ray") is None or importlib.util.find_spec("dagster_ray") is None:
         pytest.skip("Ray is not installed here: the extra 'ray' brings it")
     if not may_make_hosts():
         pytest.skip(NOT_HERE)
-    settings, home = _demo(), tmp_path / "dagster"
+    settings, home = _settings(tiny_folder), tmp_path / "dagster"
     (tmp_path / "lab").mkdir()
     (tmp_path / "lab" / "__init__.py").touch()
     (tmp_path / "lab" / "definitions.py").write_text(DEFINITIONS)
@@ -115,15 +131,12 @@ def _make_home(home: Path) -> None:
     assert set_up_dagster_home(home, None, 2)[-1] == "pool gpu: at most 2 run(s) at once"
 
 
-def _daemon() -> list[str]:
-    """The command of Dagster's daemon, with the corpus made before, and the sensor on that merges."""
-    module, python = ["-m", "lab.definitions"], [sys.executable, "-m"]
-    steps = [
-        [*python, "dagster", "asset", "materialize", *module, "--select", "key:demo/corpus"],
-        [*python, "dagster", "sensor", "start", *module, "demo_automation"],
-        [*python, "dagster._daemon", "run", *module],
-    ]
-    return ["sh", "-c", " && ".join(map(shlex.join, steps))]
+def _switch_on_the_merges(lab: Lab) -> None:
+    """The sensor's switch, which only asks the instance: it needs no machine of the cluster."""
+    environment = {**os.environ, "DAGSTER_HOME": str(lab.home), "PYTHONPATH": os.pathsep.join([str(lab.home.parent)])}
+    words = ["sensor", "start", "-m", "lab.definitions", "tiny_automation"]
+    done = run_module("dagster", words, folder=lab.home.parent, environment=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def _chunk_runs(lab: Lab) -> list[dg.DagsterRun]:
@@ -151,7 +164,7 @@ def _retry(lab: Lab, lost: dg.DagsterRun) -> dg.DagsterRun | None:
 
 
 def _is_made(lab: Lab, asset: str) -> bool:
-    return lab.instance.get_latest_materialization_event(sae_key(lab.settings, "layer1", asset)) is not None
+    return lab.instance.get_latest_materialization_event(sae_key(lab.settings, SAE, asset)) is not None
 
 
 def _rows_of_one_process(settings: ExtractionSettings, folder: Path) -> dict[str, list[tuple[Any, ...]]]:
@@ -166,7 +179,9 @@ def test_what_a_node_leaves_another_finishes_and_the_rows_are_those_of_one_proce
     lab: Lab, tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request_chunks(lab.instance, lab.settings, definitions(lab.settings).resolve_asset_graph())
-    lab.cluster.machine("daemon", _daemon())
+    _switch_on_the_merges(lab)
+    lab.cluster.machine("daemon", [sys.executable, "-c", DAEMON])
+    wait_for("a run on the right node", lambda: _run_on(lab, "right"), pause=1)  # each look opens connections
     wait_for("a chunk of the right node", lambda: _chunks_of(lab, _run_on(lab, "right")))
     lab.nodes["right"].kill()
     lost = _run_on(lab, "right")
@@ -177,10 +192,10 @@ def test_what_a_node_leaves_another_finishes_and_the_rows_are_those_of_one_proce
 
     monkeypatch.setenv("EXTRACTION_DATABASE_URL", postgres_url)
     rows = _rows_of_one_process(lab.settings, tmp_path / "alone")
-    wait_for("the retry", lambda: _retry(lab, lost) is not None)
+    wait_for("the retry", lambda: _retry(lab, lost) is not None, pause=1)
     told = "\n".join(log.message for log in lab.instance.all_logs(lost.run_id))
     assert re.search(rf"its Ray job is FAILED: .*\(ray job logs {job_of(lost)}\)", told)
-    wait_for("the merge and what follows", lambda: all(_is_made(lab, asset) for asset in MERGED), pause=1)
+    wait_for("the merge and what follows", lambda: all(_is_made(lab, asset) for asset in MERGED), pause=2)
     retry = _retry(lab, lost)
     assert retry is not None
     assert retry.status == dg.DagsterRunStatus.SUCCESS

@@ -1,10 +1,10 @@
 """Two hosts that share PostgreSQL and a store: each has a home of its own, a name, a network and process ids."""
 
 import os
-import signal
-import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import dagster as dg
@@ -15,8 +15,9 @@ from click.testing import CliRunner
 from extraction_assets import cli
 from extraction_assets.dagster_instance.dead_runs import PLACE_TAG
 from extraction_assets_tests.daemon_lab import DEFINITIONS, wait_for
-from extraction_assets_tests.namespaces import NOT_HERE, alone, may_make_hosts, named
+from extraction_assets_tests.namespaces import NOT_HERE, may_make_hosts, start_module
 from extraction_assets_tests.postgres import Server
+from extraction_assets_tests.processes import STREAMS
 from extraction_assets_tests.rows import all_rows
 from extraction_assets_tests.tiny import make_settings
 
@@ -42,23 +43,15 @@ class Host:
             "PYTHONWARNINGS": "ignore",
         }
 
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-m", "extraction_assets.cli", "--module", "lab.definitions", *arguments]
-        return subprocess.Popen(
-            [*alone(), *named(self.name, command)],
-            cwd=self._folder,
-            env=self._environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+    def start(self, *arguments: str) -> BaseProcess:
+        self._streams = Path(tempfile.mkdtemp(dir=self._folder))
+        words = ["--module", "lab.definitions", *arguments]
+        return start_module(self.name, "extraction_assets.cli", words, self._folder, self._environment, self._streams)
 
-    def run(self, *arguments: str) -> str:
+    def run(self, *arguments: str) -> None:
         process = self.start(*arguments)
-        output, _ = process.communicate(timeout=400)
-        assert process.returncode == 0, output
-        return output
+        process.join(400)
+        assert process.exitcode == 0, [(self._streams / name).read_text() for name in STREAMS]
 
 
 @pytest.fixture
@@ -99,8 +92,8 @@ def test_what_one_host_leaves_the_other_finishes(hosts: tuple[Host, Host, str], 
     killed = left.start("run", "tiny")
     tables = tmp_path / "store" / "tiny" / "relu" / "top_k_table"
     wait_for("a chunk of the left host", lambda: len(list(tables.glob("*.parquet"))) > 0, pause=0.02)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.communicate()
+    killed.kill()
+    killed.join()
     durable = {path.name: path.stat().st_mtime_ns for path in tables.glob("*.parquet")}
     assert len(durable) < CHUNKS, "it was killed too late"
     right.run("run", "tiny", "--missing")

@@ -16,8 +16,8 @@ TOKENS, TOP_K, FIRING, CHUNK = 128, 100, 64, 5_000
 GPU_HOUR_DOLLARS, GIGABYTE_MONTH_DOLLARS = 2.5, 0.023
 """Prices: assumed."""
 
-GPUS, HOST_BYTES = 8, 135e9
-"""GPUs and memory of one host, for the question what bends first: assumed."""
+GPUS = 8
+"""Of one host, for the question what bends first: assumed."""
 
 
 class Model(NamedTuple):
@@ -123,7 +123,7 @@ def corpus_seconds(samples: int) -> float:
 
 
 def corpus_bytes(samples: int) -> float:
-    """Of a corpus, 6 a position: in the store, and in memory while it is tokenized."""
+    """Of a corpus in the store, 6 a position."""
     return samples * TOKENS * 6
 
 

@@ -7,8 +7,6 @@ from generated_parts.markdown import table
 MILLION = 1_000_000
 SIZES = (MILLION, 100 * MILLION, 10_000 * MILLION)
 
-CORPUS_MEMORY = "corpus, memory"
-
 REMEDIES = {
     "corpus": "`num_workers`, up to the cores of the host",
     "passes": "more GPUs; `compile_model: true`",
@@ -18,9 +16,8 @@ REMEDIES = {
     "events": "a larger `chunk_size`",
     "merge": "a larger `chunk_size`",
     "load": "a smaller `top_k_examples`; the server's settings",
-    CORPUS_MEMORY: "nothing yet: the samples of one extraction are held while they are tokenized, 6 bytes a position",
 }
-"""Part of ``Hours``, or the memory of the corpus -> what moves it."""
+"""Part of ``Hours`` -> what moves it."""
 
 
 def scaling_rates() -> str:
@@ -124,23 +121,17 @@ def _files_of_chunk() -> int:
 def scaling_bends() -> str:
     """What takes longest on one host of GPUS, at three sizes, and what moves it."""
     header = ["samples", "model", "F", "`chunk_size`", *(f"{part}, h" for part in Hours._fields)]
-    header += ["memory: corpus", "activations", "bends first", "then"]
+    header += ["memory of activations", "bends first", "then"]
     rows = []
     for samples in SIZES:
         chunk = arithmetic.chunk_size(samples, _most_chunks())
         for model in MODELS:
             hours = arithmetic.hours(model, samples, chunk)
             sizes = [f"{samples:,}", model.name, f"{model.features:,}", f"{chunk:,}"]
-            memory = [arithmetic.corpus_bytes(samples), arithmetic.activation_memory(model, chunk)]
+            memory = _size(arithmetic.activation_memory(model, chunk))
             alone = hours._replace(corpus=0.0, activations=0.0, features=0.0)
-            bends = [bends_first(hours, samples), longest(alone)]
-            rows.append([*sizes, *map(_number, hours), *map(_size, memory), *bends])
+            rows.append([*sizes, *map(_number, hours), memory, longest(hours), longest(alone)])
     return table(header, rows)
-
-
-def bends_first(hours: Hours, samples: int) -> str:
-    """The part that takes most hours, or the corpus if its samples do not fit into the host's memory."""
-    return CORPUS_MEMORY if arithmetic.corpus_bytes(samples) > arithmetic.HOST_BYTES else longest(hours)
 
 
 def scaling_remedies() -> str:

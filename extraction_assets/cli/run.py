@@ -154,14 +154,7 @@ def _run_all(
         others = runner.others()
         echo(_what_is_left(settings, left, others, command_line(workspace.module)))
         return NOTHING_MERGED if others else 0
-    current = [sae for sae in settings.saes if missing and runner.merge_is_current(sae)]
-    for sae in settings.saes:
-        echo(f"merge of {sae}" + (" is current" if sae in current else ""), err=True)
-        if sae not in current:
-            runner.merge(sae)
-        elif missing_too := runner.missing_after_merge(sae):
-            echo(*(wrong or f"{asset} of {sae}" for asset, wrong in missing_too.items()), err=True)
-            runner.materialize_after_chunks(sae, list(missing_too))
+    merged = _merge_all(runner, settings, missing)
     failed = _directions(runner, settings, missing)
     if settings.exports:
         echo(f"exports: {', '.join(settings.exports)}", err=True)
@@ -169,7 +162,7 @@ def _run_all(
     seconds = time.perf_counter() - started
     _say_what_is_there(workspace, settings)
     computed = count(len(keys) - recorded, "chunk") + (f" computed, {recorded} recorded" if recorded else "")
-    echo("", f"{computed}, {count(len(settings.saes) - len(current), 'merge')}: {seconds:.1f} s")
+    echo("", f"{computed}, {count(merged, 'merge')}: {seconds:.1f} s")
     if failed is not None:
         echo(failed, err=True)
     return 0 if failed is None else 1
@@ -188,6 +181,20 @@ def _make_chunks(runner: "Runner", workspace: Workspace, keys: list[str], missin
     for part in runner.ranges(keys):
         echo(f"chunks {part[0]} to {part[-1]}", err=True)
         runner.materialize_chunks(part, only_missing=missing)
+
+
+def _merge_all(runner: "Runner", settings: "ExtractionSettings", missing: bool) -> int:
+    """Merges the chunks of each SAE, with ``missing`` those whose merge is not current, and makes what follows from a
+    merge that is; how many were merged. Raises RunFailed."""
+    current = [sae for sae in settings.saes if missing and runner.merge_is_current(sae)]
+    for sae in settings.saes:
+        echo(f"merge of {sae}" + (" is current" if sae in current else ""), err=True)
+        if sae not in current:
+            runner.merge(sae)
+        elif missing_too := runner.missing_after_merge(sae):
+            echo(*(wrong or f"{asset} of {sae}" for asset, wrong in missing_too.items()), err=True)
+            runner.materialize_after_chunks(sae, list(missing_too))
+    return len(settings.saes) - len(current)
 
 
 def _directions(runner: "Runner", settings: "ExtractionSettings", missing: bool) -> str | None:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from extraction_assets.engine.corpora.message_spans import SampleMessages
-from extraction_assets.engine.corpora.tokenize import SampleBlock, SampleStream, TokenizedCorpus
+from extraction_assets.engine.corpora.tokenize import SampleStream, TokenizedCorpus
 from extraction_assets.engine.file_boundary.npy_header import read_npy_header
+from extraction_assets.stores.document_ids import DocumentIds, DocumentIdsWriter
 from extraction_assets.stores.sealed import DamagedFileError, damaged, open_stored
 from extraction_assets.stores.sealed_json import parse_json
 
@@ -45,10 +46,12 @@ def write_arrays(folder: Path, corpus: TokenizedCorpus | SampleStream) -> tuple[
             shape = corpus.shape if name in _BY_POSITION else corpus.shape[:1]
             header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(files[name], header)  # as np.save
+        document_ids = DocumentIdsWriter(stack.enter_context((folder / DOCUMENTS).open("wb")))
         for block in corpus.blocks():
-            for name, column in zip(SampleBlock._fields, block, strict=True):
-                files[name].write(np.ascontiguousarray(column, _DTYPES[name]).data)
-    (folder / DOCUMENTS).write_text(json.dumps(corpus.document_ids), "utf-8")
+            for name, dtype in _DTYPES.items():
+                files[name].write(np.ascontiguousarray(getattr(block, name), dtype).data)
+            document_ids.add(block.document_ids)
+        document_ids.end()
     if corpus.messages is None:
         return FILES
     np.save(folder / _MESSAGE_OFFSETS, corpus.messages.offsets)
@@ -64,7 +67,7 @@ def map_arrays(folder: Path, *, chats: bool = False) -> TokenizedCorpus:
     the others'.
     """
     arrays = {name: _mapped(folder / f"{name}.npy", dtype) for name, dtype in _DTYPES.items()}
-    ids = _texts(folder / DOCUMENTS, "document ids")
+    ids = DocumentIds(folder / DOCUMENTS, TOKENIZE_AGAIN)
     shape = arrays["token_ids"].shape
     for name, array in arrays.items():
         expected = shape if name in _BY_POSITION else shape[:1]
@@ -80,7 +83,7 @@ def map_arrays(folder: Path, *, chats: bool = False) -> TokenizedCorpus:
 def _messages(folder: Path, shape: tuple[int, ...]) -> SampleMessages:
     """The messages of a corpus of this ``shape`` (N, T)."""
     offsets, spans = _mapped(folder / _MESSAGE_OFFSETS, np.int64), _mapped(folder / _MESSAGE_SPANS, np.int32)
-    roles = _texts(folder / _MESSAGE_ROLES, "roles")
+    roles = _roles(folder / _MESSAGE_ROLES)
     if spans.ndim != 2 or spans.shape[1] != 3:
         raise _damaged(folder / _MESSAGE_SPANS, f"its shape is {spans.shape}, not that of spans")
     steps = np.diff(offsets) if offsets.shape == (shape[0] + 1,) else np.array([-1])
@@ -105,12 +108,12 @@ def _mapped(path: Path, dtype: type[np.generic]) -> np.ndarray:
     raise _damaged(path, f"it holds {header.dtype}, not {np.dtype(dtype)} in C order")
 
 
-def _texts(path: Path, what: str) -> list[str]:
+def _roles(path: Path) -> list[str]:
     with open_stored(path, TOKENIZE_AGAIN) as file:
-        texts: Any = parse_json(file.read(), path, TOKENIZE_AGAIN)
-    if not isinstance(texts, list) or not all(isinstance(one, str) for one in texts):
-        raise _damaged(path, f"it is no list of {what}")
-    return texts
+        roles: Any = parse_json(file.read(), path, TOKENIZE_AGAIN)
+    if not isinstance(roles, list) or not all(isinstance(one, str) for one in roles):
+        raise _damaged(path, "it is no list of roles")
+    return roles
 
 
 def _damaged(path: Path, what: str) -> Exception:

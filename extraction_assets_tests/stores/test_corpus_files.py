@@ -5,7 +5,7 @@ import json
 import os
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from extraction_assets.engine.corpora import tokenize
-from extraction_assets.engine.corpora.tokenize import Packing, SampleBlock, SampleStream, TokenizedCorpus
+from extraction_assets.engine.corpora.documents import Document
+from extraction_assets.engine.corpora.tokenize import Packing, SampleStream, tokenize_corpus
 from extraction_assets.stores import corpus_files
 from extraction_assets.stores.chunk_store import ChunkStore
-from extraction_assets.stores.corpus_arrays import write_arrays
+from extraction_assets.stores.corpus_arrays import ARRAYS, DOCUMENTS, write_arrays
 from extraction_assets.stores.corpus_files import MANIFEST, StoredCorpus, identity, open_corpus, write_corpus
 from extraction_assets.stores.sealed import DamagedFileError, names_set_aside, set_aside, writing
 from extraction_assets.stores.sealed_json import write_sealed_json
@@ -59,10 +60,13 @@ def _refusal(store: ChunkStore, name: str) -> str:
 # Streams
 
 
+def _documents(count: int) -> Iterator[Document]:
+    """Of 400 tokens each."""
+    return ((f"{number}", np.arange(number, number + 400, dtype=np.int32)) for number in range(count))
+
+
 def _stream(samples: int = 2_000, at_end: Callable[[], None] = lambda: None) -> SampleStream:
-    """Of documents of 400 tokens each."""
-    documents = ((f"{number}", np.arange(number, number + 400, dtype=np.int32)) for number in range(samples))
-    return SampleStream(documents, None, Packing(400), samples, at_end=at_end)
+    return SampleStream(_documents(samples), None, Packing(400), samples, at_end=at_end)
 
 
 _SAID = {"source": "a", "tokenizer": "b", "packing": "documents", "start_sample": 0}
@@ -70,14 +74,12 @@ _SAID = {"source": "a", "tokenizer": "b", "packing": "documents", "start_sample"
 
 def test_a_stream_is_stored_as_the_corpus_that_it_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokenize, "_BLOCK_SAMPLES", 3)
-    whole = TokenizedCorpus(
-        **SampleBlock(*map(np.concatenate, zip(*_stream(10).blocks(), strict=True)))._asdict(),
-        document_ids=[str(number) for number in range(10)],
-    )
+    whole = tokenize_corpus(_documents(10), None, Packing(400), 10)
     stored = write_corpus(tmp_path, _stream(10), **_SAID)  # type: ignore[arg-type]
-    for name in SampleBlock._fields:
+    for name in ARRAYS:
         np.save(tmp_path / "expected.npy", getattr(whole, name))
         assert (stored.folder / f"{name}.npy").read_bytes() == (tmp_path / "expected.npy").read_bytes()
+    assert (stored.folder / DOCUMENTS).read_text() == json.dumps(whole.document_ids)
     assert write_corpus(tmp_path, whole, **_SAID).folder == stored.folder  # type: ignore[arg-type]
 
 

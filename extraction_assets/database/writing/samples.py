@@ -1,6 +1,6 @@
 """The samples that results name, and who speaks in them: shared by all extractions of a corpus."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ class CorpusSamples(NamedTuple):
     """[N, T]"""
     attention_mask: np.ndarray
     """bool [N, T]"""
-    document_ids: list[str]
+    document_ids: Sequence[str]
     document_numbers: np.ndarray
     """[N]"""
     first_tokens: np.ndarray

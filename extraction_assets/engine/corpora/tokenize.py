@@ -45,17 +45,19 @@ class SampleBlock(NamedTuple):
     first_tokens: np.ndarray
     """int64 [B]: index of the sample's first token of text inside its document's tokens, BOS at its start left out
     unless the document is tokens already or a chat."""
+    document_ids: Sequence[str]
+    """Of the documents that were read for these samples; ``document_numbers`` count those of all blocks."""
 
 
 class TokenizedCorpus(NamedTuple):
-    """All N samples of a corpus; the arrays are those of one ``SampleBlock``."""
+    """All N samples of a corpus; its fields are those of one ``SampleBlock``."""
 
     token_ids: np.ndarray
     attention_mask: np.ndarray
     special_tokens_mask: np.ndarray
     document_numbers: np.ndarray
     first_tokens: np.ndarray
-    document_ids: list[str]
+    document_ids: Sequence[str]
     messages: SampleMessages | None = None
     """The messages of each sample, if the documents are chats."""
 
@@ -88,7 +90,7 @@ class SampleStream:
     ``tokenizer`` may be None if documents are tokens already; then no token is special.
     ``on_samples`` is called with the number of new samples as they come, ``at_end`` once all have been taken: an error
     that it raises is one of ``blocks``. Reads no more documents than needed, and holds up to 64 of them, a block of
-    samples, the messages of chats (12 bytes each) and the ids of all documents read.
+    samples, and of chats 12 bytes a message and 8 a sample.
     """
 
     def __init__(
@@ -105,11 +107,10 @@ class SampleStream:
     ) -> None:
         self.shape = num_samples, packing.max_length
         """(N, T) of all blocks together."""
-        self.document_ids: list[str] = []
-        """Of the documents that were read so far."""
         self._messages: SampleMessagesBuilder | None = None
         self._packing, self._start_sample = packing, start_sample
-        self._samples = _samples(documents, tokenizer, packing, vocabulary_size, self.document_ids)
+        self._read = _DocumentsRead()
+        self._samples = _samples(documents, tokenizer, packing, vocabulary_size, self._read)
         self._special_ids = cache(
             lambda: special_token_ids(tokenizer)
         )  # not before the tokenizer is known to be usable
@@ -151,7 +152,7 @@ class SampleStream:
         special = np.isin(token_ids, self._special_ids()) & attention_mask
         numbers = np.array([sample.document for sample in samples], dtype=np.int64)
         first_tokens = np.array([sample.first_token for sample in samples], dtype=np.int64)
-        return SampleBlock(token_ids, attention_mask, special, numbers, first_tokens)
+        return SampleBlock(token_ids, attention_mask, special, numbers, first_tokens, self._read.take_ids())
 
 
 def tokenize_corpus(
@@ -167,8 +168,10 @@ def tokenize_corpus(
     stream = SampleStream(
         documents, tokenizer, packing, num_samples, start_sample=start_sample, vocabulary_size=vocabulary_size
     )
-    whole = SampleBlock(*map(np.concatenate, zip(*stream.blocks(), strict=True)))
-    return TokenizedCorpus(**whole._asdict(), document_ids=stream.document_ids, messages=stream.messages)
+    blocks = list(stream.blocks())
+    arrays = {name: np.concatenate([getattr(block, name) for block in blocks]) for name in SampleBlock._fields[:-1]}
+    document_ids = [name for block in blocks for name in block.document_ids]
+    return TokenizedCorpus(**arrays, document_ids=document_ids, messages=stream.messages)
 
 
 def too_few_samples(found: int, packing: Packing, start_sample: int, num_samples: int) -> str:
@@ -213,11 +216,12 @@ def count_samples(
     CorpusError for a token outside the model's ``vocabulary_size``.
     """
     deadline = time.monotonic() + seconds
-    document_ids: list[str] = []
+    documents_read = _DocumentsRead()
     numbers = array("q")
     ended, seen = False, 0
     with contextlib.suppress(_TimeIsUp):
-        for sample in _samples(_until(deadline, documents), tokenizer, packing, vocabulary_size, document_ids):
+        for sample in _samples(_until(deadline, documents), tokenizer, packing, vocabulary_size, documents_read):
+            documents_read.take_ids()  # which would be held
             seen += 1
             if seen > start_sample:
                 numbers.append(sample.document)
@@ -226,7 +230,7 @@ def count_samples(
                 break
         else:
             ended = True
-    read, behind = len(document_ids), np.asarray(numbers, dtype=np.int64)
+    read, behind = documents_read.count, np.asarray(numbers, dtype=np.int64)
     documents_found = documents_behind(behind, read, packing.packing)
     return SampleCount(seen, documents_found, read, ended, documents_cut(behind, packing.packing))
 
@@ -254,6 +258,21 @@ class _TimeIsUp(Exception):
     pass
 
 
+class _DocumentsRead:
+    """How many documents were read, and the ids of those that nobody has taken yet."""
+
+    def __init__(self) -> None:
+        self.count, self._ids = 0, list[str]()
+
+    def add(self, document_id: str) -> None:
+        self.count += 1
+        self._ids.append(document_id)
+
+    def take_ids(self) -> list[str]:
+        ids, self._ids = self._ids, []
+        return ids
+
+
 def _until(deadline: float, documents: Iterable[Document]) -> Iterator[Document]:
     for document in documents:
         if time.monotonic() > deadline:
@@ -266,9 +285,9 @@ def _samples(
     tokenizer: Any | None,
     packing: Packing,
     vocabulary_size: int | None,
-    document_ids: list[str],
+    read: _DocumentsRead,
 ) -> Iterator[PackedSample]:
-    """The samples of all documents; notes the ids of those that were read.
+    """The samples of all documents; notes which of them were read.
 
     One rule for all: BOS at the start of a document is left out, then ``prepend_bos`` says whether samples get one.
     """
@@ -279,8 +298,8 @@ def _samples(
     def token_ids() -> Iterator[np.ndarray]:
         for document in tokenized(documents, tokenizer, vocabulary_size, dropped):
             if document.messages is not None:
-                spoken[len(document_ids)] = document.messages
-            document_ids.append(document.document_id)
+                spoken[read.count] = document.messages
+            read.add(document.document_id)
             yield document.token_ids
 
     if packing.packing == "documents":
