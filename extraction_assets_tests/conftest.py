@@ -27,10 +27,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         # Not where pytest-xdist starts workers: it runs no test, and they wait for it.
         config.pluginmanager.import_plugin("extraction_assets_tests.fixtures")
-    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+    if not hasattr(config, "workerinput"):
         shared = tempfile.TemporaryDirectory(prefix="forks-")
         config.add_cleanup(shared.cleanup)
-        os.environ[processes.SHARED] = shared.name  # which workers inherit
+        os.environ[processes.STORAGE] = shared.name  # which workers inherit
+        if getattr(config.option, "numprocesses", None):
+            os.environ[processes.SHARED] = shared.name
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

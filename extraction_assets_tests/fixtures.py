@@ -33,7 +33,7 @@ quick_dagster.hurry()
 os.fsync = lambda _file: None  # type: ignore[assignment]
 
 
-@sa.event.listens_for(sa.pool.Pool, "checkout")
+@sa.event.listens_for(sa.pool.Pool, "connect")
 def _do_not_wait_for_the_disk(connection: Any, *_: Any) -> None:
     if isinstance(connection, sqlite3.Connection):
         connection.execute("PRAGMA synchronous = OFF")
@@ -207,9 +207,8 @@ def shared_results_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.
         folder = tmp_path_factory.mktemp("shared")
         yield f"sqlite:///{shutil.copy(request.getfixturevalue('_sqlite_tables'), folder)}"
     elif request.param == "parquet":
-        url = f"parquet:///{tmp_path_factory.mktemp('shared') / 'results'}"
-        open_database(url).dispose()
-        yield url
+        folder = tmp_path_factory.mktemp("shared") / "results"
+        yield f"parquet:///{shutil.copytree(request.getfixturevalue('_parquet_tables'), folder)}"
     else:
         server: postgres.Server = request.getfixturevalue("postgres_server")
         url = server.new_database()
@@ -218,11 +217,16 @@ def shared_results_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.
         server.drop_database(url)
 
 
+@pytest.fixture(scope="session")
+def _parquet_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("parquet") / "results"
+    open_database(f"parquet:///{folder}").dispose()
+    return folder
+
+
 @pytest.fixture
-def _parquet_with_tables(tmp_path: Path) -> str:
-    url = f"parquet:///{tmp_path / 'results'}"
-    open_database(url).dispose()
-    return url
+def _parquet_with_tables(_parquet_tables: Path, tmp_path: Path) -> str:
+    return f"parquet:///{shutil.copytree(_parquet_tables, tmp_path / 'results')}"
 
 
 @pytest.fixture(scope="session")

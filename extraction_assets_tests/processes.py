@@ -73,6 +73,9 @@ FORK_SERVER = "EXTRACTION_TESTS_FORK_SERVER"
 SHARED = "EXTRACTION_TESTS_SHARED_SERVER"
 """The variable with the folder in which the workers of pytest-xdist find the one server of all."""
 
+STORAGE = "EXTRACTION_TESTS_DAGSTER_STORAGE"
+"""The variable with the folder in which processes find the databases that one of them has made: ``copied_storage``."""
+
 ROOT = Path(__file__).parent.parent
 
 

@@ -25,6 +25,8 @@ from dagster._core.storage.runs.in_memory import InMemoryRunStorage
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
 
+from extraction_assets_tests import copied_storage, quick_sqlalchemy
+
 _read_folder = ScriptDirectory.from_config
 
 
@@ -175,4 +177,6 @@ def hurry() -> None:
         kind._has_asset_key_col_on_connection = asked  # type: ignore[method-assign]
     local_compute_log_manager.mirror_stream_to_file = _mirror_if_a_file  # type: ignore[assignment]
     _keep_connections_to_postgres()
+    quick_sqlalchemy.hurry()
+    copied_storage.hurry()
     telemetry._get_instance_telemetry_enabled = lambda _instance: False

@@ -3,8 +3,6 @@
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -27,7 +25,7 @@ from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets_tests import command
 from extraction_assets_tests.cli import several_processes
 from extraction_assets_tests.daemon_lab import wait_for
-from extraction_assets_tests.processes import ROOT, forks
+from extraction_assets_tests.processes import ROOT, forks, run_module
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_settings
 
@@ -191,11 +189,13 @@ def test_a_process_that_has_imported_nothing_finds_what_it_needs(
 def test_the_command_shares_chunks_among_processes_as_users_have_them(
     runner: Runner, alone: Project, home: Path, tmp_path: Path
 ) -> None:
+    """The processes are those of ``cli/preloaded.py``; the command alone begins with everything imported."""
     (tmp_path / "labx.py").write_text(several_processes.MODULE.format(settings=runner.settings.model_dump_json()))
-    words = ["extraction_assets.cli", "--module", "labx", "run", "tiny", "--gpus", "2", "--device", "cpu"]
+    words = ["--module", "labx", "run", "tiny", "--gpus", "2", "--device", "cpu"]
     words += ["--chunks", f":{CHUNKS // 2}"]  # and so without the merge, which one process makes
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
-    subprocess.run([sys.executable, "-m", *words], cwd=tmp_path, env=environment, check=True, timeout=300)
+    done = run_module("extraction_assets.cli", words, folder=tmp_path, environment=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
     made, every = _chunk_files(Project(runner.settings, home)), _chunk_files(alone)
     half = {*runner.settings.chunk_keys[: CHUNKS // 2], "corpus.json"}
     assert made == {path: data for path, data in every.items() if Path(path).name.partition("-")[0] in half}

@@ -14,7 +14,7 @@ from extraction_assets_tests.database.listed import MADE, NAME, SAE
 from extraction_assets_tests.database.plans import assert_uses_index, plan_of
 from extraction_assets_tests.database.stored_rows import store_rows
 
-pytestmark = kinds.sql
+pytestmark = kinds.shared_sql
 
 
 TOKEN = search.parse_search("the")

@@ -25,15 +25,15 @@ def relu(results: Results) -> ExtractionResults:
     return results["tiny/relu"]
 
 
-@pytest.fixture
-def small_url(results_url: str) -> str:
+@pytest.fixture(scope="module")
+def small_url(shared_results_url: str) -> str:
     """Hand-made results with relations, directions and a label of ``small/one``, in a database of each kind in turn."""
-    store_results(results_url)
-    with opened_database(results_url) as engine, write_transaction(engine) as connection:
+    store_results(shared_results_url)
+    with opened_database(shared_results_url) as engine, write_transaction(engine) as connection:
         store_relations(connection)
         store_directions(connection)
         store_label(connection, "the cat", "interesting", None)
-    return results_url
+    return shared_results_url
 
 
 @pytest.fixture

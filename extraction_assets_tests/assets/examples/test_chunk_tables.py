@@ -17,16 +17,23 @@ from extraction_assets.stores.chunk_files import read_table, write_table
 from extraction_assets.upkeep.clean import SUPERSEDED, find_garbage
 from extraction_assets.upkeep.delete import find_stored_files
 from extraction_assets_tests.project import Project
-from extraction_assets_tests.tiny import make_settings
+from extraction_assets_tests.tiny import make_sae, make_settings
 
 SAE = "relu"
 ONE_EACH = 20
+FEATURES = 12
+"""Few: a merge by ranges of one feature takes as many merges."""
 
 
 @pytest.fixture(scope="module")
 def computed(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Twenty chunks of one sample are there and no merge. Not to be changed."""
-    settings = make_settings(tiny_folder, chunk_size=1, evaluation_samples=ONE_EACH)
+    folder = shutil.copytree(tiny_folder, tmp_path_factory.mktemp("narrow"), dirs_exist_ok=True)
+    shutil.rmtree(folder / SAE)
+    make_sae(folder / SAE, d_sae=FEATURES)
+    settings = make_settings(folder, chunk_size=1, evaluation_samples=ONE_EACH)
+    narrow = settings.saes[SAE].model_copy(update={"maximum_l0": FEATURES})
+    settings = settings.model_copy(update={"saes": {**settings.saes, SAE: narrow}})
     project = Project(settings, tmp_path_factory.mktemp("computed") / "home")
     project.corpus()
     project.chunks(0, ONE_EACH - 1)
@@ -127,11 +134,11 @@ def test_a_wrong_table_of_many_chunks_is_not_stored(chunked: Project, monkeypatc
     assert merged_files(chunked) == []
 
 
-def test_clean_removes_tables_of_many_chunks_that_no_merge_would_read(chunked: Project, tiny_folder: Path) -> None:
+def test_clean_removes_tables_of_many_chunks_that_no_merge_would_read(chunked: Project) -> None:
     merge(chunked)
     store = chunked.plan.store
     assert find_garbage({"tiny": chunked.settings}, ["tiny"], store, {}).items == []
-    other = make_settings(tiny_folder, chunk_size=1, evaluation_samples=ONE_EACH, top_k_examples=2)
+    other = chunked.settings.model_copy(update={"top_k_examples": 2})
     found = find_garbage({"tiny": other}, ["tiny"], store, {}).items
     assert {one.path for one in found if one.kind == SUPERSEDED} >= set(merged_files(chunked))
 
