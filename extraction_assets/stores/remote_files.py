@@ -128,8 +128,13 @@ class RemoteFiles:
 
     @contextlib.contextmanager
     def several_passes(self) -> Iterator[None]:
-        """Half of what is free on the disk of scratch stays free."""
-        with self._copies.several_passes(shutil.disk_usage(self._scratch).free // 2):
+        """Half of what is free on the disk of scratch stays free, whoever fills it meanwhile: other merges too."""
+
+        def free() -> int:
+            return shutil.disk_usage(self._scratch).free
+
+        half = free() // 2
+        with self._copies.several_passes(lambda: free() - half):
             yield
 
     @contextlib.contextmanager
