@@ -54,7 +54,7 @@ QUERIES = [
     (samples.firings_query(feature_draws, 1, 7, [0, 5]), "feature_draw_lists"),
     (samples.maxima_query(1, [0, 2]), "features"),
     (samples.document_query(1, HOSTILE_DOCUMENT, None, 50), "ix_samples_document"),
-    (samples.document_query(1, "a.txt", samples.Place(0, 7), 50), "ix_samples_document"),
+    (samples.document_query(1, "a.txt", samples.DocumentPosition(0, 7), 50), "ix_samples_document"),
     (compare.places_query(1, 0), "feature_example_lists"),
 ]
 
