@@ -122,22 +122,24 @@ class SampleStream:
         return None if self._messages is None else self._messages.build()
 
     def blocks(self) -> Iterator[SampleBlock]:
-        """All samples, once. Raises CorpusError, which names both numbers, if there are fewer than requested."""
-        wanted = self._wanted()
-        while block := list(itertools.islice(wanted, _BLOCK_SAMPLES)):
-            yield self._block(block)
+        """All samples, once; blocks before ``start_sample`` have documents alone, whose ids would else all be held.
+
+        Raises CorpusError, which names both numbers, if there are fewer samples than requested.
+        """
+        samples, seen, stop = self._counted(), 0, self._start_sample + self.shape[0]
+        while seen < stop:
+            block = list(itertools.islice(samples, min(_BLOCK_SAMPLES, stop - seen)))
+            if not block:
+                raise CorpusError(too_few_samples(seen, self._packing, self._start_sample, self.shape[0]))
+            yield self._block(block[max(0, self._start_sample - seen) :])
+            seen += len(block)
         self._at_end()
 
-    def _wanted(self) -> Iterator[PackedSample]:
-        num_samples, seen = self.shape[0], 0
-        for sample in self._samples:
-            seen += 1
-            if seen > self._start_sample:
+    def _counted(self) -> Iterator[PackedSample]:
+        for number, sample in enumerate(self._samples):
+            if number >= self._start_sample:
                 self._on_samples(1)
-                yield sample
-            if seen == self._start_sample + num_samples:
-                return
-        raise CorpusError(too_few_samples(seen, self._packing, self._start_sample, num_samples))
+            yield sample
 
     def _block(self, samples: Sequence[PackedSample]) -> SampleBlock:
         length = self._packing.max_length

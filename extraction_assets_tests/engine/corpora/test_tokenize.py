@@ -327,6 +327,18 @@ def test_blocks_are_the_samples_in_their_order(
         list(SampleStream(DOCUMENTS, tokenizer, Packing(WIDTH), 10**11).blocks())
 
 
+def test_ids_of_documents_before_the_first_sample_come_in_blocks_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus_module, "_BLOCK_SAMPLES", 2)
+    documents = [(str(number), np.arange(3)) for number in range(9)]
+    blocks = list(SampleStream(documents, None, Packing(3), 2, start_sample=5).blocks())
+    assert [(block.document_ids, block.document_numbers.tolist()) for block in blocks] == [
+        (["0", "1"], []),
+        (["2", "3"], []),
+        (["4", "5"], [5]),
+        (["6"], [6]),
+    ]
+
+
 def test_a_bos_that_the_model_has_no_embedding_of_is_an_error(llama: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(llama)
     rows = len(tokenizer)
