@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from extraction_assets.stores.local_copies import LocalCopies, Wanted
+from extraction_assets.stores.local_copies import LocalCopies, WantedFile
 
 BYTES = 10
 
@@ -20,7 +20,7 @@ class Reader:
         """Reads files one after the other; what was copied."""
         self.fetched.clear()
         for name in names:
-            with self.copies.reading(Wanted(self._folder / name, "stamp", self._fetch)) as path:
+            with self.copies.reading(WantedFile(self._folder / name, "stamp", self._fetch)) as path:
                 assert path.read_bytes() == name.encode() * BYTES
         return list(self.fetched)
 
@@ -60,7 +60,10 @@ def test_in_several_passes_over_more_than_fits_as_many_as_fit_are_copied_once(fo
 
 def test_a_copy_that_is_read_is_not_removed(folder: Path) -> None:
     reader = Reader(folder, BYTES)
-    with reader.copies.several_passes(0), reader.copies.reading(Wanted(folder / "a", "stamp", reader._fetch)) as path:
+    with (
+        reader.copies.several_passes(0),
+        reader.copies.reading(WantedFile(folder / "a", "stamp", reader._fetch)) as path,
+    ):
         reader.read("b")
         assert path.is_file()
         assert not (folder / "b").exists()
