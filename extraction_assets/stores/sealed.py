@@ -170,7 +170,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def durable_path(path: Path, before_rename: Callable[[], object] | None = None) -> Iterator[Path]:
     """A temporary path beside ``path``; what is written there is fsynced and, after ``before_rename``, renamed to
-    ``path`` at the end."""
+    ``path`` at the end, as a file of that moment."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     with writing(path.parent):
         try:
@@ -181,6 +181,7 @@ def durable_path(path: Path, before_rename: Callable[[], object] | None = None) 
             sync(temporary)
             if before_rename is not None:
                 before_rename()
+                os.utime(temporary)  # newer than what it has waited for, whose age is compared with it
             if path.is_dir():  # a folder in the file's place
                 set_aside(path)
             os.replace(temporary, path)
