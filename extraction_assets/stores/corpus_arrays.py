@@ -58,11 +58,12 @@ def write_arrays(folder: Path, corpus: TokenizedCorpus | SampleStream) -> tuple[
                 document_ids.add(block.document_ids)
         with naming(folder / DOCUMENTS):
             document_ids.end()
-    if corpus.messages is None:
+    messages = corpus.messages
+    if messages is None:
         return FILES
-    np.save(folder / _MESSAGE_OFFSETS, corpus.messages.offsets)
-    np.save(folder / _MESSAGE_SPANS, corpus.messages.spans)
-    (folder / _MESSAGE_ROLES).write_text(json.dumps(corpus.messages.roles), "utf-8")
+    np.save(folder / _MESSAGE_OFFSETS, messages.offsets)
+    np.save(folder / _MESSAGE_SPANS, messages.spans)
+    (folder / _MESSAGE_ROLES).write_text(json.dumps(messages.roles), "utf-8")
     return CHAT_FILES
 
 
