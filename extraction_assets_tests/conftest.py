@@ -102,7 +102,6 @@ FIRST = (
     "test_benchmarks.py",  # half of its time waits
     "kills/test_schedule.py",  # mostly waits
     "cli/test_healing.py",
-    "kills/test_slot.py",  # mostly waits
     "cli/test_gpu_processes.py",  # half of its time waits
     "cli/test_cli.py",
     "kills/test_backfill.py",  # mostly waits

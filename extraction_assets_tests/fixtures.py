@@ -26,6 +26,7 @@ from extraction_assets_tests.reused_database import ReusedDatabase
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 torch.set_num_threads(1)  # pytest-xdist runs one worker a core
 quick_dagster.hurry()
+quick_dagster.leave_out_snapshots()
 
 
 # Nothing here cuts the power: what a process has written, others see without waiting for the disk. A new Dagster home

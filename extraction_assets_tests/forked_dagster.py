@@ -3,7 +3,7 @@
 Dagster starts a Python process for each code server and each run, and each spends two to six CPU seconds on imports. In
 a process of ``processes`` whose environment names the server, they are forked instead: apart from that they are the
 processes that Dagster starts, and as easily killed; and its daemon looks for backfills every three seconds, not every
-thirty. ``benchmarks/daemon_path.py``, which a test runs whole, has Dagster start its processes and wait as it does.
+thirty. In ``test_ray.py`` and ``cli/test_ui.py`` Dagster starts its processes itself, with its own waits.
 """
 
 import os

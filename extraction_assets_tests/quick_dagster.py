@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import sqlalchemy as sa
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from dagster._core import telemetry
 from dagster._core.execution import compute_logs
+from dagster._core.instance.runs.run_domain import RunDomain
 from dagster._core.storage import local_compute_log_manager
 from dagster._core.storage.event_log import in_memory as events_in_memory
 from dagster._core.storage.event_log.in_memory import InMemoryEventLogStorage
@@ -158,6 +160,23 @@ def _mirror_if_a_file(stream: Any, path: str) -> Iterator[Any]:
     else:
         with _mirror(stream, path) as pids:
             yield pids
+
+
+@functools.cache
+def leave_out_snapshots() -> None:
+    """Runs of this process are recorded without the description of their job that the UI shows of old runs: it is made
+    of each run's job anew, and serialized to be known by its hash. The forks of ``processes`` record it."""
+    undescribed = dg.GraphDefinition(name="undescribed").to_job().get_job_index()
+    describe, create = dg.JobDefinition.get_job_index, RunDomain.create_run_for_job
+
+    def create_undescribed(*arguments: Any, **options: Any) -> dg.DagsterRun:
+        dg.JobDefinition.get_job_index = lambda _job: undescribed  # type: ignore[method-assign]
+        try:
+            return create(*arguments, **options)
+        finally:
+            dg.JobDefinition.get_job_index = describe  # type: ignore[method-assign]
+
+    RunDomain.create_run_for_job = create_undescribed  # type: ignore[method-assign]
 
 
 @functools.cache

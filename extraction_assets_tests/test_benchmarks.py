@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import backfill_path, daemon_project, dagster_path, inputs, merging, stages
+from benchmarks import backfill_path, daemon_path, daemon_project, dagster_path, inputs, merging, stages
 from benchmarks.extraction import main
 from benchmarks.options import GPUS_STAGES, STAGES, parse_options
 from benchmarks.work import encode_operations, forward_operations, least_seconds
@@ -70,7 +70,7 @@ def forked(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def _forked(monkeypatch: pytest.MonkeyPatch, forked: dict[str, str]) -> None:
-    """Its own processes begin with everything imported, and so do those of Dagster's commands; not its daemon's."""
+    """Its own processes begin with everything imported, and so do those of Dagster's commands."""
     monkeypatch.setattr(dagster_path, "PROCESSES", processes.forks())
     monkeypatch.setattr(gpu_processes, "PROCESSES", processes.forks())
 
@@ -84,7 +84,7 @@ def _forked(monkeypatch: pytest.MonkeyPatch, forked: dict[str, str]) -> None:
 
 @pytest.fixture
 def _forked_daemon(monkeypatch: pytest.MonkeyPatch, forked: dict[str, str]) -> None:
-    """The daemon of a backfill and what asks for one, too."""
+    """The daemon, its code server and its runs, too, and what asks for a backfill."""
 
     @contextmanager
     def daemon(environment: Mapping[str, str], home: Path) -> Iterator[None]:
@@ -104,6 +104,7 @@ def _forked_daemon(monkeypatch: pytest.MonkeyPatch, forked: dict[str, str]) -> N
         return done.stdout
 
     monkeypatch.setattr(backfill_path, "daemon", daemon)
+    monkeypatch.setattr(daemon_path, "daemon", daemon)
     monkeypatch.setattr(backfill_path, "python", python)
 
 
@@ -127,6 +128,7 @@ def test_every_line_is_measured_and_ours_equals_legacy(tmp_path: Path, capsys: p
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_forked_daemon")
 def test_what_a_run_waits_for_a_daemon_is_measured(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     assert main([*SHAPE, "--only", "daemon", "--samples", "16", "--json", str(file)]) == 0

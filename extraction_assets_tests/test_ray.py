@@ -43,8 +43,10 @@ import sys
 
 import dagster as dg
 from extraction_assets.execution.keys import corpus_key
+from extraction_assets_tests import quick_dagster
 from lab.definitions import defs, settings
 
+quick_dagster.hurry()
 with dg.DagsterInstance.get() as instance:
     job = defs.resolve_implicit_global_asset_job_def()
     job.execute_in_process(instance=instance, asset_selection=[corpus_key(settings)])
@@ -52,6 +54,16 @@ sys.argv = ["dagster-daemon", "run", "-m", "lab.definitions"]
 runpy.run_module("dagster._daemon", run_name="__main__")
 """
 """Makes the corpus, then is Dagster's daemon: one process imports everything instead of two."""
+
+PROGRAM = """
+import runpy
+
+from extraction_assets_tests import quick_dagster
+
+quick_dagster.hurry()
+runpy.run_module("dagster", run_name="__main__")
+"""
+"""The command ``dagster``, by which jobs start."""
 
 
 class Lab(NamedTuple):
@@ -115,9 +127,10 @@ def lab(tiny_folder: Path, tmp_path: Path, postgres_server: Server, monkeypatch:
 
 
 def _programs(folder: Path) -> Path:
-    """A folder with the command ``dagster``, by which jobs start."""
+    """A folder with the program."""
     folder.mkdir()
-    (folder / "dagster").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m dagster "$@"\n')
+    words = shlex.join([sys.executable, "-c", PROGRAM])
+    (folder / "dagster").write_text(f'#!/bin/sh\nexec {words} "$@"\n')
     (folder / "dagster").chmod(0o755)
     return folder
 
