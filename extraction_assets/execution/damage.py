@@ -101,11 +101,10 @@ def _there(plan: ExtractionPlan, asset: ChunkAsset, sae: str | None) -> dict[str
     folder = store.asset_folder(name, asset, sae)
     names = store.files.names(folder)
     found = {}
-    for chunk in plan.settings.chunks if names else ():
-        fingerprint = plan.fingerprint_of(asset, chunk, sae)
-        there = [one for one in chunk_names(asset, chunk.key, fingerprint) if one in names]
+    for key, fingerprint in plan.fingerprints(asset, sae).items() if names else ():
+        there = [one for one in chunk_names(asset, key, fingerprint) if one in names]
         if there:
-            found[chunk.key] = folder / next(filter(names.get, there), there[0]), fingerprint
+            found[key] = folder / next(filter(names.get, there), there[0]), fingerprint
     return found
 
 

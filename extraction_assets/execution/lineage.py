@@ -8,7 +8,7 @@ its fingerprint (``ExtractionPlan.chunk_state``), which covers every byte.
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -293,6 +293,13 @@ def data_version(plan: ExtractionPlan, asset: ChunkAsset, sae: str | None, chunk
         # Not the file's fingerprint, which names the hooks: one more hook changes nothing for readers of another.
         return plan.outputs_fingerprint(chunk)
     return plan.fingerprint_of(asset, chunk, sae)
+
+
+def data_versions(plan: ExtractionPlan, asset: ChunkAsset, sae: str | None) -> Mapping[str, str]:
+    """``data_version`` of every chunk by its key."""
+    if asset == MODEL_ACTIVATIONS:
+        return {chunk.key: data_version(plan, asset, sae, chunk) for chunk in plan.settings.chunks}
+    return plan.fingerprints(asset, sae)
 
 
 def _pointer(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | None) -> str:

@@ -1,5 +1,6 @@
 """What an extraction has to compute now: its corpus, and the fingerprint of every chunk of every asset."""
 
+from collections.abc import Mapping
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,8 @@ class ExtractionPlan:
         self.extraction = resolve_extraction(settings, checkpoint)
         self.corpus = self._current.corpus
         self._known = dict[tuple[str, str | None], dict[Chunk, str]]()
-        """Fingerprints of chunks by asset and SAE. 10,000 chunks of 12 SAEs are asked for again and again."""
+        """Fingerprints of chunks by asset and SAE, and by hook, which are asked for again and again."""
+        self._by_key = dict[tuple[str, str | None], dict[str, str]]()
         self._values = cache(partial(values_in_fingerprint, settings=settings))
         self._forward_version = cache(partial(forward_version, checkpoint.folder))
 
@@ -140,8 +142,7 @@ class ExtractionPlan:
 
     def chunk_states(self, asset: ChunkAsset, sae: str | None = None) -> dict[str, ChunkState]:
         """``chunk_state`` of every chunk by its key, in order, from one look at the folder."""
-        wanted = {chunk.key: self.fingerprint_of(asset, chunk, sae) for chunk in self.settings.chunks}
-        return self.store.chunk_states(self.settings.name, asset, sae, wanted)
+        return self.store.chunk_states(self.settings.name, asset, sae, self.fingerprints(asset, sae))
 
     def missing_chunks(self) -> list[str]:
         """Keys of the chunks without a durable top-k table of the current fingerprint, for any SAE."""
@@ -163,6 +164,14 @@ class ExtractionPlan:
     @cached_property
     def model_fingerprint(self) -> str:
         return model_fingerprint(self.extraction.checkpoint)
+
+    def fingerprints(self, asset: ChunkAsset, sae: str | None) -> Mapping[str, str]:
+        """Fingerprint of every chunk of an asset by its key, in order."""
+        if (asset, sae) not in self._by_key:
+            self._by_key[asset, sae] = {
+                chunk.key: self.fingerprint_of(asset, chunk, sae) for chunk in self.settings.chunks
+            }
+        return self._by_key[asset, sae]
 
     def fingerprint_of(self, name: str, chunk: Chunk | None, sae: str | None) -> str:
         """Fingerprint of any asset but the corpus, of a chunk where it is made chunk by chunk.
@@ -215,7 +224,13 @@ class ExtractionPlan:
         return {name: sae_fingerprint(self.settings, sae) for name, sae in self.extraction.saes.items()}
 
     def _hook_fingerprint(self, chunk: Chunk, hook: str) -> str:
-        """Fingerprint of one hook's output on a chunk."""
+        """Fingerprint of one hook's output on a chunk, which all its SAEs have in theirs."""
+        known = self._known.setdefault(("hook_output", hook), {})
+        if chunk not in known:
+            known[chunk] = self._hook_fingerprint_of(chunk, hook)
+        return known[chunk]
+
+    def _hook_fingerprint_of(self, chunk: Chunk, hook: str) -> str:
         version = self._forward_version(hook)
         later = {} if version == 1 else {"version": version}
         return fingerprint("hook_output", hook=hook, **self._outputs_parts(chunk), **later)

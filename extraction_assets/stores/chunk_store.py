@@ -179,7 +179,7 @@ class ChunkStore:
 
     def write_corpus(self, corpus: TokenizedCorpus | SampleStream, **said: Any) -> StoredCorpus:
         """Stores a corpus by its content; ``said`` of it is what ``corpus_files.write_corpus`` takes."""
-        stored = write_corpus(self.corpora, corpus, **said)
+        stored = write_corpus(self.corpora, corpus, drafts=self.files.drafts(self.corpora), **said)
         self.files.store_folder(stored.folder, [*sorted(stored.manifest.files), MANIFEST])
         return stored
 

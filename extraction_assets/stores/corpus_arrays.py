@@ -11,7 +11,7 @@ from extraction_assets.engine.corpora.message_spans import SampleMessages
 from extraction_assets.engine.corpora.tokenize import SampleStream, TokenizedCorpus
 from extraction_assets.engine.file_boundary.npy_header import read_npy_header
 from extraction_assets.stores.document_ids import DocumentIds, DocumentIdsWriter
-from extraction_assets.stores.sealed import DamagedFileError, damaged, open_stored
+from extraction_assets.stores.sealed import DamagedFileError, damaged, naming, open_stored, write_all
 from extraction_assets.stores.sealed_json import parse_json
 
 TOKENIZE_AGAIN = "`run NAME --missing` tokenizes the corpus again"
@@ -39,25 +39,35 @@ CHAT_FILES = (*FILES, _MESSAGE_OFFSETS, _MESSAGE_SPANS, _MESSAGE_ROLES)
 
 
 def write_arrays(folder: Path, corpus: TokenizedCorpus | SampleStream) -> tuple[str, ...]:
-    """Writes the files of a corpus block by block; gives their names, ``FILES`` or ``CHAT_FILES``."""
+    """Writes the files of a corpus block by block; gives their names, ``FILES`` or ``CHAT_FILES``. An
+    OSError of the disk names the file; nothing of it waits in a buffer, to fail again without a name on closing."""
     with contextlib.ExitStack() as stack:
-        files = {name: stack.enter_context((folder / f"{name}.npy").open("wb")) for name in ARRAYS}
+        paths = {name: folder / f"{name}.npy" for name in ARRAYS}
+        files = {name: stack.enter_context(path.open("wb", buffering=0)) for name, path in paths.items()}
         for name, dtype in _DTYPES.items():
             shape = corpus.shape if name in _BY_POSITION else corpus.shape[:1]
             header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(files[name], header)  # as np.save
-        document_ids = DocumentIdsWriter(stack.enter_context((folder / DOCUMENTS).open("wb")))
+            with naming(paths[name]):
+                np.lib.format.write_array_header_1_0(files[name], header)  # as np.save
+        document_ids = DocumentIdsWriter(stack.enter_context((folder / DOCUMENTS).open("wb", buffering=0)))
         for block in corpus.blocks():
             for name, dtype in _DTYPES.items():
-                files[name].write(np.ascontiguousarray(getattr(block, name), dtype).data)
-            document_ids.add(block.document_ids)
-        document_ids.end()
+                with naming(paths[name]):
+                    write_all(files[name], _bytes_of(getattr(block, name), dtype))
+            with naming(folder / DOCUMENTS):
+                document_ids.add(block.document_ids)
+        with naming(folder / DOCUMENTS):
+            document_ids.end()
     if corpus.messages is None:
         return FILES
     np.save(folder / _MESSAGE_OFFSETS, corpus.messages.offsets)
     np.save(folder / _MESSAGE_SPANS, corpus.messages.spans)
     (folder / _MESSAGE_ROLES).write_text(json.dumps(corpus.messages.roles), "utf-8")
     return CHAT_FILES
+
+
+def _bytes_of(array: np.ndarray, dtype: type[np.generic]) -> memoryview:
+    return np.ascontiguousarray(array, dtype).reshape(-1).view(np.uint8).data
 
 
 def map_arrays(folder: Path, *, chats: bool = False) -> TokenizedCorpus:

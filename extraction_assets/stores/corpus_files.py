@@ -117,10 +117,15 @@ def write_corpus(
     tokenizer: str,
     packing: str,
     start_sample: int,
+    drafts: Path | None = None,
 ) -> StoredCorpus:
-    """Stores a corpus under ``root`` by its content, while a stream is tokenized; uses an equal one that exists."""
-    temporary = root / f".{uuid.uuid4().hex}.tmp"
-    temporary.mkdir(parents=True)
+    """Stores a corpus under ``root`` by its content, while a stream is tokenized; uses an equal one that exists.
+
+    Until it is whole it lies in ``drafts``, a folder of the same disk, by default ``root``.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    temporary = (drafts or root) / f".{uuid.uuid4().hex}.tmp"
+    temporary.mkdir()
     try:
         written = write_arrays(temporary, corpus)
         for name in written:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, overload
 
-from extraction_assets.stores.sealed import damaged, open_stored
+from extraction_assets.stores.sealed import damaged, open_stored, write_all
 
 _SPACING = 16
 """Documents from one noted place to the next, which are read together."""
@@ -30,18 +30,20 @@ class DocumentIdsWriter:
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._is_first = file, True
-        file.write(b"[")
+        self._write(b"[")
 
     def add(self, ids: Sequence[str]) -> None:
         """The next of them."""
         if ids:
-            self._file.write(b"" if self._is_first else b", ")
-            self._file.write(json.dumps(list(ids))[1:-1].encode())
+            self._write((b"" if self._is_first else b", ") + json.dumps(list(ids))[1:-1].encode())
             self._is_first = False
 
     def end(self) -> None:
         """There are no more."""
-        self._file.write(b"]")
+        self._write(b"]")
+
+    def _write(self, piece: bytes) -> None:
+        write_all(self._file, memoryview(piece))
 
 
 class DocumentIds(Sequence[str]):

@@ -33,21 +33,21 @@ class LocalCopies:
     def __init__(self, most_bytes: int) -> None:
         self._most, self._copies = most_bytes, OrderedDict[Path, _Copy]()
         self._lock = threading.Lock()
-        self._passes: list[int] = []
-        """Of the blocks of ``several_passes`` that run: how many bytes may stay."""
+        self._passes: list[Callable[[], int]] = []
+        """Of the blocks of ``several_passes`` that run: by how many bytes more may stay."""
 
     @contextlib.contextmanager
-    def several_passes(self, most_bytes: int) -> Iterator[None]:
-        """While the block runs, up to ``most_bytes`` stay, and of more than that the copies that were made first: of
-        files that are read in the same order again and again, those that were read last would all be removed before
-        their turn."""
+    def several_passes(self, room: Callable[[], int]) -> Iterator[None]:
+        """While the block runs, copies stay where there is ``room``, asked after each: for so many bytes more, or for
+        so many less. It is the copies that were made first that stay: of files that are read in the same order again
+        and again, those that were read last would all be removed before their turn."""
         with self._lock:
-            self._passes.append(most_bytes)
+            self._passes.append(room)
         try:
             yield
         finally:
             with self._lock:
-                self._passes.remove(most_bytes)
+                self._passes.remove(room)
                 self._remove_some()
 
     @contextlib.contextmanager
@@ -85,13 +85,14 @@ class LocalCopies:
     def _remove_some(self) -> None:
         """Removes those that were read longest ago; the last one stays, for it is the likeliest to be read again. In
         several passes, it is those that were read last that go."""
-        most = max([self._most, *self._passes])
-        total = sum(copy.size for copy in self._copies.values())
+        too_many = sum(copy.size for copy in self._copies.values()) - self._most
+        if self._passes and too_many > 0:
+            too_many = min(too_many, -max(room() for room in self._passes))
         order = list(self._copies.items())
         for path, copy in reversed(order) if self._passes else order[:-1]:
-            if total <= most:
+            if too_many <= 0:
                 return
             if not copy.readers:
-                total -= copy.size
+                too_many -= copy.size
                 del self._copies[path]
                 path.unlink(missing_ok=True)

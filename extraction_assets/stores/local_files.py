@@ -100,6 +100,9 @@ class LocalFiles:
     def store_folder(self, folder: Path, names: Iterable[str]) -> None:
         """They were flushed where they were written."""
 
+    def drafts(self, folder: Path) -> Path:
+        return folder
+
     def set_aside(self, path: Path) -> str | None:
         aside = set_aside(path)
         return None if aside is None else aside.name

@@ -128,8 +128,13 @@ class RemoteFiles:
 
     @contextlib.contextmanager
     def several_passes(self) -> Iterator[None]:
-        """Half of what is free on the disk of scratch stays free."""
-        with self._copies.several_passes(shutil.disk_usage(self._scratch).free // 2):
+        """Half of what is free on the disk of scratch stays free, whoever fills it meanwhile: other merges too."""
+
+        def free() -> int:
+            return shutil.disk_usage(self._scratch).free
+
+        half = free() // 2
+        with self._copies.several_passes(lambda: free() - half):
             yield
 
     @contextlib.contextmanager
@@ -165,6 +170,9 @@ class RemoteFiles:
         with writing(folder.parent):
             for name in names:
                 self._put(folder / name, folder / name)
+
+    def drafts(self, folder: Path) -> Path:
+        return self._scratch
 
     def set_aside(self, path: Path) -> str | None:
         aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.damaged")

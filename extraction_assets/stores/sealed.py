@@ -14,8 +14,9 @@ import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from io import BufferedReader, FileIO
+from io import BufferedReader
 from pathlib import Path
+from typing import IO
 
 from extraction_assets.host.regular_files import IrregularFileError, open_regular
 
@@ -101,7 +102,7 @@ def write_sealed_bytes(path: Path, pieces: Sequence[memoryview]) -> str:
         checksum = other.submit(_checksum, pieces, at)
         with temporary.open("r+b", buffering=0) as file, naming(path):
             for piece in pieces:
-                _write_all(file, piece)
+                write_all(file, piece)
             os.fsync(file.fileno())
             os.pwrite(file.fileno(), checksum.result().encode(), at)
         return checksum.result()
@@ -169,7 +170,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def durable_path(path: Path, before_rename: Callable[[], object] | None = None) -> Iterator[Path]:
     """A temporary path beside ``path``; what is written there is fsynced and, after ``before_rename``, renamed to
-    ``path`` at the end."""
+    ``path`` at the end, as a file of that moment."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     with writing(path.parent):
         try:
@@ -180,6 +181,7 @@ def durable_path(path: Path, before_rename: Callable[[], object] | None = None) 
             sync(temporary)
             if before_rename is not None:
                 before_rename()
+                os.utime(temporary)  # newer than what it has waited for, whose age is compared with it
             if path.is_dir():  # a folder in the file's place
                 set_aside(path)
             os.replace(temporary, path)
@@ -233,8 +235,8 @@ def _seal(path: Path) -> str:
         return checksum
 
 
-def _write_all(file: FileIO, piece: memoryview) -> None:
-    """Writes a piece of memory; the kernel may take a part of it alone."""
+def write_all(file: IO[bytes], piece: memoryview) -> None:
+    """Writes a piece of memory, in bytes; the kernel may take a part of it alone."""
     written = 0
     while written < len(piece):
         written += file.write(piece[written : written + _AT_ONCE])

@@ -96,6 +96,10 @@ class StoreFiles(Protocol):
     def store_folder(self, folder: Path, names: Iterable[str]) -> None:
         """Makes files durable that were written into a folder under their own paths, in this order."""
 
+    def drafts(self, folder: Path) -> Path:
+        """Where a folder is written that gets its name in ``folder`` once it is whole, on the same disk. What a killed
+        process leaves there is found as a temporary of ``folder``, or goes with the scratch of that process."""
+
     def set_aside(self, path: Path) -> str | None:
         """Gives a damaged file or folder a temporary name, which is returned; None if it was removed meanwhile."""
 

@@ -1,6 +1,7 @@
 """Stored corpora: every byte of what vouches for them is covered, and nothing hostile is believed or raised raw."""
 
 import ast
+import errno
 import json
 import os
 import time
@@ -22,6 +23,7 @@ from extraction_assets.stores.corpus_arrays import ARRAYS, DOCUMENTS, write_arra
 from extraction_assets.stores.corpus_files import MANIFEST, StoredCorpus, identity, open_corpus, write_corpus
 from extraction_assets.stores.sealed import DamagedFileError, names_set_aside, set_aside, writing
 from extraction_assets.stores.sealed_json import write_sealed_json
+from extraction_assets_tests.full_disk import fill, small_disk
 from extraction_assets_tests.stores.build import (
     HOSTILE,
     as_of_an_earlier_version,
@@ -96,6 +98,17 @@ def test_the_memory_of_storing_a_stream_does_not_grow_with_its_samples(
     written = sum(path.stat().st_size for path in tmp_path.glob("*.npy"))
     assert written > 2_000 * 400 * 6
     assert peak < written / 4
+
+
+def test_a_full_disk_is_named_with_the_file_and_nothing_is_left(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        ballast = fill(disk)
+        os.truncate(ballast, ballast.stat().st_size - (1 << 20))
+        with pytest.raises(OSError, match="No space left") as caught:
+            write_corpus(disk / "corpora", _stream(), **_SAID)  # type: ignore[arg-type]
+        assert list((disk / "corpora").iterdir()) == []
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.filename.startswith(str(tmp_path / "disk" / "corpora"))
 
 
 def test_what_is_refused_at_the_end_of_a_stream_is_not_stored(tmp_path: Path) -> None:

@@ -3,9 +3,14 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from extraction_assets.engine.corpora import tokenize
+from extraction_assets.engine.corpora.documents import Document
+from extraction_assets.engine.corpora.tokenize import Packing, SampleStream
+from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets.stores.opening import read_at_url
 from extraction_assets.stores.remote_files import RemoteFiles
 from extraction_assets.stores.remote_folder import RemoteFolder
@@ -115,6 +120,20 @@ def test_scratch_of_dead_processes_goes_and_that_of_living_ones_stays(files: Rem
         assert not dead.exists()
         draft.write_bytes(b"1")
         other.close()
+
+
+def test_a_corpus_that_is_tokenized_lies_in_scratch_which_goes_with_a_dead_process(files: RemoteFiles) -> None:
+    found = list[Path]()
+
+    def documents() -> Iterator[Document]:
+        for number in range(2 * tokenize._BLOCK_SAMPLES):
+            yield str(number), np.arange(4)
+        found.extend(files.root.rglob("token_ids.npy"))
+
+    samples = SampleStream(documents(), None, Packing(4), 2 * tokenize._BLOCK_SAMPLES)
+    ChunkStore(files).write_corpus(samples, source="a", tokenizer="b", packing="documents", start_sample=0)
+    (half,) = found
+    assert half.is_relative_to(files._scratch)
 
 
 def test_a_temporary_store_leaves_nothing_on_close(url: StorageUrl, files: RemoteFiles) -> None:

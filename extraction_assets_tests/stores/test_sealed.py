@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,19 @@ def test_the_checksum_is_that_of_the_file_with_zeros_in_its_place(tmp_path: Path
 
     checksum = write_sealed(tmp_path / "file", _write)
     assert checksum == hashlib.sha256(TEXT.encode()).hexdigest()
+
+
+def test_a_file_is_newer_than_what_it_has_waited_for(tmp_path: Path) -> None:
+    """Features that are newer than the tables made from them are read again as a whole."""
+    other = tmp_path / "other"
+
+    def wait() -> None:
+        time.sleep(0.02)
+        other.touch()
+        time.sleep(0.02)
+
+    write_sealed(tmp_path / "file", _write, wait)
+    assert (tmp_path / "file").stat().st_mtime_ns > other.stat().st_mtime_ns
 
 
 def test_every_flipped_byte_is_found(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from extraction_assets.assets.chunks.checks import CHUNK_CHECKS
 from extraction_assets.catalog import FEATURE_DIRECTIONS, FEATURE_EXAMPLES, TOP_K_TABLE
 from extraction_assets.dagster_instance.private_names import AssetCheckExecutionRecordStatus
 from extraction_assets.execution.keys import Target, chunk_targets, sae_key
-from extraction_assets.execution.lineage import CodeVersions, data_version
+from extraction_assets.execution.lineage import CodeVersions, data_versions
 from extraction_assets.execution.recorded_chunks import RecordedChunks, recorded_chunks
 from extraction_assets.planning.plan import ExtractionPlan
 from extraction_assets.stores.chunk_store import ChunkState
@@ -77,8 +77,8 @@ class Pending:
         """Of tables, ``current`` are those alone whose checks are recorded too."""
         if target.key not in self._known:
             plan, asset, sae = self._plan, target.asset, target.sae
-            versions = {chunk.key: data_version(plan, asset, sae, chunk) for chunk in plan.settings.chunks}
-            found = recorded_chunks(self._instance, target.key, versions, self._versions.of(asset, sae))
+            versions, code = data_versions(plan, asset, sae), self._versions.of(asset, sae)
+            found = recorded_chunks(self._instance, target.key, versions, code)
             if asset == TOP_K_TABLE:
                 found = found._replace(current=found.current & _checked(self._instance, target.key))
             self._known[target.key] = found

@@ -43,8 +43,8 @@ def unknown_sizes(features: Iterable[Any], columns: Collection[str] | None = Non
     table ``features`` fire; None if there are none. Earlier versions did not count them."""
     firing = [feature for feature in features if feature.activation_count]
     later = [column.name for one in STATISTICS if one.added_later for column in one.columns if column.shown]
-    asked = later if columns is None else columns
-    unknown = [name for name in asked if any(getattr(feature, name) is None for feature in firing)]
+    chosen = later if columns is None else columns
+    unknown = [name for name in chosen if any(getattr(feature, name) is None for feature in firing)]
     if not unknown:
         return None
     verb = "is" if len(unknown) == 1 else "are"

@@ -199,6 +199,17 @@ def test_files_of_others_in_the_folder_stay(tmp_path: Path, url: str) -> None:
     assert other.read_bytes() == b"of somebody else"
 
 
+def test_what_a_store_of_chunks_writes_in_the_same_folder_stays(tmp_path: Path, engine: sa.Engine) -> None:
+    """Nobody else is writing results, but somebody may be writing these at this moment."""
+    others = [tmp_path / "results" / name for name in ("tiny/.corpus.json", "tiny/notes.parquet", "table.json")]
+    written = [path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp") for path in others]
+    for path in written:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("half")
+    load(engine, 1.0)
+    assert all(path.exists() for path in written)
+
+
 def test_the_names_of_folders_are_no_columns(tmp_path: Path) -> None:
     url = f"parquet:///{tmp_path}/sae=7/model=other/results"
     with opened_database(url) as engine:

@@ -28,13 +28,16 @@ from extraction_assets.stores.storage_urls import StorageError, parse_storage_ur
 MARK = "parquet_results.json"
 """Says that a folder holds results: the first thing in it."""
 
+SCRIPT = "results.sql"
+"""For a person's DuckDB."""
+
 WAIT_SECONDS = 120
 """How long a writer waits for another of this machine to finish."""
 
 MANIFESTS = "manifests"
 _NUMBERED = re.compile(r"(\d{12})\.json")
 _DATA = re.compile(r"\w+/(\d+-)?[0-9a-f]{32}\.parquet")
-_DRAFT = re.compile(r"(\w+/)?\.?([\w-]+)(\.\w+)\.[0-9a-f]{32}\.tmp")
+_DRAFT = re.compile(r"(?P<folder>\w+/)?\.?(?P<name>[\w.-]+)\.[0-9a-f]{32}\.tmp")
 """What a writer had not given its name yet, as ``LocalFolder`` and ``RemoteFolder`` call it."""
 _STORAGE_SECONDS = 60.0
 
@@ -285,7 +288,15 @@ class StorageFolder:
 
 
 def _is_ours(name: str) -> bool:
-    return bool(_DATA.fullmatch(name) or _DRAFT.fullmatch(name))
+    """Whether a file is data, or a draft of what is written here: a chunk store, whose drafts are called alike, may lie
+    in the same folder."""
+    draft = _DRAFT.fullmatch(name)
+    if draft is None:
+        return _DATA.fullmatch(name) is not None
+    folder, name = draft["folder"] or "", draft["name"]
+    if folder == f"{MANIFESTS}/":
+        return _NUMBERED.fullmatch(name) is not None
+    return _DATA.fullmatch(folder + name) is not None or (not folder and name in (MARK, SCRIPT))
 
 
 def _numbers(names: list[str]) -> list[int]:

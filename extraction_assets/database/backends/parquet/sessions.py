@@ -26,7 +26,13 @@ from extraction_assets.database.backends.parquet.definitions import (
     new_table,
     shell_script,
 )
-from extraction_assets.database.backends.parquet.folder import MARK, ResultsFolder, manifest_name, read_manifest
+from extraction_assets.database.backends.parquet.folder import (
+    MARK,
+    SCRIPT,
+    ResultsFolder,
+    manifest_name,
+    read_manifest,
+)
 from extraction_assets.database.backends.parquet.manifest import FORM, Manifest, Retired, StoredFile, StoredTable
 from extraction_assets.database.errors import DatabaseError, DatabaseUnavailableError
 
@@ -35,9 +41,6 @@ if TYPE_CHECKING:
 
 RETIRED_SECONDS = 900
 """How long a file stays that no table has any more: longer than any reader reads."""
-
-SCRIPT = "results.sql"
-"""For a person's DuckDB."""
 
 _MEMORY = "2GB"
 _KEPT_MANIFESTS = 20
