@@ -155,12 +155,14 @@ MUTATIONS = (
         """            sync(temporary)
             if before_rename is not None:
                 before_rename()
+                os.utime(temporary)  # newer than what it has waited for, whose age is compared with it
             if path.is_dir():  # a folder in the file's place
                 set_aside(path)
             os.replace(temporary, path)
 """,
         """            if before_rename is not None:
                 before_rename()
+                os.utime(temporary)
             if path.is_dir():  # a folder in the file's place
                 set_aside(path)
             os.replace(temporary, path)

@@ -403,17 +403,17 @@ def test_on_object_storage_what_a_killed_writer_was_uploading_goes_after_a_while
     client = s3.client()
     names = [f"features/3-{uuid.uuid4().hex}.parquet", "notes.txt"]
     for name in names:
-        client.call_s3("create_multipart_upload", Bucket="results", Key=f"killed/{name}")
+        client.call_s3("create_multipart_upload", Bucket="results", Key=f"killed-writer/{name}")
     draft = f"manifests/.000000000009.json.{uuid.uuid4().hex}.tmp"
-    client.pipe_file(f"results/killed/{draft}", b"half")
+    client.pipe_file(f"results/killed-writer/{draft}", b"half")
 
     def left() -> tuple[set[str], bool]:
-        uploads = RemoteFolder(StorageUrl("s3", "results/killed")).uploads()
+        uploads = RemoteFolder(StorageUrl("s3", "results/killed-writer")).uploads()
         client.invalidate_cache()
-        return {one.name for one in uploads}, bool(client.exists(f"results/killed/{draft}"))
+        return {one.name for one in uploads}, bool(client.exists(f"results/killed-writer/{draft}"))
 
     monkeypatch.setattr(StorageFolder, "orphan_seconds", 1e10)  # moto says of each upload that it began in 2010
-    with opened_database("parquet+s3://results/killed") as engine:
+    with opened_database("parquet+s3://results/killed-writer") as engine:
         load(engine, 1.0)
         assert left() == (set(names), True)
         monkeypatch.setattr(StorageFolder, "orphan_seconds", 0.0)
