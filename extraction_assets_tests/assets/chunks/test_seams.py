@@ -120,7 +120,8 @@ def test_large_chunks_wait_for_the_disk(project: Project, monkeypatch: pytest.Mo
 
     def slow(path: Path, *rest: Any) -> None:
         if path.name.startswith("000000000000"):
-            assert begun[8].wait(60) and not begun[16].wait(0.5)
+            assert begun[8].wait(60)
+            assert not begun[16].wait(0.5)
         write_table(path, *rest)
 
     monkeypatch.setattr(chunk_run, "_MOST_BYTES_BEHIND", 0)
