@@ -60,11 +60,11 @@ def test_a_log_beside_a_reader_is_used_again(tmp_path: Path) -> None:
     url, log = f"sqlite:///{file}", file.with_name("results.sqlite-wal")
     open_database(url).dispose()
     reader, sizes = sqlite3.connect(file), []
-    for token in "abc":
+    for token in "abcde":
         reader.execute("SELECT * FROM extractions").fetchall()
         engine = open_database(url)
         _load(engine, token)
         engine.dispose()
         sizes.append(log.stat().st_size)
     reader.close()
-    assert sizes[2] < 1.5 * sizes[1]
+    assert sizes[-1] < 1.5 * sizes[1]
