@@ -41,6 +41,8 @@ def pytest_configure(config: pytest.Config) -> None:
                     forked_workers.server(Path(shared.name), config.invocation_params.args)
                 )
                 config.add_cleanup(forking.close)
+            if not config.getoption("markexpr") and not config.getoption("keyword"):
+                processes.forks()  # which some test will need: beside the collection a core is idle
 
 
 _INTERPRETER = pytest.StashKey[str]()

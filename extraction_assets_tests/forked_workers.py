@@ -19,7 +19,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -44,7 +44,7 @@ def server(folder: Path, arguments: Sequence[str]) -> Iterator[str]:
         listening.listen()  # workers that come before all is collected wait for it
         number = listening.fileno()
         command = [sys.executable, "-m", "extraction_assets_tests.forked_workers", str(number), *arguments]
-        forking = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[number])
+        forking = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=[number])
     try:
         yield shlex.join([sys.executable, "-I", "-S", __file__, "--pass-on", str(address)])
     finally:
@@ -90,8 +90,8 @@ def collect(arguments: Sequence[str]) -> None:
     import pytest
 
     environment = dict(os.environ)
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-        pytest.main([*arguments, "--collect-only", "--numprocesses", "0", "--dist", "no"])
+    # Without capture, as what is imported may keep the stream that it finds, such as transformers for its warnings.
+    pytest.main([*arguments, "--collect-only", "--numprocesses", "0", "--dist", "no", "--capture", "no"])
     os.environ.clear()
     os.environ.update(environment)
     gc.collect()
