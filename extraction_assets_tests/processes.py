@@ -73,6 +73,9 @@ FORK_SERVER = "EXTRACTION_TESTS_FORK_SERVER"
 SHARED = "EXTRACTION_TESTS_SHARED_SERVER"
 """The variable with the folder in which the workers of pytest-xdist find the one server of all."""
 
+MACHINE = "EXTRACTION_TESTS_MACHINE"
+"""The variable with the process whose machine a new one is put on: ``namespaces``."""
+
 STORAGE = "EXTRACTION_TESTS_DAGSTER_STORAGE"
 """The variable with the folder in which processes find the databases that one of them has made: ``copied_storage``."""
 
@@ -165,7 +168,7 @@ def start_module(
     module: str, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], streams: Path
 ) -> BaseProcess:
     """The process of ``python -m MODULE ARGUMENTS``, with its streams in files; this process may end before it."""
-    process = forks().Process(target=become, args=(module, list(arguments), folder, dict(environment), streams))
+    process = forks().Process(target=begin, args=(module, list(arguments), folder, dict(environment), streams))
     process.start()
     _children.discard(process)  # those that are left would be waited for at exit
     return process
@@ -180,6 +183,21 @@ def address() -> str:
     """Where other processes reach the server that forks."""
     forks()
     return str(_server._forkserver_address)
+
+
+def reach(address: str) -> None:
+    """In a process that has neither started the server nor joined it: has it forked all the same."""
+    _server._forkserver_address = address
+    _server.ensure_running = lambda: None  # another process's child, which this one cannot wait for
+
+
+def begin(module: str, arguments: list[str], folder: Path, environment: dict[str, str], streams: Path) -> None:
+    """In the new process: goes to its machine, and runs the module as its main program."""
+    if MACHINE in environment:
+        from extraction_assets_tests import namespaces
+
+        namespaces.enter(int(environment[MACHINE]))
+    become(module, arguments, folder, environment, streams)
 
 
 def become(module: str, arguments: list[str], folder: Path, environment: dict[str, str], streams: Path) -> None:

@@ -20,6 +20,7 @@ from extraction_assets.dagster_instance.ray_jobs import job_of
 from extraction_assets.execution.keys import chunk_targets, sae_key
 from extraction_assets.resources import ResultsResource
 from extraction_assets.settings import ExtractionSettings
+from extraction_assets_tests import forked_dagster, processes
 from extraction_assets_tests.cli.several_processes import definitions
 from extraction_assets_tests.daemon_lab import DEFINITIONS, request_chunks, wait_for
 from extraction_assets_tests.namespaces import NOT_HERE, may_make_hosts
@@ -43,27 +44,15 @@ import sys
 
 import dagster as dg
 from extraction_assets.execution.keys import corpus_key
-from extraction_assets_tests import quick_dagster
 from lab.definitions import defs, settings
 
-quick_dagster.hurry()
 with dg.DagsterInstance.get() as instance:
     job = defs.resolve_implicit_global_asset_job_def()
     job.execute_in_process(instance=instance, asset_selection=[corpus_key(settings)])
 sys.argv = ["dagster-daemon", "run", "-m", "lab.definitions"]
 runpy.run_module("dagster._daemon", run_name="__main__")
 """
-"""Makes the corpus, then is Dagster's daemon: one process imports everything instead of two."""
-
-PROGRAM = """
-import runpy
-
-from extraction_assets_tests import quick_dagster
-
-quick_dagster.hurry()
-runpy.run_module("dagster", run_name="__main__")
-"""
-"""The command ``dagster``, by which jobs start."""
+"""Makes the corpus, then is Dagster's daemon."""
 
 
 class Lab(NamedTuple):
@@ -100,8 +89,10 @@ def lab(tiny_folder: Path, tmp_path: Path, postgres_server: Server, monkeypatch:
     results, history = postgres_server.new_database(), postgres_server.new_database()
     monkeypatch.setenv("EXTRACTION_DAGSTER_POSTGRES_URL", history.replace("postgresql:", "postgresql+psycopg2:"))
     _make_home(home)
+    (tmp_path / "processes").mkdir()
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != processes.SHARED},  # not seen from elsewhere
+        **_forks(tmp_path),
         "DAGSTER_HOME": str(home),
         "EXTRACTION_DATABASE_URL": postgres_server.by_socket(results),
         "EXTRACTION_DAGSTER_POSTGRES_URL": postgres_server.by_socket(history).replace(":", "+psycopg2:", 1),
@@ -126,10 +117,15 @@ def lab(tiny_folder: Path, tmp_path: Path, postgres_server: Server, monkeypatch:
         postgres_server.drop_database(url)
 
 
+def _forks(folder: Path) -> dict[str, str]:
+    """Variables of processes in which Dagster's own are forks."""
+    return {processes.FORK_SERVER: processes.address(), forked_dagster.NOTES: str(folder / "processes")}
+
+
 def _programs(folder: Path) -> Path:
-    """A folder with the program."""
+    """A folder with the command ``dagster``, by which jobs start: it begins with everything imported."""
     folder.mkdir()
-    words = shlex.join([sys.executable, "-c", PROGRAM])
+    words = shlex.join([sys.executable, "-S", "-m", "extraction_assets_tests.forked_command", "dagster"])
     (folder / "dagster").write_text(f'#!/bin/sh\nexec {words} "$@"\n')
     (folder / "dagster").chmod(0o755)
     return folder
@@ -146,7 +142,12 @@ def _make_home(home: Path) -> None:
 
 def _switch_on_the_merges(lab: Lab) -> None:
     """The sensor's switch, which only asks the instance: it needs no machine of the cluster."""
-    environment = {**os.environ, "DAGSTER_HOME": str(lab.home), "PYTHONPATH": os.pathsep.join([str(lab.home.parent)])}
+    environment = {
+        **os.environ,
+        "DAGSTER_HOME": str(lab.home),
+        "PYTHONPATH": str(lab.home.parent),
+        **_forks(lab.home.parent),
+    }
     words = ["sensor", "start", "-m", "lab.definitions", "tiny_automation"]
     done = run_module("dagster", words, folder=lab.home.parent, environment=environment)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -193,7 +194,7 @@ def test_what_a_node_leaves_another_finishes_and_the_rows_are_those_of_one_proce
 ) -> None:
     request_chunks(lab.instance, lab.settings, definitions(lab.settings).resolve_asset_graph())
     _switch_on_the_merges(lab)
-    lab.cluster.machine("daemon", [sys.executable, "-c", DAEMON])
+    lab.cluster.command("daemon", processes.CODE, DAEMON)
     wait_for("a run on the right node", lambda: _run_on(lab, "right"), pause=1)  # each look opens connections
     wait_for("a chunk of the right node", lambda: _chunks_of(lab, _run_on(lab, "right")))
     lab.nodes["right"].kill()
