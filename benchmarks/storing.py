@@ -175,12 +175,12 @@ def _load(
                 row = ExtractionRow(NAME, "sae", "none", "none", sizes.features, POSITIONS, sizes.top_k, {}, what)
                 with write_transaction(engine) as connection:
                     replace_results(connection, row, corpus, table, merged.statistics, display, draws)
+                engine.dispose()  # SQLite puts its write-ahead log into the file
 
             before = _bytes(folder)
             is_read = sizes.readers and what == "replacement"
             seconds = _seconds_with_readers(load, url) if is_read else _seconds(load)
             yield _stage(f"{database}, {what}", seconds, len(table.neuron_index), "examples/s")
-            engine.dispose()  # SQLite puts its write-ahead log into the file
             print(f"{database}, {what}: {(_bytes(folder) - before) / 1e6:,.0f} MB more on disk", file=sys.stderr)
     finally:
         with write_transaction(engine) as connection:

@@ -91,7 +91,8 @@ def test_a_fault_while_writing_is_retried_and_only_the_rest_is_computed(
     monkeypatch.setattr(chunk_writer, "write_table", fail_once)
     monkeypatch.setattr(chunk_run, "compute_chunk", count)
     assert project.chunks().success
-    assert computed == ["000000000000", "000000000008", "000000000016", "000000000008", "000000000016"]
+    assert [computed.count(key) for key in ("000000000000", "000000000008")] == [1, 2]
+    assert computed.count("000000000016") in (1, 2)  # once where it was computed before the fault was noticed
     assert project.plan.missing_chunks() == []
 
 

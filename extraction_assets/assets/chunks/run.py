@@ -1,4 +1,4 @@
-"""A run over some chunks, one after the other: while one computes, the one before it is checked and written."""
+"""A run over some chunks, one after the other: while one computes, those before it are checked and written."""
 
 import logging
 from collections import deque
@@ -33,6 +33,12 @@ from extraction_assets.stores.content_hashes import read_files_on_trust
 
 Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
 
+_MOST_BEHIND = 2
+"""Chunks that are computed and not recorded yet while another one is computed. A disk takes now less, now more time for
+a chunk than a GPU, and its events are recorded between batches: with one alone the GPU would wait for either."""
+_MOST_BYTES_BEHIND = 1 << 30
+"""Of a chunk that is not the only one behind: its activations and features are in pinned memory."""
+
 
 class ChunkRun:
     """Computes chunks one after the other on one device; a context manager, which joins the writer and the sampler."""
@@ -62,7 +68,8 @@ class ChunkRun:
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint-reader")
         self._read: Future[None] | None = None
         """Of the checkpoints whose hashes were taken on trust; before its end no chunk is written."""
-        self._pending: _ChunkBeingWritten | None = None
+        self._behind = deque[_ChunkBeingWritten]()
+        """Chunks that are computed and not recorded yet, in the order in which they are written."""
         self._coming: PreparedChunk | None = None
         """The next chunk, if its first forward pass is queued."""
         self._work = deque[tuple[Chunk, list[Target]]]()
@@ -106,7 +113,7 @@ class ChunkRun:
                 yield from self._events_of_others(update, reuse=reuse)
                 yield from self._durable()
             except (Exception, dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
-                yield from self._durable()  # what was computed before is recorded, whatever has happened since
+                yield from self._durable_after_failure()  # what was computed before, whatever has happened since
                 raise
             except GeneratorExit:  # canceled while Dagster was storing an event: it takes no more of them
                 for event in self._durable():
@@ -155,9 +162,12 @@ class ChunkRun:
         """Computes ``targets`` of a chunk and hands them to the writer."""
         self._begin_reading()
         computed = yield from self._computed(chunk, targets, update)
-        yield from self._durable()
-        self._pending = _ChunkBeingWritten(chunk, partial(self._finish, computed))
-        self._writer.submit(self._pending.write)
+        most = _MOST_BEHIND if computed.unfinished.kept_bytes <= _MOST_BYTES_BEHIND else 1
+        while len(self._behind) >= most:
+            yield from self._record(self._behind[0])
+        written = _ChunkBeingWritten(chunk, partial(self._finish, computed))
+        self._behind.append(written)
+        self._writer.submit(written.write)
 
     def _begin_reading(self) -> None:
         """Reads checkpoints beside the work, once: what they were taken for is to be true of what is computed."""
@@ -171,7 +181,7 @@ class ChunkRun:
         return finish_chunk(self._plan, computed)
 
     def _computed(self, chunk: Chunk, targets: list[Target], update: Progress) -> Generator[Event, None, QueuedChunk]:
-        """Computes a chunk; between its batches, yields the events of the chunk before once it is durable: one at a
+        """Computes a chunk; between its batches, yields the events of those before once they are durable: one at a
         time, because storing one takes Dagster longer than a GPU has work queued for."""
         prepared, self._coming = self._coming, None
         plan, loaded, usage = self._plan, self._loaded, self._usage
@@ -180,8 +190,8 @@ class ChunkRun:
         try:
             while True:
                 update(next(steps), self._note(chunk))
-                if self._pending is not None and self._pending.finished.done():
-                    yield from self._record(self._pending, most=1)
+                if self._behind and self._behind[0].finished.done():
+                    yield from self._record(self._behind[0], most=1)
         except StopIteration as done:
             computed: QueuedChunk = done.value
             return computed
@@ -204,20 +214,29 @@ class ChunkRun:
         return f"chunk {chunk.key}, batch {self._loaded.batch.size}" + ("" if busy is None else f", GPU {busy:.0f}%")
 
     def _durable(self) -> Iterator[Event]:
-        """Waits for the files of the chunk that is being written, if there is one, and gives the rest of its events.
-        Fails where a check of it failed."""
-        pending = self._pending
-        if pending is None:
-            return
-        self._writer.submit(pending.write)  # again, where an interrupt came before or during the first time
-        yield from self._record(pending)
+        """Waits for the files of the chunks that are being written, and gives the rest of their events. Fails where a
+        check of one failed."""
+        for pending in self._behind:
+            self._writer.submit(pending.write)  # again, where an interrupt came before or during the first time
+        while self._behind:
+            yield from self._record(self._behind[0])
+
+    def _durable_after_failure(self) -> Iterator[Event]:
+        """As ``_durable``, but what fails of one chunk keeps no other from being recorded: the failure that came first
+        is the run's."""
+        for _ in range(len(self._behind)):
+            try:
+                yield from self._durable()
+            except Exception as error:  # of whatever kind
+                self._logger.error("%s", error)
 
     def _record(self, pending: "_ChunkBeingWritten", most: int | None = None) -> Iterator[Event]:
-        """Waits for a chunk's files and gives its events, at most so many of them. Fails where a check of it failed."""
+        """Waits for the files of the first chunk that is behind and gives its events, at most so many of them. Fails
+        where a check of it failed."""
         try:
             finished = pending.finished.result()
         except Exception:  # of the writer; an interrupt of this thread leaves the chunk to be waited for again
-            self._pending = None
+            self._behind.popleft()
             raise
         if pending.events is None:
             pending.events = deque(self._events(pending.chunk, finished))
@@ -226,7 +245,7 @@ class ChunkRun:
                 yield pending.events[0]()
                 pending.events.popleft()  # only now: an interrupt on the way must not lose the event
         if not pending.events:
-            self._pending = None
+            self._behind.popleft()
             finished.refuse()
             self._assignment.durable(pending.chunk.key)
 

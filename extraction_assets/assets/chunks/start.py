@@ -94,12 +94,12 @@ def _rehearsal(
     outputs: Mapping[str, Tensor],
     warm_up: WarmUp,
 ) -> Callable[[], None]:
-    """A pass over the first samples, and then the memory for the features of two chunks, of which one is written while
-    the other is computed."""
+    """A pass over the first samples, and then the memory for the features of three chunks, of which one is computed
+    while another is written and one waits."""
     chosen, settings = plan.extraction.saes, pass_settings(plan, loaded, targets)
     tasks = [SaeTask(name, chosen[name].hook, sae, None, chosen[name].hook_out) for name, sae in saes.items()]
 
-    batch_size, chunks = loaded.batch.size, min(2, len(plan.settings.chunks))
+    batch_size, chunks = loaded.batch.size, min(3, len(plan.settings.chunks))
 
     def work() -> None:
         firings = rehearse(samples, outputs, tasks, settings, loaded.device)

@@ -54,7 +54,7 @@ def run_merge(
     try:
         with as_dagster_failure(context.retry_number, context.log), hub_downloads(context.log):
             plan = ExtractionPlan(settings, chunk_store.open())
-            yield _merge_into_database(plan, sae, results, context.log)
+            yield from _merge_into_database(plan, sae, results, context.log)
     except MergeRefused as error:
         yield dg.AssetCheckResult(check_name=error.check, passed=False, description=str(error))
         raise failure(error) from error
@@ -62,7 +62,7 @@ def run_merge(
 
 def _merge_into_database(
     plan: ExtractionPlan, sae: str, results: ResultsResource, logger: logging.Logger
-) -> dg.MaterializeResult:
+) -> Iterator[dg.MaterializeResult]:
     started = time.perf_counter()
     samples = slice(0, len(plan.corpus))
     with ThreadPoolExecutor(2, "beside") as beside:  # a second each, if it is the first time of the process
@@ -74,31 +74,34 @@ def _merge_into_database(
     display, special_ids = display_tokens(tokenizer), tuple(special_token_ids(tokenizer))
     extraction = _extraction_row(plan, sae, len(merged.statistics.sample_count))
     corpus = corpus_samples(plan.corpus)._replace(special_ids=special_ids)
-    with results.open() as engine, write_transaction(engine) as connection:
-        extraction_id = replace_results(
-            connection, extraction, corpus, merged.table, merged.statistics, display, merged.draws, merged.numerics
-        )
-        delete_stale_directions(connection, plan.settings.name, sae, _directions_fingerprint(plan, sae))
-        match = compare_with_tables(connection, extraction_id, merged.expected)
-        if not match.passed:
-            raise MergeRefused(
-                MATCH_TABLES, f"the loaded rows differ from the chunk tables, nothing was changed: {match.description}"
+    with results.open() as engine:
+        with write_transaction(engine) as connection:
+            extraction_id = replace_results(
+                connection, extraction, corpus, merged.table, merged.statistics, display, merged.draws, merged.numerics
             )
-    metadata = _metadata(merged, time.perf_counter() - started)
-    with results.read() as engine, engine.connect() as connection:  # what people look at, outside the transaction
-        shown = preview(connection, extraction_id, plan.settings.top_positions)
-        database = shown_url(engine.url)
-    return dg.MaterializeResult(
-        metadata={
-            **browser_metadata(links_to_browser(logger), plan.settings.name, sae),
-            "preview": dg.MetadataValue.md(shown),
-            **_pictures(merged, plan.settings.top_k_examples),
-            **metadata,
-            "database": database,
-        },
-        check_results=[complete, match],
-        data_version=dg.DataVersion(extraction.fingerprint),
-    )
+            delete_stale_directions(connection, plan.settings.name, sae, _directions_fingerprint(plan, sae))
+            match = compare_with_tables(connection, extraction_id, merged.expected)
+            if not match.passed:
+                raise MergeRefused(
+                    MATCH_TABLES,
+                    f"the loaded rows differ from the chunk tables, nothing was changed: {match.description}",
+                )
+        metadata = _metadata(merged, time.perf_counter() - started)
+        with results.read() as reading, reading.connect() as connection:  # what people look at
+            shown = preview(connection, extraction_id, plan.settings.top_positions)
+            database = shown_url(reading.url)
+        # Before the engine is closed: there are the rows, and SQLite has yet to put its log into the file.
+        yield dg.MaterializeResult(
+            metadata={
+                **browser_metadata(links_to_browser(logger), plan.settings.name, sae),
+                "preview": dg.MetadataValue.md(shown),
+                **_pictures(merged, plan.settings.top_k_examples),
+                **metadata,
+                "database": database,
+            },
+            check_results=[complete, match],
+            data_version=dg.DataVersion(extraction.fingerprint),
+        )
 
 
 def _directions_fingerprint(plan: ExtractionPlan, sae: str) -> str:

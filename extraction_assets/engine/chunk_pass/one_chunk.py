@@ -6,6 +6,7 @@ The only place that calls all of the engine. Tensors stay on the device from the
 import platform
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -48,6 +49,12 @@ class UnfinishedChunk:
     ) -> None:
         self._activations, self._saes, self._staging = activations, saes, staging
         self._clock, self._started = clock, started
+
+    @property
+    def kept_bytes(self) -> int:
+        """Of activations and features that are kept, on the host."""
+        rows = (column for one in self._saes.values() for part in one.features for column in part[:3])
+        return sum(tensor.nbytes for tensor in chain(self._activations.values(), rows))
 
     def result(self) -> ChunkResult:
         """Waits for the results, in whatever thread."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from extraction_assets.engine.models.hooks.hook import HookError, find_hook
 from extraction_assets.engine.models.language_model import LanguageModel, name_same_tensor
-from extraction_assets.engine.preflight.sanity import encode_sample
+from extraction_assets.engine.preflight.sanity import encode_samples
 from extraction_assets.engine.saes.sae import SAE, VarianceExplained, matmul_precision
 
 _TOKENS = 512
@@ -198,8 +198,7 @@ def _replaced(tried: Tried, inputs: Tensor) -> _Change:
 def _explained(sae: SAE, change: _Change, counted: Tensor) -> float:
     """The fraction of variance explained after a change; minus infinity if there is no variance."""
     explained = VarianceExplained()
-    for x, target, mask in zip(change.inputs, change.target, counted, strict=True):
-        features, finite = encode_sample(sae, x, mask)
-        explained.add(sae.target(target), sae.decode(features, x[None])[0], mask & finite)
+    features, finite = encode_samples(sae, change.inputs, counted)
+    explained.add(sae.target(change.target), sae.decode(features, change.inputs), counted & finite)
     value = float(explained.value())
     return float("-inf") if math.isnan(value) else value

@@ -2,6 +2,7 @@
 whether what it finds lies where sentences begin."""
 
 import math
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,8 @@ from extraction_assets.engine.shapes import SparseFeatures, TopKTable
 _CHANCES = 10
 """With this many firings per feature in a batch, a feature that never fires is suspicious."""
 _MOSTLY_DEAD = 0.9
+_NUMBERS_AT_ONCE = 1 << 22
+"""Of activations that are compared with their reconstruction, which takes 24 bytes for each."""
 
 
 class SanityError(ValueError):
@@ -80,22 +83,26 @@ def measure_sae(
     bool [n, T], all on the SAE's device. ``target`` [n, T, d_out] is the output hook's, of a transcoder; the
     samples are those from ``first_sample`` on.
 
-    Tokens with a NaN or an infinity are counted and left out. Peak extra memory: the dense
-    features of one sample, and [n, F] maxima. Leaves nothing behind.
+    Tokens with a NaN or an infinity are counted and left out. Peak extra memory: what ``SAE.encode_sparse`` takes of
+    tiles of a sample, the sparse features of all, 100 MB or those of a sample to compare, and [n, F] maxima. Leaves
+    nothing behind.
     """
-    explained, rows, used = VarianceExplained(), [], torch.zeros_like(counted)
+    explained, parts, used = VarianceExplained(), [], torch.zeros_like(counted)
     target = activations if target is None else target
+    at_once = max(1, _NUMBERS_AT_ONCE // max(1, counted.shape[1] * max(sae.d_in, sae.d_out)))
     with matmul_precision(precision):
-        for row, (x, y, mask) in enumerate(zip(activations, target, counted, strict=True)):
-            features, finite = encode_sample(sae, x, mask)
-            used[row] = mask & finite & torch.isfinite(y).all(-1)
+        for start in range(0, len(activations), at_once):
+            rows = slice(start, start + at_once)
+            x, y, mask = activations[rows], target[rows], counted[rows]
+            features, finite = encode_samples(sae, x, mask)
+            used[rows] = mask & finite & torch.isfinite(y).all(-1)
             if sae.reconstructs:
-                explained.add(sae.target(y), sae.decode(features, x[None])[0], used[row])
-            rows.append(features)
-    features = _stacked(rows)
+                explained.add(sae.target(y), sae.decode(features, x), used[rows])
+            parts.append(features)
+    features = _stacked(parts)
     tokens = int(used.sum())
     norms = activations.float().norm(dim=-1)  # [n, T]
-    table = select_top_k(features, sample_maxima(features), 0, len(rows))
+    table = select_top_k(features, sample_maxima(features), 0, len(activations))
     wrong = (counted & ~used).nonzero().tolist()
     return SaeSanity(
         tokens=tokens,
@@ -220,16 +227,22 @@ def _no_evidence(name: str, hook: str, found: SaeSanity) -> str:
     return ""
 
 
-def encode_sample(sae: SAE, x: Tensor, wanted: Tensor) -> tuple[SparseFeatures, Tensor]:
-    """Features of one sample [T, D] at wanted tokens, and which tokens are finite: bool [T]."""
-    found = sae.encode_sparse(x, wanted=wanted)
+def encode_samples(sae: SAE, x: Tensor, wanted: Tensor) -> tuple[SparseFeatures, Tensor]:
+    """Features of samples [n, T, D] at ``wanted`` tokens, and which tokens are finite: bool [n, T] both. Of each sample
+    what it has alone, to the last bit."""
+    count, length = wanted.shape
+    found = sae.encode_sparse(x.flatten(0, 1), length, wanted.flatten())
     kept = found.finite[found.tokens]
     tokens, features, values = found.tokens[kept], found.features[kept], found.values[kept]
-    return SparseFeatures(tokens, features, values, 1, len(x), sae.latent_dim), found.finite
+    return SparseFeatures(tokens, features, values, count, length, sae.latent_dim), found.finite.view(count, length)
 
 
-def _stacked(rows: list[SparseFeatures]) -> SparseFeatures:
-    positions, latent_dim = rows[0].num_positions, rows[0].num_features
-    tokens = torch.cat([sparse.tokens + row * positions for row, sparse in enumerate(rows)])
-    features, values = (torch.cat([getattr(sparse, name) for sparse in rows]) for name in ("features", "values"))
-    return SparseFeatures(tokens, features, values, len(rows), positions, latent_dim)
+def _stacked(parts: list[SparseFeatures]) -> SparseFeatures:
+    """The features of consecutive samples, some in each part, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    starts = accumulate((part.num_samples for part in parts), initial=0)
+    positions, latent_dim = parts[0].num_positions, parts[0].num_features
+    tokens = torch.cat([part.tokens + start * positions for part, start in zip(parts, starts, strict=False)])
+    features, values = (torch.cat([getattr(part, name) for part in parts]) for name in ("features", "values"))
+    return SparseFeatures(tokens, features, values, sum(part.num_samples for part in parts), positions, latent_dim)

@@ -141,7 +141,7 @@ def test_a_run_of_the_missing_says_that_it_may_reuse(recorded: Project) -> None:
     assert request.tags == {REUSE_TAG: "true", **range_tags(KEYS[2:])}
 
 
-def test_a_chunk_that_is_being_written_is_recorded_though_nobody_asks_for_its_events(
+def test_chunks_that_are_being_written_are_recorded_though_nobody_asks_for_their_events(
     tiny_folder: Path, home: Path
 ) -> None:
     """A run is canceled while Dagster stores an event: then it closes the generator and takes no more of it."""
@@ -151,10 +151,11 @@ def test_a_chunk_that_is_being_written_is_recorded_though_nobody_asks_for_its_ev
     lineage, logger = Lineage(project.instance, plan), logging.getLogger()
     with chunk_run.ChunkRun(plan, GpuResource(), torch.device("cpu"), keys, lineage, logger) as run:
         events = run.events(plan.settings.chunks)
-        next(events)
+        next(events)  # of the first chunk; by then the second one is being computed, or being written too
         events.close()
-    assert plan.missing_chunks() == KEYS[1:]
-    assert Pending(plan, project.instance).keys == KEYS[1:]
+    missing = plan.missing_chunks()
+    assert missing in (KEYS[1:], KEYS[2:])
+    assert Pending(plan, project.instance).keys == missing
 
 
 def test_ranges_are_contiguous_and_bounded() -> None:

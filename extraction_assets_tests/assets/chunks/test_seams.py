@@ -1,6 +1,8 @@
 """One chunk behind the other: what of the next one is done before this one ends, and when events are recorded."""
 
+import threading
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import dagster as dg
 import pytest
 
 from extraction_assets.assets.chunks import compute, finish
+from extraction_assets.assets.chunks import run as chunk_run
 from extraction_assets.engine.chunk_pass import one_chunk
 from extraction_assets.engine.shapes import Samples
 from extraction_assets_tests.assets.chunks.conftest import Done
@@ -86,6 +89,61 @@ def test_a_chunks_events_are_recorded_one_between_two_batches(
     monkeypatch.setattr(compute, "chunk_steps", counting)
     project.chunks()
     assert counts == [1, 2, 3, 4]
+
+
+def _begun_chunks(monkeypatch: pytest.MonkeyPatch) -> dict[int, threading.Event]:
+    """By first sample: set when the pass over a chunk begins."""
+    begun: dict[int, threading.Event] = defaultdict(threading.Event)
+
+    def steps(samples: Samples, *rest: Any) -> Any:
+        begun[samples.first_sample].set()
+        return (yield from one_chunk.chunk_steps(samples, *rest))
+
+    monkeypatch.setattr(compute, "chunk_steps", steps)
+    return begun
+
+
+def test_a_slow_disk_does_not_hold_up_the_chunk_after_next(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, write_table = _begun_chunks(monkeypatch), finish.write_table
+
+    def slow(*given: Any) -> None:
+        assert begun[16].wait(60)
+        write_table(*given)
+
+    monkeypatch.setattr(finish, "write_table", slow)
+    project.chunks()
+    assert project.plan.missing_chunks() == []
+
+
+def test_large_chunks_wait_for_the_disk(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, write_table = _begun_chunks(monkeypatch), finish.write_table
+
+    def slow(path: Path, *rest: Any) -> None:
+        if path.name.startswith("000000000000"):
+            assert begun[8].wait(60)
+            assert not begun[16].wait(0.5)
+        write_table(path, *rest)
+
+    monkeypatch.setattr(chunk_run, "_MOST_BYTES_BEHIND", 0)
+    monkeypatch.setattr(finish, "write_table", slow)
+    project.chunks()
+    assert project.plan.missing_chunks() == []
+
+
+def test_a_chunk_behind_one_that_fails_is_recorded(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, write_table = _begun_chunks(monkeypatch), finish.write_table
+
+    def refused(path: Path, *rest: Any) -> None:
+        if path.name.startswith("000000000000"):
+            assert begun[16].wait(60)
+            raise PermissionError("no")
+        write_table(path, *rest)
+
+    monkeypatch.setattr(finish, "write_table", refused)
+    with pytest.raises(dg.Failure, match="no"):
+        project.chunks()
+    assert "000000000008" not in project.plan.missing_chunks()
+    assert "000000000008" in project.instance.get_materialized_partitions(project.chunk_assets[-1])
 
 
 def test_a_table_gets_its_name_after_the_chunks_other_files(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

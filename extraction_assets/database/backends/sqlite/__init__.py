@@ -78,6 +78,7 @@ class SqliteBackend:
         engine = sa.create_engine(url)
         event.listen(engine, "connect", _set_up)
         event.listen(engine, "begin", _begin)
+        event.listen(engine, "close", _put_log_into_file)
         return engine
 
     @contextlib.contextmanager
@@ -108,6 +109,8 @@ class SqliteBackend:
     ) -> None:
         from extraction_assets.database.backends.sqlite.bulk import insert_rows
 
+        # Whoever commits would else put the log into the file, and everyone waits for that: see _put_log_into_file.
+        connection.exec_driver_sql("PRAGMA wal_autocheckpoint = 0")
         of_extraction = table.c.extraction_id == extraction_id
         others = connection.scalar(sa.select(sa.exists().where(~of_extraction)))
         # SQLite empties a table at once where no condition is given.
@@ -155,6 +158,13 @@ def _set_up(connection: sqlite3.Connection, _record: object) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
+
+
+def _put_log_into_file(connection: sqlite3.Connection, _record: object) -> None:
+    """Before a connection is closed: as far as readers let it, without waiting. The last one of a file would do that by
+    itself; where the browser is open, a connection that has loaded rows is not the last one, and its log would grow."""
+    with contextlib.suppress(sqlite3.Error):  # a full disk, another's lock: the rows are safe in the log, for the next
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
 
 def _begin(connection: sa.Connection) -> None:
