@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from threading import Lock
 from types import TracebackType
 from typing import Self
 
@@ -34,14 +35,15 @@ from extraction_assets.stores.content_hashes import read_files_on_trust
 Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
 
 _MOST_BEHIND = 2
-"""Chunks that are computed and not recorded yet while another one is computed. A disk takes now less, now more time for
-a chunk than a GPU, and its events are recorded between batches: with one alone the GPU would wait for either."""
+"""Chunks that are being written, or are and not recorded yet, while another one is computed. A disk takes now less, now
+more time for a chunk than a GPU, and its events are recorded between batches: with one alone the GPU would wait for
+either."""
 _MOST_BYTES_BEHIND = 1 << 30
 """Of a chunk that is not the only one behind: its activations and features are in pinned memory."""
 
 
 class ChunkRun:
-    """Computes chunks one after the other on one device; a context manager, which joins the writer and the sampler."""
+    """Computes chunks one after the other on one device; a context manager, which joins the writers and the sampler."""
 
     def __init__(
         self,
@@ -64,7 +66,8 @@ class ChunkRun:
             logger,
             every_hook=any(target.asset == MODEL_ACTIVATIONS for target in self._targets),
         )
-        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chunk-writer")
+        # A thread for each: one checks and compresses while another waits for the disk.
+        self._writers = ThreadPoolExecutor(max_workers=_MOST_BEHIND, thread_name_prefix="chunk-writer")
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint-reader")
         self._read: Future[None] | None = None
         """Of the checkpoints whose hashes were taken on trust; before its end no chunk is written."""
@@ -92,7 +95,7 @@ class ChunkRun:
     ) -> None:
         self._usage.__exit__(error_type, error, traceback)
         self._warm_up.__exit__(error_type, error, traceback)
-        self._writer.shutdown(wait=True)
+        self._writers.shutdown(wait=True)
         self._reader.shutdown(wait=True)
 
     def events(self, chunks: Sequence[Chunk], *, reuse: bool = False) -> Iterator[Event]:
@@ -159,15 +162,17 @@ class ChunkRun:
         return None
 
     def _events_of(self, chunk: Chunk, targets: list[Target], update: Progress) -> Iterator[Event]:
-        """Computes ``targets`` of a chunk and hands them to the writer."""
+        """Computes ``targets`` of a chunk and hands them to a writer."""
         self._begin_reading()
         computed = yield from self._computed(chunk, targets, update)
         most = _MOST_BEHIND if computed.unfinished.kept_bytes <= _MOST_BYTES_BEHIND else 1
+        if len(self._behind) >= most:
+            computed.unfinished.wait()  # what the disk takes does not count as the pass's time
         while len(self._behind) >= most:
             yield from self._record(self._behind[0])
         written = _ChunkBeingWritten(chunk, partial(self._finish, computed))
         self._behind.append(written)
-        self._writer.submit(written.write)
+        self._writers.submit(written.write)
 
     def _begin_reading(self) -> None:
         """Reads checkpoints beside the work, once: what they were taken for is to be true of what is computed."""
@@ -175,7 +180,7 @@ class ChunkRun:
             self._read = self._reader.submit(read_files_on_trust)
 
     def _finish(self, computed: QueuedChunk) -> FinishedChunk:
-        """In the writer's thread."""
+        """In a writer's thread."""
         if self._read is not None:
             self._read.result()
         return finish_chunk(self._plan, computed)
@@ -217,7 +222,7 @@ class ChunkRun:
         """Waits for the files of the chunks that are being written, and gives the rest of their events. Fails where a
         check of one failed."""
         for pending in self._behind:
-            self._writer.submit(pending.write)  # again, where an interrupt came before or during the first time
+            self._writers.submit(pending.write)  # again, where an interrupt came before or during the first time
         while self._behind:
             yield from self._record(self._behind[0])
 
@@ -235,7 +240,7 @@ class ChunkRun:
         where a check of it failed."""
         try:
             finished = pending.finished.result()
-        except Exception:  # of the writer; an interrupt of this thread leaves the chunk to be waited for again
+        except Exception:  # of its writer; an interrupt of this thread leaves the chunk to be waited for again
             self._behind.popleft()
             raise
         if pending.events is None:
@@ -277,7 +282,7 @@ def _as_it_is(event: Event) -> Event:
 
 
 class _ChunkBeingWritten:
-    """A chunk that the writer's thread has, or is about to get."""
+    """A chunk that a writer's thread has, or is about to get."""
 
     def __init__(self, chunk: Chunk, work: Callable[[], FinishedChunk]) -> None:
         self.chunk = chunk
@@ -285,10 +290,12 @@ class _ChunkBeingWritten:
         self.events: deque[Callable[[], Event]] | None = None
         """Makers of those that are not recorded yet; None before the first one is."""
         self._work: Callable[[], FinishedChunk] | None = work
+        self._taking = Lock()
 
     def write(self) -> None:
-        """In the writer's thread: makes the chunk durable; does nothing the second time."""
-        work, self._work = self._work, None
+        """In a writer's thread: makes the chunk durable; does nothing the second time."""
+        with self._taking:
+            work, self._work = self._work, None
         if work is None:
             return
         try:

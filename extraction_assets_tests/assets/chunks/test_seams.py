@@ -115,6 +115,23 @@ def test_a_slow_disk_does_not_hold_up_the_chunk_after_next(project: Project, mon
     assert project.plan.missing_chunks() == []
 
 
+def test_one_chunk_is_checked_while_another_waits_for_the_disk(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_table, second = finish.write_table, threading.Event()
+
+    def slow(path: Path, *rest: Any) -> None:
+        if path.name.startswith("000000000000"):
+            assert second.wait(60)
+        elif path.name.startswith("000000000008"):
+            second.set()
+        write_table(path, *rest)
+
+    monkeypatch.setattr(finish, "write_table", slow)
+    project.chunks()
+    assert project.plan.missing_chunks() == []
+
+
 def test_large_chunks_wait_for_the_disk(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, write_table = _begun_chunks(monkeypatch), finish.write_table
 
