@@ -78,7 +78,7 @@ def _make_runs(command: "RemoteAssignment", work: Work) -> None:
 class RemoteAssignment:
     """The assignment of the process's runs, which the command keeps.
 
-    Where the command has died, everything raises KeyboardInterrupt, which ends the run as Ctrl-C does.
+    Where the command has died, everything but ``durable`` raises KeyboardInterrupt, which ends the run as Ctrl-C does.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -118,7 +118,8 @@ class RemoteAssignment:
     def durable(self, key: str) -> None:
         if key in self._taken:
             self._taken.remove(key)
-        self._say("durable", key)
+        with contextlib.suppress(OSError):  # a run that ends records all chunks that are durable, not the first alone
+            self._connection.send(("durable", key))
 
     @contextlib.contextmanager
     def progress(self, total: int, logger: logging.Logger) -> Iterator[Progress]:

@@ -94,22 +94,27 @@ class ChunkRun:
         """
         with self._assignment.progress(sum(chunk.num_samples for chunk in chunks), self._logger) as update:
             try:
-                missing_targets = yield from self._missing_targets(chunks, update, reuse=reuse)
-                if missing_targets:
-                    self._begin_reading()
-                    examine_start(self._plan, self._loaded, missing_targets, self._warm_up)
-                self._work.extend(missing_targets.items())
-                while (work := self._take_next()) is not None:
-                    yield from self._events_of(*work, update)
-                yield from self._events_of_others(update, reuse=reuse)
-                yield from self._writer.durable()
-            except (Exception, dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
-                yield from self._writer.durable_after_failure()  # what was computed before, whatever has happened since
-                raise
+                yield from self._events_of_all(chunks, update, reuse=reuse)
             except GeneratorExit:  # canceled while Dagster was storing an event: it takes no more of them
-                for event in self._writer.durable():
+                for event in self._writer.durable_after_failure():
                     self._lineage.report(event)
                 raise
+
+    def _events_of_all(self, chunks: Sequence[Chunk], update: Progress, *, reuse: bool) -> Iterator[Event]:
+        """Computes chunks; where that fails, records those that were computed before."""
+        try:
+            missing_targets = yield from self._missing_targets(chunks, update, reuse=reuse)
+            if missing_targets:
+                self._begin_reading()
+                examine_start(self._plan, self._loaded, missing_targets, self._warm_up)
+            self._work.extend(missing_targets.items())
+            while (work := self._take_next()) is not None:
+                yield from self._events_of(*work, update)
+            yield from self._events_of_others(update, reuse=reuse)
+            yield from self._writer.durable()
+        except (Exception, dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
+            yield from self._writer.durable_after_failure()  # what was computed before, whatever has happened since
+            raise
 
     def _events_of_others(self, update: Progress, *, reuse: bool) -> Iterator[Event]:
         """Makes chunks that other runs leave to this one."""

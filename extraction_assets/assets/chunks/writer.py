@@ -21,7 +21,7 @@ _MOST_BEHIND = 2
 more time for a chunk than a GPU, and its events are recorded between batches: with one alone the GPU would wait for
 either."""
 _MOST_BYTES_BEHIND = 1 << 30
-"""Of a chunk that is not the only one behind: its activations and features are in pinned memory."""
+"""Of a chunk that is not the only one behind: on a GPU its results are in pinned memory."""
 
 
 class ChunkWriter:
@@ -75,16 +75,19 @@ class ChunkWriter:
     def durable_after_failure(self) -> Iterator[Event]:
         """As ``durable``, but what fails of one chunk keeps no other from being recorded: the failure that came first
         is the run's."""
-        for _ in range(len(self._behind)):
+        while self._behind:
+            first = self._behind[0]
             try:
                 yield from self.durable()
             except Exception as error:  # of whatever kind
                 self._logger.error("%s", error)
+                if self._behind and self._behind[0] is first:  # its events cannot be made
+                    self._behind.popleft()
 
     def _most_behind(self, computed: QueuedChunk) -> int:
         """Of large chunks one, for the sake of memory; of those that are uploaded too, which first lie in scratch."""
         is_uploaded = self._plan.store.files.disk is None
-        return 1 if is_uploaded or computed.unfinished.kept_bytes > _MOST_BYTES_BEHIND else _MOST_BEHIND
+        return 1 if is_uploaded or computed.unfinished.host_bytes > _MOST_BYTES_BEHIND else _MOST_BEHIND
 
     def _finish(self, computed: QueuedChunk, checkpoints: Future[None] | None) -> FinishedChunk:
         """In a thread of this writer."""

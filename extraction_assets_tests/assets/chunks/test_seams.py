@@ -1,5 +1,6 @@
 """One chunk behind the other: what of the next one is done before this one ends, and when events are recorded."""
 
+import logging
 import threading
 import time
 from collections import defaultdict
@@ -8,10 +9,19 @@ from typing import Any
 
 import dagster as dg
 import pytest
+import torch
 
 from extraction_assets.assets.chunks import compute, finish, writer
+from extraction_assets.assets.chunks.checks import MATCHES_LEGACY, chunk_evaluation
+from extraction_assets.assets.chunks.compute import QueuedChunk
+from extraction_assets.assets.chunks.finish import FinishedChunk
+from extraction_assets.assets.chunks.run import ChunkRun
 from extraction_assets.engine.chunk_pass import one_chunk
 from extraction_assets.engine.shapes import Samples
+from extraction_assets.execution.keys import chunk_targets
+from extraction_assets.execution.lineage import Lineage
+from extraction_assets.planning.plan import ExtractionPlan
+from extraction_assets.resources import GpuResource
 from extraction_assets_tests.assets.chunks.conftest import Done
 from extraction_assets_tests.project import Project
 
@@ -160,6 +170,58 @@ def test_a_chunk_behind_one_that_fails_is_recorded(project: Project, monkeypatch
         project.chunks()
     assert "000000000008" not in project.plan.missing_chunks()
     assert "000000000008" in project.instance.get_materialized_partitions(project.chunk_assets[-1])
+
+
+def test_a_chunk_behind_one_that_is_refused_is_recorded_though_the_run_is_canceled(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While Dagster stores the check that failed; then it takes no more events."""
+    begun, plan, finish_chunk = _begun_chunks(monkeypatch), project.plan, writer.finish_chunk
+
+    def refused(plan: ExtractionPlan, queued: QueuedChunk) -> FinishedChunk:
+        if queued.chunk.first_sample:
+            return finish_chunk(plan, queued)
+        assert begun[16].wait(60)
+        return FinishedChunk([], [chunk_evaluation(keys[-1], MATCHES_LEGACY, queued.chunk.key, False)])
+
+    monkeypatch.setattr(writer, "finish_chunk", refused)
+    keys = [target.key for target in chunk_targets(project.settings)]
+    lineage, logger = Lineage(project.instance, plan), logging.getLogger()
+    with ChunkRun(plan, GpuResource(), torch.device("cpu"), keys, lineage, logger) as run:
+        events = run.events(plan.settings.chunks)
+        first = next(events)
+        assert isinstance(first, dg.AssetCheckEvaluation)
+        assert not first.passed
+        events.close()  # type: ignore[attr-defined]
+    assert "000000000008" not in plan.missing_chunks()
+    assert "000000000008" in project.instance.get_materialized_partitions(project.chunk_assets[-1])
+
+
+def test_chunks_behind_a_pass_that_fails_are_recorded_though_the_run_is_canceled_then(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, write_table, failed = project.plan, finish.write_table, threading.Event()
+
+    def steps(samples: Samples, *rest: Any) -> Any:
+        if samples.first_sample == 16:
+            failed.set()
+            raise MemoryError("no room")
+        return (yield from one_chunk.chunk_steps(samples, *rest))
+
+    def slow(*given: Any) -> None:
+        assert failed.wait(60)
+        write_table(*given)
+
+    monkeypatch.setattr(compute, "chunk_steps", steps)
+    monkeypatch.setattr(finish, "write_table", slow)
+    keys = [target.key for target in chunk_targets(project.settings)]
+    lineage, logger = Lineage(project.instance, plan), logging.getLogger()
+    with ChunkRun(plan, GpuResource(), torch.device("cpu"), keys, lineage, logger) as run:
+        events = run.events(plan.settings.chunks)
+        next(events)
+        events.close()  # type: ignore[attr-defined]
+    recorded = project.instance.get_materialized_partitions(project.chunk_assets[-1])
+    assert recorded == {"000000000000", "000000000008"}
 
 
 def test_a_table_gets_its_name_after_the_chunks_other_files(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
