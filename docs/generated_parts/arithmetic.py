@@ -128,7 +128,8 @@ def corpus_bytes(samples: int) -> float:
 
 
 def activation_memory(model: Model, chunk: int) -> float:
-    """Bytes of the host that a run holds if it stores activations: two chunks of them."""
+    """Bytes of the host that a run holds if it stores everything: two chunks of activations. Three of chunks that take
+    less than a GiB with their features and tables, as none of ``MODELS`` does (``assets/chunks/writer.py``)."""
     return 2 * chunk * activation_bytes(model)
 
 

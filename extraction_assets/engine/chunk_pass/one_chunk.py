@@ -52,10 +52,12 @@ class UnfinishedChunk:
         self._seconds: float | None = None
 
     @property
-    def kept_bytes(self) -> int:
-        """Of activations and features that are kept, on the host."""
-        rows = (column for one in self._saes.values() for part in one.features for column in part[:3])
-        return sum(tensor.nbytes for tensor in chain(self._activations.values(), rows))
+    def host_bytes(self) -> int:
+        """Of everything that it gives, on the host: also of statistics, 1.1 GB at F = 2^20, and of the samples of the
+        probe, which ``result`` makes dense."""
+        probes = chain.from_iterable(one.probe.values() for one in self._saes.values())
+        dense = sum(4 * probe.num_positions * probe.num_features for probe in probes)
+        return dense + sum(tensor.nbytes for tensor in _tensors([self._activations, self._saes]))
 
     def wait(self) -> float:
         """Waits for the results, in whatever thread; returns the seconds of the pass, which ends when this is first
@@ -194,3 +196,12 @@ def _keep_rows(kept: dict[str, Tensor], hook: str, activations: Tensor, start: i
         total = len(shared.samples.token_ids)
         kept[hook] = shared.staging.buffer(total, *activations.shape[1:], dtype=activations.dtype)
     shared.staging.copy_into(kept[hook][start : start + len(activations)], activations)
+
+
+def _tensors(results: Any) -> Iterator[Tensor]:
+    """Those in named tuples, lists and values of dicts, however deep."""
+    if isinstance(results, Tensor):
+        yield results
+    elif isinstance(results, (tuple, list, Mapping)):
+        for one in results.values() if isinstance(results, Mapping) else results:
+            yield from _tensors(one)

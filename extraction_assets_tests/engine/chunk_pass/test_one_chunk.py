@@ -24,6 +24,7 @@ from extraction_assets.engine.selection.draws import DrawHeap, merge_draws
 from extraction_assets.engine.selection.merge import DeferredTopKHeap, merge_top_k_tables
 from extraction_assets.engine.selection.sparse import concatenate_rows, keep_counted, take_rows, to_dense, to_rows
 from extraction_assets.engine.statistics.accumulate import merge_statistics
+from extraction_assets.engine.statistics.registry import tensors_of
 from extraction_assets_tests import draws_oracle, tiny
 from extraction_assets_tests.engine import oracle
 from extraction_assets_tests.engine.build import assert_same, plain, plain_draws, statistics_differences
@@ -212,20 +213,26 @@ def test_a_pass_has_ended_when_its_results_are_first_waited_for(model: LanguageM
     assert unfinished.result().seconds == seconds
 
 
-def test_what_is_kept_is_counted(expected: ChunkResult, model: LanguageModel, tasks: list[SaeTask]) -> None:
-    def kept_bytes(settings: PassSettings) -> int:
-        steps = chunk_steps(SAMPLES, forward_pass(model, SAMPLES, 4), tasks, settings, AdaptiveBatch(5), CPU, [])
+def test_what_a_chunk_takes_on_the_host_is_counted(
+    expected: ChunkResult, model: LanguageModel, tasks: list[SaeTask]
+) -> None:
+    def host_bytes(settings: PassSettings) -> int:
+        steps = chunk_steps(SAMPLES, forward_pass(model, SAMPLES, 4), tasks, settings, AdaptiveBatch(5), CPU, [0, 2])
         with pytest.raises(StopIteration) as ended:
             while True:
                 next(steps)
         unfinished: UnfinishedChunk = ended.value.value
-        return unfinished.kept_bytes
+        return unfinished.host_bytes
 
-    assert kept_bytes(SETTINGS._replace(keep_activations=False, keep_features=False)) == 0
+    tables = host_bytes(SETTINGS._replace(keep_activations=False, keep_features=False))
+    results = expected.saes.values()
+    dense = sum(2 * 4 * SAMPLES.token_ids.shape[1] * len(one.statistics.sample_count) for one in results)
+    counted = sum(tensor.nbytes for one in results for tensor in (*one.table, *tensors_of(one.statistics)))
+    assert tables > dense + counted
     activations = sum(tensor.nbytes for tensor in expected.activations.values())
-    assert kept_bytes(SETTINGS._replace(keep_features=False)) == activations
-    firings = sum(part.values.nbytes for one in expected.saes.values() for part in one.feature_parts or ())
-    assert kept_bytes(SETTINGS) > activations + 2 * firings
+    assert host_bytes(SETTINGS._replace(keep_features=False)) == tables + activations
+    firings = sum(part.values.nbytes for one in results for part in one.feature_parts or ())
+    assert host_bytes(SETTINGS) > tables + activations + 2 * firings
 
 
 def test_the_tokens_of_a_tile_are_given_where_features_are_computed(
