@@ -1,5 +1,6 @@
 """SQLite's write-ahead log: left behind by the commit of a load, put into the file when the connection is closed."""
 
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -68,3 +69,27 @@ def test_a_log_beside_a_reader_is_used_again(tmp_path: Path) -> None:
         sizes.append(log.stat().st_size)
     reader.close()
     assert sizes[-1] < 1.5 * sizes[1]
+
+
+def test_a_log_is_used_again_by_the_next_load_of_a_connection(tmp_path: Path) -> None:
+    engine, sizes = open_database(f"sqlite:///{tmp_path / 'results.sqlite'}"), []
+    for token in "abcde":
+        _load(engine, token)
+        sizes.append((tmp_path / "results.sqlite-wal").stat().st_size)
+    engine.dispose()
+    assert sizes[-1] < 1.5 * sizes[1]
+
+
+def test_a_log_that_was_left_by_a_crash_has_the_rows(tmp_path: Path) -> None:
+    """Between the commit of a load and the end of its connection: file and log as a killed process leaves them."""
+    engine, crashed = open_database(f"sqlite:///{tmp_path / 'results.sqlite'}"), tmp_path / "crashed"
+    _load(engine, "a")
+    crashed.mkdir()
+    for name in ("results.sqlite", "results.sqlite-wal"):
+        shutil.copyfile(tmp_path / name, crashed / name)
+    engine.dispose()
+    after = open_database(f"sqlite:///{crashed / 'results.sqlite'}")
+    with after.connect() as connection:
+        assert connection.scalar(sa.select(sa.func.count()).select_from(strongest_token_lists)) == _ROWS
+    after.dispose()
+    assert _in_file(crashed / "results.sqlite") == _ROWS

@@ -168,8 +168,11 @@ def _put_log_into_file(connection: sqlite3.Connection, _record: object) -> None:
 
 
 def _begin(connection: sa.Connection) -> None:
-    """A writer takes the lock at once: a lock that is upgraded later can fail without waiting."""
+    """A writer takes the lock at once: a lock that is upgraded later can fail without waiting. What a load of the same
+    connection has left in the log is put into the file before, so that the log is used again."""
     writes = connection.get_execution_options().get(_WRITES)
+    if writes and isinstance(driver := connection.connection.dbapi_connection, sqlite3.Connection):
+        _put_log_into_file(driver, None)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
