@@ -177,6 +177,12 @@ def run_code(code: str, *arguments: str, timeout: float = 300) -> "subprocess.Co
     return run_module(CODE, [code, *arguments], timeout=timeout)
 
 
+def forget(*packages: str) -> None:
+    """In a new process: it has not imported these any more, and imports them anew where something needs them."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in packages]:
+        del sys.modules[name]
+
+
 def start_code(code: str, *arguments: str, streams: Path) -> BaseProcess:
     """The process of ``python -c CODE ARGUMENTS``, as ``start_module``."""
     return start_module(CODE, [code, *arguments], Path.cwd(), os.environ, streams)
@@ -235,9 +241,8 @@ class _ReadAnew:
 
 
 def _read_anew(parts: bytes) -> Any:
-    package = Path(__file__).parent.name.removesuffix("_tests")
-    for name in [name for name in sys.modules if name.partition(".")[0] in (package, f"{package}_tests")]:
-        del sys.modules[name]
+    tests = Path(__file__).parent.name
+    forget(tests, tests.removesuffix("_tests"))
     return pickle.loads(parts)  # noqa: S301 - of the process that starts this one
 
 
