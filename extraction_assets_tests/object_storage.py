@@ -41,7 +41,7 @@ class S3Server(NamedTuple):
         }
 
     def client(self) -> Any:
-        """A file system of fsspec with all rights; the same one each time, as botocore reads megabytes for a new one."""
+        """A file system of fsspec with all rights, the same each time: for a new one botocore reads megabytes."""
         import fsspec
 
         access = {"key": "AKIATESTTESTTEST", "secret": SECRET, "endpoint_url": self.endpoint}

@@ -24,10 +24,11 @@ from extraction_assets_tests.exports.readers import read_by
 from extraction_assets_tests.exports.written import source_of, write
 
 
-@pytest.fixture
-def folder(small: sa.Connection, tmp_path: Path) -> Path:
-    """The small results as Parquet."""
-    return write(source_of(small), "parquet", tmp_path / "out").folder
+@pytest.fixture(scope="module")
+def folder(small_engine: sa.Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small results as Parquet. Not to be changed."""
+    with small_engine.connect() as connection:
+        return write(source_of(connection), "parquet", tmp_path_factory.mktemp("parquet") / "out").folder
 
 
 def rows(folder: Path, table: str) -> list[dict[str, Any]]:
