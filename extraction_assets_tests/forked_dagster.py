@@ -3,13 +3,13 @@
 Dagster starts a Python process for each code server and each run, and each spends two to six CPU seconds on imports. In
 a process of ``processes`` whose environment names the server, they are forked instead: apart from that they are the
 processes that Dagster starts, and as easily killed; and its daemon looks for backfills every three seconds, not every
-thirty. In ``test_ray.py`` and ``cli/test_ui.py`` Dagster starts its processes itself, with its own waits.
+thirty. In ``cli/test_ui.py`` Dagster starts its processes itself, with its own waits.
 """
 
 import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import resource_tracker
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -61,9 +61,7 @@ def prepare() -> None:
     """In a new process: notes its number, and starts its own processes as forks."""
     (Path(os.environ[NOTES]) / str(os.getpid())).touch()
     quick_dagster.hurry()
-    ours = forkserver._forkserver  # type: ignore[attr-defined]
-    ours._forkserver_address = os.environ[processes.FORK_SERVER]
-    ours.ensure_running = lambda: None  # another process's child, which this one cannot wait for
+    processes.reach(os.environ[processes.FORK_SERVER])
     resource_tracker._resource_tracker._fd = None  # type: ignore[attr-defined]  # as in a process that Dagster starts
     server.multiprocessing = SimpleNamespace(get_context=lambda _method: _Runs())  # type: ignore[attr-defined]
     server.open_ipc_subprocess = _start  # type: ignore[attr-defined, assignment]

@@ -26,28 +26,47 @@ from typing import Any
 
 _PRELOAD = [
     "dagster._cli",
+    "dagster._core.definitions.external_asset",
     "dagster._core.definitions.repository_definition.repository_data_builder",
     "dagster._core.execution.execute_in_process",
+    "dagster._core.execution.plan.active",
     "dagster._core.executor.in_process",
     "dagster._core.instance.factory",
     "dagster._core.storage.asset_check_state",
     "dagster._core.storage.migration.utils",
     "dagster._core.storage.root",
     "dagster._core.storage.sqlite_storage",
+    "dagster._core.system_config.composite_descent",
     "dagster._core.workspace.autodiscovery",
     "dagster._daemon.cli",
-    *(["dagster_postgres"] if importlib.util.find_spec("dagster_postgres") else []),
+    "dagster._grpc.server",
+    *(
+        ["dagster_postgres", "dagster_postgres.event_log", "dagster_postgres.run_storage", "psycopg2.extras"]
+        if importlib.util.find_spec("dagster_postgres")
+        else []
+    ),
     "extraction_assets.assets.chunks.asset",
+    "extraction_assets.assets.chunks.run",
+    "extraction_assets.assets.chunks.step",
     "extraction_assets.assets.corpus.asset",
+    "extraction_assets.assets.corpus.run",
     "extraction_assets.assets.directions.asset",
+    "extraction_assets.assets.directions.run",
     "extraction_assets.assets.examples.asset",
+    "extraction_assets.assets.examples.run",
     "extraction_assets.assets.exports.asset",
     "extraction_assets.assets.relations.asset",
+    "extraction_assets.assets.relations.run",
     "extraction_assets.assets.report.asset",
+    "extraction_assets.assets.report.run",
     "extraction_assets.cli.runner",
     "extraction_assets.defs_yaml.folder",
     "extraction_assets.early_checks.extraction",
+    "extraction_assets.exports.write_export",
     "extraction_assets.planning.changes",
+    "extraction_assets.python_api",
+    "extraction_assets.stores.chunk_shapes",
+    "extraction_assets_tests.forked_dagster",
     "extraction_assets_tests.project",
     "extraction_assets_tests.quick_dagster",
     "pandas",
@@ -55,6 +74,7 @@ _PRELOAD = [
     "sentencepiece",
     "structlog",
     "tabulate",
+    "tomlkit",
     "transformers.convert_slow_tokenizer",
     "transformers.models.auto.tokenization_auto",
     "transformers.models.llama.modeling_llama",
@@ -72,6 +92,9 @@ FORK_SERVER = "EXTRACTION_TESTS_FORK_SERVER"
 
 SHARED = "EXTRACTION_TESTS_SHARED_SERVER"
 """The variable with the folder in which the workers of pytest-xdist find the one server of all."""
+
+MACHINE = "EXTRACTION_TESTS_MACHINE"
+"""The variable with the process whose machine a new one is put on: ``namespaces``."""
 
 STORAGE = "EXTRACTION_TESTS_DAGSTER_STORAGE"
 """The variable with the folder in which processes find the databases that one of them has made: ``copied_storage``."""
@@ -165,7 +188,7 @@ def start_module(
     module: str, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], streams: Path
 ) -> BaseProcess:
     """The process of ``python -m MODULE ARGUMENTS``, with its streams in files; this process may end before it."""
-    process = forks().Process(target=become, args=(module, list(arguments), folder, dict(environment), streams))
+    process = forks().Process(target=begin, args=(module, list(arguments), folder, dict(environment), streams))
     process.start()
     _children.discard(process)  # those that are left would be waited for at exit
     return process
@@ -180,6 +203,21 @@ def address() -> str:
     """Where other processes reach the server that forks."""
     forks()
     return str(_server._forkserver_address)
+
+
+def reach(address: str) -> None:
+    """In a process that has neither started the server nor joined it: has it forked all the same."""
+    _server._forkserver_address = address
+    _server.ensure_running = lambda: None  # another process's child, which this one cannot wait for
+
+
+def begin(module: str, arguments: list[str], folder: Path, environment: dict[str, str], streams: Path) -> None:
+    """In the new process: goes to its machine, and runs the module as its main program."""
+    if MACHINE in environment:
+        from extraction_assets_tests import namespaces
+
+        namespaces.enter(int(environment[MACHINE]))
+    become(module, arguments, folder, environment, streams)
 
 
 def become(module: str, arguments: list[str], folder: Path, environment: dict[str, str], streams: Path) -> None:

@@ -8,9 +8,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from extraction_assets_tests.namespaces import a_network, alone, named
+from extraction_assets_tests import namespaces
+from extraction_assets_tests.namespaces import Network, a_network, alone, named, noted
 
 ADDRESS = "127.0.0.1:6379"
 
@@ -21,7 +23,7 @@ stays in their logs: nobody waits at a terminal for what the log monitor hands o
 
 
 class Machine:
-    """Processes on one machine of the cluster, which end together."""
+    """The processes of a node of the cluster, which end together."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", log: Path) -> None:
         self._process, self._log = process, log
@@ -41,38 +43,48 @@ class Machine:
 class Cluster:
     """A network to start machines in; they have an environment and a working folder in common."""
 
-    def __init__(self, inside: list[str], folder: Path, ray_folder: Path, environment: Mapping[str, str]) -> None:
-        self.inside, self._folder, self._ray_folder = inside, folder, ray_folder
-        self._environment = dict(environment)
-        self._machines: list[Machine] = []
+    def __init__(self, network: Network, folder: Path, ray_folder: Path, environment: Mapping[str, str]) -> None:
+        self.inside, self._folder, self._ray_folder = network.inside, folder, ray_folder
+        self._network, self._environment = network.process, dict(environment)
+        self._nodes: list[Machine] = []
+        self._commands: dict[BaseProcess, Path] = {}
+        """And their streams."""
 
     def node(self, name: str, hidden: Path) -> Machine:
         """A node of Ray, the head where it is the first; it has its own folder in the place of ``hidden``."""
-        number = len(self._machines)
+        number = len(self._nodes)
         head = ["--head", "--dashboard-port=8265", f"--temp-dir={self._ray_folder}"]
         joined = head if number == 0 else [f"--address={ADDRESS}", f"--dashboard-agent-listen-port={52400 + number}"]
         where = f"--node-ip-address=127.0.0.{number + 1}"
         start = [sys.executable, "-m", "ray.scripts.scripts", "start", *joined, where, *_NODE]
         mounted = ["sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(hidden), *start]
-        return self.machine(name, mounted)
-
-    def machine(self, name: str, command: list[str]) -> Machine:
-        """A machine that does one thing."""
         log = self._folder / f"{name}.log"
-        environment = {**self._environment, "EXTRACTION_HOME": str(self._folder / name)}
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [*self.inside, *alone(network=False), *named(name, command)],
+                noted([*self.inside, *alone(network=False), *named(name, mounted)]),
                 cwd=self._folder,
-                env=environment,
+                env=self._environment_of(name),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
         made = Machine(process, log)
-        self._machines.append(made)
+        self._nodes.append(made)
         return made
+
+    def command(self, name: str, module: str, *arguments: str) -> None:
+        """A machine that does nothing but ``python -m MODULE ARGUMENTS``, which begins with everything imported."""
+        streams = self._folder / f"{name}.streams"
+        streams.mkdir()
+        environment = self._environment_of(name)
+        process = namespaces.start_module(
+            name, module, arguments, self._folder, environment, streams, network=self._network
+        )
+        self._commands[process] = streams
+
+    def _environment_of(self, machine: str) -> dict[str, str]:
+        return {**self._environment, "EXTRACTION_HOME": str(self._folder / machine)}
 
     def add(self, variables: Mapping[str, str]) -> None:
         """To the environment of machines that are started later."""
@@ -80,14 +92,20 @@ class Cluster:
 
     def outputs(self) -> Iterator[str]:
         """What machines have printed, and the logs of Ray, in which jobs print."""
-        yield from (machine.output for machine in self._machines)
+        yield from (node.output for node in self._nodes)
+        yield from (
+            path.read_text("utf-8", "replace") for streams in self._commands.values() for path in streams.iterdir()
+        )
         for path in self._ray_folder.rglob("*"):
             if path.is_file() and not path.is_symlink():
                 yield path.read_text("utf-8", "replace")
 
     def kill(self) -> None:
-        for machine in self._machines:
-            machine.kill()
+        for process in self._commands:
+            process.kill()
+            process.join()
+        for node in self._nodes:
+            node.kill()
 
 
 @contextlib.contextmanager
@@ -95,8 +113,8 @@ def cluster(folder: Path, environment: Mapping[str, str]) -> Iterator[Cluster]:
     """A network without machines yet; those that are started in it end with the block."""
     ray_folder = Path(tempfile.mkdtemp(prefix="ray-"))  # paths of sockets have 107 characters, and pytest's are long
     try:
-        with a_network() as inside:
-            made = Cluster(inside, folder, ray_folder, environment)
+        with a_network() as network:
+            made = Cluster(network, folder, ray_folder, environment)
             try:
                 yield made
             finally:

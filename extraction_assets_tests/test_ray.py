@@ -20,6 +20,7 @@ from extraction_assets.dagster_instance.ray_jobs import job_of
 from extraction_assets.execution.keys import chunk_targets, sae_key
 from extraction_assets.resources import ResultsResource
 from extraction_assets.settings import ExtractionSettings
+from extraction_assets_tests import forked_dagster, processes
 from extraction_assets_tests.cli.several_processes import definitions
 from extraction_assets_tests.daemon_lab import DEFINITIONS, request_chunks, wait_for
 from extraction_assets_tests.namespaces import NOT_HERE, may_make_hosts
@@ -34,8 +35,33 @@ from extraction_assets_tests.tiny import make_settings
 pytestmark = pytest.mark.slow
 
 SAE = "relu"
-CHUNKS, IN_A_RUN = 24, 12
+CHUNKS, IN_A_RUN = 12, 6
 MERGED = ("feature_examples", "feature_relations", "feature_directions")
+
+HELD = """
+import socket
+import time
+from pathlib import Path
+
+from extraction_assets.assets.chunks import finish
+
+at_work, write_table, begun = Path(__file__).with_name("at work"), finish.write_table, []
+
+
+def held(*table):
+    begun.append(table)
+    if socket.gethostname() == "right":
+        at_work.touch()
+        time.sleep(600 if len(begun) == 3 else 0)
+    while not at_work.exists():
+        time.sleep(0.1)
+    write_table(*table)
+
+
+finish.write_table = held
+"""
+"""Runs on the right node hang over their third table, and others wait until there is one: the two do not follow each
+other on the left node, and the one on the right cannot be killed too late."""
 
 DAEMON = """
 import runpy
@@ -43,27 +69,15 @@ import sys
 
 import dagster as dg
 from extraction_assets.execution.keys import corpus_key
-from extraction_assets_tests import quick_dagster
 from lab.definitions import defs, settings
 
-quick_dagster.hurry()
 with dg.DagsterInstance.get() as instance:
     job = defs.resolve_implicit_global_asset_job_def()
     job.execute_in_process(instance=instance, asset_selection=[corpus_key(settings)])
 sys.argv = ["dagster-daemon", "run", "-m", "lab.definitions"]
 runpy.run_module("dagster._daemon", run_name="__main__")
 """
-"""Makes the corpus, then is Dagster's daemon: one process imports everything instead of two."""
-
-PROGRAM = """
-import runpy
-
-from extraction_assets_tests import quick_dagster
-
-quick_dagster.hurry()
-runpy.run_module("dagster", run_name="__main__")
-"""
-"""The command ``dagster``, by which jobs start."""
+"""Makes the corpus, then is Dagster's daemon."""
 
 
 class Lab(NamedTuple):
@@ -95,13 +109,15 @@ def lab(tiny_folder: Path, tmp_path: Path, postgres_server: Server, monkeypatch:
     settings, home = _settings(tiny_folder), tmp_path / "dagster"
     (tmp_path / "lab").mkdir()
     (tmp_path / "lab" / "__init__.py").touch()
-    (tmp_path / "lab" / "definitions.py").write_text(DEFINITIONS)
+    (tmp_path / "lab" / "definitions.py").write_text(DEFINITIONS + HELD)
     (tmp_path / "lab" / "settings.json").write_text(settings.model_dump_json())
     results, history = postgres_server.new_database(), postgres_server.new_database()
     monkeypatch.setenv("EXTRACTION_DAGSTER_POSTGRES_URL", history.replace("postgresql:", "postgresql+psycopg2:"))
     _make_home(home)
+    (tmp_path / "processes").mkdir()
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != processes.SHARED},  # not seen from elsewhere
+        **_forks(tmp_path),
         "DAGSTER_HOME": str(home),
         "EXTRACTION_DATABASE_URL": postgres_server.by_socket(results),
         "EXTRACTION_DAGSTER_POSTGRES_URL": postgres_server.by_socket(history).replace(":", "+psycopg2:", 1),
@@ -126,10 +142,15 @@ def lab(tiny_folder: Path, tmp_path: Path, postgres_server: Server, monkeypatch:
         postgres_server.drop_database(url)
 
 
+def _forks(folder: Path) -> dict[str, str]:
+    """Variables of processes in which Dagster's own are forks."""
+    return {processes.FORK_SERVER: processes.address(), forked_dagster.NOTES: str(folder / "processes")}
+
+
 def _programs(folder: Path) -> Path:
-    """A folder with the program."""
+    """A folder with the command ``dagster``, by which jobs start: it begins with everything imported."""
     folder.mkdir()
-    words = shlex.join([sys.executable, "-c", PROGRAM])
+    words = shlex.join([sys.executable, "-S", "-m", "extraction_assets_tests.forked_command", "dagster"])
     (folder / "dagster").write_text(f'#!/bin/sh\nexec {words} "$@"\n')
     (folder / "dagster").chmod(0o755)
     return folder
@@ -146,7 +167,12 @@ def _make_home(home: Path) -> None:
 
 def _switch_on_the_merges(lab: Lab) -> None:
     """The sensor's switch, which only asks the instance: it needs no machine of the cluster."""
-    environment = {**os.environ, "DAGSTER_HOME": str(lab.home), "PYTHONPATH": os.pathsep.join([str(lab.home.parent)])}
+    environment = {
+        **os.environ,
+        "DAGSTER_HOME": str(lab.home),
+        "PYTHONPATH": str(lab.home.parent),
+        **_forks(lab.home.parent),
+    }
     words = ["sensor", "start", "-m", "lab.definitions", "tiny_automation"]
     done = run_module("dagster", words, folder=lab.home.parent, environment=environment)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -193,14 +219,14 @@ def test_what_a_node_leaves_another_finishes_and_the_rows_are_those_of_one_proce
 ) -> None:
     request_chunks(lab.instance, lab.settings, definitions(lab.settings).resolve_asset_graph())
     _switch_on_the_merges(lab)
-    lab.cluster.machine("daemon", [sys.executable, "-c", DAEMON])
+    lab.cluster.command("daemon", processes.CODE, DAEMON)
     wait_for("a run on the right node", lambda: _run_on(lab, "right"), pause=1)  # each look opens connections
     wait_for("a chunk of the right node", lambda: _chunks_of(lab, _run_on(lab, "right")))
     lab.nodes["right"].kill()
     lost = _run_on(lab, "right")
     assert lost is not None
     begun = _chunks_of(lab, lost)
-    assert 0 < len(begun) < IN_A_RUN, "it was killed too late"
+    assert 0 < len(begun) < IN_A_RUN
     assert lost.status == dg.DagsterRunStatus.STARTED
 
     monkeypatch.setenv("EXTRACTION_DATABASE_URL", postgres_url)

@@ -1,4 +1,4 @@
-"""What follows the pass over a chunk, in the writer's thread: checking its results and writing its files."""
+"""What follows the pass over a chunk, in a writer's thread: checking its results and writing its files."""
 
 import time
 from collections.abc import Callable, Sequence

@@ -49,6 +49,7 @@ class UnfinishedChunk:
     ) -> None:
         self._activations, self._saes, self._staging = activations, saes, staging
         self._clock, self._started = clock, started
+        self._seconds: float | None = None
 
     @property
     def kept_bytes(self) -> int:
@@ -56,10 +57,17 @@ class UnfinishedChunk:
         rows = (column for one in self._saes.values() for part in one.features for column in part[:3])
         return sum(tensor.nbytes for tensor in chain(self._activations.values(), rows))
 
-    def result(self) -> ChunkResult:
-        """Waits for the results, in whatever thread."""
+    def wait(self) -> float:
+        """Waits for the results, in whatever thread; returns the seconds of the pass, which ends when this is first
+        called and they are there."""
         self._staging.wait()
-        seconds = time.perf_counter() - self._started
+        if self._seconds is None:
+            self._seconds = time.perf_counter() - self._started
+        return self._seconds
+
+    def result(self) -> ChunkResult:
+        """The results, once they are there."""
+        seconds = self.wait()
         saes = {name: unfinished.result() for name, unfinished in self._saes.items()}
         return ChunkResult(self._activations, saes, seconds, self._clock.seconds())
 

@@ -10,12 +10,12 @@ import torch
 
 from extraction_assets.engine.chunk_pass import sae_pass
 from extraction_assets.engine.chunk_pass.batching import AdaptiveBatch
-from extraction_assets.engine.chunk_pass.context import NonFiniteError
+from extraction_assets.engine.chunk_pass.context import NonFiniteError, PassSettings
 from extraction_assets.engine.chunk_pass.forward import (
     forward_pass,
     stored_activations,
 )
-from extraction_assets.engine.chunk_pass.one_chunk import ChunkResult, chunk_steps, run_chunk
+from extraction_assets.engine.chunk_pass.one_chunk import ChunkResult, UnfinishedChunk, chunk_steps, run_chunk
 from extraction_assets.engine.chunk_pass.sae_pass import SaeTask
 from extraction_assets.engine.models.language_model import LanguageModel
 from extraction_assets.engine.saes.formats import read_checkpoint
@@ -199,6 +199,33 @@ def test_seconds_are_given_for_each_stage(expected: ChunkResult, tasks: list[Sae
     assert sum(expected.stage_seconds.values()) <= expected.seconds
     stored = [task._replace(stored_features=expected.saes[task.name].features) for task in tasks]
     assert run_pass(None, stored).stage_seconds.keys() == {"encode", "select"}
+
+
+def test_a_pass_has_ended_when_its_results_are_first_waited_for(model: LanguageModel, tasks: list[SaeTask]) -> None:
+    """Not when they are taken, which may be after another chunk is written."""
+    steps = chunk_steps(SAMPLES, forward_pass(model, SAMPLES, 4), tasks, SETTINGS, AdaptiveBatch(5), CPU, [])
+    with pytest.raises(StopIteration) as ended:
+        while True:
+            next(steps)
+    unfinished: UnfinishedChunk = ended.value.value
+    seconds = unfinished.wait()
+    assert unfinished.result().seconds == seconds
+
+
+def test_what_is_kept_is_counted(expected: ChunkResult, model: LanguageModel, tasks: list[SaeTask]) -> None:
+    def kept_bytes(settings: PassSettings) -> int:
+        steps = chunk_steps(SAMPLES, forward_pass(model, SAMPLES, 4), tasks, settings, AdaptiveBatch(5), CPU, [])
+        with pytest.raises(StopIteration) as ended:
+            while True:
+                next(steps)
+        unfinished: UnfinishedChunk = ended.value.value
+        return unfinished.kept_bytes
+
+    assert kept_bytes(SETTINGS._replace(keep_activations=False, keep_features=False)) == 0
+    activations = sum(tensor.nbytes for tensor in expected.activations.values())
+    assert kept_bytes(SETTINGS._replace(keep_features=False)) == activations
+    firings = sum(part.values.nbytes for one in expected.saes.values() for part in one.feature_parts or ())
+    assert kept_bytes(SETTINGS) > activations + 2 * firings
 
 
 def test_the_tokens_of_a_tile_are_given_where_features_are_computed(
