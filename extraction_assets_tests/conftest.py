@@ -1,5 +1,6 @@
 """The order of tests, their options, and what is known of each before it runs. Fixtures are in ``fixtures.py``."""
 
+import contextlib
 import functools
 import gc
 import logging
@@ -8,10 +9,11 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from extraction_assets_tests import processes, seeds
+from extraction_assets_tests import forked_workers, processes, seeds
 
 gc.disable()  # until all tests are collected
 
@@ -33,6 +35,24 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[processes.STORAGE] = shared.name  # which workers inherit
         if getattr(config.option, "numprocesses", None):
             os.environ[processes.SHARED] = shared.name
+            if forked_workers.can_fork():
+                forking = contextlib.ExitStack()
+                config.stash[_INTERPRETER] = forking.enter_context(
+                    forked_workers.server(Path(shared.name), config.invocation_params.args)
+                )
+                config.add_cleanup(forking.close)
+            if not config.getoption("markexpr") and not config.getoption("keyword"):
+                processes.forks()  # which some test will need: beside the collection a core is idle
+
+
+_INTERPRETER = pytest.StashKey[str]()
+"""The command of a worker, where workers are forked."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
+    for spec in specs:
+        spec.python = config.stash.get(_INTERPRETER, None)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

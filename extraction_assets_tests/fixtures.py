@@ -33,6 +33,9 @@ quick_dagster.leave_out_snapshots()
 # takes 0.2 seconds instead of 1.6. Processes that tests start, also those that are killed, wait as they do in earnest.
 os.fsync = lambda _file: None  # type: ignore[assignment]
 
+# What a run tries again, such as a database that does not answer, it tries without waiting 35 seconds in all.
+failures.FIRST_WAIT_SECONDS = transfer.FIRST_WAIT_SECONDS = 0.01
+
 
 @sa.event.listens_for(sa.pool.Pool, "connect")
 def _do_not_wait_for_the_disk(connection: Any, *_: Any) -> None:
@@ -46,18 +49,23 @@ def _numbers() -> Iterator[int]:
 
 
 @pytest.fixture
-def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, _numbers: Iterator[int]) -> Path:
-    """As pytest's, which looks through the folders of all earlier tests for a free name: 20 seconds in 5,000 tests."""
+def _folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, _numbers: Iterator[int]) -> Path:
+    """Where ``tmp_path`` and the home are to be. Most tests make neither, and ten thousand folders take 5 seconds."""
     name = re.sub(r"\W", "_", request.node.name)[:30]
-    folder = tmp_path_factory.getbasetemp() / f"{name}{next(_numbers)}"
-    folder.mkdir(mode=0o700)
-    return folder
+    return tmp_path_factory.getbasetemp() / f"{name}{next(_numbers)}"
+
+
+@pytest.fixture
+def tmp_path(_folder: Path) -> Path:
+    """As pytest's, which looks through the folders of all earlier tests for a free name: 20 seconds in 5,000 tests."""
+    _folder.mkdir(mode=0o700, exist_ok=True)
+    return _folder
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home for files, results and Dagster's history that no other test sees."""
-    folder = tmp_path / "home"
+    folder = _folder / "home"
     monkeypatch.setenv("EXTRACTION_HOME", str(folder))
     for name in (
         "EXTRACTION_STORE",
@@ -78,13 +86,6 @@ def seed(request: pytest.FixtureRequest) -> int:
     number = seeds.of_test(request.node)
     seeds.start(number)
     return number
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a run tries again, such as a database that does not answer, it tries without waiting 35 seconds in all."""
-    monkeypatch.setattr(failures, "FIRST_WAIT_SECONDS", 0.01)
-    monkeypatch.setattr(transfer, "FIRST_WAIT_SECONDS", 0.01)
 
 
 @pytest.fixture

@@ -51,24 +51,25 @@ def _engine(url: str, timeout: float | None) -> sa.Engine:
     The connection goes once the storage is disposed of, or where another file lies in the place."""
     arguments = {} if timeout is None else {"timeout": timeout}
     engine = sa.create_engine(url, poolclass=sa.pool.QueuePool, pool_size=1, max_overflow=-1, connect_args=arguments)
-    path = engine.url.database or ""
+    path, close = engine.url.database or "", engine.dispose
 
     @sa.event.listens_for(engine, "connect")
     def _note_file(_connection: Any, record: Any) -> None:
         record.info["file"] = _file_at(path)
+        _closers[path] = close
 
     @sa.event.listens_for(engine, "checkout")
     def _compare_file(_connection: Any, record: Any, _proxy: Any) -> None:
         if record.info["file"] != _file_at(path):
             raise sa.exc.DisconnectionError
 
-    _closers[path] = engine.dispose
     engine.dispose = lambda close=True: None  # type: ignore[method-assign]  # Dagster does after each query
     return engine
 
 
 _closers: dict[str, Callable[[], None]] = {}
-"""By file, what closes the kept connection."""
+"""By file with a kept connection, what closes it. Not by every file: a worker of the tests makes thousands of them, and
+disposes of storage as often."""
 
 
 def _file_at(path: str) -> tuple[int, int] | None:
@@ -85,8 +86,8 @@ _dispose_of_watcher = SqliteEventLogStorage.dispose
 def _dispose(storage: Any) -> None:
     """After Dagster's: nothing holds a connection, so that files may be copied. What needs one opens it again."""
     _dispose_of_watcher(storage)
-    for close in _closers.values():
-        close()
+    while _closers:
+        _closers.popitem()[1]()
 
 
 def _create_engine(url: str, *, poolclass: type[sa.pool.Pool], connect_args: dict[str, Any] | None = None) -> sa.Engine:

@@ -34,7 +34,7 @@ def test_a_folder_that_the_user_has_chosen_stays(home: Path, monkeypatch: pytest
 
 
 def test_where_nothing_can_be_written_the_libraries_keep_their_own_folders(home: Path) -> None:
-    home.mkdir(exist_ok=True)
+    home.mkdir(parents=True)
     (home / ".compiled").write_text("in the way")
     keep_compiled_kernels()
     assert not set(VARIABLES) & set(os.environ)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from starlette.testclient import TestClient
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(small_url: str) -> "TestClient":
     return make_client(small_url)
 

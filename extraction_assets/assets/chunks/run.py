@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from threading import Lock
 from types import TracebackType
 from typing import Self
 
@@ -14,9 +13,10 @@ import torch
 
 from extraction_assets.assets.chunks.checks import replayed
 from extraction_assets.assets.chunks.compute import PreparedChunk, QueuedChunk, compute_chunk, queue_chunk
-from extraction_assets.assets.chunks.finish import FinishedChunk, WrittenFile, finish_chunk
+from extraction_assets.assets.chunks.finish import FinishedChunk, WrittenFile
 from extraction_assets.assets.chunks.recorded_numbers import replayed_metadata
 from extraction_assets.assets.chunks.start import examine_start
+from extraction_assets.assets.chunks.writer import ChunkWriter, Event
 from extraction_assets.catalog import MODEL_ACTIVATIONS, TOP_K_TABLE
 from extraction_assets.execution.assignment import Alone, Assignment
 from extraction_assets.execution.damage import is_sound
@@ -31,15 +31,6 @@ from extraction_assets.resources.utilization import UtilizationSampler
 from extraction_assets.settings import Chunk
 from extraction_assets.stores.chunk_record import checks_of
 from extraction_assets.stores.content_hashes import read_files_on_trust
-
-Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
-
-_MOST_BEHIND = 2
-"""Chunks that are being written, or are and not recorded yet, while another one is computed. A disk takes now less, now
-more time for a chunk than a GPU, and its events are recorded between batches: with one alone the GPU would wait for
-either."""
-_MOST_BYTES_BEHIND = 1 << 30
-"""Of a chunk that is not the only one behind: its activations and features are in pinned memory."""
 
 
 class ChunkRun:
@@ -66,13 +57,10 @@ class ChunkRun:
             logger,
             every_hook=any(target.asset == MODEL_ACTIVATIONS for target in self._targets),
         )
-        # A thread for each: one checks and compresses while another waits for the disk.
-        self._writers = ThreadPoolExecutor(max_workers=_MOST_BEHIND, thread_name_prefix="chunk-writer")
+        self._writer = ChunkWriter(plan, self._events, self._assignment.durable, logger)
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint-reader")
         self._read: Future[None] | None = None
         """Of the checkpoints whose hashes were taken on trust; before its end no chunk is written."""
-        self._behind = deque[_ChunkBeingWritten]()
-        """Chunks that are computed and not recorded yet, in the order in which they are written."""
         self._coming: PreparedChunk | None = None
         """The next chunk, if its first forward pass is queued."""
         self._work = deque[tuple[Chunk, list[Target]]]()
@@ -95,7 +83,7 @@ class ChunkRun:
     ) -> None:
         self._usage.__exit__(error_type, error, traceback)
         self._warm_up.__exit__(error_type, error, traceback)
-        self._writers.shutdown(wait=True)
+        self._writer.close()
         self._reader.shutdown(wait=True)
 
     def events(self, chunks: Sequence[Chunk], *, reuse: bool = False) -> Iterator[Event]:
@@ -114,12 +102,12 @@ class ChunkRun:
                 while (work := self._take_next()) is not None:
                     yield from self._events_of(*work, update)
                 yield from self._events_of_others(update, reuse=reuse)
-                yield from self._durable()
+                yield from self._writer.durable()
             except (Exception, dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
-                yield from self._durable_after_failure()  # what was computed before, whatever has happened since
+                yield from self._writer.durable_after_failure()  # what was computed before, whatever has happened since
                 raise
             except GeneratorExit:  # canceled while Dagster was storing an event: it takes no more of them
-                for event in self._durable():
+                for event in self._writer.durable():
                     self._lineage.report(event)
                 raise
 
@@ -165,25 +153,12 @@ class ChunkRun:
         """Computes ``targets`` of a chunk and hands them to a writer."""
         self._begin_reading()
         computed = yield from self._computed(chunk, targets, update)
-        most = _MOST_BEHIND if computed.unfinished.kept_bytes <= _MOST_BYTES_BEHIND else 1
-        if len(self._behind) >= most:
-            computed.unfinished.wait()  # what the disk takes does not count as the pass's time
-        while len(self._behind) >= most:
-            yield from self._record(self._behind[0])
-        written = _ChunkBeingWritten(chunk, partial(self._finish, computed))
-        self._behind.append(written)
-        self._writers.submit(written.write)
+        yield from self._writer.write(computed, self._read)
 
     def _begin_reading(self) -> None:
         """Reads checkpoints beside the work, once: what they were taken for is to be true of what is computed."""
         if self._read is None:
             self._read = self._reader.submit(read_files_on_trust)
-
-    def _finish(self, computed: QueuedChunk) -> FinishedChunk:
-        """In a writer's thread."""
-        if self._read is not None:
-            self._read.result()
-        return finish_chunk(self._plan, computed)
 
     def _computed(self, chunk: Chunk, targets: list[Target], update: Progress) -> Generator[Event, None, QueuedChunk]:
         """Computes a chunk; between its batches, yields the events of those before once they are durable: one at a
@@ -195,8 +170,7 @@ class ChunkRun:
         try:
             while True:
                 update(next(steps), self._note(chunk))
-                if self._behind and self._behind[0].finished.done():
-                    yield from self._record(self._behind[0], most=1)
+                yield from self._writer.next_event()
         except StopIteration as done:
             computed: QueuedChunk = done.value
             return computed
@@ -217,42 +191,6 @@ class ChunkRun:
         """What progress shows beside the rate."""
         busy = self._usage.gpu_percent
         return f"chunk {chunk.key}, batch {self._loaded.batch.size}" + ("" if busy is None else f", GPU {busy:.0f}%")
-
-    def _durable(self) -> Iterator[Event]:
-        """Waits for the files of the chunks that are being written, and gives the rest of their events. Fails where a
-        check of one failed."""
-        for pending in self._behind:
-            self._writers.submit(pending.write)  # again, where an interrupt came before or during the first time
-        while self._behind:
-            yield from self._record(self._behind[0])
-
-    def _durable_after_failure(self) -> Iterator[Event]:
-        """As ``_durable``, but what fails of one chunk keeps no other from being recorded: the failure that came first
-        is the run's."""
-        for _ in range(len(self._behind)):
-            try:
-                yield from self._durable()
-            except Exception as error:  # of whatever kind
-                self._logger.error("%s", error)
-
-    def _record(self, pending: "_ChunkBeingWritten", most: int | None = None) -> Iterator[Event]:
-        """Waits for the files of the first chunk that is behind and gives its events, at most so many of them. Fails
-        where a check of it failed."""
-        try:
-            finished = pending.finished.result()
-        except Exception:  # of its writer; an interrupt of this thread leaves the chunk to be waited for again
-            self._behind.popleft()
-            raise
-        if pending.events is None:
-            pending.events = deque(self._events(pending.chunk, finished))
-        for _ in range(len(pending.events) if most is None else most):
-            if pending.events:
-                yield pending.events[0]()
-                pending.events.popleft()  # only now: an interrupt on the way must not lose the event
-        if not pending.events:
-            self._behind.popleft()
-            finished.refuse()
-            self._assignment.durable(pending.chunk.key)
 
     def _events(self, chunk: Chunk, finished: FinishedChunk) -> Iterator[Callable[[], Event]]:
         """Makers of a chunk's events: what one says of its lineage is known when those before it are recorded."""
@@ -279,26 +217,3 @@ class ChunkRun:
 
 def _as_it_is(event: Event) -> Event:
     return event
-
-
-class _ChunkBeingWritten:
-    """A chunk that a writer's thread has, or is about to get."""
-
-    def __init__(self, chunk: Chunk, work: Callable[[], FinishedChunk]) -> None:
-        self.chunk = chunk
-        self.finished = Future[FinishedChunk]()
-        self.events: deque[Callable[[], Event]] | None = None
-        """Makers of those that are not recorded yet; None before the first one is."""
-        self._work: Callable[[], FinishedChunk] | None = work
-        self._taking = Lock()
-
-    def write(self) -> None:
-        """In a writer's thread: makes the chunk durable; does nothing the second time."""
-        with self._taking:
-            work, self._work = self._work, None
-        if work is None:
-            return
-        try:
-            self.finished.set_result(work())
-        except BaseException as error:
-            self.finished.set_exception(error)

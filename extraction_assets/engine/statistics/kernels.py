@@ -1,6 +1,6 @@
 """Triton kernels for CUDA: statistics are counted in place, in two kernels instead of fifty.
 
-The ``additions`` in ``descriptions`` are their twins. Whole numbers and maxima alone: scheduling changes no bit.
+The ``additions`` in ``registry`` are their twins. Whole numbers and maxima alone: scheduling changes no bit.
 Imported only where there is a GPU.
 """
 
@@ -73,7 +73,7 @@ _BELOW = tl.constexpr(MANTISSA_BITS_BELOW)
 def _count_firings(  # type: ignore[no-untyped-def]
     features, values, limbs, square_limbs, histogram, total, BLOCK: tl.constexpr
 ):
-    """A value is mantissa * 2^(exponent - 150); sums go to the limbs that ``descriptions`` explains."""
+    """A value is mantissa * 2^(exponent - 150); sums go to the limbs that ``registry`` explains."""
     entry = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = entry < total
     feature = tl.load(features + entry, mask=inside, other=0)

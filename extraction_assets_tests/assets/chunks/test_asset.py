@@ -11,6 +11,7 @@ import torch
 
 from extraction_assets.assets.chunks import compute
 from extraction_assets.assets.chunks import run as chunk_run
+from extraction_assets.assets.chunks import writer as chunk_writer
 from extraction_assets.assets.chunks.checks import CHUNK_CHECKS, CHUNK_WARNINGS
 from extraction_assets.engine.chunk_pass import one_chunk
 from extraction_assets.engine.models.language_model import LanguageModel
@@ -92,7 +93,7 @@ def _table(project: Project, key: str, sae: str) -> Any:
 def test_an_interrupt_while_the_writer_gets_a_chunk_loses_no_event(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finished, finish = list[str](), chunk_run.finish_chunk
+    finished, finish = list[str](), chunk_writer.finish_chunk
 
     def counted(*arguments: Any) -> Any:
         finished.append("a chunk")
@@ -106,8 +107,8 @@ def test_an_interrupt_while_the_writer_gets_a_chunk_loses_no_event(
                 raise dg.DagsterExecutionInterruptedError
             return given
 
-    monkeypatch.setattr(chunk_run, "finish_chunk", counted)
-    monkeypatch.setattr(chunk_run, "ThreadPoolExecutor", Writer)
+    monkeypatch.setattr(chunk_writer, "finish_chunk", counted)
+    monkeypatch.setattr(chunk_writer, "ThreadPoolExecutor", Writer)
     with pytest.raises(dg.DagsterExecutionInterruptedError):
         project.chunks()
     done = set(project.settings.chunk_keys) - set(project.plan.missing_chunks())

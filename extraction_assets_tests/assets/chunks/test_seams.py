@@ -9,8 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from extraction_assets.assets.chunks import compute, finish
-from extraction_assets.assets.chunks import run as chunk_run
+from extraction_assets.assets.chunks import compute, finish, writer
 from extraction_assets.engine.chunk_pass import one_chunk
 from extraction_assets.engine.shapes import Samples
 from extraction_assets_tests.assets.chunks.conftest import Done
@@ -141,7 +140,7 @@ def test_large_chunks_wait_for_the_disk(project: Project, monkeypatch: pytest.Mo
             assert not begun[16].wait(0.5)
         write_table(path, *rest)
 
-    monkeypatch.setattr(chunk_run, "_MOST_BYTES_BEHIND", 0)
+    monkeypatch.setattr(writer, "_MOST_BYTES_BEHIND", 0)
     monkeypatch.setattr(finish, "write_table", slow)
     project.chunks()
     assert project.plan.missing_chunks() == []
