@@ -20,6 +20,7 @@ from extraction_assets.defs_yaml.templates import TemplateError, fill_in
 from extraction_assets.engine.saes.formats import CheckpointError
 from extraction_assets.engine.saes.named import named_sae
 from extraction_assets.engine.saes.published import UnknownSae
+from extraction_assets.execution.lineage import each_checkpoint_once
 from extraction_assets.execution.links import published_links
 from extraction_assets.exports.formats import require_formats
 from extraction_assets.host.project_home import use_project_of
@@ -100,7 +101,8 @@ def build_definitions(settings: ExtractionSettings, folder: Path | None = None) 
         of_sae = links[spec.key.path[1]] if len(spec.key.path) == 3 else {}
         return spec.replace_attributes(owners=settings.owners, metadata={**spec.metadata, **of_sae})
 
-    assets = [one.map_asset_specs(completed) for one in build_assets(settings)]
+    with each_checkpoint_once():
+        assets = [one.map_asset_specs(completed) for one in build_assets(settings)]
     return dg.Definitions.merge(dg.Definitions(assets=assets), build_automation(settings))
 
 

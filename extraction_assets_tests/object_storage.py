@@ -41,11 +41,11 @@ class S3Server(NamedTuple):
         }
 
     def client(self) -> Any:
-        """A file system of fsspec with all rights."""
+        """A file system of fsspec with all rights, the same each time: for a new one botocore reads megabytes."""
         import fsspec
 
         access = {"key": "AKIATESTTESTTEST", "secret": SECRET, "endpoint_url": self.endpoint}
-        return fsspec.filesystem("s3", use_listings_cache=False, skip_instance_cache=True, **access)
+        return fsspec.filesystem("s3", use_listings_cache=False, **access)
 
     def make_refusing_bucket(self, bucket: str) -> None:
         """A bucket that lets nobody in."""

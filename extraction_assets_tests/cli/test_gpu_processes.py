@@ -25,7 +25,7 @@ from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets_tests import command
 from extraction_assets_tests.cli import several_processes
 from extraction_assets_tests.daemon_lab import wait_for
-from extraction_assets_tests.processes import ROOT, forks, run_module
+from extraction_assets_tests.processes import ROOT, Anew, forks, run_module
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_settings
 
@@ -178,19 +178,34 @@ def test_the_command_runs_and_merges(
     assert Project(settings, home).rows("SELECT count(*) FROM feature_activations")[0][0] > 0
 
 
-def test_a_process_that_has_imported_nothing_finds_what_it_needs(
+def test_a_process_that_has_imported_nothing_of_the_package_finds_what_it_needs(
     runner: Runner, alone: Project, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu_processes, "PROCESSES", multiprocessing.get_context("spawn"))  # as on Windows
+    monkeypatch.setattr(gpu_processes, "PROCESSES", Anew())  # as where no process can be forked safely
     _make(runner, count=1)
     assert _chunk_files(Project(runner.settings, home)) == _chunk_files(alone)
+
+
+_FOUND = """
+import sys, torch
+from multiprocessing import current_process
+from pathlib import Path
+
+there = [name in sys.modules for name in ("dagster", "transformers.modeling_utils")]
+with Path(__file__).with_name("found").open("a") as found:
+    cuda = torch.cuda.is_initialized(), torch.cuda._is_in_bad_fork()
+    print(f"{current_process().name}:", *there, *cuda, file=found)
+"""
+"""Whether a process has begun with what all need, and without CUDA."""
 
 
 def test_the_command_shares_chunks_among_processes_as_users_have_them(
     runner: Runner, alone: Project, home: Path, tmp_path: Path
 ) -> None:
-    """The processes are those of ``cli/preloaded.py``; the command alone begins with everything imported."""
-    (tmp_path / "labx.py").write_text(several_processes.MODULE.format(settings=runner.settings.model_dump_json()))
+    """The processes are those of ``cli/preloaded.py``, and would say so were they forks of one that had started CUDA;
+    the command alone begins with everything imported."""
+    module = _FOUND + several_processes.MODULE.format(settings=runner.settings.model_dump_json())
+    (tmp_path / "labx.py").write_text(module)
     words = ["--module", "labx", "run", "tiny", "--gpus", "2", "--device", "cpu"]
     words += ["--chunks", f":{CHUNKS // 2}"]  # and so without the merge, which one process makes
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
@@ -200,3 +215,5 @@ def test_the_command_shares_chunks_among_processes_as_users_have_them(
     half = {*runner.settings.chunk_keys[: CHUNKS // 2], "corpus.json"}
     assert made == {path: data for path, data in every.items() if Path(path).name.partition("-")[0] in half}
     assert len(made) > 1
+    found = sorted((tmp_path / "found").read_text().splitlines())
+    assert [line for line in found if line.startswith("gpu")] == [f"gpu {n}: True True False False" for n in (0, 1)]

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 import torch
 
-from extraction_assets.database.connect import open_database, write_transaction
+from extraction_assets.database.connect import open_database, opened_database, write_transaction
 from extraction_assets.database.queries.examples import find_feature
 from extraction_assets.database.queries.extractions import UnknownResultError
 from extraction_assets.database.queries.words import (
@@ -39,14 +39,19 @@ def _load(engine: sa.Engine) -> int:
         return replace_results(connection, made.extraction, CORPUS, table, statistics, display)
 
 
+@pytest.fixture(scope="module")
+def loaded(shared_results_url: str) -> Iterator[tuple[sa.Engine, int]]:
+    """Results in which feature f has maximum f + 1, and their id. Not to be changed."""
+    with opened_database(shared_results_url) as engine:
+        yield engine, _load(engine)
+
+
 @pytest.fixture
-def stored(results_url: str) -> Iterator[tuple[sa.Connection, int]]:
-    """A connection to results in which feature f has maximum f + 1, and their id."""
-    engine = open_database(results_url)
-    number = _load(engine)
+def stored(loaded: tuple[sa.Engine, int]) -> Iterator[tuple[sa.Connection, int]]:
+    """A connection to them, and their id."""
+    engine, number = loaded
     with engine.connect() as connection:
         yield connection, number
-    engine.dispose()
 
 
 def test_the_feature_with_most_such_examples_comes_first_then_the_stronger_one(

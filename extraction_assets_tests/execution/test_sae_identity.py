@@ -1,12 +1,15 @@
 """What code versions see of an SAE's checkpoint: known when definitions load, without the hub and without torch."""
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from extraction_assets.execution.lineage import sae_identity
+from extraction_assets.component import build_definitions
+from extraction_assets.execution import lineage
+from extraction_assets.execution.lineage import each_checkpoint_once, sae_identity
 from extraction_assets.settings import SaeSettings
 from extraction_assets_tests import tiny
 
@@ -74,3 +77,29 @@ def test_weights_in_a_folder_below_count(tmp_path: Path) -> None:
     before = identity(path=str(tmp_path))
     weights.write_bytes(b"second")
     assert identity(path=str(tmp_path)) != before
+
+
+def test_a_checkpoint_is_looked_at_once_inside_a_block_and_again_in_the_next(tmp_path: Path) -> None:
+    tiny.make_sae(tmp_path / "sae")
+    with each_checkpoint_once():
+        before = identity(path=str(tmp_path / "sae"))
+        shutil.rmtree(tmp_path / "sae")
+        tiny.make_sae(tmp_path / "sae", seed=5)
+        assert identity(path=str(tmp_path / "sae")) == before
+    after = identity(path=str(tmp_path / "sae"))
+    assert after != before
+    with each_checkpoint_once():
+        assert identity(path=str(tmp_path / "sae")) == after
+
+
+def test_definitions_look_at_each_checkpoint_once(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    look, looked_at = lineage._identity_of, list[Path]()
+
+    def noting(files: Iterable[Path]) -> Any:
+        files = list(files)
+        looked_at.append(files[0].parent)
+        return look(files)
+
+    monkeypatch.setattr(lineage, "_identity_of", noting)
+    build_definitions(tiny.make_settings(tiny_folder))
+    assert sorted(looked_at) == [tiny_folder / name for name in ("model", "relu", "topk")]

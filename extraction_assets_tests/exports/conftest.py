@@ -24,10 +24,16 @@ def small_url(shared_results_url: str) -> str:
     return shared_results_url
 
 
+@pytest.fixture(scope="module")
+def small_engine(small_url: str) -> Iterator[sa.Engine]:
+    with opened_database(small_url) as engine:
+        yield engine
+
+
 @pytest.fixture
-def small(small_url: str) -> Iterator[sa.Connection]:
+def small(small_engine: sa.Engine) -> Iterator[sa.Connection]:
     """A connection to them that only reads."""
-    with opened_database(small_url) as engine, engine.connect() as connection:
+    with small_engine.connect() as connection:
         yield connection
 
 

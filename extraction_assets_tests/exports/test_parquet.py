@@ -1,6 +1,7 @@
 """Parquet: what pyarrow, pandas and ``datasets`` read is what the database holds."""
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,11 @@ from extraction_assets_tests.exports.readers import read_by
 from extraction_assets_tests.exports.written import source_of, write
 
 
-@pytest.fixture
-def folder(small: sa.Connection, tmp_path: Path) -> Path:
-    """The small results as Parquet."""
-    return write(source_of(small), "parquet", tmp_path / "out").folder
+@pytest.fixture(scope="module")
+def folder(small_engine: sa.Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small results as Parquet. Not to be changed."""
+    with small_engine.connect() as connection:
+        return write(source_of(connection), "parquet", tmp_path_factory.mktemp("parquet") / "out").folder
 
 
 def rows(folder: Path, table: str) -> list[dict[str, Any]]:
@@ -111,14 +113,20 @@ def test_chosen_features_bring_what_belongs_to_them(small: sa.Connection, tmp_pa
     assert rows(folder, "labels") == []
 
 
-@pytest.fixture
-def parts(small: sa.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same in small files: two features each, and one sample each."""
-    monkeypatch.setattr(parquet, "FEATURES_IN_FILE", 2)
-    monkeypatch.setattr(parquet, "_TOKENS_IN_FILE", 1)
-    monkeypatch.setattr(parquet, "_TOKENS_AT_ONCE", 1)
-    monkeypatch.setattr(exported_source, "_CHARACTERS_AT_ONCE", 1)
-    return write(source_of(small), "parquet", tmp_path / "parts").folder
+def _in_small_files(patch: pytest.MonkeyPatch) -> None:
+    """Two features in each file, and one sample."""
+    patch.setattr(parquet, "FEATURES_IN_FILE", 2)
+    patch.setattr(parquet, "_TOKENS_IN_FILE", 1)
+    patch.setattr(parquet, "_TOKENS_AT_ONCE", 1)
+    patch.setattr(exported_source, "_CHARACTERS_AT_ONCE", 1)
+
+
+@pytest.fixture(scope="module")
+def parts(small_engine: sa.Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same in small files. Not to be changed."""
+    with pytest.MonkeyPatch.context() as patch, small_engine.connect() as connection:
+        _in_small_files(patch)
+        return write(source_of(connection), "parquet", tmp_path_factory.mktemp("parquet") / "parts").folder
 
 
 @pytest.mark.parametrize("table", ["features", "examples", "draws", "samples"])
@@ -149,8 +157,10 @@ def test_the_data_card_names_no_folder_of_this_machine(hostile: ExportSource, tm
 
 
 def test_an_export_that_goes_on_gives_the_same_files(
-    small: sa.Connection, folder: Path, parts: Path, monkeypatch: pytest.MonkeyPatch
+    small: sa.Connection, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    _in_small_files(monkeypatch)
+    parts = shutil.copytree(parts, tmp_path / "parts")
     before = {path.name: path.read_bytes() for path in parts.glob("*.parquet")}
     removed = sorted(before)[::2]
     for name in removed:

@@ -36,9 +36,9 @@ def small_url(shared_results_url: str) -> str:
     return shared_results_url
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def small(small_url: str) -> Iterator[ExtractionResults]:
-    """The SAE ``one`` of the hand-made results, in a database of each kind in turn."""
+    """The SAE ``one`` of the hand-made results, in a database of each kind in turn. It only reads."""
     with open_results(small_url) as found:
         yield found["small/one"]
 

@@ -2,8 +2,6 @@
 
 import gc
 import logging
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from extraction_assets.python_api.extracted import ExtractedResults
 from extraction_assets.python_api.extraction import ExtractionResults
 from extraction_assets.python_api.results import Results
 from extraction_assets_tests import tiny
+from extraction_assets_tests.processes import run_code
 from extraction_assets_tests.project import Project
 
 LOOSE = {"saes": {"sae": {"minimum_variance_explained": -1e9}}}
@@ -299,6 +298,8 @@ def test_an_unknown_setting_is_refused_with_what_extract_takes(
 def test_dagster_is_not_loaded(tiny_folder: Path) -> None:
     code = f"""
 import sys
+from extraction_assets_tests.processes import forget
+forget("dagster", "extraction_assets")
 from extraction_assets import extract
 folder = {str(tiny_folder)!r}
 loose = {LOOSE!r}
@@ -306,4 +307,5 @@ with extract(folder + "/model", folder + "/relu", ["the fox"], hook="layers.0", 
     found.features(), found.examples(0), found.search("fox"), found.activations(3)
 assert not [name for name in sys.modules if name.split(".")[0] == "dagster"]
 """
-    subprocess.run([sys.executable, "-c", code], timeout=300, check=True)
+    done = run_code(code)
+    assert done.returncode == 0, done.stderr

@@ -1,6 +1,7 @@
 """A full disk: what reads works, `clean` makes room, and one sentence names the disk."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -156,11 +157,14 @@ def test_where_no_other_disk_has_room_for_a_copy_it_says_so(disk: Path, monkeypa
 # ------------------------------------------------------------------------- without the right to mount: RLIMIT_FSIZE
 
 LIMITED = """
-import resource, signal, sys
+import json, resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # no file takes a byte
+from click.testing import CliRunner
 from extraction_assets.cli import main
-main()
+for words in sys.argv[2:]:
+    done = CliRunner().invoke(main, ["--module", sys.argv[1], *words.split()])
+    print(json.dumps([done.exit_code, done.output]), flush=True)
 """
 DEFINITIONS = """
 import dagster as dg
@@ -180,19 +184,23 @@ def limited_module(project: Project, tiny_folder: Path, tmp_path: Path, monkeypa
     return "limited"
 
 
-def _limited(module: str, folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-B", "-c", LIMITED, "--module", module, *arguments]
-    return subprocess.run(command, cwd=folder, env={**os.environ}, capture_output=True, text=True, timeout=120)
+def _limited(module: str, folder: Path, *commands: str) -> list[tuple[int, str]]:
+    """The exit code and the output of each command."""
+    words = [sys.executable, "-B", "-c", LIMITED, module, *commands]
+    done = subprocess.run(words, cwd=folder, env={**os.environ}, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
 
 
 @pytest.mark.slow
 def test_commands_work_where_no_file_takes_a_byte(limited_module: str, tmp_path: Path, home: Path) -> None:
-    status = _limited(limited_module, tmp_path, "status", "tiny")
-    assert (status.returncode, "relu/feature_examples        merged" in status.stdout) == (0, True), status.stderr
-    shown = _limited(limited_module, tmp_path, "show", "tiny", "--sae", "relu")
-    assert (shown.returncode, "feature" in shown.stdout) == (0, True), shown.stderr
-    cleaned = _limited(limited_module, tmp_path, "clean", "--yes")
-    assert (cleaned.returncode, "freed 135.6 kB" in cleaned.stdout) == (0, True), cleaned.stderr
+    status, shown, cleaned = _limited(limited_module, tmp_path, "status tiny", "show tiny --sae relu", "clean --yes")
+    for (code, output), part in (
+        (status, "relu/feature_examples        merged"),
+        (shown, "feature"),
+        (cleaned, "freed 135.6 kB"),
+    ):
+        assert (code, part in output) == (0, True), output
     assert sqlite3.connect(f"file:{home}/results.sqlite?immutable=1", uri=True).execute("SELECT 1").fetchone() == (1,)
 
 

@@ -3,7 +3,6 @@
 import errno
 import json
 import signal
-import subprocess
 import sys
 import time
 import uuid
@@ -35,6 +34,7 @@ from extraction_assets.stores.storage_urls import StorageUrl
 from extraction_assets_tests.database.stored_rows import store_rows
 from extraction_assets_tests.database.synthetic import make_results
 from extraction_assets_tests.object_storage import S3Server
+from extraction_assets_tests.processes import run_code
 from extraction_assets_tests.project import Project
 
 OF_A_RUN = {"created_at", "finished_at"}
@@ -132,7 +132,7 @@ def test_a_writer_that_is_killed_leaves_the_old_rows(engine: sa.Engine, url: str
     """At ``os.link`` a manifest is written and does not have its name yet."""
     load(engine, 1.0)
     before = data_files(url)
-    killed = subprocess.run([sys.executable, "-c", _KILLED_AT, url, step])
+    killed = run_code(_KILLED_AT, url, step)
     assert killed.returncode == -signal.SIGKILL
     assert data_files(url) > before
     assert bool(drafts(url)) == (step == "os.link")

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 import torch
 
-from extraction_assets.database.connect import open_database, write_transaction
+from extraction_assets.database.connect import opened_database, write_transaction
 from extraction_assets.database.queries.relations import (
     find_relations,
     flag_counts,
@@ -54,21 +54,33 @@ def found_in(seed: int) -> Relations:
     return Relations(totals, tokens, feature_neighbours(groups, totals, torch.device("cpu")), flags)
 
 
-@pytest.fixture
-def engine(results_url: str) -> Iterator[sa.Engine]:
+def _load(engine: sa.Engine) -> None:
     """Two merged SAEs, both with relations."""
-    engine = open_database(results_url)
     for sae, seed in (("sae", 0), ("other", 1)):
         with write_transaction(engine) as connection:
             make_results("merged", 1.0, num_features=FEATURES, top_k=2, sae=sae).load(connection)
             replace_relations(connection, "made-up", sae, ROW, found_in(seed), display)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture
-def connection(engine: sa.Engine) -> Iterator[sa.Connection]:
-    with engine.connect() as connection:
+def engine(results_url: str) -> Iterator[sa.Engine]:
+    """Two merged SAEs, both with relations, to be changed."""
+    with opened_database(results_url) as engine:
+        _load(engine)
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def loaded(shared_results_url: str) -> Iterator[sa.Engine]:
+    """The same, which no test changes."""
+    with opened_database(shared_results_url) as engine:
+        _load(engine)
+        yield engine
+
+
+@pytest.fixture
+def connection(loaded: sa.Engine) -> Iterator[sa.Connection]:
+    with loaded.connect() as connection:
         yield connection
 
 
@@ -111,9 +123,10 @@ def test_a_token_gives_the_features_that_fire_on_it_most_often_first(connection:
 
 
 @kinds.sql
-def test_a_token_gives_nothing_of_an_earlier_result(connection: sa.Connection) -> None:
-    connection.execute(sa.update(relations).values(merge_fingerprint="earlier"))
-    assert features_firing_on(connection, 1, f"{HOSTILE}2") == []
+def test_a_token_gives_nothing_of_an_earlier_result(engine: sa.Engine) -> None:
+    with engine.connect() as connection:
+        connection.execute(sa.update(relations).values(merge_fingerprint="earlier"))
+        assert features_firing_on(connection, 1, f"{HOSTILE}2") == []
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from extraction_assets.engine.saes.sae import load_sae
 
-WIDTH, FEATURES = 1024, 12_288
+WIDTH, FEATURES = 1024, 6_144
 SIZE = 2 * 4 * WIDTH * FEATURES
-"""101 MB in float32."""
+"""50 MB in float32."""
 
 
 def gemma_scope(folder: Path, tensors: dict[str, Tensor]) -> None:
