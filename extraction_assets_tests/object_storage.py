@@ -47,6 +47,13 @@ class S3Server(NamedTuple):
         access = {"key": "AKIATESTTESTTEST", "secret": SECRET, "endpoint_url": self.endpoint}
         return fsspec.filesystem("s3", use_listings_cache=False, **access)
 
+    def copy(self, folder: str, to: str) -> None:
+        """All objects of a folder, as ``bucket/path``: in one request each, where s3fs asks for each size before."""
+        client, bucket = self.client(), to.partition("/")[0]
+        for path in client.find(folder):
+            key = path.replace(folder, to, 1).removeprefix(f"{bucket}/")
+            client.call_s3("copy_object", Bucket=bucket, Key=key, CopySource=path)
+
     def make_refusing_bucket(self, bucket: str) -> None:
         """A bucket that lets nobody in."""
         client, resources = self.client(), [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]

@@ -61,8 +61,7 @@ def test_few_chunk_files_are_kept(project: Project, copied: str, s3: S3Server) -
 
 def test_a_damaged_file_is_named_by_its_url(project: Project, copied: str, s3: S3Server) -> None:
     client = s3.client()
-    client.copy("results/store/tiny/", "results/damaged/tiny/", recursive=True)
-    client.copy("results/store/corpora/", "results/damaged/corpora/", recursive=True)
+    s3.copy("results/store", "results/damaged")
     (name, *_) = [path for path in client.find("results/damaged/tiny/relu/sae_features") if path.endswith("tensors")]
     content = bytearray(client.cat_file(name))
     content[-1] ^= 1

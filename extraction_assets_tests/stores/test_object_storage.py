@@ -64,7 +64,7 @@ def remote(
     ran_once: Ran, tiny_folder: Path, s3: S3Server, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Remote]:
     place = f"results/{home.parent.name}"
-    s3.client().copy(f"{PLACE}/", f"{place}/", recursive=True)
+    s3.copy(PLACE, place)
     shutil.copytree(ran_once.home, home, ignore=shutil.ignore_patterns(".stores"))
     monkeypatch.setenv("EXTRACTION_STORE", f"s3://{place}")
     return Remote(s3, place, command.declare(monkeypatch, make_settings(tiny_folder)), home)
