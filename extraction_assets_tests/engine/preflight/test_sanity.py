@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from extraction_assets.engine.preflight import sanity
 from extraction_assets.engine.preflight.sanity import (
     SaeSanity,
     SanityError,
@@ -52,6 +53,25 @@ def test_a_batch_is_measured_at_its_counted_positions() -> None:
     assert found.bos_positions == pytest.approx(2 / 5)
     norms = [math.hypot(9, 1), math.hypot(2, 3), 1, 1, 4]
     assert found.mean_norm == pytest.approx(sum(norms) / 5)
+
+
+@pytest.mark.parametrize("numbers_at_once", [1, 20])
+def test_samples_are_measured_the_same_however_many_at_once(
+    monkeypatch: pytest.MonkeyPatch, numbers_at_once: int
+) -> None:
+    """One at a time, or three and then the rest."""
+    draw = torch.Generator().manual_seed(3)
+    activations = torch.randn(7, 3, 2, generator=draw) * 4
+    counted = torch.rand(7, 3, generator=draw) < 0.8
+    activations[5, 0] = float("nan")
+    counted[5, 0] = True
+    marked = _first()[:1].expand(7, 3)
+    found = measure_sae(_sae(), activations, counted, marked, first_sample=40)
+    assert found.first_not_finite == (45, 0)
+    monkeypatch.setattr(sanity, "_NUMBERS_AT_ONCE", numbers_at_once)
+    parts = measure_sae(_sae(), activations, counted, marked, first_sample=40)
+    assert parts.variance_explained == pytest.approx(found.variance_explained, rel=1e-12)
+    assert parts._replace(variance_explained=0) == found._replace(variance_explained=0)
 
 
 def test_tokens_that_are_not_finite_are_counted_and_left_out() -> None:
