@@ -3,6 +3,7 @@
 import html
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,13 +26,27 @@ if TYPE_CHECKING:
 LIST = f"/{NAME}/{SAE}/"
 
 
-@pytest.fixture
-def listed(results_url: str) -> Iterator["TestClient"]:
-    """A client of the browser on features by hand, on each database in turn."""
-    engine = open_database(results_url)
+@contextmanager
+def _listed(url: str) -> Iterator["TestClient"]:
+    """A client of the browser on features by hand."""
+    engine = open_database(url)
     store_features(engine, make_features())
     engine.dispose()
-    with make_client(results_url) as client:
+    with make_client(url) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def listed(shared_results_url: str) -> Iterator["TestClient"]:
+    """Such a client on each database in turn. It only reads."""
+    with _listed(shared_results_url) as client:
+        yield client
+
+
+@pytest.fixture
+def changed(results_url: str) -> Iterator["TestClient"]:
+    """The same, of a test that changes the database."""
+    with _listed(results_url) as client:
         yield client
 
 
@@ -193,20 +208,20 @@ def test_a_bad_parameter_is_one_sentence(client: "TestClient", query: str, sente
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> javascript:alert(3) \u202eevil\x1b[2J"
 
 
-def test_hostile_text_stays_text(listed: "TestClient", results_url: str) -> None:
+def test_hostile_text_stays_text(changed: "TestClient", results_url: str) -> None:
     engine = open_database(results_url)
     with write_transaction(engine) as connection:
         of_feature = feature_labels.c.neuron_index == 0
         connection.execute(sa.update(feature_labels).where(of_feature).values(label=HOSTILE))
     engine.dispose()
     for address in (f"{LIST}?q=script&by=label", f"{LIST}?q={html.escape('<script>')}"):
-        text = listed.get(address).text
+        text = changed.get(address).text
         assert "<script>" not in text
         assert "<img" not in text
         assert "\u202e" not in text
         assert "\x1b" not in text
         assert not [one for one in links_of(text) if not one.startswith(("/", "#"))]
-    assert r"\u202eevil\x1b[2J" in listed.get(f"{LIST}?q=script&by=label").text
+    assert r"\u202eevil\x1b[2J" in changed.get(f"{LIST}?q=script&by=label").text
 
 
 def test_every_statement_of_a_searched_list_runs_as_it_is_shown(client: "TestClient", project: Project) -> None:
@@ -243,13 +258,13 @@ def test_labelled_features_come_first_by_their_labels_on_every_page(listed: "Tes
 
 
 @kinds.sql
-def test_a_statistic_that_no_chunk_counted_filters_nothing(listed: "TestClient", results_url: str) -> None:
-    assert listed.get(f"{LIST}?min_std=0.1").status_code == 200
+def test_a_statistic_that_no_chunk_counted_filters_nothing(changed: "TestClient", results_url: str) -> None:
+    assert changed.get(f"{LIST}?min_std=0.1").status_code == 200
     engine = open_database(results_url)
     with write_transaction(engine) as connection:
         connection.execute(sa.update(features).values(std_activation=None))
     engine.dispose()
-    answer = listed.get(f"{LIST}?min_std=0.1")
+    answer = changed.get(f"{LIST}?min_std=0.1")
     assert answer.status_code == 400
     assert "filtered by standard deviation: std_activation is not known in this result" in answer.text
 

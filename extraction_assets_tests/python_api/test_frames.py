@@ -2,7 +2,7 @@
 
 import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def client(small_url: str) -> "TestClient":
-    return make_client(small_url)
+def client(small_url: str) -> Iterator["TestClient"]:
+    with make_client(small_url) as client:
+        yield client
 
 
 def test_features_have_every_statistic(small: ExtractionResults) -> None:
