@@ -68,16 +68,19 @@ import runpy
 import sys
 
 import dagster as dg
+from dagster._daemon import controller
 from extraction_assets.execution.keys import corpus_key
 from lab.definitions import defs, settings
 
+controller.DEFAULT_DAEMON_INTERVAL_SECONDS = 120
 with dg.DagsterInstance.get() as instance:
     job = defs.resolve_implicit_global_asset_job_def()
     job.execute_in_process(instance=instance, asset_selection=[corpus_key(settings)])
 sys.argv = ["dagster-daemon", "run", "-m", "lab.definitions"]
 runpy.run_module("dagster._daemon", run_name="__main__")
 """
-"""Makes the corpus, then is Dagster's daemon."""
+"""Makes the corpus, then is Dagster's daemon, which looks for backfills once: one that looked between the end of the
+lost run and its retry would take the backfill for failed, and Dagster retries no run of such a one."""
 
 
 class Lab(NamedTuple):
