@@ -35,7 +35,7 @@ demo: $(DEMO)
 # The tests start about a hundred processes: where Python is kept from storing bytecode, each would compile the package.
 test test-fast mutations: export PYTHONDONTWRITEBYTECODE :=
 
-# One worker more than two cores have: some tests wait for a daemon, and each worker collects all tests and starts PostgreSQL.
+# One worker more than two cores have: some tests wait for a daemon. A fourth takes as long, and each starts PostgreSQL.
 test: $(TESTS) $(READERS)
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(SEEDED)
 
