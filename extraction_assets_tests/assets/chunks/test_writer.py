@@ -83,7 +83,9 @@ def test_an_event_that_was_not_taken_is_given_again(monkeypatch: pytest.MonkeyPa
     run.writer.close()
 
 
-def test_two_chunks_that_fail_are_both_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_two_chunks_that_fail_are_both_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def refuse(number: int) -> None:
         raise PermissionError(f"chunk {number} is refused")
 
