@@ -16,6 +16,30 @@ from extraction_assets_tests.namespaces import Network, a_network, alone, named,
 
 ADDRESS = "127.0.0.1:6379"
 
+_LOOK = """
+import json
+import sys
+import time
+import urllib.request
+
+count, token, seconds = sys.argv[1:]
+asked = urllib.request.Request("http://127.0.0.1:8265/nodes?view=summary")
+asked.add_header("Authorization", f"Bearer {token}")
+told = ""
+for _ in range(int(seconds) * 5):
+    try:
+        with urllib.request.urlopen(asked, timeout=10) as answer:
+            told = json.load(answer)
+        states = [node["raylet"].get("state") for node in told["data"]["summary"]]
+    except (OSError, KeyError) as error:
+        states, told = [], repr(error)
+    if states.count("ALIVE") == int(count):
+        sys.exit()
+    time.sleep(0.2)
+sys.exit(f"Ray did not have {count} nodes after {seconds} s: {told}")
+"""
+"""Waits until the dashboard, to which jobs are submitted, answers and knows of all nodes."""
+
 _MEMORY = f"--object-store-memory={80 * 2**20}"
 _NODE = ["--block", "--num-gpus=1", "--num-cpus=8", _MEMORY, "--disable-usage-stats", "--include-log-monitor=false"]
 """A GPU by its word alone: Ray counts it and sets CUDA_VISIBLE_DEVICES, whatever the machine has. What jobs print
@@ -72,6 +96,13 @@ class Cluster:
         made = Machine(process, log)
         self._nodes.append(made)
         return made
+
+    def wait_for_nodes(self) -> None:
+        """Until the cluster takes jobs and has all of its nodes: a run that is launched before then fails."""
+        asked = [str(len(self._nodes)), self._environment["RAY_AUTH_TOKEN"], "200"]
+        look = [*self.inside, sys.executable, "-S", "-c", _LOOK, *asked]
+        looked = subprocess.run(look, capture_output=True, text=True, check=False)
+        assert looked.returncode == 0, looked.stderr + "".join(node.output for node in self._nodes)
 
     def command(self, name: str, module: str, *arguments: str) -> None:
         """A machine that does nothing but ``python -m MODULE ARGUMENTS``, which begins with everything imported."""

@@ -222,6 +222,7 @@ def test_what_a_node_leaves_another_finishes_and_the_rows_are_those_of_one_proce
 ) -> None:
     request_chunks(lab.instance, lab.settings, definitions(lab.settings).resolve_asset_graph())
     _switch_on_the_merges(lab)
+    lab.cluster.wait_for_nodes()
     lab.cluster.command("daemon", processes.CODE, DAEMON)
     wait_for("a run on the right node", lambda: _run_on(lab, "right"), pause=1)  # each look opens connections
     wait_for("a chunk of the right node", lambda: _chunks_of(lab, _run_on(lab, "right")))
@@ -242,7 +243,9 @@ def test_what_a_node_leaves_another_finishes_and_the_rows_are_those_of_one_proce
     assert retry is not None
     assert retry.status == dg.DagsterRunStatus.SUCCESS
     assert '"left"' in retry.tags[PLACE_TAG]
-    (other,) = [run for run in _chunk_runs(lab) if run.run_id not in (lost.run_id, retry.run_id)]
+    runs = _chunk_runs(lab)
+    assert len(runs) == 3, [(run.run_id, run.parent_run_id, run.status, run.tags) for run in runs]
+    (other,) = [run for run in runs if run.run_id not in (lost.run_id, retry.run_id)]
     assert '"left"' in other.tags[PLACE_TAG]
     assert len(_chunks_of(lab, other)) == IN_A_RUN
     made = {str(one.partition): one.metadata for one in _chunks_of(lab, retry)}
