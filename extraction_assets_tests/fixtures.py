@@ -106,6 +106,21 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tokenized_once(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with the corpus of the tiny extraction; copy it, as ``tokenized`` does. Not to be changed."""
+    folder = tmp_path_factory.mktemp("tokenized") / "home"
+    Project(tiny.make_settings(tiny_folder), folder).corpus()
+    return folder
+
+
+@pytest.fixture
+def tokenized(tokenized_once: Path, tiny_folder: Path, home: Path) -> Project:
+    """The tiny extraction with its corpus, in this test's own home. The history of its run is left out."""
+    shutil.copytree(tokenized_once, home)
+    return Project(tiny.make_settings(tiny_folder), home)
+
+
+@pytest.fixture(scope="session")
 def merged_once(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home in which the tiny extraction has run and is merged; copy it, as ``project`` does. Not to be changed."""
     folder = tmp_path_factory.mktemp("merged") / "home"

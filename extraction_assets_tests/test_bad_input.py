@@ -131,9 +131,8 @@ def _flip(data: bytes) -> bytes:
 @pytest.mark.parametrize("damage", [_cut, _flip])
 @pytest.mark.parametrize("pattern", ["*.parquet", "*.statistics.safetensors", "*.draws.pq"])
 def test_a_damaged_table_stops_the_merge_and_earlier_rows_stay(
-    tiny_folder: Path, home: Path, damage: Callable[[bytes], bytes], pattern: str
+    project: Project, home: Path, damage: Callable[[bytes], bytes], pattern: str
 ) -> None:
-    project = Project(make_settings(tiny_folder), home).everything()
     before = project.rows("SELECT * FROM feature_activations")
     victim = sorted((home / "tiny" / "relu" / "top_k_table").glob(pattern))[1]
     victim.write_bytes(damage(victim.read_bytes()))

@@ -115,8 +115,7 @@ def test_two_merges_at_once_keep_all_their_rows(tiny_folder: Path, home: Path) -
 
 
 @pytest.mark.slow
-def test_queries_give_people_what_they_ask_for(tiny_folder: Path, home: Path) -> None:
-    project = Project(make_settings(tiny_folder), home).merged()
+def test_queries_give_people_what_they_ask_for(project: Project) -> None:
     engine = open_database(project.url)
     with engine.connect() as connection:
         extraction = find_extraction(connection, "tiny", "topk")

@@ -37,10 +37,8 @@ DAMAGES = pytest.mark.parametrize("harm", [_cut, _flip])
 
 
 @pytest.fixture
-def project(tiny_folder: Path, home: Path) -> Project:
-    project = Project(make_settings(tiny_folder), home)
-    project.corpus()
-    return project
+def project(tokenized: Project) -> Project:
+    return tokenized
 
 
 def _damage(path: Path, harm: Damage) -> None:

@@ -20,12 +20,10 @@ LOGGER = logging.getLogger(__name__)
 
 
 @pytest.fixture
-def project(tiny_folder: Path, home: Path) -> Project:
+def project(tokenized: Project) -> Project:
     """With the features of `relu` stored, of its first chunk."""
-    project = Project(make_settings(tiny_folder), home)
-    project.corpus()
-    project.chunks(0, 0, [sae_key(project.settings, "relu", "sae_features")])
-    return project
+    tokenized.chunks(0, 0, [sae_key(tokenized.settings, "relu", "sae_features")])
+    return tokenized
 
 
 def _targets(plan: ExtractionPlan, *assets: str) -> list[Target]:

@@ -12,10 +12,8 @@ from extraction_assets_tests.tiny import make_language_model, make_sae, make_set
 
 
 @pytest.fixture
-def project(tiny_folder: Path, home: Path) -> Project:
-    project = Project(make_settings(tiny_folder), home)
-    project.corpus()
-    return project
+def project(tokenized: Project) -> Project:
+    return tokenized
 
 
 def _changed(project: Project, tiny_folder: Path, **changes: Any) -> Project:

@@ -13,7 +13,6 @@ from extraction_assets.stores.chunk_store import ChunkStore
 from extraction_assets.stores.recognised_files import unnamed_corpora
 from extraction_assets.upkeep.clean import SUPERSEDED, find_garbage
 from extraction_assets_tests.project import Project
-from extraction_assets_tests.tiny import make_settings
 
 KEYS = ["000000000000", "000000000008", "000000000016"]
 NEXT: dict[ChunkAsset, str] = {
@@ -24,10 +23,8 @@ NEXT: dict[ChunkAsset, str] = {
 
 
 @pytest.fixture
-def project(tiny_folder: Path, home: Path) -> Project:
-    project = Project(make_settings(tiny_folder), home)
-    project.corpus()
-    return project
+def project(tokenized: Project) -> Project:
+    return tokenized
 
 
 def write_next(monkeypatch: pytest.MonkeyPatch, *, read_earlier: bool) -> None:

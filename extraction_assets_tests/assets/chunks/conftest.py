@@ -25,8 +25,6 @@ def done(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
 
 
 @pytest.fixture
-def project(tiny_folder: Path, home: Path) -> Project:
+def project(tokenized: Project) -> Project:
     """The tiny extraction with its corpus, in this test's own home."""
-    project = Project(make_settings(tiny_folder), home)
-    project.corpus()
-    return project
+    return tokenized

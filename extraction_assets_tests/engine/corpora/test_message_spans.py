@@ -1,5 +1,6 @@
 """Where messages stand in tokens and samples: against a look at every token, cut and packed in every way."""
 
+from bisect import bisect_left
 from typing import Any
 
 import numpy as np
@@ -116,7 +117,7 @@ def test_cut_and_packed_samples_say_of_each_token_what_the_whole_chat_says(
     whole = [_roles(tokenize(tokenizer, [document]), 0) for document in DOCUMENTS]
     expected = [one for document in whole for one in document if one[0] != tokenizer.bos_token_id]
     many = sum(map(len, whole))
-    count = next(n for n in range(many, 0, -1) if _fits(tokenizer, n, length, packing))
+    count = bisect_left(range(many), True, key=lambda n: not _fits(tokenizer, n + 1, length, packing))  # as many as fit
     corpus = tokenize(tokenizer, DOCUMENTS, length, count, packing=packing)
     found = [one for row in range(count) for one in _roles(corpus, row) if one[0] != tokenizer.bos_token_id]
     assert found == expected
