@@ -101,6 +101,9 @@ MACHINE = "EXTRACTION_TESTS_MACHINE"
 STORAGE = "EXTRACTION_TESTS_DAGSTER_STORAGE"
 """The variable with the folder in which processes find the databases that one of them has made: ``copied_storage``."""
 
+OBJECTS_BEFORE_GARBAGE = 20_000
+"""Objects made since the last garbage collection at which the next one begins; Python's 700 give 30 times as many."""
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -315,4 +318,5 @@ def _hurry() -> None:
     from extraction_assets_tests import quick_dagster
 
     torch.set_num_threads(1)  # as in the process of the tests: the number is part of a chunk's record
+    gc.set_threshold(OBJECTS_BEFORE_GARBAGE)
     quick_dagster.hurry()
