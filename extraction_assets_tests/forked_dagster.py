@@ -20,7 +20,7 @@ from dagster._core.run_coordinator.queued_run_coordinator import QueuedRunCoordi
 from dagster._daemon import controller
 from dagster._grpc import server
 
-from extraction_assets_tests import processes, quick_dagster
+from extraction_assets_tests import processes
 
 NOTES = "EXTRACTION_TESTS_FORKS"
 """The variable with the folder in which each forked process notes its number."""
@@ -60,7 +60,6 @@ class _Runs(ForkServerContext):
 def prepare() -> None:
     """In a new process: notes its number, and starts its own processes as forks."""
     (Path(os.environ[NOTES]) / str(os.getpid())).touch()
-    quick_dagster.hurry()
     processes.reach(os.environ[processes.FORK_SERVER])
     resource_tracker._resource_tracker._fd = None  # type: ignore[attr-defined]  # as in a process that Dagster starts
     server.multiprocessing = SimpleNamespace(get_context=lambda _method: _Runs())  # type: ignore[attr-defined]

@@ -222,6 +222,21 @@ def reach(address: str) -> None:
     _server.ensure_running = lambda: None  # another process's child, which this one cannot wait for
 
 
+class Hurried(ForkServerContext):
+    """Its ``Process`` begins as those of ``start_module`` do: with one thread, and the storage of ``quick_dagster``."""
+
+    def Process(  # type: ignore[override]
+        self, target: Callable[..., Any], args: Sequence[Any] = (), name: str | None = None
+    ) -> BaseProcess:
+        forks()
+        return super().Process(target=_hurry_and_call, args=(target, args), name=name)
+
+
+def _hurry_and_call(target: Callable[..., Any], arguments: Sequence[Any]) -> None:
+    _hurry()
+    target(*arguments)
+
+
 class Anew(ForkServerContext):
     """Its ``Process`` begins with the libraries imported and nothing of this package, as what it imports is to be tried
     at a tenth of the time that a fresh Python takes."""
@@ -266,9 +281,6 @@ def begin(module: str, arguments: list[str], folder: Path, environment: dict[str
 def become(module: str, arguments: list[str], folder: Path, environment: dict[str, str], streams: Path) -> None:
     """In the new process: runs the module as its main program."""
     with started(folder, environment, streams):
-        from extraction_assets_tests import quick_dagster
-
-        quick_dagster.hurry()
         sys.argv = [module, *arguments]
         runpy.run_module(module, run_name="__main__", alter_sys=True)
 
@@ -288,8 +300,7 @@ def started(folder: Path, environment: dict[str, str], streams: Path) -> Iterato
     sys.stdin = open(os.devnull)  # noqa: SIM115
     named = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
     sys.path[:0] = [str(folder), *named]
-    _set_threads()
-    gc.set_threshold(OBJECTS_BEFORE_GARBAGE)
+    _hurry()
     if FORK_SERVER in environment:
         from extraction_assets_tests import forked_dagster
 
@@ -301,7 +312,11 @@ def started(folder: Path, environment: dict[str, str], streams: Path) -> Iterato
         gc.collect()
 
 
-def _set_threads() -> None:
+def _hurry() -> None:
     import torch
 
+    from extraction_assets_tests import quick_dagster
+
     torch.set_num_threads(1)  # as in the process of the tests: the number is part of a chunk's record
+    gc.set_threshold(OBJECTS_BEFORE_GARBAGE)
+    quick_dagster.hurry()

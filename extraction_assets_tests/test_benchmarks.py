@@ -71,8 +71,8 @@ def forked(tmp_path: Path) -> dict[str, str]:
 @pytest.fixture(autouse=True)
 def _forked(monkeypatch: pytest.MonkeyPatch, forked: dict[str, str]) -> None:
     """Its own processes begin with everything imported, and so do those of Dagster's commands."""
-    monkeypatch.setattr(dagster_path, "PROCESSES", processes.forks())
-    monkeypatch.setattr(gpu_processes, "PROCESSES", processes.forks())
+    for module in (dagster_path, gpu_processes):
+        monkeypatch.setattr(module, "PROCESSES", processes.Hurried())
 
     def command(environment: Mapping[str, str], module: str, *arguments: str) -> str:
         done = processes.run_module(module, arguments, environment={**environment, **forked})

@@ -7,8 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
+from dagster._core.storage.runs.sqlite import sqlite_run_storage
 
-from extraction_assets_tests import processes
+from extraction_assets_tests import processes, quick_dagster
 
 MODULE = """
 import os, sys
@@ -31,6 +33,18 @@ def test_a_forked_module_has_folder_environment_arguments_and_streams_of_its_own
     assert rest == f"{tmp_path} yes ['a', 'b'] True\n"
     assert (done.returncode, done.stderr) == (3, "to the other stream\n")
     assert "spoken" not in sys.modules
+
+
+def _note_threads(path: Path) -> None:
+    hurried = sqlite_run_storage.create_engine is quick_dagster._create_engine
+    path.write_text(f"{torch.get_num_threads()} {hurried}")
+
+
+def test_a_hurried_process_computes_with_one_thread_and_has_the_quick_storage(tmp_path: Path) -> None:
+    process = processes.Hurried().Process(target=_note_threads, args=(tmp_path / "noted",))
+    process.start()
+    process.join()
+    assert (tmp_path / "noted").read_text() == "1 True"
 
 
 WORKER = """

@@ -8,7 +8,6 @@ from typing import Any
 
 import dagster as dg
 import pytest
-import torch
 
 from extraction_assets.assets.chunks import finish as chunk_writer
 from extraction_assets.assets.chunks import run as chunk_run
@@ -17,7 +16,7 @@ from extraction_assets.engine.chunk_pass.context import NonFiniteError
 from extraction_assets.engine.hub import HubUnavailable
 from extraction_assets.execution import failures as faults
 from extraction_assets.settings import Chunk, ExtractionSettings
-from extraction_assets_tests.processes import forks
+from extraction_assets_tests.processes import Hurried
 from extraction_assets_tests.project import SILENT, Project
 from extraction_assets_tests.tiny import make_settings
 
@@ -98,7 +97,6 @@ def test_a_fault_while_writing_is_retried_and_only_the_rest_is_computed(
 
 def _run(settings: ExtractionSettings, home: Path, go: Path, merge: bool) -> None:
     """In a process of its own: chunks, then the merge, once the lock file ``go`` is released."""
-    torch.set_num_threads(1)  # as in this process: the number is part of a chunk's record
     project = Project(settings, home)
     with go.open() as handle:
         fcntl.flock(handle, fcntl.LOCK_SH)
@@ -119,7 +117,7 @@ def test_two_runs_of_the_same_at_once_are_safe(tiny_folder: Path, home: Path, me
     go.touch()
     with go.open() as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        both = [forks().Process(target=_run, args=(project.settings, home, go, merge)) for _ in range(2)]
+        both = [Hurried().Process(target=_run, args=(project.settings, home, go, merge)) for _ in range(2)]
         for process in both:
             process.start()
         time.sleep(1)
@@ -144,7 +142,7 @@ def test_a_process_killed_at_many_moments_loses_only_what_it_was_doing(
     moments, kills, done = random.Random(seed), 0, project.files("tiny/**/[!.]*-*")
     while project.plan.missing_chunks() and kills < 20:
         keys = project.plan.missing_chunks()
-        process = forks().Process(target=_run_from, args=(settings, home, settings.chunk_keys.index(keys[0])))
+        process = Hurried().Process(target=_run_from, args=(settings, home, settings.chunk_keys.index(keys[0])))
         process.start()
         time.sleep(moments.uniform(0.5, 3.0))
         process.kill()
@@ -162,7 +160,6 @@ def test_a_process_killed_at_many_moments_loses_only_what_it_was_doing(
 
 
 def _run_from(settings: ExtractionSettings, home: Path, first: int) -> None:
-    torch.set_num_threads(1)
     Project(settings, home).chunks(first)
 
 

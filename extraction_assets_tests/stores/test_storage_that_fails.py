@@ -1,6 +1,5 @@
 """Runs whose store in object storage is away for a moment or for good, and those that are killed while they upload."""
 
-import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from extraction_assets.stores.remote_folder import RemoteFolder
 from extraction_assets_tests import command
 from extraction_assets_tests.cut_line import CutLine
 from extraction_assets_tests.object_storage import S3Server
-from extraction_assets_tests.processes import forks
+from extraction_assets_tests.processes import Hurried
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.tiny import make_settings
 
@@ -116,9 +115,7 @@ def test_what_a_run_was_uploading_when_it_was_killed_is_absent_and_cleaned(
     s3: S3Server, tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EXTRACTION_STORE", "s3://results/killed-run")
-    process: multiprocessing.process.BaseProcess = forks().Process(
-        target=_run_and_die, args=(tiny_folder, dict(os.environ))
-    )
+    process = Hurried().Process(target=_run_and_die, args=(tiny_folder, dict(os.environ)))
     process.start()
     process.join(120)
     process.kill()
