@@ -37,13 +37,18 @@ class Project:
     ) -> None:
         self.settings, self.home = settings, home
         (home / "dagster").mkdir(parents=True, exist_ok=True)
-        self.instance = instance or dg.DagsterInstance.ephemeral(tempdir=str(home / "dagster"))
+        self._instance = instance
         self.url = f"sqlite:///{home / 'results.sqlite'}"
         self._resources = {
             "gpu": GpuResource(**{"device": "cpu", **gpu}),
             "chunk_store": chunk_store or ChunkStoreResource(root=str(home)),
             "results": results or ResultsResource(url=self.url),
         }
+
+    @cached_property
+    def instance(self) -> dg.DagsterInstance:
+        """The one given, or one in memory, made as late as the job."""
+        return self._instance or dg.DagsterInstance.ephemeral(tempdir=str(self.home / "dagster"))
 
     @cached_property
     def _job(self) -> dg.JobDefinition:

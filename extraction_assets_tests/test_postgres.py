@@ -17,7 +17,6 @@ from extraction_assets_tests.cli.test_cli import module
 from extraction_assets_tests.postgres import Server
 from extraction_assets_tests.project import Project
 from extraction_assets_tests.rows import all_rows
-from extraction_assets_tests.tiny import make_settings
 
 pytestmark = pytest.mark.slow
 
@@ -65,11 +64,12 @@ def test_everything_on_postgres_gives_the_rows_of_sqlite(
 
 
 def test_a_resource_may_name_the_variable_that_holds_the_url(
-    postgres_url: str, tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    postgres_url: str, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MY_RESULTS", postgres_url)
-    results = ResultsResource(url=dg.EnvVar("MY_RESULTS"))
-    Project(make_settings(tiny_folder), home, results=results).merged()
+    on_postgres = Project(project.settings, project.home, results=ResultsResource(url=dg.EnvVar("MY_RESULTS")))
+    on_postgres.merge("relu")
+    on_postgres.merge("topk")
     assert len(all_rows(postgres_url)["extractions"]) == 2
 
 

@@ -1,7 +1,6 @@
 """The results database: migrations, exact values, transactions that readers never see half of."""
 
 import threading
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -18,7 +17,6 @@ from extraction_assets.database.tables import corpora, metadata
 from extraction_assets_tests.database import kinds
 from extraction_assets_tests.database.synthetic import make_results
 from extraction_assets_tests.project import Project
-from extraction_assets_tests.tiny import make_settings
 
 CORPUS = {
     "fingerprint": "f",
@@ -98,11 +96,10 @@ def test_a_second_writer_waits_for_the_first(results_url: str) -> None:
 
 
 @pytest.mark.slow
-def test_two_merges_at_once_keep_all_their_rows(tiny_folder: Path, home: Path) -> None:
-    project = Project(make_settings(tiny_folder), home)
-    project.corpus()
+def test_two_merges_at_once_keep_all_their_rows(tokenized: Project) -> None:
+    project = tokenized
     project.chunks()
-    others = [Project(project.settings, home) for _ in range(2)]
+    others = [Project(project.settings, project.home) for _ in range(2)]
     pairs = zip(others, ("relu", "topk"), strict=True)
     threads = [threading.Thread(target=other.merge, args=(sae,)) for other, sae in pairs]
     for thread in threads:

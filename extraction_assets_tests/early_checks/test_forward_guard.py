@@ -96,13 +96,11 @@ def test_a_run_compares_once_and_only_where_it_computes_a_forward_pass(
 
 
 @pytest.mark.slow
-def test_warnings_of_the_comparison_are_logged(tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warnings_of_the_comparison_are_logged(tokenized: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise ValueError("not at this length")
 
     monkeypatch.setattr("extraction_assets.engine.models.language_model.LanguageModel.activations_alone", fail)
-    project = Project(make_settings(tiny_folder), home)
-    project.corpus()
-    result = project.chunks(0, 0)
-    lines = [entry.user_message for entry in project.instance.all_logs(result.run_id)]
+    result = tokenized.chunks(0, 0)
+    lines = [entry.user_message for entry in tokenized.instance.all_logs(result.run_id)]
     assert [line for line in lines if "no sample could be compared with itself" in line]

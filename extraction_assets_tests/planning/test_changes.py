@@ -114,12 +114,10 @@ def test_one_table_says_the_size_of_a_chunk_and_the_next_where_the_first_cannot(
 
 
 @pytest.mark.slow
-def test_a_chunk_that_was_never_computed_is_no_change(tiny_folder: Path, home: Path) -> None:
-    project = Project(make_settings(tiny_folder), home)
-    project.corpus()
-    assert changes_on_disk(project.settings, ChunkStore(home)) == []
-    project.chunks(0, 1)
-    assert changes_on_disk(project.settings, ChunkStore(home)) == []
+def test_a_chunk_that_was_never_computed_is_no_change(tokenized: Project, home: Path) -> None:
+    assert changes_on_disk(tokenized.settings, ChunkStore(home)) == []
+    tokenized.chunks(0, 1)
+    assert changes_on_disk(tokenized.settings, ChunkStore(home)) == []
 
 
 def test_status_says_it_instead_of_calling_all_chunks_missing(

@@ -64,10 +64,10 @@ def test_files_of_an_earlier_form_that_is_read_are_done(recorded: Project, monke
 
 
 def test_chunks_in_two_forms_merge_to_the_same_rows(
-    project: Project, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project: Project, merged_once: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     query = "SELECT * FROM feature_activations ORDER BY 1, 2, 3"
-    expected = Project(project.settings, tmp_path / "other").merged().rows(query)
+    expected = Project(project.settings, merged_once).rows(query)
     project.chunks(0, 1)
     write_next(monkeypatch, read_earlier=True)
     project.chunks(2, 2)

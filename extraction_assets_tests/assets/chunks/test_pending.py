@@ -142,11 +142,9 @@ def test_a_run_of_the_missing_says_that_it_may_reuse(recorded: Project) -> None:
 
 
 def test_chunks_that_are_being_written_are_recorded_though_nobody_asks_for_their_events(
-    tiny_folder: Path, home: Path
+    project: Project,
 ) -> None:
     """A run is canceled while Dagster stores an event: then it closes the generator and takes no more of it."""
-    project = Project(make_settings(tiny_folder), home)
-    project.corpus()
     plan, keys = project.plan, [target.key for target in chunk_targets(project.settings)]
     lineage, logger = Lineage(project.instance, plan), logging.getLogger()
     with chunk_run.ChunkRun(plan, GpuResource(), torch.device("cpu"), keys, lineage, logger) as run:

@@ -50,9 +50,8 @@ def test_of_another_result_the_chunks_on_disk_say_nothing(ran: Project) -> None:
     assert found.unknown == "the chunks on disk are of other settings than this result"
 
 
-def test_a_chunk_table_that_is_gone_is_counted_as_unknown(tiny_folder: Path, home: Path) -> None:
-    project = Project(make_settings(tiny_folder), home)
-    project.corpus()
+def test_a_chunk_table_that_is_gone_is_counted_as_unknown(tokenized: Project) -> None:
+    project = tokenized
     project.chunks(0, 1)
     found = recorded(project.plan, "relu", project.plan.merge_fingerprint("relu"))
     assert found.unknown == "1 of 3 chunk tables are not on disk"
@@ -113,13 +112,11 @@ def test_the_report_has_features_worth_a_look_each_with_a_reason(ran: Project) -
     assert re.search(r"fires on [0-9.]+% of the tokens", page)
 
 
-def test_a_report_of_files_that_are_gone_is_of_what_was_merged(tiny_folder: Path, home: Path) -> None:
-    project = Project(make_settings(tiny_folder), home)
-    project.corpus()
-    project.chunks()
-    project.merge("relu")
+def test_a_report_of_files_that_are_gone_is_of_what_was_merged(project: Project, home: Path) -> None:
+    page = home / "tiny" / "relu" / "feature_report" / "report.html"
+    page.unlink()
     shutil.rmtree(home / "corpora")
     project.execute([sae_key(project.settings, "relu", "feature_report")])
-    page = (home / "tiny" / "relu" / "feature_report" / "report.html").read_text("utf-8")
-    assert "What chunks say:" in page
-    assert "<h3>Clear</h3>" in page
+    text = page.read_text("utf-8")
+    assert "What chunks say:" in text
+    assert "<h3>Clear</h3>" in text
