@@ -72,6 +72,9 @@ _on_trust = dict[Path, _State]()
 """Files whose hash an earlier process computed, and which this one has not read."""
 _written = set[tuple[Path, _State]]()
 """What this process has seen to be remembered, and where."""
+_trust = threading.Lock()
+"""Held while a hash is taken on trust, remembered or forgotten: one that a thread forgets because it is wrong is not to
+come back by another that was about to take or to remember it."""
 
 
 def content_hash(file: BufferedReader) -> str:
@@ -103,48 +106,64 @@ def file_content_hash(path: Path, *, on_trust: bool = False) -> str:
         state = _state(file)
         if not on_trust or state.size < LARGE_BYTES:
             return content_hash(file)
-        remembered = extraction_home() / REMEMBERED
-        if (remembered, state) in _written:
-            return content_hash(file)
-        before = _remembered(remembered)
-        if state.key in before and _hashes.get(state) is None:
-            _on_trust[path] = state
-            _hashes.keep(state, before[state.key])
-        found = content_hash(file)
-        if _hashes.get(state) is not None:  # not of a file that changes at this moment
+        return _hash_of_large(file, path, state)
+
+
+def _hash_of_large(file: BufferedReader, path: Path, state: _State) -> str:
+    remembered = extraction_home() / REMEMBERED
+    with _trust:
+        if (remembered, state) not in _written and _hashes.get(state) is None:
+            known = _remembered(remembered).get(state.key)
+            if known is not None:
+                _on_trust[path] = state
+                _hashes.keep(state, known)
+    found = content_hash(file)
+    with _trust:
+        # not of a file that changes at this moment, nor what another thread has just found to be wrong
+        if (remembered, state) not in _written and _hashes.get(state) == found:
+            before = _remembered(remembered)
             _remember(remembered, {**(before if len(before) < _MOST_REMEMBERED else {}), state.key: found})
             _written.add((remembered, state))
-        return found
+    return found
 
 
 def read_files_on_trust() -> None:
     """Reads the files that were taken on trust, each once a process. Raises ChangedFileError if some were written to or
     replaced since, or hold other bytes than they did for the process that hashed them; their hashes are forgotten."""
-    found = []
-    for path, state in list(_on_trust.items()):
-        found.append(_fault_of(path, state))
-        _on_trust.pop(path, None)  # not before: another run would take it for read, and so would one after an error
-    faults = [sentence for sentence in found if sentence is not None]
+    with _trust:
+        taken = list(_on_trust.items())
+    faults = []
+    for path, state in taken:
+        fault = _fault_of(path, state)
+        with _trust:
+            if fault is not None:
+                faults.append(fault)
+                _forget(state)
+            if _on_trust.get(path) == state:
+                del _on_trust[path]  # not before: another run would take it for read, and so would one after an error
     if faults:
         raise ChangedFileError("; ".join(faults))
 
 
 def _fault_of(path: Path, state: _State) -> str | None:
-    """What is wrong with a file whose hash was taken on trust, which is then forgotten."""
+    """What is wrong with a file whose hash was taken on trust."""
     with path.open("rb") as file:
-        is_same = _state(file) == state
-        if is_same and hashlib.file_digest(file, "sha256").hexdigest() == _hashes.get(state):
+        if _state(file) != state:
+            return f"{path} was written to or replaced while a run was using it: start the run again"
+        if hashlib.file_digest(file, "sha256").hexdigest() == _hashes.get(state):
             return None
+    return (
+        f"{path} does not hold the bytes that it held for an earlier command, and no program has written to it "
+        "since: its disk may be failing. Download or copy it again, then start again"
+    )
+
+
+def _forget(state: _State) -> None:
+    """The hash of a file, here and for later processes."""
     _hashes.forget(state)
     remembered = extraction_home() / REMEMBERED
     _written.discard((remembered, state))
     _remember(remembered, {key: found for key, found in _remembered(remembered).items() if key != state.key})
-    if is_same:
-        return (
-            f"{path} does not hold the bytes that it held for an earlier command, and no program has written to it "
-            "since: its disk may be failing. Download or copy it again, then start again"
-        )
-    return f"{path} was written to or replaced while a run was using it: start the run again"
 
 
 def _remembered(path: Path) -> dict[str, str]:

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import time
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from io import BufferedReader
 from pathlib import Path
 
@@ -131,6 +132,32 @@ def test_bytes_that_changed_without_a_trace_are_refused_and_read_by_the_next(
     assert content_hashes.file_content_hash(large, on_trust=True) == hashlib.sha256(b"before").hexdigest()
     new_process(monkeypatch)
     assert content_hashes.file_content_hash(large, on_trust=True) == hashlib.sha256(b"before").hexdigest()
+
+
+def test_a_hash_that_is_being_forgotten_does_not_come_back_by_another_thread(
+    large: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    content_hashes.file_content_hash(large, on_trust=True)
+    new_process(monkeypatch)
+    memory = tmp_path / "home" / content_hashes.REMEMBERED
+    remember = content_hashes._remember
+    remember(memory, dict.fromkeys(content_hashes._remembered(memory), "0" * 64))  # of other bytes
+    content_hashes.file_content_hash(large, on_trust=True)
+    with ThreadPoolExecutor(1) as other:
+        asked = list[Future[str]]()
+
+        def _remember(path: Path, found: dict[str, str]) -> None:
+            if not asked:  # while this thread forgets
+                asked.append(other.submit(content_hashes.file_content_hash, large, on_trust=True))
+                wait(asked, timeout=0.2)
+            remember(path, found)
+
+        monkeypatch.setattr(content_hashes, "_remember", _remember)
+        with pytest.raises(content_hashes.ChangedFileError, match="its disk may be failing"):
+            content_hashes.read_files_on_trust()
+        right = hashlib.sha256(b"before").hexdigest()
+        assert asked[0].result() == content_hashes.file_content_hash(large, on_trust=True) == right
+    content_hashes.read_files_on_trust()
 
 
 def test_a_file_that_is_replaced_meanwhile_is_refused(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -117,14 +118,20 @@ def print_peaks() -> None:
     print(json.dumps(peaks))
 
 
-@pytest.fixture(scope="module")
-def peaks() -> dict[str, int]:
-    """Of a process of its own, where all that is freed goes back to the system at once. In this one malloc may hand out
-    again what other tests have left, which would not be seen, and keep what was freed, which would count as held."""
+def printed_by_own_process(function: Callable[[], None]) -> dict[str, Any]:
+    """What the function, one of a module, prints as JSON in a process of its own, where all that is freed goes back to
+    the system at once. In this one malloc may hand out again what other tests have left, which would not be seen, and
+    keep what was freed, which would count as held."""
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**16), "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", f"import {__name__}; {__name__}.print_peaks()"]
+    module = function.__module__
+    command = [sys.executable, "-c", f"import {module}; {module}.{function.__name__}()"]
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def peaks() -> dict[str, int]:
+    return printed_by_own_process(print_peaks)
 
 
 @pytest.mark.slow
