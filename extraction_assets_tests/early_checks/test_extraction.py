@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -162,6 +163,13 @@ def demo(home: Path, sae: Path, hook: str) -> Examination:
     return examine_extraction(settings, machine(home), logging.getLogger("test"))
 
 
+def explained_elsewhere(warning: str) -> float:
+    """At model.layers.1, by a warning; the corpus is that of the Python that runs, so that it differs a little."""
+    found = re.search(r"but at hook 'model\.layers\.1' it explains (0\.\d+)", warning)
+    assert found is not None, warning
+    return float(found[1])
+
+
 @pytest.mark.slow
 def test_an_sae_at_the_block_before_the_right_one_gets_the_better_hook_named(home: Path, tmp_path: Path) -> None:
     """It explains enough where it stands, by the default."""
@@ -170,7 +178,7 @@ def test_an_sae_at_the_block_before_the_right_one_gets_the_better_hook_named(hom
     assert 0.7 < found.sanity["own"].variance_explained < 0.85
     recorded, better = warnings(found)
     assert recorded == "SAE 'own': it was trained on hook model.layers.1, but reads model.layers.0"
-    assert "but at hook 'model.layers.1' it explains 0.89" in better
+    assert 0.85 < explained_elsewhere(better) < 0.95
     assert warnings(demo(home, DEMO / "sae", "layers.1")) == []
 
 
@@ -181,5 +189,5 @@ def test_it_is_named_where_the_checkpoint_does_not_say_its_hook_too(home: Path, 
     del config["metadata"]["hook_name"]
     (sae / "cfg.json").write_text(json.dumps(config))
     (better,) = warnings(demo(home, sae, "model.layers.0"))
-    assert "but at hook 'model.layers.1' it explains 0.89" in better
+    assert 0.85 < explained_elsewhere(better) < 0.95
     assert warnings(demo(home, sae, "model.layers.1")) == []
