@@ -8,7 +8,6 @@ import torch
 
 from extraction_assets.host.compile_cache import keep_compiled_kernels
 from extraction_assets.host.gpu_lease import DeviceError, lease, lease_if_free
-from extraction_assets.host.pinned_memory import pin_beside_the_driver
 from extraction_assets.host.ray_gpus import gpus_given_by_ray
 
 
@@ -65,18 +64,12 @@ def _given_device(uuids: list[str], logger: logging.Logger) -> Iterator[torch.de
 def _named_device(wanted: str) -> torch.device:
     check_device(wanted)
     device = torch.device(wanted)
-    if device.type != "cuda":
-        return device
-    pin_beside_the_driver()
-    return _current("cuda", device.index or 0)
+    return _current("cuda", device.index or 0) if device.type == "cuda" else device
 
 
 def _uuids() -> list[str]:
     """Of the GPUs of this host, by index."""
-    count = torch.cuda.device_count()
-    if count:
-        pin_beside_the_driver()  # asking for a GPU's properties uses it
-    return [str(torch.cuda.get_device_properties(index).uuid) for index in range(count)]
+    return [str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count())]
 
 
 def _current(kind: str, index: int) -> torch.device:

@@ -1,9 +1,6 @@
 """The device of a run on a host with GPUs, which torch is told of here: leased, or given by Ray."""
 
 import logging
-import os
-import subprocess
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +10,6 @@ import torch
 
 from extraction_assets.host import gpu_lease
 from extraction_assets.host.gpu_lease import lease_if_free
-from extraction_assets.host.pinned_memory import VARIABLES
 from extraction_assets.resources import device as devices
 from extraction_assets.resources.device import choose_device, choose_idle_device
 
@@ -29,7 +25,6 @@ def leases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=("aa", "bb")[index]))
     monkeypatch.setattr(torch.cuda, "set_device", lambda _device: None)
     monkeypatch.setattr(devices, "keep_compiled_kernels", lambda: None)
-    monkeypatch.setattr(devices, "pin_beside_the_driver", lambda: None)
     return tmp_path / "leases"
 
 
@@ -75,26 +70,3 @@ def test_a_job_without_gpus_computes_on_the_cpu(leases: Path, given: None, monke
 def test_without_ray_a_held_gpu_is_passed_over(leases: Path) -> None:
     with _held(leases, "aa"), choose_device("auto", LOGGER) as device:
         assert device == torch.device("cuda", 1)
-
-
-def print_pinned_mapping() -> None:
-    """The line of /proc/self/maps of a block that is pinned after a device was chosen."""
-    with choose_device("auto", LOGGER):
-        block = torch.empty(64 << 20, dtype=torch.uint8, pin_memory=True)
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        first, last = (int(end, 16) for end in line.split()[0].split("-"))
-        if first <= block.data_ptr() < last:
-            print(line)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, which pins")
-@pytest.mark.parametrize("of_user", [None, "pinned_use_cuda_host_register:False"])
-def test_memory_is_pinned_that_this_process_made_unless_a_user_wants_it_otherwise(of_user: str | None) -> None:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    for name in VARIABLES:
-        environment.pop(name, None)
-    environment |= {} if of_user is None else {VARIABLES[-1]: of_user}
-    command = [sys.executable, "-c", f"from {__name__} import *; print_pinned_mapping()"]
-    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-    _, permissions, _, _, _, *path = done.stdout.split()
-    assert (permissions == "rw-p" and not path) == (of_user is None), done.stdout
