@@ -1,7 +1,5 @@
 """Decoder rows some at a time: those of the whole SAE, bit for bit, without its memory."""
 
-import json
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,16 +30,6 @@ from extraction_assets_tests.engine.saes.formats.published_layouts_b import (
     write_llama_scope_r1_distill,
     write_llamascopium,
     write_mwhanna,
-)
-from extraction_assets_tests.engine.saes.test_memory import (
-    FEATURES,
-    SIZE,
-    Peak,
-    llama_scope,
-    llamascopium,
-    parameters,
-    printed_by_own_process,
-    saelens,
 )
 
 Write = Callable[[Path], object]
@@ -145,33 +133,3 @@ def test_a_file_that_is_cut_is_refused(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(CheckpointError, match=r"sae_weights\.safetensors is not a whole safetensors file"):
         list(decoder_parts(settings(tmp_path)))
-
-
-READ_IN_PARTS = [saelens, llama_scope, llamascopium]
-
-
-def print_peaks_of_parts() -> None:
-    """As JSON: the name of each layout and the peak of reading its decoder in parts, in bytes, once that was done."""
-    peaks = {}
-    for write in READ_IN_PARTS:
-        with tempfile.TemporaryDirectory() as name:
-            (Path(name) / "sae").mkdir()
-            write(Path(name) / "sae", parameters())
-            for _ in range(2):  # the first time imports
-                with Peak() as peak:
-                    rows = sum(len(part) for part in decoder_parts(settings(Path(name))))
-                assert rows == FEATURES
-        peaks[write.__name__] = peak.most
-    print(json.dumps(peaks))
-
-
-@pytest.fixture(scope="module")
-def peaks() -> dict[str, int]:
-    return printed_by_own_process(print_peaks_of_parts)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured by Linux's /proc")
-@pytest.mark.parametrize("write", READ_IN_PARTS)
-def test_parts_need_little_of_the_memory_of_the_whole(write: Callable[..., None], peaks: dict[str, int]) -> None:
-    assert 0 < peaks[write.__name__] < 0.4 * SIZE
