@@ -59,4 +59,4 @@ def test_neither_host_nor_device_holds_a_second_copy(
 ) -> None:
     host, device = peaks[write.__name__]
     assert 0.9 * SIZE < device < 1.2 * SIZE
-    assert host < 0.6 * SIZE  # one of two matrices, where the file is no safetensors
+    assert host < 0.52 * SIZE  # one of two matrices, where the file is no safetensors

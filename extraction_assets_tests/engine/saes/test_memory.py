@@ -111,24 +111,32 @@ READ_IN_PARTS = [saelens, llama_scope, llamascopium]
 
 def print_peaks() -> None:
     """As JSON: the name of each layout and the peaks of reading it, in bytes, whole and where that can be done its
-    decoder in parts; each once it was read before, which imports."""
+    decoder in parts."""
     peaks = {}
     for write in LAYOUTS:
         with tempfile.TemporaryDirectory() as folder:
             write(Path(folder), parameters())
-            for _ in range(2):
-                with Peak() as peak:
-                    sae = load_sae(folder)
-                assert sae.latent_dim == FEATURES
-                del sae
-            peaks[write.__name__] = [peak.most]
-            if write in READ_IN_PARTS:
-                for _ in range(2):
-                    with Peak() as peak:
-                        rows = sum(len(part) for part in decoder_parts(ResolvedSae(path=folder, hook="layers.1")))
-                    assert rows == FEATURES
-                peaks[write.__name__].append(peak.most)
+            ways = [_read_whole, _read_in_parts] if write in READ_IN_PARTS else [_read_whole]
+            peaks[write.__name__] = [_least_peak(read, folder) for read in ways]
     print(json.dumps(peaks))
+
+
+def _read_whole(folder: str) -> int:
+    return load_sae(folder).latent_dim
+
+
+def _read_in_parts(folder: str) -> int:
+    return sum(len(part) for part in decoder_parts(ResolvedSae(path=folder, hook="layers.1")))
+
+
+def _least_peak(read: Callable[[str], int], folder: str) -> int:
+    """Of two, once what ``read`` needs is imported; it returns how many features it has seen."""
+    peaks = []
+    for _ in range(3):
+        with Peak() as peak:
+            assert read(folder) == FEATURES
+        peaks.append(peak.most)
+    return min(peaks[1:])
 
 
 def printed_by_own_process(function: Callable[[], None]) -> dict[str, Any]:
@@ -165,4 +173,4 @@ def test_reading_needs_no_second_copy(
 def test_decoder_rows_in_parts_need_little_of_the_memory_of_the_whole(
     write: Callable[[Path, dict[str, Tensor]], None], peaks: dict[str, list[int]]
 ) -> None:
-    assert 0 < peaks[write.__name__][1] < 0.4 * SIZE
+    assert 0.2 * SIZE < peaks[write.__name__][1] < 0.3 * SIZE
