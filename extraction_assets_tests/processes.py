@@ -137,8 +137,14 @@ def _join(folder: Path) -> bool:
         _server._forkserver_alive_fd = os.open((folder / "alive").read_text(), os.O_WRONLY)
     except FileNotFoundError:  # the worker that has started it is gone, or none has
         return False
-    _server.ensure_running = lambda: None  # another process's child, which this one cannot wait for
+    _start_no_other()
     return True
+
+
+def _start_no_other() -> None:
+    """The server is another process's child, which this one cannot wait for. The module has a name of its own for what
+    looks whether it runs, and ``run NAME --gpus N`` calls it by that."""
+    _server.ensure_running = forkserver.ensure_running = lambda: None
 
 
 _server: Any = forkserver._forkserver  # type: ignore[attr-defined]
@@ -219,7 +225,7 @@ def address() -> str:
 def reach(address: str) -> None:
     """In a process that has neither started the server nor joined it: has it forked all the same."""
     _server._forkserver_address = address
-    _server.ensure_running = lambda: None  # another process's child, which this one cannot wait for
+    _start_no_other()
 
 
 class Hurried(ForkServerContext):

@@ -49,15 +49,17 @@ def test_a_hurried_process_computes_with_one_thread_and_has_the_quick_storage(tm
 
 WORKER = """
 import os, sys
+from extraction_assets.cli.new_processes import begin_preloading
 from extraction_assets_tests import processes
 
 processes._PRELOAD.clear()
 print(processes.address(), flush=True)
 sys.stdin.readline()
+begin_preloading(processes.forks())  # as ``run NAME --gpus N`` does
 process = processes.forks().Process(target=os.getppid)
 process.start()
 process.join()
-print(process.exitcode, flush=True)
+print(process.exitcode, processes.address(), flush=True)
 """
 
 
@@ -81,9 +83,9 @@ def test_workers_share_a_server_that_outlives_the_one_that_started_it(tmp_path: 
         address = _says(first)
         assert _says(second) == address
         starter, other = sorted((first, second), key=lambda one: f"/{one.pid}/" not in (tmp_path / "alive").read_text())
-        assert _says(starter, "\n") == "0\n"
+        assert _says(starter, "\n") == f"0 {address}"
         assert starter.wait() == 0
-        assert _says(other, "\n") == "0\n"
+        assert _says(other, "\n") == f"0 {address}"
 
 
 def test_a_worker_that_comes_after_the_server_ended_starts_another(tmp_path: Path) -> None:
@@ -91,4 +93,4 @@ def test_a_worker_that_comes_after_the_server_ended_starts_another(tmp_path: Pat
         with _worker(tmp_path) as worker:
             assert _says(worker) == f"{tmp_path}/socket\n"
             assert f"/{worker.pid}/" in (tmp_path / "alive").read_text()
-            assert _says(worker, "\n") == "0\n"
+            assert _says(worker, "\n") == f"0 {tmp_path}/socket\n"
