@@ -128,25 +128,25 @@ MANY_SECONDS = {
 FIRST = (
     "test_demo.py",
     "test_ray.py",  # half of its time waits
-    "kills/test_random_moments.py",  # mostly waits
-    "test_benchmarks.py",  # half of its time waits
-    "kills/test_schedule.py",  # mostly waits
     "cli/test_healing.py",
-    "cli/test_gpu_processes.py",  # half of its time waits
     "cli/test_cli.py",
-    "kills/test_backfill.py",  # mostly waits
-    "cli/test_ui.py",
-    "kills/test_cancel.py",  # mostly waits
-    "test_postgres.py",
+    "kills/test_random_moments.py",  # mostly waits
     "upkeep/test_clean.py",
-    "execution/test_failures.py",
+    "test_benchmarks.py",  # half of its time waits
     "upkeep/test_delete.py",
+    "execution/test_failures.py",
+    "kills/test_schedule.py",  # mostly waits
     "execution/test_lineage.py",
     "assets/examples/test_asset.py",
+    "cli/test_gpu_processes.py",
+    "kills/test_cancel.py",  # mostly waits
     "execution/test_damage.py",
     "assets/relations/test_asset.py",
+    "kills/test_backfill.py",  # mostly waits
     "assets/chunks/test_asset.py",
     "early_checks/test_extraction.py",
+    "cli/test_ui.py",
+    "test_postgres.py",
     "early_checks/test_batch.py",
     "test_hub.py",
     "assets/corpus/test_asset.py",
@@ -159,7 +159,8 @@ FIRST = (
     "planning/test_plan.py",
     "ui/test_ui.py",  # makes the results that the other tests in Chromium read
 )
-"""Files in the order in which workers take them. One worker in three may wait for a daemon while two compute."""
+"""Files in the order in which workers take them. One worker in three may wait for a daemon while two compute, so that
+between two files that wait there are others."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
