@@ -30,7 +30,8 @@ quick_dagster.leave_out_snapshots()
 
 
 # Nothing here cuts the power: what a process has written, others see without waiting for the disk. A new Dagster home
-# takes 0.2 seconds instead of 1.6. Processes that tests start, also those that are killed, wait as they do in earnest.
+# takes 0.2 seconds instead of 1.6. Processes that tests start, also those that are killed, wait for files and results
+# as they do in earnest, and for Dagster's history as little as this one.
 os.fsync = lambda _file: None  # type: ignore[assignment]
 
 # What a run tries again, such as a database that does not answer, it tries without waiting 35 seconds in all.
